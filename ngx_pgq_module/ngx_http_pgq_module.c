@@ -1,0 +1,496 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The front desk: directives, configurations, and the start and end of a
+ * worker.  No behaviour lives here.  Everything configured is in the
+ * configuration's memory pool.
+ */
+
+#include "ngx_pgq_module.h"
+#include "ngx_pgq_target.h"
+#include "ngx_pgq_json.h"
+#include "ngx_pgq_uuid.h"
+
+
+typedef struct {
+    ngx_array_t              pools;     /* ngx_pgq_pool_t * */
+} ngx_pgq_main_conf_t;
+
+
+typedef struct {
+    ngx_str_t                name;
+    size_t                   offset;    /* of ngx_pgq_pool_t */
+    ngx_int_t              (*parse)(void *field, ngx_str_t *value);
+} ngx_pgq_parameter_t;
+
+
+static void *ngx_http_pgq_create_main_conf(ngx_conf_t *cf);
+static void *ngx_http_pgq_create_loc_conf(ngx_conf_t *cf);
+static char *ngx_http_pgq_merge_loc_conf(ngx_conf_t *cf, void *parent,
+    void *child);
+static char *ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static char *ngx_http_pgq_pool_parameter(ngx_conf_t *cf,
+    ngx_pgq_pool_t *pool, ngx_str_t *parameter);
+static char *ngx_http_pgq_post(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static char *ngx_http_pgq_get(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+static char *ngx_http_pgq_problem(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static ngx_pgq_pool_t *ngx_http_pgq_find_pool(ngx_conf_t *cf,
+    ngx_str_t *name);
+static ngx_int_t ngx_http_pgq_parse_number(void *field, ngx_str_t *value);
+static ngx_int_t ngx_http_pgq_parse_size(void *field, ngx_str_t *value);
+static ngx_int_t ngx_http_pgq_parse_time(void *field, ngx_str_t *value);
+static ngx_int_t ngx_http_pgq_init_process(ngx_cycle_t *cycle);
+static void ngx_http_pgq_exit_process(ngx_cycle_t *cycle);
+
+
+static ngx_conf_num_bounds_t  ngx_http_pgq_depth_bounds = {
+    ngx_conf_check_num_bounds, 1, NGX_PGQ_JSON_DEPTH_MAX
+};
+
+
+static ngx_command_t  ngx_http_pgq_commands[] = {
+
+    { ngx_string("pgq_pool"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_2MORE,
+      ngx_http_pgq_pool,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("pgq_post"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_pgq_post,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("pgq_get"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_pgq_get,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("pgq_problem"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
+      ngx_http_pgq_problem,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("pgq_depth"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_num_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, depth),
+      &ngx_http_pgq_depth_bounds },
+
+      ngx_null_command
+};
+
+
+static ngx_pgq_parameter_t  ngx_http_pgq_parameters[] = {
+
+    { ngx_string("lanes="),
+      offsetof(ngx_pgq_pool_t, nlanes),
+      ngx_http_pgq_parse_number },
+
+    { ngx_string("batch="),
+      offsetof(ngx_pgq_pool_t, batch_tickets),
+      ngx_http_pgq_parse_number },
+
+    { ngx_string("batch_size="),
+      offsetof(ngx_pgq_pool_t, batch_size),
+      ngx_http_pgq_parse_size },
+
+    { ngx_string("tickets="),
+      offsetof(ngx_pgq_pool_t, max_tickets),
+      ngx_http_pgq_parse_number },
+
+    { ngx_string("size="),
+      offsetof(ngx_pgq_pool_t, max_size),
+      ngx_http_pgq_parse_size },
+
+    { ngx_string("timeout="),
+      offsetof(ngx_pgq_pool_t, timeout),
+      ngx_http_pgq_parse_time },
+
+    { ngx_string("connect_timeout="),
+      offsetof(ngx_pgq_pool_t, connect_timeout),
+      ngx_http_pgq_parse_time },
+
+    { ngx_null_string, 0, NULL }
+};
+
+
+static ngx_http_module_t  ngx_http_pgq_module_ctx = {
+    NULL,                                  /* preconfiguration */
+    NULL,                                  /* postconfiguration */
+
+    ngx_http_pgq_create_main_conf,         /* create main configuration */
+    NULL,                                  /* init main configuration */
+
+    NULL,                                  /* create server configuration */
+    NULL,                                  /* merge server configuration */
+
+    ngx_http_pgq_create_loc_conf,          /* create location configuration */
+    ngx_http_pgq_merge_loc_conf            /* merge location configuration */
+};
+
+
+ngx_module_t  ngx_http_pgq_module = {
+    NGX_MODULE_V1,
+    &ngx_http_pgq_module_ctx,              /* module context */
+    ngx_http_pgq_commands,                 /* module directives */
+    NGX_HTTP_MODULE,                       /* module type */
+    NULL,                                  /* init master */
+    NULL,                                  /* init module */
+    ngx_http_pgq_init_process,             /* init process */
+    NULL,                                  /* init thread */
+    NULL,                                  /* exit thread */
+    ngx_http_pgq_exit_process,             /* exit process */
+    NULL,                                  /* exit master */
+    NGX_MODULE_V1_PADDING
+};
+
+
+static void *
+ngx_http_pgq_create_main_conf(ngx_conf_t *cf)
+{
+    ngx_pgq_main_conf_t  *pmcf;
+
+    pmcf = ngx_pcalloc(cf->pool, sizeof(ngx_pgq_main_conf_t));
+    if (pmcf == NULL) {
+        return NULL;
+    }
+
+    if (ngx_array_init(&pmcf->pools, cf->pool, 2, sizeof(ngx_pgq_pool_t *))
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
+    return pmcf;
+}
+
+
+static void *
+ngx_http_pgq_create_loc_conf(ngx_conf_t *cf)
+{
+    ngx_pgq_loc_conf_t  *plcf;
+
+    plcf = ngx_pcalloc(cf->pool, sizeof(ngx_pgq_loc_conf_t));
+    if (plcf == NULL) {
+        return NULL;
+    }
+
+    plcf->depth = NGX_CONF_UNSET;
+
+    return plcf;
+}
+
+
+static char *
+ngx_http_pgq_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
+{
+    ngx_pgq_loc_conf_t  *prev = parent;
+    ngx_pgq_loc_conf_t  *conf = child;
+
+    ngx_conf_merge_value(conf->depth, prev->depth, 1000);
+
+    return NGX_CONF_OK;
+}
+
+
+/* pgq_pool name conninfo [parameter=value ...]; */
+
+static char *
+ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_pgq_main_conf_t  *pmcf = conf;
+
+    char             *rv;
+    ngx_str_t        *value, application;
+    ngx_uint_t        i;
+    ngx_pgq_pool_t   *pool, **slot;
+
+    value = cf->args->elts;
+
+    for (i = 0; i < pmcf->pools.nelts; i++) {
+        pool = ((ngx_pgq_pool_t **) pmcf->pools.elts)[i];
+
+        if (pool->name.len == value[1].len
+            && ngx_memcmp(pool->name.data, value[1].data, value[1].len) == 0)
+        {
+            return "is duplicate";
+        }
+    }
+
+    pool = ngx_pcalloc(cf->pool, sizeof(ngx_pgq_pool_t));
+    slot = ngx_array_push(&pmcf->pools);
+    if (pool == NULL || slot == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    *slot = pool;
+
+    pool->name = value[1];
+    pool->nlanes = 2;
+    pool->batch_tickets = 512;
+    pool->batch_size = 1024 * 1024;
+    pool->max_tickets = 16384;
+    pool->max_size = 64 * 1024 * 1024;
+    pool->timeout = 60 * 1000;
+    pool->connect_timeout = 2 * 1000;
+
+    for (i = 3; i < cf->args->nelts; i++) {
+        rv = ngx_http_pgq_pool_parameter(cf, pool, &value[i]);
+
+        if (rv != NGX_CONF_OK) {
+            return rv;
+        }
+    }
+
+    ngx_str_set(&application, "ngx_pgq");
+
+    pool->target = ngx_pgq_target_create(cf, &value[2], &application);
+
+    return pool->target ? NGX_CONF_OK : NGX_CONF_ERROR;
+}
+
+
+static char *
+ngx_http_pgq_pool_parameter(ngx_conf_t *cf, ngx_pgq_pool_t *pool,
+    ngx_str_t *parameter)
+{
+    ngx_str_t             value;
+    ngx_pgq_parameter_t  *p;
+
+    for (p = ngx_http_pgq_parameters; p->name.len; p++) {
+
+        if (parameter->len <= p->name.len
+            || ngx_strncmp(parameter->data, p->name.data, p->name.len) != 0)
+        {
+            continue;
+        }
+
+        value.data = parameter->data + p->name.len;
+        value.len = parameter->len - p->name.len;
+
+        if (p->parse((u_char *) pool + p->offset, &value) == NGX_OK) {
+            return NGX_CONF_OK;
+        }
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid parameter \"%V\"",
+                       parameter);
+
+    return NGX_CONF_ERROR;
+}
+
+
+static ngx_int_t
+ngx_http_pgq_parse_number(void *field, ngx_str_t *value)
+{
+    ngx_int_t  n;
+
+    n = ngx_atoi(value->data, value->len);
+
+    if (n < 1 || n > 65536) {
+        return NGX_ERROR;
+    }
+
+    *(ngx_uint_t *) field = n;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_pgq_parse_size(void *field, ngx_str_t *value)
+{
+    ssize_t  n;
+
+    n = ngx_parse_size(value);
+
+    /* a statement's parameter has at most 1 GB */
+
+    if (n < 1 || n > 512 * 1024 * 1024) {
+        return NGX_ERROR;
+    }
+
+    *(size_t *) field = n;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_pgq_parse_time(void *field, ngx_str_t *value)
+{
+    ngx_int_t  n;
+
+    n = ngx_parse_time(value, 0);
+
+    if (n < 1) {
+        return NGX_ERROR;
+    }
+
+    *(ngx_msec_t *) field = n;
+
+    return NGX_OK;
+}
+
+
+static char *
+ngx_http_pgq_post(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_pgq_loc_conf_t  *plcf = conf;
+
+    ngx_str_t                 *value;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    if (plcf->post) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    plcf->post = ngx_http_pgq_find_pool(cf, &value[1]);
+    if (plcf->post == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+    clcf->handler = ngx_pgq_enqueue_handler;
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_pgq_get(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_pgq_loc_conf_t  *plcf = conf;
+
+    ngx_str_t                 *value;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    if (plcf->get) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    plcf->get = ngx_http_pgq_find_pool(cf, &value[1]);
+    if (plcf->get == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+    clcf->handler = ngx_pgq_fetch_handler;
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_pgq_problem(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+    clcf->handler = ngx_pgq_reply_handler;
+
+    return NGX_CONF_OK;
+}
+
+
+static ngx_pgq_pool_t *
+ngx_http_pgq_find_pool(ngx_conf_t *cf, ngx_str_t *name)
+{
+    ngx_uint_t            i;
+    ngx_pgq_pool_t      **pools;
+    ngx_pgq_main_conf_t  *pmcf;
+
+    pmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_pgq_module);
+    pools = pmcf->pools.elts;
+
+    for (i = 0; i < pmcf->pools.nelts; i++) {
+        if (pools[i]->name.len == name->len
+            && ngx_memcmp(pools[i]->name.data, name->data, name->len) == 0)
+        {
+            return pools[i];
+        }
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "no pgq_pool \"%V\" stands before this", name);
+
+    return NULL;
+}
+
+
+/* helper processes run this, too: they have no requests, and need no lanes */
+
+static ngx_int_t
+ngx_http_pgq_init_process(ngx_cycle_t *cycle)
+{
+    ngx_uint_t            i;
+    ngx_pgq_pool_t      **pools;
+    ngx_pgq_main_conf_t  *pmcf;
+
+    if (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE)
+    {
+        return NGX_OK;
+    }
+
+    pmcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_pgq_module);
+
+    if (pmcf == NULL || pmcf->pools.nelts == 0) {
+        return NGX_OK;
+    }
+
+    if (ngx_pgq_uuid_init() != 0) {
+        ngx_log_error(NGX_LOG_EMERG, cycle->log, ngx_errno,
+                      "pgq: the kernel has no random bytes");
+        return NGX_ERROR;
+    }
+
+    pools = pmcf->pools.elts;
+
+    for (i = 0; i < pmcf->pools.nelts; i++) {
+        ngx_pgq_batch_init(pools[i]);
+        ngx_pgq_fetch_init(pools[i]);
+
+        if (ngx_pgq_pool_init(pools[i], cycle) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_pgq_exit_process(ngx_cycle_t *cycle)
+{
+    ngx_uint_t            i;
+    ngx_pgq_pool_t      **pools;
+    ngx_pgq_main_conf_t  *pmcf;
+
+    pmcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_pgq_module);
+
+    if (pmcf == NULL) {
+        return;
+    }
+
+    pools = pmcf->pools.elts;
+
+    for (i = 0; i < pmcf->pools.nelts; i++) {
+        ngx_pgq_pool_exit(pools[i]);
+    }
+}

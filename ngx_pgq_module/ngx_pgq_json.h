@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The JSON room: judges bytes, builds nothing.
+ *
+ * It says whether bytes are one JSON text by the letter of RFC 8259, in valid
+ * UTF-8, and where they first go wrong.  It stands alone: it knows neither
+ * nginx nor PostgreSQL, allocates nothing and keeps no state, so any thread
+ * may call it at any time.
+ *
+ * Called by the room of the request, before a message becomes a ticket.
+ *
+ * Invariants
+ * - No byte outside of p[0 .. len) is read.
+ * - What is accepted here, PostgreSQL's json type accepts: that is why
+ *   \u0000 and lone surrogates, which the grammar alone allows, are refused.
+ * - Time is linear in len, and no call recurses.
+ */
+
+#ifndef NGX_PGQ_JSON_H
+#define NGX_PGQ_JSON_H
+
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+
+#define NGX_PGQ_JSON_DEPTH_MAX  1024
+
+
+typedef struct {
+    size_t       offset;     /* of the first offending byte; len: it ended */
+    const char  *problem;    /* a short phrase for a client, never freed */
+} ngx_pgq_json_error_t;
+
+
+/*
+ * All of these return 0 when the bytes are good, -1 when not; err is set only
+ * then and must not be NULL.  A depth_max above NGX_PGQ_JSON_DEPTH_MAX counts
+ * as that.
+ */
+
+int ngx_pgq_json_check(const u_char *p, size_t len, unsigned depth_max,
+    ngx_pgq_json_error_t *err);
+int ngx_pgq_json_utf8(const u_char *p, size_t len, ngx_pgq_json_error_t *err);
+
+/* Moves *p over leading white space; returns len without both ends' own. */
+
+size_t ngx_pgq_json_trim(const u_char **p, size_t len);
+
+
+#endif /* NGX_PGQ_JSON_H */

@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * Owns strings and characters of JSON: see ngx_pgq_json.h and
+ * ngx_pgq_json_text.h for who calls it and what it promises.
+ *
+ * Strings are most of what passes through, and most of a string is plain
+ * ASCII: that is looked at eight bytes at a time.
+ *
+ * Invariant
+ * - The lowest bit set in a mask of ngx_pgq_json_odd() is a true hit; the bits
+ *   above it may lie, because a subtraction borrows.
+ */
+
+#include "ngx_pgq_json.h"
+#include "ngx_pgq_json_text.h"
+
+#include <string.h>
+
+
+static const u_char *ngx_pgq_json_escape(ngx_pgq_json_text_t *text,
+    const u_char *p);
+static const u_char *ngx_pgq_json_hex(ngx_pgq_json_text_t *text,
+    const u_char *p, unsigned *code);
+static const u_char *ngx_pgq_json_plain(const u_char *p, const u_char *end);
+
+
+#define ngx_pgq_json_every(byte)  ((uint64_t) (byte) * 0x0101010101010101)
+
+
+int
+ngx_pgq_json_utf8(const u_char *p, size_t len, ngx_pgq_json_error_t *err)
+{
+    uint64_t             word;
+    const u_char        *next;
+    ngx_pgq_json_text_t  text;
+
+    text.start = p;
+    text.end = p + len;
+    text.err = err;
+
+    while (p < text.end) {
+
+        if (text.end - p >= 8) {
+            memcpy(&word, p, 8);
+
+            if (((word | (word - ngx_pgq_json_every(0x01)))
+                 & ngx_pgq_json_every(0x80)) == 0)
+            {
+                p += 8;
+                continue;
+            }
+        }
+
+        if (*p == '\0') {
+            ngx_pgq_json_fail(&text, p, "zero byte");
+            return -1;
+        }
+
+        next = ngx_pgq_json_character(p, text.end);
+
+        if (next == NULL) {
+            ngx_pgq_json_fail(&text, p, "not UTF-8");
+            return -1;
+        }
+
+        p = next;
+    }
+
+    return 0;
+}
+
+
+const u_char *
+ngx_pgq_json_string(ngx_pgq_json_text_t *text, const u_char *p)
+{
+    const u_char  *next;
+
+    p++;
+
+    for ( ;; ) {
+        p = ngx_pgq_json_plain(p, text->end);
+
+        if (p == text->end) {
+            return ngx_pgq_json_fail(text, p, "unfinished string");
+        }
+
+        if (*p == '"') {
+            return p + 1;
+        }
+
+        if (*p == '\\') {
+            p = ngx_pgq_json_escape(text, p);
+
+            if (p == NULL) {
+                return NULL;
+            }
+
+            continue;
+        }
+
+        if (*p < 0x20) {
+            return ngx_pgq_json_fail(text, p, "control character in a string");
+        }
+
+        do {
+            next = ngx_pgq_json_character(p, text->end);
+
+            if (next == NULL) {
+                return ngx_pgq_json_fail(text, p, "not UTF-8");
+            }
+
+            p = next;
+
+        } while (p < text->end && *p >= 0x80);
+    }
+}
+
+
+/*
+ * p is at the backslash.  A surrogate is good only as the first of a pair that
+ * is whole: the second is read here too.
+ */
+
+static const u_char *
+ngx_pgq_json_escape(ngx_pgq_json_text_t *text, const u_char *p)
+{
+    unsigned       code;
+    const u_char  *escape;
+
+    escape = p++;
+
+    if (p == text->end) {
+        return ngx_pgq_json_fail(text, p, "unfinished string");
+    }
+
+    if (*p != 'u') {
+
+        if (*p == '\0' || strchr("\"\\/bfnrt", *p) == NULL) {
+            return ngx_pgq_json_unexpected(text, p, "unknown escape");
+        }
+
+        return p + 1;
+    }
+
+    p = ngx_pgq_json_hex(text, p + 1, &code);
+
+    if (p == NULL) {
+        return NULL;
+    }
+
+    if (code == 0) {
+        return ngx_pgq_json_fail(text, escape, "escape \\u0000");
+    }
+
+    if (code < 0xd800 || code > 0xdfff) {
+        return p;
+    }
+
+    if (code < 0xdc00 && p == text->end) {
+        return ngx_pgq_json_fail(text, p, "unfinished string");
+    }
+
+    if (code >= 0xdc00 || p[0] != '\\'
+        || (text->end - p > 1 && p[1] != 'u'))
+    {
+        return ngx_pgq_json_fail(text, escape, "lone surrogate escape");
+    }
+
+    if (text->end - p == 1) {
+        return ngx_pgq_json_fail(text, text->end, "unfinished string");
+    }
+
+    p = ngx_pgq_json_hex(text, p + 2, &code);
+
+    if (p != NULL && (code < 0xdc00 || code > 0xdfff)) {
+        return ngx_pgq_json_fail(text, escape, "lone surrogate escape");
+    }
+
+    return p;
+}
+
+
+static const u_char *
+ngx_pgq_json_hex(ngx_pgq_json_text_t *text, const u_char *p, unsigned *code)
+{
+    unsigned  c, n;
+
+    *code = 0;
+
+    for (n = 0; n < 4; n++, p++) {
+
+        if (p == text->end) {
+            return ngx_pgq_json_fail(text, p, "unfinished string");
+        }
+
+        c = *p;
+
+        if (ngx_pgq_json_digit(c)) {
+            c -= '0';
+
+        } else {
+            c |= 0x20;
+
+            if (c < 'a' || c > 'f') {
+                return ngx_pgq_json_unexpected(text, p,
+                                               "no hexadecimal digit in \\u");
+            }
+
+            c -= 'a' - 10;
+        }
+
+        *code = *code << 4 | c;
+    }
+
+    return p;
+}
+
+
+/* Marks the high bit of each byte that is not plain within a string. */
+
+static inline uint64_t
+ngx_pgq_json_odd(uint64_t word)
+{
+    uint64_t  quote, backslash;
+
+    quote = word ^ ngx_pgq_json_every('"');
+    backslash = word ^ ngx_pgq_json_every('\\');
+
+    return (word
+            | ((word - ngx_pgq_json_every(0x20)) & ~word)
+            | ((quote - ngx_pgq_json_every(0x01)) & ~quote)
+            | ((backslash - ngx_pgq_json_every(0x01)) & ~backslash))
+           & ngx_pgq_json_every(0x80);
+}
+
+
+/* Returns the first byte that needs a closer look, or end. */
+
+static const u_char *
+ngx_pgq_json_plain(const u_char *p, const u_char *end)
+{
+    uint64_t  word, odd;
+
+    while (end - p >= 8) {
+        memcpy(&word, p, 8);
+
+        odd = ngx_pgq_json_odd(word);
+
+        if (odd) {
+#if (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
+            return p + (__builtin_ctzll(odd) >> 3);
+#else
+            break;
+#endif
+        }
+
+        p += 8;
+    }
+
+    while (p < end && *p >= 0x20 && *p < 0x80 && *p != '"' && *p != '\\') {
+        p++;
+    }
+
+    return p;
+}
+
+
+const u_char *
+ngx_pgq_json_character(const u_char *p, const u_char *end)
+{
+#define ngx_pgq_json_tail(c)  (((c) & 0xc0) == 0x80)
+
+    if (p[0] < 0x80) {
+        return p + 1;
+    }
+
+    if (p[0] < 0xc2 || p[0] > 0xf4) {
+        return NULL;
+    }
+
+    if (p[0] < 0xe0) {
+        return (end - p >= 2 && ngx_pgq_json_tail(p[1])) ? p + 2 : NULL;
+    }
+
+    if (p[0] < 0xf0) {
+        if (end - p < 3
+            || !ngx_pgq_json_tail(p[1]) || !ngx_pgq_json_tail(p[2])
+            || (p[0] == 0xe0 && p[1] < 0xa0)
+            || (p[0] == 0xed && p[1] > 0x9f))
+        {
+            return NULL;
+        }
+
+        return p + 3;
+    }
+
+    if (end - p < 4
+        || !ngx_pgq_json_tail(p[1]) || !ngx_pgq_json_tail(p[2])
+        || !ngx_pgq_json_tail(p[3])
+        || (p[0] == 0xf0 && p[1] < 0x90)
+        || (p[0] == 0xf4 && p[1] > 0x8f))
+    {
+        return NULL;
+    }
+
+    return p + 4;
+
+#undef ngx_pgq_json_tail
+}
+
+
+const u_char *
+ngx_pgq_json_fail(ngx_pgq_json_text_t *text, const u_char *p,
+    const char *problem)
+{
+    text->err->offset = p - text->start;
+    text->err->problem = problem;
+
+    return NULL;
+}
+
+
+const u_char *
+ngx_pgq_json_unexpected(ngx_pgq_json_text_t *text, const u_char *p,
+    const char *problem)
+{
+    if (ngx_pgq_json_character(p, text->end) == NULL) {
+        problem = "not UTF-8";
+    }
+
+    return ngx_pgq_json_fail(text, p, problem);
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The room "lane": one libpq connection as an event source of nginx.
+ * A lane knows nobody: who uses it hands over a table of callbacks.
+ */
+
+#ifndef NGX_PGQ_LANE_H
+#define NGX_PGQ_LANE_H
+
+
+#include "ngx_pgq_module.h"
+#include "ngx_pgq_target.h"
+
+
+/* libpq's, named so that who only holds lanes need not include it */
+
+struct pg_conn;
+struct pg_result;
+
+
+typedef struct {
+    const char              *name;      /* in words, and as prepared */
+    const char              *text;
+} ngx_pgq_lane_statement_t;
+
+
+typedef struct {
+    /* the lane can be used; called after each statement, too */
+    void                   (*ready)(ngx_pgq_lane_t *lane);
+    /* one result of the statement under way; the lane frees it */
+    void                   (*result)(ngx_pgq_lane_t *lane, struct pg_result *res);
+    /* the server is ready for the next query, and in no transaction */
+    void                   (*done)(ngx_pgq_lane_t *lane);
+    /* the connection is gone; with a statement under way, or without */
+    void                   (*lost)(ngx_pgq_lane_t *lane);
+} ngx_pgq_lane_ops_t;
+
+
+typedef enum {
+    NGX_PGQ_LANE_DOWN = 0,     /* waits for its next attempt */
+    NGX_PGQ_LANE_CONNECTING,
+    NGX_PGQ_LANE_PREPARING,
+    NGX_PGQ_LANE_IDLE,
+    NGX_PGQ_LANE_BUSY,         /* one statement under way */
+    NGX_PGQ_LANE_CLOSED        /* for good */
+} ngx_pgq_lane_state_e;
+
+
+struct ngx_pgq_lane_s {
+    ngx_queue_t                queue;      /* the user's: idle lanes */
+    ngx_pgq_pool_t            *pool;
+    ngx_pgq_lane_ops_t        *ops;
+    ngx_pgq_lane_statement_t  *statements; /* ends with a NULL name */
+    void                      *data;       /* the user's: what is under way */
+    u_char                     sqlstate[6];    /* the user's: of a failure */
+    u_char                     words[128];
+
+    ngx_pgq_lane_state_e       state;
+    struct pg_conn            *conn;
+    ngx_connection_t          *connection;
+    ngx_pgq_endpoint_t        *endpoint;
+    ngx_event_t                timer;      /* of the attempt, or the wait */
+    ngx_uint_t                 prepared;
+    ngx_uint_t                 failures;   /* in a row */
+    time_t                     complained;
+    u_char                     complaint[8];
+
+    unsigned                   queued:1;   /* the user's: in pool->idle */
+    unsigned                   warned:1;   /* the server sent a WARNING */
+    unsigned                   flushing:1;
+};
+
+
+void ngx_pgq_lane_open(ngx_pgq_lane_t *lane);
+void ngx_pgq_lane_close(ngx_pgq_lane_t *lane);
+void ngx_pgq_lane_drop(ngx_pgq_lane_t *lane, const char *why,
+    const char *words);
+ngx_int_t ngx_pgq_lane_send(ngx_pgq_lane_t *lane, ngx_uint_t statement,
+    int nparams, const char *const *values, const int *lengths);
+void ngx_pgq_lane_healthy(ngx_pgq_lane_t *lane);
+
+
+#endif /* NGX_PGQ_LANE_H */

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The map of the module: its words, its types, and which room owns what.
+ *
+ *   message  what a client sends
+ *   ticket   one waiting request; it outlives its request
+ *   batch    tickets that travel and commit together, under one batch id
+ *   call     one statement on its way to the database and back
+ *   lane     one libpq connection of one nginx worker
+ *   pool     the lanes of one worker to one database, and what waits for them
+ *
+ * Calls go one way, along the flow, and come back by callback:
+ *
+ *   POST -> enqueue -> batch -> pool -> call -> lane ==> database
+ *   GET  -> fetch   ----------> pool -> call -> lane ==> database
+ *
+ * Only lane, call and target include libpq.  Only enqueue, fetch and reply
+ * (and the front desk, ngx_http_pgq_module.c) touch ngx_http_request_t.
+ */
+
+#ifndef NGX_PGQ_MODULE_H
+#define NGX_PGQ_MODULE_H
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+
+
+typedef struct ngx_pgq_target_s  ngx_pgq_target_t;
+typedef struct ngx_pgq_lane_s    ngx_pgq_lane_t;
+typedef struct ngx_pgq_call_s    ngx_pgq_call_t;
+typedef struct ngx_pgq_pool_s    ngx_pgq_pool_t;
+typedef struct ngx_pgq_batch_s   ngx_pgq_batch_t;
+typedef struct ngx_pgq_ticket_s  ngx_pgq_ticket_t;
+
+
+#define NGX_PGQ_UUID_LEN         16
+
+/* of the event loop's turn, in milliseconds since 1970 */
+
+#define ngx_pgq_now()                                                         \
+    ((uint64_t) ngx_cached_time->sec * 1000 + ngx_cached_time->msec)
+
+
+/* what became of a call, or of a ticket */
+
+typedef enum {
+    NGX_PGQ_DONE = 0,      /* committed, here and where it is replicated to */
+    NGX_PGQ_REFUSED,       /* not committed: the data will never be taken */
+    NGX_PGQ_AGAIN,         /* not committed: the database cannot, for now */
+    NGX_PGQ_UNKNOWN        /* sent, and nobody said what became of it */
+} ngx_pgq_outcome_e;
+
+
+/*
+ * The room "call": one statement, its parameters, and its way back.
+ * The owner fills in the upper part, keeps the values alive until done() has
+ * been called, and frees the call itself.
+ */
+
+typedef enum {
+    NGX_PGQ_ENQUEUE = 0,
+    NGX_PGQ_RECENT,
+    NGX_PGQ_STATEMENTS
+} ngx_pgq_statement_e;
+
+
+#define NGX_PGQ_MAX_PARAMS       3
+#define NGX_PGQ_MAX_FIELDS       3
+
+
+struct ngx_pgq_call_s {
+    ngx_pgq_statement_e      statement;
+    const char              *values[NGX_PGQ_MAX_PARAMS];
+    int                      lengths[NGX_PGQ_MAX_PARAMS];
+
+    /* encodes the parameters, just before they are sent */
+    ngx_int_t              (*encode)(ngx_pgq_call_t *call);
+    /* one row of the result, as text; absent fields have no data */
+    void                   (*row)(ngx_pgq_call_t *call, ngx_str_t *fields);
+    /* the end, once a start; the call belongs to its owner again */
+    void                   (*done)(ngx_pgq_call_t *call,
+                                ngx_pgq_outcome_e outcome);
+    void                    *data;
+
+    /* of call.c, while the statement is under way */
+    ngx_pgq_outcome_e        outcome;
+    unsigned                 answered:1;    /* a result without an error */
+    ngx_str_t                problem;       /* until done() returns */
+};
+
+
+ngx_int_t ngx_pgq_call_start(ngx_pgq_call_t *call, ngx_pgq_lane_t *lane);
+ngx_int_t ngx_pgq_call_init_lanes(ngx_pgq_pool_t *pool, ngx_log_t *log);
+void ngx_pgq_call_exit_lanes(ngx_pgq_pool_t *pool);
+
+
+/*
+ * The room "pool": lanes, and who has work for them.  Configured once, before
+ * the workers are made; the lower parts live in each worker.
+ */
+
+typedef struct {
+    /* the next call to make, or NULL */
+    ngx_pgq_call_t        *(*next)(ngx_pgq_pool_t *pool);
+    /* answers what is too old; ms until more will be, -1 if nothing waits */
+    ngx_msec_int_t         (*expire)(ngx_pgq_pool_t *pool, ngx_msec_t now);
+} ngx_pgq_source_t;
+
+
+#define NGX_PGQ_SOURCES      2
+
+
+struct ngx_pgq_pool_s {
+    ngx_str_t                name;
+    ngx_pgq_target_t        *target;
+    ngx_uint_t               nlanes;
+    ngx_uint_t               batch_tickets;
+    size_t                   batch_size;
+    ngx_uint_t               max_tickets;
+    size_t                   max_size;
+    ngx_msec_t               timeout;
+    ngx_msec_t               connect_timeout;
+
+    /* of pool.c */
+    ngx_log_t               *log;
+    ngx_pgq_lane_t          *lanes;
+    ngx_queue_t              idle;          /* lanes without a call */
+    ngx_event_t              dispatch;
+    ngx_event_t              timer;
+    ngx_pgq_source_t        *sources[NGX_PGQ_SOURCES];
+    ngx_uint_t               nsources;
+    ngx_uint_t               turn;
+    ngx_uint_t               unanswered;    /* requests, of all sources */
+
+    /* of batch.c */
+    ngx_queue_t              waiting;       /* tickets, oldest first */
+    ngx_queue_t              again;         /* batches to send again */
+    ngx_queue_t              sent;          /* batches on their way */
+    size_t                   size;          /* of unanswered messages */
+
+    /* of fetch.c */
+    ngx_queue_t              fetches;       /* unanswered, oldest first */
+};
+
+
+ngx_int_t ngx_pgq_pool_init(ngx_pgq_pool_t *pool, ngx_cycle_t *cycle);
+void ngx_pgq_pool_exit(ngx_pgq_pool_t *pool);
+void ngx_pgq_pool_source(ngx_pgq_pool_t *pool, ngx_pgq_source_t *source);
+void ngx_pgq_pool_hold(ngx_pgq_pool_t *pool);
+void ngx_pgq_pool_release(ngx_pgq_pool_t *pool);
+void ngx_pgq_pool_wake(ngx_pgq_pool_t *pool);
+ngx_uint_t ngx_pgq_pool_retry_after(ngx_pgq_pool_t *pool);
+
+/* of call.c, when a lane has nothing to do, and when it is lost */
+void ngx_pgq_pool_lane_idle(ngx_pgq_lane_t *lane);
+void ngx_pgq_pool_lane_gone(ngx_pgq_lane_t *lane);
+
+
+/* The room "batch": tickets wait here, leave together, and are answered. */
+
+typedef void (*ngx_pgq_ticket_answer_pt)(ngx_pgq_ticket_t *t,
+    ngx_pgq_outcome_e outcome, ngx_str_t *problem);
+
+
+struct ngx_pgq_ticket_s {
+    ngx_queue_t              queue;         /* in pool->waiting, or a batch */
+    ngx_pgq_pool_t          *pool;
+    ngx_pgq_batch_t         *batch;         /* NULL while waiting */
+    ngx_msec_t               deadline;
+    u_char                   id[NGX_PGQ_UUID_LEN];
+    size_t                   len;
+    u_char                  *message;       /* lives as long as the ticket */
+
+    /*
+     * Called once, unless the ticket was left.  On NGX_PGQ_DONE the ticket
+     * is the caller's again; otherwise the room keeps and frees it.
+     */
+    ngx_pgq_ticket_answer_pt  answer;
+    void                    *data;
+
+    /* of batch.c: the database's verdict */
+    ngx_str_t                problem;
+    unsigned                 refused:1;
+};
+
+
+void ngx_pgq_batch_init(ngx_pgq_pool_t *pool);
+ngx_uint_t ngx_pgq_batch_full(ngx_pgq_pool_t *pool, size_t len);
+void ngx_pgq_batch_add(ngx_pgq_ticket_t *t);
+void ngx_pgq_batch_leave(ngx_pgq_ticket_t *t);
+
+
+/* The doors, and what goes out through them. */
+
+typedef struct {
+    ngx_pgq_pool_t          *post;
+    ngx_pgq_pool_t          *get;
+    ngx_int_t                depth;
+} ngx_pgq_loc_conf_t;
+
+
+extern ngx_module_t  ngx_http_pgq_module;
+
+
+ngx_int_t ngx_pgq_enqueue_handler(ngx_http_request_t *r);
+ngx_int_t ngx_pgq_fetch_handler(ngx_http_request_t *r);
+void ngx_pgq_fetch_init(ngx_pgq_pool_t *pool);
+
+
+/*
+ * The room "reply".  Each function answers the whole request and returns what
+ * the request is to be finalized with.
+ */
+
+typedef struct {
+    ngx_uint_t               status;
+    const char              *code;      /* for programs: a word */
+    const char              *detail;    /* for people: a sentence */
+    ngx_int_t                offset;    /* of the offending byte, or -1 */
+} ngx_pgq_problem_t;
+
+
+ngx_int_t ngx_pgq_reply_body(ngx_http_request_t *r, ngx_uint_t status,
+    ngx_str_t *type, u_char *data, size_t len);
+ngx_int_t ngx_pgq_reply_problem(ngx_http_request_t *r,
+    ngx_pgq_problem_t *problem);
+ngx_int_t ngx_pgq_reply_options(ngx_http_request_t *r, ngx_str_t *allow);
+ngx_int_t ngx_pgq_reply_method(ngx_http_request_t *r, ngx_str_t *allow);
+ngx_int_t ngx_pgq_reply_unavailable(ngx_http_request_t *r,
+    ngx_pgq_pool_t *pool, const char *code, const char *detail);
+ngx_table_elt_t *ngx_pgq_reply_header(ngx_http_request_t *r,
+    const char *name, ngx_str_t *value);
+ngx_int_t ngx_pgq_reply_handler(ngx_http_request_t *r);
+
+
+#endif /* NGX_PGQ_MODULE_H */

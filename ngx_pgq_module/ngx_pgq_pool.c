@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The room "pool" owns the lanes of one worker to one database, gives idle
+ * lanes their next call, and watches over the age of what is unanswered.
+ *
+ * Called by batch.c and fetch.c, which are its sources of calls (hold,
+ * release, wake), by call.c (a lane is idle, or gone), and by the front desk
+ * (init, exit).
+ *
+ * Invariants:
+ *  - a lane is in pool->idle exactly while it has a connection and no call;
+ *  - calls are made from a posted event alone, after all sockets of a turn of
+ *    the event loop have been read: what arrives together travels together,
+ *    and nothing waits for a timer;
+ *  - while a request is unanswered the timer is set, and keeps an old worker
+ *    from leaving; while none is, it does not.
+ */
+
+#include "ngx_pgq_lane.h"
+
+
+static void ngx_pgq_pool_dispatch_handler(ngx_event_t *ev);
+static ngx_pgq_call_t *ngx_pgq_pool_next(ngx_pgq_pool_t *pool);
+static void ngx_pgq_pool_timer_handler(ngx_event_t *ev);
+
+
+ngx_int_t
+ngx_pgq_pool_init(ngx_pgq_pool_t *pool, ngx_cycle_t *cycle)
+{
+    pool->log = cycle->log;
+
+    ngx_queue_init(&pool->idle);
+
+    pool->dispatch.handler = ngx_pgq_pool_dispatch_handler;
+    pool->dispatch.data = pool;
+    pool->dispatch.log = cycle->log;
+
+    pool->timer.handler = ngx_pgq_pool_timer_handler;
+    pool->timer.data = pool;
+    pool->timer.log = cycle->log;
+    pool->timer.cancelable = 1;
+
+    return ngx_pgq_call_init_lanes(pool, cycle->log);
+}
+
+
+void
+ngx_pgq_pool_exit(ngx_pgq_pool_t *pool)
+{
+    if (pool->lanes) {
+        ngx_pgq_call_exit_lanes(pool);
+    }
+}
+
+
+void
+ngx_pgq_pool_source(ngx_pgq_pool_t *pool, ngx_pgq_source_t *source)
+{
+    pool->sources[pool->nsources++] = source;
+}
+
+
+/* one more request is unanswered */
+
+void
+ngx_pgq_pool_hold(ngx_pgq_pool_t *pool)
+{
+    pool->unanswered++;
+    pool->timer.cancelable = 0;
+
+    if (!pool->timer.timer_set) {
+        ngx_add_timer(&pool->timer, pool->timeout);
+    }
+}
+
+
+void
+ngx_pgq_pool_release(ngx_pgq_pool_t *pool)
+{
+    pool->unanswered--;
+    pool->timer.cancelable = pool->unanswered == 0;
+}
+
+
+/* a source has work */
+
+void
+ngx_pgq_pool_wake(ngx_pgq_pool_t *pool)
+{
+    ngx_post_event(&pool->dispatch, &ngx_posted_events);
+}
+
+
+void
+ngx_pgq_pool_lane_idle(ngx_pgq_lane_t *lane)
+{
+    ngx_queue_insert_tail(&lane->pool->idle, &lane->queue);
+    lane->queued = 1;
+
+    ngx_pgq_pool_wake(lane->pool);
+}
+
+
+void
+ngx_pgq_pool_lane_gone(ngx_pgq_lane_t *lane)
+{
+    if (lane->queued) {
+        ngx_queue_remove(&lane->queue);
+        lane->queued = 0;
+    }
+}
+
+
+/* seconds; spread, so that refused clients do not come back as one */
+
+ngx_uint_t
+ngx_pgq_pool_retry_after(ngx_pgq_pool_t *pool)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < pool->nlanes; i++) {
+        if (pool->lanes[i].state == NGX_PGQ_LANE_IDLE
+            || pool->lanes[i].state == NGX_PGQ_LANE_BUSY)
+        {
+            return 1 + ngx_random() % 2;
+        }
+    }
+
+    return 2 + ngx_random() % 4;
+}
+
+
+static void
+ngx_pgq_pool_dispatch_handler(ngx_event_t *ev)
+{
+    ngx_queue_t     *q;
+    ngx_pgq_pool_t  *pool;
+    ngx_pgq_lane_t  *lane;
+    ngx_pgq_call_t  *call;
+
+    pool = ev->data;
+
+    while (!ngx_queue_empty(&pool->idle)) {
+
+        call = ngx_pgq_pool_next(pool);
+
+        if (call == NULL) {
+            return;
+        }
+
+        q = ngx_queue_head(&pool->idle);
+        lane = ngx_queue_data(q, ngx_pgq_lane_t, queue);
+        ngx_pgq_pool_lane_gone(lane);
+
+        if (ngx_pgq_call_start(call, lane) == NGX_OK) {
+            continue;
+        }
+
+        call->done(call, NGX_PGQ_AGAIN);
+
+        if (lane->state == NGX_PGQ_LANE_IDLE) {
+
+            /* out of memory: not again before something else happens */
+
+            ngx_pgq_pool_lane_idle(lane);
+            ngx_delete_posted_event(&pool->dispatch);
+            return;
+        }
+    }
+}
+
+
+/* the sources take turns, so that none starves */
+
+static ngx_pgq_call_t *
+ngx_pgq_pool_next(ngx_pgq_pool_t *pool)
+{
+    ngx_uint_t       i;
+    ngx_pgq_call_t  *call;
+
+    for (i = 0; i < pool->nsources; i++) {
+
+        pool->turn = (pool->turn + 1) % pool->nsources;
+        call = pool->sources[pool->turn]->next(pool);
+
+        if (call) {
+            return call;
+        }
+    }
+
+    return NULL;
+}
+
+
+static void
+ngx_pgq_pool_timer_handler(ngx_event_t *ev)
+{
+    ngx_uint_t       i;
+    ngx_pgq_pool_t  *pool;
+    ngx_msec_int_t   next, wait;
+
+    pool = ev->data;
+    next = -1;
+
+    for (i = 0; i < pool->nsources; i++) {
+        wait = pool->sources[i]->expire(pool, ngx_current_msec);
+
+        if (wait >= 0 && (next < 0 || wait < next)) {
+            next = wait;
+        }
+    }
+
+    if (next >= 0) {
+        ngx_add_timer(&pool->timer, (ngx_msec_t) next + 1);
+        ngx_pgq_pool_wake(pool);
+    }
+}

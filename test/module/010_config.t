@@ -1,0 +1,39 @@
+# What nginx says of a wrong configuration of the module, before it starts.
+
+use Pgq;
+
+my %wrong = (
+    'a parameter that is none'       => ['pgq_pool main "host=/tmp" speed=9;',       qr/invalid parameter "speed=9"/],
+    'a number that is none'          => ['pgq_pool main "host=/tmp" lanes=many;',    qr/invalid parameter "lanes=many"/],
+    'no lanes'                       => ['pgq_pool main "host=/tmp" lanes=0;',       qr/invalid parameter "lanes=0"/],
+    'a size beyond a statement'      => ['pgq_pool main "host=/tmp" batch_size=1g;', qr/invalid parameter "batch_size=1g"/],
+    'a time that is none'            => ['pgq_pool main "host=/tmp" timeout=soon;',  qr/invalid parameter "timeout=soon"/],
+    'a host that is not found'       => ['pgq_pool main "host=no.such.invalid";',    qr/host not found.*no\.such\.invalid/],
+    'a service that is not found'    => ['pgq_pool main "service=nowhere";',         qr/service of pgq_pool .* is not found/],
+    'two pools of one name'          => ['pgq_pool main "host=/tmp"; pgq_pool main "host=/tmp";', qr/is duplicate/],
+    'a location without its pool'    => ['pgq_pool other "host=/tmp";',              qr/no pgq_pool "main" stands before/],
+    'a conninfo that libpq does not understand' =>
+        ['pgq_pool main "password=hush passwort=hush";', qr/conninfo of pgq_pool .* is not understood/],
+);
+
+for my $name (sort keys %wrong) {
+    my ($pools, $expected) = @{ $wrong{$name} };
+    my ($status, $text) = Pgq::Nginx->new(pools => $pools)->test;
+
+    isnt($status, 0, "$name is refused");
+    like($text, $expected, "$name is named");
+    unlike($text, qr/hush/, "$name: no password is shown");
+}
+
+my ($status, $text) = Pgq::Nginx->new(
+    pools => 'pgq_pool main "host=/tmp,127.0.0.1,::1 port=5432,5433,5434" lanes=1 batch=1 batch_size=1k'
+        . ' tickets=1 size=1k timeout=1s connect_timeout=100ms;',
+    http  => 'pgq_depth 10;',
+)->test;
+
+is($status, 0, 'every parameter has a value that is taken') or diag($text);
+
+($status, $text) = Pgq::Nginx->new(http => 'pgq_depth 1025;', pools => 'pgq_pool main "host=/tmp";')->test;
+like($text, qr/value must be (?:equal to or less than|between 1 and) 1024/, 'a depth beyond 1024 is refused');
+
+done_testing;
