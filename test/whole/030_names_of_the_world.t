@@ -1,0 +1,78 @@
+# Real data through the whole system: every entry of the JSON files of the package iso-codes (languages, scripts,
+# countries and their parts, currencies, by their names), sent concurrently, half of them written with escapes; then
+# posts is compared with the source, entry by entry.
+
+use Pgq;
+
+use JSON::PP ();
+
+my $raw     = JSON::PP->new->utf8->canonical;
+my $escaped = JSON::PP->new->ascii->canonical;
+
+# (the schemas beside them have no entries)
+my @files = grep { !m{/schema-} } glob '/usr/share/iso-codes/json/*.json';
+cmp_ok(scalar @files, '>=', 7, 'iso-codes is there');
+
+# the source: each entry under its file's name, so that equal entries of two files differ
+my (@bodies, %source);
+
+for my $file (@files) {
+    my ($name) = $file =~ m{([^/]+)\.json$};
+
+    my $content = JSON::PP->new->utf8->decode(Pgq::Host::slurp($file));
+    my ($list) = values %$content;
+
+    for my $entry (@$list) {
+        my $message = { from => $name, entry => $entry };
+        $source{ $raw->encode($message) }++;
+        push @bodies, @bodies % 2 ? $escaped->encode($message) : $raw->encode($message);
+    }
+}
+
+cmp_ok(scalar @bodies, '>', 10_000, @bodies . ' entries are read from ' . @files . ' files');
+
+my $pg    = Pgq::Postgres->new(conf => 'ngx_pgq.movers = 2')->start;
+my $nginx = Pgq::Nginx->new(pg => $pg, workers => 2)->start;
+my $file  = Pgq::Host::spew(Pgq::Host::temp_dir('bodies') . '/bodies', map { "$_\n" } @bodies);
+
+my ($status, $out, $err) = Pgq::Host::run([
+    Pgq::Host::build_dir() . '/bench/pgq_load', '--quiet', '--connections', 32, '--messages', 0, '--bodies', $file, '--once',
+    '--all-ok', '--check', $pg->conninfo, $nginx->url('/post'),
+]);
+
+is($status, 0, 'the load client finds each message once and unaltered') or diag("$out$err");
+like($out, qr/^result ok @{[ scalar @bodies ]}$/m, 'all are accepted');
+
+my (%posts, $altered);
+
+for my $line (split /\n/, $pg->safe_psql('select data from posts')) {
+    $posts{ $raw->encode($raw->decode($line)) }++;
+}
+
+is(scalar(grep { !$posts{$_} } keys %source), 0, 'no entry of the source is missing');
+is(scalar(grep { !$source{$_} } keys %posts), 0, 'no post is there that is not in the source');
+is(scalar(grep { ($posts{$_} // 0) != $source{$_} } keys %source), 0, 'each is there as often as in the source');
+
+# to the letter, and through GET, too
+my %letters = map { $_ => 1 } @bodies;
+my ($before, $seen, $strange) = ('', 0, 0);
+
+while (1) {
+    my $body = Pgq::Client->new($nginx)->get("/get?limit=1000$before")->{body};
+    my @ids  = $body =~ /\{"id":(\d+),"data":/g;
+    last if !@ids;
+
+    my @data = $body =~ /\{"id":\d+,"data":(.*?),"at":"\d{4}-\d\d-\d\dT[\d:.]+Z"\}/g;
+    $seen    += @data;
+    $strange += grep { !$letters{$_} } @data;
+    $before   = "&before=$ids[-1]";
+}
+
+is($seen, scalar @bodies, 'GET gives them all, page by page');
+is($strange, 0, 'each to the letter');
+
+# what a person does in psql
+is($pg->safe_psql(q{select data->'entry'->>'name' from posts where data->>'from' = 'iso_3166-1' and data->'entry'->>'alpha_3' = 'CIV'}),
+    "C\xc3\xb4te d'Ivoire", 'psql reads them as JSON');
+
+done_testing;

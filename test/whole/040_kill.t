@@ -1,0 +1,68 @@
+# P2: a load of 50,000 messages, during which the mover, PostgreSQL (immediate) and nginx are killed at random; then
+# what was acknowledged is compared with posts: nothing is lost, nothing is there twice.
+#
+# The order of the kills depends on a seed, which is said; PGQ_SEED repeats one.
+
+use Pgq;
+
+my $messages = 50_000;
+my $seed     = $ENV{PGQ_SEED} // int rand 1_000_000;
+
+srand $seed;
+diag("seed $seed");
+
+my $pg    = Pgq::Postgres->new(conf => "ngx_pgq.movers = 2\nrestart_after_crash = on\n")->start;
+my $nginx = Pgq::Nginx->new(pg => $pg, workers => 2)->start;
+
+my $dir  = Pgq::Host::temp_dir('load');
+my $load = Pgq::Host::spawn([
+    Pgq::Host::build_dir() . '/bench/pgq_load', '--connections', 32, '--messages', $messages, '--rate', 5000, '--retry', 100,
+    '--give-up', timeout(60), '--drain', timeout(60), '--timeout', timeout(60), '--all-ok', '--check', $pg->conninfo,
+    $nginx->url('/post'),
+], out => "$dir/out", err => "$dir/err");
+
+my %kills = (
+    mover => sub {
+        my $pid = $pg->safe_psql("select pid from pg_stat_activity where backend_type like '%mover%' limit 1") or return;
+        kill 'KILL', $pid;
+        $pg->wait_ready;
+    },
+    postgres => sub { $pg->stop('immediate')->start },
+    nginx    => sub { $nginx->kill9->start },
+);
+
+my ($status, %count, $last);
+my $posts = sub { my ($failed, $out) = $pg->psql('select coalesce(max(id), 0) from posts'); return $failed ? 0 : $out };
+
+until (defined $status) {
+    my $goal = ($last // 0) + 500 + int rand 4000;
+
+    # some thousand messages later, or when the load has ended
+    poll_until {
+        $status = Pgq::Host::ended($load, 0.05);
+        return defined $status || $posts->() >= $goal;
+    } 60;
+
+    if (!defined $status) {
+        my $victim = (sort keys %kills)[ rand 3 ];
+        $kills{$victim}->();
+        $count{$victim}++;
+        $last = $posts->();
+    }
+}
+
+my $out = Pgq::Host::slurp("$dir/out");
+my %result = $out =~ /^result (\S+) (\S+)$/mg;
+
+cmp_ok($count{$_} // 0, '>=', 1, "the $_ was killed " . ($count{$_} // 0) . ' times') for sort keys %kills;
+
+is($status, 0, 'the load client is content') or diag($out . Pgq::Host::slurp("$dir/err"));
+is($result{ok}, $messages, 'each message was acknowledged in the end');
+is($result{$_}, 0, "$_: 0") for qw(lost twice altered unexpected unknown_twice);
+diag("unknown $result{unknown}, of these present $result{unknown_present}; retries $result{retries}; lost connections $result{lost_connections}");
+
+is($pg->safe_psql('select count(*) - count(distinct message_id) from posts'), 0, 'no message is there twice');
+is($pg->safe_psql('select count(*) from ngx_pgq.queue'), 0, 'nothing is left in the queue');
+is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'nothing is a dead letter');
+
+done_testing;
