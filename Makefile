@@ -1,0 +1,140 @@
+# The one door to ngx_pgq: build it, run it, test it. `make help` lists the targets.
+#
+# The packages that are missing are installed first (as root or by sudo; a plain user is told which). What is built
+# goes to build/, what runs lives in run/; nothing of ours is put into the system. Settings are variables, given as
+# `make run PORT=9000` or in the environment; a database is named by DB_HOST… or by libpq's own PGHOST…, PGSERVICE.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
+
+PORT   ?= 8000
+MAX    ?= 1000
+N      ?= 1
+LISTEN ?= 127.0.0.1
+export PORT LISTEN
+
+BUILD     = $(MAKE) -f provision/build.mk $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+URL       = http://$(LISTEN):$(PORT)
+DATABASE := provision/with-database
+
+$(if $(word 2,$(CURDIR)),$(error the path of this directory has a space in it: $(CURDIR)))
+
+
+##@ Two commands
+
+.PHONY: run check
+run: packages build  ## install what is missing, build, start PostgreSQL and nginx, post three messages, show them
+	@provision/run start
+
+check: packages-check build check-docs check-unit check-sql check-extension check-module check-whole  ## build and run every test
+	@echo "make check: all passed"
+
+
+##@ Building
+
+.PHONY: packages packages-check build clean
+packages:
+	@provision/install-packages build
+
+packages-check:
+	@provision/install-packages check
+
+build: packages  ## build the nginx module, the extension, a private PostgreSQL installation and the load client
+	@$(BUILD)
+
+clean: stop  ## stop what runs; remove build/ and run/, with the data in it
+	@provision/clean
+
+
+##@ Running
+
+.PHONY: stop status reload logs psql
+stop:  ## stop what `make run` started
+	@provision/run stop
+
+status:  ## say what runs
+	@provision/run status
+
+reload:  ## let nginx and PostgreSQL read their settings again
+	@provision/run reload
+
+logs:  ## show the last lines of the logs of nginx and PostgreSQL
+	@provision/run logs
+
+psql:  ## psql in the database of `make run`
+	@$(DATABASE) psql
+
+
+##@ Messages
+
+.PHONY: post-msgs curl-msgs cat-posts cat-queue count-posts count-queue movers load-test bench
+post-msgs:  ## post N messages by curl
+	@for i in $$(seq $(N)); do curl -sS --json "{\"message\": $$i}" $(URL)/post; echo; done
+
+curl-msgs:  ## GET the newest posts
+	@curl -sS $(URL)/get; echo
+
+cat-posts:  ## the newest posts, from the table
+	@$(DATABASE) psql -X -P pager=off -c 'select id, at, message_id, data from posts order by id desc limit 20'
+
+cat-queue:  ## the messages that are not moved yet
+	@$(DATABASE) psql -X -P pager=off -c 'select at, message_id, slot, data from ngx_pgq.queue limit 20'
+
+count-posts:  ## how many posts there are
+	@$(DATABASE) psql -XAtc 'select count(*) from posts'
+
+count-queue:  ## how many messages are not moved yet
+	@$(DATABASE) psql -XAtc 'select count(*) from ngx_pgq.queue'
+
+movers:  ## let N movers work at once, and show them: make movers N=4
+	@$(DATABASE) provision/movers $(N)
+
+load-test: build  ## post MAX messages, and check that each of them arrived: make load-test MAX=100000
+	@$(DATABASE) provision/load-test $(URL)/post $(MAX)
+
+bench: packages-check build  ## measure against the ceiling and print ratios (not a test)
+	@bench/run
+
+
+##@ Tests, one kind at a time
+
+.PHONY: check-unit check-sql check-extension check-module check-whole check-docs check-sanitize check-valgrind fuzz
+check-docs: packages-check  ## what code and READMEs name agrees; the sources keep to the house style
+	@test/run docs
+
+check-unit: packages-check build  ## the C rooms that stand alone
+	@test/run unit
+
+check-sql: packages-check build  ## schema, contract, grants and mover, in pgTAP
+	@test/run sql
+
+check-extension: packages-check build  ## the extension on private servers: starts, stops, crashes
+	@test/run extension
+
+check-module: packages-check build  ## the nginx module
+	@test/run module
+
+check-whole: packages-check build  ## a message's whole way
+	@test/run whole
+
+check-sanitize: packages-check build  ## the tests with module and extension under ASan and UBSan
+	@$(BUILD) BUILD=build/sanitize SANITIZE="$(SANITIZE)" CFLAGS="-O1 -g"
+	@PGQ_BUILD=build/sanitize PGQ_SANITIZE=1 test/run unit sql extension module whole
+
+check-valgrind: packages-check build  ## the module's tests under valgrind
+	@PGQ_VALGRIND=1 test/run module
+
+fuzz: packages build  ## feed the JSON room with what nobody would write, SECONDS_MAX=120 seconds long
+	@provision/install-packages fuzz
+	@$(MAKE) -C test/fuzz BUILD=$(CURDIR)/build/fuzz
+
+
+##@ Help
+
+.PHONY: help
+help:  ## this list
+	@awk -f provision/help.awk $(MAKEFILE_LIST)

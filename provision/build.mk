@@ -1,0 +1,93 @@
+# Builds both halves of ngx_pgq: the nginx module against the packaged source (nginx-dev), the extension by PGXS, and
+# the private PostgreSQL installation that holds it. Called by the Makefile once the packages are there. Everything is
+# written below BUILD; nothing into the sources, nothing into /usr.
+#
+#   BUILD     where to (build)
+#   CFLAGS    optimisation and debugging (-O2 -g)
+#   SANITIZE  compiler and linker flags of an instrumented build (empty)
+
+BUILD    := build
+CFLAGS   := -O2 -g
+SANITIZE :=
+WARNINGS := -Wall -Wextra -Werror
+HARDEN   := -fstack-protector-strong
+
+# What was given on the command line is for here, not for nginx's configure nor for the other makefiles.
+MAKEOVERRIDES :=
+unexport CFLAGS CPPFLAGS LDFLAGS BUILD SANITIZE WARNINGS HARDEN
+
+TOP       := $(CURDIR)
+PG_CONFIG := $(shell provision/pg-config)
+PG        := $(shell provision/pg-config --major)
+NGINX_SRC := /usr/share/nginx/src
+
+NGINX     := $(TOP)/$(BUILD)/nginx
+MODULE    := $(BUILD)/nginx/ngx_http_pgq_module.so
+EXTENSION := $(BUILD)/extension$(PG)
+
+.PHONY: all module extension private load
+.DELETE_ON_ERROR:
+
+all: module private load $(if $(SANITIZE),$(BUILD)/asan_early.so)
+
+
+# The module. Configured again when its `config`, the packaged nginx or the flags change; what is compiled again when
+# a source changes is known to the makefile that nginx's configure writes.
+
+module: $(BUILD)/nginx/Makefile
+	@$(MAKE) --no-print-directory -s -f $(NGINX)/Makefile -C $(NGINX_SRC) modules
+
+$(BUILD)/nginx/Makefile: ngx_pgq_module/config $(NGINX_SRC)/conf_flags $(BUILD)/flags provision/build.mk
+	@echo "configuring the module for $$(/usr/sbin/nginx -v 2>&1)"
+	@mkdir -p $(NGINX)
+	@cd $(NGINX_SRC) && bash -ec '. ./conf_flags; \
+		./configure --with-cc-opt="$$1 -fPIC" --with-ld-opt="$$2" "$${NGX_CONF_FLAGS[@]}" \
+			--add-dynamic-module="$$3" --builddir="$$4"' configure \
+		"$(CFLAGS) $(WARNINGS) $(HARDEN) $(SANITIZE)" "-Wl,-z,relro -Wl,-z,now $(SANITIZE)" \
+		$(TOP)/ngx_pgq_module $(NGINX) > $(NGINX).log || { tail -n 20 $(NGINX).log; exit 1; }
+
+
+# The extension, out of its source directory. PGXS knows no header dependencies: any header makes all of it anew.
+# PostgreSQL's own headers count as the system's, so that our warnings are about our code.
+
+EXTENSION_HEADERS := $(wildcard pg_extension/*.h)
+EXTENSION_SOURCES := $(wildcard pg_extension/*.c) pg_extension/Makefile
+
+extension: $(EXTENSION)/ngx_pgq.so
+
+$(EXTENSION)/headers: $(EXTENSION_HEADERS) $(BUILD)/flags $(PG_CONFIG)
+	@mkdir -p $(@D)
+	@rm -f $(@D)/*.o
+	@touch $@
+
+$(EXTENSION)/ngx_pgq.so: $(EXTENSION)/headers $(EXTENSION_SOURCES)
+	@$(MAKE) --no-print-directory -s -C $(@D) -f $(TOP)/pg_extension/Makefile \
+		PG_CONFIG=$(PG_CONFIG) with_llvm=no VPATH=$(TOP)/pg_extension \
+		COPT="$(CFLAGS) $(WARNINGS) -Wno-unused-parameter -isystem $$($(PG_CONFIG) --includedir-server) $(SANITIZE)"
+	@touch $@
+
+private: $(EXTENSION)/ngx_pgq.so
+	@provision/private-install $(PG_CONFIG) $(EXTENSION) $(BUILD)/pg$(PG)
+
+
+# The load client has a makefile of its own.
+
+load: $(BUILD)/flags
+	@$(MAKE) --no-print-directory -s -C bench BUILD=$(TOP)/$(BUILD)/bench PG_CONFIG=$(PG_CONFIG) \
+		CFLAGS="$(CFLAGS) $(WARNINGS) $(HARDEN) $(SANITIZE)" LDFLAGS="$(SANITIZE)"
+
+
+# What the servers of an instrumented run load first.
+
+$(BUILD)/asan_early.so: test/tools/asan_early.c
+	@$(CC) -shared -fPIC -Wl,-z,initfirst -o $@ $<
+
+
+# A file that changes only when the flags or the packaged nginx do.
+
+$(BUILD)/flags: FORCE
+	@mkdir -p $(BUILD)
+	@echo "$(CFLAGS) $(WARNINGS) $(HARDEN) $(SANITIZE) $$(dpkg-query -W -f '$${Version}' nginx-dev)" > $@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+
+FORCE:

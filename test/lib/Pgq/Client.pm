@@ -1,0 +1,230 @@
+package Pgq::Client;
+
+# An HTTP/1.1 client that hides nothing: it sends the bytes it is told to send and reads one answer at a time from a
+# connection that stays open, so that pipelining, chunks, lies and silences can be tested.
+#
+#   my $answer = Pgq::Client->new($nginx)->post('/post', '{"a":1}');
+#   is $answer->{status}, 202;   $answer->{headers}{'content-type'}   $answer->{body}   $answer->json
+#
+#   my $client = Pgq::Client->new($nginx);
+#   $client->send("POST /post HTTP/1.1\r\n…");   my $answer = $client->answer;   $client->closed;
+
+use strict;
+use warnings;
+
+use Carp qw(croak);
+use IO::Select;
+use IO::Socket::INET;
+use JSON::PP ();
+
+use Pgq::Wait qw(deadline);
+
+my $crlf = "\r\n";
+
+
+# A connection to a Pgq::Nginx or to a port of this machine. Options: type (what post() says it sends).
+sub new {
+    my ($class, $server, %option) = @_;
+    my $port   = ref $server ? $server->port : $server;
+    my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Proto => 'tcp', Timeout => 10)
+        or croak "connect to port $port: $@";
+
+    $socket->autoflush(1);
+
+    return bless { socket => $socket, buffer => '', type => 'application/json', %option }, $class;
+}
+
+
+sub socket { return $_[0]{socket} }
+
+
+# Sends bytes as they are; false when the other side does not take them.
+sub send {
+    my ($self, $bytes) = @_;
+    my $sent = 0;
+
+    local $SIG{PIPE} = 'IGNORE';
+
+    while ($sent < length $bytes) {
+        my $count = syswrite $self->{socket}, $bytes, length($bytes) - $sent, $sent;
+        return 0 if !defined $count;
+        $sent += $count;
+    }
+
+    return 1;
+}
+
+
+# The text of a request. Header names end without a colon; a header whose value is undef is left out.
+sub request {
+    my ($self, $method, $path, %option) = @_;
+    my %header = (Host => 'localhost', %{ $option{headers} || {} });
+    my $body   = $option{body};
+
+    $header{'Content-Length'} = length $body if defined $body && !exists $header{'Content-Length'} && !$option{chunks};
+    $header{'Transfer-Encoding'} = 'chunked' if $option{chunks};
+
+    return join '', "$method $path HTTP/1.1$crlf",
+        (map { "$_: $header{$_}$crlf" } grep { defined $header{$_} } sort keys %header), $crlf,
+        (map { sprintf("%x$crlf%s$crlf", length, $_) } @{ $option{chunks} || [] }),
+        ($option{chunks} ? "0$crlf$crlf" : ''), $body // '';
+}
+
+
+sub get {
+    my ($self, $path, %headers) = @_;
+
+    $self->send($self->request('GET', $path, headers => \%headers));
+
+    return $self->answer;
+}
+
+
+# Another method, without a body if none is given.
+sub method {
+    my ($self, $method, $path, $body, %headers) = @_;
+
+    $self->send($self->request($method, $path, body => $body, headers => \%headers));
+
+    return $self->answer(head => $method eq 'HEAD');
+}
+
+
+sub post {
+    my ($self, $path, $body, %headers) = @_;
+
+    return $self->method('POST', $path, $body, 'Content-Type' => $self->{type}, %headers);
+}
+
+
+sub post_chunked {
+    my ($self, $path, $chunks, %headers) = @_;
+
+    $self->send($self->request('POST', $path, chunks => $chunks,
+        headers => { 'Content-Type' => $self->{type}, %headers }));
+
+    return $self->answer;
+}
+
+
+# Reads one answer; undef when the connection ended before there was one, or nothing came in time ($client->{late}
+# says which). Options: head (it is the answer to HEAD), timeout, interim (100 Continue counts as an answer).
+sub answer {
+    my ($self, %option) = @_;
+    my $left = deadline($option{timeout} // 30);
+
+    while (1) {
+        $self->_fill($left) or return while $self->{buffer} !~ /\r\n\r\n/;
+        $self->{buffer} =~ s/\A(.*?)\r\n\r\n//s;
+
+        my ($start, @lines) = split /\r\n/, $1;
+        my ($version, $status, $reason) = $start =~ m{^HTTP/(\d\.\d) (\d{3}) ?(.*)$} or croak "no HTTP: $start";
+        next if $status < 200 && !$option{interim};
+
+        my $answer = bless { version => $version, status => $status, reason => $reason, headers => {} }, 'Pgq::Answer';
+
+        for my $line (@lines) {
+            my ($name, $value) = $line =~ /^([^:]+):\s*(.*?)\s*$/ or croak "no header: $line";
+            $name = lc $name;
+            $answer->{headers}{$name} = exists $answer->{headers}{$name} ? "$answer->{headers}{$name}, $value" : $value;
+        }
+
+        $answer->{body} = $self->_body($answer, $left, $option{head}) // return;
+
+        return $answer;
+    }
+}
+
+
+sub _body {
+    my ($self, $answer, $left, $head) = @_;
+    my $header = $answer->{headers};
+
+    return '' if $head || $answer->{status} < 200 || $answer->{status} == 204 || $answer->{status} == 304;
+
+    if (($header->{'transfer-encoding'} // '') =~ /chunked/) {
+        my $body = '';
+
+        while (1) {
+            $self->_fill($left) or return while $self->{buffer} !~ /\r\n/;
+            $self->{buffer} =~ s/\A([0-9a-fA-F]+)[^\r]*\r\n// or croak 'no chunk';
+            my $size = hex $1;
+
+            $self->_fill($left) or return while length $self->{buffer} < $size + 2;
+            $body .= substr $self->{buffer}, 0, $size;
+            substr $self->{buffer}, 0, $size + 2, '';
+
+            return $body if $size == 0;
+        }
+    }
+
+    if (defined $header->{'content-length'}) {
+        my $size = $header->{'content-length'};
+
+        $self->_fill($left) or return while length $self->{buffer} < $size;
+
+        return substr $self->{buffer}, 0, $size, '';
+    }
+
+    1 while $self->_fill($left);
+
+    return substr $self->{buffer}, 0, length $self->{buffer}, '';
+}
+
+
+# Reads what comes; false at the end of the connection or of the time.
+sub _fill {
+    my ($self, $left) = @_;
+    my $time = $left->();
+
+    $self->{late} = 0;
+
+    if (!$time || !IO::Select->new($self->{socket})->can_read($time)) {
+        $self->{late} = 1;
+        return 0;
+    }
+
+    return sysread $self->{socket}, $self->{buffer}, 262144, length $self->{buffer};
+}
+
+
+# Whether the other side closes the connection, with nothing more to read, within so many seconds.
+sub closed {
+    my ($self, $seconds) = @_;
+    my $left = deadline($seconds // 10);
+
+    1 while $self->_fill($left);
+
+    return !$self->{late} && $self->{buffer} eq '';
+}
+
+
+sub close {
+    my ($self) = @_;
+
+    CORE::close $self->{socket};
+
+    return;
+}
+
+
+package Pgq::Answer;
+
+use strict;
+use warnings;
+
+
+sub status { return $_[0]{status} }
+sub body   { return $_[0]{body} }
+sub header { return $_[0]{headers}{ lc $_[1] } }
+
+
+# The body, taken apart. Numbers lose nothing that matters to a test but their digits: compare text for those.
+sub json {
+    my ($self) = @_;
+
+    return JSON::PP->new->utf8->allow_nonref->decode($self->{body});
+}
+
+
+1;

@@ -1,0 +1,340 @@
+package Pgq::Nginx;
+
+# One private nginx of a test, with the module: its configuration, its processes, its error log. It is a child of the
+# test and stays in the foreground, so that its exit status is seen. At the end of a test it is asked to quit, which
+# makes nginx itself look for connections that were left open.
+#
+#   my $nginx = Pgq::Nginx->new(pg => $pg)->start;              /post and /get on a free port
+#   my $nginx = Pgq::Nginx->new(conninfo => '…', pool => 'lanes=1 tickets=4', workers => 2, locations => '…');
+#   $nginx->url('/post'); $nginx->reload; $nginx->log_contains(qr/…/);
+
+use strict;
+use warnings;
+
+use parent 'Pgq::Log';
+
+use Carp qw(croak);
+use IO::Socket::INET;
+
+use Pgq::Host qw(
+    top module_path temp_dir free_port is_root worker_user
+    spawn alive descendants ended kill_all slurp spew sanitizer_environment reports
+);
+use Pgq::Wait qw(poll_until timeout);
+
+our @instances;
+
+
+# Options, all with a default:
+#   pg (a Pgq::Postgres), user (ngx_pgq_web), conninfo (what pg says)     where the pool main goes
+#   pool      further parameters of pgq_pool; pools: whole lines instead of it
+#   workers (1), master (on), log_level (info), env (a hash)
+#   main, events, http, server, locations     lines for these places
+#   listen    parameters of the listen directive; config: the whole text, with %%PORT%%, %%PREFIX%%, %%HEAD%% replaced
+sub new {
+    my ($class, %option) = @_;
+    my $self = bless {
+        name      => 'nginx',
+        workers   => 1,
+        master    => 'on',
+        log_level => 'info',
+        port      => free_port(),
+        allow     => [],
+        %option,
+    }, $class;
+
+    $self->{dir} = temp_dir($self->{name});
+    $self->{conninfo} //= $self->{pg} ? $self->{pg}->conninfo(user => $self->{user} // 'ngx_pgq_web') : '';
+
+    for my $name ('', qw(/body /proxy /fastcgi /uwsgi /scgi)) {
+        mkdir "$self->{dir}/temp$name", 0755;
+    }
+
+    if (is_root()) {
+        my (undef, undef, $uid, $gid) = getpwnam worker_user();
+        chown $uid, $gid, glob "$self->{dir}/temp/*";
+    }
+
+    $self->configure;
+    push @instances, $self;
+
+    return $self;
+}
+
+
+sub dir   { return $_[0]{dir} }
+sub port  { return $_[0]{port} }
+sub pid   { return $_[0]{pid} }
+sub log   { return "$_[0]{dir}/error.log" }
+sub url   { return "http://127.0.0.1:$_[0]{port}" . ($_[1] // '') }
+sub lanes { return ($_[0]{pool} // '') =~ /\blanes=(\d+)/ ? $1 : 2 }
+
+
+# Writes nginx.conf, with options changed if there are any; they count at the next start or reload.
+sub configure {
+    my ($self, %option) = @_;
+    %$self = (%$self, %option);
+
+    my %text = (
+        HEAD   => $self->_head,
+        PREFIX => $self->{dir},
+        PORT   => $self->{port},
+    );
+
+    my $config = $self->{config} // $self->_config;
+    $config =~ s/%%(\w+)%%/$text{$1} \/\/ croak "no %%$1%%"/ge;
+    spew("$self->{dir}/nginx.conf", $config);
+
+    return $self;
+}
+
+
+sub _head {
+    my ($self) = @_;
+    my $user = is_root() ? 'user ' . worker_user() . ';' : '';
+    my $dir  = $self->{dir};
+
+    return <<"END";
+$user
+master_process $self->{master};
+worker_processes $self->{workers};
+pid $dir/nginx.pid;
+error_log $dir/error.log $self->{log_level};
+load_module @{[ module_path() ]};
+@{[ $self->{main} // '' ]}
+
+events {
+    worker_connections 1024;
+    @{[ $self->{events} // '' ]}
+}
+END
+}
+
+
+sub _config {
+    my ($self) = @_;
+    my $pools = $self->{pools} // qq{pgq_pool main "$self->{conninfo}" @{[ $self->{pool} // '' ]};};
+    my $dir   = $self->{dir};
+
+    return <<"END";
+%%HEAD%%
+
+http {
+    access_log $dir/access.log;
+    client_body_temp_path $dir/temp/body;
+    proxy_temp_path $dir/temp/proxy;
+    fastcgi_temp_path $dir/temp/fastcgi;
+    uwsgi_temp_path $dir/temp/uwsgi;
+    scgi_temp_path $dir/temp/scgi;
+
+    $pools
+    @{[ $self->{http} // '' ]}
+
+    server {
+        listen 127.0.0.1:%%PORT%% @{[ $self->{listen} // '' ]};
+        error_page 400 404 405 408 411 413 414 421 494 500 501 502 503 504 505 /problem;
+
+        location = /post { pgq_post main; }
+        location = /get  { pgq_get main; }
+        location / { return 404; }
+        location = /problem { internal; pgq_problem; }
+        @{[ $self->{locations} // '' ]}
+        @{[ $self->{server} // '' ]}
+    }
+}
+END
+}
+
+
+# ---- the processes
+
+sub _command {
+    my ($self) = @_;
+    my @nginx = (
+        '/usr/sbin/nginx', '-p', $self->{dir}, '-c', "$self->{dir}/nginx.conf", '-e', "$self->{dir}/error.log",
+        '-g', 'daemon off;',
+    );
+
+    return @nginx if !$ENV{PGQ_VALGRIND};
+
+    mkdir "$self->{dir}/reports";
+
+    return (
+        'valgrind', '--quiet', '--keep-debuginfo=yes', '--error-exitcode=99', '--leak-check=full', '--show-leak-kinds=definite',
+        '--errors-for-leak-kinds=definite', '--num-callers=30', "--log-file=$self->{dir}/reports/valgrind.%p",
+        (map { "--suppressions=$_" } glob top() . '/test/supp/*.valgrind'), @nginx,
+    );
+}
+
+
+# Starts it and waits until it takes connections. With may_fail, false when it does not start.
+sub start {
+    my ($self, %option) = @_;
+
+    croak "$self->{name} is running" if $self->running;
+
+    $self->{pid} = spawn(
+        [ $self->_command ],
+        out => "$self->{dir}/output",
+        env => { sanitizer_environment($self->{dir}, leaks => 1), %{ $self->{env} || {} } },
+    );
+
+    my $state = poll_until {
+        return 'dead' if !$self->running;
+        return $self->_connects && ($self->{master} eq 'off' || $self->worker_pids == $self->{workers}) ? 'ready' : '';
+    } 30;
+
+    if ($state ne 'ready') {
+        $self->stop('TERM');
+        return if $option{may_fail};
+        croak "$self->{name} does not start:\n" . $self->output . $self->log_since(0);
+    }
+
+    return $self;
+}
+
+
+sub _connects {
+    my ($self) = @_;
+
+    return IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port}, Timeout => 1);
+}
+
+
+# What `nginx -t` says of the configuration: (exit status, text).
+sub test {
+    my ($self) = @_;
+
+    my ($status, $out, $err) = Pgq::Host::run([
+        '/usr/sbin/nginx', '-t', '-p', $self->{dir}, '-c', "$self->{dir}/nginx.conf", '-e', "$self->{dir}/test.log",
+    ], env => { sanitizer_environment($self->{dir}) });
+
+    return ($status, $out . $err);
+}
+
+
+sub running {
+    my ($self) = @_;
+
+    return $self->{pid} && alive($self->{pid});
+}
+
+
+sub worker_pids {
+    my ($self) = @_;
+
+    return $self->{master} eq 'off' ? $self->{pid} : descendants($self->{pid});
+}
+
+
+# Ends it by a signal: QUIT (gracefully, what was begun is answered) or TERM. Its exit status; undef when it had to
+# be killed because it took longer than so many seconds.
+sub stop {
+    my ($self, $signal, $seconds) = @_;
+    my $pid = delete $self->{pid} // return 0;
+    my @pids = descendants($pid);
+
+    kill $signal // 'QUIT', $pid;
+    my $status = ended($pid, $seconds // 20);
+
+    if (!defined $status) {
+        $self->{stuck} = "$self->{name} does not stop (" . ($signal // 'QUIT') . ')';
+        kill_all('KILL', $pid, @pids);
+        waitpid $pid, 0;
+        return;
+    }
+
+    $self->{left} = "$self->{name} left processes behind: @pids"
+        if !poll_until { !grep { alive($_) } @pids } 10;
+    $self->{status} = $status if $status;
+
+    return $status;
+}
+
+
+# A server that dies at once, master and workers.
+sub kill9 {
+    my ($self) = @_;
+    my $pid = delete $self->{pid};
+    my @pids = descendants($pid);
+
+    kill 'KILL', $pid, @pids;
+    ended($pid, 10);
+    kill_all('KILL', @pids);
+
+    return $self;
+}
+
+
+# Reads the configuration anew; with new workers there and the old ones gone or leaving.
+sub reload {
+    my ($self) = @_;
+    my %old = map { $_ => 1 } $self->worker_pids;
+
+    my $position = $self->log_position;
+
+    kill 'HUP', $self->{pid};
+
+    return poll_until {
+        my $log = $self->log_since($position);
+        return $self->{workers} == (grep { !$old{$_} } $self->worker_pids)
+            && !grep { alive($_) && $log !~ / $_#$_: gracefully shutting down/ } keys %old;
+    } 30;
+}
+
+
+# ---- its logs
+
+sub output {
+    my ($self) = @_;
+
+    return -e "$self->{dir}/output" ? slurp("$self->{dir}/output") : '';
+}
+
+
+sub access_log {
+    my ($self) = @_;
+
+    return -e "$self->{dir}/access.log" ? slurp("$self->{dir}/access.log") : '';
+}
+
+
+# More connections to the database than the lanes of the workers are a leak. Called while both run.
+sub leaked_lanes {
+    my ($self) = @_;
+    my $pg = $self->{pg};
+
+    return if !$pg || $self->{pools} || $self->{config} || !$self->running || !$pg->running;
+
+    my $most  = $self->lanes * $self->{workers};
+    my $user  = $self->{user} // 'ngx_pgq_web';
+    my $count = '';
+
+    poll_until {
+        my ($status, $out) = $pg->psql(
+            "select count(*) from pg_stat_activity where backend_type = 'client backend' and usename = '$user'",
+        );
+        $count = $out;
+        return $status || $count <= $most;
+    } 10 and return;
+
+    return "$self->{name} holds $count connections to the database: more than $most lanes";
+}
+
+
+# What this server did wrong, if anything: called when the test ends and the server is stopped.
+sub complaints {
+    my ($self) = @_;
+    my @complaints = grep { defined } @$self{qw(stuck left)};
+
+    push @complaints, "$self->{name} ended with status $self->{status}" if $self->{status};
+
+    push @complaints, map { "$self->{name}: $_" } $self->log_complaints(
+        qr/\[(?:alert|emerg)\]|open socket|AddressSanitizer|LeakSanitizer|runtime error:/, $self->output,
+    );
+
+    return @complaints, reports($self->{name}, $self->{dir});
+}
+
+
+1;

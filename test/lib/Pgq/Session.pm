@@ -1,0 +1,114 @@
+package Pgq::Session;
+
+# An open psql session, for what needs a transaction or a lock that stays: statements are sent to it one after the
+# other, waited for or not.
+#
+#   my $session = $pg->session;
+#   $session->query('begin; select …');        its output, errors included
+#   $session->send('select … for update');     not waited for …
+#   $session->result;                          … until here
+
+use strict;
+use warnings;
+
+use Carp qw(croak);
+use IO::Select;
+use IPC::Open3 qw(open3);
+
+use Pgq::Wait qw(deadline);
+
+
+sub new {
+    my ($class, $psql, $conninfo) = @_;
+    my $self = bless { number => 0, buffer => '' }, $class;
+
+    delete local @ENV{ grep { /^PG(?!Q_|VERSION)/ } keys %ENV };
+    $self->{pid} = open3(my $in, my $out, undef, $psql, '-XAtq', '-d', $conninfo);
+    $in->autoflush(1);
+    @$self{qw(in out)} = ($in, $out);
+
+    return $self;
+}
+
+
+# Sends a statement and does not wait for its end.
+sub send {
+    my ($self, $sql) = @_;
+    my $mark = 'end-of-statement-' . ++$self->{number};
+
+    local $SIG{PIPE} = 'IGNORE';
+    print { $self->{in} } "$sql\n;\n\\echo $mark\n";
+    push @{ $self->{marks} }, $mark;
+
+    return $self;
+}
+
+
+# The output of the oldest statement that was sent; dies when it does not come in time.
+sub result {
+    my ($self, $seconds) = @_;
+    my $mark   = shift @{ $self->{marks} } // croak 'nothing was sent';
+    my $left   = deadline($seconds // 60);
+    my $select = IO::Select->new($self->{out});
+
+    while ($self->{buffer} !~ /^\Q$mark\E\n/m) {
+        my $time = $left->();
+        croak "psql gives no answer: $self->{buffer}" if !$time;
+        next if !$select->can_read($time);
+        sysread $self->{out}, $self->{buffer}, 65536, length $self->{buffer} or croak "psql ended: $self->{buffer}";
+    }
+
+    $self->{buffer} =~ s/\A(.*?)^\Q$mark\E\n//ms;
+    my $result = $1;
+    $result =~ s/\n\z//;
+
+    return $result;
+}
+
+
+# Whether the oldest statement sent has not come to its end within so many seconds.
+sub waits {
+    my ($self, $seconds) = @_;
+    my $mark   = $self->{marks}[0] // return 0;
+    my $left   = deadline($seconds);
+    my $select = IO::Select->new($self->{out});
+
+    while ($self->{buffer} !~ /^\Q$mark\E\n/m) {
+        my $time = $left->() or return 1;
+        next if !$select->can_read($time);
+        sysread $self->{out}, $self->{buffer}, 65536, length $self->{buffer} or return 0;
+    }
+
+    return 0;
+}
+
+
+sub query {
+    my ($self, $sql, $seconds) = @_;
+
+    return $self->send($sql)->result($seconds);
+}
+
+
+sub quit {
+    my ($self) = @_;
+    my $pid = delete $self->{pid} // return;
+
+    close $self->{in};
+    close $self->{out};
+    kill 'TERM', $pid;
+    local $?;
+    waitpid $pid, 0;
+
+    return;
+}
+
+
+sub DESTROY {
+    my ($self) = @_;
+
+    $self->quit;
+}
+
+
+1;
