@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * bulk.c
+ *	  Rows into one plain table, many at a time, as COPY writes them.
+ *
+ * Called by enqueue (into a leaf of the queue) and by post (into posts).  The
+ * executor would do the same for each row by itself; this way a page full of
+ * rows costs one WAL record and one buffer lock.
+ *
+ * - Only for a table with exactly the columns we write: one that has triggers,
+ *	 rules, row security, other columns or partitions is the executor's.
+ * - The caller has checked privileges and holds RowExclusiveLock.
+ * - Checks, not-null constraints, the partition bound and unique indexes are
+ *	 honoured here and raise what the executor would raise.
+ * - Memory is the current context's of ngx_pgq_bulk_begin(), which must live
+ *	 until ngx_pgq_bulk_end(); after an error the transaction cleans up.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "executor/executor.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+#include "compat.h"
+#include "ngx_pgq.h"
+
+/* Would the executor do no more for a row of this table than we do? */
+static bool
+is_plain(Relation rel)
+{
+	TupleConstr *constraints = RelationGetDescr(rel)->constr;
+
+	return rel->rd_rel->relkind == RELKIND_RELATION &&
+		rel->trigdesc == NULL &&
+		rel->rd_rules == NULL &&
+		!rel->rd_rel->relrowsecurity &&
+		!(constraints && constraints->has_generated_stored);
+}
+
+/* Find the places of our columns; false if there are others, or other types. */
+static bool
+find_places(TupleDesc desc, const NgxPgqColumn *columns, AttrNumber *places)
+{
+	int			found = 0;
+
+	for (AttrNumber place = 0; place < desc->natts; place++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, place);
+		int			i = 0;
+
+		if (column->attisdropped)
+			continue;
+		while (i < NGX_PGQ_BULK_COLUMNS &&
+			   (namestrcmp(&column->attname, columns[i].name) != 0 ||
+				column->atttypid != columns[i].type))
+			i++;
+		if (i == NGX_PGQ_BULK_COLUMNS)
+			return false;
+		places[i] = place;
+		found++;
+	}
+	return found == NGX_PGQ_BULK_COLUMNS;
+}
+
+/*
+ * Get ready to write rows of these NGX_PGQ_BULK_COLUMNS columns.  False if
+ * the table has more to it, and the executor must write them.
+ */
+bool
+ngx_pgq_bulk_begin(NgxPgqBulk *bulk, Relation rel, const NgxPgqColumn *columns)
+{
+	if (!is_plain(rel) ||
+		!find_places(RelationGetDescr(rel), columns, bulk->places))
+		return false;
+
+	bulk->rel = rel;
+	bulk->estate = CreateExecutorState();
+	bulk->scratch = AllocSetContextCreate(bulk->estate->es_query_cxt,
+										  "ngx_pgq bulk",
+										  ALLOCSET_DEFAULT_SIZES);
+	bulk->target = makeNode(ResultRelInfo);
+	InitResultRelInfo(bulk->target, rel, 0, NULL, 0);
+	ExecOpenIndices(bulk->target, false);
+	for (int i = 0; i < NGX_PGQ_BULK_ROWS; i++)
+		bulk->rows[i] = NULL;
+	bulk->used = 0;
+	bulk->fits = !rel->rd_rel->relispartition;
+	bulk->span.low = InvalidBlockNumber;
+	bulk->span.high = 0;
+	return true;
+}
+
+static void
+flush(NgxPgqBulk *bulk)
+{
+	MemoryContext caller;
+
+	if (bulk->used == 0)
+		return;
+	caller = MemoryContextSwitchTo(bulk->scratch);
+	table_multi_insert(bulk->rel, bulk->rows, bulk->used,
+					   GetCurrentCommandId(true), 0, NULL);
+	for (int i = 0; i < bulk->used; i++)
+	{
+		BlockNumber block = ItemPointerGetBlockNumber(&bulk->rows[i]->tts_tid);
+
+		bulk->span.low = Min(bulk->span.low, block);
+		bulk->span.high = Max(bulk->span.high, block);
+		if (bulk->target->ri_NumIndices > 0)
+			ngx_pgq_insert_index_tuples(bulk->target, bulk->rows[i],
+										bulk->estate);
+		ResetPerTupleExprContext(bulk->estate);
+		ExecClearTuple(bulk->rows[i]);
+	}
+	bulk->used = 0;
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(bulk->scratch);
+}
+
+/*
+ * Add a row; values are in the order the columns were named in, none is null,
+ * and all live until the end.
+ */
+void
+ngx_pgq_bulk_add(NgxPgqBulk *bulk, const Datum *values)
+{
+	TupleDesc	desc = RelationGetDescr(bulk->rel);
+	TupleTableSlot *row = bulk->rows[bulk->used];
+
+	if (row == NULL)
+	{
+		row = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+		bulk->rows[bulk->used] = row;
+	}
+	memset(row->tts_isnull, true, desc->natts * sizeof(bool));
+	for (int i = 0; i < NGX_PGQ_BULK_COLUMNS; i++)
+	{
+		row->tts_values[bulk->places[i]] = values[i];
+		row->tts_isnull[bulk->places[i]] = false;
+	}
+	ExecStoreVirtualTuple(row);
+	row->tts_tableOid = RelationGetRelid(bulk->rel);
+
+	if (desc->constr && desc->constr->num_check > 0)
+		ExecConstraints(bulk->target, row, bulk->estate);
+	if (!bulk->fits)
+		bulk->fits = ExecPartitionCheck(bulk->target, row, bulk->estate, true);
+
+	if (++bulk->used == NGX_PGQ_BULK_ROWS)
+		flush(bulk);
+}
+
+/* Write what is still here; bulk->span then holds the blocks written to. */
+void
+ngx_pgq_bulk_end(NgxPgqBulk *bulk)
+{
+	flush(bulk);
+	for (int i = 0; i < NGX_PGQ_BULK_ROWS && bulk->rows[i]; i++)
+		ExecDropSingleTupleTableSlot(bulk->rows[i]);
+	ExecCloseIndices(bulk->target);
+	FreeExecutorState(bulk->estate);
+}

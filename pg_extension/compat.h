@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * compat.h
+ *	  What differs between the servers ngx_pgq builds for, 15 to 17.
+ *
+ * The only file that looks at PG_VERSION_NUM.  Each function here has the
+ * newest server's meaning; everything else is written once.
+ */
+#ifndef NGX_PGQ_COMPAT_H
+#define NGX_PGQ_COMPAT_H
+
+#include "catalog/dependency.h"
+#include "common/jsonapi.h"
+#include "executor/executor.h"
+#include "mb/pg_wchar.h"
+#include "storage/proc.h"
+#include "utils/rel.h"
+#include "utils/wait_event.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+#if PG_VERSION_NUM < 150000
+#error "ngx_pgq needs PostgreSQL 15 or newer"
+#endif
+
+/* The number by which another process finds this one's PGPROC. */
+static inline int
+ngx_pgq_my_proc_number(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return MyProcNumber;
+#else
+	return MyProc->pgprocno;
+#endif
+}
+
+/* The wait event shown while a process of ours sleeps. */
+static inline uint32
+ngx_pgq_wait_event(const char *name)
+{
+#if PG_VERSION_NUM >= 170000
+	return WaitEventExtensionNew(name);
+#else
+	(void) name;
+	return PG_WAIT_EXTENSION;
+#endif
+}
+
+/* The sequence behind an identity column. */
+static inline Oid
+ngx_pgq_identity_sequence(Relation rel, AttrNumber attnum)
+{
+#if PG_VERSION_NUM >= 170000
+	return getIdentitySequence(rel, attnum, true);
+#else
+	return getIdentitySequence(RelationGetRelid(rel), attnum, true);
+#endif
+}
+
+/* Index entries for a row just inserted; a duplicate raises. */
+static inline void
+ngx_pgq_insert_index_tuples(ResultRelInfo *target, TupleTableSlot *slot,
+							EState *estate)
+{
+#if PG_VERSION_NUM >= 160000
+	ExecInsertIndexTuples(target, slot, estate, false, false, NULL, NIL, false);
+#else
+	ExecInsertIndexTuples(target, slot, estate, false, false, NULL, NIL);
+#endif
+}
+
+/* A lexer over text that need not end in a NUL; unescapes strings. */
+static inline JsonLexContext *
+ngx_pgq_json_lexer(char *json, int length)
+{
+#if PG_VERSION_NUM >= 170000
+	return makeJsonLexContextCstringLen(NULL, json, length,
+										GetDatabaseEncoding(), true);
+#else
+	return makeJsonLexContextCstringLen(json, length,
+										GetDatabaseEncoding(), true);
+#endif
+}
+
+/* Is this a string that is JSON but that the server cannot hold as text? */
+static inline bool
+ngx_pgq_json_untranslatable(JsonParseErrorType error)
+{
+#if PG_VERSION_NUM >= 160000
+	if (error == JSON_UNICODE_UNTRANSLATABLE)
+		return true;
+#endif
+	return error == JSON_UNICODE_CODE_POINT_ZERO ||
+		error == JSON_UNICODE_HIGH_ESCAPE;
+}
+
+#endif							/* NGX_PGQ_COMPAT_H */

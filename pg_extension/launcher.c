@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * launcher.c
+ *	  The launcher: sees to it that each database has the movers it should.
+ *
+ * A static background worker, started when the server leaves recovery and
+ * connected to no database.  Owns the entries of the databases in shared
+ * memory and a handle for each mover it has started.
+ *
+ * - What should run comes from the settings, what can run from pg_database
+ *	 and pg_authid: no mover is started for a database or a role that is not
+ *	 there, it is looked for again after 1 s, then 2 s, up to 30 s.
+ * - A mover that ends is started again, after a pause that doubles each time
+ *	 it ended soon after its start.
+ * - An entry is given to another database only when its last mover is gone.
+ * - When the launcher ends, it stops its movers; the next one starts with
+ *	 clean handles, and waits for movers still on their way out.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "ngx_pgq.h"
+
+#define RESTART_SEC		5		/* after the launcher itself ended */
+#define SECOND			INT64CONST(1000000)
+#define BACKOFF_MIN		SECOND
+#define BACKOFF_MAX		(30 * SECOND)
+#define LOOK			(30 * SECOND)	/* between looks, when all is well */
+#define SETTLED			(10 * SECOND)	/* who lived as long starts at once */
+#define NEVER			PG_INT64_MAX
+
+/* A mover as the launcher sees it. */
+typedef struct Start
+{
+	BackgroundWorkerHandle *handle; /* NULL: not running */
+	bool		stopping;
+	int64		settled_at;		/* ngx_pgq_clock(), as are all times here */
+	int64		not_before;
+	int64		backoff;
+} Start;
+
+/* A database as the launcher sees it; same index as in shared memory. */
+typedef struct Wanted
+{
+	bool		wanted;			/* the settings name it */
+	bool		there;			/* and so do pg_database and pg_authid */
+	const char *reported;		/* what was said to be missing */
+	int64		look_after;
+	int64		backoff;
+	Start		start[NGX_PGQ_MOVERS];
+} Wanted;
+
+static Wanted wanted[NGX_PGQ_DATABASES];
+static bool full_reported = false;	/* no worker slot was free */
+static bool crowded = false;	/* a database found no entry */
+
+void
+ngx_pgq_launcher_register(void)
+{
+	BackgroundWorker worker;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
+		BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = RESTART_SEC;
+	strlcpy(worker.bgw_name, "ngx_pgq launcher", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "ngx_pgq launcher", BGW_MAXLEN);
+	strlcpy(worker.bgw_library_name, "ngx_pgq", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "ngx_pgq_launcher_main", BGW_MAXLEN);
+	RegisterBackgroundWorker(&worker);
+}
+
+static void
+pause_doubled(int64 *until, int64 *backoff)
+{
+	*until = ngx_pgq_clock() + *backoff;
+	*backoff = Min(*backoff * 2, BACKOFF_MAX);
+}
+
+/*
+ * The oid of the row of a shared catalog whose name this is; InvalidOid if
+ * there is none.  Without a database there are no catalog caches and no index
+ * to use, hence the scan.
+ */
+static Oid
+find_shared(Oid catalog, AttrNumber name_column, AttrNumber oid_column,
+			const char *name)
+{
+	Relation	rel = table_open(catalog, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			oid = InvalidOid;
+	NameData	wanted_name;
+
+	namestrcpy(&wanted_name, name);
+	ScanKeyInit(&key, name_column, BTEqualStrategyNumber, F_NAMEEQ,
+				NameGetDatum(&wanted_name));
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		bool		isnull;
+
+		oid = DatumGetObjectId(heap_getattr(tuple, oid_column,
+											RelationGetDescr(rel), &isnull));
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return oid;
+}
+
+/* What keeps movers of this database from starting; NULL if nothing does. */
+static const char *
+missing(const char *name, Oid *oid)
+{
+	const char *what = NULL;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	*oid = find_shared(DatabaseRelationId, Anum_pg_database_datname,
+					   Anum_pg_database_oid, name);
+	if (!OidIsValid(*oid))
+		what = "the database";
+	else if (!OidIsValid(find_shared(AuthIdRelationId, Anum_pg_authid_rolname,
+									 Anum_pg_authid_oid, ngx_pgq_role)))
+		what = "the role";
+	CommitTransactionCommand();
+	return what;
+}
+
+/* The entry of a database, or a free one; -1 if there is none. */
+static int
+find_entry(const char *name)
+{
+	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
+	{
+		if (strcmp(ngx_pgq_shared->database[d].name, name) == 0)
+			return d;
+	}
+	return -1;
+}
+
+/* Take over the settings; pauses begin anew, as the operator wants to see. */
+static void
+read_settings(void)
+{
+	char	   *raw = pstrdup(ngx_pgq_databases);
+	ListCell   *cell;
+
+	crowded = false;
+	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
+	{
+		wanted[d].wanted = false;
+		wanted[d].look_after = 0;
+		wanted[d].backoff = BACKOFF_MIN;
+		for (int m = 0; m < NGX_PGQ_MOVERS; m++)
+		{
+			wanted[d].start[m].not_before = 0;
+			wanted[d].start[m].backoff = BACKOFF_MIN;
+		}
+	}
+	foreach(cell, ngx_pgq_database_names(raw))
+	{
+		char	   *name = lfirst(cell);
+		int			d = find_entry(name);
+
+		if (d < 0 && (d = find_entry("")) >= 0)
+		{
+			LWLockAcquire(ngx_pgq_shared->lock, LW_EXCLUSIVE);
+			ngx_pgq_database_assign(&ngx_pgq_shared->database[d], name);
+			LWLockRelease(ngx_pgq_shared->lock);
+		}
+		if (d < 0)
+		{
+			ereport(LOG,
+					(errmsg("ngx_pgq launcher: no room for database \"%s\" until movers of another have ended",
+							name)));
+			crowded = true;
+			continue;
+		}
+		wanted[d].wanted = true;
+	}
+}
+
+/* Look whether a database and the movers' role are there. */
+static void
+look(int d)
+{
+	NgxPgqDatabase *database = &ngx_pgq_shared->database[d];
+	Wanted	   *want = &wanted[d];
+	Oid			oid;
+	const char *what = missing(database->name, &oid);
+
+	if (what && what != want->reported)
+		ereport(LOG,
+				(errmsg("ngx_pgq launcher: no movers for database \"%s\": %s \"%s\" does not exist",
+						database->name, what,
+						OidIsValid(oid) ? ngx_pgq_role : database->name)));
+	else if (!what && want->reported)
+		ereport(LOG,
+				(errmsg("ngx_pgq launcher: database \"%s\" and role \"%s\" are there now",
+						database->name, ngx_pgq_role)));
+	want->reported = what;
+	want->there = what == NULL;
+	pg_atomic_write_u32(&database->oid, oid);
+	if (want->there)
+	{
+		want->backoff = BACKOFF_MIN;
+		want->look_after = ngx_pgq_clock() + LOOK;
+	}
+	else
+		pause_doubled(&want->look_after, &want->backoff);
+}
+
+static void
+start_mover(int d, int m)
+{
+	NgxPgqDatabase *database = &ngx_pgq_shared->database[d];
+	Start	   *start = &wanted[d].start[m];
+	BackgroundWorker worker;
+	MemoryContext context;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
+		BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_main_arg = Int32GetDatum(d * NGX_PGQ_MOVERS + m);
+	worker.bgw_notify_pid = MyProcPid;
+	snprintf(worker.bgw_name, BGW_MAXLEN, "ngx_pgq mover %d of %s",
+			 m + 1, database->name);
+	strlcpy(worker.bgw_type, "ngx_pgq mover", BGW_MAXLEN);
+	strlcpy(worker.bgw_library_name, "ngx_pgq", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "ngx_pgq_mover_main", BGW_MAXLEN);
+
+	context = MemoryContextSwitchTo(TopMemoryContext);
+	if (RegisterDynamicBackgroundWorker(&worker, &start->handle))
+	{
+		start->settled_at = ngx_pgq_clock() + SETTLED;
+		start->stopping = false;
+		full_reported = false;
+	}
+	else
+	{
+		start->handle = NULL;
+		if (!full_reported)
+			ereport(LOG,
+					(errmsg("ngx_pgq launcher: no free worker slot for mover %d of database \"%s\"",
+							m + 1, database->name),
+					 errhint("You may need to increase max_worker_processes.")));
+		full_reported = true;
+		pause_doubled(&start->not_before, &start->backoff);
+	}
+	MemoryContextSwitchTo(context);
+}
+
+/* Notice a mover that has ended. */
+static void
+reap(Start *start)
+{
+	pid_t		pid;
+
+	if (start->handle == NULL ||
+		GetBackgroundWorkerPid(start->handle, &pid) != BGWH_STOPPED)
+		return;
+	pfree(start->handle);
+	start->handle = NULL;
+	if (start->stopping || ngx_pgq_clock() >= start->settled_at)
+	{
+		start->backoff = BACKOFF_MIN;
+		start->not_before = 0;
+	}
+	else
+		pause_doubled(&start->not_before, &start->backoff);
+}
+
+/* Start or stop one mover, if need be; returns when to look again. */
+static int64
+tend_mover(int d, int m, bool should_run, int64 now)
+{
+	Start	   *start = &wanted[d].start[m];
+
+	reap(start);
+	if (start->handle && !should_run && !start->stopping)
+	{
+		TerminateBackgroundWorker(start->handle);
+		start->stopping = true;
+	}
+	if (start->handle || !should_run)
+		return NEVER;
+	if (start->not_before <= now)
+	{
+		/* one of an earlier launcher may still be on its way out */
+		if (pg_atomic_read_u32(&ngx_pgq_shared->database[d].mover[m].pid))
+			pause_doubled(&start->not_before, &start->backoff);
+		else
+			start_mover(d, m);
+	}
+	return start->handle ? NEVER : start->not_before;
+}
+
+/* Bring one database to what it should be; returns when to look again. */
+static int64
+tend(int d)
+{
+	NgxPgqDatabase *database = &ngx_pgq_shared->database[d];
+	Wanted	   *want = &wanted[d];
+	int64		now = ngx_pgq_clock();
+	int64		next = NEVER;
+	bool		busy = false;
+
+	if (database->name[0] == '\0')
+		return next;
+	if (want->wanted && want->look_after <= now)
+		look(d);
+	for (int m = 0; m < NGX_PGQ_MOVERS; m++)
+	{
+		bool		should_run = want->wanted && want->there &&
+		m < ngx_pgq_movers;
+		int64		due = tend_mover(d, m, should_run, now);
+
+		next = Min(next, due);
+		busy |= want->start[m].handle != NULL;
+	}
+	if (want->wanted)
+		return Min(next, want->look_after);
+	if (!busy)
+	{
+		LWLockAcquire(ngx_pgq_shared->lock, LW_EXCLUSIVE);
+		ngx_pgq_database_assign(database, "");
+		LWLockRelease(ngx_pgq_shared->lock);
+		memset(want, 0, sizeof(*want));
+		if (crowded)
+			read_settings();
+	}
+	return next;
+}
+
+static void
+stop_movers(int code, Datum arg)
+{
+	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
+	{
+		for (int m = 0; m < NGX_PGQ_MOVERS; m++)
+		{
+			if (wanted[d].start[m].handle)
+				TerminateBackgroundWorker(wanted[d].start[m].handle);
+		}
+	}
+}
+
+static void
+sleep_until(int64 next)
+{
+	static uint32 wait_event = 0;
+	int64		wait = Min(Max(next - ngx_pgq_clock(), 1), LOOK);
+
+	if (wait_event == 0)
+		wait_event = ngx_pgq_wait_event("NgxPgqLauncherMain");
+	(void) WaitLatch(MyLatch,
+					 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 (wait + 999) / 1000, wait_event);
+	ResetLatch(MyLatch);
+}
+
+void
+ngx_pgq_launcher_main(Datum arg)
+{
+	MemoryContext context;
+
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	SetConfigOption("application_name", MyBgworkerEntry->bgw_name,
+					PGC_USERSET, PGC_S_SESSION);
+	before_shmem_exit(stop_movers, (Datum) 0);
+
+	context = AllocSetContextCreate(TopMemoryContext, "ngx_pgq launcher",
+									ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(context);
+	read_settings();
+
+	for (;;)
+	{
+		int64		next = NEVER;
+
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			read_settings();
+		}
+		for (int d = 0; d < NGX_PGQ_DATABASES; d++)
+		{
+			int64		due = tend(d);
+
+			next = Min(next, due);
+		}
+		MemoryContextSwitchTo(context);
+		MemoryContextReset(context);
+		sleep_until(next);
+	}
+}

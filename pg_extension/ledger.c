@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * ledger.c
+ *	  The ledger of batches already taken: entering one, forgetting old ones.
+ *
+ * enqueue enters each batch, with the rights of the queue's owner; the first
+ * mover of a database tidies.
+ *
+ * - A batch id is a UUIDv7.  Its time alone chooses the leaf, period by period
+ *	 in turn, so the same batch always meets the same unique index.
+ * - In each period the leaf of the period before the last, which is the leaf
+ *	 of the next, is truncated: a batch is remembered for one period at least.
+ *	 That is done in the first half of the period only, so that the clocks of
+ *	 those who make batch ids may run half a period fast and lose nothing.
+ * - Truncating never waits for a lock, and so never makes anybody wait for it.
+ * - A batch met again writes WAL all the same: its commit must wait for the
+ *	 synchronous standby as the first one's had to.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "ngx_pgq.h"
+
+#define PERIOD_MS	INT64CONST(600000)
+#define RETRY_US	INT64CONST(1000000)
+
+/* a TimestampTz counts from 2000, a UUIDv7 from 1970 */
+#define POSTGRES_EPOCH_MS \
+	(INT64CONST(1000) * SECS_PER_DAY * \
+	 (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE))
+
+/* The leaf of a batch: bytes 0 to 5 of a UUIDv7 are its time in ms. */
+static int
+leaf_of_batch(const pg_uuid_t *batch_id)
+{
+	int64		ms = 0;
+
+	for (int i = 0; i < 6; i++)
+		ms = (ms << 8) | batch_id->data[i];
+	return (ms / PERIOD_MS) % NGX_PGQ_LEDGER_SLOTS;
+}
+
+static SPIPlanPtr
+enter_plan(int leaf)
+{
+	static SPIPlanPtr plans[NGX_PGQ_LEDGER_SLOTS];
+
+	if (plans[leaf] == NULL)
+	{
+		Oid			types[] = {INT2OID, UUIDOID};
+		char	   *sql = psprintf("insert into ngx_pgq.batch_%d (slot, batch_id) "
+								   "values ($1, $2) "
+								   "on conflict (batch_id, slot) do nothing", leaf);
+		SPIPlanPtr	plan = SPI_prepare(sql, lengthof(types), types);
+
+		SPI_keepplan(plan);
+		plans[leaf] = plan;
+	}
+	return plans[leaf];
+}
+
+/*
+ * Enter a batch.  False if it is known: then a first attempt has committed;
+ * one that is still running is waited for.  Needs an SPI connection.
+ */
+bool
+ngx_pgq_ledger_enter(const pg_uuid_t *batch_id)
+{
+	int			leaf = leaf_of_batch(batch_id);
+	Oid			types[] = {INT2OID, UUIDOID};
+	Datum		values[] = {Int16GetDatum(leaf), UUIDPGetDatum(batch_id)};
+	char	   *sql;
+
+	SPI_execute_plan(enter_plan(leaf), values, NULL, false, 0);
+	if (SPI_processed == 1)
+		return true;
+
+	sql = psprintf("update ngx_pgq.batch_%d set at = clock_timestamp() "
+				   "where slot = $1 and batch_id = $2", leaf);
+	SPI_execute_with_args(sql, lengthof(types), types, values, NULL, false, 0);
+	if (SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("batch was removed from the ledger while it was looked up")));
+	return false;
+}
+
+/* True if the leaf is empty now, false if it is in use. */
+static bool
+truncate_leaf(int leaf)
+{
+	char	   *name = psprintf("batch_%d", leaf);
+	Oid			schema = get_namespace_oid(NGX_PGQ_SCHEMA, true);
+	Oid			relid = get_relname_relid(name, schema);
+	Relation	rel;
+	bool		empty;
+
+	if (!OidIsValid(relid) ||
+		!ConditionalLockRelationOid(relid, AccessExclusiveLock))
+		return false;
+	rel = try_table_open(relid, NoLock);
+	if (rel == NULL)
+		return false;
+	empty = RelationGetNumberOfBlocks(rel) == 0;
+	table_close(rel, NoLock);
+	if (!empty)
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		SPI_connect();
+		SPI_execute(psprintf("truncate ngx_pgq.%s", name), false, 0);
+		SPI_finish();
+		PopActiveSnapshot();
+	}
+	return true;
+}
+
+static int64
+period_now(int64 *into)
+{
+	int64		now = GetCurrentTimestamp() / 1000 + POSTGRES_EPOCH_MS;
+
+	*into = now % PERIOD_MS;
+	return now / PERIOD_MS;
+}
+
+static int64 tidied = -1;		/* the period we last truncated a leaf in */
+static int64 try_after = 0;		/* ngx_pgq_clock() */
+
+/* Has a leaf become old that is still to be truncated? */
+bool
+ngx_pgq_ledger_due(void)
+{
+	int64		into;
+
+	return period_now(&into) != tidied && into < PERIOD_MS / 2 &&
+		ngx_pgq_clock() >= try_after;
+}
+
+/*
+ * Truncate the leaf that has become old.  Called in a transaction of its own,
+ * when due; if the leaf is in use or this fails, it is due again a while later.
+ */
+void
+ngx_pgq_ledger_tidy(void)
+{
+	int64		into;
+	int64		period = period_now(&into);
+
+	try_after = ngx_pgq_clock() + RETRY_US;
+	if (truncate_leaf((period + 1) % NGX_PGQ_LEDGER_SLOTS))
+		tidied = period;
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * move.c
+ *	  Moving one batch: one transaction from the queue to posts.
+ *
+ * Called by mover, again and again, outside a transaction; raises when the
+ * batch fails, and then the mover aborts and has the claim given back.
+ *
+ * - Exactly once: a message's row leaves the queue in the transaction that
+ *	 makes its post or its dead letter.
+ * - Ids in commit order: between taking the posting lock and the end of the
+ *	 transaction only this process gives out ids, and the server releases the
+ *	 lock after the commit has become visible.  Claims are made before it, so
+ *	 several movers claim at the same time.
+ * - A batch of one is moved inside a subtransaction, deferred constraints
+ *	 included: what posts refuses then becomes a dead letter.
+ * - No transaction is open while the process sleeps.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_namespace.h"
+#include "commands/async.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/lock.h"
+#include "utils/acl.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "ngx_pgq.h"
+
+/* Sets our lock apart from those users take with pg_advisory_lock(). */
+#define POSTING_LOCK	0x7067
+
+/*
+ * Find what a mover works with, in this transaction's view of the catalogs.
+ * The dead letters and the ledger are only looked for, so that a mover does
+ * not begin in a half-made schema.
+ */
+static void
+find_tables(NgxPgqTables *tables)
+{
+	static const char *const leaves[NGX_PGQ_SLOTS] =
+	{"queue_0", "queue_1", "queue_2", "queue_3"};
+	Oid			schema = get_namespace_oid(NGX_PGQ_SCHEMA, true);
+
+	tables->missing = NULL;
+	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
+	{
+		tables->queue[i] = get_relname_relid(leaves[i], schema);
+		if (!OidIsValid(tables->queue[i]))
+			tables->missing = "the table ngx_pgq.queue or one of its leaves";
+	}
+	if (!OidIsValid(get_relname_relid("dead_letter", schema)))
+		tables->missing = "the table ngx_pgq.dead_letter";
+	tables->posts = get_relname_relid("posts", PG_PUBLIC_NAMESPACE);
+	if (!OidIsValid(tables->posts))
+		tables->missing = "the table public.posts";
+	if (!OidIsValid(get_extension_oid("ngx_pgq", true)))
+		tables->missing = "the extension ngx_pgq";
+}
+
+/* Wait for the right to give out ids; held until the commit is visible. */
+static void
+lock_posting(void)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, POSTING_LOCK);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
+static void
+delete_messages(NgxPgqTables *tables, NgxPgqClaim *claim)
+{
+	Relation	leaf = table_open(tables->queue[claim->slot], RowExclusiveLock);
+	AclResult	acl = pg_class_aclcheck(RelationGetRelid(leaf), GetUserId(),
+										ACL_DELETE);
+
+	if (acl != ACLCHECK_OK)
+		aclcheck_error(acl, OBJECT_TABLE, RelationGetRelationName(leaf));
+	ngx_pgq_claim_delete(claim, leaf);
+	table_close(leaf, NoLock);
+}
+
+/*
+ * Make a post of a single message, or learn why posts refuses it: then the
+ * error is returned and nothing of the attempt is left.
+ */
+static ErrorData *
+try_post(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		*id = ngx_pgq_post_write(tables, claim);
+		SPI_execute("set constraints all immediate", false, 0);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+
+	if (error && !ngx_pgq_error_is_poison(error->sqlerrcode))
+		ReThrowError(error);
+	return error;
+}
+
+static void
+notify_readers(int64 id)
+{
+	char		payload[32];
+
+	snprintf(payload, sizeof(payload), INT64_FORMAT, id);
+	Async_Notify(NGX_PGQ_CHANNEL, payload);
+}
+
+/* Move what was claimed; true if it became a dead letter. */
+static bool
+move_claim(NgxPgqTables *tables, NgxPgqClaim *claim, int limit)
+{
+	ErrorData  *refused = NULL;
+	int64		id = 0;
+
+	lock_posting();
+	if (limit == 1)
+		refused = try_post(tables, claim, &id);
+	else
+		id = ngx_pgq_post_write(tables, claim);
+	if (refused)
+		ngx_pgq_dead_letter_write(claim, refused);
+	delete_messages(tables, claim);
+	if (id > 0)
+		notify_readers(id);
+	return refused != NULL;
+}
+
+static void
+count_batch(NgxPgqMover *mover, int messages, bool dead)
+{
+	pg_atomic_write_u64(&mover->moved_at, GetCurrentTimestamp());
+	pg_atomic_fetch_add_u64(&mover->batches, 1);
+	if (dead)
+		pg_atomic_fetch_add_u64(&mover->dead_letters, messages);
+	else
+		pg_atomic_fetch_add_u64(&mover->messages, messages);
+}
+
+static void
+begin(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	XactIsoLevel = XACT_READ_COMMITTED; /* a claim needs a snapshot of its own */
+	pgstat_report_activity(STATE_RUNNING, "moving messages to posts");
+}
+
+/*
+ * Move up to limit messages.  Returns how many there were; 0 means that none
+ * are left, or that *missing is not there.
+ */
+int
+ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover, int limit,
+				   const char **missing)
+{
+	NgxPgqTables tables;
+	NgxPgqClaim claim = {0, 0, NULL};
+	bool		dead = false;
+
+	*missing = NULL;
+	begin();
+	find_tables(&tables);
+	*missing = tables.missing;
+	if (tables.missing == NULL)
+	{
+		if (ngx_pgq_sweep_wait(database) == 0)
+			ngx_pgq_sweep_start(database, &tables);
+		PushActiveSnapshot(GetTransactionSnapshot());
+		SPI_connect();
+		ngx_pgq_claim_take(database, limit, &claim);
+		if (claim.count > 0)
+			dead = move_claim(&tables, &claim, limit);
+		SPI_finish();
+		PopActiveSnapshot();
+	}
+	CommitTransactionCommand();
+	ngx_pgq_claim_keep();
+
+	if (claim.count > 0)
+		count_batch(mover, claim.count, dead);
+	return claim.count;
+}

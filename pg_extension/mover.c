@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * mover.c
+ *	  The rhythm of one mover process: look, move, sleep; and start over.
+ *
+ * Entry point of the dynamic background workers the launcher starts.  Owns its
+ * own entry in shared memory from start to exit.
+ *
+ * - Sleeps on its latch when there is nothing to do, with no transaction open.
+ * - An error ends a batch, not the process.  An error that is a message's
+ *	 fault halves the next batch until the message stands alone (see move);
+ *	 any other is waited out, 100 ms at first, 10 s at most.
+ * - SIGTERM ends it wherever it waits, SIGHUP has it read its settings, SIGINT
+ *	 cancels the batch it is at.
+ * - Nothing a message holds is logged: of an error that posts raises only the
+ *	 code and the name of what refused, as messages of such errors quote values.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "ngx_pgq.h"
+
+#define BACKOFF_MIN_MS	100
+#define BACKOFF_MAX_MS	10000
+#define MISSING_MS		2000	/* between looks for a missing table */
+#define PACE_US			2000	/* from batch to batch, unless they are full */
+#define LOG_PAUSE_US	10000000	/* between log lines about errors */
+
+static NgxPgqDatabase *database;
+static NgxPgqMover *me;
+static int	my_number;			/* in my database, from 1 */
+static char my_role[NAMEDATALEN];	/* the setting when we connected */
+
+static uint32 wait_event;
+static int	batch_limit;		/* of the next batch */
+static bool last_was_full;		/* the last batch met its limit */
+static int	backoff_ms;			/* after the next error */
+static const char *reported_missing = NULL;
+static int64 log_after = 0;		/* ngx_pgq_clock() */
+static int	not_logged = 0;
+
+static void
+set_state(NgxPgqMoverState state)
+{
+	pg_atomic_exchange_u32(&me->state, state);
+}
+
+/* On exit, however it comes about: what we claimed is for others again. */
+static void
+leave(int code, Datum arg)
+{
+	ngx_pgq_claim_give_back(database);
+	set_state(NGX_PGQ_STOPPED);
+	pg_atomic_write_u32(&me->pid, 0);
+}
+
+static void
+enter(int index)
+{
+	database = &ngx_pgq_shared->database[index / NGX_PGQ_MOVERS];
+	my_number = index % NGX_PGQ_MOVERS + 1;
+	me = &database->mover[my_number - 1];
+
+	before_shmem_exit(leave, (Datum) 0);
+	pg_atomic_write_u32(&me->proc, ngx_pgq_my_proc_number());
+	pg_atomic_write_u64(&me->started_at, GetCurrentTimestamp());
+	set_state(NGX_PGQ_STARTING);
+	pg_atomic_write_u32(&me->pid, MyProcPid);
+}
+
+static void
+connect_to_database(void)
+{
+	char		name[NAMEDATALEN];
+
+	LWLockAcquire(ngx_pgq_shared->lock, LW_SHARED);
+	strlcpy(name, database->name, sizeof(name));
+	LWLockRelease(ngx_pgq_shared->lock);
+
+	strlcpy(my_role, ngx_pgq_role, sizeof(my_role));
+	BackgroundWorkerInitializeConnection(name, my_role, 0);
+	SetConfigOption("application_name", MyBgworkerEntry->bgw_name,
+					PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("search_path", "pg_catalog", PGC_USERSET, PGC_S_OVERRIDE);
+}
+
+static void
+remember_error(const char *text)
+{
+	pg_atomic_fetch_add_u64(&me->errors, 1);
+	LWLockAcquire(ngx_pgq_shared->lock, LW_EXCLUSIVE);
+	strlcpy(me->last_error, text, sizeof(me->last_error));
+	LWLockRelease(ngx_pgq_shared->lock);
+}
+
+/* One log line about errors, and then for a while none. */
+static void
+log_error(const char *text)
+{
+	int64		now = ngx_pgq_clock();
+
+	if (now < log_after)
+	{
+		not_logged++;
+		return;
+	}
+	if (not_logged > 0)
+		ereport(LOG,
+				(errmsg("%s: %s (%d more errors were not logged)",
+						MyBgworkerEntry->bgw_name, text, not_logged)));
+	else
+		ereport(LOG,
+				(errmsg("%s: %s", MyBgworkerEntry->bgw_name, text)));
+	log_after = now + LOG_PAUSE_US;
+	not_logged = 0;
+}
+
+/*
+ * Deal with an error that ended a batch of so many messages.  True if it was a
+ * message's fault.  A message that is alone is move's to judge: what comes up
+ * to here then is not about the message.
+ */
+static bool
+handle_error(ErrorData *error, int count)
+{
+	bool		poison = batch_limit > 1 &&
+	ngx_pgq_error_is_poison(error->sqlerrcode);
+	char	   *text;
+
+	if (poison)
+		text = psprintf("posts refuses a message, SQLSTATE %s%s%s",
+						unpack_sql_state(error->sqlerrcode),
+						error->constraint_name ? ", constraint " : "",
+						error->constraint_name ? error->constraint_name : "");
+	else
+		text = psprintf("%s, SQLSTATE %s; retry in %d ms",
+						error->message ? error->message : "unknown error",
+						unpack_sql_state(error->sqlerrcode), backoff_ms);
+	remember_error(text);
+	log_error(text);
+
+	if (poison)
+		batch_limit = Max(Min(batch_limit, count) / 2, 1);
+	return poison;
+}
+
+/* Say once what is missing, and once that it is there again. */
+static void
+report_missing(const char *missing)
+{
+	if (missing == reported_missing)
+		return;
+	if (missing)
+		ereport(LOG,
+				(errmsg("%s: %s is missing",
+						MyBgworkerEntry->bgw_name, missing),
+				 errhint("Run sql/install.sql in this database.")));
+	else
+		ereport(LOG,
+				(errmsg("%s: nothing is missing any more",
+						MyBgworkerEntry->bgw_name)));
+	reported_missing = missing;
+}
+
+static void
+nap(NgxPgqMoverState state, long ms)
+{
+	pgstat_report_activity(STATE_IDLE, NULL);
+
+	set_state(state);
+	if (state != NGX_PGQ_IDLE || !pg_atomic_read_u32(&database->wake))
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 ms, wait_event);
+	ResetLatch(MyLatch);
+	set_state(NGX_PGQ_MOVING);
+}
+
+/* Sleep for as long as an error asks for, whoever sets the latch. */
+static void
+back_off(void)
+{
+	int64		until = ngx_pgq_clock() + backoff_ms * INT64CONST(1000);
+	int64		now;
+
+	while ((now = ngx_pgq_clock()) < until)
+	{
+		nap(NGX_PGQ_BACKING_OFF, (until - now + 999) / 1000);
+		CHECK_FOR_INTERRUPTS();
+	}
+	backoff_ms = Min(backoff_ms * 2, BACKOFF_MAX_MS);
+}
+
+/*
+ * Under load, let a batch gather: each costs a flush of the WAL that those who
+ * enqueue want as well.  A message that comes when all was quiet, and one that
+ * waits behind a full batch, is moved at once.
+ */
+static void
+pace(void)
+{
+	static int64 next = 0;
+	int64		wait = next - ngx_pgq_clock();
+
+	if (wait > 0 && !last_was_full)
+	{
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 (wait + 999) / 1000, wait_event);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	next = ngx_pgq_clock() + PACE_US;
+}
+
+/*
+ * One batch, its errors caught.  Returns the number of messages moved, or -1
+ * if it is to be tried again at once.
+ */
+static int
+cycle(MemoryContext context)
+{
+	const char *missing = NULL;
+	volatile int moved = 0;
+	volatile int failed = 0;
+	ErrorData  *volatile error = NULL;
+
+	pace();
+	PG_TRY();
+	{
+		moved = ngx_pgq_move_batch(database, me, batch_limit, &missing);
+		report_missing(missing);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(context);
+		failed = ngx_pgq_claim_give_back(database);
+	}
+	PG_END_TRY();
+
+	if (error == NULL)
+	{
+		last_was_full = moved == batch_limit;
+		backoff_ms = BACKOFF_MIN_MS;
+		batch_limit = Min(batch_limit * 2, ngx_pgq_batch_size);
+		return moved;
+	}
+	if (!handle_error(error, failed))
+		back_off();
+	return -1;
+}
+
+/* The ledger's housekeeping; a failure waits for the next time. */
+static void
+tidy_ledger(MemoryContext context)
+{
+	PG_TRY();
+	{
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		ngx_pgq_ledger_tidy();
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+		remember_error(error->message);
+		log_error(error->message);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+}
+
+/* Nothing is left to move: sleep until a commit, a sweep or a fault is due. */
+static void
+rest(void)
+{
+	pgstat_report_stat(false);
+	if (reported_missing)
+		nap(NGX_PGQ_MISSING, MISSING_MS);
+	else
+		nap(NGX_PGQ_IDLE,
+			Max(1, ngx_pgq_sweep_wait(database)));
+}
+
+static bool
+work_to_do(void)
+{
+	bool		woken = pg_atomic_exchange_u32(&database->wake, 0) != 0;
+
+	return woken || reported_missing || ngx_pgq_span_any(database) ||
+		ngx_pgq_sweep_wait(database) == 0;
+}
+
+/* A process cannot change its role: with another one, end and be started. */
+static void
+reload(void)
+{
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	batch_limit = Min(batch_limit, ngx_pgq_batch_size);
+	if (strcmp(my_role, ngx_pgq_role) != 0)
+	{
+		ereport(LOG,
+				(errmsg("%s: ngx_pgq.role has changed, starting over",
+						MyBgworkerEntry->bgw_name)));
+		proc_exit(0);
+	}
+}
+
+void
+ngx_pgq_mover_main(Datum arg)
+{
+	MemoryContext context;
+
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+
+	enter(DatumGetInt32(arg));
+	connect_to_database();
+
+	context = AllocSetContextCreate(TopMemoryContext, "ngx_pgq mover",
+									ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(context);
+	wait_event = ngx_pgq_wait_event("NgxPgqMoverMain");
+	batch_limit = ngx_pgq_batch_size;
+	backoff_ms = BACKOFF_MIN_MS;
+	set_state(NGX_PGQ_MOVING);
+
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextReset(context);
+		if (ConfigReloadPending)
+			reload();
+		if (my_number == 1 && !reported_missing && ngx_pgq_ledger_due())
+			tidy_ledger(context);
+		if (!work_to_do() || cycle(context) == 0)
+			rest();
+		else
+			pgstat_report_stat(false);
+	}
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * ngx_pgq.c
+ *	  The face of ngx_pgq: what happens when the server loads the library.
+ *
+ * Owns the settings.  _PG_init is called once by the postmaster when the
+ * library is preloaded, and once by each backend that meets it otherwise.
+ *
+ * - Shared memory and movers exist only when the library is preloaded; without
+ *	 it enqueue() and slot() still work, so that a dump can be restored
+ *	 anywhere, and messages wait in the queue.
+ * - Nothing runs during pg_upgrade.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "utils/guc.h"
+#include "utils/varlena.h"
+
+#include "ngx_pgq.h"
+
+PG_MODULE_MAGIC;
+
+void		_PG_init(void);
+
+char	   *ngx_pgq_databases;
+char	   *ngx_pgq_role;
+int			ngx_pgq_movers;
+int			ngx_pgq_batch_size;
+int			ngx_pgq_idle_interval;
+
+static shmem_request_hook_type prev_shmem_request_hook;
+static shmem_startup_hook_type prev_shmem_startup_hook;
+
+/*
+ * The names in a list of databases, as written: unlike an SQL identifier, a
+ * name keeps its case.  Scribbles on raw; NIL for an empty or broken list.
+ */
+List *
+ngx_pgq_database_names(char *raw)
+{
+	List	   *names;
+
+	if (!SplitGUCList(raw, ',', &names))
+	{
+		list_free(names);
+		return NIL;
+	}
+	return names;
+}
+
+static bool
+check_databases(char **newval, void **extra, GucSource source)
+{
+	char	   *raw = pstrdup(*newval);
+	List	   *names;
+	ListCell   *cell;
+
+	if (!SplitGUCList(raw, ',', &names))
+	{
+		GUC_check_errdetail("List syntax is invalid.");
+		return false;
+	}
+	if (list_length(names) > NGX_PGQ_DATABASES)
+	{
+		GUC_check_errdetail("At most %d databases can have movers.",
+							NGX_PGQ_DATABASES);
+		return false;
+	}
+	foreach(cell, names)
+	{
+		char	   *name = lfirst(cell);
+
+		if (*name == '\0' || strlen(name) >= NAMEDATALEN)
+		{
+			GUC_check_errdetail("A database name has 1 to %d bytes.",
+								NAMEDATALEN - 1);
+			return false;
+		}
+	}
+	return true;
+}
+
+static bool
+check_role(char **newval, void **extra, GucSource source)
+{
+	if (**newval == '\0' || strlen(*newval) >= NAMEDATALEN)
+	{
+		GUC_check_errdetail("A role name has 1 to %d bytes.", NAMEDATALEN - 1);
+		return false;
+	}
+	return true;
+}
+
+static void
+define_settings(void)
+{
+	DefineCustomStringVariable("ngx_pgq.databases",
+							   "Databases whose messages are moved.",
+							   "A comma-separated list of names.",
+							   &ngx_pgq_databases,
+							   "postgres",
+							   PGC_SIGHUP, GUC_LIST_INPUT,
+							   check_databases, NULL, NULL);
+	DefineCustomStringVariable("ngx_pgq.role",
+							   "Role the movers connect as.",
+							   NULL,
+							   &ngx_pgq_role,
+							   "ngx_pgq_mover",
+							   PGC_SIGHUP, 0,
+							   check_role, NULL, NULL);
+	DefineCustomIntVariable("ngx_pgq.movers",
+							"Number of movers in each database.",
+							NULL,
+							&ngx_pgq_movers,
+							1, 0, NGX_PGQ_MOVERS,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("ngx_pgq.batch_size",
+							"Most messages a mover moves in one transaction.",
+							NULL,
+							&ngx_pgq_batch_size,
+							1000, 1, 100000,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("ngx_pgq.idle_interval",
+							"Time after which a mover that nobody woke looks at the queue.",
+							NULL,
+							&ngx_pgq_idle_interval,
+							1000, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	MarkGUCPrefixReserved("ngx_pgq");
+}
+
+static void
+shmem_request(void)
+{
+	if (prev_shmem_request_hook)
+		prev_shmem_request_hook();
+	ngx_pgq_shared_request();
+}
+
+static void
+shmem_startup(void)
+{
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+	ngx_pgq_shared_startup();
+}
+
+void
+_PG_init(void)
+{
+	define_settings();
+
+	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
+		return;
+
+	prev_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = shmem_request;
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = shmem_startup;
+
+	ngx_pgq_launcher_register();
+}

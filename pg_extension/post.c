@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * post.c
+ *	  Writing: claimed messages become posts, or dead letters.
+ *
+ * Called by move, inside its transaction, while it holds the posting lock, so
+ * that ids are given out in the order of commits.
+ *
+ * - posts may be what sql/posts.sql made, with checks and indexes added: then
+ *	 rows are written in bulk.  With triggers, foreign keys, more columns,
+ *	 partitions or whatever else, and if a right is missing, it is the
+ *	 executor's turn.
+ * - Either way the order of ids is the order of the claim.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "catalog/pg_type.h"
+#include "commands/sequence.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+#include "compat.h"
+#include "ngx_pgq.h"
+
+/* ERRCODE_TO_CATEGORY() of a class; MAKE_SQLSTATE counts from '0' */
+#define CLASS(a, b)		MAKE_SQLSTATE(a, b, '0', '0', '0')
+
+static const NgxPgqColumn posts_columns[NGX_PGQ_BULK_COLUMNS] = {
+	{"id", INT8OID},
+	{"at", TIMESTAMPTZOID},
+	{"message_id", UUIDOID},
+	{"data", JSONOID}
+};
+
+/* Sets the last id; false if this is for the executor to do. */
+static bool
+write_bulk(Relation posts, NgxPgqClaim *claim, int64 *id)
+{
+	NgxPgqBulk	bulk;
+	Oid			sequence;
+
+	sequence = ngx_pgq_identity_sequence(posts,
+										 get_attnum(RelationGetRelid(posts),
+													"id"));
+	if (!OidIsValid(sequence) ||
+		!ngx_pgq_bulk_begin(&bulk, posts, posts_columns))
+		return false;
+	for (int i = 0; i < claim->count; i++)
+	{
+		NgxPgqMessage *message = &claim->messages[i];
+		Datum		values[NGX_PGQ_BULK_COLUMNS];
+
+		*id = nextval_internal(sequence, false);
+		values[0] = Int64GetDatum(*id);
+		values[1] = message->at;
+		values[2] = message->message_id;
+		values[3] = message->data;
+		ngx_pgq_bulk_add(&bulk, values);
+	}
+	ngx_pgq_bulk_end(&bulk);
+	return true;
+}
+
+/* The claimed rows as an array of their places. */
+static Datum
+claim_tids(NgxPgqClaim *claim)
+{
+	Datum	   *tids = palloc_array(Datum, claim->count);
+
+	for (int i = 0; i < claim->count; i++)
+		tids[i] = PointerGetDatum(&claim->messages[i].tid);
+	return PointerGetDatum(construct_array(tids, claim->count, TIDOID,
+										   sizeof(ItemPointerData), false,
+										   TYPALIGN_SHORT));
+}
+
+/* The order is that of the claim. */
+static int64
+write_by_executor(NgxPgqClaim *claim)
+{
+	Oid			types[] = {TIDARRAYOID};
+	Datum		values[] = {claim_tids(claim)};
+	char	   *sql = psprintf("with post as (insert into public.posts (at, message_id, data) "
+							   "select at, message_id, data from ngx_pgq.queue_%d "
+							   "where ctid = any ($1) order by at, ctid returning id) "
+							   "select max(id) from post", claim->slot);
+	Datum		id;
+	bool		isnull;
+
+	SPI_execute_with_args(sql, lengthof(types), types, values, NULL, false, 0);
+	id = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	return isnull ? 0 : DatumGetInt64(id);
+}
+
+/*
+ * Make posts of the claimed messages.  Returns the last id; 0 if a trigger on
+ * posts kept them all out.  Needs an SPI connection.
+ */
+int64
+ngx_pgq_post_write(NgxPgqTables *tables, NgxPgqClaim *claim)
+{
+	Relation	posts = table_open(tables->posts, RowExclusiveLock);
+	AclResult	acl = pg_class_aclcheck(tables->posts, GetUserId(), ACL_INSERT);
+	int64		id = 0;
+
+	if (acl != ACLCHECK_OK || !write_bulk(posts, claim, &id))
+		id = write_by_executor(claim);
+	table_close(posts, NoLock);
+	return id;
+}
+
+/*
+ * Make dead letters of the claimed messages, which posts refuses for this
+ * error.  Needs an SPI connection.
+ */
+void
+ngx_pgq_dead_letter_write(NgxPgqClaim *claim, ErrorData *error)
+{
+	Oid			types[] = {TIDARRAYOID, TEXTOID, TEXTOID};
+	Datum		values[3];
+	char	   *sql = psprintf("insert into ngx_pgq.dead_letter "
+							   "(at, message_id, data, sqlstate, problem) "
+							   "select at, message_id, data, $2, $3 from ngx_pgq.queue_%d "
+							   "where ctid = any ($1)", claim->slot);
+
+	values[0] = claim_tids(claim);
+	values[1] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
+	values[2] = CStringGetTextDatum(error->message ? error->message : "");
+	SPI_execute_with_args(sql, lengthof(types), types, values, NULL, false, 0);
+}
+
+/*
+ * Is the message to blame for this error, and not the server, its settings or
+ * its state?  Errors that users' triggers invent are about messages; of those
+ * the server raises, it is the classes that are not listed here.
+ */
+bool
+ngx_pgq_error_is_poison(int sqlerrcode)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
+	{
+		case CLASS('0', '8'):	/* connection */
+		case CLASS('0', 'A'):	/* not supported */
+		case CLASS('2', '5'):	/* transaction state */
+		case CLASS('2', '8'):	/* authorization */
+		case CLASS('3', 'D'):	/* no such database */
+		case CLASS('3', 'F'):	/* no such schema */
+		case CLASS('4', '0'):	/* rolled back */
+		case CLASS('5', '3'):	/* resources */
+		case CLASS('5', '5'):	/* object state */
+		case CLASS('5', '7'):	/* operator intervention */
+		case CLASS('5', '8'):	/* system */
+		case CLASS('7', '2'):	/* snapshot */
+		case CLASS('F', '0'):	/* configuration file */
+		case CLASS('X', 'X'):	/* internal */
+			return false;
+		case CLASS('4', '2'):	/* privileges, names */
+			return sqlerrcode == ERRCODE_DATATYPE_MISMATCH;
+		default:
+			return true;
+	}
+}

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * shared.c
+ *	  The shared memory of ngx_pgq: made here, found here, and the spans in it.
+ *
+ * Called by every process: backends that enqueue, the launcher, the movers.
+ * The memory is made by the postmaster at start, again after a crash, and
+ * is never resized.  Each field says in ngx_pgq.h what guards it.
+ *
+ * A span is one atomic 64-bit word, low block in the upper half, high block in
+ * the lower.  It is a hint that must never be too small:
+ * - a backend gives the blocks it wrote to after its commit is visible;
+ * - a mover takes the whole span before it takes a snapshot, so it sees what
+ *	 was given before, and what is given later stays in the span for the next;
+ * - a mover gives back what it did not claim, and all of it if it fails.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/shmem.h"
+
+#include "ngx_pgq.h"
+
+#define TRANCHE		"ngx_pgq"
+
+NgxPgqShared *ngx_pgq_shared = NULL;
+
+static inline uint64
+span_pack(NgxPgqSpan span)
+{
+	return ((uint64) span.low << 32) | span.high;
+}
+
+static inline NgxPgqSpan
+span_unpack(uint64 word)
+{
+	NgxPgqSpan	span;
+
+	span.low = (BlockNumber) (word >> 32);
+	span.high = (BlockNumber) word;
+	return span;
+}
+
+static const NgxPgqSpan span_empty = {InvalidBlockNumber, 0};
+
+void
+ngx_pgq_shared_request(void)
+{
+	RequestAddinShmemSpace(MAXALIGN(sizeof(NgxPgqShared)));
+	RequestNamedLWLockTranche(TRANCHE, 1);
+}
+
+static void
+mover_init(NgxPgqMover *mover)
+{
+	pg_atomic_init_u32(&mover->pid, 0);
+	pg_atomic_init_u32(&mover->proc, 0);
+	pg_atomic_init_u32(&mover->state, NGX_PGQ_STOPPED);
+	pg_atomic_init_u64(&mover->batches, 0);
+	pg_atomic_init_u64(&mover->messages, 0);
+	pg_atomic_init_u64(&mover->dead_letters, 0);
+	pg_atomic_init_u64(&mover->errors, 0);
+	pg_atomic_init_u64(&mover->moved_at, 0);
+	pg_atomic_init_u64(&mover->started_at, 0);
+	mover->last_error[0] = '\0';
+}
+
+/*
+ * Give an entry to the database of this name, "" for none, as if nothing had
+ * happened before.  The caller is the launcher, and no mover uses the entry;
+ * after the start of the server it holds shared->lock.
+ */
+void
+ngx_pgq_database_assign(NgxPgqDatabase *database, const char *name)
+{
+	pg_atomic_init_u32(&database->oid, InvalidOid);
+	strlcpy(database->name, name, NAMEDATALEN);
+	pg_atomic_init_u32(&database->slot, 0);
+	pg_atomic_init_u32(&database->wake, 0);
+	pg_atomic_init_u32(&database->blind, 0);
+	pg_atomic_init_u64(&database->swept_at, 0);
+	pg_atomic_init_u64(&database->sweep_after, 0);
+	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
+		pg_atomic_init_u64(&database->span[i], span_pack(span_empty));
+	for (int i = 0; i < NGX_PGQ_MOVERS; i++)
+		mover_init(&database->mover[i]);
+}
+
+void
+ngx_pgq_shared_startup(void)
+{
+	bool		found;
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	ngx_pgq_shared = ShmemInitStruct("ngx_pgq", sizeof(NgxPgqShared), &found);
+	if (!found)
+	{
+		ngx_pgq_shared->lock = &(GetNamedLWLockTranche(TRANCHE))->lock;
+		for (int i = 0; i < NGX_PGQ_DATABASES; i++)
+			ngx_pgq_database_assign(&ngx_pgq_shared->database[i], "");
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/*
+ * The entry of the database this backend is connected to; NULL if no movers
+ * serve it.  Must not raise: called after commit too.
+ */
+NgxPgqDatabase *
+ngx_pgq_database_of_backend(void)
+{
+	static NgxPgqDatabase *mine = NULL;
+
+	if (ngx_pgq_shared == NULL || !OidIsValid(MyDatabaseId))
+		return NULL;
+	if (mine && pg_atomic_read_u32(&mine->oid) == MyDatabaseId)
+		return mine;
+
+	mine = NULL;
+	for (int i = 0; i < NGX_PGQ_DATABASES && mine == NULL; i++)
+	{
+		NgxPgqDatabase *database = &ngx_pgq_shared->database[i];
+
+		if (pg_atomic_read_u32(&database->oid) == MyDatabaseId)
+			mine = database;
+	}
+	return mine;
+}
+
+/* The smallest span that holds both. */
+NgxPgqSpan
+ngx_pgq_span_union(NgxPgqSpan a, NgxPgqSpan b)
+{
+	NgxPgqSpan	both;
+
+	if (a.low > a.high)
+		return b;
+	if (b.low > b.high)
+		return a;
+	both.low = Min(a.low, b.low);
+	both.high = Max(a.high, b.high);
+	return both;
+}
+
+/* Take the whole span of a slot, leaving it empty. */
+NgxPgqSpan
+ngx_pgq_span_take(NgxPgqDatabase *database, int slot)
+{
+	return span_unpack(pg_atomic_exchange_u64(&database->span[slot],
+											  span_pack(span_empty)));
+}
+
+/* Add blocks to the span of a slot.  Must not raise: called after commit. */
+void
+ngx_pgq_span_give(NgxPgqDatabase *database, int slot, NgxPgqSpan span)
+{
+	uint64		old;
+	uint64		new;
+
+	if (span.low > span.high)
+		return;
+	old = pg_atomic_read_u64(&database->span[slot]);
+	do
+		new = span_pack(ngx_pgq_span_union(span_unpack(old), span));
+	while (!pg_atomic_compare_exchange_u64(&database->span[slot], &old, new));
+}
+
+/* Is there a slot with blocks to look at? */
+bool
+ngx_pgq_span_any(NgxPgqDatabase *database)
+{
+	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
+	{
+		uint64		word = pg_atomic_read_u64(&database->span[i]);
+
+		if (word != span_pack(span_empty))
+			return true;
+	}
+	return false;
+}

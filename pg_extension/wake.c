@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * wake.c
+ *	  Waking: from a backend's commit to a mover's latch.
+ *
+ * Owns what the current transaction has to tell the movers (pending).  slot()
+ * and enqueue() add to it, the transaction callback delivers it.
+ *
+ * - Delivered after the commit is visible to others, so a woken mover sees the
+ *	 rows; forgotten on abort.  A prepared transaction is forgotten too: its
+ *	 rows are found by the sweep of an idle mover.
+ * - The callback runs after the commit record is written, where an error would
+ *	 be a PANIC: it allocates nothing, takes no lock, and does not raise.
+ * - No wake-up is lost: a producer gives its span, sets the wake flag, then
+ *	 looks for an idle mover; a mover says it is idle, then looks at the flag,
+ *	 and does not sleep while it is set.  Between write and read of each stands
+ *	 a full barrier, so one of the two sees the other.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "fmgr.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+
+#include "compat.h"
+#include "ngx_pgq.h"
+
+PG_FUNCTION_INFO_V1(ngx_pgq_slot);
+
+typedef struct Pending
+{
+	bool		wake;			/* something was put into the queue */
+	bool		blind;			/* some of it to blocks we do not know */
+	uint8		slots;			/* bit mask of the spans that are set */
+	NgxPgqSpan	span[NGX_PGQ_SLOTS];
+} Pending;
+
+static Pending pending;
+
+static void
+deliver(void)
+{
+	NgxPgqDatabase *database = ngx_pgq_database_of_backend();
+
+	if (database == NULL)
+		return;
+	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
+	{
+		if (pending.slots & (1 << i))
+			ngx_pgq_span_give(database, i, pending.span[i]);
+	}
+	if (pending.blind)
+		pg_atomic_write_u32(&database->blind, 1);
+	if (pg_atomic_exchange_u32(&database->wake, 1) == 0)
+		ngx_pgq_wake(database, false);
+}
+
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	if (!pending.wake)
+		return;
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+			deliver();
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PARALLEL_ABORT:
+		case XACT_EVENT_PREPARE:
+			break;
+		default:
+			return;
+	}
+	pending.wake = false;
+	pending.blind = false;
+	pending.slots = 0;
+}
+
+static void
+expect_commit(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+	{
+		RegisterXactCallback(at_transaction_end, NULL);
+		registered = true;
+	}
+	pending.wake = true;
+}
+
+/* Have this transaction's commit tell the movers about rows in these blocks. */
+void
+ngx_pgq_wake_at_commit(int slot, NgxPgqSpan span)
+{
+	expect_commit();
+	pending.span[slot] = (pending.slots & (1 << slot)) ?
+		ngx_pgq_span_union(pending.span[slot], span) : span;
+	pending.slots |= 1 << slot;
+}
+
+/* The same about rows in blocks the caller does not know. */
+void
+ngx_pgq_wake_at_commit_anywhere(void)
+{
+	expect_commit();
+	pending.blind = true;
+}
+
+/*
+ * Wake an idle mover.  Without another, only if none is at work: one that is
+ * looks at the wake flag before it sleeps, and wakes others when there is more
+ * than it can do.
+ */
+void
+ngx_pgq_wake(NgxPgqDatabase *database, bool another)
+{
+	NgxPgqMover *mover;
+
+	for (int i = 0; i < NGX_PGQ_MOVERS && !another; i++)
+	{
+		mover = &database->mover[i];
+		if (pg_atomic_read_u32(&mover->state) == NGX_PGQ_MOVING)
+			return;
+	}
+	for (int i = 0; i < NGX_PGQ_MOVERS; i++)
+	{
+		uint32		idle = NGX_PGQ_IDLE;
+
+		mover = &database->mover[i];
+		if (pg_atomic_compare_exchange_u32(&mover->state, &idle,
+										   NGX_PGQ_MOVING))
+		{
+			SetLatch(&GetPGProcByNumber(pg_atomic_read_u32(&mover->proc))->procLatch);
+			return;
+		}
+	}
+}
+
+/* The slot new messages go to; 0 where no movers serve this database. */
+int
+ngx_pgq_slot_current(void)
+{
+	NgxPgqDatabase *database = ngx_pgq_database_of_backend();
+
+	return database ? pg_atomic_read_u32(&database->slot) : 0;
+}
+
+/*
+ * ngx_pgq.slot(): the default of queue.slot, so that a plain INSERT finds its
+ * leaf and wakes a mover at commit.
+ */
+Datum
+ngx_pgq_slot(PG_FUNCTION_ARGS)
+{
+	ngx_pgq_wake_at_commit_anywhere();
+	PG_RETURN_INT16(ngx_pgq_slot_current());
+}

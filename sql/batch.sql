@@ -1,0 +1,27 @@
+-- ngx_pgq.batch: the ledger of batches taken, so that a batch sent twice is put into the queue once.
+-- Written by ngx_pgq.enqueue(); emptied by the first mover, one leaf every ten minutes.
+--
+--   at        when the batch was taken, or met again
+--   slot      the leaf: from the time in the batch's id, which is a UUIDv7, ten minutes to a leaf
+--   batch_id  the batch
+
+create table if not exists ngx_pgq.batch (
+    at        timestamptz not null default clock_timestamp(),
+    slot      smallint    not null,
+    batch_id  uuid        not null,
+    primary key (batch_id, slot)
+) partition by list (slot);
+
+alter table ngx_pgq.batch owner to ngx_pgq_owner;
+
+-- Nothing is deleted row by row, so there is nothing to vacuum.
+do $$
+begin
+    for slot in 0..2 loop
+        execute format('create table if not exists ngx_pgq.batch_%1$s
+                            partition of ngx_pgq.batch for values in (%1$s)', slot);
+        execute format('alter table ngx_pgq.batch_%s owner to ngx_pgq_owner', slot);
+        execute format('alter table ngx_pgq.batch_%s set (autovacuum_enabled = off)', slot);
+    end loop;
+end
+$$;

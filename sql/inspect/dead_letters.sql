@@ -1,0 +1,12 @@
+-- What posts refused: how often and why, then the newest.
+
+select sqlstate, problem, count(*), min(died_at) as first, max(died_at) as last
+  from ngx_pgq.dead_letter
+ group by sqlstate, problem
+ order by count(*) desc
+ limit 20;
+
+select id, died_at, message_id, sqlstate, left(data::text, 60) as data
+  from ngx_pgq.dead_letter
+ order by id desc
+ limit 20;

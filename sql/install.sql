@@ -1,0 +1,17 @@
+-- Makes everything ngx_pgq needs in the database psql is connected to: roles, the extension, tables, functions, rights.
+-- Run by a superuser: psql -X -v ON_ERROR_STOP=1 -d posts -f sql/install.sql
+-- One transaction; run again it mends what is missing and changes nothing else.
+
+\set ON_ERROR_STOP on
+set client_min_messages = warning;
+
+begin;
+\ir roles.sql
+\ir extension.sql
+\ir queue.sql
+\ir posts.sql
+\ir dead_letter.sql
+\ir batch.sql
+\ir recent.sql
+\ir grants.sql
+commit;

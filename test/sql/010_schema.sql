@@ -1,0 +1,49 @@
+-- The schema is what the contract says, and installing again changes nothing.
+
+\ir helper.psql
+
+insert into ngx_pgq.queue (data) values ('"kept"');
+\ir ../../sql/install.sql
+set client_min_messages = warning;
+
+select plan(27);
+
+select has_extension('ngx_pgq');
+select ok(pg_temp.wait_for($$select exists (select from posts where data::text = '"kept"')$$),
+          'installing again keeps messages');
+
+select columns_are('ngx_pgq', 'queue', array['at', 'message_id', 'slot', 'data']);
+select col_type_is('ngx_pgq', 'queue', 'data', 'json', 'a message is kept to the byte, as json');
+select col_default_is('ngx_pgq', 'queue', 'slot', 'ngx_pgq.slot()', 'a slot is chosen by default');
+select col_default_is('ngx_pgq', 'queue_2', 'slot', 'ngx_pgq.slot()', 'and in a leaf, too');
+select is_partitioned('ngx_pgq', 'queue', 'the queue is partitioned');
+select is_partition_of('ngx_pgq', ('queue_' || slot)::name, 'ngx_pgq', 'queue', 'slot ' || slot || ' is a leaf of it') from generate_series(0, 3) as slot;
+select is((select count(*) from pg_index where indrelid::regclass::text ~ '^ngx_pgq.queue'), 0::bigint,
+          'the queue has no index');
+
+select columns_are('public', 'posts', array['id', 'at', 'message_id', 'data']);
+select col_is_pk('public', 'posts', 'id', 'posts have an id');
+select col_type_is('public', 'posts', 'data', 'json', 'a post is kept to the byte, as json');
+
+select columns_are('ngx_pgq', 'dead_letter', array['id', 'at', 'message_id', 'data', 'died_at', 'sqlstate', 'problem']);
+select col_is_pk('ngx_pgq', 'dead_letter', 'id', 'dead letters have an id');
+
+select columns_are('ngx_pgq', 'batch', array['at', 'slot', 'batch_id']);
+select col_is_pk('ngx_pgq', 'batch', array['batch_id', 'slot']::name[], 'a batch is there once');
+select is_partition_of('ngx_pgq', ('batch_' || slot)::name, 'ngx_pgq', 'batch', 'slot ' || slot || ' is a leaf of the ledger') from generate_series(0, 2) as slot;
+
+select function_returns('ngx_pgq', 'slot', array[]::name[], 'smallint');
+select has_function('ngx_pgq', 'enqueue', array['uuid', 'uuid[]', 'text[]']);
+select has_view('ngx_pgq', 'status', 'there is a view of the movers');
+
+select is((select count(*)
+             from pg_class
+             join pg_depend on classid = 'pg_class'::regclass and objid = pg_class.oid and deptype = 'e'
+            where relkind in ('r', 'p') and relnamespace in ('ngx_pgq'::regnamespace, 'public'::regnamespace)
+              and refobjid = (select oid from pg_extension where extname = 'ngx_pgq')), 0::bigint,
+          'no table is a member of the extension');
+select is((select array_agg(distinct pg_get_userbyid(relowner)) from pg_class
+            where relkind in ('r', 'p') and relnamespace = 'ngx_pgq'::regnamespace), array['ngx_pgq_owner'::name],
+          'one role owns all tables');
+
+select * from finish();

@@ -1,0 +1,68 @@
+-- Each role can do what it is for, and nothing else.
+
+\ir helper.psql
+
+select plan(35);
+
+select is((select rolsuper or rolcreaterole or rolcreatedb or rolreplication or rolbypassrls from pg_roles where rolname = name),
+          false, name || ' has no special power')
+  from unnest(array['ngx_pgq_owner', 'ngx_pgq_mover', 'ngx_pgq_web', 'ngx_pgq_producer']) as name;
+select is((select rolpassword from pg_authid where rolname = name), null, name || ' has no password')
+  from unnest(array['ngx_pgq_mover', 'ngx_pgq_web']) as name;
+select is((select rolcanlogin from pg_roles where rolname = name), can, name || (case when can then ' can' else ' cannot' end) || ' log in')
+  from (values ('ngx_pgq_owner', false), ('ngx_pgq_producer', false), ('ngx_pgq_mover', true), ('ngx_pgq_web', true)) as role (name, can);
+select is((select setconfig @> array['synchronous_commit=on'] from pg_db_role_setting where setrole = 'ngx_pgq_web'::regrole),
+          true, 'what nginx commits is replicated');
+
+select is((select usename from pg_stat_activity where backend_type = 'ngx_pgq mover' limit 1), 'ngx_pgq_mover'::name,
+          'a mover runs as its own role');
+select is((select count(*) from pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner)))
+            where pronamespace = 'ngx_pgq'::regnamespace and grantee = 0), 0::bigint, 'PUBLIC may call nothing');
+
+create role ngx_pgq_test_producer;
+create role ngx_pgq_test_stranger;
+grant ngx_pgq_producer to ngx_pgq_test_producer;
+
+grant execute on function pg_temp.ids(integer), pg_temp.uuid7(timestamptz) to public;
+
+set role ngx_pgq_web;
+select is_empty($$select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], '{1}')$$, 'web may enqueue');
+select lives_ok('select ngx_pgq.recent()', 'web may read recent posts');
+select lives_ok('select count(*) from posts', 'web may read posts');
+select throws_ok('select count(*) from ngx_pgq.queue', '42501', null, 'web may not read the queue');
+select throws_ok($$insert into ngx_pgq.queue (data) values ('1')$$, '42501', null, 'web may not insert into the queue');
+select throws_ok($$insert into posts (at, message_id, data) values (now(), gen_random_uuid(), '1')$$, '42501', null, 'web may not write posts');
+select throws_ok('select count(*) from ngx_pgq.dead_letter', '42501', null, 'web may not read dead letters');
+select throws_ok('select count(*) from ngx_pgq.batch', '42501', null, 'web may not read the ledger');
+select throws_ok('select ngx_pgq.slot()', '42501', null, 'web may not call slot()');
+select throws_ok('select * from ngx_pgq.status', '42501', null, 'web may not see the status');
+reset role;
+
+set role ngx_pgq_test_producer;
+select lives_ok($$insert into ngx_pgq.queue (data) values ('"from a producer"')$$, 'a producer may insert into the queue');
+select throws_ok('select count(*) from ngx_pgq.queue', '42501', null, 'a producer may not read it');
+select throws_ok('delete from ngx_pgq.queue', '42501', null, 'a producer may not delete from it');
+select throws_ok($$select ngx_pgq.enqueue(gen_random_uuid(), '{}', '{}')$$, '42501', null, 'a producer may not enqueue batches');
+select throws_ok('select count(*) from posts', '42501', null, 'a producer may not read posts');
+reset role;
+
+set role ngx_pgq_test_stranger;
+select throws_ok($$select ngx_pgq.enqueue(gen_random_uuid(), '{}', '{}')$$, '42501', null, 'a stranger may not enqueue');
+select throws_ok($$insert into ngx_pgq.queue (data) values ('1')$$, '42501', null, 'a stranger may not insert into the queue');
+select throws_ok('select count(*) from posts', '42501', null, 'a stranger may not read posts');
+reset role;
+
+set role pg_monitor;
+select lives_ok('select * from ngx_pgq.status', 'monitoring may see the status');
+reset role;
+
+set role ngx_pgq_mover;
+select throws_ok('delete from posts', '42501', null, 'a mover may not delete posts');
+select throws_ok('truncate ngx_pgq.queue_0', '42501', null, 'a mover may not truncate the queue');
+reset role;
+
+select ok(pg_temp.wait_for($$select exists (select from posts where data::text = '"from a producer"')$$), 'a producer''s message is posted');
+
+drop role ngx_pgq_test_producer;
+drop role ngx_pgq_test_stranger;
+select * from finish();

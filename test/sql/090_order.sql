@@ -1,0 +1,71 @@
+-- With several movers and several sessions at work, ids still come in the order of commits: whoever has seen an id
+-- never finds a smaller new one. And each message is posted once.
+
+\ir helper.psql
+create extension if not exists dblink;
+
+select plan(7);
+
+alter system set ngx_pgq.movers = 4;
+alter system set ngx_pgq.batch_size = 50;
+select pg_reload_conf() as reloaded \gset
+select ok(pg_temp.wait_for($$select count(*) = 4 from ngx_pgq.status where state in ('idle', 'moving')$$), 'four movers start');
+
+create table public.test_sent (message_id uuid);
+
+-- Six sessions send 5,000 messages each, in transactions of their own.
+create procedure public.test_send(rounds integer) language plpgsql as $$
+declare
+    ids uuid[];
+begin
+    for round in 1..rounds loop
+        ids := array(select gen_random_uuid() from generate_series(1, 10));
+        insert into public.test_sent select unnest(ids);
+        perform ngx_pgq.enqueue(gen_random_uuid(), ids, array_fill('"ordered"'::text, array[10]));
+        commit;
+    end loop;
+end
+$$;
+
+select count(dblink_connect('sender' || n, pg_temp.here())) as connected from generate_series(1, 6) as n \gset
+select count(dblink_send_query('sender' || n, 'call public.test_send(500)')) as sent from generate_series(1, 6) as n \gset
+
+-- Watch: what lies below an id once seen must not change any more.
+create function pg_temp.watch() returns bigint language plpgsql as $$
+declare
+    seen     bigint := 0;
+    below    bigint := 0;
+    late     bigint := 0;
+    deadline timestamptz := clock_timestamp() + interval '60 s';
+begin
+    loop
+        late := late + (select count(*) from posts where id <= seen) - below;
+        exit when clock_timestamp() > deadline
+            or (select count(*) from posts where data::text = '"ordered"') >= 30000;
+        select max(id), count(*) into seen, below from posts;
+        perform pg_sleep(0.005);
+    end loop;
+    return late;
+end
+$$;
+
+select is(pg_temp.watch(), 0::bigint, 'no post appears below one that was seen');
+select count(*) as done
+  from generate_series(1, 6) as n, lateral dblink_get_result('sender' || n) as result (status text) \gset
+select count(dblink_disconnect('sender' || n)) as disconnected from generate_series(1, 6) as n \gset
+
+select is((select count(*) from posts where data::text = '"ordered"'), 30000::bigint, 'all messages are posted');
+select is((select count(*) from public.test_sent
+            where not exists (select from posts where posts.message_id = test_sent.message_id)), 0::bigint, 'none is lost');
+select is((select count(*) from (select message_id from posts group by message_id having count(*) > 1) as twice), 0::bigint,
+          'none is there twice');
+
+alter system reset ngx_pgq.movers;
+alter system reset ngx_pgq.batch_size;
+select pg_reload_conf() as reloaded \gset
+select ok(pg_temp.wait_for($$select count(*) = 1 from ngx_pgq.status where pid is not null$$), 'surplus movers stop');
+select is((select count(*) from ngx_pgq.status where state = 'stopped'), 3::bigint, 'and are shown as stopped');
+
+drop procedure public.test_send(integer);
+drop table public.test_sent;
+select * from finish();
