@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The ledger: what goes in is found again, in memory and by way of a file.
+ */
+
+#include "load_ledger.h"
+#include "tap.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+
+#define MANY  200000
+
+
+static void
+make_id(u_char id[16], uint64_t n)
+{
+    memset(id, 0, 16);
+    memcpy(id + 6, &n, 8);
+    id[15] = (u_char) (n * 7);
+}
+
+
+/* Every fifth attempt is of unknown outcome, every seventh refused. */
+
+static int
+all_there(void)
+{
+    int            good;
+    u_char         id[16];
+    uint64_t       n;
+    load_entry_t  *entry;
+
+    for (good = 1, n = 1; n <= MANY; n++) {
+        entry = load_ledger_entry(n);
+        make_id(id, n);
+
+        good &= entry->hash == n * 3;
+
+        if (n % 5 == 0) {
+            good &= !entry->acked && entry->status == LOAD_LEDGER_UNKNOWN
+                    && load_ledger_find(id) == 0;
+
+        } else if (n % 7 == 0) {
+            good &= !entry->acked && entry->status == 503
+                    && load_ledger_find(id) == 0;
+
+        } else {
+            good &= entry->acked && entry->status == 202
+                    && load_ledger_find(id) == n;
+        }
+    }
+
+    return good && load_ledger_count() == MANY;
+}
+
+
+int
+main(void)
+{
+    int            good;
+    char           name[] = "/tmp/load_ledger_test.XXXXXX", run[9];
+    int64_t        mark;
+    uint64_t       n, again;
+    load_entry_t  *entry;
+
+    ok(load_ledger_init() == 0, "init");
+
+    for (good = 1, n = 1; n <= MANY; n++) {
+        good &= load_ledger_add(n * 3, n * 10) == n;
+        entry = load_ledger_entry(n);
+        good &= entry->status == LOAD_LEDGER_UNKNOWN && !entry->acked
+                && entry->begun == n * 10;
+
+        if (n % 5 == 0) {
+            continue;
+        }
+
+        if (n % 7 == 0) {
+            entry->status = 503;
+            continue;
+        }
+
+        make_id(entry->id, n);
+        entry->status = 202;
+        entry->acked = 1;
+    }
+
+    ok(good, "attempts are numbered from 1, their outcome is unknown");
+    ok(load_ledger_index(&again) == 0 && again == 0 && all_there(),
+       "each acknowledged id is found, no other");
+
+    ok(close(mkstemp(name)) == 0
+       && load_ledger_save(name, "0123abcd", 77) == 0, "saved");
+
+    ok(load_ledger_init() == 0 && load_ledger_count() == 0, "emptied");
+    ok(load_ledger_load(name, run, &mark) == 0
+       && load_ledger_index(&again) == 0 && again == 0 && all_there(),
+       "read from the file: the same");
+    ok(strcmp(run, "0123abcd") == 0 && mark == 77, "its head, too");
+
+    make_id(load_ledger_entry(3)->id, 2);
+    ok(load_ledger_index(&again) == 0 && again == 1,
+       "an id given out twice is counted");
+
+    ok(truncate(name, 1000) == 0 && load_ledger_init() == 0
+       && load_ledger_load(name, run, &mark) == -1,
+       "a file cut short is refused");
+
+    (void) load_ledger_init();
+    unlink(name);
+
+    return tap_done();
+}
