@@ -175,6 +175,17 @@ report_missing(const char *missing)
 	reported_missing = missing;
 }
 
+/*
+ * For use between batches, where there is nothing that a cancel could be meant
+ * for: it would end the process.
+ */
+static void
+answer_signals(void)
+{
+	QueryCancelPending = false;
+	CHECK_FOR_INTERRUPTS();
+}
+
 static void
 nap(NgxPgqMoverState state, long ms)
 {
@@ -199,7 +210,7 @@ back_off(void)
 	while ((now = ngx_pgq_clock()) < until)
 	{
 		nap(NGX_PGQ_BACKING_OFF, (until - now + 999) / 1000);
-		CHECK_FOR_INTERRUPTS();
+		answer_signals();
 	}
 	backoff_ms = Min(backoff_ms * 2, BACKOFF_MAX_MS);
 }
@@ -221,7 +232,7 @@ pace(void)
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 (wait + 999) / 1000, wait_event);
 		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		answer_signals();
 	}
 	next = ngx_pgq_clock() + PACE_US;
 }
@@ -352,7 +363,7 @@ ngx_pgq_mover_main(Datum arg)
 
 	for (;;)
 	{
-		CHECK_FOR_INTERRUPTS();
+		answer_signals();
 		MemoryContextReset(context);
 		if (ConfigReloadPending)
 			reload();

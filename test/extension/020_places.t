@@ -1,0 +1,57 @@
+# Where movers work: databases that are missing, come, and are several; roles that are missing; too few worker
+# processes; a standby, and its promotion.
+
+use Pgq;
+
+my $pg = Pgq::Postgres->new(bare => 1, conf => "ngx_pgq.databases = 'posts, other'\n")->start;
+my $in = sub { $pg->poll_query_until('select count(*) from posts', $_[1], 60, database => $_[0]) };
+
+ok($pg->wait_for_log(qr/role "ngx_pgq_mover" does not exist|database "posts" does not exist/), 'what is missing is said');
+is($pg->safe_psql('select 1', database => 'postgres'), 1, 'and the server serves');
+
+$pg->install('posts');
+$pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('1')});
+ok($in->('posts', 1), 'a database that comes later is served');
+
+$pg->install('other');
+$pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('2'), ('3')}, database => 'other');
+ok($in->('other', 2), 'so is a second one');
+is($pg->safe_psql('select count(*) from posts'), 1, 'each by itself');
+is($pg->safe_psql('select string_agg(distinct database, $$ $$ order by database) from ngx_pgq.status where pid is not null'),
+    'other posts', 'the status shows both');
+
+$pg->safe_psql(q{alter system set ngx_pgq.databases = 'posts'; select pg_reload_conf()});
+ok($pg->poll_query_until("select count(*) from pg_stat_activity where datname = 'other' and backend_type = 'ngx_pgq mover'", 0),
+    'a database that is no longer named is left');
+$pg->safe_psql('drop database other', database => 'postgres');
+pass('and can be dropped');
+
+# a standby has no mover; promoted, it has one, which moves what is left
+$pg->safe_psql('alter system set ngx_pgq.movers = 0; select pg_reload_conf()');
+$pg->poll_query_until("select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover'", 0);
+$pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json(n) from generate_series(1, 1000) n});
+
+my $standby = $pg->standby;
+$standby->append_conf('ngx_pgq.movers = 2');
+Pgq::Host::spew($standby->data . '/postgresql.auto.conf',
+    grep { !/ngx_pgq\.movers/ } map { "$_\n" } split /\n/, Pgq::Host::slurp($standby->data . '/postgresql.auto.conf'));
+$standby->start;
+my $end = $pg->safe_psql('select pg_current_wal_insert_lsn()');
+$standby->poll_query_until("select pg_last_wal_replay_lsn() >= '$end'");
+is($standby->safe_psql("select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover'"), 0, 'a standby has no mover');
+
+$pg->stop;
+$standby->promote;
+ok($standby->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'promoted, it moves what is left');
+is($standby->safe_psql('select count(*), count(distinct message_id) from posts'), '1001|1001', 'each once');
+$standby->stop;
+
+# fewer worker processes than movers: those that can, work
+$pg->safe_psql('select 1', database => 'postgres') if $pg->running;
+$pg->append_conf("max_worker_processes = 3\nngx_pgq.movers = 8");
+Pgq::Host::spew($pg->data . '/postgresql.auto.conf', '');
+$pg->start;
+ok($pg->wait_for_log(qr/max_worker_processes/), 'too few worker processes: it is said');
+ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'and those there are work');
+
+done_testing;
