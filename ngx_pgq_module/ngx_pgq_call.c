@@ -25,7 +25,7 @@
 #include <libpq-fe.h>
 
 
-/* the contract with the database; sql/ and pg_extension/ hold its other half */
+/* the contract with the database; its other half is in sql/ */
 
 static ngx_pgq_lane_statement_t  ngx_pgq_call_statements[] = {
     { "enqueue",

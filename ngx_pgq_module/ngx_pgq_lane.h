@@ -29,7 +29,8 @@ typedef struct {
     /* the lane can be used; called after each statement, too */
     void                   (*ready)(ngx_pgq_lane_t *lane);
     /* one result of the statement under way; the lane frees it */
-    void                   (*result)(ngx_pgq_lane_t *lane, struct pg_result *res);
+    void                   (*result)(ngx_pgq_lane_t *lane,
+                                struct pg_result *res);
     /* the server is ready for the next query, and in no transaction */
     void                   (*done)(ngx_pgq_lane_t *lane);
     /* the connection is gone; with a statement under way, or without */

@@ -13,10 +13,11 @@
  * Calls go one way, along the flow, and come back by callback:
  *
  *   POST -> enqueue -> batch -> pool -> call -> lane ==> database
+ *           (message)
  *   GET  -> fetch   ----------> pool -> call -> lane ==> database
  *
- * Only lane, call and target include libpq.  Only enqueue, fetch and reply
- * (and the front desk, ngx_http_pgq_module.c) touch ngx_http_request_t.
+ * Only lane, call and target include libpq.  Only enqueue, message, fetch and
+ * reply (and the front desk, ngx_http_pgq_module.c) touch ngx_http_request_t.
  */
 
 #ifndef NGX_PGQ_MODULE_H
@@ -206,6 +207,10 @@ extern ngx_module_t  ngx_http_pgq_module;
 
 
 ngx_int_t ngx_pgq_enqueue_handler(ngx_http_request_t *r);
+ngx_int_t ngx_pgq_message_announced(ngx_http_request_t *r);
+ngx_int_t ngx_pgq_message_read(ngx_http_request_t *r, ngx_str_t *message);
+ngx_str_t *ngx_pgq_message_header(ngx_http_request_t *r, const char *lowcase,
+    size_t len);
 ngx_int_t ngx_pgq_fetch_handler(ngx_http_request_t *r);
 void ngx_pgq_fetch_init(ngx_pgq_pool_t *pool);
 

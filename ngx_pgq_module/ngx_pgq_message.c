@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The room "message" takes a message out of a request: what the headers say
+ * it is, the body in one piece, and whether it is what they say.
+ * The message is in the request's memory.
+ *
+ * Called by enqueue.c; calls json (is it JSON) and reply (if not).
+ *
+ * Invariants:
+ *  - what is refused for its form is refused before the database hears of it;
+ *  - a message is one JSON text, and goes on as it came in, but for white
+ *    space at its ends; a text is made a JSON string.
+ */
+
+#include "ngx_pgq_module.h"
+#include "ngx_pgq_json.h"
+
+#include <cjson/cJSON.h>
+
+
+typedef enum {
+    NGX_PGQ_FORM_JSON = 0,     /* says that it is JSON */
+    NGX_PGQ_FORM_TEXT,         /* says that it is text */
+    NGX_PGQ_FORM_ANY,          /* JSON if it parses as JSON, else text */
+    NGX_PGQ_FORM_UNSUPPORTED
+} ngx_pgq_form_e;
+
+
+static ngx_int_t ngx_pgq_message_body(ngx_http_request_t *r,
+    ngx_str_t *message);
+static ngx_int_t ngx_pgq_message_text(ngx_http_request_t *r,
+    ngx_str_t *message);
+static ngx_int_t ngx_pgq_message_refuse(ngx_http_request_t *r,
+    const char *code, ngx_pgq_json_error_t *err);
+static ngx_pgq_form_e ngx_pgq_message_form(ngx_http_request_t *r);
+static ngx_uint_t ngx_pgq_message_is(ngx_str_t *type, const char *name);
+static ngx_uint_t ngx_pgq_message_charset(ngx_str_t *parameters);
+
+
+static ngx_str_t  ngx_pgq_message_accept =
+    ngx_string("application/json, text/plain");
+
+
+/* NGX_DECLINED: the headers announce something that is taken */
+
+ngx_int_t
+ngx_pgq_message_announced(ngx_http_request_t *r)
+{
+    ngx_pgq_problem_t  problem = { NGX_HTTP_UNSUPPORTED_MEDIA_TYPE,
+                                   "unsupported_type",
+                                   "The message has to be plain UTF-8, JSON or"
+                                   " text, without a content coding.", -1 };
+
+    if (ngx_pgq_message_form(r) != NGX_PGQ_FORM_UNSUPPORTED) {
+        return NGX_DECLINED;
+    }
+
+    if (ngx_pgq_reply_header(r, "Accept-Post", &ngx_pgq_message_accept)
+        == NULL)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_pgq_reply_problem(r, &problem);
+}
+
+
+/* NGX_DECLINED: the body has been read, and is a message */
+
+ngx_int_t
+ngx_pgq_message_read(ngx_http_request_t *r, ngx_str_t *message)
+{
+    ngx_int_t              rc;
+    const u_char          *p;
+    ngx_pgq_form_e         form;
+    ngx_pgq_loc_conf_t    *plcf;
+    ngx_pgq_json_error_t   err;
+
+    rc = ngx_pgq_message_body(r, message);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    if (message->len == 0) {
+        err.offset = 0;
+        err.problem = "the message is empty";
+        return ngx_pgq_message_refuse(r, "empty", &err);
+    }
+
+    form = ngx_pgq_message_form(r);
+
+    if (form == NGX_PGQ_FORM_TEXT) {
+        return ngx_pgq_message_text(r, message);
+    }
+
+    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
+
+    if (ngx_pgq_json_check(message->data, message->len,
+                           (unsigned) plcf->depth, &err)
+        == 0)
+    {
+        p = message->data;
+        message->len = ngx_pgq_json_trim(&p, message->len);
+        message->data = (u_char *) p;
+        return NGX_DECLINED;
+    }
+
+    if (form == NGX_PGQ_FORM_JSON) {
+        return ngx_pgq_message_refuse(r, "not_json", &err);
+    }
+
+    return ngx_pgq_message_text(r, message);
+}
+
+
+/* a request header that nginx keeps no field for */
+
+ngx_str_t *
+ngx_pgq_message_header(ngx_http_request_t *r, const char *lowcase, size_t len)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    part = &r->headers_in.headers.part;
+
+    for ( /* void */ ; part; part = part->next) {
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+            if (h[i].key.len == len
+                && ngx_memcmp(h[i].lowcase_key, lowcase, len) == 0)
+            {
+                return &h[i].value;
+            }
+        }
+    }
+
+    return NULL;
+}
+
+
+/* the body as one piece, wherever nginx has put its parts */
+
+static ngx_int_t
+ngx_pgq_message_body(ngx_http_request_t *r, ngx_str_t *message)
+{
+    u_char       *p;
+    size_t        len;
+    ssize_t       n;
+    ngx_buf_t    *buf;
+    ngx_chain_t  *cl;
+
+    ngx_str_null(message);
+
+    if (r->request_body == NULL || r->request_body->bufs == NULL) {
+        return NGX_OK;
+    }
+
+    cl = r->request_body->bufs;
+
+    if (cl->next == NULL && ngx_buf_in_memory(cl->buf)) {
+        message->data = cl->buf->pos;
+        message->len = cl->buf->last - cl->buf->pos;
+        return NGX_OK;
+    }
+
+    len = 0;
+
+    for ( /* void */ ; cl; cl = cl->next) {
+        len += (size_t) ngx_buf_size(cl->buf);
+    }
+
+    p = ngx_pnalloc(r->pool, len);
+    if (p == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    message->data = p;
+    message->len = len;
+
+    for (cl = r->request_body->bufs; cl; cl = cl->next) {
+        buf = cl->buf;
+        len = (size_t) ngx_buf_size(buf);
+
+        if (!buf->in_file) {
+            /* in memory, or empty and nowhere */
+            p = ngx_cpymem(p, buf->pos, len);
+            continue;
+        }
+
+        n = ngx_read_file(buf->file, p, len, buf->file_pos);
+        if (n != (ssize_t) len) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        p += n;
+    }
+
+    return NGX_OK;
+}
+
+
+/* makes a JSON string of a text */
+
+static ngx_int_t
+ngx_pgq_message_text(ngx_http_request_t *r, ngx_str_t *message)
+{
+    char                  *json;
+    cJSON                 *item;
+    u_char                *text;
+    size_t                 len;
+    ngx_pgq_json_error_t   err;
+
+    if (ngx_pgq_json_utf8(message->data, message->len, &err) != 0) {
+        return ngx_pgq_message_refuse(r, "not_utf8", &err);
+    }
+
+    text = ngx_pnalloc(r->pool, message->len + 1);
+    if (text == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ngx_memcpy(text, message->data, message->len);
+    text[message->len] = '\0';
+
+    item = cJSON_CreateStringReference((char *) text);
+    if (item == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    json = cJSON_PrintUnformatted(item);
+    cJSON_Delete(item);
+
+    if (json == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    len = ngx_strlen(json);
+
+    message->data = ngx_pnalloc(r->pool, len);
+    message->len = len;
+
+    if (message->data) {
+        ngx_memcpy(message->data, json, len);
+    }
+
+    cJSON_free(json);
+
+    return message->data ? NGX_DECLINED : NGX_HTTP_INTERNAL_SERVER_ERROR;
+}
+
+
+static ngx_int_t
+ngx_pgq_message_refuse(ngx_http_request_t *r, const char *code,
+    ngx_pgq_json_error_t *err)
+{
+    u_char             detail[160];
+    ngx_pgq_problem_t  problem;
+
+    (void) ngx_snprintf(detail, sizeof(detail), "%s, at byte %uz%Z",
+                        err->problem, err->offset);
+    detail[sizeof(detail) - 1] = '\0';
+
+    problem.status = NGX_HTTP_BAD_REQUEST;
+    problem.code = code;
+    problem.detail = (char *) detail;
+    problem.offset = (ngx_int_t) err->offset;
+
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
+                  "pgq enqueue: refused: %s", detail);
+
+    return ngx_pgq_reply_problem(r, &problem);
+}
+
+
+static ngx_pgq_form_e
+ngx_pgq_message_form(ngx_http_request_t *r)
+{
+    u_char     *end;
+    ngx_str_t   type, parameters, *coding;
+
+    coding = ngx_pgq_message_header(r, "content-encoding",
+                                    sizeof("content-encoding") - 1);
+
+    if (coding && coding->len && !ngx_pgq_message_is(coding, "identity")) {
+        return NGX_PGQ_FORM_UNSUPPORTED;
+    }
+
+    if (r->headers_in.content_type == NULL) {
+        return NGX_PGQ_FORM_ANY;
+    }
+
+    type = r->headers_in.content_type->value;
+    end = ngx_strlchr(type.data, type.data + type.len, ';');
+
+    parameters.len = 0;
+
+    if (end) {
+        parameters.data = end + 1;
+        parameters.len = type.data + type.len - parameters.data;
+        type.len = end - type.data;
+    }
+
+    while (type.len && type.data[type.len - 1] == ' ') {
+        type.len--;
+    }
+
+    if (ngx_pgq_message_is(&type, "application/x-ndjson")
+        || !ngx_pgq_message_charset(&parameters))
+    {
+        return NGX_PGQ_FORM_UNSUPPORTED;
+    }
+
+    if (ngx_pgq_message_is(&type, "application/json")
+        || (type.len > 5
+            && ngx_strncasecmp(type.data + type.len - 5, (u_char *) "+json", 5)
+               == 0))
+    {
+        return NGX_PGQ_FORM_JSON;
+    }
+
+    if (ngx_pgq_message_is(&type, "text/plain")) {
+        return NGX_PGQ_FORM_TEXT;
+    }
+
+    return NGX_PGQ_FORM_ANY;
+}
+
+
+static ngx_uint_t
+ngx_pgq_message_is(ngx_str_t *type, const char *name)
+{
+    return type->len == ngx_strlen(name)
+           && ngx_strncasecmp(type->data, (u_char *) name, type->len) == 0;
+}
+
+
+/* whether the charset, if one is named, is UTF-8 or a part of it */
+
+static ngx_uint_t
+ngx_pgq_message_charset(ngx_str_t *parameters)
+{
+    u_char  *p, *last;
+
+    if (parameters->len == 0) {
+        return 1;
+    }
+
+    last = parameters->data + parameters->len;
+
+    p = ngx_strlcasestrn(parameters->data, last, (u_char *) "charset=",
+                         sizeof("charset=") - 2);
+    if (p == NULL) {
+        return 1;
+    }
+
+    p += sizeof("charset=") - 1;
+
+    if (p < last && *p == '"') {
+        p++;
+    }
+
+    return (last - p >= 5 && ngx_strncasecmp(p, (u_char *) "utf-8", 5) == 0)
+           || (last - p >= 4 && ngx_strncasecmp(p, (u_char *) "utf8", 4) == 0)
+           || (last - p >= 8
+               && ngx_strncasecmp(p, (u_char *) "us-ascii", 8) == 0);
+}
