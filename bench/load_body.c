@@ -64,10 +64,7 @@ load_body_init(const load_settings_t *settings)
     before = settings->ntargets;
 
     load_body_size = settings->size;
-    load_body_empty = strcmp(settings->method, "GET") == 0
-                      || strcmp(settings->method, "HEAD") == 0
-                      || strcmp(settings->method, "OPTIONS") == 0
-                      || strcmp(settings->method, "DELETE") == 0;
+    load_body_empty = load_body_none(settings->method);
 
     if (settings->bodies && load_body_read(settings->bodies) != 0) {
         return -1;
@@ -89,6 +86,14 @@ load_body_init(const load_settings_t *settings)
     }
 
     return 0;
+}
+
+
+int
+load_body_none(const char *method)
+{
+    return strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0
+           || strcmp(method, "OPTIONS") == 0 || strcmp(method, "DELETE") == 0;
 }
 
 

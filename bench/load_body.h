@@ -37,6 +37,10 @@ typedef struct {
 
 int load_body_init(const load_settings_t *settings);
 
+/* Whether requests of the method are sent without a body. */
+
+int load_body_none(const char *method);
+
 /* How many bodies the file has; 0 when they are made. */
 
 uint64_t load_body_lines(void);

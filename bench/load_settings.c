@@ -154,7 +154,8 @@ static int load_settings_wrong(const char *what, const char *value);
 static void load_settings_help(void);
 
 
-static int  load_status_given;
+static int    load_status_given;
+static char  *load_headers;
 
 
 int
@@ -285,6 +286,8 @@ load_settings_set(load_settings_t *settings, const load_option_t *option,
             return -1;
         }
 
+        free(load_headers);
+        load_headers = headers;
         settings->headers = headers;
         return 0;
 
@@ -338,10 +341,7 @@ load_settings_finish(load_settings_t *settings, int argc, char **argv)
 {
     int  i, bodiless;
 
-    bodiless = strcmp(settings->method, "GET") == 0
-               || strcmp(settings->method, "HEAD") == 0
-               || strcmp(settings->method, "OPTIONS") == 0
-               || strcmp(settings->method, "DELETE") == 0;
+    bodiless = load_body_none(settings->method);
 
     if (bodiless) {
         settings->ids = 0;
@@ -370,6 +370,12 @@ load_settings_finish(load_settings_t *settings, int argc, char **argv)
         && !settings->ids)
     {
         fprintf(stderr, "pgq_load: without ids there is nothing to check\n");
+        return -1;
+    }
+
+    if (settings->check && strncmp(settings->type, "text/", 5) == 0) {
+        fprintf(stderr, "pgq_load: text becomes JSON on its way: it cannot be"
+                        " checked\n");
         return -1;
     }
 
@@ -408,7 +414,8 @@ load_settings_finish(load_settings_t *settings, int argc, char **argv)
 static int
 load_settings_target(load_target_t *target, char *url)
 {
-    char    *p, *end, *colon, *host, *port;
+    int      bad;
+    char    *p, *end, *colon, *memory, *host, *port;
     size_t   len;
 
     target->name = url;
@@ -428,12 +435,13 @@ load_settings_target(load_target_t *target, char *url)
     memcpy(target->host, p, len);
     target->path = *end ? end : "/";
 
-    host = strndup(p, len);
+    memory = strndup(p, len);
 
-    if (host == NULL) {
+    if (memory == NULL) {
         return -1;
     }
 
+    host = memory;
     port = (char *) "80";
 
     if (*host == '[') {
@@ -441,6 +449,7 @@ load_settings_target(load_target_t *target, char *url)
         end = strchr(host, ']');
 
         if (end == NULL || (end[1] && end[1] != ':')) {
+            free(memory);
             return load_settings_wrong("URL", url);
         }
 
@@ -456,7 +465,10 @@ load_settings_target(load_target_t *target, char *url)
         port = colon + 1;
     }
 
-    return load_settings_resolve(target, host, port);
+    bad = load_settings_resolve(target, host, port);
+    free(memory);
+
+    return bad;
 }
 
 

@@ -92,6 +92,8 @@ END {
             Test::More::diag("logs are kept in $dir") if $dir;
         }
 
+        # Children of the test that are left would keep its output open, and prove waiting.
+        Pgq::Host::kill_all('KILL', Pgq::Host::descendants($$));
         Pgq::Host::remove_temp_dir();
         $? = $status;
     }

@@ -28,6 +28,7 @@ sub server {
         return 'http://127.0.0.1:' . $listener->sockport . '/post';
     }
 
+    setpgrp;
     $SIG{$_} = 'DEFAULT' for qw(INT TERM HUP);
     local $SIG{CHLD} = 'IGNORE';
 
@@ -223,7 +224,14 @@ my %result = Pgq::Host::slurp("$dir/out") =~ /^result (\S+) (\S+)$/mg;
 cmp_ok($result{ok}, '>', 0, 'with a report');
 is($result{requests}, $result{ok}, 'every answer was waited for');
 
-kill 'KILL', @servers;
-waitpid $_, 0 for @servers;
-
 done_testing;
+
+
+# A server is a group of processes, one for each connection.
+END {
+    my $status = $?;
+
+    kill 'KILL', map { -$_ } @servers;
+    waitpid $_, 0 for @servers;
+    $? = $status;
+}

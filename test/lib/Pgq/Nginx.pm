@@ -176,7 +176,7 @@ sub start {
     $self->{pid} = spawn(
         [ $self->_command ],
         out => "$self->{dir}/output",
-        env => { sanitizer_environment($self->{dir}, leaks => 1), %{ $self->{env} || {} } },
+        env => { sanitizer_environment($self->{dir}), %{ $self->{env} || {} } },
     );
 
     my $state = poll_until {
@@ -330,7 +330,7 @@ sub complaints {
     push @complaints, "$self->{name} ended with status $self->{status}" if $self->{status};
 
     push @complaints, map { "$self->{name}: $_" } $self->log_complaints(
-        qr/\[(?:alert|emerg)\]|open socket|AddressSanitizer|LeakSanitizer|runtime error:/, $self->output,
+        qr/\[(?:alert|emerg)\]|open socket|AddressSanitizer|runtime error:/, $self->output,
     );
 
     return @complaints, reports($self->{name}, $self->{dir});
