@@ -21,16 +21,8 @@
  */
 
 #include "ngx_pgq_module.h"
+#include "ngx_pgq_array.h"
 #include "ngx_pgq_uuid.h"
-
-
-#define NGX_PGQ_OID_TEXT     25
-#define NGX_PGQ_OID_UUID     2950
-
-/* a one-dimensional array without nulls, in PostgreSQL's binary format */
-
-#define NGX_PGQ_ARRAY_HEAD   20
-#define NGX_PGQ_ITEM_HEAD    4
 
 
 struct ngx_pgq_batch_s {
@@ -53,6 +45,8 @@ static ngx_msec_int_t ngx_pgq_batch_expire(ngx_pgq_pool_t *pool,
     ngx_msec_t now);
 static ngx_msec_int_t ngx_pgq_batch_expire_queue(ngx_queue_t *tickets,
     ngx_msec_t now, ngx_pgq_outcome_e outcome);
+static void ngx_pgq_batch_clear(ngx_pgq_pool_t *pool);
+static void ngx_pgq_batch_free_tickets(ngx_queue_t *tickets);
 static ngx_pgq_batch_t *ngx_pgq_batch_create(ngx_pgq_pool_t *pool);
 static void ngx_pgq_batch_put(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t);
 static void ngx_pgq_batch_free(ngx_pgq_batch_t *batch);
@@ -66,14 +60,12 @@ static void ngx_pgq_batch_halve(ngx_pgq_batch_t *batch);
 static void ngx_pgq_batch_drop_left(ngx_pgq_batch_t *batch);
 static void ngx_pgq_ticket_answer(ngx_pgq_ticket_t *t,
     ngx_pgq_outcome_e outcome, ngx_str_t *problem);
-static u_char *ngx_pgq_batch_array(u_char *p, uint32_t oid, ngx_uint_t n);
-static u_char *ngx_pgq_batch_item(u_char *p, u_char *data, size_t len);
-static u_char *ngx_pgq_batch_int(u_char *p, uint32_t value);
 
 
 static ngx_pgq_source_t  ngx_pgq_batch_source = {
     ngx_pgq_batch_next,
-    ngx_pgq_batch_expire
+    ngx_pgq_batch_expire,
+    ngx_pgq_batch_clear
 };
 
 
@@ -313,15 +305,42 @@ ngx_pgq_batch_put(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t)
 static void
 ngx_pgq_batch_free(ngx_pgq_batch_t *batch)
 {
+    ngx_pgq_batch_free_tickets(&batch->tickets);
+    ngx_destroy_pool(batch->memory);
+}
+
+
+static void
+ngx_pgq_batch_free_tickets(ngx_queue_t *tickets)
+{
     ngx_queue_t  *q;
 
-    while (!ngx_queue_empty(&batch->tickets)) {
-        q = ngx_queue_head(&batch->tickets);
+    while (!ngx_queue_empty(tickets)) {
+        q = ngx_queue_head(tickets);
         ngx_queue_remove(q);
         ngx_free(ngx_queue_data(q, ngx_pgq_ticket_t, queue));
     }
+}
 
-    ngx_destroy_pool(batch->memory);
+
+static void
+ngx_pgq_batch_clear(ngx_pgq_pool_t *pool)
+{
+    ngx_uint_t    i;
+    ngx_queue_t  *q, *lists[2];
+
+    lists[0] = &pool->again;
+    lists[1] = &pool->sent;
+
+    for (i = 0; i < 2; i++) {
+        while (!ngx_queue_empty(lists[i])) {
+            q = ngx_queue_head(lists[i]);
+            ngx_queue_remove(q);
+            ngx_pgq_batch_free(ngx_queue_data(q, ngx_pgq_batch_t, queue));
+        }
+    }
+
+    ngx_pgq_batch_free_tickets(&pool->waiting);
 }
 
 
@@ -361,10 +380,8 @@ ngx_pgq_batch_encode(ngx_pgq_call_t *call)
 
     batch = call->data;
 
-    ids_len = NGX_PGQ_ARRAY_HEAD
-              + batch->n * (NGX_PGQ_ITEM_HEAD + NGX_PGQ_UUID_LEN);
-    messages_len = NGX_PGQ_ARRAY_HEAD
-                   + batch->n * NGX_PGQ_ITEM_HEAD + batch->size;
+    ids_len = ngx_pgq_array_len(batch->n, batch->n * NGX_PGQ_UUID_LEN);
+    messages_len = ngx_pgq_array_len(batch->n, batch->size);
 
     if (batch->params) {
         ngx_pfree(batch->memory, batch->params);
@@ -377,16 +394,16 @@ ngx_pgq_batch_encode(ngx_pgq_call_t *call)
 
     batch->params = p;
 
-    ids = ngx_pgq_batch_array(p, NGX_PGQ_OID_UUID, batch->n);
-    messages = ngx_pgq_batch_array(p + ids_len, NGX_PGQ_OID_TEXT, batch->n);
+    ids = ngx_pgq_array_head(p, NGX_PGQ_OID_UUID, batch->n);
+    messages = ngx_pgq_array_head(p + ids_len, NGX_PGQ_OID_TEXT, batch->n);
 
     for (q = ngx_queue_head(&batch->tickets);
          q != ngx_queue_sentinel(&batch->tickets);
          q = ngx_queue_next(q))
     {
         t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
-        ids = ngx_pgq_batch_item(ids, t->id, NGX_PGQ_UUID_LEN);
-        messages = ngx_pgq_batch_item(messages, t->message, t->len);
+        ids = ngx_pgq_array_item(ids, t->id, NGX_PGQ_UUID_LEN);
+        messages = ngx_pgq_array_item(messages, t->message, t->len);
     }
 
     call->values[0] = (char *) batch->id;
@@ -399,33 +416,6 @@ ngx_pgq_batch_encode(ngx_pgq_call_t *call)
     batch->sent = 1;
 
     return NGX_OK;
-}
-
-
-static u_char *
-ngx_pgq_batch_array(u_char *p, uint32_t oid, ngx_uint_t n)
-{
-    p = ngx_pgq_batch_int(p, 1);                /* dimensions */
-    p = ngx_pgq_batch_int(p, 0);                /* no nulls */
-    p = ngx_pgq_batch_int(p, oid);
-    p = ngx_pgq_batch_int(p, (uint32_t) n);
-    return ngx_pgq_batch_int(p, 1);             /* lower bound */
-}
-
-
-static u_char *
-ngx_pgq_batch_item(u_char *p, u_char *data, size_t len)
-{
-    p = ngx_pgq_batch_int(p, (uint32_t) len);
-    return ngx_cpymem(p, data, len);
-}
-
-
-static u_char *
-ngx_pgq_batch_int(u_char *p, uint32_t value)
-{
-    value = htonl(value);
-    return ngx_cpymem(p, &value, sizeof(uint32_t));
 }
 
 

@@ -8,8 +8,9 @@
  * Called by nginx; a source of calls to pool.c.
  *
  * Invariants:
- *  - a fetch is in pool->fetches exactly while it is unanswered and not under
- *    way; reading twice does no harm, so that whatever fails is tried again
+ *  - a fetch is in pool->fetches while it waits, and in pool->fetching while
+ *    its call is under way;
+ *  - reading twice does no harm, so that whatever fails is tried again
  *    until the pool's timeout;
  *  - the ETag is made of the body: equal bodies, equal tags.
  */
@@ -45,6 +46,7 @@ static void ngx_pgq_fetch_cleanup(void *data);
 static ngx_pgq_call_t *ngx_pgq_fetch_next(ngx_pgq_pool_t *pool);
 static ngx_msec_int_t ngx_pgq_fetch_expire(ngx_pgq_pool_t *pool,
     ngx_msec_t now);
+static void ngx_pgq_fetch_clear(ngx_pgq_pool_t *pool);
 static ngx_int_t ngx_pgq_fetch_encode(ngx_pgq_call_t *call);
 static void ngx_pgq_fetch_row(ngx_pgq_call_t *call, ngx_str_t *fields);
 static void ngx_pgq_fetch_done(ngx_pgq_call_t *call,
@@ -61,7 +63,8 @@ static ngx_str_t  ngx_pgq_fetch_cache = ngx_string("no-cache");
 
 static ngx_pgq_source_t  ngx_pgq_fetch_source = {
     ngx_pgq_fetch_next,
-    ngx_pgq_fetch_expire
+    ngx_pgq_fetch_expire,
+    ngx_pgq_fetch_clear
 };
 
 
@@ -69,6 +72,7 @@ void
 ngx_pgq_fetch_init(ngx_pgq_pool_t *pool)
 {
     ngx_queue_init(&pool->fetches);
+    ngx_queue_init(&pool->fetching);
 
     ngx_pgq_pool_source(pool, &ngx_pgq_fetch_source);
 }
@@ -221,6 +225,8 @@ ngx_pgq_fetch_next(ngx_pgq_pool_t *pool)
     q = ngx_queue_head(&pool->fetches);
     ngx_queue_remove(q);
 
+    ngx_queue_insert_tail(&pool->fetching, q);
+
     f = ngx_queue_data(q, ngx_pgq_fetch_t, queue);
     f->sent = 1;
 
@@ -256,6 +262,25 @@ ngx_pgq_fetch_expire(ngx_pgq_pool_t *pool, ngx_msec_t now)
     }
 
     return -1;
+}
+
+
+static void
+ngx_pgq_fetch_clear(ngx_pgq_pool_t *pool)
+{
+    ngx_uint_t    i;
+    ngx_queue_t  *q, *lists[2];
+
+    lists[0] = &pool->fetches;
+    lists[1] = &pool->fetching;
+
+    for (i = 0; i < 2; i++) {
+        while (!ngx_queue_empty(lists[i])) {
+            q = ngx_queue_head(lists[i]);
+            ngx_queue_remove(q);
+            ngx_free(ngx_queue_data(q, ngx_pgq_fetch_t, queue));
+        }
+    }
 }
 
 
@@ -302,6 +327,7 @@ ngx_pgq_fetch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
 
     f = call->data;
     f->sent = 0;
+    ngx_queue_remove(&f->queue);
 
     if (f->request == NULL) {
         ngx_free(f);

@@ -184,8 +184,11 @@ ngx_pgq_message_body(ngx_http_request_t *r, ngx_str_t *message)
         buf = cl->buf;
         len = (size_t) ngx_buf_size(buf);
 
+        if (len == 0) {
+            continue;
+        }
+
         if (!buf->in_file) {
-            /* in memory, or empty and nowhere */
             p = ngx_cpymem(p, buf->pos, len);
             continue;
         }

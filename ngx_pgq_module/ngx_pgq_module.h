@@ -108,6 +108,8 @@ typedef struct {
     ngx_pgq_call_t        *(*next)(ngx_pgq_pool_t *pool);
     /* answers what is too old; ms until more will be, -1 if nothing waits */
     ngx_msec_int_t         (*expire)(ngx_pgq_pool_t *pool, ngx_msec_t now);
+    /* the worker ends: frees what is left, answers nobody */
+    void                   (*clear)(ngx_pgq_pool_t *pool);
 } ngx_pgq_source_t;
 
 
@@ -143,7 +145,8 @@ struct ngx_pgq_pool_s {
     size_t                   size;          /* of unanswered messages */
 
     /* of fetch.c */
-    ngx_queue_t              fetches;       /* unanswered, oldest first */
+    ngx_queue_t              fetches;       /* waiting, oldest first */
+    ngx_queue_t              fetching;      /* on their way */
 };
 
 

@@ -48,8 +48,16 @@ ngx_pgq_pool_init(ngx_pgq_pool_t *pool, ngx_cycle_t *cycle)
 void
 ngx_pgq_pool_exit(ngx_pgq_pool_t *pool)
 {
-    if (pool->lanes) {
-        ngx_pgq_call_exit_lanes(pool);
+    ngx_uint_t  i;
+
+    if (pool->lanes == NULL) {
+        return;
+    }
+
+    ngx_pgq_call_exit_lanes(pool);
+
+    for (i = 0; i < pool->nsources; i++) {
+        pool->sources[i]->clear(pool);
     }
 }
 
@@ -92,10 +100,12 @@ ngx_pgq_pool_wake(ngx_pgq_pool_t *pool)
 }
 
 
+/* the last one used is the next one: its server process is still warm */
+
 void
 ngx_pgq_pool_lane_idle(ngx_pgq_lane_t *lane)
 {
-    ngx_queue_insert_tail(&lane->pool->idle, &lane->queue);
+    ngx_queue_insert_head(&lane->pool->idle, &lane->queue);
     lane->queued = 1;
 
     ngx_pgq_pool_wake(lane->pool);

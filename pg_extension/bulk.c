@@ -30,8 +30,8 @@
 #include "ngx_pgq.h"
 
 /* Would the executor do no more for a row of this table than we do? */
-static bool
-is_plain(Relation rel)
+bool
+ngx_pgq_is_plain(Relation rel)
 {
 	TupleConstr *constraints = RelationGetDescr(rel)->constr;
 
@@ -74,7 +74,7 @@ find_places(TupleDesc desc, const NgxPgqColumn *columns, AttrNumber *places)
 bool
 ngx_pgq_bulk_begin(NgxPgqBulk *bulk, Relation rel, const NgxPgqColumn *columns)
 {
-	if (!is_plain(rel) ||
+	if (!ngx_pgq_is_plain(rel) ||
 		!find_places(RelationGetDescr(rel), columns, bulk->places))
 		return false;
 

@@ -70,6 +70,22 @@ ngx_pgq_insert_index_tuples(ResultRelInfo *target, TupleTableSlot *slot,
 #endif
 }
 
+/* The same for a row inserted speculatively: a duplicate is reported. */
+static inline bool
+ngx_pgq_insert_unique_tuples(ResultRelInfo *target, TupleTableSlot *slot,
+							 EState *estate)
+{
+	bool		conflict = false;
+
+#if PG_VERSION_NUM >= 160000
+	ExecInsertIndexTuples(target, slot, estate, false, true, &conflict, NIL,
+						  false);
+#else
+	ExecInsertIndexTuples(target, slot, estate, false, true, &conflict, NIL);
+#endif
+	return !conflict;
+}
+
 /* A lexer over text that need not end in a NUL; unescapes strings. */
 static inline JsonLexContext *
 ngx_pgq_json_lexer(char *json, int length)

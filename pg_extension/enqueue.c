@@ -149,6 +149,7 @@ insert_bulk(Relation queue, Relation leaf, Batch *batch, int slot,
 	if (queue->trigdesc || queue->rd_rules || queue->rd_rel->relrowsecurity ||
 		!ngx_pgq_bulk_begin(&bulk, leaf, queue_columns))
 		return false;
+	bulk.fits = true;			/* the slot chose the leaf */
 	for (int i = 0; i < batch->count; i++)
 	{
 		Datum		values[] = {TimestampTzGetDatum(at), batch->ids[i],

@@ -19,9 +19,11 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "executor/executor.h"
 #include "executor/spi.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
@@ -31,6 +33,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "ngx_pgq.h"
 
 #define PERIOD_MS	INT64CONST(600000)
@@ -50,6 +53,36 @@ leaf_of_batch(const pg_uuid_t *batch_id)
 	for (int i = 0; i < 6; i++)
 		ms = (ms << 8) | batch_id->data[i];
 	return (ms / PERIOD_MS) % NGX_PGQ_LEDGER_SLOTS;
+}
+
+static Oid
+leaf_relid(int leaf, bool missing_ok)
+{
+	char		name[NAMEDATALEN];
+	Oid			relid;
+
+	snprintf(name, sizeof(name), "batch_%d", leaf);
+	relid = get_relname_relid(name, get_namespace_oid(NGX_PGQ_SCHEMA, true));
+	if (!OidIsValid(relid) && !missing_ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation \"%s.%s\" does not exist",
+						NGX_PGQ_SCHEMA, name),
+				 errhint("Run sql/install.sql in this database.")));
+	return relid;
+}
+
+/* Is the leaf what sql/batch.sql made, and nothing more? */
+static bool
+leaf_is_ours(Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	return ngx_pgq_is_plain(rel) && desc->natts == 3 &&
+		desc->constr->num_check == 0 &&
+		TupleDescAttr(desc, 0)->atttypid == TIMESTAMPTZOID &&
+		TupleDescAttr(desc, 1)->atttypid == INT2OID &&
+		TupleDescAttr(desc, 2)->atttypid == UUIDOID;
 }
 
 static SPIPlanPtr
@@ -72,6 +105,48 @@ enter_plan(int leaf)
 }
 
 /*
+ * Enter a batch that is most likely new: what INSERT ... ON CONFLICT does, but
+ * without looking first, and by table and index alone.  False if there may be
+ * such a batch; then nothing was entered, and nothing is known.
+ */
+static bool
+enter_at_once(int leaf, const pg_uuid_t *batch_id)
+{
+	Relation	rel = table_open(leaf_relid(leaf, false), RowExclusiveLock);
+	EState	   *estate = CreateExecutorState();
+	ResultRelInfo *target = makeNode(ResultRelInfo);
+	TupleTableSlot *row = MakeSingleTupleTableSlot(RelationGetDescr(rel),
+												   &TTSOpsVirtual);
+	bool		entered = false;
+
+	if (leaf_is_ours(rel))
+	{
+		TransactionId xid = GetCurrentTransactionId();
+		uint32		token = SpeculativeInsertionLockAcquire(xid);
+
+		InitResultRelInfo(target, rel, 0, NULL, 0);
+		ExecOpenIndices(target, true);
+		row->tts_values[0] = TimestampTzGetDatum(GetCurrentTimestamp());
+		row->tts_values[1] = Int16GetDatum(leaf);
+		row->tts_values[2] = UUIDPGetDatum(batch_id);
+		memset(row->tts_isnull, false, 3 * sizeof(bool));
+		ExecStoreVirtualTuple(row);
+		row->tts_tableOid = RelationGetRelid(rel);
+
+		table_tuple_insert_speculative(rel, row, GetCurrentCommandId(true), 0,
+									   NULL, token);
+		entered = ngx_pgq_insert_unique_tuples(target, row, estate);
+		table_tuple_complete_speculative(rel, row, token, entered);
+		SpeculativeInsertionLockRelease(xid);
+		ExecCloseIndices(target);
+	}
+	ExecDropSingleTupleTableSlot(row);
+	FreeExecutorState(estate);
+	table_close(rel, NoLock);
+	return entered;
+}
+
+/*
  * Enter a batch.  False if it is known: then a first attempt has committed;
  * one that is still running is waited for.  Needs an SPI connection.
  */
@@ -82,6 +157,9 @@ ngx_pgq_ledger_enter(const pg_uuid_t *batch_id)
 	Oid			types[] = {INT2OID, UUIDOID};
 	Datum		values[] = {Int16GetDatum(leaf), UUIDPGetDatum(batch_id)};
 	char	   *sql;
+
+	if (enter_at_once(leaf, batch_id))
+		return true;
 
 	SPI_execute_plan(enter_plan(leaf), values, NULL, false, 0);
 	if (SPI_processed == 1)
@@ -101,9 +179,7 @@ ngx_pgq_ledger_enter(const pg_uuid_t *batch_id)
 static bool
 truncate_leaf(int leaf)
 {
-	char	   *name = psprintf("batch_%d", leaf);
-	Oid			schema = get_namespace_oid(NGX_PGQ_SCHEMA, true);
-	Oid			relid = get_relname_relid(name, schema);
+	Oid			relid = leaf_relid(leaf, true);
 	Relation	rel;
 	bool		empty;
 
@@ -119,7 +195,7 @@ truncate_leaf(int leaf)
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
 		SPI_connect();
-		SPI_execute(psprintf("truncate ngx_pgq.%s", name), false, 0);
+		SPI_execute(psprintf("truncate ngx_pgq.batch_%d", leaf), false, 0);
 		SPI_finish();
 		PopActiveSnapshot();
 	}

@@ -193,6 +193,7 @@ extern void ngx_pgq_dead_letter_write(NgxPgqClaim *claim, ErrorData *error);
 extern bool ngx_pgq_error_is_poison(int sqlerrcode);
 
 /* bulk.c */
+extern bool ngx_pgq_is_plain(Relation rel);
 extern bool ngx_pgq_bulk_begin(NgxPgqBulk *bulk, Relation rel,
 							   const NgxPgqColumn *columns);
 extern void ngx_pgq_bulk_add(NgxPgqBulk *bulk, const Datum *values);

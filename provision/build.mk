@@ -22,7 +22,6 @@ PG        := $(shell provision/pg-config --major)
 NGINX_SRC := /usr/share/nginx/src
 
 NGINX     := $(TOP)/$(BUILD)/nginx
-MODULE    := $(BUILD)/nginx/ngx_http_pgq_module.so
 EXTENSION := $(BUILD)/extension$(PG)
 
 .PHONY: all module extension private load

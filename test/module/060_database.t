@@ -56,6 +56,9 @@ mended('absent later');
 
 $pg->safe_psql('alter system set default_transaction_read_only = on; select pg_reload_conf()');
 $pg->poll_query_until('show default_transaction_read_only', 'on');
+$position = $nginx->log_position;
+$pg->safe_psql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'ngx_pgq_web'");
+$nginx->wait_for_log(qr/pgq lane: lost/, $position);
 broken('read-only', qr/pgq lane: lost .*read-only/);
 $pg->safe_psql('alter system reset default_transaction_read_only; select pg_reload_conf()');
 mended('read-only');

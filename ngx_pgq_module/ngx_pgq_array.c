@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The room "array" writes arrays for PostgreSQL: a head, then the elements,
+ * each behind its length.  All numbers are 32 bits in network byte order.
+ *
+ * Called by batch.c.
+ */
+
+#include "ngx_pgq_array.h"
+
+
+#define NGX_PGQ_ARRAY_HEAD   20
+#define NGX_PGQ_ARRAY_ITEM   4
+
+
+static u_char *ngx_pgq_array_number(u_char *p, uint32_t value);
+
+
+size_t
+ngx_pgq_array_len(ngx_uint_t n, size_t bytes)
+{
+    return NGX_PGQ_ARRAY_HEAD + n * NGX_PGQ_ARRAY_ITEM + bytes;
+}
+
+
+u_char *
+ngx_pgq_array_head(u_char *p, uint32_t oid, ngx_uint_t n)
+{
+    p = ngx_pgq_array_number(p, 1);             /* dimensions */
+    p = ngx_pgq_array_number(p, 0);             /* no nulls */
+    p = ngx_pgq_array_number(p, oid);
+    p = ngx_pgq_array_number(p, (uint32_t) n);
+    return ngx_pgq_array_number(p, 1);          /* lower bound */
+}
+
+
+u_char *
+ngx_pgq_array_item(u_char *p, u_char *data, size_t len)
+{
+    p = ngx_pgq_array_number(p, (uint32_t) len);
+    return ngx_cpymem(p, data, len);
+}
+
+
+static u_char *
+ngx_pgq_array_number(u_char *p, uint32_t value)
+{
+    value = htonl(value);
+    return ngx_cpymem(p, &value, sizeof(uint32_t));
+}
