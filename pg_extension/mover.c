@@ -36,7 +36,9 @@
 #define BACKOFF_MIN_MS	100
 #define BACKOFF_MAX_MS	10000
 #define MISSING_MS		2000	/* between looks for a missing table */
-#define PACE_US			2000	/* from batch to batch, unless they are full */
+#define PACE_US			1000	/* from batch to batch, unless they are full, */
+#define PACE_MESSAGE_US	20		/* more for each message of the last one, */
+#define PACE_MAX_US		5000	/* but not more than this */
 #define LOG_PAUSE_US	10000000	/* between log lines about errors */
 
 static NgxPgqDatabase *database;
@@ -46,7 +48,8 @@ static char my_role[NAMEDATALEN];	/* the setting when we connected */
 
 static uint32 wait_event;
 static int	batch_limit;		/* of the next batch */
-static bool last_was_full;		/* the last batch met its limit */
+static int	last_moved;			/* messages of the last batch */
+static bool last_was_full;		/* it met its limit */
 static int	backoff_ms;			/* after the next error */
 static const char *reported_missing = NULL;
 static int64 log_after = 0;		/* ngx_pgq_clock() */
@@ -234,7 +237,8 @@ pace(void)
 		ResetLatch(MyLatch);
 		answer_signals();
 	}
-	next = ngx_pgq_clock() + PACE_US;
+	next = ngx_pgq_clock() +
+		Min(PACE_US + last_moved * PACE_MESSAGE_US, PACE_MAX_US);
 }
 
 /*
@@ -268,6 +272,7 @@ cycle(MemoryContext context)
 
 	if (error == NULL)
 	{
+		last_moved = moved;
 		last_was_full = moved == batch_limit;
 		backoff_ms = BACKOFF_MIN_MS;
 		batch_limit = Min(batch_limit * 2, ngx_pgq_batch_size);
