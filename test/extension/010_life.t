@@ -62,6 +62,14 @@ $pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json(n) from generat
 ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'a small batch moves all');
 $pg->safe_psql('alter system reset ngx_pgq.batch_size; select pg_reload_conf()');
 
+# it is woken at commit, and does not find work by looking for it now and then
+$pg->safe_psql("alter system set ngx_pgq.idle_interval = '1h'; select pg_reload_conf()");
+ok($pg->poll_query_until("select setting from pg_settings where name = 'ngx_pgq.idle_interval'", 3_600_000), 'it looks around once an hour');
+moves("woken $_", 'an INSERT wakes it') for 1 .. 3;
+$pg->safe_psql(q{select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['"enqueued"'])});
+ok($pg->poll_query_until(q{select count(*) from posts where data::text = '"enqueued"'}, 1), 'enqueue() wakes it');
+$pg->safe_psql('alter system reset ngx_pgq.idle_interval; select pg_reload_conf()');
+
 # the extension is dropped, and comes back
 my $position = $pg->log_position;
 $pg->safe_psql('drop extension ngx_pgq cascade');

@@ -3,7 +3,39 @@
 
 use Pgq;
 
-my $pg    = Pgq::Postgres->new(conf => "ngx_pgq.movers = 4\nngx_pgq.batch_size = 50\n")->start;
+# While one mover is held up between its ids and its commit, no other shows a greater id.
+my $pg = Pgq::Postgres->new(conf => "ngx_pgq.movers = 3\n")->start;
+
+$pg->safe_psql(q{
+    create function hold_up() returns trigger language plpgsql as $$
+    begin
+        if new.data::text = '"slow"' then
+            perform pg_advisory_xact_lock(42);
+        end if;
+        return null;
+    end $$;
+    create trigger hold_up after insert on posts for each row execute function hold_up();
+    alter function hold_up() owner to ngx_pgq_owner;
+});
+
+my $held = "select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover' and wait_event_type = 'Lock'";
+my $lock = $pg->session;
+$lock->query('select pg_advisory_lock(42)');
+
+for my $case ([ 'slow' => 1 ], [ 'fast' => 2 ], [ 'faster' => 3 ]) {
+    my ($message, $waiting) = @$case;
+    $pg->safe_psql("insert into ngx_pgq.queue (data) values ('\"$message\"')");
+    ok($pg->poll_query_until($held, $waiting), "$message: $waiting movers wait");
+}
+
+is($pg->safe_psql('select count(*) from posts'), 0, 'none overtakes the one that is held up');
+$lock->quit;
+ok($pg->poll_query_until('select count(*) from posts', 3), 'then all go on');
+is($pg->safe_psql('select data from posts order by id limit 1'), '"slow"', 'the first is the first');
+$pg->stop;
+
+# And with many who enqueue, a reader goes along.
+$pg = Pgq::Postgres->new(conf => "ngx_pgq.movers = 4\nngx_pgq.batch_size = 50\n")->start;
 my $nginx = Pgq::Nginx->new(pg => $pg, workers => 2)->start;
 
 my $dir  = Pgq::Host::temp_dir('load');
