@@ -23,7 +23,7 @@
  *	 transactions, restores) is found by a sweep, which gives all blocks of all
  *	 leaves.  There is one whenever a commit says "somewhere" and one every
  *	 ngx_pgq.idle_interval, but never so many that sweeping takes more than one
- *	 part in SWEEP_SHARE of the time.
+ *	 part in SWEEP_SHARE of the time, or a tenth of that if no commit asked.
  */
 #include "postgres.h"
 
@@ -242,7 +242,9 @@ ngx_pgq_sweep_wait(NgxPgqDatabase *database)
 	{
 		int64		swept_at = pg_atomic_read_u64(&database->swept_at);
 
-		due = Max(due, swept_at + ngx_pgq_idle_interval * INT64CONST(1000));
+		/* nobody is known to wait: let sweeping take ten times less */
+		due = Max(swept_at + (due - (int64) swept_at) * 10,
+				  swept_at + ngx_pgq_idle_interval * INT64CONST(1000));
 	}
 	return due <= now ? 0 : (due - now + 999) / 1000;
 }
