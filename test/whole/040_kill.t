@@ -5,6 +5,8 @@
 
 use Pgq;
 
+use List::Util qw(shuffle);
+
 my $messages = 50_000;
 my $seed     = $ENV{PGQ_SEED} // int rand 1_000_000;
 
@@ -31,20 +33,22 @@ my %kills = (
     nginx    => sub { $nginx->kill9->start },
 );
 
+my @order = shuffle sort keys %kills;    # each once, then as it comes
 my ($status, %count, $last);
 my $posts = sub { my ($failed, $out) = $pg->psql('select coalesce(max(id), 0) from posts'); return $failed ? 0 : $out };
 
 until (defined $status) {
     my $goal = ($last // 0) + 500 + int rand 4000;
 
-    # some thousand messages later, or when the load has ended
+    # some thousand messages later, or when the load has ended: near its end nothing is killed any more, as the client
+    # then compares what is there
     poll_until {
         $status = Pgq::Host::ended($load, 0.05);
-        return defined $status || $posts->() >= $goal;
+        return defined $status || $goal < $messages - 5_000 && $posts->() >= $goal;
     } 60;
 
-    if (!defined $status) {
-        my $victim = (sort keys %kills)[ rand 3 ];
+    if (!defined $status && $goal < $messages - 5_000) {
+        my $victim = shift @order // (sort keys %kills)[ rand 3 ];
         $kills{$victim}->();
         $count{$victim}++;
         $last = $posts->();
