@@ -213,7 +213,7 @@ ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_pgq_main_conf_t  *pmcf = conf;
 
     char             *rv;
-    ngx_str_t        *value, application;
+    ngx_str_t        *value;
     ngx_uint_t        i;
     ngx_pgq_pool_t   *pool, **slot;
 
@@ -254,9 +254,7 @@ ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         }
     }
 
-    ngx_str_set(&application, "ngx_pgq");
-
-    pool->target = ngx_pgq_target_create(cf, &value[2], &application);
+    pool->target = ngx_pgq_target_create(cf, &value[2], &pool->name);
 
     return pool->target ? NGX_CONF_OK : NGX_CONF_ERROR;
 }

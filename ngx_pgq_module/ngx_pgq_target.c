@@ -29,6 +29,7 @@
  */
 
 static const char  *ngx_pgq_target_defaults[][2] = {
+    { "fallback_application_name", "ngx_pgq" },
     { "target_session_attrs", "read-write" },
     { "keepalives_idle", "5" },
     { "keepalives_interval", "2" },
@@ -49,7 +50,7 @@ typedef struct {
 static ngx_int_t ngx_pgq_target_settle(ngx_conf_t *cf,
     struct ngx_pgq_target_s *target, PQconninfoOption *given,
     PQconninfoOption *all, ngx_pgq_target_lists_t *lists,
-    ngx_str_t *application);
+    ngx_str_t *pool);
 static ngx_int_t ngx_pgq_target_endpoints(ngx_conf_t *cf,
     struct ngx_pgq_target_s *target, ngx_pgq_target_lists_t *lists);
 static ngx_int_t ngx_pgq_target_endpoint(ngx_conf_t *cf,
@@ -67,7 +68,7 @@ static char *ngx_pgq_target_copy(ngx_pool_t *pool, const char *text,
 
 struct ngx_pgq_target_s *
 ngx_pgq_target_create(ngx_conf_t *cf, ngx_str_t *conninfo,
-    ngx_str_t *application)
+    ngx_str_t *pool)
 {
     char                     *text, *error;
     ngx_int_t                 rc;
@@ -90,7 +91,7 @@ ngx_pgq_target_create(ngx_conf_t *cf, ngx_str_t *conninfo,
         PQfreemem(error);
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "the conninfo of pgq_pool \"%V\" is not understood"
-                           " by libpq", application);
+                           " by libpq", pool);
         return NULL;
     }
 
@@ -100,12 +101,12 @@ ngx_pgq_target_create(ngx_conf_t *cf, ngx_str_t *conninfo,
         PQconninfoFree(given);
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "the service of pgq_pool \"%V\" is not found",
-                           application);
+                           pool);
         return NULL;
     }
 
     rc = ngx_pgq_target_settle(cf, target, given, all, &lists,
-                               application);
+                               pool);
 
     PQconninfoFree(given);
     PQconninfoFree(all);
@@ -176,7 +177,7 @@ ngx_pgq_target_all(const char *conninfo)
 static ngx_int_t
 ngx_pgq_target_settle(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
     PQconninfoOption *given, PQconninfoOption *all,
-    ngx_pgq_target_lists_t *lists, ngx_str_t *application)
+    ngx_pgq_target_lists_t *lists, ngx_str_t *pool)
 {
     char              *value, *copy, **list;
     ngx_uint_t         n, i;
@@ -210,12 +211,6 @@ ngx_pgq_target_settle(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
                     value = (char *) ngx_pgq_target_defaults[i][1];
                 }
             }
-        }
-
-        if (value == NULL
-            && ngx_strcmp(o->keyword, "fallback_application_name") == 0)
-        {
-            value = (char *) application->data;
         }
 
         if (value == NULL) {

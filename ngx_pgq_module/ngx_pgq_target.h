@@ -33,7 +33,7 @@ struct ngx_pgq_target_s {
 
 
 struct ngx_pgq_target_s *ngx_pgq_target_create(ngx_conf_t *cf,
-    ngx_str_t *conninfo, ngx_str_t *application);
+    ngx_str_t *conninfo, ngx_str_t *pool);
 ngx_pgq_endpoint_t *ngx_pgq_target_aim(struct ngx_pgq_target_s *target);
 void ngx_pgq_target_miss(struct ngx_pgq_target_s *target,
     ngx_pgq_endpoint_t *endpoint);

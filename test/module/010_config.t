@@ -9,11 +9,11 @@ my %wrong = (
     'a size beyond a statement'      => ['pgq_pool main "host=/tmp" batch_size=1g;', qr/invalid parameter "batch_size=1g"/],
     'a time that is none'            => ['pgq_pool main "host=/tmp" timeout=soon;',  qr/invalid parameter "timeout=soon"/],
     'a host that is not found'       => ['pgq_pool main "host=no.such.invalid";',    qr/host not found.*no\.such\.invalid/],
-    'a service that is not found'    => ['pgq_pool main "service=nowhere";',         qr/service of pgq_pool .* is not found/],
+    'a service that is not found'    => ['pgq_pool main "service=nowhere";',         qr/service of pgq_pool "main" is not found/],
     'two pools of one name'          => ['pgq_pool main "host=/tmp"; pgq_pool main "host=/tmp";', qr/is duplicate/],
     'a location without its pool'    => ['pgq_pool other "host=/tmp";',              qr/no pgq_pool "main" stands before/],
     'a conninfo that libpq does not understand' =>
-        ['pgq_pool main "password=hush passwort=hush";', qr/conninfo of pgq_pool .* is not understood/],
+        ['pgq_pool main "password=hush passwort=hush";', qr/conninfo of pgq_pool "main" is not understood/],
 );
 
 for my $name (sort keys %wrong) {
