@@ -3,3 +3,4 @@
 
 create schema if not exists ngx_pgq authorization ngx_pgq_owner;
 create extension if not exists ngx_pgq;
+alter extension ngx_pgq update;
