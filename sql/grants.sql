@@ -24,6 +24,10 @@ grant select, insert on public.posts to ngx_pgq_mover;
 grant insert on ngx_pgq.dead_letter to ngx_pgq_mover;
 grant truncate on ngx_pgq.batch_0, ngx_pgq.batch_1, ngx_pgq.batch_2 to ngx_pgq_mover;
 
+-- operators: retry and discard dead letters. Whoever is granted ngx_pgq_owner may, as it owns both; the default of
+-- queue.slot is the extension's.
+grant execute on function ngx_pgq.slot() to ngx_pgq_owner;
+
 -- monitoring: may see what the movers do, and how much waits
 grant usage on schema ngx_pgq to pg_monitor;
 grant execute on function ngx_pgq.mover_status() to pg_monitor;
