@@ -28,7 +28,8 @@ grant truncate on ngx_pgq.batch_0, ngx_pgq.batch_1, ngx_pgq.batch_2 to ngx_pgq_m
 -- queue.slot is the extension's.
 grant execute on function ngx_pgq.slot() to ngx_pgq_owner;
 
--- monitoring: may see what the movers do, and how much waits
+-- monitoring: may see what the movers do, and who keeps vacuum from its work
 grant usage on schema ngx_pgq to pg_monitor;
 grant execute on function ngx_pgq.mover_status() to pg_monitor;
 grant select on ngx_pgq.status to pg_monitor;
+grant select on ngx_pgq.horizon to pg_monitor;

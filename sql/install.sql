@@ -16,5 +16,6 @@ begin;
 \ir discard.sql
 \ir batch.sql
 \ir recent.sql
+\ir horizon.sql
 \ir grants.sql
 commit;
