@@ -283,30 +283,65 @@ cycle(MemoryContext context)
 	return -1;
 }
 
-/* The ledger's housekeeping; a failure waits for the next time. */
-static void
-tidy_ledger(MemoryContext context)
+/*
+ * Housekeeping between batches: a transaction of its own.  Returns 0, or the
+ * code of the error it failed with; then it waits for its next time.
+ */
+static int
+tidy(MemoryContext context, void (*work) (NgxPgqDatabase *))
 {
+	volatile int sqlerrcode = 0;
+
 	PG_TRY();
 	{
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
-		ngx_pgq_ledger_tidy();
+		work(database);
 		CommitTransactionCommand();
 	}
 	PG_CATCH();
 	{
 		ErrorData  *error;
+		char	   *text;
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
 		AbortOutOfAnyTransaction();
-		remember_error(error->message);
-		log_error(error->message);
+		MemoryContextSwitchTo(context);
+		sqlerrcode = error->sqlerrcode;
+		text = psprintf("housekeeping: %s, SQLSTATE %s",
+						ngx_pgq_error_is_poison(sqlerrcode) ?
+						"a post is not let go" : error->message,
+						unpack_sql_state(sqlerrcode));
+		remember_error(text);
+		log_error(text);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
+	return sqlerrcode;
+}
+
+static void
+tidy_retention(MemoryContext context)
+{
+	int			sqlerrcode = tidy(context, ngx_pgq_retention_step);
+
+	if (sqlerrcode == 0)
+		ngx_pgq_retention_done();
+	else
+		ngx_pgq_retention_failed(sqlerrcode);
+}
+
+/* Milliseconds until this mover has something to do that nobody wakes it for. */
+static long
+next_duty(void)
+{
+	long		wait = ngx_pgq_sweep_wait(database);
+
+	if (my_number == 1)
+		wait = Min(wait, ngx_pgq_retention_wait(database, false));
+	return Max(1, wait);
 }
 
 /* Nothing is left to move: sleep until a commit, a sweep or a fault is due. */
@@ -317,8 +352,7 @@ rest(void)
 	if (reported_missing)
 		nap(NGX_PGQ_MISSING, MISSING_MS);
 	else
-		nap(NGX_PGQ_IDLE,
-			Max(1, ngx_pgq_sweep_wait(database)));
+		nap(NGX_PGQ_IDLE, next_duty());
 }
 
 static bool
@@ -373,7 +407,10 @@ ngx_pgq_mover_main(Datum arg)
 		if (ConfigReloadPending)
 			reload();
 		if (my_number == 1 && !reported_missing && ngx_pgq_ledger_due())
-			tidy_ledger(context);
+			(void) tidy(context, ngx_pgq_ledger_tidy);
+		if (my_number == 1 && !reported_missing &&
+			ngx_pgq_retention_wait(database, last_was_full) == 0)
+			tidy_retention(context);
 		if (!work_to_do() || cycle(context) == 0)
 			rest();
 		else

@@ -30,6 +30,8 @@ char	   *ngx_pgq_role;
 int			ngx_pgq_movers;
 int			ngx_pgq_batch_size;
 int			ngx_pgq_idle_interval;
+int			ngx_pgq_keep_posts;
+int			ngx_pgq_keep_posts_for;
 
 static shmem_request_hook_type prev_shmem_request_hook;
 static shmem_startup_hook_type prev_shmem_startup_hook;
@@ -131,6 +133,20 @@ define_settings(void)
 							&ngx_pgq_idle_interval,
 							1000, 1, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("ngx_pgq.keep_posts",
+							"Number of posts to keep, the newest; 0 keeps all.",
+							NULL,
+							&ngx_pgq_keep_posts,
+							0, 0, INT_MAX,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("ngx_pgq.keep_posts_for",
+							"Time to keep posts for; 0 keeps them for ever.",
+							NULL,
+							&ngx_pgq_keep_posts_for,
+							0, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
 	MarkGUCPrefixReserved("ngx_pgq");
 }

@@ -153,6 +153,8 @@ extern char *ngx_pgq_role;
 extern int	ngx_pgq_movers;
 extern int	ngx_pgq_batch_size;
 extern int	ngx_pgq_idle_interval;
+extern int	ngx_pgq_keep_posts;
+extern int	ngx_pgq_keep_posts_for;
 extern List *ngx_pgq_database_names(char *raw);
 
 /* shared.c */
@@ -206,7 +208,13 @@ extern bool ngx_pgq_verdict(Datum message, const char **sqlstate,
 /* ledger.c */
 extern bool ngx_pgq_ledger_enter(const pg_uuid_t *batch_id);
 extern bool ngx_pgq_ledger_due(void);
-extern void ngx_pgq_ledger_tidy(void);
+extern void ngx_pgq_ledger_tidy(NgxPgqDatabase *database);
+
+/* retention.c */
+extern long ngx_pgq_retention_wait(NgxPgqDatabase *database, bool busy);
+extern void ngx_pgq_retention_step(NgxPgqDatabase *database);
+extern void ngx_pgq_retention_done(void);
+extern void ngx_pgq_retention_failed(int sqlerrcode);
 
 /* wake.c */
 extern int	ngx_pgq_slot_current(void);

@@ -16,11 +16,12 @@ grant usage on schema ngx_pgq to ngx_pgq_producer;
 grant execute on function ngx_pgq.slot() to ngx_pgq_producer;
 grant insert on ngx_pgq.queue to ngx_pgq_producer;
 
--- the movers: empty the leaves of the queue, write posts and dead letters, truncate the ledger.
+-- the movers: empty the leaves of the queue, write posts and dead letters, remove posts that are no longer to be kept
+-- (settings ngx_pgq.keep_posts and ngx_pgq.keep_posts_for), truncate the ledger.
 -- FOR UPDATE asks for the right to update; no row is ever updated.
 grant usage on schema ngx_pgq to ngx_pgq_mover;
 grant select, update, delete on ngx_pgq.queue_0, ngx_pgq.queue_1, ngx_pgq.queue_2, ngx_pgq.queue_3 to ngx_pgq_mover;
-grant select, insert on public.posts to ngx_pgq_mover;
+grant select, insert, update (id), delete on public.posts to ngx_pgq_mover;
 grant insert on ngx_pgq.dead_letter to ngx_pgq_mover;
 grant truncate on ngx_pgq.batch_0, ngx_pgq.batch_1, ngx_pgq.batch_2 to ngx_pgq_mover;
 
