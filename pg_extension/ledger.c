@@ -184,7 +184,7 @@ truncate_leaf(int leaf)
 	bool		empty;
 
 	if (!OidIsValid(relid) ||
-		!ConditionalLockRelationOid(relid, AccessExclusiveLock))
+		!ngx_pgq_lock_to_truncate(relid))
 		return false;
 	rel = try_table_open(relid, NoLock);
 	if (rel == NULL)
@@ -229,7 +229,7 @@ ngx_pgq_ledger_due(void)
  * when due; if the leaf is in use or this fails, it is due again a while later.
  */
 void
-ngx_pgq_ledger_tidy(void)
+ngx_pgq_ledger_tidy(NgxPgqDatabase *database)
 {
 	int64		into;
 	int64		period = period_now(&into);

@@ -36,6 +36,7 @@
 #define BACKOFF_MIN_MS	100
 #define BACKOFF_MAX_MS	10000
 #define MISSING_MS		2000	/* between looks for a missing table */
+#define PAUSED_MS		60000	/* resume() sets the latch */
 #define PACE_US			1000	/* from batch to batch, unless they are full, */
 #define PACE_MESSAGE_US	20		/* more for each message of the last one, */
 #define PACE_MAX_US		5000	/* but not more than this */
@@ -283,15 +284,17 @@ cycle(MemoryContext context)
 	return -1;
 }
 
-/* The ledger's housekeeping; a failure waits for the next time. */
+/* A piece of housekeeping; a failure waits for the next time. */
 static void
-tidy_ledger(MemoryContext context)
+keep_house(MemoryContext context, void (*chore) (NgxPgqDatabase *database),
+		   const char *activity)
 {
 	PG_TRY();
 	{
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
-		ngx_pgq_ledger_tidy();
+		pgstat_report_activity(STATE_RUNNING, activity);
+		chore(database);
 		CommitTransactionCommand();
 	}
 	PG_CATCH();
@@ -307,6 +310,18 @@ tidy_ledger(MemoryContext context)
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
+}
+
+/* What the first mover of a database does for all of them. */
+static void
+keep_houses(MemoryContext context)
+{
+	if (ngx_pgq_ledger_due())
+		keep_house(context, ngx_pgq_ledger_tidy,
+				   "forgetting batches of long ago");
+	if (ngx_pgq_rotate_due(database))
+		keep_house(context, ngx_pgq_rotate,
+				   "looking for a slot to rotate or to empty");
 }
 
 /* Nothing is left to move: sleep until a commit, a sweep or a fault is due. */
@@ -372,8 +387,14 @@ ngx_pgq_mover_main(Datum arg)
 		MemoryContextReset(context);
 		if (ConfigReloadPending)
 			reload();
-		if (my_number == 1 && !reported_missing && ngx_pgq_ledger_due())
-			tidy_ledger(context);
+		if (pg_atomic_read_u32(&database->paused))
+		{
+			pgstat_report_stat(false);
+			nap(NGX_PGQ_PAUSED, PAUSED_MS);
+			continue;
+		}
+		if (my_number == 1 && !reported_missing)
+			keep_houses(context);
 		if (!work_to_do() || cycle(context) == 0)
 			rest();
 		else
