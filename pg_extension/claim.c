@@ -48,11 +48,12 @@ typedef struct Held
 {
 	int			slot;
 	int			count;			/* messages */
+	int			deleted;		/* of them, and counted as gone */
 	NgxPgqSpan	span;
 } Held;
 
 static const NgxPgqSpan nothing = {InvalidBlockNumber, 0};
-static Held held = {0, 0, {InvalidBlockNumber, 0}};
+static Held held = {0, 0, 0, {InvalidBlockNumber, 0}};
 static bool sweeping = false;	/* the spans hold what a sweep put there */
 
 static SPIPlanPtr
@@ -151,6 +152,7 @@ static void
 claim_slot(NgxPgqDatabase *database, int limit, NgxPgqClaim *claim)
 {
 	int64		started = ngx_pgq_clock();
+	NgxPgqSlot *slot = &database->slots[claim->slot];
 
 	held.slot = claim->slot;
 	held.count = 0;
@@ -175,6 +177,34 @@ claim_slot(NgxPgqDatabase *database, int limit, NgxPgqClaim *claim)
 	}
 	qsort(claim->messages, claim->count, sizeof(NgxPgqMessage),
 		  compare_messages);
+	if (claim->count > 0)
+		pg_atomic_write_u64(&slot->since,
+							DatumGetTimestampTz(claim->messages[0].at));
+	else if (sweeping && held.span.low == 0)
+		ngx_pgq_slot_empty(slot);
+}
+
+/* The slots in the order they are looked at: the current one last. */
+static void
+order_slots(NgxPgqDatabase *database, int *slots)
+{
+	int			current = pg_atomic_read_u32(&database->slot);
+	int			count = 0;
+
+	for (int i = 1; i <= NGX_PGQ_SLOTS; i++)
+	{
+		int			slot = (current + i) % NGX_PGQ_SLOTS;
+		uint64		sealed_at = pg_atomic_read_u64(&database->slots[slot].sealed_at);
+		int			place = count++;
+
+		while (slot != current && place > 0 && sealed_at <
+			   pg_atomic_read_u64(&database->slots[slots[place - 1]].sealed_at))
+		{
+			slots[place] = slots[place - 1];
+			place--;
+		}
+		slots[place] = slot;
+	}
 }
 
 /*
@@ -185,12 +215,12 @@ claim_slot(NgxPgqDatabase *database, int limit, NgxPgqClaim *claim)
 void
 ngx_pgq_claim_take(NgxPgqDatabase *database, int limit, NgxPgqClaim *claim)
 {
-	int			current = pg_atomic_read_u32(&database->slot);
+	int			slots[NGX_PGQ_SLOTS];
 
-	/* the slot after the current one is the oldest */
-	for (int i = 1; i <= NGX_PGQ_SLOTS; i++)
+	order_slots(database, slots);
+	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
 	{
-		claim->slot = (current + i) % NGX_PGQ_SLOTS;
+		claim->slot = slots[i];
 		claim->count = 0;
 		claim_slot(database, limit, claim);
 		if (claim->count > 0)
@@ -202,11 +232,16 @@ ngx_pgq_claim_take(NgxPgqDatabase *database, int limit, NgxPgqClaim *claim)
 
 /* Delete the claimed messages; the caller has checked the privilege. */
 void
-ngx_pgq_claim_delete(NgxPgqClaim *claim, Relation leaf)
+ngx_pgq_claim_delete(NgxPgqDatabase *database, NgxPgqClaim *claim,
+					 Relation leaf)
 {
+	NgxPgqSlot *slot = &database->slots[claim->slot];
+
 	for (int i = 0; i < claim->count; i++)
 		simple_table_tuple_delete(leaf, &claim->messages[i].tid,
 								  GetActiveSnapshot());
+	pg_atomic_fetch_add_u64(&slot->gone, claim->count);
+	held.deleted = claim->count;
 }
 
 /* The claim's transaction has committed. */
@@ -215,6 +250,7 @@ ngx_pgq_claim_keep(void)
 {
 	held.span = nothing;
 	held.count = 0;
+	held.deleted = 0;
 }
 
 /*
@@ -227,6 +263,7 @@ ngx_pgq_claim_give_back(NgxPgqDatabase *database)
 	int			count = held.count;
 
 	ngx_pgq_span_give(database, held.slot, held.span);
+	pg_atomic_fetch_sub_u64(&database->slots[held.slot].gone, held.deleted);
 	ngx_pgq_claim_keep();
 	return count;
 }
@@ -249,10 +286,22 @@ ngx_pgq_sweep_wait(NgxPgqDatabase *database)
 	return due <= now ? 0 : (due - now + 999) / 1000;
 }
 
+/* What waits at the start of the server, no commit has told anybody. */
+static void
+count_waiting(NgxPgqSlot *slot, Relation leaf)
+{
+	uint64		count;
+
+	if (ngx_pgq_leaf_has_rows(leaf, &count))
+		pg_atomic_fetch_add_u64(&slot->came, count);
+}
+
 /* Give all blocks there are to the next claims. */
 void
 ngx_pgq_sweep_start(NgxPgqDatabase *database, NgxPgqTables *tables)
 {
+	bool		counted = pg_atomic_exchange_u32(&database->counted, 1) == 1;
+
 	pg_atomic_write_u64(&database->swept_at, ngx_pgq_clock());
 	pg_atomic_exchange_u32(&database->blind, 0);
 	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
@@ -266,6 +315,8 @@ ngx_pgq_sweep_start(NgxPgqDatabase *database, NgxPgqTables *tables)
 			all.high--;
 			ngx_pgq_span_give(database, i, all);
 			sweeping = true;
+			if (!counted)
+				count_waiting(&database->slots[i], leaf);
 		}
 		table_close(leaf, NoLock);
 	}

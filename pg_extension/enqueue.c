@@ -158,7 +158,7 @@ insert_bulk(Relation queue, Relation leaf, Batch *batch, int slot,
 		ngx_pgq_bulk_add(&bulk, values);
 	}
 	ngx_pgq_bulk_end(&bulk);
-	ngx_pgq_wake_at_commit(slot, bulk.span);
+	ngx_pgq_wake_at_commit(slot, bulk.span, batch->count);
 	return true;
 }
 
@@ -168,6 +168,7 @@ insert_by_executor(Batch *batch, int slot, TimestampTz at)
 {
 	Oid			types[] = {TIMESTAMPTZOID, INT2OID, UUIDARRAYOID, JSONARRAYOID};
 	Datum		values[4];
+	NgxPgqSpan	nowhere = {InvalidBlockNumber, 0};
 
 	values[0] = TimestampTzGetDatum(at);
 	values[1] = Int16GetDatum(slot);
@@ -181,6 +182,7 @@ insert_by_executor(Batch *batch, int slot, TimestampTz at)
 						  "select $1, m.id, $2, m.data "
 						  "from unnest($3, $4) as m (id, data)",
 						  lengthof(types), types, values, NULL, false, 0);
+	ngx_pgq_wake_at_commit(slot, nowhere, batch->count);
 	ngx_pgq_wake_at_commit_anywhere();
 }
 

@@ -184,7 +184,7 @@ truncate_leaf(int leaf)
 	bool		empty;
 
 	if (!OidIsValid(relid) ||
-		!ConditionalLockRelationOid(relid, AccessExclusiveLock))
+		!ngx_pgq_lock_to_truncate(relid))
 		return false;
 	rel = try_table_open(relid, NoLock);
 	if (rel == NULL)

@@ -45,8 +45,8 @@
  * The dead letters and the ledger are only looked for, so that a mover does
  * not begin in a half-made schema.
  */
-static void
-find_tables(NgxPgqTables *tables)
+void
+ngx_pgq_find_tables(NgxPgqTables *tables)
 {
 	static const char *const leaves[NGX_PGQ_SLOTS] =
 	{"queue_0", "queue_1", "queue_2", "queue_3"};
@@ -79,7 +79,8 @@ lock_posting(void)
 }
 
 static void
-delete_messages(NgxPgqTables *tables, NgxPgqClaim *claim)
+delete_messages(NgxPgqDatabase *database, NgxPgqTables *tables,
+				NgxPgqClaim *claim)
 {
 	Relation	leaf = table_open(tables->queue[claim->slot], RowExclusiveLock);
 	AclResult	acl = pg_class_aclcheck(RelationGetRelid(leaf), GetUserId(),
@@ -87,7 +88,7 @@ delete_messages(NgxPgqTables *tables, NgxPgqClaim *claim)
 
 	if (acl != ACLCHECK_OK)
 		aclcheck_error(acl, OBJECT_TABLE, RelationGetRelationName(leaf));
-	ngx_pgq_claim_delete(claim, leaf);
+	ngx_pgq_claim_delete(database, claim, leaf);
 	table_close(leaf, NoLock);
 }
 
@@ -137,7 +138,8 @@ notify_readers(int64 id)
 
 /* Move what was claimed; true if it became a dead letter. */
 static bool
-move_claim(NgxPgqTables *tables, NgxPgqClaim *claim, int limit)
+move_claim(NgxPgqDatabase *database, NgxPgqTables *tables,
+		   NgxPgqClaim *claim, int limit)
 {
 	ErrorData  *refused = NULL;
 	int64		id = 0;
@@ -149,7 +151,7 @@ move_claim(NgxPgqTables *tables, NgxPgqClaim *claim, int limit)
 		id = ngx_pgq_post_write(tables, claim);
 	if (refused)
 		ngx_pgq_dead_letter_write(claim, refused);
-	delete_messages(tables, claim);
+	delete_messages(database, tables, claim);
 	if (id > 0)
 		notify_readers(id);
 	return refused != NULL;
@@ -158,7 +160,12 @@ move_claim(NgxPgqTables *tables, NgxPgqClaim *claim, int limit)
 static void
 count_batch(NgxPgqMover *mover, int messages, bool dead)
 {
-	pg_atomic_write_u64(&mover->moved_at, GetCurrentTimestamp());
+	TimestampTz now = GetCurrentTimestamp();
+
+	pg_atomic_write_u64(&mover->rate,
+						(uint64) (ngx_pgq_rate(mover, now) * 1000) +
+						messages * UINT64CONST(1000) / NGX_PGQ_RATE_SEC);
+	pg_atomic_write_u64(&mover->moved_at, now);
 	pg_atomic_fetch_add_u64(&mover->batches, 1);
 	if (dead)
 		pg_atomic_fetch_add_u64(&mover->dead_letters, messages);
@@ -189,7 +196,7 @@ ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover, int limit,
 
 	*missing = NULL;
 	begin();
-	find_tables(&tables);
+	ngx_pgq_find_tables(&tables);
 	*missing = tables.missing;
 	if (tables.missing == NULL)
 	{
@@ -199,7 +206,7 @@ ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover, int limit,
 		SPI_connect();
 		ngx_pgq_claim_take(database, limit, &claim);
 		if (claim.count > 0)
-			dead = move_claim(&tables, &claim, limit);
+			dead = move_claim(database, &tables, &claim, limit);
 		SPI_finish();
 		PopActiveSnapshot();
 	}

@@ -36,6 +36,7 @@
 #define BACKOFF_MIN_MS	100
 #define BACKOFF_MAX_MS	10000
 #define MISSING_MS		2000	/* between looks for a missing table */
+#define PAUSED_MS		60000	/* resume() sets the latch */
 #define PACE_US			1000	/* from batch to batch, unless they are full, */
 #define PACE_MESSAGE_US	20		/* more for each message of the last one, */
 #define PACE_MAX_US		5000	/* but not more than this */
@@ -284,11 +285,12 @@ cycle(MemoryContext context)
 }
 
 /*
- * Housekeeping between batches: a transaction of its own.  Returns 0, or the
- * code of the error it failed with; then it waits for its next time.
+ * A piece of housekeeping: a transaction of its own.  Returns 0, or the code of
+ * the error it failed with; then it waits for its next time.
  */
 static int
-tidy(MemoryContext context, void (*work) (NgxPgqDatabase *))
+keep_house(MemoryContext context, void (*chore) (NgxPgqDatabase *database),
+		   const char *activity)
 {
 	volatile int sqlerrcode = 0;
 
@@ -296,7 +298,8 @@ tidy(MemoryContext context, void (*work) (NgxPgqDatabase *))
 	{
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
-		work(database);
+		pgstat_report_activity(STATE_RUNNING, activity);
+		chore(database);
 		CommitTransactionCommand();
 	}
 	PG_CATCH();
@@ -322,17 +325,6 @@ tidy(MemoryContext context, void (*work) (NgxPgqDatabase *))
 	return sqlerrcode;
 }
 
-static void
-tidy_retention(MemoryContext context)
-{
-	int			sqlerrcode = tidy(context, ngx_pgq_retention_step);
-
-	if (sqlerrcode == 0)
-		ngx_pgq_retention_done();
-	else
-		ngx_pgq_retention_failed(sqlerrcode);
-}
-
 /* Milliseconds until this mover has something to do that nobody wakes it for. */
 static long
 next_duty(void)
@@ -342,6 +334,21 @@ next_duty(void)
 	if (my_number == 1)
 		wait = Min(wait, ngx_pgq_retention_wait(database, false));
 	return Max(1, wait);
+}
+
+/* What the first mover of a database does for all of them. */
+static void
+keep_houses(MemoryContext context)
+{
+	if (ngx_pgq_ledger_due())
+		(void) keep_house(context, ngx_pgq_ledger_tidy,
+						  "forgetting batches of long ago");
+	if (ngx_pgq_rotate_due(database))
+		(void) keep_house(context, ngx_pgq_rotate,
+						  "looking for a slot to rotate or to empty");
+	if (ngx_pgq_retention_wait(database, last_was_full) == 0)
+		ngx_pgq_retention_end(keep_house(context, ngx_pgq_retention_step,
+										 "removing old posts"));
 }
 
 /* Nothing is left to move: sleep until a commit, a sweep or a fault is due. */
@@ -406,11 +413,14 @@ ngx_pgq_mover_main(Datum arg)
 		MemoryContextReset(context);
 		if (ConfigReloadPending)
 			reload();
-		if (my_number == 1 && !reported_missing && ngx_pgq_ledger_due())
-			(void) tidy(context, ngx_pgq_ledger_tidy);
-		if (my_number == 1 && !reported_missing &&
-			ngx_pgq_retention_wait(database, last_was_full) == 0)
-			tidy_retention(context);
+		if (pg_atomic_read_u32(&database->paused))
+		{
+			pgstat_report_stat(false);
+			nap(NGX_PGQ_PAUSED, PAUSED_MS);
+			continue;
+		}
+		if (my_number == 1 && !reported_missing)
+			keep_houses(context);
 		if (!work_to_do() || cycle(context) == 0)
 			rest();
 		else

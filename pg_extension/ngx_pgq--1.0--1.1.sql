@@ -2,3 +2,78 @@
 
 -- complain if script is sourced in psql, rather than via ALTER EXTENSION
 \echo Use "ALTER EXTENSION ngx_pgq UPDATE" to load this file. \quit
+
+-- control.c
+
+create function ngx_pgq.pause()
+returns void
+as 'MODULE_PATHNAME', 'ngx_pgq_pause'
+language c volatile strict parallel unsafe;
+
+comment on function ngx_pgq.pause() is
+'stop moving in this database until resume() or a restart; returns when no batch is under way';
+
+create function ngx_pgq.resume()
+returns void
+as 'MODULE_PATHNAME', 'ngx_pgq_resume'
+language c volatile strict parallel unsafe;
+
+comment on function ngx_pgq.resume() is
+'end pause()';
+
+create function ngx_pgq.wait_until_drained(timeout interval default null)
+returns boolean
+as 'MODULE_PATHNAME', 'ngx_pgq_wait_until_drained'
+language c volatile parallel unsafe;
+
+comment on function ngx_pgq.wait_until_drained(interval) is
+'wait until no message is in the queue; false if the timeout came first';
+
+revoke all on function ngx_pgq.pause() from public;
+revoke all on function ngx_pgq.resume() from public;
+revoke all on function ngx_pgq.wait_until_drained(interval) from public;
+
+-- status.c: a row a slot and a row a mover
+
+drop view ngx_pgq.status;
+drop function ngx_pgq.mover_status();
+
+create function ngx_pgq.status_rows(
+    out database name,
+    out slot integer,
+    out mover integer,
+    out pid integer,
+    out state text,
+    out depth bigint,
+    out bytes bigint,
+    out oldest_at timestamptz,
+    out rotations bigint,
+    out skipped text,
+    out batches bigint,
+    out messages bigint,
+    out rate double precision,
+    out dead_letters bigint,
+    out errors bigint,
+    out last_error text,
+    out last_move_at timestamptz,
+    out started_at timestamptz)
+returns setof record
+as 'MODULE_PATHNAME', 'ngx_pgq_status_rows'
+language c volatile strict parallel restricted;
+
+comment on function ngx_pgq.status_rows() is
+'a row for each slot, and one for each mover there is or was since the server started';
+
+create view ngx_pgq.status as
+select database, slot, mover, pid, state, depth, bytes, date_trunc('milliseconds', clock_timestamp() - oldest_at) as oldest,
+       rotations, skipped, batches, messages, round(rate::numeric, 1) as rate, dead_letters, errors, last_error,
+       last_move_at, started_at
+  from ngx_pgq.status_rows();
+
+comment on view ngx_pgq.status is
+'what each slot holds, and what each mover is doing and has done since the server started';
+
+revoke all on function ngx_pgq.status_rows() from public;
+revoke all on ngx_pgq.status from public;
+grant execute on function ngx_pgq.status_rows() to pg_monitor;
+grant select on ngx_pgq.status to pg_monitor;

@@ -30,6 +30,8 @@ char	   *ngx_pgq_role;
 int			ngx_pgq_movers;
 int			ngx_pgq_batch_size;
 int			ngx_pgq_idle_interval;
+int			ngx_pgq_rotate_size;
+int			ngx_pgq_snapshot_grace;
 int			ngx_pgq_keep_posts;
 int			ngx_pgq_keep_posts_for;
 
@@ -132,6 +134,20 @@ define_settings(void)
 							NULL,
 							&ngx_pgq_idle_interval,
 							1000, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("ngx_pgq.rotate_size",
+							"Size at which a slot of the queue is full and another one takes over.",
+							NULL,
+							&ngx_pgq_rotate_size,
+							8192, 64, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_KB,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("ngx_pgq.snapshot_grace",
+							"Time a drained slot is kept for older snapshots.",
+							NULL,
+							&ngx_pgq_snapshot_grace,
+							60000, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("ngx_pgq.keep_posts",

@@ -11,6 +11,9 @@
  * batch		messages that travel and commit together
  * queue		the table of messages not yet moved; slot: one of its leaves
  * span			the blocks of a slot that may hold messages nobody has claimed
+ * current slot	the one new messages go to; the others are sealed: drained, then
+ *				emptied by TRUNCATE
+ * depth		messages of a slot that are not moved yet
  * mover		the background worker that turns messages into posts
  * post			a row of public.posts
  * dead letter	a message that posts refuses
@@ -38,6 +41,7 @@
 #define NGX_PGQ_SLOTS		4	/* leaves of the queue */
 #define NGX_PGQ_LEDGER_SLOTS 3	/* leaves of the ledger */
 #define NGX_PGQ_ERROR_LEN	256 /* an error kept for the status view */
+#define NGX_PGQ_RATE_SEC	10	/* a mover's rate is of about that time */
 
 typedef enum NgxPgqMoverState
 {
@@ -46,8 +50,32 @@ typedef enum NgxPgqMoverState
 	NGX_PGQ_MOVING,				/* working, or woken and about to */
 	NGX_PGQ_IDLE,				/* asleep; a commit wakes it */
 	NGX_PGQ_BACKING_OFF,		/* asleep after an error */
-	NGX_PGQ_MISSING				/* asleep: extension or tables are not there */
+	NGX_PGQ_MISSING,			/* asleep: extension or tables are not there */
+	NGX_PGQ_PAUSED				/* asleep: ngx_pgq.pause() */
 } NgxPgqMoverState;
+
+/* What kept a slot from being emptied, or the next one from being used. */
+typedef enum NgxPgqSkip
+{
+	NGX_PGQ_NOT_SKIPPED,
+	NGX_PGQ_SKIP_UNMOVED,		/* it has messages that are not moved */
+	NGX_PGQ_SKIP_LOCKED,		/* another session works with it */
+	NGX_PGQ_SKIP_SNAPSHOT,		/* an older snapshot may still want to read it */
+	NGX_PGQ_SKIP_NEXT			/* it is full, but the next one is not empty */
+} NgxPgqSkip;
+
+/* A leaf of the queue.  Written by whoever; counts begin at server start. */
+typedef struct NgxPgqSlot
+{
+	pg_atomic_uint64 span;		/* atomic; see shared.c */
+	pg_atomic_uint64 came;		/* atomic; messages, by what commits have told */
+	pg_atomic_uint64 gone;		/* atomic; messages moved, or about to be */
+	pg_atomic_uint64 since;		/* atomic; TimestampTz: none waits longer */
+	pg_atomic_uint32 blocks;	/* atomic; size at the last look, with TOAST */
+	pg_atomic_uint32 skip;		/* atomic; NgxPgqSkip of the last look */
+	pg_atomic_uint64 sealed_at;	/* atomic; ngx_pgq_clock() */
+	pg_atomic_uint64 rotations; /* atomic; how often it was emptied */
+} NgxPgqSlot;
 
 /* Written by the mover itself, except state: a waker turns IDLE to MOVING. */
 typedef struct NgxPgqMover
@@ -59,7 +87,8 @@ typedef struct NgxPgqMover
 	pg_atomic_uint64 messages;
 	pg_atomic_uint64 dead_letters;
 	pg_atomic_uint64 errors;
-	pg_atomic_uint64 moved_at;	/* atomic; TimestampTz, 0: never */
+	pg_atomic_uint64 rate;		/* atomic; messages a second, times 1000, */
+	pg_atomic_uint64 moved_at;	/* atomic; at this TimestampTz, 0: never */
 	pg_atomic_uint64 started_at;	/* atomic; TimestampTz, 0: never */
 	char		last_error[NGX_PGQ_ERROR_LEN];	/* shared->lock */
 } NgxPgqMover;
@@ -73,7 +102,9 @@ typedef struct NgxPgqDatabase
 	pg_atomic_uint32 blind;		/* atomic; 1: committed to unknown blocks */
 	pg_atomic_uint64 swept_at;	/* atomic; ngx_pgq_clock() of the last sweep */
 	pg_atomic_uint64 sweep_after;	/* atomic; ngx_pgq_clock(), none before it */
-	pg_atomic_uint64 span[NGX_PGQ_SLOTS];	/* atomic; see shared.c */
+	pg_atomic_uint32 paused;	/* atomic; 1: ngx_pgq.pause() */
+	pg_atomic_uint32 counted;	/* atomic; 1: what waited at start is counted */
+	NgxPgqSlot	slots[NGX_PGQ_SLOTS];	/* see there */
 	NgxPgqMover mover[NGX_PGQ_MOVERS];	/* see there */
 } NgxPgqDatabase;
 
@@ -153,6 +184,8 @@ extern char *ngx_pgq_role;
 extern int	ngx_pgq_movers;
 extern int	ngx_pgq_batch_size;
 extern int	ngx_pgq_idle_interval;
+extern int	ngx_pgq_rotate_size;
+extern int	ngx_pgq_snapshot_grace;
 extern int	ngx_pgq_keep_posts;
 extern int	ngx_pgq_keep_posts_for;
 extern List *ngx_pgq_database_names(char *raw);
@@ -169,6 +202,9 @@ extern void ngx_pgq_span_give(NgxPgqDatabase *database, int slot,
 							  NgxPgqSpan span);
 extern bool ngx_pgq_span_any(NgxPgqDatabase *database);
 extern NgxPgqSpan ngx_pgq_span_union(NgxPgqSpan a, NgxPgqSpan b);
+extern void ngx_pgq_slot_came(NgxPgqSlot *slot, uint64 count);
+extern void ngx_pgq_slot_empty(NgxPgqSlot *slot);
+extern uint64 ngx_pgq_slot_depth(NgxPgqSlot *slot);
 
 /* launcher.c, mover.c: entry points of the background workers */
 extern PGDLLEXPORT void ngx_pgq_launcher_main(Datum arg);
@@ -178,16 +214,24 @@ extern void ngx_pgq_launcher_register(void);
 /* move.c */
 extern int	ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover,
 							   int limit, const char **missing);
+extern void ngx_pgq_find_tables(NgxPgqTables *tables);
 
 /* claim.c */
 extern void ngx_pgq_claim_take(NgxPgqDatabase *database, int limit,
 							   NgxPgqClaim *claim);
-extern void ngx_pgq_claim_delete(NgxPgqClaim *claim, Relation leaf);
+extern void ngx_pgq_claim_delete(NgxPgqDatabase *database,
+								 NgxPgqClaim *claim, Relation leaf);
 extern void ngx_pgq_claim_keep(void);
 extern int	ngx_pgq_claim_give_back(NgxPgqDatabase *database);
 extern long ngx_pgq_sweep_wait(NgxPgqDatabase *database);
 extern void ngx_pgq_sweep_start(NgxPgqDatabase *database,
 								NgxPgqTables *tables);
+
+/* rotate.c */
+extern bool ngx_pgq_rotate_due(NgxPgqDatabase *database);
+extern void ngx_pgq_rotate(NgxPgqDatabase *database);
+extern bool ngx_pgq_lock_to_truncate(Oid relid);
+extern bool ngx_pgq_leaf_has_rows(Relation leaf, uint64 *count);
 
 /* post.c */
 extern int64 ngx_pgq_post_write(NgxPgqTables *tables, NgxPgqClaim *claim);
@@ -213,13 +257,16 @@ extern void ngx_pgq_ledger_tidy(NgxPgqDatabase *database);
 /* retention.c */
 extern long ngx_pgq_retention_wait(NgxPgqDatabase *database, bool busy);
 extern void ngx_pgq_retention_step(NgxPgqDatabase *database);
-extern void ngx_pgq_retention_done(void);
-extern void ngx_pgq_retention_failed(int sqlerrcode);
+extern void ngx_pgq_retention_end(int sqlerrcode);
+
+/* status.c */
+extern double ngx_pgq_rate(NgxPgqMover *mover, TimestampTz now);
 
 /* wake.c */
 extern int	ngx_pgq_slot_current(void);
-extern void ngx_pgq_wake_at_commit(int slot, NgxPgqSpan span);
+extern void ngx_pgq_wake_at_commit(int slot, NgxPgqSpan span, int count);
 extern void ngx_pgq_wake_at_commit_anywhere(void);
 extern void ngx_pgq_wake(NgxPgqDatabase *database, bool another);
+extern void ngx_pgq_wake_all(NgxPgqDatabase *database);
 
 #endif							/* NGX_PGQ_H */

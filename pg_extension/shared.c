@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * shared.c
- *	  The shared memory of ngx_pgq: made here, found here, and the spans in it.
+ *	  The shared memory of ngx_pgq: made here, found here; spans and depths.
  *
  * Called by every process: backends that enqueue, the launcher, the movers.
  * The memory is made by the postmaster at start, again after a crash, and
@@ -13,9 +13,16 @@
  * - a mover takes the whole span before it takes a snapshot, so it sees what
  *	 was given before, and what is given later stays in the span for the next;
  * - a mover gives back what it did not claim, and all of it if it fails.
+ *
+ * The depth of a slot is what commits say they brought less what movers took.
+ * It is for people's eyes, and nothing depends on it: what came in unheard of
+ * (at a time without shared memory, by COMMIT PREPARED, with a slot given by
+ * hand) is not in it, what a savepoint took back is.  Wherever the truth is
+ * learned (a slot truncated, or swept and nothing found) it is set right.
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
@@ -61,9 +68,23 @@ mover_init(NgxPgqMover *mover)
 	pg_atomic_init_u64(&mover->messages, 0);
 	pg_atomic_init_u64(&mover->dead_letters, 0);
 	pg_atomic_init_u64(&mover->errors, 0);
+	pg_atomic_init_u64(&mover->rate, 0);
 	pg_atomic_init_u64(&mover->moved_at, 0);
 	pg_atomic_init_u64(&mover->started_at, 0);
 	mover->last_error[0] = '\0';
+}
+
+static void
+slot_init(NgxPgqSlot *slot)
+{
+	pg_atomic_init_u64(&slot->span, span_pack(span_empty));
+	pg_atomic_init_u64(&slot->came, 0);
+	pg_atomic_init_u64(&slot->gone, 0);
+	pg_atomic_init_u64(&slot->since, 0);
+	pg_atomic_init_u32(&slot->blocks, 0);
+	pg_atomic_init_u32(&slot->skip, NGX_PGQ_NOT_SKIPPED);
+	pg_atomic_init_u64(&slot->sealed_at, 0);
+	pg_atomic_init_u64(&slot->rotations, 0);
 }
 
 /*
@@ -81,8 +102,10 @@ ngx_pgq_database_assign(NgxPgqDatabase *database, const char *name)
 	pg_atomic_init_u32(&database->blind, 0);
 	pg_atomic_init_u64(&database->swept_at, 0);
 	pg_atomic_init_u64(&database->sweep_after, 0);
+	pg_atomic_init_u32(&database->paused, 0);
+	pg_atomic_init_u32(&database->counted, 0);
 	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
-		pg_atomic_init_u64(&database->span[i], span_pack(span_empty));
+		slot_init(&database->slots[i]);
 	for (int i = 0; i < NGX_PGQ_MOVERS; i++)
 		mover_init(&database->mover[i]);
 }
@@ -147,7 +170,7 @@ ngx_pgq_span_union(NgxPgqSpan a, NgxPgqSpan b)
 NgxPgqSpan
 ngx_pgq_span_take(NgxPgqDatabase *database, int slot)
 {
-	return span_unpack(pg_atomic_exchange_u64(&database->span[slot],
+	return span_unpack(pg_atomic_exchange_u64(&database->slots[slot].span,
 											  span_pack(span_empty)));
 }
 
@@ -160,10 +183,10 @@ ngx_pgq_span_give(NgxPgqDatabase *database, int slot, NgxPgqSpan span)
 
 	if (span.low > span.high)
 		return;
-	old = pg_atomic_read_u64(&database->span[slot]);
+	old = pg_atomic_read_u64(&database->slots[slot].span);
 	do
 		new = span_pack(ngx_pgq_span_union(span_unpack(old), span));
-	while (!pg_atomic_compare_exchange_u64(&database->span[slot], &old, new));
+	while (!pg_atomic_compare_exchange_u64(&database->slots[slot].span, &old, new));
 }
 
 /* Is there a slot with blocks to look at? */
@@ -172,10 +195,36 @@ ngx_pgq_span_any(NgxPgqDatabase *database)
 {
 	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
 	{
-		uint64		word = pg_atomic_read_u64(&database->span[i]);
+		uint64		word = pg_atomic_read_u64(&database->slots[i].span);
 
 		if (word != span_pack(span_empty))
 			return true;
 	}
 	return false;
+}
+
+/* Messages were committed to this slot.  Must not raise: called after commit. */
+void
+ngx_pgq_slot_came(NgxPgqSlot *slot, uint64 count)
+{
+	if (ngx_pgq_slot_depth(slot) == 0)
+		pg_atomic_write_u64(&slot->since,
+							GetCurrentTransactionStopTimestamp());
+	pg_atomic_fetch_add_u64(&slot->came, count);
+}
+
+/* Somebody has looked, and nothing is left. */
+void
+ngx_pgq_slot_empty(NgxPgqSlot *slot)
+{
+	pg_atomic_write_u64(&slot->came, pg_atomic_read_u64(&slot->gone));
+}
+
+uint64
+ngx_pgq_slot_depth(NgxPgqSlot *slot)
+{
+	uint64		gone = pg_atomic_read_u64(&slot->gone);
+	uint64		came = pg_atomic_read_u64(&slot->came);
+
+	return came > gone ? came - gone : 0;
 }

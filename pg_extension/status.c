@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * status.c
- *	  ngx_pgq.mover_status(): what is behind the view ngx_pgq.status.
+ *	  What is behind the view ngx_pgq.status: a row a slot, a row a mover.
  *
  * Called by SQL.  Reads shared memory and nothing else: no table is touched,
  * and no mover waits for a reader.  The fields of a row are read one by one,
  * so a row is not a snapshot of one moment.
+ *
+ * ngx_pgq_mover_status() is what version 1.0 of the extension calls.
  */
 #include "postgres.h"
+
+#include <math.h>
 
 #include "fmgr.h"
 #include "funcapi.h"
@@ -17,8 +21,33 @@
 #include "ngx_pgq.h"
 
 PG_FUNCTION_INFO_V1(ngx_pgq_mover_status);
+PG_FUNCTION_INFO_V1(ngx_pgq_status_rows);
 
-#define STATUS_COLUMNS	11
+#define MOVER_COLUMNS	11
+#define STATUS_COLUMNS	18
+
+/* The columns of status_rows(). */
+enum
+{
+	STATUS_DATABASE,
+	STATUS_SLOT,
+	STATUS_MOVER,
+	STATUS_PID,
+	STATUS_STATE,
+	STATUS_DEPTH,
+	STATUS_BYTES,
+	STATUS_OLDEST_AT,
+	STATUS_ROTATIONS,
+	STATUS_SKIPPED,
+	STATUS_BATCHES,
+	STATUS_MESSAGES,
+	STATUS_RATE,
+	STATUS_DEAD_LETTERS,
+	STATUS_ERRORS,
+	STATUS_LAST_ERROR,
+	STATUS_LAST_MOVE_AT,
+	STATUS_STARTED_AT
+};
 
 static const char *
 state_name(NgxPgqMoverState state)
@@ -37,6 +66,27 @@ state_name(NgxPgqMoverState state)
 			return "backing off";
 		case NGX_PGQ_MISSING:
 			return "extension or table missing";
+		case NGX_PGQ_PAUSED:
+			return "paused";
+	}
+	return "unknown";
+}
+
+static const char *
+skip_reason(NgxPgqSkip skip)
+{
+	switch (skip)
+	{
+		case NGX_PGQ_NOT_SKIPPED:
+			return NULL;
+		case NGX_PGQ_SKIP_UNMOVED:
+			return "messages are not moved yet";
+		case NGX_PGQ_SKIP_LOCKED:
+			return "locked by another session";
+		case NGX_PGQ_SKIP_SNAPSHOT:
+			return "an older snapshot is held, see ngx_pgq.horizon";
+		case NGX_PGQ_SKIP_NEXT:
+			return "full, but no other slot is empty";
 	}
 	return "unknown";
 }
@@ -50,57 +100,190 @@ time_or_null(pg_atomic_uint64 *time, bool *isnull)
 	return TimestampTzGetDatum(value);
 }
 
-static void
-put_mover(ReturnSetInfo *result, NgxPgqDatabase *database, int m)
+/* Messages a second of late: what counts fades with time. */
+double
+ngx_pgq_rate(NgxPgqMover *mover, TimestampTz now)
 {
-	NgxPgqMover *mover = &database->mover[m];
-	uint32		pid = pg_atomic_read_u32(&mover->pid);
-	NameData	name;
-	char		error[NGX_PGQ_ERROR_LEN];
+	double		rate = pg_atomic_read_u64(&mover->rate) / 1000.0;
+	TimestampTz then = pg_atomic_read_u64(&mover->moved_at);
+
+	return rate * exp((double) Min(then - now, 0) /
+					  (NGX_PGQ_RATE_SEC * USECS_PER_SEC));
+}
+
+static void
+put(Datum *values, bool *nulls, int column, Datum value)
+{
+	values[column] = value;
+	nulls[column] = false;
+}
+
+static void
+put_text(Datum *values, bool *nulls, int column, const char *value)
+{
+	if (value && *value)
+		put(values, nulls, column, CStringGetTextDatum(value));
+}
+
+static void
+put_count(Datum *values, bool *nulls, int column, pg_atomic_uint64 *count)
+{
+	put(values, nulls, column, Int64GetDatum(pg_atomic_read_u64(count)));
+}
+
+static void
+put_time(Datum *values, bool *nulls, int column, pg_atomic_uint64 *time)
+{
+	values[column] = time_or_null(time, &nulls[column]);
+}
+
+static void
+put_slot(ReturnSetInfo *result, NgxPgqDatabase *database, Name name, int s)
+{
+	NgxPgqSlot *slot = &database->slots[s];
+	uint64		depth = ngx_pgq_slot_depth(slot);
+	uint32		blocks = pg_atomic_read_u32(&slot->blocks);
 	Datum		values[STATUS_COLUMNS];
-	bool		nulls[STATUS_COLUMNS] = {false};
-	int			n = 0;
+	bool		nulls[STATUS_COLUMNS];
+	const char *state = "empty";
 
-	LWLockAcquire(ngx_pgq_shared->lock, LW_SHARED);
-	namestrcpy(&name, database->name);
-	strlcpy(error, mover->last_error, sizeof(error));
-	LWLockRelease(ngx_pgq_shared->lock);
+	memset(nulls, true, sizeof(nulls));
+	if (pg_atomic_read_u32(&database->slot) == (uint32) s)
+		state = "current";
+	else if (depth > 0)
+		state = "draining";
+	else if (blocks > 0)
+		state = "drained";
 
-	values[n++] = NameGetDatum(&name);
-	values[n++] = Int32GetDatum(m + 1);
-	nulls[n] = pid == 0;
-	values[n++] = Int32GetDatum(pid);
-	values[n++] = CStringGetTextDatum(state_name(pg_atomic_read_u32(&mover->state)));
-	values[n++] = Int64GetDatum(pg_atomic_read_u64(&mover->batches));
-	values[n++] = Int64GetDatum(pg_atomic_read_u64(&mover->messages));
-	values[n++] = Int64GetDatum(pg_atomic_read_u64(&mover->dead_letters));
-	values[n++] = Int64GetDatum(pg_atomic_read_u64(&mover->errors));
-	nulls[n] = error[0] == '\0';
-	values[n++] = CStringGetTextDatum(error);
-	values[n] = time_or_null(&mover->moved_at, &nulls[n]);
-	n++;
-	values[n] = time_or_null(&mover->started_at, &nulls[n]);
+	put(values, nulls, STATUS_DATABASE, NameGetDatum(name));
+	put(values, nulls, STATUS_SLOT, Int32GetDatum(s));
+	put_text(values, nulls, STATUS_STATE, state);
+	put(values, nulls, STATUS_DEPTH, Int64GetDatum(depth));
+	put(values, nulls, STATUS_BYTES, Int64GetDatum((int64) blocks * BLCKSZ));
+	if (depth > 0)
+		put_time(values, nulls, STATUS_OLDEST_AT, &slot->since);
+	put_count(values, nulls, STATUS_ROTATIONS, &slot->rotations);
+	put_text(values, nulls, STATUS_SKIPPED,
+			 skip_reason(pg_atomic_read_u32(&slot->skip)));
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
-Datum
-ngx_pgq_mover_status(PG_FUNCTION_ARGS)
+static void
+put_mover(ReturnSetInfo *result, NgxPgqDatabase *database, Name name, int m)
+{
+	NgxPgqMover *mover = &database->mover[m];
+	uint32		pid = pg_atomic_read_u32(&mover->pid);
+	char		error[NGX_PGQ_ERROR_LEN];
+	Datum		values[STATUS_COLUMNS];
+	bool		nulls[STATUS_COLUMNS];
+
+	LWLockAcquire(ngx_pgq_shared->lock, LW_SHARED);
+	strlcpy(error, mover->last_error, sizeof(error));
+	LWLockRelease(ngx_pgq_shared->lock);
+
+	memset(nulls, true, sizeof(nulls));
+	put(values, nulls, STATUS_DATABASE, NameGetDatum(name));
+	put(values, nulls, STATUS_MOVER, Int32GetDatum(m + 1));
+	if (pid)
+		put(values, nulls, STATUS_PID, Int32GetDatum(pid));
+	put_text(values, nulls, STATUS_STATE,
+			 state_name(pg_atomic_read_u32(&mover->state)));
+	put_count(values, nulls, STATUS_BATCHES, &mover->batches);
+	put_count(values, nulls, STATUS_MESSAGES, &mover->messages);
+	put(values, nulls, STATUS_RATE,
+		Float8GetDatum(ngx_pgq_rate(mover, GetCurrentTimestamp())));
+	put_count(values, nulls, STATUS_DEAD_LETTERS, &mover->dead_letters);
+	put_count(values, nulls, STATUS_ERRORS, &mover->errors);
+	put_text(values, nulls, STATUS_LAST_ERROR, error);
+	put_time(values, nulls, STATUS_LAST_MOVE_AT, &mover->moved_at);
+	put_time(values, nulls, STATUS_STARTED_AT, &mover->started_at);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+/* Call back for each entry that is in use. */
+static void
+each_database(ReturnSetInfo *result,
+			  void (*put_rows) (ReturnSetInfo *, NgxPgqDatabase *, Name))
 {
 	if (ngx_pgq_shared == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("ngx_pgq must be loaded via shared_preload_libraries")));
-
-	InitMaterializedSRF(fcinfo, 0);
 	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
 	{
 		NgxPgqDatabase *database = &ngx_pgq_shared->database[d];
+		NameData	name;
 
-		for (int m = 0; m < NGX_PGQ_MOVERS; m++)
-		{
-			if (pg_atomic_read_u64(&database->mover[m].started_at))
-				put_mover((ReturnSetInfo *) fcinfo->resultinfo, database, m);
-		}
+		LWLockAcquire(ngx_pgq_shared->lock, LW_SHARED);
+		namestrcpy(&name, database->name);
+		LWLockRelease(ngx_pgq_shared->lock);
+		if (*NameStr(name))
+			put_rows(result, database, &name);
 	}
+}
+
+static void
+put_database(ReturnSetInfo *result, NgxPgqDatabase *database, Name name)
+{
+	for (int s = 0; s < NGX_PGQ_SLOTS; s++)
+		put_slot(result, database, name, s);
+	for (int m = 0; m < NGX_PGQ_MOVERS; m++)
+	{
+		if (pg_atomic_read_u64(&database->mover[m].started_at))
+			put_mover(result, database, name, m);
+	}
+}
+
+Datum
+ngx_pgq_status_rows(PG_FUNCTION_ARGS)
+{
+	InitMaterializedSRF(fcinfo, 0);
+	each_database((ReturnSetInfo *) fcinfo->resultinfo, put_database);
+	return (Datum) 0;
+}
+
+/* As of version 1.0: the movers alone, and fewer columns. */
+static void
+put_movers_1_0(ReturnSetInfo *result, NgxPgqDatabase *database, Name name)
+{
+	for (int m = 0; m < NGX_PGQ_MOVERS; m++)
+	{
+		NgxPgqMover *mover = &database->mover[m];
+		uint32		pid = pg_atomic_read_u32(&mover->pid);
+		char		error[NGX_PGQ_ERROR_LEN];
+		Datum		values[MOVER_COLUMNS];
+		bool		nulls[MOVER_COLUMNS] = {false};
+		int			n = 0;
+
+		if (pg_atomic_read_u64(&mover->started_at) == 0)
+			continue;
+		LWLockAcquire(ngx_pgq_shared->lock, LW_SHARED);
+		strlcpy(error, mover->last_error, sizeof(error));
+		LWLockRelease(ngx_pgq_shared->lock);
+
+		values[n++] = NameGetDatum(name);
+		values[n++] = Int32GetDatum(m + 1);
+		nulls[n] = pid == 0;
+		values[n++] = Int32GetDatum(pid);
+		values[n++] = CStringGetTextDatum(state_name(pg_atomic_read_u32(&mover->state)));
+		values[n++] = Int64GetDatum(pg_atomic_read_u64(&mover->batches));
+		values[n++] = Int64GetDatum(pg_atomic_read_u64(&mover->messages));
+		values[n++] = Int64GetDatum(pg_atomic_read_u64(&mover->dead_letters));
+		values[n++] = Int64GetDatum(pg_atomic_read_u64(&mover->errors));
+		nulls[n] = error[0] == '\0';
+		values[n++] = CStringGetTextDatum(error);
+		values[n] = time_or_null(&mover->moved_at, &nulls[n]);
+		n++;
+		values[n] = time_or_null(&mover->started_at, &nulls[n]);
+		tuplestore_putvalues(result->setResult, result->setDesc, values,
+							 nulls);
+	}
+}
+
+Datum
+ngx_pgq_mover_status(PG_FUNCTION_ARGS)
+{
+	InitMaterializedSRF(fcinfo, 0);
+	each_database((ReturnSetInfo *) fcinfo->resultinfo, put_movers_1_0);
 	return (Datum) 0;
 }

@@ -34,6 +34,7 @@ typedef struct Pending
 	bool		blind;			/* some of it to blocks we do not know */
 	uint8		slots;			/* bit mask of the spans that are set */
 	NgxPgqSpan	span[NGX_PGQ_SLOTS];
+	uint32		count[NGX_PGQ_SLOTS];	/* messages */
 } Pending;
 
 static Pending pending;
@@ -49,6 +50,8 @@ deliver(void)
 	{
 		if (pending.slots & (1 << i))
 			ngx_pgq_span_give(database, i, pending.span[i]);
+		if (pending.count[i])
+			ngx_pgq_slot_came(&database->slots[i], pending.count[i]);
 	}
 	if (pending.blind)
 		pg_atomic_write_u32(&database->blind, 1);
@@ -74,9 +77,7 @@ at_transaction_end(XactEvent event, void *arg)
 		default:
 			return;
 	}
-	pending.wake = false;
-	pending.blind = false;
-	pending.slots = 0;
+	memset(&pending, 0, sizeof(pending));
 }
 
 static void
@@ -92,11 +93,12 @@ expect_commit(void)
 	pending.wake = true;
 }
 
-/* Have this transaction's commit tell the movers about rows in these blocks. */
+/* Have this transaction's commit tell of so many rows in these blocks. */
 void
-ngx_pgq_wake_at_commit(int slot, NgxPgqSpan span)
+ngx_pgq_wake_at_commit(int slot, NgxPgqSpan span, int count)
 {
 	expect_commit();
+	pending.count[slot] += count;
 	pending.span[slot] = (pending.slots & (1 << slot)) ?
 		ngx_pgq_span_union(pending.span[slot], span) : span;
 	pending.slots |= 1 << slot;
@@ -140,6 +142,19 @@ ngx_pgq_wake(NgxPgqDatabase *database, bool another)
 	}
 }
 
+/* Have every mover look at what it should do. */
+void
+ngx_pgq_wake_all(NgxPgqDatabase *database)
+{
+	for (int i = 0; i < NGX_PGQ_MOVERS; i++)
+	{
+		NgxPgqMover *mover = &database->mover[i];
+
+		if (pg_atomic_read_u32(&mover->pid))
+			SetLatch(&GetPGProcByNumber(pg_atomic_read_u32(&mover->proc))->procLatch);
+	}
+}
+
 /* The slot new messages go to; 0 where no movers serve this database. */
 int
 ngx_pgq_slot_current(void)
@@ -156,6 +171,9 @@ ngx_pgq_slot_current(void)
 Datum
 ngx_pgq_slot(PG_FUNCTION_ARGS)
 {
+	int			slot = ngx_pgq_slot_current();
+
 	ngx_pgq_wake_at_commit_anywhere();
-	PG_RETURN_INT16(ngx_pgq_slot_current());
+	pending.count[slot]++;
+	PG_RETURN_INT16(slot);
 }

@@ -19,8 +19,9 @@ create table if not exists ngx_pgq.queue (
 alter table ngx_pgq.queue alter column slot set default ngx_pgq.slot();
 alter table ngx_pgq.queue owner to ngx_pgq_owner;
 
--- The leaves. Rows live for milliseconds: vacuum often, do not look for statistics, and do not give space back to
--- the system, for which vacuum would have to lock everybody out for a moment.
+-- The leaves. Rows live for milliseconds, and a leaf is truncated before vacuum would be worth it. Vacuum comes only
+-- where that was impossible for long; nobody looks for statistics; and vacuum gives no space back to the system, for
+-- which it would have to lock everybody out for a moment.
 do $$
 begin
     for slot in 0..3 loop
@@ -31,13 +32,13 @@ begin
         execute format('alter table ngx_pgq.queue_%s set (
                             fillfactor = 100,
                             vacuum_truncate = off,
-                            autovacuum_vacuum_threshold = 5000,
+                            autovacuum_vacuum_threshold = 10000000,
                             autovacuum_vacuum_scale_factor = 0,
                             autovacuum_vacuum_insert_threshold = -1,
                             autovacuum_vacuum_cost_delay = 0,
                             autovacuum_analyze_threshold = 2147483647,
                             toast.vacuum_truncate = off,
-                            toast.autovacuum_vacuum_threshold = 5000,
+                            toast.autovacuum_vacuum_threshold = 10000000,
                             toast.autovacuum_vacuum_scale_factor = 0,
                             toast.autovacuum_vacuum_insert_threshold = -1,
                             toast.autovacuum_vacuum_cost_delay = 0)', slot);

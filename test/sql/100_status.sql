@@ -2,10 +2,12 @@
 
 \ir helper.psql
 
-select plan(11);
+select plan(12);
 
-select columns_are('ngx_pgq', 'status', array['database', 'mover', 'pid', 'state', 'batches', 'messages', 'dead_letters',
-                                              'errors', 'last_error', 'last_move_at', 'started_at']);
+select columns_are('ngx_pgq', 'status', array['database', 'slot', 'mover', 'pid', 'state', 'depth', 'bytes', 'oldest', 'rotations',
+                                              'skipped', 'batches', 'messages', 'rate', 'dead_letters', 'errors', 'last_error',
+                                              'last_move_at', 'started_at']);
+select is((select count(*) from ngx_pgq.status where slot is not null), 4::bigint, 'a row a slot');
 select ok(pg_temp.wait_for($$select state = 'idle' from ngx_pgq.status where mover = 1$$), 'a mover with nothing to do is idle');
 select is((select database from ngx_pgq.status where mover = 1), current_database(), 'in this database');
 select is((select application_name from pg_stat_activity join ngx_pgq.status using (pid) where mover = 1),

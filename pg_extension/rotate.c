@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * rotate.c
+ *	  Rotating slots: new messages go to the next leaf, an old one is emptied.
+ *
+ * Called by the first mover of a database, between batches, in a transaction
+ * of its own.  Dead rows are never vacuumed one by one: when the current slot
+ * has grown to ngx_pgq.rotate_size, an empty one takes over, and when nothing
+ * is left in the sealed one, it is truncated.
+ *
+ * - Publishing the next slot is one write to shared memory.  Who has read the
+ *	 old number still writes to the old leaf: movers look at all leaves, and a
+ *	 leaf somebody writes to is locked by him until his transaction ends.
+ * - Hence the proof that a leaf may be truncated: we hold its AccessExclusive
+ *	 lock, so every transaction that wrote to it has ended, and a snapshot taken
+ *	 since sees no row in it.
+ * - The lock is never waited for, as all who came after us would wait, too.
+ *	 A leaf that cannot be had (a dump, a prepared transaction, a reader) is
+ *	 left as it is and costs space; spans keep it from costing time.
+ * - TRUNCATE takes rows away from snapshots that still see them.  Somebody who
+ *	 took one before the last message was moved could miss that message here
+ *	 and in posts, as pg_dump would which has a snapshot and no locks yet.  So a
+ *	 leaf waits for older snapshots, but not for ever: who has not locked it by
+ *	 then is not going to read it.
+ * - The commit does not wait for a standby: the lock would last as long.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/pg_class.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "ngx_pgq.h"
+
+#define LOOK_US			INT64CONST(1000000) /* between two looks at the leaves */
+
+static int64 look_after = 0;	/* ngx_pgq_clock() */
+static uint64 looked_at = PG_UINT64_MAX;	/* traffic() of the last look */
+
+static BlockNumber
+blocks_of(Oid relid)
+{
+	Relation	rel = try_relation_open(relid, AccessShareLock);
+	BlockNumber blocks;
+
+	if (rel == NULL)
+		return 0;
+	blocks = RelationGetNumberOfBlocks(rel);
+	if (OidIsValid(rel->rd_rel->reltoastrelid))
+		blocks += blocks_of(rel->rd_rel->reltoastrelid);
+	relation_close(rel, AccessShareLock);
+	return blocks;
+}
+
+/*
+ * Does this snapshot's reader see a row in the leaf?  With a count, all of them
+ * are counted.
+ */
+bool
+ngx_pgq_leaf_has_rows(Relation leaf, uint64 *count)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TableScanDesc scan = table_beginscan_strat(leaf, snapshot, 0, NULL,
+											   true, false);
+	TupleTableSlot *row = table_slot_create(leaf, NULL);
+	uint64		seen = 0;
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, row))
+	{
+		seen++;
+		if (count == NULL)
+			break;
+		CHECK_FOR_INTERRUPTS();
+	}
+	ExecDropSingleTupleTableSlot(row);
+	table_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	if (count)
+		*count = seen;
+	return seen > 0;
+}
+
+/*
+ * Lock what TRUNCATE of this table will lock, without waiting.  False if
+ * somebody else uses it; the caller's transaction then ends soon, and with it
+ * what was locked.
+ */
+bool
+ngx_pgq_lock_to_truncate(Oid relid)
+{
+	HeapTuple	tuple;
+	Oid			toast;
+
+	if (!ConditionalLockRelationOid(relid, AccessExclusiveLock))
+		return false;
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	toast = ((Form_pg_class) GETSTRUCT(tuple))->reltoastrelid;
+	ReleaseSysCache(tuple);
+	return !OidIsValid(toast) ||
+		ConditionalLockRelationOid(toast, AccessExclusiveLock);
+}
+
+/*
+ * Might a snapshot that is older than the slot's last move still be used?  We
+ * remember which transactions had one when the slot was first found drained,
+ * as CREATE INDEX CONCURRENTLY does, and wait until each of them has ended.
+ */
+static bool
+snapshot_may_want(NgxPgqDatabase *database, int number)
+{
+	static struct
+	{
+		bool		known;
+		uint64		gone;		/* the slot's count then: else it is not true */
+		int			count;
+		VirtualTransactionId *holders;
+	}			older[NGX_PGQ_SLOTS];
+	NgxPgqSlot *slot = &database->slots[number];
+	uint64		gone = pg_atomic_read_u64(&slot->gone);
+	int			left = 0;
+
+	if (!older[number].known || older[number].gone != gone)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+
+		if (older[number].holders)
+			pfree(older[number].holders);
+		older[number].holders =
+			GetCurrentVirtualXIDs(InvalidTransactionId, true, false,
+								  PROC_IN_VACUUM, &older[number].count);
+		older[number].known = true;
+		older[number].gone = gone;
+		MemoryContextSwitchTo(caller);
+	}
+	for (int i = 0; i < older[number].count; i++)
+	{
+		if (!VirtualXactLock(older[number].holders[i], false))
+			older[number].holders[left++] = older[number].holders[i];
+	}
+	older[number].count = left;
+	return left > 0 &&
+		ngx_pgq_clock() < (int64) pg_atomic_read_u64(&slot->sealed_at) +
+		ngx_pgq_snapshot_grace * INT64CONST(1000);
+}
+
+/* A leaf that is locked, and that we have not open. */
+static void
+truncate_leaf(int number)
+{
+	char	   *sql = psprintf("truncate " NGX_PGQ_SCHEMA ".queue_%d", number);
+
+	(void) set_config_option("synchronous_commit", "local", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_connect();
+	SPI_execute(sql, false, 0);
+	SPI_finish();
+	PopActiveSnapshot();
+}
+
+/* Empty a sealed slot, or say what is against it. */
+static NgxPgqSkip
+empty_slot(NgxPgqDatabase *database, int number, Oid relid)
+{
+	NgxPgqSlot *slot = &database->slots[number];
+	Relation	leaf;
+	NgxPgqSkip	skip = NGX_PGQ_NOT_SKIPPED;
+
+	if (ngx_pgq_slot_depth(slot) > 0)
+		return NGX_PGQ_SKIP_UNMOVED;
+	if (!ngx_pgq_lock_to_truncate(relid))
+		return NGX_PGQ_SKIP_LOCKED;
+	leaf = try_table_open(relid, NoLock);
+	if (leaf == NULL)
+		return NGX_PGQ_SKIP_LOCKED;
+
+	if (ngx_pgq_leaf_has_rows(leaf, NULL))
+	{
+		NgxPgqSpan	all = {0, InvalidBlockNumber - 1};
+
+		ngx_pgq_span_give(database, number, all);
+		skip = NGX_PGQ_SKIP_UNMOVED;
+	}
+	else if (snapshot_may_want(database, number))
+		skip = NGX_PGQ_SKIP_SNAPSHOT;
+	table_close(leaf, NoLock);
+
+	if (skip == NGX_PGQ_NOT_SKIPPED)
+	{
+		truncate_leaf(number);
+		ngx_pgq_slot_empty(slot);
+		pg_atomic_write_u32(&slot->blocks, 0);
+		pg_atomic_fetch_add_u64(&slot->rotations, 1);
+	}
+	return skip;
+}
+
+/* Let an empty slot take over from a full one. */
+static void
+advance(NgxPgqDatabase *database)
+{
+	uint32		current = pg_atomic_read_u32(&database->slot);
+	NgxPgqSlot *full = &database->slots[current];
+
+	pg_atomic_write_u32(&full->skip, NGX_PGQ_NOT_SKIPPED);
+	if (pg_atomic_read_u32(&full->blocks) <
+		(uint32) ngx_pgq_rotate_size / (BLCKSZ / 1024))
+		return;
+	for (uint32 i = 1; i < NGX_PGQ_SLOTS; i++)
+	{
+		uint32		next = (current + i) % NGX_PGQ_SLOTS;
+
+		if (pg_atomic_read_u32(&database->slots[next].blocks) == 0)
+		{
+			pg_atomic_write_u32(&database->slots[next].skip,
+								NGX_PGQ_NOT_SKIPPED);
+			pg_atomic_write_u64(&full->sealed_at, ngx_pgq_clock());
+			pg_atomic_write_u32(&database->slot, next);
+			return;
+		}
+	}
+	pg_atomic_write_u32(&full->skip, NGX_PGQ_SKIP_NEXT);
+}
+
+/* A number that changes when messages come or go. */
+static uint64
+traffic(NgxPgqDatabase *database)
+{
+	uint64		sum = 0;
+
+	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
+		sum += pg_atomic_read_u64(&database->slots[i].came) +
+			pg_atomic_read_u64(&database->slots[i].gone);
+	return sum;
+}
+
+/* Is it time to look at the leaves? */
+bool
+ngx_pgq_rotate_due(NgxPgqDatabase *database)
+{
+	uint32		current = pg_atomic_read_u32(&database->slot);
+
+	if (ngx_pgq_clock() < look_after)
+		return false;
+	for (uint32 i = 0; i < NGX_PGQ_SLOTS; i++)
+	{
+		if (i != current && pg_atomic_read_u32(&database->slots[i].blocks) > 0)
+			return true;
+	}
+	return traffic(database) != looked_at;
+}
+
+/*
+ * Look at the leaves: empty one that is drained, and let one take over from the
+ * current one if that is full.  When due, in a transaction of its own.
+ */
+void
+ngx_pgq_rotate(NgxPgqDatabase *database)
+{
+	uint32		current = pg_atomic_read_u32(&database->slot);
+	NgxPgqTables tables;
+	bool		emptied = false;
+
+	look_after = ngx_pgq_clock() + LOOK_US;
+	looked_at = traffic(database);
+	ngx_pgq_find_tables(&tables);
+	if (tables.missing)
+		return;
+	for (uint32 i = 0; i < NGX_PGQ_SLOTS; i++)
+		pg_atomic_write_u32(&database->slots[i].blocks,
+							blocks_of(tables.queue[i]));
+	advance(database);
+	for (uint32 i = 0; i < NGX_PGQ_SLOTS && !emptied; i++)
+	{
+		NgxPgqSlot *slot = &database->slots[i];
+		NgxPgqSkip	skip;
+
+		if (i == current || pg_atomic_read_u32(&slot->blocks) == 0)
+			continue;
+		skip = empty_slot(database, i, tables.queue[i]);
+		pg_atomic_write_u32(&slot->skip, skip);
+		emptied = skip == NGX_PGQ_NOT_SKIPPED;
+	}
+}
