@@ -12,16 +12,19 @@ create table if not exists ngx_pgq.batch (
     primary key (batch_id, slot)
 ) partition by list (slot);
 
-alter table ngx_pgq.batch owner to ngx_pgq_owner;
-
 -- Nothing is deleted row by row, so there is nothing to vacuum.
 do $$
 begin
     for slot in 0..2 loop
         execute format('create table if not exists ngx_pgq.batch_%1$s
                             partition of ngx_pgq.batch for values in (%1$s)', slot);
-        execute format('alter table ngx_pgq.batch_%s owner to ngx_pgq_owner', slot);
         execute format('alter table ngx_pgq.batch_%s set (autovacuum_enabled = off)', slot);
     end loop;
 end
 $$;
+
+-- Only what is not so already: this locks out everybody who enqueues.
+select format('alter table %s owner to ngx_pgq_owner', oid::regclass)
+  from pg_class
+ where relnamespace = 'ngx_pgq'::regnamespace and relname ~ '^batch(_[0-2])?$' and relowner <> 'ngx_pgq_owner'::regrole
+\gexec

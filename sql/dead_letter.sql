@@ -16,4 +16,7 @@ create table if not exists ngx_pgq.dead_letter (
     problem     text        not null
 );
 
-alter table ngx_pgq.dead_letter owner to ngx_pgq_owner;
+select format('alter table %s owner to ngx_pgq_owner', oid::regclass)
+  from pg_class
+ where oid = 'ngx_pgq.dead_letter'::regclass and relowner <> 'ngx_pgq_owner'::regrole
+\gexec

@@ -1,6 +1,7 @@
 -- Makes everything ngx_pgq needs in the database psql is connected to: roles, the extension, tables, functions, rights.
 -- Run by a superuser: psql -X -v ON_ERROR_STOP=1 -d posts -f sql/install.sql
--- One transaction; run again it mends what is missing and changes nothing else.
+-- One transaction; run again it mends what is missing and changes nothing else. After an update of the library, run it
+-- again: it updates the extension, too. Nobody who enqueues or reads is locked out by that, and the movers go on.
 
 \set ON_ERROR_STOP on
 set client_min_messages = warning;

@@ -15,4 +15,8 @@ create table if not exists public.posts (
     data        json        not null
 );
 
-alter table public.posts owner to ngx_pgq_owner;
+-- Only if it is not so already: this locks out everybody who reads.
+select format('alter table %s owner to ngx_pgq_owner', oid::regclass)
+  from pg_class
+ where oid = 'public.posts'::regclass and relowner <> 'ngx_pgq_owner'::regrole
+\gexec

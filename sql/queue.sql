@@ -15,10 +15,6 @@ create table if not exists ngx_pgq.queue (
     data        json        not null
 ) partition by list (slot);
 
--- Not in CREATE TABLE, as DROP EXTENSION CASCADE takes the default away and installing again must bring it back.
-alter table ngx_pgq.queue alter column slot set default ngx_pgq.slot();
-alter table ngx_pgq.queue owner to ngx_pgq_owner;
-
 -- The leaves. Rows live for milliseconds, and a leaf is truncated before vacuum would be worth it. Vacuum comes only
 -- where that was impossible for long; nobody looks for statistics; and vacuum gives no space back to the system, for
 -- which it would have to lock everybody out for a moment.
@@ -27,8 +23,6 @@ begin
     for slot in 0..3 loop
         execute format('create table if not exists ngx_pgq.queue_%1$s
                             partition of ngx_pgq.queue for values in (%1$s)', slot);
-        execute format('alter table ngx_pgq.queue_%s alter column slot set default ngx_pgq.slot()', slot);
-        execute format('alter table ngx_pgq.queue_%s owner to ngx_pgq_owner', slot);
         execute format('alter table ngx_pgq.queue_%s set (
                             fillfactor = 100,
                             vacuum_truncate = off,
@@ -45,3 +39,16 @@ begin
     end loop;
 end
 $$;
+
+-- Only what is not so already: these lock out everybody who uses the queue.
+select format('alter table %s owner to ngx_pgq_owner', oid::regclass)
+  from pg_class
+ where relnamespace = 'ngx_pgq'::regnamespace and relname ~ '^queue(_[0-3])?$' and relowner <> 'ngx_pgq_owner'::regrole
+\gexec
+
+-- Not in CREATE TABLE, as DROP EXTENSION CASCADE takes the default away and installing again must bring it back.
+select format('alter table %s alter column slot set default ngx_pgq.slot()', attrelid::regclass)
+  from pg_attribute
+  join pg_class on pg_class.oid = attrelid
+ where relnamespace = 'ngx_pgq'::regnamespace and relname ~ '^queue(_[0-3])?$' and attname = 'slot' and not atthasdef
+\gexec
