@@ -57,6 +57,12 @@ for my $time ('', ' again', ' and again') {
     cmp_ok(time - $start, '<', timeout(5), "sql/install.sql is run$time");
 }
 goes_on('and the load goes on');
+my $user = $pg->session;
+$user->query(q{begin; insert into ngx_pgq.queue (data) values ('"open"'); select count(*) from posts, ngx_pgq.dead_letter, ngx_pgq.batch});
+my ($status, undef, $err) = $pg->psql(undef, file => Pgq::Host::top() . '/sql/install.sql', env => { PGOPTIONS => '-c lock_timeout=10s' });
+is("$status$err", '0', 'run again, it does not wait for somebody who has all of the tables in use');
+$user->query('commit');
+$user->quit;
 kill 'INT', @load;
 Pgq::Host::ended($_) for @load;
 unlike(join('', map { Pgq::Host::slurp("$dir/$_.err") } qw(enqueue insert)), qr/error|fatal|aborted/i, 'no client met an error');
