@@ -16,14 +16,18 @@
 --   query     the beginning of what it runs, or ran last
 
 create or replace view ngx_pgq.horizon as
-with held (holder, pid, name, role, database, holds, xmin, since, state, query) as (
-    select case activity.backend_type when 'walsender' then 'standby' else 'session' end, activity.pid,
-           coalesce(nullif(activity.application_name, ''), activity.backend_type), activity.usename::text, activity.datname::text, 'rows',
+with held as (
+    select case activity.backend_type when 'walsender' then 'standby' else 'session' end as holder,
+           activity.pid as pid,
+           coalesce(nullif(activity.application_name, ''), activity.backend_type) as name,
+           activity.usename::text as role,
+           activity.datname::text as database,
+           'rows' as holds,
            case when age(activity.backend_xid) > age(activity.backend_xmin) or activity.backend_xmin is null
-                then activity.backend_xid else activity.backend_xmin end,
-           activity.xact_start,
-           coalesce(replication.state, activity.state, '') || coalesce(', waits for ' || activity.wait_event, ''),
-           left(regexp_replace(activity.query, '\s+', ' ', 'g'), 60)
+                then activity.backend_xid else activity.backend_xmin end as xmin,
+           activity.xact_start as since,
+           coalesce(replication.state, activity.state, '') || coalesce(', waits for ' || activity.wait_event, '') as state,
+           left(regexp_replace(activity.query, '\s+', ' ', 'g'), 60) as query
       from pg_catalog.pg_stat_activity as activity
       left join pg_catalog.pg_stat_replication as replication using (pid)
      where (activity.datid = (select oid from pg_catalog.pg_database where datname = current_database()) or activity.backend_type = 'walsender')
@@ -31,14 +35,29 @@ with held (holder, pid, name, role, database, holds, xmin, since, state, query) 
        and not exists (select from pg_catalog.pg_stat_progress_vacuum as vacuum where vacuum.pid = activity.pid)
        and not (activity.pid = pg_backend_pid() and activity.xact_start = activity.query_start)
     union all
-    select 'prepared transaction', null, prepared.gid, prepared.owner::text, prepared.database::text, 'rows',
-           prepared.transaction, prepared.prepared, 'waits for commit prepared', null
+    select 'prepared transaction' as holder,
+           null::integer as pid,
+           prepared.gid as name,
+           prepared.owner::text as role,
+           prepared.database::text as database,
+           'rows' as holds,
+           prepared.transaction as xmin,
+           prepared.prepared as since,
+           'waits for commit prepared' as state,
+           null::text as query
       from pg_catalog.pg_prepared_xacts as prepared
      where prepared.database = current_database()
     union all
-    select 'replication slot', slot.active_pid, slot.slot_name::text, null, slot.database::text, held.holds, held.xmin,
-           (to_jsonb(slot) ->> 'inactive_since')::timestamptz,      -- from PostgreSQL 17 on
-           case when slot.active then 'in use' else 'nobody reads it' end, null
+    select 'replication slot' as holder,
+           slot.active_pid as pid,
+           slot.slot_name::text as name,
+           null::text as role,
+           slot.database::text as database,
+           held.holds as holds,
+           held.xmin as xmin,
+           (to_jsonb(slot.*) ->> 'inactive_since')::timestamptz as since,   -- from PostgreSQL 17 on
+           case when slot.active then 'in use' else 'nobody reads it' end as state,
+           null::text as query
       from pg_catalog.pg_replication_slots as slot,
            lateral (values ('rows', slot.xmin), ('catalogs', slot.catalog_xmin)) as held (holds, xmin)
      where slot.wal_status is distinct from 'lost'

@@ -58,7 +58,7 @@ for my $time ('', ' again', ' and again') {
 }
 goes_on('and the load goes on');
 my $user = $pg->session;
-$user->query(q{begin; insert into ngx_pgq.queue (data) values ('"open"'); select count(*) from posts, ngx_pgq.dead_letter, ngx_pgq.batch});
+$user->query(q{begin; insert into ngx_pgq.queue (data) values ('"open"'); lock table posts, ngx_pgq.dead_letter, ngx_pgq.batch in row exclusive mode});
 my ($status, undef, $err) = $pg->psql(undef, file => Pgq::Host::top() . '/sql/install.sql', env => { PGOPTIONS => '-c lock_timeout=10s' });
 is("$status$err", '0', 'run again, it does not wait for somebody who has all of the tables in use');
 $user->query('commit');
