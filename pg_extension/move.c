@@ -28,7 +28,6 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/lock.h"
-#include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
@@ -78,20 +77,6 @@ lock_posting(void)
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
-static void
-delete_messages(NgxPgqDatabase *database, NgxPgqTables *tables,
-				NgxPgqClaim *claim)
-{
-	Relation	leaf = table_open(tables->queue[claim->slot], RowExclusiveLock);
-	AclResult	acl = pg_class_aclcheck(RelationGetRelid(leaf), GetUserId(),
-										ACL_DELETE);
-
-	if (acl != ACLCHECK_OK)
-		aclcheck_error(acl, OBJECT_TABLE, RelationGetRelationName(leaf));
-	ngx_pgq_claim_delete(database, claim, leaf);
-	table_close(leaf, NoLock);
-}
-
 /*
  * Make a post of a single message, or learn why posts refuses it: then the
  * error is returned and nothing of the attempt is left.
@@ -138,8 +123,7 @@ notify_readers(int64 id)
 
 /* Move what was claimed; true if it became a dead letter. */
 static bool
-move_claim(NgxPgqDatabase *database, NgxPgqTables *tables,
-		   NgxPgqClaim *claim, int limit)
+move_claim(NgxPgqTables *tables, NgxPgqClaim *claim, int limit)
 {
 	ErrorData  *refused = NULL;
 	int64		id = 0;
@@ -151,7 +135,6 @@ move_claim(NgxPgqDatabase *database, NgxPgqTables *tables,
 		id = ngx_pgq_post_write(tables, claim);
 	if (refused)
 		ngx_pgq_dead_letter_write(claim, refused);
-	delete_messages(database, tables, claim);
 	if (id > 0)
 		notify_readers(id);
 	return refused != NULL;
@@ -204,9 +187,9 @@ ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover, int limit,
 			ngx_pgq_sweep_start(database, &tables);
 		PushActiveSnapshot(GetTransactionSnapshot());
 		SPI_connect();
-		ngx_pgq_claim_take(database, limit, &claim);
+		ngx_pgq_claim_take(database, &tables, limit, &claim);
 		if (claim.count > 0)
-			dead = move_claim(database, &tables, &claim, limit);
+			dead = move_claim(&tables, &claim, limit);
 		SPI_finish();
 		PopActiveSnapshot();
 	}

@@ -139,7 +139,7 @@ typedef struct NgxPgqTables
 	const char *missing;		/* what is not there; NULL: all are */
 } NgxPgqTables;
 
-/* One message in a mover's hands: locked, not yet moved. */
+/* One message in a mover's hands: out of the queue, not yet a post. */
 typedef struct NgxPgqMessage
 {
 	ItemPointerData tid;
@@ -152,7 +152,8 @@ typedef struct NgxPgqClaim
 {
 	int			slot;
 	int			count;
-	NgxPgqMessage *messages;	/* as they came in; lives as long as SPI does */
+	NgxPgqMessage *messages;	/* as they came in; lives as long as the
+								 * transaction */
 } NgxPgqClaim;
 
 /* Rows on their way into one plain table, see bulk.c. */
@@ -215,10 +216,9 @@ extern int	ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover,
 extern void ngx_pgq_find_tables(NgxPgqTables *tables);
 
 /* claim.c */
-extern void ngx_pgq_claim_take(NgxPgqDatabase *database, int limit,
+extern void ngx_pgq_claim_take(NgxPgqDatabase *database,
+							   NgxPgqTables *tables, int limit,
 							   NgxPgqClaim *claim);
-extern void ngx_pgq_claim_delete(NgxPgqDatabase *database,
-								 NgxPgqClaim *claim, Relation leaf);
 extern void ngx_pgq_claim_keep(void);
 extern int	ngx_pgq_claim_give_back(NgxPgqDatabase *database);
 extern long ngx_pgq_sweep_wait(NgxPgqDatabase *database);

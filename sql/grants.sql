@@ -4,6 +4,7 @@ revoke all on schema ngx_pgq from public;
 revoke all on all functions in schema ngx_pgq from public;
 revoke all on all tables in schema ngx_pgq from public;
 revoke all on public.posts from public;
+revoke update on all tables in schema ngx_pgq from ngx_pgq_mover;
 
 -- nginx: may put batches into the queue and read posts
 grant usage on schema ngx_pgq to ngx_pgq_web;
@@ -17,9 +18,8 @@ grant execute on function ngx_pgq.slot() to ngx_pgq_producer;
 grant insert on ngx_pgq.queue to ngx_pgq_producer;
 
 -- the movers: empty the leaves of the queue, write posts and dead letters, truncate drained leaves and the ledger.
--- FOR UPDATE asks for the right to update; no row is ever updated.
 grant usage on schema ngx_pgq to ngx_pgq_mover;
-grant select, update, delete, truncate on ngx_pgq.queue_0, ngx_pgq.queue_1, ngx_pgq.queue_2, ngx_pgq.queue_3 to ngx_pgq_mover;
+grant select, delete, truncate on ngx_pgq.queue_0, ngx_pgq.queue_1, ngx_pgq.queue_2, ngx_pgq.queue_3 to ngx_pgq_mover;
 grant select, insert on public.posts to ngx_pgq_mover;
 grant insert on ngx_pgq.dead_letter to ngx_pgq_mover;
 grant truncate on ngx_pgq.batch_0, ngx_pgq.batch_1, ngx_pgq.batch_2 to ngx_pgq_mover;
