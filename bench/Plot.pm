@@ -3,24 +3,34 @@ package Plot;
 # The picture bench/mover draws: depth of the queue and posts a second over the time of a held snapshot, one line for
 # each way of moving messages. SVG, on no background, its ink light where the reader's page is dark.
 #
-#   Plot::svg($hold, [ 'ngx_pgq', [ [ $second, $depth, $moved ], … ] ], [ 'another', [ … ] ])
+#   Plot::svg($title, $hold, [ 'ngx_pgq', [ [ $second, $depth, $moved ], … ] ], [ 'another', [ … ] ])
+#
+# Seconds count from when the snapshot was taken, which is held for $hold of them.
 
 use strict;
 use warnings;
 use utf8;
 
-use List::Util qw(max min);
+use List::Util qw(max min sum);
 
-my ($width, $left, $right) = (820, 70, 170);
-my @panel = ({ top => 56, height => 170 }, { top => 282, height => 130 });
-my $height = 468;
+my ($width, $height, $left, $right) = (820, 476, 56, 184);
+my @panel = ({ top => 72, height => 170 }, { top => 298, height => 140 });
 
 
-# 1,500,000 as 1.5 M.
+# 1500000 as 1.5 M.
 sub _short {
     my ($value) = @_;
 
     return $value >= 1e6 ? $value / 1e6 . ' M' : $value >= 1e3 ? $value / 1e3 . ' k' : $value;
+}
+
+
+# 1500000 as 1,500,000.
+sub _long {
+    my $text = sprintf '%.0f', $_[0];
+    1 while $text =~ s/^(\d+)(\d{3})/$1,$2/;
+
+    return $text;
 }
 
 
@@ -55,7 +65,7 @@ sub _line {
 }
 
 
-# The ends of the lines are named there; names that would touch are moved apart.
+# The lines are named at the right, at their height when the snapshot is let go; names that would touch are moved apart.
 sub _labels {
     my (@labels) = sort { $a->{y} <=> $b->{y} } @_;
 
@@ -68,7 +78,7 @@ sub _labels {
 
 
 sub svg {
-    my ($hold, @courses) = @_;
+    my ($title, $hold, @courses) = @_;
     my @all  = map { @{ $_->[1] } } @courses;
     my $from = min(map { $_->[0] } @all) - 0.5;
     my $to   = max(map { $_->[0] } @all) + 0.5;
@@ -119,16 +129,13 @@ END
 
             $svg .= sprintf qq{<path d="M%s" class="ink%d"/>\n}, join(' L', map { sprintf '%.1f,%.1f', $x->($_->[0]), $y->($_->[ $n + 1 ]) } @$points), $number;
 
-            # the value when the snapshot is let go: of the depth the greatest so far, of the rate the mean of a while
-            my @held  = grep { $_->[0] > 0 && $_->[0] < $hold } @$points;
-            my @tail  = grep { $_->[0] > $hold - min(30, $hold / 4) } @held;
-            my $value = $n ? (@tail ? eval { my $sum = 0; $sum += $_->[2] for @tail; $sum / @tail } : 0) : max(0, map { $_->[1] } @held);
-            my $text  = sprintf '%.0f', $value;
-            1 while $text =~ s/^(\d+)(\d{3})/$1,$2/;
+            # when the snapshot is let go: the greatest depth there was, or the mean rate of the last while
+            my @held = map { $_->[ $n + 1 ] } grep { $_->[0] > 0 && $_->[0] < $hold } @$points;
+            my @tail = splice @{ [@held] }, -min(30, int @held / 4 + 1);
 
             push @labels, {
-                x => $width - $right + 8, y => $y->($points->[-1][ $n + 1 ]) + 2, name => $name, number => $number,
-                value => $n ? "$text/s at the end of it" : "at most $text during it",
+                x => $width - $right + 8, y => $y->($n ? sum(@tail) / @tail : $held[-1]), name => $name, number => $number,
+                value => $n ? _long(sum(@tail) / @tail) . '/s before it ends' : _long(max(@held)) . ' at most',
             };
         }
 
@@ -142,7 +149,7 @@ END
         $svg .= _text($x->($second), $bottom + 18, $second % 60 == 0 && $step == 60 ? $second / 60 . ' min' : "$second s", 'note', 'middle');
     }
 
-    $svg .= _text($left, 24, 'Under a held snapshot, at a steady rate of messages', 'title');
+    $svg .= _text($left, 22, $title, 'note');
     utf8::encode($svg);
 
     return "$svg</svg>\n";
