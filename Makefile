@@ -71,7 +71,7 @@ psql:  ## psql in the database of `make run`
 
 ##@ Messages
 
-.PHONY: post-msgs curl-msgs cat-posts cat-queue count-posts count-queue movers load-test bench
+.PHONY: post-msgs curl-msgs cat-posts cat-queue count-posts count-queue movers load-test bench bench-mover
 post-msgs:  ## post N messages by curl
 	@for i in $$(seq $(N)); do curl -sS --json "{\"message\": $$i}" $(URL)/post; echo; done
 
@@ -98,6 +98,9 @@ load-test: build  ## post MAX messages, and check that each of them arrived: mak
 
 bench: packages-check build  ## measure against the ceiling and print ratios (not a test)
 	@bench/run
+
+bench-mover: packages-check build  ## measure the mover under a held snapshot, a backlog, for long (half an hour; not a test)
+	@bench/mover
 
 
 ##@ Tests, one kind at a time
