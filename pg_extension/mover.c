@@ -284,11 +284,16 @@ cycle(MemoryContext context)
 	return -1;
 }
 
-/* A piece of housekeeping; a failure waits for the next time. */
-static void
-keep_house(MemoryContext context, void (*chore) (NgxPgqDatabase *database),
-		   const char *activity)
+/*
+ * Housekeeping between batches: a transaction of its own.  Returns 0, or the
+ * code of the error it failed with; then it waits for its next time.
+ */
+static int
+tidy(MemoryContext context, void (*chore) (NgxPgqDatabase *database),
+	 const char *activity)
 {
+	volatile int sqlerrcode = 0;
+
 	PG_TRY();
 	{
 		SetCurrentStatementStartTimestamp();
@@ -300,28 +305,61 @@ keep_house(MemoryContext context, void (*chore) (NgxPgqDatabase *database),
 	PG_CATCH();
 	{
 		ErrorData  *error;
+		char	   *text;
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
 		AbortOutOfAnyTransaction();
-		remember_error(error->message);
-		log_error(error->message);
+		MemoryContextSwitchTo(context);
+		sqlerrcode = error->sqlerrcode;
+		text = psprintf("housekeeping: %s, SQLSTATE %s",
+						ngx_pgq_error_is_poison(sqlerrcode) ?
+						"a post is not let go" : error->message,
+						unpack_sql_state(sqlerrcode));
+		remember_error(text);
+		log_error(text);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
+	return sqlerrcode;
+}
+
+static void
+tidy_retention(MemoryContext context)
+{
+	int			sqlerrcode = tidy(context, ngx_pgq_retention_step,
+								"removing posts that are no longer to be kept");
+
+	if (sqlerrcode == 0)
+		ngx_pgq_retention_done();
+	else
+		ngx_pgq_retention_failed(sqlerrcode);
+}
+
+/* Milliseconds until this mover has something to do that nobody wakes it for. */
+static long
+next_duty(void)
+{
+	long		wait = ngx_pgq_sweep_wait(database);
+
+	if (my_number == 1)
+		wait = Min(wait, ngx_pgq_retention_wait(database, false));
+	return Max(1, wait);
 }
 
 /* What the first mover of a database does for all of them. */
 static void
-keep_houses(MemoryContext context)
+keep_house(MemoryContext context)
 {
 	if (ngx_pgq_ledger_due())
-		keep_house(context, ngx_pgq_ledger_tidy,
-				   "forgetting batches of long ago");
+		(void) tidy(context, ngx_pgq_ledger_tidy,
+					"forgetting batches of long ago");
 	if (ngx_pgq_rotate_due(database))
-		keep_house(context, ngx_pgq_rotate,
-				   "looking for a slot to rotate or to empty");
+		(void) tidy(context, ngx_pgq_rotate,
+					"looking for a slot to rotate or to empty");
+	if (ngx_pgq_retention_wait(database, last_was_full) == 0)
+		tidy_retention(context);
 }
 
 /* Nothing is left to move: sleep until a commit, a sweep or a fault is due. */
@@ -332,8 +370,7 @@ rest(void)
 	if (reported_missing)
 		nap(NGX_PGQ_MISSING, MISSING_MS);
 	else
-		nap(NGX_PGQ_IDLE,
-			Max(1, ngx_pgq_sweep_wait(database)));
+		nap(NGX_PGQ_IDLE, next_duty());
 }
 
 static bool
@@ -394,7 +431,7 @@ ngx_pgq_mover_main(Datum arg)
 			continue;
 		}
 		if (my_number == 1 && !reported_missing)
-			keep_houses(context);
+			keep_house(context);
 		if (!work_to_do() || cycle(context) == 0)
 			rest();
 		else

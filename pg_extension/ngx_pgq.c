@@ -32,6 +32,8 @@ int			ngx_pgq_batch_size;
 int			ngx_pgq_idle_interval;
 int			ngx_pgq_rotate_size;
 int			ngx_pgq_snapshot_grace;
+int			ngx_pgq_keep_posts;
+int			ngx_pgq_keep_posts_for;
 
 static shmem_request_hook_type prev_shmem_request_hook;
 static shmem_startup_hook_type prev_shmem_startup_hook;
@@ -147,6 +149,20 @@ define_settings(void)
 							&ngx_pgq_snapshot_grace,
 							60000, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("ngx_pgq.keep_posts",
+							"Number of posts to keep, the newest; 0 keeps all.",
+							NULL,
+							&ngx_pgq_keep_posts,
+							0, 0, INT_MAX,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("ngx_pgq.keep_posts_for",
+							"Time to keep posts for; 0 keeps them for ever.",
+							NULL,
+							&ngx_pgq_keep_posts_for,
+							0, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
 	MarkGUCPrefixReserved("ngx_pgq");
 }

@@ -187,6 +187,8 @@ extern int	ngx_pgq_batch_size;
 extern int	ngx_pgq_idle_interval;
 extern int	ngx_pgq_rotate_size;
 extern int	ngx_pgq_snapshot_grace;
+extern int	ngx_pgq_keep_posts;
+extern int	ngx_pgq_keep_posts_for;
 extern List *ngx_pgq_database_names(char *raw);
 
 /* shared.c */
@@ -251,6 +253,12 @@ extern bool ngx_pgq_verdict(Datum message, const char **sqlstate,
 extern bool ngx_pgq_ledger_enter(const pg_uuid_t *batch_id);
 extern bool ngx_pgq_ledger_due(void);
 extern void ngx_pgq_ledger_tidy(NgxPgqDatabase *database);
+
+/* retention.c */
+extern long ngx_pgq_retention_wait(NgxPgqDatabase *database, bool busy);
+extern void ngx_pgq_retention_step(NgxPgqDatabase *database);
+extern void ngx_pgq_retention_done(void);
+extern void ngx_pgq_retention_failed(int sqlerrcode);
 
 /* status.c */
 extern double ngx_pgq_rate(NgxPgqMover *mover, TimestampTz now);

@@ -1,5 +1,6 @@
 -- ngx_pgq.dead_letter: messages that posts refused.
--- Written by the movers only; read by operators, who put them right by hand.
+-- Written by the movers only; read by operators, who mend what refused them and call ngx_pgq.retry(), or
+-- ngx_pgq.discard().
 --
 --   at, message_id, data  as the message had them
 --   died_at               when posts refused it

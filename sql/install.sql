@@ -11,7 +11,11 @@ begin;
 \ir queue.sql
 \ir posts.sql
 \ir dead_letter.sql
+\ir retry.sql
+\ir retry_all.sql
+\ir discard.sql
 \ir batch.sql
 \ir recent.sql
+\ir horizon.sql
 \ir grants.sql
 commit;
