@@ -68,14 +68,15 @@ mover_init(NgxPgqMover *mover)
 
 /*
  * Give an entry to the database of this name, "" for none, as if nothing had
- * happened before.  The caller is the launcher, and no mover uses the entry;
- * after the start of the server it holds shared->lock.
+ * happened before.  The caller is the launcher, no mover uses the entry, and
+ * no transaction holds it; after the start of the server it holds shared->lock.
  */
 void
 ngx_pgq_database_assign(NgxPgqDatabase *database, const char *name)
 {
 	pg_atomic_init_u32(&database->oid, InvalidOid);
 	strlcpy(database->name, name, NAMEDATALEN);
+	pg_atomic_init_u32(&database->holds, 0);
 	pg_atomic_init_u32(&database->slot, 0);
 	pg_atomic_init_u32(&database->wake, 0);
 	pg_atomic_init_u32(&database->blind, 0);
@@ -97,6 +98,8 @@ ngx_pgq_shared_startup(void)
 	if (!found)
 	{
 		ngx_pgq_shared->lock = &(GetNamedLWLockTranche(TRANCHE))->lock;
+		pg_atomic_init_u32(&ngx_pgq_shared->launcher, 0);
+		pg_atomic_init_u32(&ngx_pgq_shared->look, 0);
 		for (int i = 0; i < NGX_PGQ_DATABASES; i++)
 			ngx_pgq_database_assign(&ngx_pgq_shared->database[i], "");
 	}
