@@ -17,10 +17,11 @@
  * - A hold lasts until the end of the transaction, however it ends: RENAME may
  *	 stand in a transaction block, and what it did is there only at commit.
  *	 Then the launcher looks what is there, and starts what can run.
- * - The callback runs after the commit record is written: it allocates
- *	 nothing, takes no lock, and does not raise.
+ * - The callback runs after the commit record is written, too: there it
+ *	 allocates nothing, takes no lock, and does not raise.
  * - COMMIT PREPARED wakes the movers: the session that inserted into the queue
- *	 may be gone, and with it what it knew.
+ *	 may be gone, and with it what it knew.  So does what may be one in a
+ *	 subscription's worker, which gives no command.
  */
 #include "postgres.h"
 
@@ -32,6 +33,7 @@
 #include "commands/defrem.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "replication/logicalworker.h"
 #include "storage/latch.h"
 #include "storage/procarray.h"
 #include "tcop/utility.h"
@@ -50,19 +52,8 @@ static bool changing = false;	/* it makes, names or drops a database */
 
 /* The movers of a transaction that is over may come back. */
 static void
-at_transaction_end(XactEvent event, void *arg)
+release(void)
 {
-	if (!changing)
-		return;
-	switch (event)
-	{
-		case XACT_EVENT_COMMIT:
-		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:
-			break;
-		default:
-			return;
-	}
 	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
 	{
 		if (held[d])
@@ -73,17 +64,29 @@ at_transaction_end(XactEvent event, void *arg)
 	ngx_pgq_launcher_look();
 }
 
+/*
+ * Called at the end of each transaction of the server.  Where a subscription
+ * commits a prepared transaction, it does so in one that writes nothing itself.
+ */
 static void
-expect_end(void)
+at_transaction_end(XactEvent event, void *arg)
 {
-	static bool registered = false;
-
-	if (!registered)
+	switch (event)
 	{
-		RegisterXactCallback(at_transaction_end, NULL);
-		registered = true;
+		case XACT_EVENT_PRE_COMMIT:
+			if (IsLogicalWorker() &&
+				!TransactionIdIsValid(GetTopTransactionIdIfAny()))
+				ngx_pgq_wake_at_commit_anywhere();
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			if (changing)
+				release();
+			break;
+		default:
+			break;
 	}
-	changing = true;
 }
 
 /*
@@ -280,7 +283,7 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 
 	if (name)
 	{
-		expect_end();
+		changing = true;
 		make_room(statement, name, command, context);
 	}
 	else if (IsA(statement, TransactionStmt) &&
@@ -301,4 +304,5 @@ ngx_pgq_guest_install(void)
 {
 	prev_process_utility = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
+	RegisterXactCallback(at_transaction_end, NULL);
 }
