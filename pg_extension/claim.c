@@ -224,8 +224,6 @@ claim_slot(NgxPgqDatabase *database, Oid relid, int limit, NgxPgqClaim *claim)
 	if (claim->count > 0)
 		pg_atomic_write_u64(&slot->since,
 							DatumGetTimestampTz(claim->messages[0].at));
-	else if (sweeping && held.span.low == 0)
-		ngx_pgq_slot_empty(slot);
 }
 
 /* The slots in the order they are looked at: the current one last. */
@@ -272,6 +270,8 @@ ngx_pgq_claim_take(NgxPgqDatabase *database, NgxPgqTables *tables, int limit,
 			return;
 		CHECK_FOR_INTERRUPTS();
 	}
+	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
+		ngx_pgq_slot_empty(&database->slots[i]);
 	sweeping = false;
 }
 

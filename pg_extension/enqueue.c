@@ -22,6 +22,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "tcop/utility.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -237,6 +238,9 @@ ngx_pgq_enqueue(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("batch id, message ids and messages must not be null")));
+
+	/* the bulk path writes below where the server looks after this */
+	PreventCommandIfReadOnly("ngx_pgq.enqueue()");
 
 	InitMaterializedSRF(fcinfo, 0);
 	batch = accept_messages((ReturnSetInfo *) fcinfo->resultinfo,

@@ -196,5 +196,6 @@ _PG_init(void)
 	prev_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = shmem_startup;
 
+	ngx_pgq_guest_install();
 	ngx_pgq_launcher_register();
 }

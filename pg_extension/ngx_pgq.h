@@ -97,6 +97,7 @@ typedef struct NgxPgqDatabase
 {
 	pg_atomic_uint32 oid;		/* atomic; 0: no such database; by launcher */
 	char		name[NAMEDATALEN];	/* shared->lock; "": entry free; by launcher */
+	pg_atomic_uint32 holds;		/* atomic; transactions that keep movers away */
 	pg_atomic_uint32 slot;		/* atomic; the slot new messages go to */
 	pg_atomic_uint32 wake;		/* atomic; 1: committed since last look */
 	pg_atomic_uint32 blind;		/* atomic; 1: committed to unknown blocks */
@@ -111,6 +112,8 @@ typedef struct NgxPgqDatabase
 typedef struct NgxPgqShared
 {
 	LWLock	   *lock;			/* constant; guards names and error texts */
+	pg_atomic_uint32 launcher;	/* atomic; its proc number + 1, 0: none */
+	pg_atomic_uint32 look;		/* atomic; 1: databases have changed */
 	NgxPgqDatabase database[NGX_PGQ_DATABASES]; /* see there */
 } NgxPgqShared;
 
@@ -211,6 +214,10 @@ extern uint64 ngx_pgq_slot_depth(NgxPgqSlot *slot);
 extern PGDLLEXPORT void ngx_pgq_launcher_main(Datum arg);
 extern PGDLLEXPORT void ngx_pgq_mover_main(Datum arg);
 extern void ngx_pgq_launcher_register(void);
+extern void ngx_pgq_launcher_look(void);
+
+/* guest.c */
+extern void ngx_pgq_guest_install(void);
 
 /* move.c */
 extern int	ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover,
