@@ -39,6 +39,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "fault.h"
 #include "ngx_pgq.h"
 
 #define SWEEP_SHARE			20
@@ -157,10 +158,13 @@ claim_slot(NgxPgqDatabase *database, int limit, NgxPgqClaim *claim)
 	held.span = ngx_pgq_span_take(database, claim->slot);
 	if (held.span.low > held.span.high)
 		return;
+	NGX_PGQ_FAULT("span-taken");
 
 	lock_messages(claim->slot, held.span, limit);
 	fetch_messages(claim);
 	held.count = claim->count;
+	if (claim->count > 0)
+		NGX_PGQ_FAULT("rows-locked");
 	if (sweeping)
 		sweep_pay(database, started);
 
@@ -255,6 +259,7 @@ ngx_pgq_sweep_start(NgxPgqDatabase *database, NgxPgqTables *tables)
 {
 	pg_atomic_write_u64(&database->swept_at, ngx_pgq_clock());
 	pg_atomic_exchange_u32(&database->blind, 0);
+	NGX_PGQ_FAULT("sweep-started");
 	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
 	{
 		Relation	leaf = table_open(tables->queue[i], AccessShareLock);
@@ -269,4 +274,5 @@ ngx_pgq_sweep_start(NgxPgqDatabase *database, NgxPgqTables *tables)
 		}
 		table_close(leaf, NoLock);
 	}
+	NGX_PGQ_FAULT("sweep-given");
 }

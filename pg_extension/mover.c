@@ -31,6 +31,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "ngx_pgq.h"
 
 #define BACKOFF_MIN_MS	100
@@ -266,6 +267,7 @@ cycle(MemoryContext context)
 		FlushErrorState();
 		AbortOutOfAnyTransaction();
 		MemoryContextSwitchTo(context);
+		NGX_PGQ_FAULT("batch-aborted");
 		failed = ngx_pgq_claim_give_back(database);
 	}
 	PG_END_TRY();
@@ -293,6 +295,8 @@ tidy_ledger(MemoryContext context)
 		StartTransactionCommand();
 		ngx_pgq_ledger_tidy();
 		CommitTransactionCommand();
+		NGX_PGQ_FAULT("ledger-committed");
+		ngx_pgq_ledger_keep();
 	}
 	PG_CATCH();
 	{
@@ -356,7 +360,9 @@ ngx_pgq_mover_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 
 	enter(DatumGetInt32(arg));
+	NGX_PGQ_FAULT("mover-entered");
 	connect_to_database();
+	NGX_PGQ_FAULT("mover-connected");
 
 	context = AllocSetContextCreate(TopMemoryContext, "ngx_pgq mover",
 									ALLOCSET_DEFAULT_SIZES);

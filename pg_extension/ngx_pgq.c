@@ -19,6 +19,7 @@
 #include "utils/guc.h"
 #include "utils/varlena.h"
 
+#include "fault.h"
 #include "ngx_pgq.h"
 
 PG_MODULE_MAGIC;
@@ -132,6 +133,7 @@ define_settings(void)
 							1000, 1, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+	NGX_PGQ_FAULT_DEFINE();
 	MarkGUCPrefixReserved("ngx_pgq");
 }
 

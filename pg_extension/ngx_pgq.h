@@ -207,6 +207,7 @@ extern bool ngx_pgq_verdict(Datum message, const char **sqlstate,
 extern bool ngx_pgq_ledger_enter(const pg_uuid_t *batch_id);
 extern bool ngx_pgq_ledger_due(void);
 extern void ngx_pgq_ledger_tidy(void);
+extern void ngx_pgq_ledger_keep(void);
 
 /* wake.c */
 extern int	ngx_pgq_slot_current(void);
