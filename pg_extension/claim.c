@@ -55,6 +55,7 @@ typedef struct Held
 static const NgxPgqSpan nothing = {InvalidBlockNumber, 0};
 static Held held = {0, 0, {InvalidBlockNumber, 0}};
 static bool sweeping = false;	/* the spans hold what a sweep put there */
+static bool sweep_begun = false;	/* and not yet in the spans */
 
 static SPIPlanPtr
 claim_plan(int slot)
@@ -223,7 +224,7 @@ ngx_pgq_claim_keep(void)
 
 /*
  * The claim's transaction is over and did nothing.  Returns how many messages
- * it was about.
+ * it was about.  A sweep that was begun is asked for again.
  */
 int
 ngx_pgq_claim_give_back(NgxPgqDatabase *database)
@@ -231,6 +232,9 @@ ngx_pgq_claim_give_back(NgxPgqDatabase *database)
 	int			count = held.count;
 
 	ngx_pgq_span_give(database, held.slot, held.span);
+	if (sweep_begun)
+		pg_atomic_write_u32(&database->blind, 1);
+	sweep_begun = false;
 	ngx_pgq_claim_keep();
 	return count;
 }
@@ -258,6 +262,7 @@ void
 ngx_pgq_sweep_start(NgxPgqDatabase *database, NgxPgqTables *tables)
 {
 	pg_atomic_write_u64(&database->swept_at, ngx_pgq_clock());
+	sweep_begun = true;
 	pg_atomic_exchange_u32(&database->blind, 0);
 	NGX_PGQ_FAULT("sweep-started");
 	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
@@ -274,5 +279,6 @@ ngx_pgq_sweep_start(NgxPgqDatabase *database, NgxPgqTables *tables)
 		}
 		table_close(leaf, NoLock);
 	}
+	sweep_begun = false;
 	NGX_PGQ_FAULT("sweep-given");
 }

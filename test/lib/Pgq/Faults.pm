@@ -67,13 +67,13 @@ sub case {
     my $name  = $option{name} // "$point: $action";
     my $crowd = Pgq::Crowd->new($pg)->start;
 
-    unlink $self->_shots($point);
+    $self->clear($point);
     $crowd->wait_for(2);
     $self->set("$point:$action:1" . ($also{$point} // ''));
     $provoke{$point}->($self) if $provoke{$point};
 
     # a reload has the launcher start at once what it would start a second later
-    ok((poll_until { $pg->reload if $provoke{$point}; -e $self->_shot($point) } 30), "$name: it happens");
+    ok((poll_until { $pg->reload if $provoke{$point}; $self->happened($point) } 30), "$name: it happens");
     $option{then}->($self) if $option{then};
     $pg->wait_ready;
     ok($crowd->wait_for(10), "$name: producers go on");
@@ -81,7 +81,6 @@ sub case {
     my @complaints = ($crowd->stop->complaints, $self->_aftermath($point));
     splice @complaints, 10 if @complaints > 10;
     is(join("\n", @complaints), '', "$name: each message is there once, or was refused");
-    $self->set('');
 
     return $crowd;
 }
@@ -98,6 +97,19 @@ sub set {
 }
 
 
+# Whether something failed at a point, and forgetting that it did: a file says it.
+sub happened { return -e "$_[0]{pg}{data}/ngx_pgq.fault.$_[1].0" }
+
+sub clear {
+    my ($self, $point) = @_;
+
+    $self->set('');
+    unlink glob "$self->{pg}{data}/ngx_pgq.fault.$point.*";
+
+    return $self;
+}
+
+
 sub end {
     my ($self) = @_;
 
@@ -105,12 +117,6 @@ sub end {
 
     return;
 }
-
-
-# The files that say that something failed at a point.
-sub _shots { return glob "$_[0]{pg}{data}/ngx_pgq.fault.$_[1].*" }
-
-sub _shot { return "$_[0]{pg}{data}/ngx_pgq.fault.$_[1].0" }
 
 
 # What is wrong besides the producers' messages.
