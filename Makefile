@@ -30,7 +30,7 @@ $(if $(word 2,$(CURDIR)),$(error the path of this directory has a space in it: $
 run: packages build  ## install what is missing, build, start PostgreSQL and nginx, post three messages, show them
 	@provision/run start
 
-check: packages-check build check-docs check-unit check-sql check-extension check-faults check-module check-whole  ## build and run every test
+check: packages-check build check-docs check-unit check-sql check-isolation check-extension check-faults check-module check-whole  ## build and run every test
 	@echo "make check: all passed"
 
 
@@ -102,7 +102,7 @@ bench: packages-check build  ## measure against the ceiling and print ratios (no
 
 ##@ Tests, one kind at a time
 
-.PHONY: check-unit check-sql check-extension check-faults check-module check-whole check-docs check-sanitize check-valgrind fuzz
+.PHONY: check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-docs check-sanitize check-valgrind fuzz
 check-docs: packages-check  ## what code and READMEs name agrees; the sources keep to the house style
 	@test/run docs
 
@@ -111,6 +111,9 @@ check-unit: packages-check build  ## the C rooms that stand alone
 
 check-sql: packages-check build  ## schema, contract, grants and mover, in pgTAP
 	@test/run sql
+
+check-isolation: packages-check build  ## several sessions and the movers, in fixed orders
+	@test/run isolation
 
 check-extension: packages-check build  ## the extension on private servers: starts, stops, crashes
 	@test/run extension

@@ -115,7 +115,7 @@ check_fault(char **newval, void **extra, GucSource source)
 void
 ngx_pgq_fault_define(void)
 {
-	DefineCustomStringVariable("ngx_pgq.fault",
+	DefineCustomStringVariable(NGX_PGQ_FAULT_SETTING,
 							   "Where processes fail.",
 							   NULL,
 							   &setting,

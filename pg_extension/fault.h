@@ -20,6 +20,8 @@
 #ifndef NGX_PGQ_FAULT_H
 #define NGX_PGQ_FAULT_H
 
+#define NGX_PGQ_FAULT_SETTING	"ngx_pgq.fault"	/* in test builds only */
+
 /* Each point there is: a process has just done what its name says. */
 #define NGX_PGQ_FAULT_POINTS \
 	/* a batch: claim.c, move.c, post.c */ \
