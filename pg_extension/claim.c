@@ -42,6 +42,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "fault.h"
 #include "ngx_pgq.h"
 
 #define SWEEP_SHARE			20
@@ -59,6 +60,7 @@ typedef struct Held
 static const NgxPgqSpan nothing = {InvalidBlockNumber, 0};
 static Held held = {0, 0, {InvalidBlockNumber, 0}};
 static bool sweeping = false;	/* the spans hold what a sweep put there */
+static bool sweep_begun = false;	/* and not yet in the spans */
 
 /* May this user take messages out of the leaf? */
 static void
@@ -200,6 +202,7 @@ claim_slot(NgxPgqDatabase *database, Oid relid, int limit, NgxPgqClaim *claim)
 	held.span = ngx_pgq_span_take(database, claim->slot);
 	if (held.span.low > held.span.high)
 		return;
+	NGX_PGQ_FAULT("span-taken");
 
 	leaf = table_open(relid, RowExclusiveLock);
 	check_rights(leaf);
@@ -207,6 +210,8 @@ claim_slot(NgxPgqDatabase *database, Oid relid, int limit, NgxPgqClaim *claim)
 	table_close(leaf, NoLock);
 	held.count = claim->count;
 	pg_atomic_fetch_add_u64(&slot->gone, claim->count);
+	if (claim->count > 0)
+		NGX_PGQ_FAULT("rows-taken");
 	if (sweeping)
 		sweep_pay(database, started);
 
@@ -285,7 +290,7 @@ ngx_pgq_claim_keep(void)
 
 /*
  * The claim's transaction is over and did nothing.  Returns how many messages
- * it was about.
+ * it was about.  A sweep that was begun is asked for again.
  */
 int
 ngx_pgq_claim_give_back(NgxPgqDatabase *database)
@@ -294,6 +299,9 @@ ngx_pgq_claim_give_back(NgxPgqDatabase *database)
 
 	ngx_pgq_span_give(database, held.slot, held.span);
 	pg_atomic_fetch_sub_u64(&database->slots[held.slot].gone, held.count);
+	if (sweep_begun)
+		pg_atomic_write_u32(&database->blind, 1);
+	sweep_begun = false;
 	ngx_pgq_claim_keep();
 	return count;
 }
@@ -333,7 +341,9 @@ ngx_pgq_sweep_start(NgxPgqDatabase *database, NgxPgqTables *tables)
 	bool		counted = pg_atomic_exchange_u32(&database->counted, 1) == 1;
 
 	pg_atomic_write_u64(&database->swept_at, ngx_pgq_clock());
+	sweep_begun = true;
 	pg_atomic_exchange_u32(&database->blind, 0);
+	NGX_PGQ_FAULT("sweep-started");
 	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
 	{
 		Relation	leaf = table_open(tables->queue[i], AccessShareLock);
@@ -350,4 +360,6 @@ ngx_pgq_sweep_start(NgxPgqDatabase *database, NgxPgqTables *tables)
 		}
 		table_close(leaf, NoLock);
 	}
+	sweep_begun = false;
+	NGX_PGQ_FAULT("sweep-given");
 }

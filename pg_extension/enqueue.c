@@ -31,6 +31,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "ngx_pgq.h"
 
 PG_FUNCTION_INFO_V1(ngx_pgq_enqueue);
@@ -220,9 +221,11 @@ take(const pg_uuid_t *batch_id, Batch *batch)
 	{
 		Relation	leaf = open_in_schema(psprintf("queue_%d", slot));
 
+		NGX_PGQ_FAULT("batch-entered");
 		if (!insert_bulk(queue, leaf, batch, slot, at))
 			insert_by_executor(batch, slot, at);
 		table_close(leaf, NoLock);
+		NGX_PGQ_FAULT("queue-written");
 	}
 	SPI_finish();
 	SetUserIdAndSecContext(user, context);

@@ -40,6 +40,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "ngx_pgq.h"
 
 #define RESTART_SEC		5		/* after the launcher itself ended */
@@ -287,6 +288,7 @@ start_mover(int d, int m)
 	strlcpy(worker.bgw_library_name, "ngx_pgq", BGW_MAXLEN);
 	strlcpy(worker.bgw_function_name, "ngx_pgq_mover_main", BGW_MAXLEN);
 
+	NGX_PGQ_FAULT("mover-wanted");
 	context = MemoryContextSwitchTo(TopMemoryContext);
 	if (RegisterDynamicBackgroundWorker(&worker, &start->handle))
 	{

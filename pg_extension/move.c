@@ -34,6 +34,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "fault.h"
 #include "ngx_pgq.h"
 
 /* Sets our lock apart from those users take with pg_advisory_lock(). */
@@ -128,15 +129,23 @@ move_claim(NgxPgqTables *tables, NgxPgqClaim *claim, int limit)
 	ErrorData  *refused = NULL;
 	int64		id = 0;
 
+	NGX_PGQ_FAULT("claimed");
 	lock_posting();
+	NGX_PGQ_FAULT("posting-locked");
 	if (limit == 1)
 		refused = try_post(tables, claim, &id);
 	else
 		id = ngx_pgq_post_write(tables, claim);
 	if (refused)
+	{
 		ngx_pgq_dead_letter_write(claim, refused);
+		NGX_PGQ_FAULT("letter-written");
+	}
+	else
+		NGX_PGQ_FAULT("posts-written");
 	if (id > 0)
 		notify_readers(id);
+	NGX_PGQ_FAULT("notified");
 	return refused != NULL;
 }
 
@@ -193,7 +202,11 @@ ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover, int limit,
 		SPI_finish();
 		PopActiveSnapshot();
 	}
+	if (claim.count > 0)
+		NGX_PGQ_FAULT("batch-finished");
 	CommitTransactionCommand();
+	if (claim.count > 0)
+		NGX_PGQ_FAULT("batch-committed");
 	ngx_pgq_claim_keep();
 
 	if (claim.count > 0)

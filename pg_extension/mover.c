@@ -31,6 +31,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "ngx_pgq.h"
 
 #define BACKOFF_MIN_MS	100
@@ -267,6 +268,7 @@ cycle(MemoryContext context)
 		FlushErrorState();
 		AbortOutOfAnyTransaction();
 		MemoryContextSwitchTo(context);
+		NGX_PGQ_FAULT("batch-aborted");
 		failed = ngx_pgq_claim_give_back(database);
 	}
 	PG_END_TRY();
@@ -289,8 +291,8 @@ cycle(MemoryContext context)
  * code of the error it failed with; then it waits for its next time.
  */
 static int
-tidy(MemoryContext context, void (*chore) (NgxPgqDatabase *database),
-	 const char *activity)
+tidy(MemoryContext context, const char *activity,
+	 void (*chore) (NgxPgqDatabase *database), void (*committed) (void))
 {
 	volatile int sqlerrcode = 0;
 
@@ -301,6 +303,7 @@ tidy(MemoryContext context, void (*chore) (NgxPgqDatabase *database),
 		pgstat_report_activity(STATE_RUNNING, activity);
 		chore(database);
 		CommitTransactionCommand();
+		committed();
 	}
 	PG_CATCH();
 	{
@@ -328,12 +331,12 @@ tidy(MemoryContext context, void (*chore) (NgxPgqDatabase *database),
 static void
 tidy_retention(MemoryContext context)
 {
-	int			sqlerrcode = tidy(context, ngx_pgq_retention_step,
-								"removing posts that are no longer to be kept");
+	int			sqlerrcode = tidy(context,
+								  "removing posts that are no longer to be kept",
+								  ngx_pgq_retention_step,
+								  ngx_pgq_retention_done);
 
-	if (sqlerrcode == 0)
-		ngx_pgq_retention_done();
-	else
+	if (sqlerrcode != 0)
 		ngx_pgq_retention_failed(sqlerrcode);
 }
 
@@ -353,11 +356,11 @@ static void
 keep_house(MemoryContext context)
 {
 	if (ngx_pgq_ledger_due())
-		(void) tidy(context, ngx_pgq_ledger_tidy,
-					"forgetting batches of long ago");
+		(void) tidy(context, "forgetting batches of long ago",
+					ngx_pgq_ledger_tidy, ngx_pgq_ledger_keep);
 	if (ngx_pgq_rotate_due(database))
-		(void) tidy(context, ngx_pgq_rotate,
-					"looking for a slot to rotate or to empty");
+		(void) tidy(context, "looking for a slot to rotate or to empty",
+					ngx_pgq_rotate, ngx_pgq_rotate_keep);
 	if (ngx_pgq_retention_wait(database, last_was_full) == 0)
 		tidy_retention(context);
 }
@@ -408,7 +411,9 @@ ngx_pgq_mover_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 
 	enter(DatumGetInt32(arg));
+	NGX_PGQ_FAULT("mover-entered");
 	connect_to_database();
+	NGX_PGQ_FAULT("mover-connected");
 
 	context = AllocSetContextCreate(TopMemoryContext, "ngx_pgq mover",
 									ALLOCSET_DEFAULT_SIZES);

@@ -237,6 +237,7 @@ extern void ngx_pgq_sweep_start(NgxPgqDatabase *database,
 /* rotate.c */
 extern bool ngx_pgq_rotate_due(NgxPgqDatabase *database);
 extern void ngx_pgq_rotate(NgxPgqDatabase *database);
+extern void ngx_pgq_rotate_keep(void);
 extern bool ngx_pgq_lock_to_truncate(Oid relid);
 extern bool ngx_pgq_leaf_has_rows(Relation leaf, uint64 *count);
 
@@ -260,6 +261,7 @@ extern bool ngx_pgq_verdict(Datum message, const char **sqlstate,
 extern bool ngx_pgq_ledger_enter(const pg_uuid_t *batch_id);
 extern bool ngx_pgq_ledger_due(void);
 extern void ngx_pgq_ledger_tidy(NgxPgqDatabase *database);
+extern void ngx_pgq_ledger_keep(void);
 
 /* retention.c */
 extern long ngx_pgq_retention_wait(NgxPgqDatabase *database, bool busy);

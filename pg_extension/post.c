@@ -26,6 +26,7 @@
 #include "utils/rel.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "ngx_pgq.h"
 
 /* ERRCODE_TO_CATEGORY() of a class; MAKE_SQLSTATE counts from '0' */
@@ -57,6 +58,7 @@ write_bulk(Relation posts, NgxPgqClaim *claim, int64 *id)
 		Datum		values[NGX_PGQ_BULK_COLUMNS];
 
 		*id = nextval_internal(sequence, false);
+		NGX_PGQ_FAULT("id-taken");
 		values[0] = Int64GetDatum(*id);
 		values[1] = message->at;
 		values[2] = message->message_id;

@@ -24,6 +24,7 @@
 #include "storage/proc.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "ngx_pgq.h"
 
 PG_FUNCTION_INFO_V1(ngx_pgq_slot);
@@ -68,6 +69,7 @@ at_transaction_end(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
+			NGX_PGQ_FAULT("producer-committed");
 			deliver();
 			break;
 		case XACT_EVENT_ABORT:
