@@ -46,9 +46,11 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-#define LOOK_US			INT64CONST(1000000) /* between two looks at the leaves */
+#define LOOK_US			INT64CONST(200000)	/* between two looks at the leaves */
+#define SCAN_SHARE		20		/* reading through leaves: one part of the time */
 
 static int64 look_after = 0;	/* ngx_pgq_clock() */
+static int64 scan_after[NGX_PGQ_SLOTS];	/* one that was not empty */
 static NgxPgqSlot *emptied = NULL;	/* by this transaction */
 static uint64 looked_at = PG_UINT64_MAX;	/* traffic() of the last look */
 
@@ -175,6 +177,22 @@ truncate_leaf(int number)
 	PopActiveSnapshot();
 }
 
+/* Is nothing left in a leaf that we have locked?  What is, is looked for. */
+static bool
+is_drained(NgxPgqDatabase *database, int number, Relation leaf)
+{
+	NgxPgqSpan	all = {0, InvalidBlockNumber - 1};
+	int64		started = ngx_pgq_clock();
+	int64		now;
+
+	if (!ngx_pgq_leaf_has_rows(leaf, NULL))
+		return true;
+	ngx_pgq_span_give(database, number, all);
+	now = ngx_pgq_clock();
+	scan_after[number] = now + (now - started) * SCAN_SHARE;
+	return false;
+}
+
 /* Empty a sealed slot, or say what is against it. */
 static NgxPgqSkip
 empty_slot(NgxPgqDatabase *database, int number, Oid relid)
@@ -183,23 +201,17 @@ empty_slot(NgxPgqDatabase *database, int number, Oid relid)
 	Relation	leaf;
 	NgxPgqSkip	skip = NGX_PGQ_NOT_SKIPPED;
 
-	if (ngx_pgq_slot_depth(slot) > 0)
+	if (ngx_pgq_slot_depth(slot) > 0 || ngx_pgq_clock() < scan_after[number])
 		return NGX_PGQ_SKIP_UNMOVED;
 	if (!ngx_pgq_lock_to_truncate(relid))
 		return NGX_PGQ_SKIP_LOCKED;
 	leaf = try_table_open(relid, NoLock);
 	if (leaf == NULL)
 		return NGX_PGQ_SKIP_LOCKED;
-
-	if (ngx_pgq_leaf_has_rows(leaf, NULL))
-	{
-		NgxPgqSpan	all = {0, InvalidBlockNumber - 1};
-
-		ngx_pgq_span_give(database, number, all);
-		skip = NGX_PGQ_SKIP_UNMOVED;
-	}
-	else if (snapshot_may_want(database, number))
+	if (snapshot_may_want(database, number))
 		skip = NGX_PGQ_SKIP_SNAPSHOT;
+	else if (!is_drained(database, number, leaf))
+		skip = NGX_PGQ_SKIP_UNMOVED;
 	table_close(leaf, NoLock);
 
 	if (skip == NGX_PGQ_NOT_SKIPPED)
