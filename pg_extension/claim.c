@@ -275,8 +275,6 @@ ngx_pgq_claim_take(NgxPgqDatabase *database, NgxPgqTables *tables, int limit,
 			return;
 		CHECK_FOR_INTERRUPTS();
 	}
-	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
-		ngx_pgq_slot_empty(&database->slots[i]);
 	sweeping = false;
 }
 

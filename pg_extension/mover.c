@@ -371,9 +371,16 @@ rest(void)
 {
 	pgstat_report_stat(false);
 	if (reported_missing)
+	{
 		nap(NGX_PGQ_MISSING, MISSING_MS);
-	else
-		nap(NGX_PGQ_IDLE, next_duty());
+		return;
+	}
+	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
+	{
+		if (!pg_atomic_read_u32(&database->blind))
+			ngx_pgq_slot_empty(&database->slots[i]);
+	}
+	nap(NGX_PGQ_IDLE, next_duty());
 }
 
 static bool
