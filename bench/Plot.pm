@@ -1,7 +1,7 @@
 package Plot;
 
 # The picture bench/mover draws: depth of the queue and posts a second over the time of a held snapshot, one line for
-# each way of moving messages. SVG, on no background, its ink light where the reader's page is dark.
+# each way of moving messages. SVG, on no background: the inks can be read on a light page and on a dark one.
 #
 #   Plot::svg($title, $hold, [ 'ngx_pgq', [ [ $second, $depth, $moved ], … ] ], [ 'another', [ … ] ])
 #
@@ -87,21 +87,17 @@ sub svg {
     my $svg = <<"END";
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 $width $height" width="$width" height="$height" role="img" aria-label="Depth of the queue and posts a second while a snapshot is held">
 <style>
-text { font: 12px system-ui, sans-serif; fill: #57606a }
-.title { font-size: 14px; font-weight: 600; fill: #1f2328 }
+text { font: 12px system-ui, sans-serif; fill: #768390 }
+.title { font-size: 14px; font-weight: 600 }
 .name { font-weight: 600 }
 .grid { stroke: #8c959f; stroke-opacity: .28 }
 .edge { stroke: #8c959f; stroke-dasharray: 3 3 }
 .hold { fill: #8c959f; fill-opacity: .10 }
 path { fill: none; stroke-width: 2; stroke-linejoin: round }
-path.ink0 { stroke: #0969da } text.ink0 { fill: #0969da }
-path.ink1 { stroke: #bc4c00 } text.ink1 { fill: #bc4c00 }
-\@media (prefers-color-scheme: dark) {
-text { fill: #9198a1 }
-.title { fill: #f0f6fc }
-path.ink0 { stroke: #58a6ff } text.ink0 { fill: #58a6ff }
-path.ink1 { stroke: #f0883e } text.ink1 { fill: #f0883e }
-}
+path.ink0 { stroke: #2f81f7 } text.ink0 { fill: #2f81f7 }
+path.ink1 { stroke: #d4672a } text.ink1 { fill: #d4672a }
+\@media (prefers-color-scheme: light) { .note { fill: #57606a } .title { fill: #1f2328 } }
+\@media (prefers-color-scheme: dark) { .note { fill: #9198a1 } .title { fill: #f0f6fc } }
 </style>
 END
 
@@ -124,7 +120,8 @@ END
 
         my @labels;
 
-        for my $number (0 .. $#courses) {
+        # the first course is drawn last: where lines meet, it is the one that is seen
+        for my $number (reverse 0 .. $#courses) {
             my ($name, $points) = @{ $courses[$number] };
 
             $svg .= sprintf qq{<path d="M%s" class="ink%d"/>\n}, join(' L', map { sprintf '%.1f,%.1f', $x->($_->[0]), $y->($_->[ $n + 1 ]) } @$points), $number;
