@@ -30,7 +30,7 @@ $(if $(word 2,$(CURDIR)),$(error the path of this directory has a space in it: $
 run: packages build  ## install what is missing, build, start PostgreSQL and nginx, post three messages, show them
 	@provision/run start
 
-check: packages-check build check-docs check-unit check-sql check-extension check-module check-whole  ## build and run every test
+check: packages-check build check-docs check-unit check-sql check-isolation check-extension check-faults check-module check-whole  ## build and run every test
 	@echo "make check: all passed"
 
 
@@ -71,7 +71,7 @@ psql:  ## psql in the database of `make run`
 
 ##@ Messages
 
-.PHONY: post-msgs curl-msgs cat-posts cat-queue count-posts count-queue movers load-test bench
+.PHONY: post-msgs curl-msgs cat-posts cat-queue count-posts count-queue movers load-test bench bench-mover
 post-msgs:  ## post N messages by curl
 	@for i in $$(seq $(N)); do curl -sS --json "{\"message\": $$i}" $(URL)/post; echo; done
 
@@ -99,10 +99,13 @@ load-test: build  ## post MAX messages, and check that each of them arrived: mak
 bench: packages-check build  ## measure against the ceiling and print ratios (not a test)
 	@bench/run
 
+bench-mover: packages-check build  ## measure the mover under a held snapshot, a backlog, for long (half an hour; not a test)
+	@bench/mover
+
 
 ##@ Tests, one kind at a time
 
-.PHONY: check-unit check-sql check-extension check-module check-whole check-docs check-sanitize check-valgrind fuzz
+.PHONY: check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-docs check-sanitize check-valgrind fuzz
 check-docs: packages-check  ## what code and READMEs name agrees; the sources keep to the house style
 	@test/run docs
 
@@ -112,8 +115,15 @@ check-unit: packages-check build  ## the C rooms that stand alone
 check-sql: packages-check build  ## schema, contract, grants and mover, in pgTAP
 	@test/run sql
 
+check-isolation: packages-check build  ## several sessions and the movers, in fixed orders
+	@test/run isolation
+
 check-extension: packages-check build  ## the extension on private servers: starts, stops, crashes
 	@test/run extension
+
+check-faults: packages-check  ## each step of the extension made to fail, in a build of its own
+	@$(BUILD) BUILD=build/faults CFLAGS="-O1 -g -DNGX_PGQ_FAULTS" private
+	@PGQ_BUILD=build/faults test/run faults
 
 check-module: packages-check build  ## the nginx module
 	@test/run module

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * claim.c
- *	  Claiming messages: which blocks a mover looks at, and what it locks there.
+ *	  Claiming messages: which blocks a mover looks at, and what it takes there.
  *
  * Owns the claim in hand: the span of blocks this process took out of shared
  * memory and has not yet moved or given back (held).  Called by move, in its
  * transaction, and by mover when a transaction failed.
  *
- * A claim reads a span of a leaf by a TID range scan, FOR UPDATE SKIP LOCKED.
- * Its cost is that of the blocks written since the last claim, however many
- * dead rows lie elsewhere.  The span is only a hint; that no committed row is
- * left behind follows from these:
+ * A claim reads a span of a leaf by a TID range scan and deletes what it sees,
+ * skipping rows that others have locked: SKIP LOCKED, but with one record of
+ * WAL a row and not two, and without a statement.  Its cost is that of the
+ * blocks written since the last claim, however many dead rows lie elsewhere.
+ * The span is only a hint; that no committed row is left behind follows from
+ * these:
  *
  * - enqueue() gives the blocks it wrote to after its commit is visible, and a
  *	 claim takes the span before its snapshot.  So a claim sees the rows, or the
@@ -27,99 +29,138 @@
  */
 #include "postgres.h"
 
+#include "access/detoast.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
+#include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
-#include "utils/guc.h"
+#include "utils/acl.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "fault.h"
 #include "ngx_pgq.h"
 
 #define SWEEP_SHARE			20
 #define SWEEP_PAUSE_US		1000	/* between two sweeps, at least */
+#define CLAIM_ROOM			1000	/* messages there is room for at first */
+#define CLAIM_BYTES			(16 * 1024 * 1024)	/* enough for one batch */
 
 typedef struct Held
 {
 	int			slot;
-	int			count;			/* messages */
-	int			deleted;		/* of them, and counted as gone */
+	int			count;			/* messages, counted as gone */
 	NgxPgqSpan	span;
 } Held;
 
 static const NgxPgqSpan nothing = {InvalidBlockNumber, 0};
-static Held held = {0, 0, 0, {InvalidBlockNumber, 0}};
+static Held held = {0, 0, {InvalidBlockNumber, 0}};
 static bool sweeping = false;	/* the spans hold what a sweep put there */
+static bool sweep_begun = false;	/* and not yet in the spans */
 
-static SPIPlanPtr
-claim_plan(int slot)
+/* May this user take messages out of the leaf? */
+static void
+check_rights(Relation leaf)
 {
-	static SPIPlanPtr plans[NGX_PGQ_SLOTS];
+	AclResult	acl = pg_class_aclcheck(RelationGetRelid(leaf), GetUserId(),
+										ACL_SELECT);
 
-	if (plans[slot] == NULL)
+	if (acl == ACLCHECK_OK)
+		acl = pg_class_aclcheck(RelationGetRelid(leaf), GetUserId(),
+								ACL_DELETE);
+	if (acl != ACLCHECK_OK)
+		aclcheck_error(acl, OBJECT_TABLE, RelationGetRelationName(leaf));
+	PreventCommandIfReadOnly("moving messages");
+}
+
+/* False if another session has locked or deleted the row. */
+static bool
+delete_unless_locked(Relation leaf, ItemPointer tid, Snapshot snapshot)
+{
+	TM_FailureData failure;
+
+	return table_tuple_delete(leaf, tid, GetCurrentCommandId(true), snapshot,
+							  InvalidSnapshot, false, &failure,
+							  false) == TM_Ok;
+}
+
+/* Columns of a leaf by name: a dump restored may have another order. */
+static void
+find_columns(Relation leaf, AttrNumber *columns)
+{
+	static const char *const names[] = {"at", "message_id", "data"};
+
+	for (size_t i = 0; i < lengthof(names); i++)
 	{
-		Oid			types[] = {TIDOID, TIDOID, INT8OID};
-		char	   *sql = psprintf("select ctid, at, message_id, data "
-								   "from ngx_pgq.queue_%d "
-								   "where ctid >= $1 and ctid <= $2 "
-								   "limit $3 for update skip locked", slot);
-		SPIPlanPtr	plan = SPI_prepare_cursor(sql, lengthof(types), types,
-											  CURSOR_OPT_GENERIC_PLAN);
-
-		SPI_keepplan(plan);
-		plans[slot] = plan;
+		columns[i] = get_attnum(RelationGetRelid(leaf), names[i]);
+		if (columns[i] == InvalidAttrNumber)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("column \"%s\" of relation \"%s\" does not exist",
+							names[i], RelationGetRelationName(leaf))));
 	}
-	return plans[slot];
+}
+
+/* Keep a row of a scan as a message; returns its size. */
+static Size
+keep_message(NgxPgqClaim *claim, TupleTableSlot *row, const AttrNumber *columns)
+{
+	NgxPgqMessage *message = &claim->messages[claim->count++];
+	HeapTuple	tuple = ExecCopySlotHeapTuple(row);
+	TupleDesc	desc = row->tts_tupleDescriptor;
+	bool		isnull;
+
+	ItemPointerCopy(&row->tts_tid, &message->tid);
+	message->at = heap_getattr(tuple, columns[0], desc, &isnull);
+	message->message_id = heap_getattr(tuple, columns[1], desc, &isnull);
+	message->data = heap_getattr(tuple, columns[2], desc, &isnull);
+	return toast_raw_datum_size(message->data);
 }
 
 /*
- * Lock up to limit messages in a span.  The planner takes a small leaf for
- * cheaper to read whole; it is right today, and wrong when the plan is still
- * there and the leaf has grown.
+ * Take messages out of a span, up to limit: delete each row that nobody else
+ * has locked, as SELECT ... FOR UPDATE SKIP LOCKED and DELETE do in two steps.
+ * True if the limit was met.
  */
-static void
-lock_messages(int slot, NgxPgqSpan span, int limit)
+static bool
+take_rows(Relation leaf, NgxPgqSpan span, int limit, NgxPgqClaim *claim)
 {
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TupleTableSlot *row = table_slot_create(leaf, NULL);
+	AttrNumber	columns[3];
 	ItemPointerData low;
 	ItemPointerData high;
-	Datum		values[] = {PointerGetDatum(&low),
-	PointerGetDatum(&high), Int64GetDatum(limit)};
-	int			nest = NewGUCNestLevel();
+	TableScanDesc scan;
+	Size		size = 0;
+	int			room = Min(limit, CLAIM_ROOM);
 
+	find_columns(leaf, columns);
+	claim->messages = palloc_array(NgxPgqMessage, room);
 	ItemPointerSet(&low, span.low, 0);
 	ItemPointerSet(&high, span.high, PG_UINT16_MAX);
-	(void) set_config_option("enable_seqscan", "off", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	SPI_execute_plan(claim_plan(slot), values, NULL, false, 0);
-	AtEOXact_GUC(true, nest);
-}
-
-/* Turn what SPI returned into messages. */
-static void
-fetch_messages(NgxPgqClaim *claim)
-{
-	TupleDesc	desc = SPI_tuptable->tupdesc;
-
-	claim->count = SPI_processed;
-	claim->messages = palloc_array(NgxPgqMessage, Max(claim->count, 1));
-	for (int i = 0; i < claim->count; i++)
+	scan = table_beginscan_tidrange(leaf, snapshot, &low, &high);
+	while (claim->count < limit && size < CLAIM_BYTES &&
+		   table_scan_getnextslot_tidrange(scan, ForwardScanDirection, row))
 	{
-		NgxPgqMessage *message = &claim->messages[i];
-		Datum		values[4];
-		bool		nulls[4];
-
-		heap_deform_tuple(SPI_tuptable->vals[i], desc, values, nulls);
-		ItemPointerCopy((ItemPointer) DatumGetPointer(values[0]),
-						&message->tid);
-		message->at = values[1];
-		message->message_id = values[2];
-		message->data = values[3];
+		CHECK_FOR_INTERRUPTS();
+		if (!delete_unless_locked(leaf, &row->tts_tid, snapshot))
+			continue;
+		if (claim->count == room)
+		{
+			room = Min(limit, room * 2);
+			claim->messages = repalloc_array(claim->messages, NgxPgqMessage,
+											 room);
+		}
+		size += keep_message(claim, row, columns);
 	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(row);
+	UnregisterSnapshot(snapshot);
+	return claim->count == limit || size >= CLAIM_BYTES;
 }
 
 /* By the time of coming in; by place where that is the same. */
@@ -149,28 +190,36 @@ sweep_pay(NgxPgqDatabase *database, int64 started)
 }
 
 static void
-claim_slot(NgxPgqDatabase *database, int limit, NgxPgqClaim *claim)
+claim_slot(NgxPgqDatabase *database, Oid relid, int limit, NgxPgqClaim *claim)
 {
 	int64		started = ngx_pgq_clock();
 	NgxPgqSlot *slot = &database->slots[claim->slot];
+	Relation	leaf;
+	bool		full;
 
 	held.slot = claim->slot;
 	held.count = 0;
 	held.span = ngx_pgq_span_take(database, claim->slot);
 	if (held.span.low > held.span.high)
 		return;
+	NGX_PGQ_FAULT("span-taken");
 
-	lock_messages(claim->slot, held.span, limit);
-	fetch_messages(claim);
+	leaf = table_open(relid, RowExclusiveLock);
+	check_rights(leaf);
+	full = take_rows(leaf, held.span, limit, claim);
+	table_close(leaf, NoLock);
 	held.count = claim->count;
+	pg_atomic_fetch_add_u64(&slot->gone, claim->count);
+	if (claim->count > 0)
+		NGX_PGQ_FAULT("rows-taken");
 	if (sweeping)
 		sweep_pay(database, started);
 
-	if (claim->count == limit)
+	if (full)
 	{
 		NgxPgqSpan	rest = held.span;
 
-		rest.low = ItemPointerGetBlockNumber(&claim->messages[limit - 1].tid);
+		rest.low = ItemPointerGetBlockNumber(&claim->messages[claim->count - 1].tid);
 		held.span.high = rest.low;
 		ngx_pgq_span_give(database, claim->slot, rest);
 		ngx_pgq_wake(database, true);
@@ -180,8 +229,6 @@ claim_slot(NgxPgqDatabase *database, int limit, NgxPgqClaim *claim)
 	if (claim->count > 0)
 		pg_atomic_write_u64(&slot->since,
 							DatumGetTimestampTz(claim->messages[0].at));
-	else if (sweeping && held.span.low == 0)
-		ngx_pgq_slot_empty(slot);
 }
 
 /* The slots in the order they are looked at: the current one last. */
@@ -209,11 +256,12 @@ order_slots(NgxPgqDatabase *database, int *slots)
 
 /*
  * Claim up to limit messages of one slot, in the order of coming in; none if
- * there is nothing to be found.  Needs an SPI connection, and a transaction whose end
- * is told by ngx_pgq_claim_keep() or ngx_pgq_claim_give_back().
+ * there is nothing to be found.  Needs a transaction whose end is told by
+ * ngx_pgq_claim_keep() or ngx_pgq_claim_give_back().
  */
 void
-ngx_pgq_claim_take(NgxPgqDatabase *database, int limit, NgxPgqClaim *claim)
+ngx_pgq_claim_take(NgxPgqDatabase *database, NgxPgqTables *tables, int limit,
+				   NgxPgqClaim *claim)
 {
 	int			slots[NGX_PGQ_SLOTS];
 
@@ -222,26 +270,12 @@ ngx_pgq_claim_take(NgxPgqDatabase *database, int limit, NgxPgqClaim *claim)
 	{
 		claim->slot = slots[i];
 		claim->count = 0;
-		claim_slot(database, limit, claim);
+		claim_slot(database, tables->queue[claim->slot], limit, claim);
 		if (claim->count > 0)
 			return;
 		CHECK_FOR_INTERRUPTS();
 	}
 	sweeping = false;
-}
-
-/* Delete the claimed messages; the caller has checked the privilege. */
-void
-ngx_pgq_claim_delete(NgxPgqDatabase *database, NgxPgqClaim *claim,
-					 Relation leaf)
-{
-	NgxPgqSlot *slot = &database->slots[claim->slot];
-
-	for (int i = 0; i < claim->count; i++)
-		simple_table_tuple_delete(leaf, &claim->messages[i].tid,
-								  GetActiveSnapshot());
-	pg_atomic_fetch_add_u64(&slot->gone, claim->count);
-	held.deleted = claim->count;
 }
 
 /* The claim's transaction has committed. */
@@ -250,12 +284,11 @@ ngx_pgq_claim_keep(void)
 {
 	held.span = nothing;
 	held.count = 0;
-	held.deleted = 0;
 }
 
 /*
  * The claim's transaction is over and did nothing.  Returns how many messages
- * it was about.
+ * it was about.  A sweep that was begun is asked for again.
  */
 int
 ngx_pgq_claim_give_back(NgxPgqDatabase *database)
@@ -263,7 +296,10 @@ ngx_pgq_claim_give_back(NgxPgqDatabase *database)
 	int			count = held.count;
 
 	ngx_pgq_span_give(database, held.slot, held.span);
-	pg_atomic_fetch_sub_u64(&database->slots[held.slot].gone, held.deleted);
+	pg_atomic_fetch_sub_u64(&database->slots[held.slot].gone, held.count);
+	if (sweep_begun)
+		pg_atomic_write_u32(&database->blind, 1);
+	sweep_begun = false;
 	ngx_pgq_claim_keep();
 	return count;
 }
@@ -303,7 +339,9 @@ ngx_pgq_sweep_start(NgxPgqDatabase *database, NgxPgqTables *tables)
 	bool		counted = pg_atomic_exchange_u32(&database->counted, 1) == 1;
 
 	pg_atomic_write_u64(&database->swept_at, ngx_pgq_clock());
+	sweep_begun = true;
 	pg_atomic_exchange_u32(&database->blind, 0);
+	NGX_PGQ_FAULT("sweep-started");
 	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
 	{
 		Relation	leaf = table_open(tables->queue[i], AccessShareLock);
@@ -320,4 +358,6 @@ ngx_pgq_sweep_start(NgxPgqDatabase *database, NgxPgqTables *tables)
 		}
 		table_close(leaf, NoLock);
 	}
+	sweep_begun = false;
+	NGX_PGQ_FAULT("sweep-given");
 }

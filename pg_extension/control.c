@@ -54,12 +54,15 @@ sleep_a_while(long ms)
 	CHECK_FOR_INTERRUPTS();
 }
 
+/* Is a mover at work, or has one not noticed yet that it is paused? */
 static bool
 any_moving(NgxPgqDatabase *database)
 {
 	for (int i = 0; i < NGX_PGQ_MOVERS; i++)
 	{
-		if (pg_atomic_read_u32(&database->mover[i].state) == NGX_PGQ_MOVING)
+		uint32		state = pg_atomic_read_u32(&database->mover[i].state);
+
+		if (state == NGX_PGQ_MOVING || state == NGX_PGQ_IDLE)
 			return true;
 	}
 	return false;

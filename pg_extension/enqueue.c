@@ -22,6 +22,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "tcop/utility.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -30,6 +31,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "ngx_pgq.h"
 
 PG_FUNCTION_INFO_V1(ngx_pgq_enqueue);
@@ -219,9 +221,11 @@ take(const pg_uuid_t *batch_id, Batch *batch)
 	{
 		Relation	leaf = open_in_schema(psprintf("queue_%d", slot));
 
+		NGX_PGQ_FAULT("batch-entered");
 		if (!insert_bulk(queue, leaf, batch, slot, at))
 			insert_by_executor(batch, slot, at);
 		table_close(leaf, NoLock);
+		NGX_PGQ_FAULT("queue-written");
 	}
 	SPI_finish();
 	SetUserIdAndSecContext(user, context);
@@ -237,6 +241,9 @@ ngx_pgq_enqueue(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("batch id, message ids and messages must not be null")));
+
+	/* the bulk path writes below where the server looks after this */
+	PreventCommandIfReadOnly("ngx_pgq.enqueue()");
 
 	InitMaterializedSRF(fcinfo, 0);
 	batch = accept_messages((ReturnSetInfo *) fcinfo->resultinfo,

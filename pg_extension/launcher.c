@@ -13,6 +13,7 @@
  * - A mover that ends is started again, after a pause that doubles each time
  *	 it ended soon after its start.
  * - An entry is given to another database only when its last mover is gone.
+ * - While a transaction holds a database (see guest), no mover runs in it.
  * - When the launcher ends, it stops its movers; the next one starts with
  *	 clean handles, and waits for movers still on their way out.
  */
@@ -31,6 +32,7 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -38,6 +40,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "ngx_pgq.h"
 
 #define RESTART_SEC		5		/* after the launcher itself ended */
@@ -88,6 +91,21 @@ ngx_pgq_launcher_register(void)
 	strlcpy(worker.bgw_library_name, "ngx_pgq", BGW_MAXLEN);
 	strlcpy(worker.bgw_function_name, "ngx_pgq_launcher_main", BGW_MAXLEN);
 	RegisterBackgroundWorker(&worker);
+}
+
+/*
+ * Have the launcher look at all databases now: what is there has changed, or
+ * who holds what.  Must not raise: called after commit.
+ */
+void
+ngx_pgq_launcher_look(void)
+{
+	uint32		launcher;
+
+	pg_atomic_exchange_u32(&ngx_pgq_shared->look, 1);
+	launcher = pg_atomic_read_u32(&ngx_pgq_shared->launcher);
+	if (launcher > 0)
+		SetLatch(&GetPGProcByNumber(launcher - 1)->procLatch);
 }
 
 static void
@@ -203,6 +221,17 @@ read_settings(void)
 	}
 }
 
+/* All databases are to be looked at. */
+static void
+look_anew(void)
+{
+	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
+	{
+		wanted[d].look_after = 0;
+		wanted[d].backoff = BACKOFF_MIN;
+	}
+}
+
 /* Look whether a database and the movers' role are there. */
 static void
 look(int d)
@@ -223,7 +252,12 @@ look(int d)
 						database->name, ngx_pgq_role)));
 	want->reported = what;
 	want->there = what == NULL;
-	pg_atomic_write_u32(&database->oid, oid);
+	if (pg_atomic_exchange_u32(&database->oid, oid) != oid)
+	{
+		/* nobody has told us of what is in the queue of this one */
+		pg_atomic_exchange_u32(&database->blind, 1);
+		pg_atomic_exchange_u32(&database->wake, 1);
+	}
 	if (want->there)
 	{
 		want->backoff = BACKOFF_MIN;
@@ -254,6 +288,7 @@ start_mover(int d, int m)
 	strlcpy(worker.bgw_library_name, "ngx_pgq", BGW_MAXLEN);
 	strlcpy(worker.bgw_function_name, "ngx_pgq_mover_main", BGW_MAXLEN);
 
+	NGX_PGQ_FAULT("mover-wanted");
 	context = MemoryContextSwitchTo(TopMemoryContext);
 	if (RegisterDynamicBackgroundWorker(&worker, &start->handle))
 	{
@@ -275,15 +310,15 @@ start_mover(int d, int m)
 	MemoryContextSwitchTo(context);
 }
 
-/* Notice a mover that has ended. */
-static void
+/* Notice a mover that has ended; true if we did not ask it to. */
+static bool
 reap(Start *start)
 {
 	pid_t		pid;
 
 	if (start->handle == NULL ||
 		GetBackgroundWorkerPid(start->handle, &pid) != BGWH_STOPPED)
-		return;
+		return false;
 	pfree(start->handle);
 	start->handle = NULL;
 	if (start->stopping || ngx_pgq_clock() >= start->settled_at)
@@ -293,6 +328,7 @@ reap(Start *start)
 	}
 	else
 		pause_doubled(&start->not_before, &start->backoff);
+	return !start->stopping;
 }
 
 /* Start or stop one mover, if need be; returns when to look again. */
@@ -301,7 +337,6 @@ tend_mover(int d, int m, bool should_run, int64 now)
 {
 	Start	   *start = &wanted[d].start[m];
 
-	reap(start);
 	if (start->handle && !should_run && !start->stopping)
 	{
 		TerminateBackgroundWorker(start->handle);
@@ -320,6 +355,23 @@ tend_mover(int d, int m, bool should_run, int64 now)
 	return start->handle ? NEVER : start->not_before;
 }
 
+/* Free the entry of a database without movers, unless it is held. */
+static void
+free_entry(int d)
+{
+	NgxPgqDatabase *database = &ngx_pgq_shared->database[d];
+
+	LWLockAcquire(ngx_pgq_shared->lock, LW_EXCLUSIVE);
+	if (pg_atomic_read_u32(&database->holds) == 0)
+	{
+		ngx_pgq_database_assign(database, "");
+		memset(&wanted[d], 0, sizeof(wanted[d]));
+	}
+	LWLockRelease(ngx_pgq_shared->lock);
+	if (crowded && database->name[0] == '\0')
+		read_settings();
+}
+
 /* Bring one database to what it should be; returns when to look again. */
 static int64
 tend(int d)
@@ -328,15 +380,22 @@ tend(int d)
 	Wanted	   *want = &wanted[d];
 	int64		now = ngx_pgq_clock();
 	int64		next = NEVER;
+	bool		held = pg_atomic_read_u32(&database->holds) > 0;
 	bool		busy = false;
 
 	if (database->name[0] == '\0')
 		return next;
+	for (int m = 0; m < NGX_PGQ_MOVERS; m++)
+	{
+		/* the database may have gone */
+		if (reap(&want->start[m]))
+			want->look_after = 0;
+	}
 	if (want->wanted && want->look_after <= now)
 		look(d);
 	for (int m = 0; m < NGX_PGQ_MOVERS; m++)
 	{
-		bool		should_run = want->wanted && want->there &&
+		bool		should_run = want->wanted && want->there && !held &&
 		m < ngx_pgq_movers;
 		int64		due = tend_mover(d, m, should_run, now);
 
@@ -346,20 +405,14 @@ tend(int d)
 	if (want->wanted)
 		return Min(next, want->look_after);
 	if (!busy)
-	{
-		LWLockAcquire(ngx_pgq_shared->lock, LW_EXCLUSIVE);
-		ngx_pgq_database_assign(database, "");
-		LWLockRelease(ngx_pgq_shared->lock);
-		memset(want, 0, sizeof(*want));
-		if (crowded)
-			read_settings();
-	}
+		free_entry(d);
 	return next;
 }
 
 static void
 stop_movers(int code, Datum arg)
 {
+	pg_atomic_write_u32(&ngx_pgq_shared->launcher, 0);
 	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
 	{
 		for (int m = 0; m < NGX_PGQ_MOVERS; m++)
@@ -396,6 +449,8 @@ ngx_pgq_launcher_main(Datum arg)
 	SetConfigOption("application_name", MyBgworkerEntry->bgw_name,
 					PGC_USERSET, PGC_S_SESSION);
 	before_shmem_exit(stop_movers, (Datum) 0);
+	pg_atomic_write_u32(&ngx_pgq_shared->launcher,
+						ngx_pgq_my_proc_number() + 1);
 
 	context = AllocSetContextCreate(TopMemoryContext, "ngx_pgq launcher",
 									ALLOCSET_DEFAULT_SIZES);
@@ -413,6 +468,8 @@ ngx_pgq_launcher_main(Datum arg)
 			ProcessConfigFile(PGC_SIGHUP);
 			read_settings();
 		}
+		if (pg_atomic_exchange_u32(&ngx_pgq_shared->look, 0))
+			look_anew();
 		for (int d = 0; d < NGX_PGQ_DATABASES; d++)
 		{
 			int64		due = tend(d);

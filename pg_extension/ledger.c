@@ -34,6 +34,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "ngx_pgq.h"
 
 #define PERIOD_MS	INT64CONST(600000)
@@ -186,6 +187,7 @@ truncate_leaf(int leaf)
 	if (!OidIsValid(relid) ||
 		!ngx_pgq_lock_to_truncate(relid))
 		return false;
+	NGX_PGQ_FAULT("ledger-locked");
 	rel = try_table_open(relid, NoLock);
 	if (rel == NULL)
 		return false;
@@ -198,6 +200,7 @@ truncate_leaf(int leaf)
 		SPI_execute(psprintf("truncate ngx_pgq.batch_%d", leaf), false, 0);
 		SPI_finish();
 		PopActiveSnapshot();
+		NGX_PGQ_FAULT("ledger-truncated");
 	}
 	return true;
 }
@@ -212,6 +215,7 @@ period_now(int64 *into)
 }
 
 static int64 tidied = -1;		/* the period we last truncated a leaf in */
+static int64 tidying = -1;		/* the same, if the transaction commits */
 static int64 try_after = 0;		/* ngx_pgq_clock() */
 
 /* Has a leaf become old that is still to be truncated? */
@@ -220,13 +224,14 @@ ngx_pgq_ledger_due(void)
 {
 	int64		into;
 
-	return period_now(&into) != tidied && into < PERIOD_MS / 2 &&
-		ngx_pgq_clock() >= try_after;
+	return period_now(&into) != tidied && ngx_pgq_clock() >= try_after &&
+		(into < PERIOD_MS / 2 || NGX_PGQ_FAULT_FORCED("ledger-due"));
 }
 
 /*
  * Truncate the leaf that has become old.  Called in a transaction of its own,
- * when due; if the leaf is in use or this fails, it is due again a while later.
+ * when due; the commit is told by ngx_pgq_ledger_keep().  If the leaf is in
+ * use or this fails, it is due again a while later.
  */
 void
 ngx_pgq_ledger_tidy(NgxPgqDatabase *database)
@@ -235,6 +240,15 @@ ngx_pgq_ledger_tidy(NgxPgqDatabase *database)
 	int64		period = period_now(&into);
 
 	try_after = ngx_pgq_clock() + RETRY_US;
+	tidying = tidied;
 	if (truncate_leaf((period + 1) % NGX_PGQ_LEDGER_SLOTS))
-		tidied = period;
+		tidying = period;
+}
+
+/* The transaction has committed. */
+void
+ngx_pgq_ledger_keep(void)
+{
+	NGX_PGQ_FAULT("ledger-committed");
+	tidied = tidying;
 }

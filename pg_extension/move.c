@@ -28,13 +28,13 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/lock.h"
-#include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "fault.h"
 #include "ngx_pgq.h"
 
 /* Sets our lock apart from those users take with pg_advisory_lock(). */
@@ -76,20 +76,6 @@ lock_posting(void)
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, POSTING_LOCK);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-}
-
-static void
-delete_messages(NgxPgqDatabase *database, NgxPgqTables *tables,
-				NgxPgqClaim *claim)
-{
-	Relation	leaf = table_open(tables->queue[claim->slot], RowExclusiveLock);
-	AclResult	acl = pg_class_aclcheck(RelationGetRelid(leaf), GetUserId(),
-										ACL_DELETE);
-
-	if (acl != ACLCHECK_OK)
-		aclcheck_error(acl, OBJECT_TABLE, RelationGetRelationName(leaf));
-	ngx_pgq_claim_delete(database, claim, leaf);
-	table_close(leaf, NoLock);
 }
 
 /*
@@ -138,22 +124,28 @@ notify_readers(int64 id)
 
 /* Move what was claimed; true if it became a dead letter. */
 static bool
-move_claim(NgxPgqDatabase *database, NgxPgqTables *tables,
-		   NgxPgqClaim *claim, int limit)
+move_claim(NgxPgqTables *tables, NgxPgqClaim *claim, int limit)
 {
 	ErrorData  *refused = NULL;
 	int64		id = 0;
 
+	NGX_PGQ_FAULT("claimed");
 	lock_posting();
+	NGX_PGQ_FAULT("posting-locked");
 	if (limit == 1)
 		refused = try_post(tables, claim, &id);
 	else
 		id = ngx_pgq_post_write(tables, claim);
 	if (refused)
+	{
 		ngx_pgq_dead_letter_write(claim, refused);
-	delete_messages(database, tables, claim);
+		NGX_PGQ_FAULT("letter-written");
+	}
+	else
+		NGX_PGQ_FAULT("posts-written");
 	if (id > 0)
 		notify_readers(id);
+	NGX_PGQ_FAULT("notified");
 	return refused != NULL;
 }
 
@@ -204,13 +196,17 @@ ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover, int limit,
 			ngx_pgq_sweep_start(database, &tables);
 		PushActiveSnapshot(GetTransactionSnapshot());
 		SPI_connect();
-		ngx_pgq_claim_take(database, limit, &claim);
+		ngx_pgq_claim_take(database, &tables, limit, &claim);
 		if (claim.count > 0)
-			dead = move_claim(database, &tables, &claim, limit);
+			dead = move_claim(&tables, &claim, limit);
 		SPI_finish();
 		PopActiveSnapshot();
 	}
+	if (claim.count > 0)
+		NGX_PGQ_FAULT("batch-finished");
 	CommitTransactionCommand();
+	if (claim.count > 0)
+		NGX_PGQ_FAULT("batch-committed");
 	ngx_pgq_claim_keep();
 
 	if (claim.count > 0)

@@ -31,6 +31,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "ngx_pgq.h"
 
 #define BACKOFF_MIN_MS	100
@@ -267,6 +268,7 @@ cycle(MemoryContext context)
 		FlushErrorState();
 		AbortOutOfAnyTransaction();
 		MemoryContextSwitchTo(context);
+		NGX_PGQ_FAULT("batch-aborted");
 		failed = ngx_pgq_claim_give_back(database);
 	}
 	PG_END_TRY();
@@ -285,12 +287,12 @@ cycle(MemoryContext context)
 }
 
 /*
- * A piece of housekeeping: a transaction of its own.  Returns 0, or the code of
- * the error it failed with; then it waits for its next time.
+ * Housekeeping between batches: a transaction of its own.  Returns 0, or the
+ * code of the error it failed with; then it waits for its next time.
  */
 static int
-keep_house(MemoryContext context, void (*chore) (NgxPgqDatabase *database),
-		   const char *activity)
+tidy(MemoryContext context, const char *activity,
+	 void (*chore) (NgxPgqDatabase *database), void (*committed) (void))
 {
 	volatile int sqlerrcode = 0;
 
@@ -301,6 +303,7 @@ keep_house(MemoryContext context, void (*chore) (NgxPgqDatabase *database),
 		pgstat_report_activity(STATE_RUNNING, activity);
 		chore(database);
 		CommitTransactionCommand();
+		committed();
 	}
 	PG_CATCH();
 	{
@@ -325,6 +328,18 @@ keep_house(MemoryContext context, void (*chore) (NgxPgqDatabase *database),
 	return sqlerrcode;
 }
 
+static void
+tidy_retention(MemoryContext context)
+{
+	int			sqlerrcode = tidy(context,
+								  "removing posts that are no longer to be kept",
+								  ngx_pgq_retention_step,
+								  ngx_pgq_retention_done);
+
+	if (sqlerrcode != 0)
+		ngx_pgq_retention_failed(sqlerrcode);
+}
+
 /* Milliseconds until this mover has something to do that nobody wakes it for. */
 static long
 next_duty(void)
@@ -338,17 +353,16 @@ next_duty(void)
 
 /* What the first mover of a database does for all of them. */
 static void
-keep_houses(MemoryContext context)
+keep_house(MemoryContext context)
 {
 	if (ngx_pgq_ledger_due())
-		(void) keep_house(context, ngx_pgq_ledger_tidy,
-						  "forgetting batches of long ago");
+		(void) tidy(context, "forgetting batches of long ago",
+					ngx_pgq_ledger_tidy, ngx_pgq_ledger_keep);
 	if (ngx_pgq_rotate_due(database))
-		(void) keep_house(context, ngx_pgq_rotate,
-						  "looking for a slot to rotate or to empty");
+		(void) tidy(context, "looking for a slot to rotate or to empty",
+					ngx_pgq_rotate, ngx_pgq_rotate_keep);
 	if (ngx_pgq_retention_wait(database, last_was_full) == 0)
-		ngx_pgq_retention_end(keep_house(context, ngx_pgq_retention_step,
-										 "removing old posts"));
+		tidy_retention(context);
 }
 
 /* Nothing is left to move: sleep until a commit, a sweep or a fault is due. */
@@ -357,9 +371,16 @@ rest(void)
 {
 	pgstat_report_stat(false);
 	if (reported_missing)
+	{
 		nap(NGX_PGQ_MISSING, MISSING_MS);
-	else
-		nap(NGX_PGQ_IDLE, next_duty());
+		return;
+	}
+	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
+	{
+		if (!pg_atomic_read_u32(&database->blind))
+			ngx_pgq_slot_empty(&database->slots[i]);
+	}
+	nap(NGX_PGQ_IDLE, next_duty());
 }
 
 static bool
@@ -397,7 +418,9 @@ ngx_pgq_mover_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 
 	enter(DatumGetInt32(arg));
+	NGX_PGQ_FAULT("mover-entered");
 	connect_to_database();
+	NGX_PGQ_FAULT("mover-connected");
 
 	context = AllocSetContextCreate(TopMemoryContext, "ngx_pgq mover",
 									ALLOCSET_DEFAULT_SIZES);
@@ -420,7 +443,7 @@ ngx_pgq_mover_main(Datum arg)
 			continue;
 		}
 		if (my_number == 1 && !reported_missing)
-			keep_houses(context);
+			keep_house(context);
 		if (!work_to_do() || cycle(context) == 0)
 			rest();
 		else

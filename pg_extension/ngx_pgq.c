@@ -19,6 +19,7 @@
 #include "utils/guc.h"
 #include "utils/varlena.h"
 
+#include "fault.h"
 #include "ngx_pgq.h"
 
 PG_MODULE_MAGIC;
@@ -164,6 +165,7 @@ define_settings(void)
 							0, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
+	NGX_PGQ_FAULT_DEFINE();
 	MarkGUCPrefixReserved("ngx_pgq");
 }
 
@@ -196,5 +198,6 @@ _PG_init(void)
 	prev_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = shmem_startup;
 
+	ngx_pgq_guest_install();
 	ngx_pgq_launcher_register();
 }

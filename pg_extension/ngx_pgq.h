@@ -97,6 +97,7 @@ typedef struct NgxPgqDatabase
 {
 	pg_atomic_uint32 oid;		/* atomic; 0: no such database; by launcher */
 	char		name[NAMEDATALEN];	/* shared->lock; "": entry free; by launcher */
+	pg_atomic_uint32 holds;		/* atomic; transactions that keep movers away */
 	pg_atomic_uint32 slot;		/* atomic; the slot new messages go to */
 	pg_atomic_uint32 wake;		/* atomic; 1: committed since last look */
 	pg_atomic_uint32 blind;		/* atomic; 1: committed to unknown blocks */
@@ -111,6 +112,8 @@ typedef struct NgxPgqDatabase
 typedef struct NgxPgqShared
 {
 	LWLock	   *lock;			/* constant; guards names and error texts */
+	pg_atomic_uint32 launcher;	/* atomic; its proc number + 1, 0: none */
+	pg_atomic_uint32 look;		/* atomic; 1: databases have changed */
 	NgxPgqDatabase database[NGX_PGQ_DATABASES]; /* see there */
 } NgxPgqShared;
 
@@ -139,7 +142,7 @@ typedef struct NgxPgqTables
 	const char *missing;		/* what is not there; NULL: all are */
 } NgxPgqTables;
 
-/* One message in a mover's hands: locked, not yet moved. */
+/* One message in a mover's hands: out of the queue, not yet a post. */
 typedef struct NgxPgqMessage
 {
 	ItemPointerData tid;
@@ -152,7 +155,8 @@ typedef struct NgxPgqClaim
 {
 	int			slot;
 	int			count;
-	NgxPgqMessage *messages;	/* as they came in; lives as long as SPI does */
+	NgxPgqMessage *messages;	/* as they came in; lives as long as the
+								 * transaction */
 } NgxPgqClaim;
 
 /* Rows on their way into one plain table, see bulk.c. */
@@ -210,6 +214,10 @@ extern uint64 ngx_pgq_slot_depth(NgxPgqSlot *slot);
 extern PGDLLEXPORT void ngx_pgq_launcher_main(Datum arg);
 extern PGDLLEXPORT void ngx_pgq_mover_main(Datum arg);
 extern void ngx_pgq_launcher_register(void);
+extern void ngx_pgq_launcher_look(void);
+
+/* guest.c */
+extern void ngx_pgq_guest_install(void);
 
 /* move.c */
 extern int	ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover,
@@ -217,10 +225,9 @@ extern int	ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover,
 extern void ngx_pgq_find_tables(NgxPgqTables *tables);
 
 /* claim.c */
-extern void ngx_pgq_claim_take(NgxPgqDatabase *database, int limit,
+extern void ngx_pgq_claim_take(NgxPgqDatabase *database,
+							   NgxPgqTables *tables, int limit,
 							   NgxPgqClaim *claim);
-extern void ngx_pgq_claim_delete(NgxPgqDatabase *database,
-								 NgxPgqClaim *claim, Relation leaf);
 extern void ngx_pgq_claim_keep(void);
 extern int	ngx_pgq_claim_give_back(NgxPgqDatabase *database);
 extern long ngx_pgq_sweep_wait(NgxPgqDatabase *database);
@@ -230,6 +237,7 @@ extern void ngx_pgq_sweep_start(NgxPgqDatabase *database,
 /* rotate.c */
 extern bool ngx_pgq_rotate_due(NgxPgqDatabase *database);
 extern void ngx_pgq_rotate(NgxPgqDatabase *database);
+extern void ngx_pgq_rotate_keep(void);
 extern bool ngx_pgq_lock_to_truncate(Oid relid);
 extern bool ngx_pgq_leaf_has_rows(Relation leaf, uint64 *count);
 
@@ -253,11 +261,13 @@ extern bool ngx_pgq_verdict(Datum message, const char **sqlstate,
 extern bool ngx_pgq_ledger_enter(const pg_uuid_t *batch_id);
 extern bool ngx_pgq_ledger_due(void);
 extern void ngx_pgq_ledger_tidy(NgxPgqDatabase *database);
+extern void ngx_pgq_ledger_keep(void);
 
 /* retention.c */
 extern long ngx_pgq_retention_wait(NgxPgqDatabase *database, bool busy);
 extern void ngx_pgq_retention_step(NgxPgqDatabase *database);
-extern void ngx_pgq_retention_end(int sqlerrcode);
+extern void ngx_pgq_retention_done(void);
+extern void ngx_pgq_retention_failed(int sqlerrcode);
 
 /* status.c */
 extern double ngx_pgq_rate(NgxPgqMover *mover, TimestampTz now);

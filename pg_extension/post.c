@@ -26,6 +26,7 @@
 #include "utils/rel.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "ngx_pgq.h"
 
 /* ERRCODE_TO_CATEGORY() of a class; MAKE_SQLSTATE counts from '0' */
@@ -57,6 +58,7 @@ write_bulk(Relation posts, NgxPgqClaim *claim, int64 *id)
 		Datum		values[NGX_PGQ_BULK_COLUMNS];
 
 		*id = nextval_internal(sequence, false);
+		NGX_PGQ_FAULT("id-taken");
 		values[0] = Int64GetDatum(*id);
 		values[1] = message->at;
 		values[2] = message->message_id;
@@ -67,33 +69,46 @@ write_bulk(Relation posts, NgxPgqClaim *claim, int64 *id)
 	return true;
 }
 
-/* The claimed rows as an array of their places. */
+/* Values of the claimed messages as an array. */
 static Datum
-claim_tids(NgxPgqClaim *claim)
+claim_array(NgxPgqClaim *claim, Size field, Oid type)
 {
-	Datum	   *tids = palloc_array(Datum, claim->count);
+	Datum	   *values = palloc_array(Datum, claim->count);
+	int16		length;
+	bool		byval;
+	char		align;
 
 	for (int i = 0; i < claim->count; i++)
-		tids[i] = PointerGetDatum(&claim->messages[i].tid);
-	return PointerGetDatum(construct_array(tids, claim->count, TIDOID,
-										   sizeof(ItemPointerData), false,
-										   TYPALIGN_SHORT));
+		values[i] = *(Datum *) ((char *) &claim->messages[i] + field);
+	get_typlenbyvalalign(type, &length, &byval, &align);
+	return PointerGetDatum(construct_array(values, claim->count, type,
+										   length, byval, align));
+}
+
+static void
+claim_arrays(NgxPgqClaim *claim, Datum *values)
+{
+	values[0] = claim_array(claim, offsetof(NgxPgqMessage, at), TIMESTAMPTZOID);
+	values[1] = claim_array(claim, offsetof(NgxPgqMessage, message_id), UUIDOID);
+	values[2] = claim_array(claim, offsetof(NgxPgqMessage, data), JSONOID);
 }
 
 /* The order is that of the claim. */
 static int64
 write_by_executor(NgxPgqClaim *claim)
 {
-	Oid			types[] = {TIDARRAYOID};
-	Datum		values[] = {claim_tids(claim)};
-	char	   *sql = psprintf("with post as (insert into public.posts (at, message_id, data) "
-							   "select at, message_id, data from ngx_pgq.queue_%d "
-							   "where ctid = any ($1) order by at, ctid returning id) "
-							   "select max(id) from post", claim->slot);
+	Oid			types[] = {TIMESTAMPTZARRAYOID, UUIDARRAYOID, JSONARRAYOID};
+	Datum		values[3];
 	Datum		id;
 	bool		isnull;
 
-	SPI_execute_with_args(sql, lengthof(types), types, values, NULL, false, 0);
+	claim_arrays(claim, values);
+	SPI_execute_with_args("with post as (insert into public.posts (at, message_id, data) "
+						  "select m.at, m.message_id, m.data "
+						  "from unnest($1, $2, $3) with ordinality as m (at, message_id, data, place) "
+						  "order by m.place returning id) "
+						  "select max(id) from post",
+						  lengthof(types), types, values, NULL, false, 0);
 	id = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	return isnull ? 0 : DatumGetInt64(id);
 }
@@ -122,17 +137,18 @@ ngx_pgq_post_write(NgxPgqTables *tables, NgxPgqClaim *claim)
 void
 ngx_pgq_dead_letter_write(NgxPgqClaim *claim, ErrorData *error)
 {
-	Oid			types[] = {TIDARRAYOID, TEXTOID, TEXTOID};
-	Datum		values[3];
-	char	   *sql = psprintf("insert into ngx_pgq.dead_letter "
-							   "(at, message_id, data, sqlstate, problem) "
-							   "select at, message_id, data, $2, $3 from ngx_pgq.queue_%d "
-							   "where ctid = any ($1)", claim->slot);
+	Oid			types[] = {TIMESTAMPTZARRAYOID, UUIDARRAYOID, JSONARRAYOID,
+	TEXTOID, TEXTOID};
+	Datum		values[5];
 
-	values[0] = claim_tids(claim);
-	values[1] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
-	values[2] = CStringGetTextDatum(error->message ? error->message : "");
-	SPI_execute_with_args(sql, lengthof(types), types, values, NULL, false, 0);
+	claim_arrays(claim, values);
+	values[3] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
+	values[4] = CStringGetTextDatum(error->message ? error->message : "");
+	SPI_execute_with_args("insert into ngx_pgq.dead_letter "
+						  "(at, message_id, data, sqlstate, problem) "
+						  "select m.at, m.message_id, m.data, $4, $5 "
+						  "from unnest($1, $2, $3) as m (at, message_id, data)",
+						  lengthof(types), types, values, NULL, false, 0);
 }
 
 /*

@@ -5,7 +5,7 @@
  *
  * Called by the first mover of a database, between batches, a step at a time:
  * wait() says when the next one is due, step() does it in a transaction of its
- * own, end() hears how that has ended.
+ * own, failed() hears why one did not commit.
  *
  * A round is: look again at the posts that were passed over; count down from
  * the newest post to the oldest that stays; walk up from where the last round
@@ -34,6 +34,7 @@
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "pgstat.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -426,6 +427,7 @@ ngx_pgq_retention_step(NgxPgqDatabase *database)
 {
 	int64		started = ngx_pgq_clock();
 
+	pgstat_report_activity(STATE_RUNNING, "removing old posts");
 	XactIsoLevel = XACT_READ_COMMITTED; /* others' locks are no errors */
 	set_for_step("synchronous_commit", "off");
 	set_for_step("lock_timeout", LOCK_TIMEOUT);
@@ -451,22 +453,23 @@ ngx_pgq_retention_step(NgxPgqDatabase *database)
 	step_cost = step_ended - started;
 }
 
+/* The step's transaction has committed. */
+void
+ngx_pgq_retention_done(void)
+{
+	failed_pause = FAILED_MIN_US;
+}
+
 /*
- * The step's transaction is over.  If it has not committed but failed with this
- * error, nothing of it has happened.  If a post is to blame it is looked for,
- * and left alone once found.
+ * The step's transaction has not: nothing of it has happened.  If a post is to
+ * blame it is looked for, and left alone once found.
  */
 void
-ngx_pgq_retention_end(int sqlerrcode)
+ngx_pgq_retention_failed(int sqlerrcode)
 {
 	int64		now = ngx_pgq_clock();
 	bool		again = before.phase == RESTING || before.phase == AGAIN;
 
-	if (sqlerrcode == 0)
-	{
-		failed_pause = FAILED_MIN_US;
-		return;
-	}
 	progress = before;
 	if (tried_id == 0 || !ngx_pgq_error_is_poison(sqlerrcode))
 	{

@@ -43,11 +43,15 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "fault.h"
 #include "ngx_pgq.h"
 
-#define LOOK_US			INT64CONST(1000000) /* between two looks at the leaves */
+#define LOOK_US			INT64CONST(200000)	/* between two looks at the leaves */
+#define SCAN_SHARE		20		/* reading through leaves: one part of the time */
 
 static int64 look_after = 0;	/* ngx_pgq_clock() */
+static int64 scan_after[NGX_PGQ_SLOTS];	/* one that was not empty */
+static NgxPgqSlot *emptied = NULL;	/* by this transaction */
 static uint64 looked_at = PG_UINT64_MAX;	/* traffic() of the last look */
 
 static BlockNumber
@@ -173,6 +177,22 @@ truncate_leaf(int number)
 	PopActiveSnapshot();
 }
 
+/* Is nothing left in a leaf that we have locked?  What is, is looked for. */
+static bool
+is_drained(NgxPgqDatabase *database, int number, Relation leaf)
+{
+	NgxPgqSpan	all = {0, InvalidBlockNumber - 1};
+	int64		started = ngx_pgq_clock();
+	int64		now;
+
+	if (!ngx_pgq_leaf_has_rows(leaf, NULL))
+		return true;
+	ngx_pgq_span_give(database, number, all);
+	now = ngx_pgq_clock();
+	scan_after[number] = now + (now - started) * SCAN_SHARE;
+	return false;
+}
+
 /* Empty a sealed slot, or say what is against it. */
 static NgxPgqSkip
 empty_slot(NgxPgqDatabase *database, int number, Oid relid)
@@ -181,31 +201,26 @@ empty_slot(NgxPgqDatabase *database, int number, Oid relid)
 	Relation	leaf;
 	NgxPgqSkip	skip = NGX_PGQ_NOT_SKIPPED;
 
-	if (ngx_pgq_slot_depth(slot) > 0)
+	if (ngx_pgq_slot_depth(slot) > 0 || ngx_pgq_clock() < scan_after[number])
 		return NGX_PGQ_SKIP_UNMOVED;
 	if (!ngx_pgq_lock_to_truncate(relid))
 		return NGX_PGQ_SKIP_LOCKED;
 	leaf = try_table_open(relid, NoLock);
 	if (leaf == NULL)
 		return NGX_PGQ_SKIP_LOCKED;
-
-	if (ngx_pgq_leaf_has_rows(leaf, NULL))
-	{
-		NgxPgqSpan	all = {0, InvalidBlockNumber - 1};
-
-		ngx_pgq_span_give(database, number, all);
-		skip = NGX_PGQ_SKIP_UNMOVED;
-	}
-	else if (snapshot_may_want(database, number))
+	if (snapshot_may_want(database, number))
 		skip = NGX_PGQ_SKIP_SNAPSHOT;
+	else if (!is_drained(database, number, leaf))
+		skip = NGX_PGQ_SKIP_UNMOVED;
 	table_close(leaf, NoLock);
 
 	if (skip == NGX_PGQ_NOT_SKIPPED)
 	{
+		NGX_PGQ_FAULT("slot-locked");
 		truncate_leaf(number);
+		NGX_PGQ_FAULT("slot-truncated");
 		ngx_pgq_slot_empty(slot);
-		pg_atomic_write_u32(&slot->blocks, 0);
-		pg_atomic_fetch_add_u64(&slot->rotations, 1);
+		emptied = slot;
 	}
 	return skip;
 }
@@ -231,6 +246,7 @@ advance(NgxPgqDatabase *database)
 								NGX_PGQ_NOT_SKIPPED);
 			pg_atomic_write_u64(&full->sealed_at, ngx_pgq_clock());
 			pg_atomic_write_u32(&database->slot, next);
+			NGX_PGQ_FAULT("slot-advanced");
 			return;
 		}
 	}
@@ -267,15 +283,16 @@ ngx_pgq_rotate_due(NgxPgqDatabase *database)
 
 /*
  * Look at the leaves: empty one that is drained, and let one take over from the
- * current one if that is full.  When due, in a transaction of its own.
+ * current one if that is full.  When due, in a transaction of its own; its
+ * commit is told by ngx_pgq_rotate_keep().
  */
 void
 ngx_pgq_rotate(NgxPgqDatabase *database)
 {
 	uint32		current = pg_atomic_read_u32(&database->slot);
 	NgxPgqTables tables;
-	bool		emptied = false;
 
+	emptied = NULL;
 	look_after = ngx_pgq_clock() + LOOK_US;
 	looked_at = traffic(database);
 	ngx_pgq_find_tables(&tables);
@@ -285,15 +302,24 @@ ngx_pgq_rotate(NgxPgqDatabase *database)
 		pg_atomic_write_u32(&database->slots[i].blocks,
 							blocks_of(tables.queue[i]));
 	advance(database);
-	for (uint32 i = 0; i < NGX_PGQ_SLOTS && !emptied; i++)
+	for (uint32 i = 0; i < NGX_PGQ_SLOTS && emptied == NULL; i++)
 	{
 		NgxPgqSlot *slot = &database->slots[i];
-		NgxPgqSkip	skip;
 
 		if (i == current || pg_atomic_read_u32(&slot->blocks) == 0)
 			continue;
-		skip = empty_slot(database, i, tables.queue[i]);
-		pg_atomic_write_u32(&slot->skip, skip);
-		emptied = skip == NGX_PGQ_NOT_SKIPPED;
+		pg_atomic_write_u32(&slot->skip,
+							empty_slot(database, i, tables.queue[i]));
 	}
+}
+
+/* The transaction has committed. */
+void
+ngx_pgq_rotate_keep(void)
+{
+	if (emptied == NULL)
+		return;
+	NGX_PGQ_FAULT("slot-committed");
+	pg_atomic_write_u32(&emptied->blocks, 0);
+	pg_atomic_fetch_add_u64(&emptied->rotations, 1);
 }

@@ -18,7 +18,7 @@
  * It is for people's eyes, and nothing depends on it: what came in unheard of
  * (at a time without shared memory, by COMMIT PREPARED, with a slot given by
  * hand) is not in it, what a savepoint took back is.  Wherever the truth is
- * learned (a slot truncated, or swept and nothing found) it is set right.
+ * learned (nothing found to move, a slot truncated) it is set right.
  */
 #include "postgres.h"
 
@@ -89,14 +89,15 @@ slot_init(NgxPgqSlot *slot)
 
 /*
  * Give an entry to the database of this name, "" for none, as if nothing had
- * happened before.  The caller is the launcher, and no mover uses the entry;
- * after the start of the server it holds shared->lock.
+ * happened before.  The caller is the launcher, no mover uses the entry, and
+ * no transaction holds it; after the start of the server it holds shared->lock.
  */
 void
 ngx_pgq_database_assign(NgxPgqDatabase *database, const char *name)
 {
 	pg_atomic_init_u32(&database->oid, InvalidOid);
 	strlcpy(database->name, name, NAMEDATALEN);
+	pg_atomic_init_u32(&database->holds, 0);
 	pg_atomic_init_u32(&database->slot, 0);
 	pg_atomic_init_u32(&database->wake, 0);
 	pg_atomic_init_u32(&database->blind, 0);
@@ -120,6 +121,8 @@ ngx_pgq_shared_startup(void)
 	if (!found)
 	{
 		ngx_pgq_shared->lock = &(GetNamedLWLockTranche(TRANCHE))->lock;
+		pg_atomic_init_u32(&ngx_pgq_shared->launcher, 0);
+		pg_atomic_init_u32(&ngx_pgq_shared->look, 0);
 		for (int i = 0; i < NGX_PGQ_DATABASES; i++)
 			ngx_pgq_database_assign(&ngx_pgq_shared->database[i], "");
 	}
@@ -213,11 +216,15 @@ ngx_pgq_slot_came(NgxPgqSlot *slot, uint64 count)
 	pg_atomic_fetch_add_u64(&slot->came, count);
 }
 
-/* Somebody has looked, and nothing is left. */
+/* Somebody has looked, and nothing is left, unless it comes at this moment. */
 void
 ngx_pgq_slot_empty(NgxPgqSlot *slot)
 {
-	pg_atomic_write_u64(&slot->came, pg_atomic_read_u64(&slot->gone));
+	uint64		came = pg_atomic_read_u64(&slot->came);
+	uint64		gone = pg_atomic_read_u64(&slot->gone);
+
+	if (came != gone && pg_atomic_read_u64(&slot->span) == span_pack(span_empty))
+		pg_atomic_compare_exchange_u64(&slot->came, &came, gone);
 }
 
 uint64

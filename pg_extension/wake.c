@@ -7,8 +7,8 @@
  * and enqueue() add to it, the transaction callback delivers it.
  *
  * - Delivered after the commit is visible to others, so a woken mover sees the
- *	 rows; forgotten on abort.  A prepared transaction is forgotten too: its
- *	 rows are found by the sweep of an idle mover.
+ *	 rows; forgotten on abort.  A prepared transaction is forgotten too: COMMIT
+ *	 PREPARED, in whatever session, wakes the movers instead (see guest).
  * - The callback runs after the commit record is written, where an error would
  *	 be a PANIC: it allocates nothing, takes no lock, and does not raise.
  * - No wake-up is lost: a producer gives its span, sets the wake flag, then
@@ -24,6 +24,7 @@
 #include "storage/proc.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "ngx_pgq.h"
 
 PG_FUNCTION_INFO_V1(ngx_pgq_slot);
@@ -68,6 +69,7 @@ at_transaction_end(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
+			NGX_PGQ_FAULT("producer-committed");
 			deliver();
 			break;
 		case XACT_EVENT_ABORT:

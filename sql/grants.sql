@@ -4,6 +4,7 @@ revoke all on schema ngx_pgq from public;
 revoke all on all functions in schema ngx_pgq from public;
 revoke all on all tables in schema ngx_pgq from public;
 revoke all on public.posts from public;
+revoke update on all tables in schema ngx_pgq from ngx_pgq_mover;
 
 -- nginx: may put batches into the queue and read posts
 grant usage on schema ngx_pgq to ngx_pgq_web;
@@ -18,16 +19,18 @@ grant insert on ngx_pgq.queue to ngx_pgq_producer;
 
 -- the movers: empty the leaves of the queue, write posts and dead letters, remove posts that are no longer to be kept
 -- (settings ngx_pgq.keep_posts and ngx_pgq.keep_posts_for), truncate drained leaves and the ledger.
--- FOR UPDATE asks for the right to update; no row is ever updated.
+-- FOR UPDATE of posts asks for the right to update a column; no row is ever updated.
 grant usage on schema ngx_pgq to ngx_pgq_mover;
-grant select, update, delete, truncate on ngx_pgq.queue_0, ngx_pgq.queue_1, ngx_pgq.queue_2, ngx_pgq.queue_3 to ngx_pgq_mover;
+grant select, delete, truncate on ngx_pgq.queue_0, ngx_pgq.queue_1, ngx_pgq.queue_2, ngx_pgq.queue_3 to ngx_pgq_mover;
+-- version 1.0 had it
+revoke update on ngx_pgq.queue_0, ngx_pgq.queue_1, ngx_pgq.queue_2, ngx_pgq.queue_3 from ngx_pgq_mover;
 grant select, insert, update (id), delete on public.posts to ngx_pgq_mover;
 grant insert on ngx_pgq.dead_letter to ngx_pgq_mover;
 grant truncate on ngx_pgq.batch_0, ngx_pgq.batch_1, ngx_pgq.batch_2 to ngx_pgq_mover;
 
--- operators are members of ngx_pgq_owner: stop and start the movers, wait for them
+-- operators are granted ngx_pgq_owner: stop and start the movers and wait for them, retry and discard dead letters,
+-- which puts messages into the queue
 grant execute on function ngx_pgq.pause(), ngx_pgq.resume(), ngx_pgq.wait_until_drained(interval) to ngx_pgq_owner;
--- and retry dead letters, for which the default of queue.slot, which is the extension's, has to be
 grant execute on function ngx_pgq.slot() to ngx_pgq_owner;
 
 -- monitoring: may see what the movers do, how much waits, and who keeps vacuum from its work

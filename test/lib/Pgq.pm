@@ -24,6 +24,7 @@ use Pgq::Client;
 use Pgq::Host ();
 use Pgq::Nginx;
 use Pgq::Postgres;
+use Pgq::Producer;
 use Pgq::Wait ();
 
 my $finished;

@@ -1,0 +1,156 @@
+package Plot;
+
+# The picture bench/mover draws: depth of the queue and posts a second over the time of a held snapshot, one line for
+# each way of moving messages. SVG, on no background: the inks can be read on a light page and on a dark one.
+#
+#   Plot::svg($title, $hold, [ 'ngx_pgq', [ [ $second, $depth, $moved ], … ] ], [ 'another', [ … ] ])
+#
+# Seconds count from when the snapshot was taken, which is held for $hold of them.
+
+use strict;
+use warnings;
+use utf8;
+
+use List::Util qw(max min sum);
+
+my ($width, $height, $left, $right) = (820, 476, 56, 184);
+my @panel = ({ top => 72, height => 170 }, { top => 298, height => 140 });
+
+
+# 1500000 as 1.5 M.
+sub _short {
+    my ($value) = @_;
+
+    return $value >= 1e6 ? $value / 1e6 . ' M' : $value >= 1e3 ? $value / 1e3 . ' k' : $value;
+}
+
+
+# 1500000 as 1,500,000.
+sub _long {
+    my $text = sprintf '%.0f', $_[0];
+    1 while $text =~ s/^(\d+)(\d{3})/$1,$2/;
+
+    return $text;
+}
+
+
+# A step of 1, 2 or 5 times a power of ten, of which at most so many make up the value.
+sub _step {
+    my ($value, $most) = @_;
+    my $step = 1;
+
+    while (1) {
+        for my $times (1, 2, 5) {
+            return $step * $times if $value / ($step * $times) <= $most;
+        }
+        $step *= 10;
+    }
+}
+
+
+sub _text {
+    my ($x, $y, $text, $class, $anchor) = @_;
+
+    $text =~ s/&/&amp;/g;
+    $text =~ s/</&lt;/g;
+
+    return sprintf qq{<text x="%.1f" y="%.1f" class="%s" text-anchor="%s">%s</text>\n}, $x, $y, $class, $anchor // 'start', $text;
+}
+
+
+sub _line {
+    my ($x1, $y1, $x2, $y2, $class) = @_;
+
+    return sprintf qq{<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" class="%s"/>\n}, $x1, $y1, $x2, $y2, $class;
+}
+
+
+# The lines are named at the right, at their height when the snapshot is let go; names that would touch are moved apart.
+sub _labels {
+    my (@labels) = sort { $a->{y} <=> $b->{y} } @_;
+
+    for my $i (1 .. $#labels) {
+        $labels[$i]{y} = max($labels[$i]{y}, $labels[ $i - 1 ]{y} + 30);
+    }
+
+    return join '', map { _text($_->{x}, $_->{y}, $_->{name}, "name ink$_->{number}"), _text($_->{x}, $_->{y} + 14, $_->{value}, 'note') } @labels;
+}
+
+
+sub svg {
+    my ($title, $hold, @courses) = @_;
+    my @all  = map { @{ $_->[1] } } @courses;
+    my $from = min(map { $_->[0] } @all) - 0.5;
+    my $to   = max(map { $_->[0] } @all) + 0.5;
+    my $x    = sub { $left + ($_[0] - $from) / ($to - $from) * ($width - $left - $right) };
+
+    my $svg = <<"END";
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 $width $height" width="$width" height="$height" role="img" aria-label="Depth of the queue and posts a second while a snapshot is held">
+<style>
+text { font: 12px system-ui, sans-serif; fill: #768390 }
+.title { font-size: 14px; font-weight: 600 }
+.name { font-weight: 600 }
+.grid { stroke: #8c959f; stroke-opacity: .28 }
+.edge { stroke: #8c959f; stroke-dasharray: 3 3 }
+.hold { fill: #8c959f; fill-opacity: .10 }
+path { fill: none; stroke-width: 2; stroke-linejoin: round }
+path.ink0 { stroke: #2f81f7 } text.ink0 { fill: #2f81f7 }
+path.ink1 { stroke: #d4672a } text.ink1 { fill: #d4672a }
+\@media (prefers-color-scheme: light) { .note { fill: #57606a } .title { fill: #1f2328 } }
+\@media (prefers-color-scheme: dark) { .note { fill: #9198a1 } .title { fill: #f0f6fc } }
+</style>
+END
+
+    for my $n (0, 1) {
+        my ($top, $high) = @{ $panel[$n] }{qw(top height)};
+        my $most = max(1, map { $_->[ $n + 1 ] } @all) * 1.02;
+        my $step = _step($most, 5);
+        my $y    = sub { $top + $high - $_[0] / $most * $high };
+
+        $svg .= _text($left, $top - 12, ('Messages waiting', 'Posts a second')[$n], 'title');
+        $svg .= sprintf qq{<rect x="%.1f" y="%d" width="%.1f" height="%d" class="hold"/>\n}, $x->(0), $top, $x->($hold) - $x->(0), $high;
+        $svg .= _line($x->($_), $top, $x->($_), $top + $high, 'edge') for 0, $hold;
+
+        for (my $value = 0; $value <= $most; $value += $step) {
+            $svg .= _line($left, $y->($value), $width - $right, $y->($value), 'grid');
+            $svg .= _text($left - 8, $y->($value) + 4, _short($value), 'note', 'end');
+        }
+
+        $svg .= _text($x->(0) + 6, $top + 16, 'a snapshot is held', 'note') if !$n;
+
+        my @labels;
+
+        # the first course is drawn last: where lines meet, it is the one that is seen
+        for my $number (reverse 0 .. $#courses) {
+            my ($name, $points) = @{ $courses[$number] };
+
+            $svg .= sprintf qq{<path d="M%s" class="ink%d"/>\n}, join(' L', map { sprintf '%.1f,%.1f', $x->($_->[0]), $y->($_->[ $n + 1 ]) } @$points), $number;
+
+            # when the snapshot is let go: the greatest depth there was, or the mean rate of the last while
+            my @held = map { $_->[ $n + 1 ] } grep { $_->[0] > 0 && $_->[0] < $hold } @$points;
+            my @tail = splice @{ [@held] }, -min(30, int @held / 4 + 1);
+
+            push @labels, {
+                x => $width - $right + 8, y => $y->($n ? sum(@tail) / @tail : $held[-1]), name => $name, number => $number,
+                value => $n ? _long(sum(@tail) / @tail) . '/s before it ends' : _long(max(@held)) . ' at most',
+            };
+        }
+
+        $svg .= _labels(@labels);
+    }
+
+    my $bottom = $panel[1]{top} + $panel[1]{height};
+    my $step   = $hold > 120 ? 60 : _step($hold, 6);
+
+    for (my $second = 0; $second <= $to; $second += $step) {
+        $svg .= _text($x->($second), $bottom + 18, $second % 60 == 0 && $step == 60 ? $second / 60 . ' min' : "$second s", 'note', 'middle');
+    }
+
+    $svg .= _text($left, 22, $title, 'note');
+    utf8::encode($svg);
+
+    return "$svg</svg>\n";
+}
+
+
+1;

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * fault.c
+ *	  What happens at a fault point; empty in a normal build (see fault.h).
+ *
+ * Owns the setting "fault".  Called wherever NGX_PGQ_FAULT stands, by any
+ * process of ours and by those who enqueue.
+ *
+ * - A count is kept by files in the data directory, so that a fault that makes
+ *	 the server start over happens as often as it should, and a test can see
+ *	 that it did.
+ */
+#include "postgres.h"
+
+#include "fault.h"
+
+#ifdef NGX_PGQ_FAULTS
+
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "miscadmin.h"
+#include "postmaster/interrupt.h"
+#include "storage/latch.h"
+#include "utils/guc.h"
+
+#include "compat.h"
+
+#define SETTING_LEN		1024
+#define LOOK_MS			10		/* at the setting, while waiting */
+
+static const char *const points[] = {NGX_PGQ_FAULT_POINTS};
+
+static char *setting;
+
+/* One item of the setting. */
+typedef struct Fault
+{
+	char		point[64];
+	char		action[16];
+	int			count;			/* 0: always */
+} Fault;
+
+static bool
+is_point(const char *name)
+{
+	for (size_t i = 0; i < lengthof(points); i++)
+	{
+		if (strcmp(points[i], name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* An error's code, if the action is one: it has no lower-case letters. */
+static bool
+is_sqlstate(const char *action)
+{
+	return strlen(action) == 5 &&
+		strspn(action, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5;
+}
+
+static bool
+is_action(const char *name)
+{
+	static const char *const actions[] = {
+		"error", "fatal", "panic", "kill", "wait", "force"
+	};
+
+	for (size_t i = 0; i < lengthof(actions); i++)
+	{
+		if (strcmp(actions[i], name) == 0)
+			return true;
+	}
+	return is_sqlstate(name);
+}
+
+/* Read an item and move on to the next; false at the end. */
+static bool
+next_fault(const char **text, Fault *fault)
+{
+	int			length = strcspn(*text, ",");
+
+	if (length == 0)
+		return false;
+	fault->count = 0;
+	fault->action[0] = '\0';
+	(void) sscanf(*text, "%63[a-z-]:%15[a-zA-Z0-9]:%d",
+				  fault->point, fault->action, &fault->count);
+	*text += length;
+	*text += strspn(*text, ", ");
+	return true;
+}
+
+static bool
+check_fault(char **newval, void **extra, GucSource source)
+{
+	const char *text = *newval;
+	Fault		fault;
+
+	if (strlen(text) >= SETTING_LEN)
+		return false;
+	while (next_fault(&text, &fault))
+	{
+		if (!is_point(fault.point) || !is_action(fault.action))
+		{
+			GUC_check_errdetail("There is no such fault point or action.");
+			return false;
+		}
+	}
+	return true;
+}
+
+void
+ngx_pgq_fault_define(void)
+{
+	DefineCustomStringVariable(NGX_PGQ_FAULT_SETTING,
+							   "Where processes fail.",
+							   NULL,
+							   &setting,
+							   "",
+							   PGC_SUSET, GUC_NOT_IN_SAMPLE,
+							   check_fault, NULL, NULL);
+}
+
+/* Is it to happen once more?  Leaves a file that says it did. */
+static bool
+take_shot(Fault *fault)
+{
+	for (int i = 0; i < Max(fault->count, 1); i++)
+	{
+		char		path[MAXPGPATH];
+		int			fd;
+
+		snprintf(path, sizeof(path), "ngx_pgq.fault.%s.%d", fault->point, i);
+		fd = open(path, O_CREAT | O_EXCL | O_WRONLY, 0600);
+		if (fd >= 0)
+		{
+			close(fd);
+			return true;
+		}
+	}
+	return fault->count == 0;
+}
+
+/* The setting's item for a point, if it is to happen now. */
+static bool
+find_fault(const char *point, Fault *fault)
+{
+	const char *text = setting;
+
+	if (text == NULL || *text == '\0')
+		return false;
+	if (!is_point(point))
+		elog(PANIC, "fault point %s is not in the table", point);
+	while (next_fault(&text, fault))
+	{
+		if (strcmp(fault->point, point) == 0)
+			return take_shot(fault);
+	}
+	return false;
+}
+
+static void
+wait_for_setting(void)
+{
+	char		before[SETTING_LEN];
+
+	strlcpy(before, setting, sizeof(before));
+	while (strcmp(before, setting) == 0)
+	{
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 LOOK_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+	}
+}
+
+void
+ngx_pgq_fault(const char *point)
+{
+	Fault		fault;
+	const char *action = fault.action;
+	int			code = ERRCODE_INTERNAL_ERROR;
+
+	if (!find_fault(point, &fault) || strcmp(action, "force") == 0)
+		return;
+	if (strcmp(action, "kill") == 0)
+	{
+		kill(MyProcPid, SIGKILL);
+		for (;;)
+			pause();
+	}
+	if (strcmp(action, "wait") == 0)
+	{
+		wait_for_setting();
+		return;
+	}
+	if (is_sqlstate(action))
+		code = MAKE_SQLSTATE(action[0], action[1], action[2], action[3],
+							 action[4]);
+	ereport(strcmp(action, "panic") == 0 ? PANIC :
+			strcmp(action, "fatal") == 0 ? FATAL : ERROR,
+			(errcode(code),
+			 errmsg("fault at %s", point)));
+}
+
+bool
+ngx_pgq_fault_forced(const char *point)
+{
+	Fault		fault;
+
+	return find_fault(point, &fault) && strcmp(fault.action, "force") == 0;
+}
+
+#endif							/* NGX_PGQ_FAULTS */

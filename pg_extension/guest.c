@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * guest.c
+ *	  Being a good guest: movers make room for commands that need a database
+ *	  to itself, and learn of commits that no callback tells.
+ *
+ * A ProcessUtility hook, in every backend of a server that has preloaded the
+ * library.  Owns the holds of the current transaction: databases whose movers
+ * the launcher keeps away.
+ *
+ * - DROP DATABASE, ALTER DATABASE ... RENAME and SET TABLESPACE, and CREATE
+ *	 DATABASE with the database as template: its movers are held off and
+ *	 waited for, then the command runs.  What else stands in its way is the
+ *	 command's own business.
+ * - Movers are not disturbed for a user without the right to the command, nor
+ *	 for one that cannot succeed here: then it is left to fail.
+ * - A hold lasts until the end of the transaction, however it ends: RENAME may
+ *	 stand in a transaction block, and what it did is there only at commit.
+ *	 Then the launcher looks what is there, and starts what can run.
+ * - The callback runs after the commit record is written, too: there it
+ *	 allocates nothing, takes no lock, and does not raise.
+ * - COMMIT PREPARED wakes the movers: the session that inserted into the queue
+ *	 may be gone, and with it what it knew.  So does what may be one in a
+ *	 subscription's worker, which gives no command.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "replication/logicalworker.h"
+#include "storage/latch.h"
+#include "storage/procarray.h"
+#include "tcop/utility.h"
+#include "utils/syscache.h"
+
+#include "compat.h"
+#include "ngx_pgq.h"
+
+#define LEAVE_US	INT64CONST(5000000) /* most to wait for movers */
+#define LOOK_MS		5			/* between looks whether they are gone */
+
+static ProcessUtility_hook_type prev_process_utility;
+
+static bool held[NGX_PGQ_DATABASES];	/* by this transaction */
+static bool changing = false;	/* it makes, names or drops a database */
+
+/* The movers of a transaction that is over may come back. */
+static void
+release(void)
+{
+	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
+	{
+		if (held[d])
+			pg_atomic_fetch_sub_u32(&ngx_pgq_shared->database[d].holds, 1);
+		held[d] = false;
+	}
+	changing = false;
+	ngx_pgq_launcher_look();
+}
+
+/*
+ * Called at the end of each transaction of the server.  Where a subscription
+ * commits a prepared transaction, it does so in one that writes nothing itself.
+ */
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (IsLogicalWorker() &&
+				!TransactionIdIsValid(GetTopTransactionIdIfAny()))
+				ngx_pgq_wake_at_commit_anywhere();
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			if (changing)
+				release();
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * The database that a statement needs for itself, and the name of the command;
+ * NULL if it is no such statement.
+ */
+static const char *
+database_needed(Node *statement, const char **command)
+{
+	ListCell   *cell;
+
+	switch (nodeTag(statement))
+	{
+		case T_DropdbStmt:
+			*command = "DROP DATABASE";
+			return ((DropdbStmt *) statement)->dbname;
+		case T_RenameStmt:
+			*command = "ALTER DATABASE RENAME";
+			return ((RenameStmt *) statement)->renameType == OBJECT_DATABASE ?
+				((RenameStmt *) statement)->subname : NULL;
+		case T_AlterDatabaseStmt:
+			*command = "ALTER DATABASE SET TABLESPACE";
+			foreach(cell, ((AlterDatabaseStmt *) statement)->options)
+			{
+				if (strcmp(((DefElem *) lfirst(cell))->defname, "tablespace") == 0)
+					return ((AlterDatabaseStmt *) statement)->dbname;
+			}
+			return NULL;
+		case T_CreatedbStmt:
+			*command = "CREATE DATABASE";
+			foreach(cell, ((CreatedbStmt *) statement)->options)
+			{
+				DefElem    *option = lfirst(cell);
+
+				if (strcmp(option->defname, "template") == 0 && option->arg)
+					return defGetString(option);
+			}
+			return "template1";
+		default:
+			return NULL;
+	}
+}
+
+static bool
+may_create_databases(void)
+{
+	HeapTuple	tuple;
+	bool		may = superuser();
+
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	if (HeapTupleIsValid(tuple))
+	{
+		may |= ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+		ReleaseSysCache(tuple);
+	}
+	return may;
+}
+
+static bool
+is_template(Oid database)
+{
+	HeapTuple	tuple;
+	bool		template = false;
+
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	if (HeapTupleIsValid(tuple))
+	{
+		template = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+		ReleaseSysCache(tuple);
+	}
+	return template;
+}
+
+/* May this user do this here?  What we do not look at, the command will. */
+static bool
+may_succeed(Node *statement, Oid database, ProcessUtilityContext context)
+{
+	bool		owner = ngx_pgq_owns_database(database);
+
+	if (XactReadOnly)
+		return false;
+	if (!IsA(statement, RenameStmt) &&
+		(context != PROCESS_UTILITY_TOPLEVEL || IsTransactionBlock()))
+		return false;
+	switch (nodeTag(statement))
+	{
+		case T_CreatedbStmt:
+			return may_create_databases() && (owner || is_template(database));
+		case T_RenameStmt:
+			return owner && may_create_databases() && database != MyDatabaseId;
+		case T_DropdbStmt:
+			return owner && !is_template(database) && database != MyDatabaseId;
+		default:
+			return owner && database != MyDatabaseId;
+	}
+}
+
+/* Have the launcher keep movers away from a database; NULL if it has none. */
+static NgxPgqDatabase *
+hold(const char *name)
+{
+	NgxPgqDatabase *database = NULL;
+
+	LWLockAcquire(ngx_pgq_shared->lock, LW_SHARED);
+	for (int d = 0; d < NGX_PGQ_DATABASES && database == NULL; d++)
+	{
+		if (strcmp(ngx_pgq_shared->database[d].name, name) != 0)
+			continue;
+		database = &ngx_pgq_shared->database[d];
+		if (!held[d])
+			pg_atomic_fetch_add_u32(&database->holds, 1);
+		held[d] = true;
+	}
+	LWLockRelease(ngx_pgq_shared->lock);
+	return database;
+}
+
+/* Note the processes of movers there are; returns how many. */
+static int
+find_movers(NgxPgqDatabase *database, int *pids)
+{
+	int			count = 0;
+
+	for (int m = 0; m < NGX_PGQ_MOVERS; m++)
+	{
+		pids[count] = pg_atomic_read_u32(&database->mover[m].pid);
+		if (pids[count] != 0)
+			count++;
+	}
+	return count;
+}
+
+static bool
+any_alive(const int *pids, int count)
+{
+	for (int i = 0; i < count; i++)
+	{
+		if (BackendPidGetProc(pids[i]))
+			return true;
+	}
+	return false;
+}
+
+/* Wait until movers are gone, but not for ever. */
+static void
+wait_for_movers(NgxPgqDatabase *database, int *pids, int count)
+{
+	static uint32 wait_event = 0;
+	int64		until = ngx_pgq_clock() + LEAVE_US;
+
+	if (wait_event == 0)
+		wait_event = ngx_pgq_wait_event("NgxPgqMakeRoom");
+	while ((any_alive(pids, count) || (count = find_movers(database, pids))) &&
+		   ngx_pgq_clock() < until)
+	{
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 LOOK_MS, wait_event);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+static void
+make_room(Node *statement, const char *name, const char *command,
+		  ProcessUtilityContext context)
+{
+	Oid			oid = get_database_oid(name, true);
+	NgxPgqDatabase *database;
+	int			pids[NGX_PGQ_MOVERS];
+	int			count;
+
+	if (!OidIsValid(oid) || !may_succeed(statement, oid, context) ||
+		(database = hold(name)) == NULL)
+		return;
+	ngx_pgq_launcher_look();
+	count = find_movers(database, pids);
+	if (count > 0)
+		ereport(LOG,
+				(errmsg("ngx_pgq: movers of database \"%s\" make room for %s",
+						name, command)));
+	wait_for_movers(database, pids, count);
+}
+
+static void
+process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+				ProcessUtilityContext context, ParamListInfo params,
+				QueryEnvironment *queryEnv, DestReceiver *dest,
+				QueryCompletion *qc)
+{
+	Node	   *statement = pstmt->utilityStmt;
+	const char *command;
+	const char *name = database_needed(statement, &command);
+
+	if (name)
+	{
+		changing = true;
+		make_room(statement, name, command, context);
+	}
+	else if (IsA(statement, TransactionStmt) &&
+			 ((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED)
+		ngx_pgq_wake_at_commit_anywhere();
+
+	if (prev_process_utility)
+		prev_process_utility(pstmt, queryString, readOnlyTree, context, params,
+							 queryEnv, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context,
+								params, queryEnv, dest, qc);
+}
+
+/* For _PG_init, when the library is preloaded. */
+void
+ngx_pgq_guest_install(void)
+{
+	prev_process_utility = ProcessUtility_hook;
+	ProcessUtility_hook = process_utility;
+	RegisterXactCallback(at_transaction_end, NULL);
+}

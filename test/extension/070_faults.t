@@ -1,0 +1,53 @@
+# Processes of the server die while producers are at work: whoever dies, each message that was acknowledged is there
+# once, none that was refused is there, and a reader sees ids in the order of commits. (What dies between two steps
+# of a batch is in test/faults; what dies under nginx in test/whole.)
+
+use Pgq;
+use Pgq::Crowd;
+
+my $pg = Pgq::Postgres->new(conf => "ngx_pgq.movers = 2\nngx_pgq.batch_size = 20\n")->start;
+my $one = sub {
+    my ($where) = @_;
+    my $pid;
+    poll_until { my ($status, $out) = $pg->psql("select pid from pg_stat_activity where $where limit 1", database => 'postgres'); $pid = $status ? '' : $out };
+    return $pid;
+};
+my $producer = sub { "backend_type = 'client backend' and query ~ '$_[0]' and query !~ 'pg_stat_activity'" };
+my $restarts = 0;
+
+# Each is done three times, with time for some messages before.
+my @cases = (
+    [ 'a mover is killed'                   => sub { kill 'KILL', $one->("backend_type = 'ngx_pgq mover'"); $restarts++ } ],
+    [ 'a session that enqueues is killed'   => sub { kill 'KILL', $one->($producer->('enqueue')); $restarts++ } ],
+    [ 'a session that inserts is killed'    => sub { kill 'KILL', $one->($producer->('insert into')); $restarts++ } ],
+    [ 'the launcher is killed'              => sub { kill 'KILL', $one->("backend_type = 'ngx_pgq launcher'"); $restarts++ } ],
+    [ 'the postmaster is killed'            => sub { $pg->kill9->start } ],
+    [ 'the server is stopped at once'       => sub { $pg->stop('immediate')->start } ],
+    [ 'the server is stopped'               => sub { $pg->stop('fast')->start } ],
+    [ 'the movers are terminated'           => sub { $pg->safe_psql("select pg_terminate_backend(pid) from pg_stat_activity where backend_type = 'ngx_pgq mover'") } ],
+    [ 'the movers are cancelled'            => sub { $pg->safe_psql("select pg_cancel_backend(pid) from pg_stat_activity where backend_type = 'ngx_pgq mover'") } ],
+    [ 'the producers are terminated'        => sub { $pg->safe_psql("select pg_terminate_backend(pid) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()") } ],
+    [ 'the producers are cancelled'         => sub { $pg->safe_psql("select pg_cancel_backend(pid) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()") } ],
+);
+
+for my $case (@cases) {
+    my ($name, $action) = @$case;
+    my $crowd = Pgq::Crowd->new($pg)->start;
+
+    for (1 .. 3) {
+        my $position = $pg->log_position;
+        my $before   = $restarts;
+        $crowd->wait_for(5) or last;
+        $action->();
+        $pg->wait_for_log(qr/reinitializing(?:.*\n)*.*ready to accept connections/, $position) if $restarts > $before;
+    }
+
+    ok($crowd->wait_for(5), "$name: producers go on");
+    my @complaints = $crowd->stop->complaints;
+    is(join("\n", splice @complaints, 0, 10), '', "$name: each message is there once, or was refused");
+}
+
+is(scalar(() = $pg->log_since(0) =~ /reinitializing/g), $restarts, 'the server started over as often as it had to');
+is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'there is no dead letter');
+
+done_testing;

@@ -1,0 +1,120 @@
+# A full disk is nobody's fault: the mover waits and blames no message, producers go on as long as they can, and when
+# there is space again each message is moved once. The disks are small ones in memory, mounted in a mount namespace of
+# this test's own, which needs root.
+
+use Pgq;
+use Pgq::Crowd;
+
+my ($cannot, undef, $error) = Pgq::Host::run([ 'unshare', '--mount', 'mount', '-t', 'tmpfs', 'tmpfs', '/mnt' ]);
+
+plan(skip_all => 'only root can mount a disk') if !Pgq::Host::is_root();
+plan(skip_all => "a disk cannot be mounted here: $error") if $cannot;
+
+if (!$ENV{PGQ_UNSHARED}) {
+    $ENV{PGQ_UNSHARED} = 1;
+    exec 'unshare', '--mount', '--propagation', 'private', $^X, $0 or die "unshare: $!\n";
+}
+
+my $pg = Pgq::Postgres->new(conf => "ngx_pgq.movers = 2\n");
+my @disks;
+
+# A disk of so many megabytes.
+sub disk {
+    my ($name, $megabytes) = @_;
+    my $dir = $pg->own(Pgq::Host::temp_dir($name));
+    my ($failed, $out, $said) = Pgq::Host::run([ 'mount', '-t', 'tmpfs', '-o', "size=${megabytes}m", 'tmpfs', $dir ]);
+    die $said if $failed;
+    push @disks, $dir;
+    return $pg->own($dir, 0700);
+}
+
+sub fill {
+    my ($disk) = @_;
+    Pgq::Host::run([ 'dd', 'if=/dev/zero', "of=$disk/full", 'bs=4k', 'status=none' ]);
+    return;
+}
+
+sub make_space { unlink "$_[0]/full" or die "$_[0]: $!\n" }
+
+END { local $?; Pgq::Host::run([ 'umount', '-l', $_ ]) for @disks }
+
+# ---- posts
+
+$pg->start;
+my $small = disk('small', 16);
+$pg->safe_psql($_) for "create tablespace small location '$small'", 'alter table posts set tablespace small',
+    'alter index posts_pkey set tablespace small', 'grant create on tablespace small to ngx_pgq_owner';
+
+my $crowd  = Pgq::Crowd->new($pg)->start;
+my $state  = "select count(*) > 0 from ngx_pgq.status where state = 'backing off' and last_error ~ 'SQLSTATE 53100'";
+$crowd->wait_for(5);
+fill($small);
+
+ok($pg->poll_query_until($state), 'posts have no space: the mover waits');
+ok($crowd->wait_for(20), 'producers go on');
+is($pg->safe_psql('select count(*) > 0 from ngx_pgq.queue'), 't', 'their messages wait');
+my $errors = $pg->safe_psql('select sum(errors) from ngx_pgq.status');
+ok($pg->poll_query_until("select sum(errors) > $errors from ngx_pgq.status"), 'it is tried again and again');
+
+# the same for a message that stands alone, which would be the one to blame
+$pg->safe_psql('alter system set ngx_pgq.batch_size = 1');
+$pg->reload;
+$errors = $pg->safe_psql('select sum(errors) from ngx_pgq.status');
+ok($pg->poll_query_until("select sum(errors) > $errors + 1 from ngx_pgq.status"), 'also one by one');
+is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'no message is blamed');
+$pg->safe_psql('alter system reset ngx_pgq.batch_size');
+$pg->reload;
+
+make_space($small);
+ok($crowd->wait_for(5), 'there is space: producers go on');
+is(join("\n", splice @{ [ $crowd->stop->complaints ] }, 0, 10), '', 'and each message is moved once');
+is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'there is no dead letter');
+cmp_ok(scalar(() = $pg->log_since(0) =~ /No space left/g), '<', 20, 'the log is not filled');
+
+# ---- the queue
+
+$pg->safe_psql($_) for 'alter table posts set tablespace pg_default',
+    map({ "alter table ngx_pgq.queue_$_ set tablespace small" } 0 .. 3);
+
+$crowd = Pgq::Crowd->new($pg)->start;
+$crowd->wait_for(5);
+fill($small);
+my $refused = sub {
+    my ($status, $out, $err) = $pg->psql(q{
+        \set VERBOSITY sqlstate
+        select * from ngx_pgq.enqueue(gen_random_uuid(),
+            (select array_agg(gen_random_uuid()) from generate_series(1, 2000)),
+            (select array_agg('"' || repeat(md5(n::text), 30) || '"') from generate_series(1, 2000) n))});
+    return $status && $err =~ /53100/;
+};
+ok((poll_until { $refused->() }), 'the queue has no space: who enqueues is told');
+make_space($small);
+ok($crowd->wait_for(5), 'there is space: producers go on');
+is(join("\n", splice @{ [ $crowd->stop->complaints ] }, 0, 10), '', 'each message acknowledged is moved once, none of the others');
+is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'there is no dead letter');
+$pg->stop;
+
+# ---- the WAL: there the server can only end
+
+my $wal = disk('wal', 24);
+Pgq::Host::run([ 'cp', '-a', $pg->data . '/pg_wal/.', $wal ]);
+Pgq::Host::run([ 'rm', '-r', $pg->data . '/pg_wal' ]);
+symlink $wal, $pg->data . '/pg_wal' or die "pg_wal: $!\n";
+$pg->allow(qr/PANIC:.*No space left|terminated by signal 6/)->start;
+
+$crowd = Pgq::Crowd->new($pg)->start;
+$crowd->wait_for(5);
+fill($wal);
+my $position = $pg->log_position;
+ok((poll_until {
+    $pg->psql(q{insert into ngx_pgq.queue (data) select to_json(repeat(md5(n::text), 50)) from generate_series(1, 500) n});
+    $pg->log_contains(qr/PANIC:.*No space left/, $position);
+} 60), 'the WAL has no space: the server ends');
+make_space($wal);
+poll_until { !$pg->running || !($pg->psql('select 1'))[0] };
+$pg->stop->start if !$pg->running;
+ok($crowd->wait_for(5), 'there is space, it is started: producers go on');
+is(join("\n", splice @{ [ $crowd->stop->complaints ] }, 0, 10), '', 'and each message is moved once');
+is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'there is no dead letter');
+
+done_testing;

@@ -1,0 +1,18 @@
+# A process that is killed, or has the server panic, at any point of a batch, of the housekeeping or of an enqueue: the
+# server starts over by itself, and nothing is lost or doubled.
+
+use Pgq;
+use Pgq::Faults;
+
+my $faults = Pgq::Faults->new;
+
+for my $point (Pgq::Faults::points()) {
+    $faults->case($point => $_) for qw(kill panic);
+}
+
+# an error where there can be none
+$faults->case('producer-committed' => 'error');
+
+$faults->end;
+
+done_testing;

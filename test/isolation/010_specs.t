@@ -1,0 +1,28 @@
+# Several sessions and the movers, in orders that are fixed: each spec runs under PostgreSQL's isolationtester, and what
+# it prints is what expected/ says.
+
+use Pgq;
+
+my $dir    = Pgq::Host::top() . '/test/isolation';
+my $tester = '/usr/lib/postgresql/' . Pgq::Host::pg_version() . '/lib/pgxs/src/test/isolation/isolationtester';
+my @specs  = map { m{([^/]+)\.spec$} } sort glob "$dir/specs/*.spec";
+
+my $pg = Pgq::Postgres->new(conf => "ngx_pgq.movers = 2\nmax_prepared_transactions = 8\nlc_messages = C\n")->start;
+my ($status, undef, $error) = $pg->psql(undef, file => "$dir/helper.sql");
+die $error if $status;
+
+my $out = Pgq::Host::temp_dir('isolation');
+my %clean = map { $_ => undef } grep { /^PG(?!Q_|VERSION)/ } keys %ENV;
+
+for my $name (@specs) {
+    my ($ended, $text, $said) = Pgq::Host::run([ $tester, $pg->conninfo ], in => Pgq::Host::slurp("$dir/specs/$name.spec"), env => \%clean);
+    my $expected = "$dir/expected/$name.out";
+    Pgq::Host::spew("$out/$name.out", $text, $said);
+
+    my (undef, $difference) = Pgq::Host::run([ 'diff', '-u', -e $expected ? $expected : '/dev/null', "$out/$name.out" ]);
+    ok(!$ended && $difference eq '', $name) or diag("status $ended\n$difference");
+}
+
+cmp_ok(scalar @specs, '>=', 1, 'there are specs');
+
+done_testing;

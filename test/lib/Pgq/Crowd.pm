@@ -1,0 +1,264 @@
+package Pgq::Crowd;
+
+# Several producers and a reader at a server that may die at any moment; afterwards, what each of them was told is
+# compared with posts.
+#
+#   my $crowd = Pgq::Crowd->new($pg)->start;       some enqueue batches, some insert rows, all send what they can
+#   $crowd->wait_for(20);                          each was told of so many successes from here on
+#   $crowd->stop;                                  the producers end, each after an answer
+#   my @complaints = $crowd->complaints;           the queue is drained, then nothing may be said
+#
+# A producer that loses its connection comes back; a batch of unknown outcome is then sent again under its own id until
+# it is known. The reader goes on from the last id it has seen.
+
+use strict;
+use warnings;
+
+use POSIX ();
+use Time::HiRes qw(sleep time);
+
+use Pgq::Host qw(temp_dir ended slurp);
+use Pgq::Wait qw(poll_until deadline);
+
+my $crowds = 0;
+
+
+# Options: batches, inserts (how many producers of either kind).
+sub new {
+    my ($class, $pg, %option) = @_;
+
+    return bless {
+        pg      => $pg,
+        batches => $option{batches} // 2,
+        inserts => $option{inserts} // 1,
+        dir     => temp_dir('crowd'),
+        number  => ++$crowds,
+        parent  => $$,
+        failed  => 0,
+        unknown => 0,
+    }, $class;
+}
+
+
+sub start {
+    my ($self) = @_;
+
+    $self->{base} = $self->{pg}->safe_psql('select coalesce(max(id), 0) from posts');
+    $self->{reader} = $self->_fork(sub { $self->_read });
+    push @{ $self->{producers} }, map { my $n = $_; $self->_fork(sub { $self->_produce($n) }) }
+        1 .. $self->{batches} + $self->{inserts};
+
+    return $self;
+}
+
+
+# Waits until each producer has been told of so many more successes; false when that takes too long.
+sub wait_for {
+    my ($self, $more, $seconds) = @_;
+    my @count = map { $self->_acknowledged($_) } 1 .. @{ $self->{producers} };
+
+    return poll_until {
+        !grep { $self->_acknowledged($_) < $count[ $_ - 1 ] + $more } 1 .. @count;
+    } $seconds // 30;
+}
+
+
+sub stop {
+    my ($self) = @_;
+
+    $self->_touch('stop');
+    push @{ $self->{stuck} }, grep { !defined ended($_, 60) } @{ $self->{producers} };
+
+    return $self;
+}
+
+
+# What is wrong, as sentences. Waits until the queue is drained first.
+sub complaints {
+    my ($self, $seconds) = @_;
+    my $pg      = $self->{pg};
+    my @wrong   = map { "producer $_ did not end" } @{ $self->{stuck} || [] };
+    my $drained = $pg->poll_query_until('select count(*) from ngx_pgq.queue', 0, $seconds // 30);
+
+    $self->_touch('read');
+    push @wrong, 'the reader did not end' if !defined ended($self->{reader}, 30);
+    push @wrong, 'the queue is not drained' if !$drained;
+
+    my @posts = map { [ split /\|/ ] } split /\n/,
+        $pg->safe_psql("select id, message_id, data from posts where id > $self->{base} and data::text ~ 'crowd' order by id");
+
+    return @wrong, $self->_compare(@posts), $self->_compare_reader(@posts);
+}
+
+
+# How many messages the producers were told are: ok, failed (an error was raised), unknown.
+sub count { return $_[0]{$_[1]} }
+
+
+# ---- the comparison
+
+sub _compare {
+    my ($self, @posts) = @_;
+    my (%count, %told, @wrong);
+
+    for my $post (@posts) {
+        my ($id, $message, $data) = @$post;
+        $count{$message}++;
+        push @wrong, "altered: $message is $data" if $data ne qq({"crowd": "$message"});
+    }
+
+    $self->{$_} = 0 for qw(ok failed unknown);
+
+    for my $n (1 .. @{ $self->{producers} }) {
+        for my $line (split /\n/, slurp("$self->{dir}/$n")) {
+            my ($outcome, @messages) = split / /, $line;
+            $self->{$outcome} += @messages;
+            $told{$_} = $outcome for @messages;
+        }
+    }
+
+    for my $message (sort keys %told) {
+        my $there = delete $count{$message} // 0;
+        push @wrong, "lost: $message"                   if $there == 0 && $told{$message} eq 'ok';
+        push @wrong, "$message is there $there times"   if $there > 1;
+        push @wrong, "failed, and yet there: $message"  if $there > 0 && $told{$message} eq 'failed';
+    }
+
+    return @wrong, map { "nobody sent $_" } sort keys %count;
+}
+
+
+# The reader must have seen what is there, in that order, under those ids.
+sub _compare_reader {
+    my ($self, @posts) = @_;
+    my @seen = grep { !/^#/ } split /\n/, slurp("$self->{dir}/reader");
+    my @there = map { "$_->[0]|$_->[1]" } @posts;
+    my %there = map { $_ => 1 } @there;
+    my %seen  = map { $_ => 1 } @seen;
+
+    return (map { "the reader has missed $_" } grep { !$seen{$_} } @there),
+        (map { "the reader has seen $_, which is not there" } grep { !$there{$_} } @seen);
+}
+
+
+# ---- the producers and the reader, each a process
+
+sub _touch {
+    my ($self, $name) = @_;
+
+    open my $out, '>', "$self->{dir}/$name" or die "$self->{dir}/$name: $!\n";
+
+    return;
+}
+
+
+sub _acknowledged {
+    my ($self, $n) = @_;
+    my $file = "$self->{dir}/$n";
+
+    return -e $file ? scalar(() = slurp($file) =~ /^ok/mg) : 0;
+}
+
+
+# A child must run nothing of what this process has at its end.
+sub _fork {
+    my ($self, $code) = @_;
+
+    defined(my $pid = fork) or die "fork: $!\n";
+    return $pid if $pid;
+
+    $SIG{$_} = 'DEFAULT' for qw(INT TERM HUP);
+    eval { $code->(); 1 } or print STDERR $@;
+    POSIX::_exit(0);
+}
+
+
+# Sends SQL on a session of this process, opened anew when it was lost: 'ok', 'failed' or 'unknown', and the output.
+sub _ask {
+    my ($self, $sql) = @_;
+
+    $self->{session} //= $self->{pg}->session;
+    my $answer = eval { $self->{session}->query($sql, 60) };
+
+    return (ok => $1) if defined $answer && $answer =~ /\A(.*^|)done\z/ms;
+    return ('failed', $answer)
+        if defined $answer && $answer =~ /\A(?:psql:\S+ )?ERROR:/ && $answer !~ /FATAL:|PANIC:|connection/;
+
+    eval { delete($self->{session})->quit };
+    sleep 0.02;
+
+    return ('unknown', $answer // $@);
+}
+
+
+sub _produce {
+    my ($self, $n) = @_;
+    my $enqueues = $n <= $self->{batches};
+
+    open my $out, '>>', "$self->{dir}/$n" or die "$self->{dir}/$n: $!\n";
+    $out->autoflush(1);
+
+    for (my $i = 1; !-e "$self->{dir}/stop" && getppid() == $self->{parent}; $i++) {
+        my $many     = $enqueues ? 1 + $i % 3 : 1;
+        my @messages = map { sprintf '%04x%04x-%04x-4000-8000-%012x', $self->{number}, $n, $_, $i } 1 .. $many;
+        my $sql = $enqueues ? _enqueue($n, @messages) : _insert(@messages);
+
+        my ($outcome) = $self->_ask($sql);
+        my $left = deadline(60);
+        while ($outcome eq 'unknown' && $enqueues && $left->()) {
+            ($outcome) = $self->_ask($sql);
+            $outcome = 'unknown' if $outcome eq 'failed';    # the first attempt may have committed
+        }
+
+        print {$out} "$outcome @messages\n";
+        sleep 0.001;
+    }
+
+    return;
+}
+
+
+sub _insert {
+    my ($message) = @_;
+
+    return qq[insert into ngx_pgq.queue (message_id, data) values ('$message', '{"crowd": "$message"}') returning 'done']
+}
+
+
+sub _enqueue {
+    my ($n, @messages) = @_;
+    my $batch = sprintf '%08x-%04x-7%03x-8%03x-%012x', (map { $_ >> 16, $_ & 0xffff } int(time * 1000)), rand 0x1000, $n, rand 2**32;
+    my $ids   = join ',', map { "'$_'" } @messages;
+    my $data  = join ',', map { qq('{"crowd": "$_"}') } @messages;
+
+    return "select 'done' from (select count(*) from ngx_pgq.enqueue('$batch', array[$ids]::uuid[], array[$data])) as refused where count = 0"
+}
+
+
+sub _read {
+    my ($self) = @_;
+    my $last = $self->{base};
+
+    open my $out, '>>', "$self->{dir}/reader" or die "$self->{dir}/reader: $!\n";
+    $out->autoflush(1);
+
+    while (getppid() == $self->{parent}) {
+        my $enough = -e "$self->{dir}/read";
+        my ($outcome, $rows) = $self->_ask(
+            "select id || '|' || message_id from posts where id > $last and data::text ~ 'crowd' order by id; select 'done'");
+
+        if ($outcome eq 'ok') {
+            for my $row (grep { /^\d/ } split /\n/, $rows) {
+                print {$out} "$row\n";
+                ($last) = $row =~ /^(\d+)/;
+            }
+            return if $enough;
+        }
+        sleep 0.003;
+    }
+
+    return;
+}
+
+
+1;

@@ -1,0 +1,185 @@
+package Pgq::Faults;
+
+# A server of a build with fault points (make check-faults), and one case after the other in it: a process fails at a
+# point while producers are at work, and nothing is lost or doubled.
+#
+#   my $faults = Pgq::Faults->new;
+#   $faults->case('posts-written' => 'kill');
+#   $faults->case('posts-written' => 'wait', then => sub { … });    what happens to a process that waits there
+#   $faults->end;
+#
+# The points themselves are named in pg_extension/fault.h.
+
+use strict;
+use warnings;
+
+use Test::More;
+
+use Pgq::Crowd;
+use Pgq::Host qw(build_dir slurp top);
+use Pgq::Postgres;
+use Pgq::Wait qw(poll_until);
+
+# What has to happen before a process comes to a point that does not lie on every message's way.
+my %provoke = (
+    'letter-written'   => sub { $_[0]->_poison },
+    'batch-aborted'    => sub { $_[0]->_poison },
+    (map { $_ => sub { $_[0]->_old_batches->_end_mover } } qw(ledger-locked ledger-truncated ledger-committed)),
+    (map { $_ => sub { $_[0]->_end_mover } } qw(mover-wanted mover-entered mover-connected)),
+);
+
+# Points that need something else in the setting.
+my %also = map { $_ => ', ledger-due:force' } qw(ledger-locked ledger-truncated ledger-committed);
+
+
+# Every point there is, but those that are conditions.
+sub points {
+    my ($table) = slurp(top() . '/pg_extension/fault.h') =~ /define NGX_PGQ_FAULT_POINTS(.*?)#ifdef/s;
+
+    return grep { $_ ne 'ledger-due' } $table =~ /"([a-z-]+)"/g;
+}
+
+
+# Options: conf (more lines for postgresql.conf).
+sub new {
+    my ($class, %option) = @_;
+    my $pg = Pgq::Postgres->new(conf => "ngx_pgq.movers = 2\nngx_pgq.batch_size = 50\nngx_pgq.rotate_size = 64kB\n" . ($option{conf} // ''))->start;
+
+    $pg->safe_psql("select set_config('ngx_pgq.fault', '', false) from pg_settings where name = 'ngx_pgq.fault'") eq ''
+        && $pg->safe_psql("select count(*) from pg_settings where name = 'ngx_pgq.fault'") eq '1'
+        or die 'what is in ' . build_dir() . " has no fault points: make check-faults\n";
+
+    # a process that dies as it was told to is no failure
+    $pg->allow(qr/PANIC:  fault at|PANIC:  cannot abort transaction|was terminated by signal [69]:/);
+    $pg->safe_psql(q{alter table posts add constraint no_poison check (data::text !~ 'poison')});
+
+    return bless { pg => $pg, cases => 0, poison => [], poisoned => 0 }, $class;
+}
+
+
+sub pg { return $_[0]{pg} }
+
+
+# Options: then (called when a process has come to the point, with this object), name.
+sub case {
+    my ($self, $point, $action, %option) = @_;
+    my $pg    = $self->{pg};
+    my $name  = $option{name} // "$point: $action";
+    my $crowd = Pgq::Crowd->new($pg)->start;
+
+    $self->clear($point);
+    $crowd->wait_for(2);
+    $self->set("$point:$action:1" . ($also{$point} // ''));
+    $provoke{$point}->($self) if $provoke{$point};
+
+    # a reload has the launcher start at once what it would start a second later
+    ok((poll_until { $pg->reload if $provoke{$point}; $self->happened($point) } 30), "$name: it happens");
+    $option{then}->($self) if $option{then};
+    $pg->wait_ready;
+    ok($crowd->wait_for(10), "$name: producers go on");
+
+    my @complaints = ($crowd->stop->complaints, $self->_aftermath($point));
+    splice @complaints, 10 if @complaints > 10;
+    is(join("\n", @complaints), '', "$name: each message is there once, or was refused");
+
+    return $crowd;
+}
+
+
+# Sets the fault for all processes. A process may fail at once, and the server with it.
+sub set {
+    my ($self, $fault) = @_;
+
+    $self->{pg}->safe_psql("alter system set ngx_pgq.fault = '$fault'", database => 'postgres');
+    $self->{pg}->reload;
+
+    return $self;
+}
+
+
+# Whether something failed at a point, and forgetting that it did: a file says it.
+sub happened { return -e "$_[0]{pg}{data}/ngx_pgq.fault.$_[1].0" }
+
+sub clear {
+    my ($self, $point) = @_;
+
+    $self->set('');
+    unlink glob "$self->{pg}{data}/ngx_pgq.fault.$point.*";
+
+    return $self;
+}
+
+
+sub end {
+    my ($self) = @_;
+
+    $self->{pg}->stop;
+
+    return;
+}
+
+
+# What is wrong besides the producers' messages.
+sub _aftermath {
+    my ($self, $point) = @_;
+    my $pg = $self->{pg};
+    my @wrong;
+
+    my %dead;
+    $dead{$_}++ for split /\n/, $pg->safe_psql('select data from ngx_pgq.dead_letter');
+    push @wrong, map { "poison lost: $_" } grep { !$dead{$_} } @{ $self->{poison} };
+    push @wrong, map { "dead letter $dead{$_} times: $_" } grep { $dead{$_} > 1 || !/poison/ } sort keys %dead;
+
+    push @wrong, 'the old leaf of the ledger was not truncated'
+        if $point =~ /^ledger-/ && !$pg->poll_query_until("select count(*) from ngx_pgq.batch where at < '2001-01-01'", 0);
+
+    # a mover works
+    my $marker = "marker " . ++$self->{cases};
+    $pg->safe_psql(qq{insert into ngx_pgq.queue (data) values ('"$marker"')});
+    push @wrong, 'no mover works'
+        if !$pg->poll_query_until(qq{select count(*) from posts where data::text = '"$marker"'}, 1);
+
+    return @wrong;
+}
+
+
+# Messages that posts refuses, among others. The server may die of it.
+sub _poison {
+    my ($self) = @_;
+
+    for (1 .. 2) {
+        my $data = '"poison ' . ++$self->{poisoned} . '"';
+        my ($status) = $self->{pg}->psql("insert into ngx_pgq.queue (data) values ('$data')");
+        push @{ $self->{poison} }, $data if !$status;
+    }
+
+    return $self;
+}
+
+
+# Batches in the leaf of the ledger that is old: they bear a date that no other has. A mover that has just started may
+# come to its point, and the server start over, before they are there.
+sub _old_batches {
+    my ($self) = @_;
+    my $sql = q{
+        insert into ngx_pgq.batch (at, slot, batch_id)
+        select '2000-01-01', (extract(epoch from clock_timestamp())::bigint / 600 + 1) % 3, gen_random_uuid()
+          from generate_series(1, 10)};
+
+    poll_until { !($self->{pg}->psql($sql))[0] } or die "old batches cannot be made\n";
+
+    return $self;
+}
+
+
+# A mover that starts anew, in place of the first.
+sub _end_mover {
+    my ($self) = @_;
+
+    $self->{pg}->psql(q{select pg_terminate_backend(pid) from ngx_pgq.status where mover = 1 and pid is not null});
+
+    return $self;
+}
+
+
+1;
