@@ -4,7 +4,7 @@ revoke all on schema ngx_pgq from public;
 revoke all on all functions in schema ngx_pgq from public;
 revoke all on all tables in schema ngx_pgq from public;
 revoke all on public.posts from public;
-revoke update on all tables in schema ngx_pgq from ngx_pgq_mover;
+revoke update on all tables in schema ngx_pgq from ngx_pgq_mover;      -- 1.0 had granted it
 
 -- nginx: may put batches into the queue and read posts
 grant usage on schema ngx_pgq to ngx_pgq_web;
@@ -22,8 +22,6 @@ grant insert on ngx_pgq.queue to ngx_pgq_producer;
 -- FOR UPDATE of posts asks for the right to update a column; no row is ever updated.
 grant usage on schema ngx_pgq to ngx_pgq_mover;
 grant select, delete, truncate on ngx_pgq.queue_0, ngx_pgq.queue_1, ngx_pgq.queue_2, ngx_pgq.queue_3 to ngx_pgq_mover;
--- version 1.0 had it
-revoke update on ngx_pgq.queue_0, ngx_pgq.queue_1, ngx_pgq.queue_2, ngx_pgq.queue_3 from ngx_pgq_mover;
 grant select, insert, update (id), delete on public.posts to ngx_pgq_mover;
 grant insert on ngx_pgq.dead_letter to ngx_pgq_mover;
 grant truncate on ngx_pgq.batch_0, ngx_pgq.batch_1, ngx_pgq.batch_2 to ngx_pgq_mover;
