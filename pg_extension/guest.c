@@ -269,11 +269,11 @@ make_room(Node *statement, const char *name, const char *command,
 	if (!OidIsValid(oid) || !may_succeed(statement, oid, context) ||
 		(database = hold(name)) == NULL)
 		return;
-	ngx_pgq_launcher_look();
 	count = find_movers(database, pids);
+	ngx_pgq_launcher_look();
 	if (count > 0)
 		ereport(LOG,
-				(errmsg("ngx_pgq: movers of database \"%s\" make room for %s",
+				(errmsg("ngx_pgq: movers leave database \"%s\" for %s",
 						name, command)));
 	wait_for_movers(database, pids, count);
 }

@@ -96,7 +96,7 @@ for my $case (
 
     $pg->safe_psql($_, @write) for $on, 'select pg_reload_conf()', 'select pg_terminate_backend(pid) from ngx_pgq.status where pid is not null';
     $pg->safe_psql(qq{insert into ngx_pgq.queue (data) values ('"$where"')}, @write);
-    ok($pg->poll_query_until("select sum(errors) > $errors + 4 and bool_and(last_error ~ '25006') and bool_or(state = 'backing off')
+    ok($pg->poll_query_until("select sum(errors) > $errors + 1 and bool_and(last_error ~ '25006') and bool_or(state = 'backing off')
         from ngx_pgq.status where database = 'posts' and pid is not null", 't', 20), "$where is read-only: a mover backs off");
     is($pg->safe_psql('select count(*) from ngx_pgq.queue'), 1, '… and the message waits');
     $pg->safe_psql($_, @write) for $off, 'select pg_reload_conf()';
