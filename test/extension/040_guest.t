@@ -72,6 +72,11 @@ quick('drop database copy', 'DROP of a database without movers');
 quick('create database plain', 'CREATE DATABASE of nothing in particular');
 unlike($pg->log_since($position), qr/movers leave/, 'nobody makes room where there is nobody');
 
+# several at the same time: whoever ends first does not bring the movers back into the way of the others
+my @copies = map { $pg->session(@elsewhere)->send("create database copy_$_ template posts") } 1 .. 4;
+is(join('', map { $_->result } @copies), '', 'copies at the same time');
+moves('after all of them');
+
 # another place
 my $place = $pg->own(Pgq::Host::temp_dir('place'));
 $pg->safe_psql("create tablespace place location '$place'", @elsewhere);

@@ -136,6 +136,14 @@ for my $function ('pg_cancel_backend', 'pg_terminate_backend') {
     ok($pg->poll_query_until('select count(*) from posts', 401, 20), '… all of its batch is moved');
     is($pg->safe_psql('select count(distinct message_id) from posts'), 401, '… each once');
 }
+# the launcher
+my $launcher = q{select pid from pg_stat_activity where backend_type = 'ngx_pgq launcher'};
+my $pid = $pg->safe_psql($launcher);
+$pg->safe_psql("select pg_cancel_backend($pid)");
+set('ngx_pgq.movers', 2);
+ok($pg->poll_query_until('select count(*) from ngx_pgq.status where pid is not null', 2, 10), 'the launcher works');
+is($pg->safe_psql($launcher), $pid, '… and a cancel has not ended it');
+
 is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'no message was blamed for any of it');
 
 done_testing;
