@@ -181,11 +181,13 @@ report_missing(const char *missing)
 
 /*
  * For use between batches, where there is nothing that a cancel could be meant
- * for: it would end the process.
+ * for: it would end the process.  Who is terminated here need not complain.
  */
 static void
 answer_signals(void)
 {
+	if (ProcDiePending)
+		proc_exit(0);
 	QueryCancelPending = false;
 	CHECK_FOR_INTERRUPTS();
 }

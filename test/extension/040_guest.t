@@ -67,6 +67,7 @@ quick('create database copy template posts', 'CREATE DATABASE TEMPLATE');
 is($pg->safe_psql('select count(*) from posts', database => 'copy'), 1, 'the copy has the posts');
 moves('after CREATE DATABASE TEMPLATE');
 is(scalar(() = $pg->log_since($position) =~ /movers leave/g), 1, 'the log has one line about it');
+unlike($pg->log_since($position), qr/FATAL|exited/, '… and no more');
 $position = $pg->log_position;
 quick('drop database copy', 'DROP of a database without movers');
 quick('create database plain', 'CREATE DATABASE of nothing in particular');
