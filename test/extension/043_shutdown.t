@@ -4,12 +4,11 @@
 use Pgq;
 use Time::HiRes qw(time);
 
-my $pg = Pgq::Postgres->new(conf => "ngx_pgq.movers = 2\n")->start;
-my @sent;
+my $pg = Pgq::Postgres->new(conf => "ngx_pgq.movers = 2\nclient_connection_check_interval = 50\n")->start;
 
-# Sessions that send as fast as they can until the server goes.
+# Sessions that send as fast as they can until they or the server go.
 sub load {
-    return map {
+    my @sessions = map {
         my $session = $pg->session;
         $session->send(q{
             do $$ begin
@@ -20,6 +19,11 @@ sub load {
             end $$});
         $session;
     } 1 .. 3;
+
+    ok($pg->poll_query_until(q{select count(*) from pg_stat_activity where backend_type = 'client backend' and query ~ '^do' and pid <> pg_backend_pid()},
+        3, 10), 'there is load');
+
+    return @sessions;
 }
 
 sub ends {
@@ -41,8 +45,8 @@ sub nothing_is_left {
 
 # under load
 my @load = load();
-ok($pg->poll_query_until('select count(*) > 500 from posts', 't', 20), 'there is load');
-ends('fast', 'a fast shutdown under load', sub { });
+ok($pg->poll_query_until('select count(*) > 500 from posts', 't', 20), 'which becomes posts');
+ends('fast', 'a fast shutdown under load');
 $_->quit for @load;
 nothing_is_left('what was committed is moved after the start');
 
