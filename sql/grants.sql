@@ -16,6 +16,9 @@ grant usage on schema ngx_pgq to ngx_pgq_producer;
 grant execute on function ngx_pgq.slot() to ngx_pgq_producer;
 grant insert on ngx_pgq.queue to ngx_pgq_producer;
 
+-- subscriptions write as the owner of their table, from PostgreSQL 16 on
+grant execute on function ngx_pgq.slot() to ngx_pgq_owner;
+
 -- the movers: empty the leaves of the queue, write posts and dead letters, truncate the ledger.
 -- FOR UPDATE asks for the right to update; no row is ever updated.
 grant usage on schema ngx_pgq to ngx_pgq_mover;
