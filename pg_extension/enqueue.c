@@ -11,6 +11,7 @@
  *	 messages alone, are given again.
  * - Works with the rights of the owner of ngx_pgq.queue, so that callers need
  *	 EXECUTE on the function and nothing else.
+ * - Locks the queue before its leaves, as the movers do.
  * - Accepted messages keep their order and carry one time.
  */
 #include "postgres.h"
@@ -193,14 +194,17 @@ open_in_schema(const char *name)
 {
 	Oid			schema = get_namespace_oid(NGX_PGQ_SCHEMA, false);
 	Oid			relid = get_relname_relid(name, schema);
+	Relation	rel = NULL;
 
-	if (!OidIsValid(relid))
+	if (OidIsValid(relid))
+		rel = try_table_open(relid, RowExclusiveLock);
+	if (rel == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation \"%s.%s\" does not exist",
 						NGX_PGQ_SCHEMA, name),
 				 errhint("Run sql/install.sql in this database.")));
-	return table_open(relid, RowExclusiveLock);
+	return rel;
 }
 
 /* Enter the batch and, unless it is known, put its messages into the queue. */

@@ -17,6 +17,9 @@
  * - A hold lasts until the end of the transaction, however it ends: RENAME may
  *	 stand in a transaction block, and what it did is there only at commit.
  *	 Then the launcher looks what is there, and starts what can run.
+ * - DROP EXTENSION and what else takes the tables apart would lock them in an
+ *	 order of its own, and meet enqueue() and movers in a deadlock.  All of us
+ *	 lock ngx_pgq.queue before a leaf of it; here the command does so, too.
  * - The callback runs after the commit record is written, too: there it
  *	 allocates nothing, takes no lock, and does not raise.
  * - COMMIT PREPARED wakes the movers: the session that inserted into the queue
@@ -27,16 +30,20 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
 #include "replication/logicalworker.h"
 #include "storage/latch.h"
 #include "storage/procarray.h"
 #include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
 #include "compat.h"
@@ -262,13 +269,80 @@ make_room(Node *statement, const char *name, const char *command,
 	if (!OidIsValid(oid) || !may_succeed(statement, oid, context) ||
 		(database = hold(name)) == NULL)
 		return;
-	ngx_pgq_launcher_look();
 	count = find_movers(database, pids);
+	ngx_pgq_launcher_look();
 	if (count > 0)
 		ereport(LOG,
-				(errmsg("ngx_pgq: movers of database \"%s\" make room for %s",
+				(errmsg("ngx_pgq: movers leave database \"%s\" for %s",
 						name, command)));
 	wait_for_movers(database, pids, count);
+}
+
+/* Is this the name of our extension or schema among what is dropped? */
+static bool
+names_us(List *objects)
+{
+	ListCell   *cell;
+
+	foreach(cell, objects)
+	{
+		if (strcmp(strVal(lfirst(cell)), NGX_PGQ_SCHEMA) == 0)
+			return true;
+	}
+	return false;
+}
+
+static bool
+names_role(List *roles, Oid role)
+{
+	ListCell   *cell;
+
+	foreach(cell, roles)
+	{
+		if (get_rolespec_oid(lfirst(cell), true) == role)
+			return true;
+	}
+	return false;
+}
+
+/* Does a statement take apart the tables that this role owns? */
+static bool
+takes_apart(Node *statement, Oid owner)
+{
+	DropStmt   *drop = (DropStmt *) statement;
+
+	switch (nodeTag(statement))
+	{
+		case T_DropStmt:
+			return (drop->removeType == OBJECT_EXTENSION ||
+					drop->removeType == OBJECT_SCHEMA) &&
+				names_us(drop->objects);
+		case T_DropOwnedStmt:
+			return names_role(((DropOwnedStmt *) statement)->roles, owner);
+		case T_ReassignOwnedStmt:
+			return names_role(((ReassignOwnedStmt *) statement)->roles, owner);
+		default:
+			return false;
+	}
+}
+
+/* Lock the queue ahead of a command that will, if the user may do that. */
+static void
+lock_ahead(Node *statement)
+{
+	Oid			schema = get_namespace_oid(NGX_PGQ_SCHEMA, true);
+	Oid			queue = get_relname_relid("queue", schema);
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(queue));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		return;
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	if (!XactReadOnly && takes_apart(statement, owner) &&
+		has_privs_of_role(GetUserId(), owner))
+		(void) RangeVarGetRelid(makeRangeVar(NGX_PGQ_SCHEMA, "queue", -1),
+								AccessExclusiveLock, true);
 }
 
 static void
@@ -289,6 +363,9 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	else if (IsA(statement, TransactionStmt) &&
 			 ((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED)
 		ngx_pgq_wake_at_commit_anywhere();
+	else if (IsA(statement, DropStmt) || IsA(statement, DropOwnedStmt) ||
+			 IsA(statement, ReassignOwnedStmt))
+		lock_ahead(statement);
 
 	if (prev_process_utility)
 		prev_process_utility(pstmt, queryString, readOnlyTree, context, params,

@@ -14,6 +14,8 @@
  *	 several movers claim at the same time.
  * - A batch of one is moved inside a subtransaction, deferred constraints
  *	 included: what posts refuses then becomes a dead letter.
+ * - The queue is locked before its leaves, as everybody else does who needs
+ *	 both: so no command that changes them meets us in a deadlock.
  * - No transaction is open while the process sleeps.
  */
 #include "postgres.h"
@@ -26,6 +28,7 @@
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "pgstat.h"
 #include "storage/lock.h"
 #include "utils/lsyscache.h"
@@ -41,7 +44,8 @@
 #define POSTING_LOCK	0x7067
 
 /*
- * Find what a mover works with, in this transaction's view of the catalogs.
+ * Find what a mover works with, in this transaction's view of the catalogs,
+ * which for the queue and its leaves is then true until the transaction ends.
  * The dead letters and the ledger are only looked for, so that a mover does
  * not begin in a half-made schema.
  */
@@ -53,6 +57,9 @@ ngx_pgq_find_tables(NgxPgqTables *tables)
 	Oid			schema = get_namespace_oid(NGX_PGQ_SCHEMA, true);
 
 	tables->missing = NULL;
+	if (OidIsValid(schema))
+		(void) RangeVarGetRelid(makeRangeVar(NGX_PGQ_SCHEMA, "queue", -1),
+								AccessShareLock, true);
 	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
 	{
 		tables->queue[i] = get_relname_relid(leaves[i], schema);

@@ -36,6 +36,7 @@
 
 #define BACKOFF_MIN_MS	100
 #define BACKOFF_MAX_MS	10000
+#define STATISTICS_MS	1000	/* between reports, at least */
 #define MISSING_MS		2000	/* between looks for a missing table */
 #define PAUSED_MS		60000	/* resume() sets the latch */
 #define PACE_US			1000	/* from batch to batch, unless they are full, */
@@ -182,11 +183,13 @@ report_missing(const char *missing)
 
 /*
  * For use between batches, where there is nothing that a cancel could be meant
- * for: it would end the process.
+ * for: it would end the process.  Who is terminated here need not complain.
  */
 static void
 answer_signals(void)
 {
+	if (ProcDiePending)
+		proc_exit(0);
 	QueryCancelPending = false;
 	CHECK_FOR_INTERRUPTS();
 }
@@ -205,19 +208,23 @@ nap(NgxPgqMoverState state, long ms)
 	set_state(NGX_PGQ_MOVING);
 }
 
-/* Sleep for as long as an error asks for, whoever sets the latch. */
+/*
+ * Sleep for as long as an error asks for, whoever sets the latch; but a reload
+ * may have changed what the error was about.
+ */
 static void
 back_off(void)
 {
 	int64		until = ngx_pgq_clock() + backoff_ms * INT64CONST(1000);
 	int64		now;
 
-	while ((now = ngx_pgq_clock()) < until)
+	while (!ConfigReloadPending && (now = ngx_pgq_clock()) < until)
 	{
 		nap(NGX_PGQ_BACKING_OFF, (until - now + 999) / 1000);
 		answer_signals();
 	}
-	backoff_ms = Min(backoff_ms * 2, BACKOFF_MAX_MS);
+	backoff_ms = ConfigReloadPending ? BACKOFF_MIN_MS :
+		Min(backoff_ms * 2, BACKOFF_MAX_MS);
 }
 
 /*
@@ -365,11 +372,33 @@ keep_house(MemoryContext context)
 		tidy_retention(context);
 }
 
+/*
+ * The server takes statistics once a second, by the time of the last
+ * transaction: before a long sleep the rest of them has to be forced.  Returns
+ * more than 0 if there are some that had to wait.
+ */
+static long
+report_statistics(void)
+{
+	static int64 force_at = 0;
+	int64		now = ngx_pgq_clock();
+	long		waiting = pgstat_report_stat(force_at > 0 && now >= force_at);
+
+	if (waiting == 0)
+		force_at = 0;
+	else if (force_at == 0)
+		force_at = now + STATISTICS_MS * INT64CONST(1000);
+	return waiting;
+}
+
 /* Nothing is left to move: sleep until a commit, a sweep or a fault is due. */
 static void
 rest(void)
 {
-	pgstat_report_stat(false);
+	long		ms = next_duty();
+
+	if (report_statistics() > 0)
+		ms = Min(ms, STATISTICS_MS);
 	if (reported_missing)
 	{
 		nap(NGX_PGQ_MISSING, MISSING_MS);
@@ -380,7 +409,7 @@ rest(void)
 		if (!pg_atomic_read_u32(&database->blind))
 			ngx_pgq_slot_empty(&database->slots[i]);
 	}
-	nap(NGX_PGQ_IDLE, next_duty());
+	nap(NGX_PGQ_IDLE, ms);
 }
 
 static bool
@@ -392,7 +421,11 @@ work_to_do(void)
 		ngx_pgq_sweep_wait(database) == 0;
 }
 
-/* A process cannot change its role: with another one, end and be started. */
+/*
+ * A process cannot change its role, nor read again what is set for its role or
+ * its database: with another role, or if they may be why it is read-only, end
+ * and be started.
+ */
 static void
 reload(void)
 {
@@ -406,6 +439,8 @@ reload(void)
 						MyBgworkerEntry->bgw_name)));
 		proc_exit(0);
 	}
+	if (DefaultXactReadOnly)
+		proc_exit(0);
 }
 
 void

@@ -17,6 +17,9 @@ grant usage on schema ngx_pgq to ngx_pgq_producer;
 grant execute on function ngx_pgq.slot() to ngx_pgq_producer;
 grant insert on ngx_pgq.queue to ngx_pgq_producer;
 
+-- subscriptions write as the owner of their table, from PostgreSQL 16 on
+grant execute on function ngx_pgq.slot() to ngx_pgq_owner;
+
 -- the movers: empty the leaves of the queue, write posts and dead letters, remove posts that are no longer to be kept
 -- (settings ngx_pgq.keep_posts and ngx_pgq.keep_posts_for), truncate drained leaves and the ledger.
 -- FOR UPDATE of posts asks for the right to update a column; no row is ever updated.

@@ -40,6 +40,9 @@ my $end = $pg->safe_psql('select pg_current_wal_insert_lsn()');
 $standby->poll_query_until("select pg_last_wal_replay_lsn() >= '$end'");
 is($standby->safe_psql("select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover'"), 0, 'a standby has no mover');
 
+like(($standby->psql(q{\set VERBOSITY sqlstate
+    select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['1'])}))[2], qr/25006/, 'and enqueue() says that it is read-only');
+
 $pg->stop;
 $standby->promote;
 ok($standby->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'promoted, it moves what is left');

@@ -66,11 +66,17 @@ my $position = $pg->log_position;
 quick('create database copy template posts', 'CREATE DATABASE TEMPLATE');
 is($pg->safe_psql('select count(*) from posts', database => 'copy'), 1, 'the copy has the posts');
 moves('after CREATE DATABASE TEMPLATE');
-is(scalar(() = $pg->log_since($position) =~ /make room/g), 1, 'the log has one line about it');
+is(scalar(() = $pg->log_since($position) =~ /movers leave/g), 1, 'the log has one line about it');
+unlike($pg->log_since($position), qr/FATAL|exited/, '… and no more');
 $position = $pg->log_position;
 quick('drop database copy', 'DROP of a database without movers');
 quick('create database plain', 'CREATE DATABASE of nothing in particular');
-unlike($pg->log_since($position), qr/make room/, 'nobody makes room where there is nobody');
+unlike($pg->log_since($position), qr/movers leave/, 'nobody makes room where there is nobody');
+
+# several at the same time: whoever ends first does not bring the movers back into the way of the others
+my @copies = map { $pg->session(@elsewhere)->send("create database copy_$_ template posts") } 1 .. 4;
+is(join('', map { $_->result } @copies), '', 'copies at the same time');
+moves('after all of them');
 
 # another place
 my $place = $pg->own(Pgq::Host::temp_dir('place'));

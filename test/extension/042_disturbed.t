@@ -1,0 +1,150 @@
+# What disturbs a mover at work: settings that change, a server or a role that is read-only, a cancel or a
+# termination in the middle of a batch. It goes on, and no message is lost, doubled or blamed.
+
+use Pgq;
+use Time::HiRes qw(time);
+
+my $pg = Pgq::Postgres->new(conf => "ngx_pgq.idle_interval = '20d'\n")->start;
+
+sub set {
+    my ($name, $value) = @_;
+
+    $pg->safe_psql("alter system set $name = $value; select pg_reload_conf()");
+}
+
+sub reset_all { $pg->safe_psql('alter system reset all; select pg_reload_conf()') }
+
+sub goes_on {
+    my ($name) = @_;
+    my $seen = $pg->safe_psql('select count(*) from posts');
+
+    ok($pg->poll_query_until("select count(*) > $seen + 20 from posts", 't', 20), $name);
+}
+
+# Waits for a message that came in just now, or earlier.
+sub moved {
+    my ($message, $name) = @_;
+
+    ok($pg->poll_query_until("select count(*) from posts where data::text = '\"$message\"'", 1, 20), $name);
+}
+
+# every setting there is
+$pg->safe_psql('create role other_mover login; grant ngx_pgq_mover to other_mover');
+my $producer = Pgq::Producer->new($pg);
+goes_on('movers work');
+
+for (split /\n/, $pg->safe_psql(q{select name, min_val, max_val from pg_settings where name ~ '^ngx_pgq\.' and vartype = 'integer' order by 1})) {
+    my ($name, @limits) = split /\|/;
+
+    for my $value ($name eq 'ngx_pgq.movers' ? (0, 3) : @limits) {
+        set($name, "'$value'");
+        ok($pg->poll_query_until("select setting from pg_settings where name = '$name'", $value), "$name = $value is taken over by a reload");
+        $value eq '0' && $name eq 'ngx_pgq.movers'
+            ? ok($pg->poll_query_until('select count(*) from ngx_pgq.status where pid is not null', 0, 10), '… and no mover is left')
+            : goes_on('… and movers go on');
+    }
+    reset_all();
+}
+goes_on('all integers are what they were');
+
+set('ngx_pgq.role', 'other_mover');
+ok($pg->poll_query_until(q{select usename from pg_stat_activity where backend_type = 'ngx_pgq mover'}, 'other_mover', 10), 'ngx_pgq.role');
+goes_on('… and movers go on');
+my $position = $pg->log_position;
+set('ngx_pgq.role', 'nobody');
+ok($pg->wait_for_log(qr/the role "nobody" does not exist/, $position, 10), 'a role that does not exist is said');
+set('ngx_pgq.databases', 'postgres');
+ok($pg->poll_query_until('select count(*) from ngx_pgq.status where pid is not null', 0, 10), 'another database: this one is left');
+reset_all();
+goes_on('all is what it was');
+for my $name (split /\n/, $pg->safe_psql(q{select name from pg_settings where name ~ '^ngx_pgq\.' and vartype <> 'integer'})) {
+    like($name, qr/^ngx_pgq\.(?:databases|role)$/, "$name is tested here");
+}
+
+my $sent = $producer->stop;
+is_deeply($producer->errors, {}, 'who sends has met no error');
+ok($pg->poll_query_until('select count(*) from posts', $sent, 20), "all $sent messages are posts");
+is($pg->safe_psql('select count(distinct data::text) from posts'), $sent, 'each once');
+
+# statistics, though nothing happens any more after which they would be told
+my $count = q{select sum(n_tup_ins), sum(n_tup_del) from pg_stat_user_tables where relname ~ '%s'};
+ok($pg->poll_query_until(sprintf($count, '^queue_\d$'), "$sent|$sent", 10), 'the statistics of the queue are true');
+ok($pg->poll_query_until(sprintf($count, '^posts$'), "$sent|0", 10), 'and those of posts');
+is($pg->safe_psql('select n_live_tup from pg_stat_user_tables where relname = $$posts$$'), $sent, '… which knows how many it has');
+set('autovacuum_naptime', '1');
+ok($pg->poll_query_until('select last_autoanalyze is not null from pg_stat_user_tables where relname = $$posts$$', 't', 30), 'posts is analyzed by itself');
+ok($pg->safe_psql('select abs(reltuples - ' . $sent . ') <= 50 + 0.1 * ' . $sent . ' from pg_class where relname = $$posts$$'), 'so the planner knows its size');
+reset_all();
+
+# enqueue() and read-only transactions
+for my $how ('begin read only;', "set default_transaction_read_only = on;\n") {
+    my ($status, undef, $err) = $pg->psql("\\set VERBOSITY sqlstate\n$how"
+        . q{select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['"no"'])});
+    like($err, qr/ERROR:  25006/, 'enqueue() refuses in a read-only transaction');
+}
+is($pg->safe_psql('select count(*) from ngx_pgq.queue'), 0, '… and adds nothing');
+
+# a mover that is told to be read-only
+my @write = (env => { PGOPTIONS => '-c default_transaction_read_only=off' });
+
+for my $case (
+    [ 'the server' => 5, 'alter system set default_transaction_read_only = on', 'alter system reset default_transaction_read_only' ],
+    [ 'its role' => 1, 'alter role ngx_pgq_mover set default_transaction_read_only = on', 'alter role ngx_pgq_mover reset default_transaction_read_only' ],
+    [ 'the database' => 1, 'alter database posts set default_transaction_read_only = on', 'alter database posts reset default_transaction_read_only' ],
+) {
+    my ($where, $times, $on, $off) = @$case;
+    my $errors = $pg->safe_psql('select sum(errors) from ngx_pgq.status');
+
+    $pg->safe_psql($_, @write) for $on, 'select pg_reload_conf()', 'select pg_terminate_backend(pid) from ngx_pgq.status where pid is not null';
+    $pg->safe_psql(qq{insert into ngx_pgq.queue (data) values ('"$where"')}, @write);
+    ok($pg->poll_query_until("select sum(errors) > $errors + $times and bool_and(last_error ~ '25006') and bool_or(state = 'backing off')
+        from ngx_pgq.status where database = 'posts' and pid is not null", 't', 20), "$where is read-only: a mover backs off");
+    is($pg->safe_psql('select count(*) from ngx_pgq.queue'), 1, '… and the message waits');
+    $pg->safe_psql($_, @write) for $off, 'select pg_reload_conf()';
+    my $start = time;
+    moved($where, '… and is moved when it is no longer');
+    cmp_ok(time - $start, '<', timeout(2.5), '… without waiting for the next attempt, which is 3 s away') if $times == 5;
+}
+
+# ended in the middle of a batch
+$pg->safe_psql(q{
+    create function hold_up() returns trigger language plpgsql as $$
+    begin
+        if new.data::text = '"held"' then
+            perform pg_advisory_xact_lock(42);
+        end if;
+        return null;
+    end $$;
+    create trigger hold_up after insert on posts for each row execute function hold_up();
+    alter function hold_up() owner to ngx_pgq_owner;
+});
+my $stuck = q{select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover' and wait_event_type = 'Lock'};
+
+for my $function ('pg_cancel_backend', 'pg_terminate_backend') {
+    my $lock = $pg->session;
+
+    $lock->query('select pg_advisory_lock(42)');
+    $pg->safe_psql('truncate posts');
+    $pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json(n) from generate_series(1, 300) n;
+        insert into ngx_pgq.queue (data) values ('"held"');
+        insert into ngx_pgq.queue (data) select to_json(n) from generate_series(301, 400) n});
+    ok($pg->poll_query_until($stuck, 1), 'a mover is in the middle of a batch');
+    $pg->safe_psql(qq{select $function(pid) from ngx_pgq.status where pid is not null});
+    ok($pg->poll_query_until(q{select bool_or(last_error ~ '57014') from ngx_pgq.status}, 't', 10), 'it says that it was cancelled')
+        if $function eq 'pg_cancel_backend';
+    ok($pg->poll_query_until($stuck, 1), "$function: it has come back to that message");
+    $lock->quit;
+    ok($pg->poll_query_until('select count(*) from posts', 401, 20), '… all of its batch is moved');
+    is($pg->safe_psql('select count(distinct message_id) from posts'), 401, '… each once');
+}
+# the launcher
+my $launcher = q{select pid from pg_stat_activity where backend_type = 'ngx_pgq launcher'};
+my $pid = $pg->safe_psql($launcher);
+$pg->safe_psql("select pg_cancel_backend($pid)");
+set('ngx_pgq.movers', 2);
+ok($pg->poll_query_until('select count(*) from ngx_pgq.status where pid is not null', 2, 10), 'the launcher works');
+is($pg->safe_psql($launcher), $pid, '… and a cancel has not ended it');
+
+is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'no message was blamed for any of it');
+
+done_testing;
