@@ -43,6 +43,7 @@
 	"ledger-due",				/* force: whatever the time of the period */ \
 	"ledger-locked", \
 	"ledger-truncated", \
+	"ledger-finished",			/* and the commit comes next */ \
 	"ledger-committed", \
 	/* a producer: enqueue.c, wake.c */ \
 	"batch-entered",			/* into the ledger */ \

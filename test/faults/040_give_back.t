@@ -23,6 +23,17 @@ for my $point (qw(span-taken rows-locked claimed posting-locked id-taken posts-w
     }
 }
 
+# more than a batch: what it leaves behind it gives back at once, and what failed when it failed
+$pg->safe_psql('alter system set ngx_pgq.batch_size = 3');
+for my $fault ('', 'posts-written:error:1', 'rows-locked:error:1') {
+    $faults->clear('posts-written')->clear('rows-locked')->set($fault);
+    $pg->safe_psql(q{truncate posts; select * from ngx_pgq.enqueue(gen_random_uuid(),
+        (select array_agg(gen_random_uuid()) from generate_series(1, 400)),
+        (select array_agg(to_json(repeat('x', 300))::text) from generate_series(1, 400)))});
+    ok($pg->poll_query_until('select count(*) from posts', 400, 5), "more than a batch is moved $fault");
+}
+$pg->safe_psql('alter system reset ngx_pgq.batch_size');
+
 # the one that looks through all of it fails: it, or another, looks again
 for my $point (qw(sweep-started sweep-given)) {
     $faults->clear($point)->set("$point:error:1");

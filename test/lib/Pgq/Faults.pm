@@ -20,16 +20,18 @@ use Pgq::Host qw(build_dir slurp top);
 use Pgq::Postgres;
 use Pgq::Wait qw(poll_until);
 
+my @ledger = qw(ledger-locked ledger-truncated ledger-finished ledger-committed);
+
 # What has to happen before a process comes to a point that does not lie on every message's way.
 my %provoke = (
     'letter-written'   => sub { $_[0]->_poison },
     'batch-aborted'    => sub { $_[0]->_poison },
-    (map { $_ => sub { $_[0]->_old_batches->_end_mover } } qw(ledger-locked ledger-truncated ledger-committed)),
+    (map { $_ => sub { $_[0]->_old_batches->_end_mover } } @ledger),
     (map { $_ => sub { $_[0]->_end_mover } } qw(mover-wanted mover-entered mover-connected)),
 );
 
 # Points that need something else in the setting.
-my %also = map { $_ => ', ledger-due:force' } qw(ledger-locked ledger-truncated ledger-committed);
+my %also = map { $_ => q{, ledger-due:force} } @ledger;
 
 
 # Every point there is, but those that are conditions.
