@@ -294,7 +294,6 @@ tidy_ledger(MemoryContext context)
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
 		ngx_pgq_ledger_tidy();
-		NGX_PGQ_FAULT("ledger-finished");
 		CommitTransactionCommand();
 		NGX_PGQ_FAULT("ledger-committed");
 		ngx_pgq_ledger_keep();
