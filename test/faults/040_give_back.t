@@ -25,7 +25,7 @@ for my $point (qw(span-taken rows-locked claimed posting-locked id-taken posts-w
 
 # more than a batch: what it leaves behind it gives back at once, and what failed when it failed
 $pg->safe_psql('alter system set ngx_pgq.batch_size = 3');
-for my $point ('', 'posts-written', 'rows-locked') {
+for my $point ('', 'posts-written', 'claimed') {
     $faults->arm($point => 'error') if $point;
     $pg->safe_psql(q{truncate posts; select * from ngx_pgq.enqueue(gen_random_uuid(),
         (select array_agg(gen_random_uuid()) from generate_series(1, 400)),
