@@ -135,8 +135,9 @@ check-sanitize: packages-check build  ## the tests with module and extension und
 	@$(BUILD) BUILD=build/sanitize SANITIZE="$(SANITIZE)" CFLAGS="-O1 -g"
 	@PGQ_BUILD=build/sanitize PGQ_SANITIZE=1 test/run unit sql extension module whole
 
-check-valgrind: packages-check build  ## the module's tests under valgrind
+check-valgrind: packages-check build  ## the module's tests, and the extension in a whole server, under valgrind
 	@PGQ_VALGRIND=1 test/run module
+	@PGQ_SLOW=10 test/run valgrind
 
 fuzz: packages build  ## feed the JSON room with what nobody would write, SECONDS_MAX=120 seconds long
 	@provision/install-packages fuzz

@@ -42,6 +42,7 @@
 	"ledger-due",				/* force: whatever the time of the period */ \
 	"ledger-locked", \
 	"ledger-truncated", \
+	"ledger-finished",			/* and the commit comes next */ \
 	"ledger-committed", \
 	/* rotation: rotate.c */ \
 	"slot-advanced", \

@@ -243,6 +243,7 @@ ngx_pgq_ledger_tidy(NgxPgqDatabase *database)
 	tidying = tidied;
 	if (truncate_leaf((period + 1) % NGX_PGQ_LEDGER_SLOTS))
 		tidying = period;
+	NGX_PGQ_FAULT("ledger-finished");
 }
 
 /* The transaction has committed. */

@@ -211,7 +211,7 @@ sub _produce {
         }
 
         print {$out} "$outcome @messages\n";
-        sleep 0.001;
+        sleep 0.003;
     }
 
     return;
@@ -254,7 +254,7 @@ sub _read {
             }
             return if $enough;
         }
-        sleep 0.003;
+        sleep 0.01;
     }
 
     return;

@@ -20,16 +20,18 @@ use Pgq::Host qw(build_dir slurp top);
 use Pgq::Postgres;
 use Pgq::Wait qw(poll_until);
 
+my @ledger = qw(ledger-locked ledger-truncated ledger-finished ledger-committed);
+
 # What has to happen before a process comes to a point that does not lie on every message's way.
 my %provoke = (
     'letter-written'   => sub { $_[0]->_poison },
     'batch-aborted'    => sub { $_[0]->_poison },
-    (map { $_ => sub { $_[0]->_old_batches->_end_mover } } qw(ledger-locked ledger-truncated ledger-committed)),
+    (map { $_ => sub { $_[0]->_old_batches->_end_mover } } @ledger),
     (map { $_ => sub { $_[0]->_end_mover } } qw(mover-wanted mover-entered mover-connected)),
 );
 
 # Points that need something else in the setting.
-my %also = map { $_ => ', ledger-due:force' } qw(ledger-locked ledger-truncated ledger-committed);
+my %also = map { $_ => q{, ledger-due:force} } @ledger;
 
 
 # Every point there is, but those that are conditions.
@@ -67,9 +69,8 @@ sub case {
     my $name  = $option{name} // "$point: $action";
     my $crowd = Pgq::Crowd->new($pg)->start;
 
-    $self->clear($point);
     $crowd->wait_for(2);
-    $self->set("$point:$action:1" . ($also{$point} // ''));
+    $self->arm($point, $action);
     $provoke{$point}->($self) if $provoke{$point};
 
     # a reload has the launcher start at once what it would start a second later
@@ -81,6 +82,7 @@ sub case {
     my @complaints = ($crowd->stop->complaints, $self->_aftermath($point));
     splice @complaints, 10 if @complaints > 10;
     is(join("\n", @complaints), '', "$name: each message is there once, or was refused");
+    $self->set('');
 
     return $crowd;
 }
@@ -97,16 +99,21 @@ sub set {
 }
 
 
-# Whether something failed at a point, and forgetting that it did: a file says it.
-sub happened { return -e "$_[0]{pg}{data}/ngx_pgq.fault.$_[1].0" }
+# Has the next process that comes to the point fail. Processes learn of it one after the other, and some may still have
+# an older setting: each time has a number, and each number happens once.
+sub arm {
+    my ($self, $point, $action) = @_;
+    my $number = ++$self->{armed}{$point};
 
-sub clear {
+    return $self->set("$point:$action:$number" . ($also{$point} // ''));
+}
+
+
+# Whether it has: a file says it.
+sub happened {
     my ($self, $point) = @_;
 
-    $self->set('');
-    unlink glob "$self->{pg}{data}/ngx_pgq.fault.$point.*";
-
-    return $self;
+    return -e "$self->{pg}{data}/ngx_pgq.fault.$point." . ($self->{armed}{$point} - 1);
 }
 
 

@@ -31,7 +31,7 @@ my %signal = (smart => 'TERM', fast => 'INT', immediate => 'QUIT');
 
 
 # Options: name, bare (no database posts), conf (lines for postgresql.conf), database (posts), preload (ngx_pgq),
-# initdb (arguments, which forgo the copied cluster).
+# initdb (arguments, which forgo the copied cluster), valgrind (all its processes run under it).
 sub new {
     my ($class, %option) = @_;
     my $self = bless {
@@ -211,7 +211,7 @@ sub start {
     croak "$self->{name} is running" if $self->running;
 
     $self->{pid} = spawn(
-        [ pg_bin() . '/postgres', '-D', $self->{data} ],
+        [ $self->_valgrind, pg_bin() . '/postgres', '-D', $self->{data} ],
         user  => server_user(),
         death => 'QUIT',
         out   => $self->{log},
@@ -226,6 +226,22 @@ sub start {
     }
 
     return $self;
+}
+
+
+# What it is started by, if it is to be watched. Whatever valgrind says is a complaint.
+sub _valgrind {
+    my ($self) = @_;
+
+    return if !$self->{valgrind};
+
+    mkdir "$self->{dir}/reports";
+    chmod 01777, "$self->{dir}/reports";
+
+    return (
+        qw(valgrind --quiet --trace-children=yes --num-callers=25 --error-limit=no --leak-check=no),
+        '--suppressions=' . top() . '/test/supp/postgres.valgrind', "--log-file=$self->{dir}/reports/valgrind.%p",
+    );
 }
 
 
