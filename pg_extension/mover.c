@@ -71,6 +71,8 @@ leave(int code, Datum arg)
 	ngx_pgq_claim_give_back(database);
 	set_state(NGX_PGQ_STOPPED);
 	pg_atomic_write_u32(&me->pid, 0);
+	if (ngx_pgq_span_any(database) || pg_atomic_read_u32(&database->wake))
+		ngx_pgq_wake(database, true);
 }
 
 static void

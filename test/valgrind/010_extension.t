@@ -2,7 +2,7 @@
 
 use Pgq;
 
-my $pg = Pgq::Postgres->new(conf => "ngx_pgq.movers = 2\nngx_pgq.batch_size = 100\nautovacuum = off\n", valgrind => 1)->start;
+my $pg = Pgq::Postgres->new(conf => "ngx_pgq.movers = 2\nngx_pgq.batch_size = 100\nngx_pgq.rotate_size = 64kB\nautovacuum = off\n", valgrind => 1)->start;
 my $drained = 'select count(*) from ngx_pgq.queue';
 
 sub verdicts {
