@@ -21,11 +21,7 @@
  *	 by an error or by the end of its process, gives all of it back.  A process
  *	 that cannot even do that is a crash: shared memory is made anew, and the
  *	 first cycle sweeps.
- * - Everything else (plain INSERTs, rows another session had locked, prepared
- *	 transactions, restores) is found by a sweep, which gives all blocks of all
- *	 leaves.  There is one whenever a commit says "somewhere" and one every
- *	 ngx_pgq.idle_interval, but never so many that sweeping takes more than one
- *	 part in SWEEP_SHARE of the time, or a tenth of that if no commit asked.
+ * - Everything else is found by a sweep, see sweep.c.
  */
 #include "postgres.h"
 
@@ -45,8 +41,6 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-#define SWEEP_SHARE			20
-#define SWEEP_PAUSE_US		1000	/* between two sweeps, at least */
 #define CLAIM_ROOM			1000	/* messages there is room for at first */
 #define CLAIM_BYTES			(16 * 1024 * 1024)	/* enough for one batch */
 
@@ -59,8 +53,6 @@ typedef struct Held
 
 static const NgxPgqSpan nothing = {InvalidBlockNumber, 0};
 static Held held = {0, 0, {InvalidBlockNumber, 0}};
-static bool sweeping = false;	/* the spans hold what a sweep put there */
-static bool sweep_begun = false;	/* and not yet in the spans */
 
 /* May this user take messages out of the leaf? */
 static void
@@ -178,46 +170,32 @@ compare_messages(const void *a, const void *b)
 							  unconstify(ItemPointerData *, &right->tid));
 }
 
-/* Put off the next sweep by what this part of one has cost. */
+/* Claim messages in a span that is ours alone now. */
 static void
-sweep_pay(NgxPgqDatabase *database, int64 started)
+claim_span(NgxPgqDatabase *database, NgxPgqTables *tables, NgxPgqSpan span,
+		   int limit, NgxPgqClaim *claim)
 {
-	int64		now = ngx_pgq_clock();
-
-	pg_atomic_write_u64(&database->sweep_after,
-						now + Max((now - started) * SWEEP_SHARE,
-								  SWEEP_PAUSE_US));
-}
-
-static void
-claim_slot(NgxPgqDatabase *database, Oid relid, int limit, NgxPgqClaim *claim)
-{
-	int64		started = ngx_pgq_clock();
 	NgxPgqSlot *slot = &database->slots[claim->slot];
 	Relation	leaf;
 	bool		full;
 
 	held.slot = claim->slot;
 	held.count = 0;
-	held.span = ngx_pgq_span_take(database, claim->slot);
-	if (held.span.low > held.span.high)
-		return;
+	held.span = span;
 	NGX_PGQ_FAULT("span-taken");
 
-	leaf = table_open(relid, RowExclusiveLock);
+	leaf = table_open(tables->queue[claim->slot], RowExclusiveLock);
 	check_rights(leaf);
-	full = take_rows(leaf, held.span, limit, claim);
+	full = take_rows(leaf, span, limit, claim);
 	table_close(leaf, NoLock);
 	held.count = claim->count;
 	pg_atomic_fetch_add_u64(&slot->gone, claim->count);
 	if (claim->count > 0)
 		NGX_PGQ_FAULT("rows-taken");
-	if (sweeping)
-		sweep_pay(database, started);
 
 	if (full)
 	{
-		NgxPgqSpan	rest = held.span;
+		NgxPgqSpan	rest = span;
 
 		rest.low = ItemPointerGetBlockNumber(&claim->messages[claim->count - 1].tid);
 		held.span.high = rest.low;
@@ -229,6 +207,22 @@ claim_slot(NgxPgqDatabase *database, Oid relid, int limit, NgxPgqClaim *claim)
 	if (claim->count > 0)
 		pg_atomic_write_u64(&slot->since,
 							DatumGetTimestampTz(claim->messages[0].at));
+}
+
+/* Claim what a sweep finds, if one is at work and may go on. */
+static void
+claim_swept(NgxPgqDatabase *database, NgxPgqTables *tables, int limit,
+			NgxPgqClaim *claim)
+{
+	int64		started = ngx_pgq_clock();
+	NgxPgqSpan	chunk;
+
+	if (!ngx_pgq_sweep_step())
+		return;
+	while (claim->count == 0 &&
+		   ngx_pgq_sweep_chunk(database, &claim->slot, &chunk))
+		claim_span(database, tables, chunk, limit, claim);
+	ngx_pgq_sweep_paid(database, ngx_pgq_clock() - started, claim->count > 0);
 }
 
 /* The slots in the order they are looked at: the current one last. */
@@ -265,17 +259,19 @@ ngx_pgq_claim_take(NgxPgqDatabase *database, NgxPgqTables *tables, int limit,
 {
 	int			slots[NGX_PGQ_SLOTS];
 
+	claim->count = 0;
+	claim_swept(database, tables, limit, claim);
 	order_slots(database, slots);
-	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
+	for (int i = 0; i < NGX_PGQ_SLOTS && claim->count == 0; i++)
 	{
+		NgxPgqSpan	span = ngx_pgq_span_take(database, slots[i]);
+
+		if (span.low > span.high)
+			continue;
 		claim->slot = slots[i];
-		claim->count = 0;
-		claim_slot(database, tables->queue[claim->slot], limit, claim);
-		if (claim->count > 0)
-			return;
+		claim_span(database, tables, span, limit, claim);
 		CHECK_FOR_INTERRUPTS();
 	}
-	sweeping = false;
 }
 
 /* The claim's transaction has committed. */
@@ -288,7 +284,7 @@ ngx_pgq_claim_keep(void)
 
 /*
  * The claim's transaction is over and did nothing.  Returns how many messages
- * it was about.  A sweep that was begun is asked for again.
+ * it was about.
  */
 int
 ngx_pgq_claim_give_back(NgxPgqDatabase *database)
@@ -297,67 +293,6 @@ ngx_pgq_claim_give_back(NgxPgqDatabase *database)
 
 	ngx_pgq_span_give(database, held.slot, held.span);
 	pg_atomic_fetch_sub_u64(&database->slots[held.slot].gone, held.count);
-	if (sweep_begun)
-		pg_atomic_write_u32(&database->blind, 1);
-	sweep_begun = false;
 	ngx_pgq_claim_keep();
 	return count;
-}
-
-/* Milliseconds until all leaves should be looked through; 0: now. */
-long
-ngx_pgq_sweep_wait(NgxPgqDatabase *database)
-{
-	int64		now = ngx_pgq_clock();
-	int64		due = pg_atomic_read_u64(&database->sweep_after);
-
-	if (!pg_atomic_read_u32(&database->blind))
-	{
-		int64		swept_at = pg_atomic_read_u64(&database->swept_at);
-
-		/* nobody is known to wait: let sweeping take ten times less */
-		due = Max(swept_at + (due - (int64) swept_at) * 10,
-				  swept_at + ngx_pgq_idle_interval * INT64CONST(1000));
-	}
-	return due <= now ? 0 : (due - now + 999) / 1000;
-}
-
-/* What waits at the start of the server, no commit has told anybody. */
-static void
-count_waiting(NgxPgqSlot *slot, Relation leaf)
-{
-	uint64		count;
-
-	if (ngx_pgq_leaf_has_rows(leaf, &count))
-		pg_atomic_fetch_add_u64(&slot->came, count);
-}
-
-/* Give all blocks there are to the next claims. */
-void
-ngx_pgq_sweep_start(NgxPgqDatabase *database, NgxPgqTables *tables)
-{
-	bool		counted = pg_atomic_exchange_u32(&database->counted, 1) == 1;
-
-	pg_atomic_write_u64(&database->swept_at, ngx_pgq_clock());
-	sweep_begun = true;
-	pg_atomic_exchange_u32(&database->blind, 0);
-	NGX_PGQ_FAULT("sweep-started");
-	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
-	{
-		Relation	leaf = table_open(tables->queue[i], AccessShareLock);
-		NgxPgqSpan	all = {0, 0};
-
-		all.high = RelationGetNumberOfBlocks(leaf);
-		if (all.high > 0)
-		{
-			all.high--;
-			ngx_pgq_span_give(database, i, all);
-			sweeping = true;
-			if (!counted)
-				count_waiting(&database->slots[i], leaf);
-		}
-		table_close(leaf, NoLock);
-	}
-	sweep_begun = false;
-	NGX_PGQ_FAULT("sweep-given");
 }

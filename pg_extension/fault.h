@@ -26,7 +26,7 @@
 #define NGX_PGQ_FAULT_POINTS \
 	/* a batch: claim.c, move.c, post.c */ \
 	"sweep-started",			/* no commit asks for a sweep any more */ \
-	"sweep-given",				/* all leaves are in the spans */ \
+	"sweep-noted",				/* which blocks the leaves have */ \
 	"span-taken", \
 	"rows-taken",				/* nothing of the span was given back */ \
 	"claimed", \

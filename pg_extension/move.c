@@ -199,8 +199,7 @@ ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover, int limit,
 	*missing = tables.missing;
 	if (tables.missing == NULL)
 	{
-		if (ngx_pgq_sweep_wait(database) == 0)
-			ngx_pgq_sweep_start(database, &tables);
+		ngx_pgq_sweep_start(database, &tables);
 		PushActiveSnapshot(GetTransactionSnapshot());
 		SPI_connect();
 		ngx_pgq_claim_take(database, &tables, limit, &claim);

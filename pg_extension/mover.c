@@ -69,6 +69,7 @@ static void
 leave(int code, Datum arg)
 {
 	ngx_pgq_claim_give_back(database);
+	ngx_pgq_sweep_failed(database, true);
 	set_state(NGX_PGQ_STOPPED);
 	pg_atomic_write_u32(&me->pid, 0);
 	if (ngx_pgq_span_any(database) || pg_atomic_read_u32(&database->wake))
@@ -279,6 +280,7 @@ cycle(MemoryContext context)
 		MemoryContextSwitchTo(context);
 		NGX_PGQ_FAULT("batch-aborted");
 		failed = ngx_pgq_claim_give_back(database);
+		ngx_pgq_sweep_failed(database, false);
 	}
 	PG_END_TRY();
 

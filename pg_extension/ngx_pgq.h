@@ -230,9 +230,17 @@ extern void ngx_pgq_claim_take(NgxPgqDatabase *database,
 							   NgxPgqClaim *claim);
 extern void ngx_pgq_claim_keep(void);
 extern int	ngx_pgq_claim_give_back(NgxPgqDatabase *database);
+
+/* sweep.c */
 extern long ngx_pgq_sweep_wait(NgxPgqDatabase *database);
 extern void ngx_pgq_sweep_start(NgxPgqDatabase *database,
 								NgxPgqTables *tables);
+extern bool ngx_pgq_sweep_step(void);
+extern bool ngx_pgq_sweep_chunk(NgxPgqDatabase *database, int *chunk_slot,
+								NgxPgqSpan *chunk);
+extern void ngx_pgq_sweep_paid(NgxPgqDatabase *database, int64 us,
+							   bool found);
+extern void ngx_pgq_sweep_failed(NgxPgqDatabase *database, bool leaving);
 
 /* rotate.c */
 extern bool ngx_pgq_rotate_due(NgxPgqDatabase *database);

@@ -4,12 +4,13 @@
  *	  Waking: from a backend's commit to a mover's latch.
  *
  * Owns what the current transaction has to tell the movers (pending).  slot()
- * and enqueue() add to it, the transaction callback delivers it.
+ * and enqueue() add to it, the transaction callback delivers it; before that it
+ * looks where plain INSERTs have written.
  *
  * - Delivered after the commit is visible to others, so a woken mover sees the
  *	 rows; forgotten on abort.  A prepared transaction is forgotten too: COMMIT
  *	 PREPARED, in whatever session, wakes the movers instead (see guest).
- * - The callback runs after the commit record is written, where an error would
+ * - It is delivered after the commit record is written, where an error would
  *	 be a PANIC: it allocates nothing, takes no lock, and does not raise.
  * - No wake-up is lost: a producer gives its span, sets the wake flag, then
  *	 looks for an idle mover; a mover says it is idle, then looks at the flag,
@@ -18,16 +19,23 @@
  */
 #include "postgres.h"
 
+#include "access/relation.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "fmgr.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
+#include "storage/smgr.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
 
 #include "compat.h"
 #include "fault.h"
 #include "ngx_pgq.h"
 
 PG_FUNCTION_INFO_V1(ngx_pgq_slot);
+
+#define ROWS_A_BLOCK	16		/* at least, of small messages */
 
 typedef struct Pending
 {
@@ -60,6 +68,39 @@ deliver(void)
 		ngx_pgq_wake(database, false);
 }
 
+/*
+ * Where did plain INSERTs of this transaction write?  Each session goes on where
+ * it wrote last: that block is exact for a single row, and with some before it a
+ * good guess for more.  What it misses, a sweep finds.
+ */
+static void
+guess_blocks(void)
+{
+	Oid			schema = get_namespace_oid(NGX_PGQ_SCHEMA, true);
+
+	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
+	{
+		BlockNumber block;
+		NgxPgqSpan	span;
+		Relation	leaf;
+		Oid			relid;
+
+		if (pending.count[i] == 0)
+			continue;
+		relid = get_relname_relid(psprintf("queue_%d", i), schema);
+		if (!OidIsValid(relid) ||
+			(leaf = try_relation_open(relid, AccessShareLock)) == NULL)
+			continue;
+		block = RelationGetTargetBlock(leaf);
+		relation_close(leaf, AccessShareLock);
+		if (!BlockNumberIsValid(block))
+			continue;
+		span.high = block;
+		span.low = block - Min(block, pending.count[i] / ROWS_A_BLOCK + 1);
+		ngx_pgq_wake_at_commit(i, span, 0);
+	}
+}
+
 static void
 at_transaction_end(XactEvent event, void *arg)
 {
@@ -67,6 +108,10 @@ at_transaction_end(XactEvent event, void *arg)
 		return;
 	switch (event)
 	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (pending.blind)
+				guess_blocks();
+			return;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
 			NGX_PGQ_FAULT("producer-committed");

@@ -35,7 +35,7 @@ for my $point ('', 'posts-written', 'claimed') {
 $pg->safe_psql('alter system reset ngx_pgq.batch_size');
 
 # the one that looks through all of it fails: it, or another, looks again
-for my $point (qw(sweep-started sweep-given)) {
+for my $point (qw(sweep-started sweep-noted)) {
     $faults->arm($point => 'error');
     $pg->safe_psql(qq{insert into ngx_pgq.queue (data) values ('"$point"')});
     ok($pg->poll_query_until(qq{select count(*) from posts where data::text = '"$point"'}, 1, 5), "$point: error");
