@@ -133,7 +133,7 @@ check-whole: packages-check build  ## a message's whole way
 
 check-sanitize: packages-check build  ## the tests with module and extension under ASan and UBSan
 	@$(BUILD) BUILD=build/sanitize SANITIZE="$(SANITIZE)" CFLAGS="-O1 -g"
-	@PGQ_BUILD=build/sanitize PGQ_SANITIZE=1 test/run unit sql extension module whole
+	@PGQ_BUILD=build/sanitize PGQ_SANITIZE=1 test/run unit sql isolation extension module whole
 
 check-valgrind: packages-check build  ## the module's tests, and the extension in a whole server, under valgrind
 	@PGQ_VALGRIND=1 test/run module

@@ -43,6 +43,8 @@ unlike($pg->log_since(0), qr/canceling statement/, 'a cancel between batches is 
 my $lock = $pg->session;
 $lock->query('begin; lock table posts in exclusive mode');
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json(n) from generate_series(1, 5000) n});
+ok($pg->poll_query_until("select query from pg_stat_activity where pid = ($one) and wait_event_type = 'Lock'", 'moving messages to posts'),
+    'pg_stat_activity says what it is at');
 $pg->stop('immediate');
 $lock->quit;
 $pg->start;

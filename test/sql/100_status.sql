@@ -2,7 +2,7 @@
 
 \ir helper.psql
 
-select plan(12);
+select plan(13);
 
 select columns_are('ngx_pgq', 'status', array['database', 'slot', 'mover', 'pid', 'state', 'depth', 'bytes', 'oldest', 'rotations',
                                               'skipped', 'batches', 'messages', 'rate', 'dead_letters', 'errors', 'last_error',
@@ -20,6 +20,9 @@ select ok(pg_temp.wait_for(format('select messages = %s + 10 from ngx_pgq.status
 select cmp_ok((select last_move_at from ngx_pgq.status where mover = 1), '>', now() - interval '1 min', 'and knows when it moved last');
 select ok(pg_temp.wait_for($$select xact_start is null from pg_stat_activity join ngx_pgq.status using (pid) where mover = 1$$),
           'no transaction is open while it is idle');
+select ok(pg_temp.wait_for(format($$select wait_event = %L from pg_stat_activity join ngx_pgq.status using (pid) where mover = 1$$,
+                                  case when current_setting('server_version_num')::integer >= 170000 then 'NgxPgqMoverMain' else 'Extension' end)),
+          'and what it waits for has a name, where the server has names for that');
 
 select pid as old from ngx_pgq.status where mover = 1 \gset
 select pg_terminate_backend(:old) as terminated \gset
