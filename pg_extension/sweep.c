@@ -13,7 +13,8 @@
  *	 the start of the server.
  * - There is a sweep whenever a commit says "somewhere" and one every
  *	 ngx_pgq.idle_interval, but never so many that sweeping takes more than one
- *	 part in SWEEP_SHARE of the time, or a tenth of that if no commit asked.
+ *	 part in SWEEP_SHARE of the time, or, if no commit asked, a tenth of that,
+ *	 but one in RARELY_US.
  * - A leaf may be huge and full of dead rows, where somebody has kept it from
  *	 being emptied for hours.  So a sweep goes by chunks, and other messages are
  *	 moved in between: no message waits for a whole sweep.
@@ -31,6 +32,7 @@
 
 #define SWEEP_SHARE			20
 #define SWEEP_PAUSE_US		1000	/* between two sweeps, at least */
+#define RARELY_US			30000000	/* from one to the next, at most */
 #define LEASE_US			1000000 /* others leave a sweep alone for so long */
 #define CHUNK_BLOCKS		256
 #define STEP_US				4000	/* chunks of one transaction, if all are empty */
@@ -60,8 +62,8 @@ ngx_pgq_sweep_wait(NgxPgqDatabase *database)
 		int64		swept_at = pg_atomic_read_u64(&database->swept_at);
 
 		/* nobody is known to wait: let sweeping take ten times less */
-		due = Max(swept_at + (due - swept_at) * 10,
-				  swept_at + ngx_pgq_idle_interval * INT64CONST(1000));
+		due = swept_at + Min((due - swept_at) * 10, RARELY_US);
+		due = Max(due, swept_at + ngx_pgq_idle_interval * INT64CONST(1000));
 	}
 	return due <= now ? 0 : (due - now + 999) / 1000;
 }
