@@ -208,7 +208,8 @@ cmp_ok($result->{p90_ms}, '<', 100, 'closed loop: it does not');
 cmp_ok($result->{max_ms}, '>=', 500, 'but is seen as the longest');
 
 $result = load('--messages', 0, '--seconds', 1, '--rate', 100, $good);
-cmp_ok(abs($result->{requests} - 100), '<=', 2, 'a second at 100 a second');
+cmp_ok($result->{requests}, '<=', 101, 'a second at 100 a second: never more');
+cmp_ok($result->{requests}, '>=', 80, 'and fewer only by what the machine was late at the end');
 
 my $dir  = Pgq::Host::temp_dir('signal');
 my $load = Pgq::Host::spawn(
