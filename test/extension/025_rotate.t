@@ -91,7 +91,7 @@ $pg->safe_psql(q{begin; insert into ngx_pgq.queue (data) values ('"prepared"'); 
 put(500);
 all_moved('others pass it');
 $pg->safe_psql('select ngx_pgq.pause()');
-put(500);
+put(40000);    # more than one chunk of a sweep
 $pg->restart;
 put(500);
 all_moved('after a restart messages of all slots are moved');
