@@ -103,6 +103,15 @@ ngx_pgq_call_exit_lanes(ngx_pgq_pool_t *pool)
 }
 
 
+/* which libpq this is: 150007 is 15.7 */
+
+ngx_uint_t
+ngx_pgq_call_libpq(void)
+{
+    return PQlibVersion();
+}
+
+
 /*
  * On NGX_DECLINED the call was not sent, and done() is not called: its owner
  * has it back.
@@ -196,6 +205,8 @@ ngx_pgq_call_error(ngx_pgq_lane_t *lane, ngx_pgq_call_t *call, PGresult *res)
         /* libpq itself: the connection is gone */
         return;
     }
+
+    ngx_pgq_metrics_error(sqlstate);
 
     call->outcome = NGX_PGQ_AGAIN;
 

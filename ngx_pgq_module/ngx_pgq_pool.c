@@ -76,6 +76,7 @@ ngx_pgq_pool_hold(ngx_pgq_pool_t *pool)
 {
     pool->unanswered++;
     pool->timer.cancelable = 0;
+    ngx_pgq_metrics_waiting(pool->metrics, pool->unanswered, pool->size);
 
     if (!pool->timer.timer_set) {
         ngx_add_timer(&pool->timer, pool->timeout);
@@ -88,6 +89,7 @@ ngx_pgq_pool_release(ngx_pgq_pool_t *pool)
 {
     pool->unanswered--;
     pool->timer.cancelable = pool->unanswered == 0;
+    ngx_pgq_metrics_waiting(pool->metrics, pool->unanswered, pool->size);
 }
 
 
