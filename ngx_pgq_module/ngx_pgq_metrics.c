@@ -258,15 +258,17 @@ ngx_pgq_metrics_error(const char *sqlstate)
 }
 
 
+/* so many more, or fewer */
+
 void
-ngx_pgq_metrics_waiting(ngx_uint_t pool, ngx_uint_t tickets, size_t bytes)
+ngx_pgq_metrics_waiting(ngx_uint_t pool, ngx_int_t tickets, ngx_int_t bytes)
 {
     ngx_pgq_metrics_gauges_t  *gauges;
 
     if (ngx_pgq_metrics_worker) {
         gauges = &ngx_pgq_metrics_worker->pools[pool];
-        gauges->tickets = tickets;
-        gauges->bytes = bytes;
+        gauges->tickets += tickets;
+        gauges->bytes += bytes;
     }
 }
 

@@ -109,8 +109,8 @@ void ngx_pgq_metrics_sent(ngx_uint_t messages, ngx_uint_t again);
 void ngx_pgq_metrics_observe(ngx_pgq_metrics_histogram_e histogram,
     ngx_uint_t value);
 void ngx_pgq_metrics_error(const char *sqlstate);
-void ngx_pgq_metrics_waiting(ngx_uint_t pool, ngx_uint_t tickets,
-    size_t bytes);
+void ngx_pgq_metrics_waiting(ngx_uint_t pool, ngx_int_t tickets,
+    ngx_int_t bytes);
 void ngx_pgq_metrics_lane(ngx_uint_t pool, ngx_int_t from, ngx_int_t to);
 void ngx_pgq_metrics_connect(ngx_uint_t pool, ngx_uint_t done);
 

@@ -147,6 +147,7 @@ struct ngx_pgq_pool_s {
     ngx_uint_t               nsources;
     ngx_uint_t               turn;
     ngx_uint_t               unanswered;    /* requests, of all sources */
+    size_t                   counted;       /* of size, by the metrics */
 
     /* of batch.c */
     ngx_queue_t              waiting;       /* tickets, oldest first */
