@@ -106,6 +106,8 @@ Pgq::Client->new($nginx)->post('/post', "\"$_\"") for 1 .. 20;
 moves('20 messages, one after the other', requests('post', 202, 20), 'pgq_batches_total=20', 'pgq_messages_total=20',
     'pgq_batch_messages_sum=20', 'pgq_batch_messages_count=20');
 
+is(join(' ', map { $last->{qq{pgq_batch_messages_bucket{le="$_"}}} } qw(1 4 16384 +Inf)), '20 20 20 20', 'in batches of one');
+
 Pgq::Client->new($nginx)->get('/get') for 1 .. 7;
 Pgq::Client->new($nginx)->get('/get?limit=0');
 moves('7 times GET, and one that is wrong', requests('get', 200, 7), requests('get', 400, 1), rejects('bad_argument', 1));
