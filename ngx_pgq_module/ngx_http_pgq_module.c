@@ -13,17 +13,15 @@
 
 
 typedef struct {
-    ngx_array_t              pools;     /* ngx_pgq_pool_t * */
-} ngx_pgq_main_conf_t;
-
-
-typedef struct {
     ngx_str_t                name;
     size_t                   offset;    /* of ngx_pgq_pool_t */
     ngx_int_t              (*parse)(void *field, ngx_str_t *value);
 } ngx_pgq_parameter_t;
 
 
+static ngx_int_t ngx_http_pgq_preconfiguration(ngx_conf_t *cf);
+static ngx_int_t ngx_http_pgq_postconfiguration(ngx_conf_t *cf);
+static ngx_int_t ngx_http_pgq_init_metrics(ngx_shm_zone_t *zone, void *data);
 static void *ngx_http_pgq_create_main_conf(ngx_conf_t *cf);
 static void *ngx_http_pgq_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_pgq_merge_loc_conf(ngx_conf_t *cf, void *parent,
@@ -36,6 +34,10 @@ static char *ngx_http_pgq_post(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_pgq_get(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 static char *ngx_http_pgq_problem(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static char *ngx_http_pgq_metrics(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static char *ngx_http_pgq_status(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static ngx_pgq_pool_t *ngx_http_pgq_find_pool(ngx_conf_t *cf,
     ngx_str_t *name);
@@ -77,6 +79,20 @@ static ngx_command_t  ngx_http_pgq_commands[] = {
     { ngx_string("pgq_problem"),
       NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
       ngx_http_pgq_problem,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("pgq_metrics"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
+      ngx_http_pgq_metrics,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("pgq_status"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
+      ngx_http_pgq_status,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
@@ -127,8 +143,8 @@ static ngx_pgq_parameter_t  ngx_http_pgq_parameters[] = {
 
 
 static ngx_http_module_t  ngx_http_pgq_module_ctx = {
-    NULL,                                  /* preconfiguration */
-    NULL,                                  /* postconfiguration */
+    ngx_http_pgq_preconfiguration,         /* preconfiguration */
+    ngx_http_pgq_postconfiguration,        /* postconfiguration */
 
     ngx_http_pgq_create_main_conf,         /* create main configuration */
     NULL,                                  /* init main configuration */
@@ -155,6 +171,52 @@ ngx_module_t  ngx_http_pgq_module = {
     NULL,                                  /* exit master */
     NGX_MODULE_V1_PADDING
 };
+
+
+static ngx_int_t
+ngx_http_pgq_preconfiguration(ngx_conf_t *cf)
+{
+    return ngx_pgq_record_add_variables(cf);
+}
+
+
+static ngx_int_t
+ngx_http_pgq_postconfiguration(ngx_conf_t *cf)
+{
+    ngx_pgq_main_conf_t  *pmcf;
+
+    pmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_pgq_module);
+
+    pmcf->metrics = ngx_pgq_metrics_zone(cf, &ngx_http_pgq_module,
+                                         ngx_http_pgq_init_metrics, pmcf);
+
+    return pmcf->metrics ? NGX_OK : NGX_ERROR;
+}
+
+
+/* the master's, once the memory is there */
+
+static ngx_int_t
+ngx_http_pgq_init_metrics(ngx_shm_zone_t *zone, void *data)
+{
+    ngx_uint_t            i;
+    ngx_pgq_pool_t      **pools;
+    ngx_pgq_main_conf_t  *pmcf;
+
+    pmcf = zone->data;
+
+    if (ngx_pgq_metrics_create(zone, data) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    pools = pmcf->pools.elts;
+
+    for (i = 0; i < pmcf->pools.nelts; i++) {
+        pools[i]->metrics = ngx_pgq_metrics_name(zone, &pools[i]->name);
+    }
+
+    return NGX_OK;
+}
 
 
 static void *
@@ -407,6 +469,30 @@ ngx_http_pgq_problem(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
+static char *
+ngx_http_pgq_metrics(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+    clcf->handler = ngx_pgq_page_metrics_handler;
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_pgq_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+    clcf->handler = ngx_pgq_page_status_handler;
+
+    return NGX_CONF_OK;
+}
+
+
 static ngx_pgq_pool_t *
 ngx_http_pgq_find_pool(ngx_conf_t *cf, ngx_str_t *name)
 {
@@ -448,7 +534,13 @@ ngx_http_pgq_init_process(ngx_cycle_t *cycle)
 
     pmcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_pgq_module);
 
-    if (pmcf == NULL || pmcf->pools.nelts == 0) {
+    if (pmcf == NULL) {
+        return NGX_OK;
+    }
+
+    ngx_pgq_metrics_init(pmcf->metrics);
+
+    if (pmcf->pools.nelts == 0) {
         return NGX_OK;
     }
 
@@ -491,4 +583,6 @@ ngx_http_pgq_exit_process(ngx_cycle_t *cycle)
     for (i = 0; i < pmcf->pools.nelts; i++) {
         ngx_pgq_pool_exit(pools[i]);
     }
+
+    ngx_pgq_metrics_exit();
 }

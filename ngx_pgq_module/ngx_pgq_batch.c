@@ -30,12 +30,14 @@ struct ngx_pgq_batch_s {
     ngx_queue_t              tickets;
     ngx_uint_t               n;
     size_t                   size;
+    ngx_msec_t               start;     /* of the last time it was sent */
     ngx_pgq_pool_t          *pool;
     ngx_pool_t              *memory;
     ngx_pgq_call_t           call;
     u_char                  *params;
     u_char                   id[NGX_PGQ_UUID_LEN];
     unsigned                 sent:1;
+    unsigned                 again:1;   /* was sent before */
     unsigned                 unknown:1; /* may have been committed */
 };
 
@@ -173,6 +175,9 @@ ngx_pgq_batch_next(ngx_pgq_pool_t *pool)
 
         ngx_queue_remove(q);
         ngx_pgq_batch_put(batch, t);
+
+        ngx_pgq_metrics_observe(NGX_PGQ_METRICS_WAIT_SECONDS,
+                                ngx_pgq_ticket_wait(t));
     }
 
     ngx_queue_insert_tail(&pool->sent, &batch->queue);
@@ -402,6 +407,7 @@ ngx_pgq_batch_encode(ngx_pgq_call_t *call)
          q = ngx_queue_next(q))
     {
         t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
+        t->mates = batch->n;
         ids = ngx_pgq_array_item(ids, t->id, NGX_PGQ_UUID_LEN);
         messages = ngx_pgq_array_item(messages, t->message, t->len);
     }
@@ -413,7 +419,11 @@ ngx_pgq_batch_encode(ngx_pgq_call_t *call)
     call->values[2] = (char *) p + ids_len;
     call->lengths[2] = (int) messages_len;
 
+    ngx_pgq_metrics_sent(batch->n, batch->again);
+
+    batch->again = 1;
     batch->sent = 1;
+    batch->start = ngx_current_msec;
 
     return NGX_OK;
 }
@@ -458,7 +468,12 @@ ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
     batch = call->data;
 
     ngx_queue_remove(&batch->queue);
-    batch->sent = 0;
+
+    if (batch->sent) {
+        batch->sent = 0;
+        ngx_pgq_metrics_observe(NGX_PGQ_METRICS_BATCH_SECONDS,
+                                ngx_current_msec - batch->start);
+    }
 
     switch (outcome) {
 
@@ -479,6 +494,7 @@ ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
 
     case NGX_PGQ_UNKNOWN:
         batch->unknown = 1;
+        ngx_pgq_metrics_count(NGX_PGQ_METRICS_UNKNOWN);
         break;
 
     default: /* NGX_PGQ_AGAIN */
@@ -575,6 +591,7 @@ ngx_pgq_batch_halve(ngx_pgq_batch_t *batch)
 
     ngx_pgq_uuid_v7(batch->id, ngx_pgq_now());
     batch->unknown = 0;
+    batch->again = 0;
 
     ngx_queue_insert_head(&batch->pool->again, &other->queue);
 }

@@ -6,7 +6,7 @@
  * A call belongs to whoever made it (batch, fetch), but for the time between
  * ngx_pgq_call_start() and done(), when the lane points at it.
  *
- * Called by pool.c (start); calls lane.c.
+ * Called by pool.c (start, lanes) and page.c (libpq); calls lane.c, metrics.
  *
  * Invariants:
  *  - each started call ends with one done();
@@ -103,6 +103,15 @@ ngx_pgq_call_exit_lanes(ngx_pgq_pool_t *pool)
 }
 
 
+/* which libpq this is: 150007 is 15.7 */
+
+ngx_uint_t
+ngx_pgq_call_libpq(void)
+{
+    return PQlibVersion();
+}
+
+
 /*
  * On NGX_DECLINED the call was not sent, and done() is not called: its owner
  * has it back.
@@ -196,6 +205,8 @@ ngx_pgq_call_error(ngx_pgq_lane_t *lane, ngx_pgq_call_t *call, PGresult *res)
         /* libpq itself: the connection is gone */
         return;
     }
+
+    ngx_pgq_metrics_error(sqlstate);
 
     call->outcome = NGX_PGQ_AGAIN;
 

@@ -6,7 +6,8 @@
  * It allocates the ticket, in one piece with the answer's body around the
  * message, and frees it when it comes back with NGX_PGQ_DONE.
  *
- * Called by nginx; calls message, batch (full, add, leave) and reply.
+ * Called by nginx; calls message, batch (full, add, leave),
+ * record and reply.
  *
  * Invariants:
  *  - a request with a ticket has a cleanup that points at it; whichever of
@@ -35,6 +36,7 @@ typedef struct {
     ngx_pgq_ticket_t         ticket;
     ngx_http_request_t      *request;
     ngx_pool_cleanup_t      *cleanup;
+    ngx_pgq_record_t        *record;
     unsigned                 done:1;
     unsigned                 minimal:1;
     u_char                   body[1];   /* the answer's, around the message */
@@ -62,7 +64,15 @@ ngx_int_t
 ngx_pgq_enqueue_handler(ngx_http_request_t *r)
 {
     ngx_int_t            rc;
+    ngx_pgq_record_t    *record;
     ngx_pgq_loc_conf_t  *plcf;
+
+    record = ngx_pgq_record(r, NGX_PGQ_METRICS_POST);
+    if (record == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ngx_http_set_ctx(r, record, ngx_http_pgq_module);
 
     if (r->method == NGX_HTTP_OPTIONS) {
         return ngx_pgq_reply_options(r, &ngx_pgq_enqueue_allow);
@@ -169,6 +179,10 @@ ngx_pgq_enqueue_ticket(ngx_http_request_t *r, ngx_pgq_pool_t *pool,
 
     ngx_pgq_uuid_v7(e->ticket.id, ngx_pgq_now());
 
+    e->record = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
+    e->record->ticket = 1;
+    ngx_memcpy(e->record->id, e->ticket.id, NGX_PGQ_UUID_LEN);
+
     p = ngx_cpymem(e->body, NGX_PGQ_ENQUEUE_HEAD,
                    sizeof(NGX_PGQ_ENQUEUE_HEAD) - 1);
     p = ngx_pgq_uuid_print(p, e->ticket.id);
@@ -226,6 +240,10 @@ ngx_pgq_enqueue_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
     e = t->data;
     r = e->request;
     c = r->connection;
+
+    e->record->answered = 1;
+    e->record->batch = t->mates;
+    e->record->wait = ngx_pgq_ticket_wait(t);
 
     if (outcome == NGX_PGQ_DONE) {
         e->done = 1;

@@ -29,6 +29,7 @@ typedef struct {
     ngx_pgq_pool_t          *pool;
     ngx_http_request_t      *request;   /* NULL: answered, or left */
     ngx_pool_cleanup_t      *cleanup;
+    ngx_pgq_record_t        *record;
     ngx_msec_t               deadline;
     ngx_pgq_call_t           call;
     ngx_str_t                body;      /* in the request's pool */
@@ -86,7 +87,15 @@ ngx_pgq_fetch_handler(ngx_http_request_t *r)
     ngx_pgq_problem_t    problem = { 400, "bad_argument",
                            "limit is a number from 1 to 1000, before the id"
                            " of a post.", -1 };
+    ngx_pgq_record_t    *record;
     ngx_pgq_loc_conf_t  *plcf;
+
+    record = ngx_pgq_record(r, NGX_PGQ_METRICS_GET);
+    if (record == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ngx_http_set_ctx(r, record, ngx_http_pgq_module);
 
     if (r->method == NGX_HTTP_OPTIONS) {
         return ngx_pgq_reply_options(r, &ngx_pgq_fetch_allow);
@@ -170,6 +179,7 @@ ngx_pgq_fetch_start(ngx_http_request_t *r, ngx_int_t limit, int64_t before)
     f->pool = plcf->get;
     f->request = r;
     f->cleanup = cln;
+    f->record = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
     f->deadline = ngx_current_msec + f->pool->timeout;
     f->limit = htonl((uint32_t) limit);
     f->before = htobe64((uint64_t) before);
@@ -360,6 +370,9 @@ ngx_pgq_fetch_answer(ngx_pgq_fetch_t *f, ngx_pgq_outcome_e outcome)
     c = r->connection;
     pool = f->pool;
     body = f->body;
+
+    f->record->answered = 1;
+    f->record->wait = ngx_current_msec - (f->deadline - pool->timeout);
 
     f->cleanup->handler = NULL;
     ngx_pgq_pool_release(pool);

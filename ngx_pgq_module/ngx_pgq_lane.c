@@ -57,6 +57,7 @@ ngx_pgq_lane_open(ngx_pgq_lane_t *lane)
     lane->timer.cancelable = 1;
 
     lane->state = NGX_PGQ_LANE_DOWN;
+    ngx_pgq_metrics_lane(lane->pool->metrics, -1, lane->state);
 
     ngx_pgq_lane_connect(lane);
 }
@@ -97,6 +98,11 @@ ngx_pgq_lane_drop(ngx_pgq_lane_t *lane, const char *why, const char *words)
                    << ngx_min(lane->failures, 6), NGX_PGQ_LANE_WAIT_MAX);
     wait = wait / 2 + ngx_random() % (wait / 2 + 1);
     lane->failures++;
+
+    if (former == NGX_PGQ_LANE_CONNECTING || former == NGX_PGQ_LANE_PREPARING)
+    {
+        ngx_pgq_metrics_connect(lane->pool->metrics, 0);
+    }
 
     ngx_pgq_lane_complain(lane, why, words, wait);
 
@@ -160,6 +166,8 @@ ngx_pgq_lane_set(ngx_pgq_lane_t *lane, ngx_pgq_lane_state_e state)
 {
     ngx_log_debug3(NGX_LOG_DEBUG_HTTP, lane->pool->log, 0,
                    "pgq lane: %p from %d to %d", lane, lane->state, state);
+
+    ngx_pgq_metrics_lane(lane->pool->metrics, lane->state, state);
 
     lane->state = state;
 }
@@ -312,6 +320,8 @@ ngx_pgq_lane_prepare(ngx_pgq_lane_t *lane)
                       "pgq lane: connected to %s:%s",
                       lane->endpoint->host, lane->endpoint->port);
 
+        ngx_pgq_metrics_connect(lane->pool->metrics, 1);
+
         ngx_pgq_lane_set(lane, NGX_PGQ_LANE_IDLE);
         lane->ops->ready(lane);
         return;
@@ -381,6 +391,7 @@ ngx_pgq_lane_timer_handler(ngx_event_t *ev)
     case NGX_PGQ_LANE_CONNECTING:
     case NGX_PGQ_LANE_PREPARING:
     case NGX_PGQ_LANE_BUSY:
+        ngx_pgq_metrics_error("08006");
         ngx_pgq_lane_drop(lane, "timeout", "no answer in time");
         return;
 
@@ -453,9 +464,10 @@ ngx_pgq_lane_result(ngx_pgq_lane_t *lane, PGresult *res)
     }
 
     sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+    sqlstate = sqlstate ? sqlstate : "08006";
 
-    ngx_pgq_lane_drop(lane, sqlstate ? sqlstate : "08006",
-                      PQresultErrorMessage(res));
+    ngx_pgq_metrics_error(sqlstate);
+    ngx_pgq_lane_drop(lane, sqlstate, PQresultErrorMessage(res));
 }
 
 
@@ -518,6 +530,7 @@ ngx_pgq_lane_flush(ngx_pgq_lane_t *lane)
 static void
 ngx_pgq_lane_fail(ngx_pgq_lane_t *lane)
 {
+    ngx_pgq_metrics_error("08006");
     ngx_pgq_lane_drop(lane, "08006",
                       lane->conn ? PQerrorMessage(lane->conn)
                                  : "out of memory");

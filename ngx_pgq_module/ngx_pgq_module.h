@@ -16,8 +16,12 @@
  *           (message)
  *   GET  -> fetch   ----------> pool -> call -> lane ==> database
  *
- * Only lane, call and target include libpq.  Only enqueue, message, fetch and
- * reply (and the front desk, ngx_http_pgq_module.c) touch ngx_http_request_t.
+ * Who has something to count calls metrics, which calls nobody; page shows
+ * what was counted, record what became of one request.
+ *
+ * Only lane, call and target include libpq.  Only enqueue, message, fetch,
+ * reply, record and page (and the front desk, ngx_http_pgq_module.c) touch
+ * ngx_http_request_t.
  */
 
 #ifndef NGX_PGQ_MODULE_H
@@ -28,6 +32,8 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 
+#include "ngx_pgq_metrics.h"
+
 
 typedef struct ngx_pgq_target_s  ngx_pgq_target_t;
 typedef struct ngx_pgq_lane_s    ngx_pgq_lane_t;
@@ -36,6 +42,8 @@ typedef struct ngx_pgq_pool_s    ngx_pgq_pool_t;
 typedef struct ngx_pgq_batch_s   ngx_pgq_batch_t;
 typedef struct ngx_pgq_ticket_s  ngx_pgq_ticket_t;
 
+
+#define NGX_PGQ_VERSION          "1.1"     /* as the extension's */
 
 #define NGX_PGQ_UUID_LEN         16
 
@@ -96,6 +104,7 @@ struct ngx_pgq_call_s {
 ngx_int_t ngx_pgq_call_start(ngx_pgq_call_t *call, ngx_pgq_lane_t *lane);
 ngx_int_t ngx_pgq_call_init_lanes(ngx_pgq_pool_t *pool, ngx_log_t *log);
 void ngx_pgq_call_exit_lanes(ngx_pgq_pool_t *pool);
+ngx_uint_t ngx_pgq_call_libpq(void);
 
 
 /*
@@ -118,6 +127,7 @@ typedef struct {
 
 struct ngx_pgq_pool_s {
     ngx_str_t                name;
+    ngx_uint_t               metrics;       /* its place there */
     ngx_pgq_target_t        *target;
     ngx_uint_t               nlanes;
     ngx_uint_t               batch_tickets;
@@ -137,6 +147,7 @@ struct ngx_pgq_pool_s {
     ngx_uint_t               nsources;
     ngx_uint_t               turn;
     ngx_uint_t               unanswered;    /* requests, of all sources */
+    size_t                   counted;       /* of size, by the metrics */
 
     /* of batch.c */
     ngx_queue_t              waiting;       /* tickets, oldest first */
@@ -174,6 +185,7 @@ struct ngx_pgq_ticket_s {
     ngx_pgq_pool_t          *pool;
     ngx_pgq_batch_t         *batch;         /* NULL while waiting */
     ngx_msec_t               deadline;
+    ngx_uint_t               mates;         /* size of its batch, or 0 */
     u_char                   id[NGX_PGQ_UUID_LEN];
     size_t                   len;
     u_char                  *message;       /* lives as long as the ticket */
@@ -191,13 +203,41 @@ struct ngx_pgq_ticket_s {
 };
 
 
+#define ngx_pgq_ticket_wait(t)                                                \
+    (ngx_current_msec - ((t)->deadline - (t)->pool->timeout))
+
+
 void ngx_pgq_batch_init(ngx_pgq_pool_t *pool);
 ngx_uint_t ngx_pgq_batch_full(ngx_pgq_pool_t *pool, size_t len);
 void ngx_pgq_batch_add(ngx_pgq_ticket_t *t);
 void ngx_pgq_batch_leave(ngx_pgq_ticket_t *t);
 
 
+/* The room "record": what is told of a request when it is over. */
+
+typedef struct {
+    ngx_http_request_t      *request;
+    ngx_pgq_metrics_handler_e  handler;
+    ngx_uint_t               batch;         /* messages, or 0 */
+    ngx_msec_t               wait;
+    u_char                   id[NGX_PGQ_UUID_LEN];
+    unsigned                 ticket:1;      /* id is set */
+    unsigned                 answered:1;    /* wait is set */
+} ngx_pgq_record_t;
+
+
+ngx_int_t ngx_pgq_record_add_variables(ngx_conf_t *cf);
+ngx_pgq_record_t *ngx_pgq_record(ngx_http_request_t *r,
+    ngx_pgq_metrics_handler_e handler);
+
+
 /* The doors, and what goes out through them. */
+
+typedef struct {
+    ngx_array_t              pools;         /* ngx_pgq_pool_t * */
+    ngx_shm_zone_t          *metrics;
+} ngx_pgq_main_conf_t;
+
 
 typedef struct {
     ngx_pgq_pool_t          *post;
@@ -216,6 +256,8 @@ ngx_str_t *ngx_pgq_message_header(ngx_http_request_t *r, const char *lowcase,
     size_t len);
 ngx_int_t ngx_pgq_fetch_handler(ngx_http_request_t *r);
 void ngx_pgq_fetch_init(ngx_pgq_pool_t *pool);
+ngx_int_t ngx_pgq_page_metrics_handler(ngx_http_request_t *r);
+ngx_int_t ngx_pgq_page_status_handler(ngx_http_request_t *r);
 
 
 /*

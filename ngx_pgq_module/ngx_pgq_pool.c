@@ -20,6 +20,7 @@
 #include "ngx_pgq_lane.h"
 
 
+static void ngx_pgq_pool_count(ngx_pgq_pool_t *pool, ngx_int_t tickets);
 static void ngx_pgq_pool_dispatch_handler(ngx_event_t *ev);
 static ngx_pgq_call_t *ngx_pgq_pool_next(ngx_pgq_pool_t *pool);
 static void ngx_pgq_pool_timer_handler(ngx_event_t *ev);
@@ -76,6 +77,7 @@ ngx_pgq_pool_hold(ngx_pgq_pool_t *pool)
 {
     pool->unanswered++;
     pool->timer.cancelable = 0;
+    ngx_pgq_pool_count(pool, 1);
 
     if (!pool->timer.timer_set) {
         ngx_add_timer(&pool->timer, pool->timeout);
@@ -88,6 +90,19 @@ ngx_pgq_pool_release(ngx_pgq_pool_t *pool)
 {
     pool->unanswered--;
     pool->timer.cancelable = pool->unanswered == 0;
+    ngx_pgq_pool_count(pool, -1);
+}
+
+
+/* the size has been changed already */
+
+static void
+ngx_pgq_pool_count(ngx_pgq_pool_t *pool, ngx_int_t tickets)
+{
+    ngx_pgq_metrics_waiting(pool->metrics, tickets,
+                            (ngx_int_t) (pool->size - pool->counted));
+
+    pool->counted = pool->size;
 }
 
 

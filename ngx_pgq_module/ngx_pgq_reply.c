@@ -4,8 +4,8 @@
  * The room "reply" owns what goes out: headers, bodies, and every refusal as
  * application/problem+json (RFC 9457).  All memory is the request's.
  *
- * Called by enqueue.c and fetch.c, and by nginx as the handler of pgq_problem,
- * to which error_page sends nginx's own refusals.
+ * Called by enqueue.c, fetch.c and page.c, and by nginx as the handler of
+ * pgq_problem, to which error_page sends nginx's own refusals.
  *
  * Invariants:
  *  - a problem tells nothing about hosts, roles or SQL;
@@ -103,6 +103,8 @@ ngx_pgq_reply_problem(ngx_http_request_t *r, ngx_pgq_problem_t *problem)
     char    *text;
     size_t   len;
     u_char  *body;
+
+    ngx_pgq_metrics_reject(problem->code);
 
     if (r->request_body == NULL && ngx_http_discard_request_body(r) != NGX_OK)
     {

@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The room "metrics" owns one piece of shared memory with what all workers
+ * count.  It is made with the first configuration and kept over reloads.
+ *
+ * Called by every room that has something to count, by page.c, which shows
+ * it, and by the front desk; calls nobody.
+ *
+ * Invariants:
+ *  - counters are shared, only grow, and are changed by one atomic addition;
+ *  - gauges belong to a worker, in the place of its process slot, and have
+ *    one writer.  A worker begins with zeroes and ends by giving its place
+ *    up; of one that was killed the process id is left, and whoever adds
+ *    gauges up skips the places of processes that are no more;
+ *  - a pool keeps its place for as long as the memory lives, by its name;
+ *    past the last place they share it, under the name "other";
+ *  - outside of workers there is nothing to count in, and nothing is counted.
+ */
+
+#include "ngx_pgq_metrics.h"
+
+
+static ngx_pgq_metrics_t         *ngx_pgq_metrics;
+static ngx_pgq_metrics_worker_t  *ngx_pgq_metrics_worker;
+
+static ngx_str_t  ngx_pgq_metrics_zone_name = ngx_string("ngx_pgq_metrics");
+
+
+/* codes of problems; what is not here is counted as the last */
+
+static const char  *ngx_pgq_metrics_reason_names[NGX_PGQ_METRICS_REASONS] = {
+    "bad_argument", "bad_request", "empty", "error", "forbidden",
+    "internal_error", "method_not_allowed", "no_database", "not_found",
+    "not_json", "outcome_unknown", "queue_full", "refused",
+    "request_timeout", "too_large", "too_many_requests", "unavailable",
+    "unsupported_type", "uri_too_long", "other", NULL
+};
+
+
+/* the last bound is followed by a 0: what is above counts as infinite */
+
+static ngx_uint_t  ngx_pgq_metrics_bound_values[NGX_PGQ_METRICS_HISTOGRAMS]
+                                               [NGX_PGQ_METRICS_BOUNDS + 1] =
+{
+    /* messages */
+    { 1, 4, 16, 64, 256, 1024, 4096, 16384, 0 },
+    /* milliseconds */
+    { 1, 5, 10, 50, 100, 500, 1000, 5000, 30000, 0 },
+    { 1, 5, 10, 50, 100, 500, 1000, 5000, 30000, 0 }
+};
+
+
+ngx_shm_zone_t *
+ngx_pgq_metrics_zone(ngx_conf_t *cf, void *tag, ngx_shm_zone_init_pt init,
+    void *data)
+{
+    size_t           size;
+    ngx_shm_zone_t  *zone;
+
+    /* the slab allocator wants a little for itself */
+
+    size = ngx_align(sizeof(ngx_pgq_metrics_t), ngx_pagesize);
+    size += size / 32 + 8 * ngx_pagesize;
+
+    zone = ngx_shared_memory_add(cf, &ngx_pgq_metrics_zone_name, size, tag);
+
+    if (zone) {
+        zone->init = init;
+        zone->data = data;
+    }
+
+    return zone;
+}
+
+
+/* former: what the configuration before this one had there, or NULL */
+
+ngx_int_t
+ngx_pgq_metrics_create(ngx_shm_zone_t *zone, void *former)
+{
+    ngx_slab_pool_t  *slab;
+
+    slab = (ngx_slab_pool_t *) zone->shm.addr;
+
+    if (former) {
+        zone->data = former;
+
+    } else if (zone->shm.exists) {
+        zone->data = slab->data;
+
+    } else {
+        slab->data = ngx_slab_calloc(slab, sizeof(ngx_pgq_metrics_t));
+        zone->data = slab->data;
+    }
+
+    return zone->data ? NGX_OK : NGX_ERROR;
+}
+
+
+ngx_uint_t
+ngx_pgq_metrics_name(ngx_shm_zone_t *zone, ngx_str_t *name)
+{
+    size_t                   len;
+    ngx_uint_t               i;
+    ngx_pgq_metrics_t       *metrics;
+    ngx_pgq_metrics_pool_t  *pool;
+
+    metrics = zone->data;
+    len = ngx_min(name->len, NGX_PGQ_METRICS_NAME - 1);
+
+    for (i = 0; i < NGX_PGQ_METRICS_POOLS - 1; i++) {
+        pool = &metrics->pools[i];
+
+        if (pool->name[0] == '\0') {
+            ngx_memcpy(pool->name, name->data, len);
+            return i;
+        }
+
+        if (ngx_strlen(pool->name) == len
+            && ngx_memcmp(pool->name, name->data, len) == 0)
+        {
+            return i;
+        }
+    }
+
+    ngx_memcpy(metrics->pools[i].name, "other", sizeof("other"));
+
+    return i;
+}
+
+
+void
+ngx_pgq_metrics_init(ngx_shm_zone_t *zone)
+{
+    ngx_pgq_metrics = zone->data;
+    ngx_pgq_metrics_worker = &ngx_pgq_metrics->workers[ngx_process_slot];
+
+    ngx_memzero(ngx_pgq_metrics_worker, sizeof(ngx_pgq_metrics_worker_t));
+    ngx_memory_barrier();
+    ngx_pgq_metrics_worker->pid = ngx_pid;
+}
+
+
+void
+ngx_pgq_metrics_exit(void)
+{
+    if (ngx_pgq_metrics_worker) {
+        ngx_pgq_metrics_worker->pid = 0;
+    }
+}
+
+
+void
+ngx_pgq_metrics_request(ngx_pgq_metrics_handler_e handler, ngx_uint_t code)
+{
+    if (ngx_pgq_metrics && code < NGX_PGQ_METRICS_CODES) {
+        ngx_atomic_fetch_add(&ngx_pgq_metrics->requests[handler][code], 1);
+    }
+}
+
+
+void
+ngx_pgq_metrics_reject(const char *reason)
+{
+    ngx_uint_t  i;
+
+    if (ngx_pgq_metrics == NULL) {
+        return;
+    }
+
+    for (i = 0; ngx_pgq_metrics_reason_names[i + 1]; i++) {
+        if (ngx_strcmp(ngx_pgq_metrics_reason_names[i], reason) == 0) {
+            break;
+        }
+    }
+
+    ngx_atomic_fetch_add(&ngx_pgq_metrics->reasons[i], 1);
+}
+
+
+void
+ngx_pgq_metrics_count(ngx_pgq_metrics_total_e total)
+{
+    if (ngx_pgq_metrics) {
+        ngx_atomic_fetch_add(&ngx_pgq_metrics->totals[total], 1);
+    }
+}
+
+
+/* a batch, for the first time or not */
+
+void
+ngx_pgq_metrics_sent(ngx_uint_t messages, ngx_uint_t again)
+{
+    if (again) {
+        ngx_pgq_metrics_count(NGX_PGQ_METRICS_RETRIES);
+        return;
+    }
+
+    ngx_pgq_metrics_observe(NGX_PGQ_METRICS_BATCH_MESSAGES, messages);
+}
+
+
+/* of messages, or of milliseconds */
+
+void
+ngx_pgq_metrics_observe(ngx_pgq_metrics_histogram_e histogram,
+    ngx_uint_t value)
+{
+    ngx_uint_t                    i, *bounds;
+    ngx_pgq_metrics_histogram_t  *h;
+
+    if (ngx_pgq_metrics == NULL) {
+        return;
+    }
+
+    bounds = ngx_pgq_metrics_bound_values[histogram];
+
+    for (i = 0; bounds[i] && value > bounds[i]; i++) { /* void */ }
+
+    h = &ngx_pgq_metrics->histograms[histogram];
+
+    ngx_atomic_fetch_add(&h->buckets[i], 1);
+    ngx_atomic_fetch_add(&h->sum, value);
+}
+
+
+/* by class: its first two characters, digits or capital letters */
+
+void
+ngx_pgq_metrics_error(const char *sqlstate)
+{
+    u_char      c;
+    ngx_uint_t  i, class;
+
+    if (ngx_pgq_metrics == NULL) {
+        return;
+    }
+
+    class = 0;
+
+    for (i = 0; i < 2; i++) {
+        c = (u_char) sqlstate[i];
+
+        if (c >= '0' && c <= '9') {
+            class = class * 36 + c - '0';
+
+        } else if (c >= 'A' && c <= 'Z') {
+            class = class * 36 + c - 'A' + 10;
+
+        } else {
+            return;
+        }
+    }
+
+    ngx_atomic_fetch_add(&ngx_pgq_metrics->classes[class], 1);
+}
+
+
+/* so many more, or fewer */
+
+void
+ngx_pgq_metrics_waiting(ngx_uint_t pool, ngx_int_t tickets, ngx_int_t bytes)
+{
+    ngx_pgq_metrics_gauges_t  *gauges;
+
+    if (ngx_pgq_metrics_worker) {
+        gauges = &ngx_pgq_metrics_worker->pools[pool];
+        gauges->tickets += tickets;
+        gauges->bytes += bytes;
+    }
+}
+
+
+/* states of a lane; from is -1 before its first, to above 4 after its last */
+
+void
+ngx_pgq_metrics_lane(ngx_uint_t pool, ngx_int_t from, ngx_int_t to)
+{
+    ngx_pgq_metrics_gauges_t  *gauges;
+
+    if (ngx_pgq_metrics_worker == NULL) {
+        return;
+    }
+
+    gauges = &ngx_pgq_metrics_worker->pools[pool];
+
+    if (from >= 0 && from < NGX_PGQ_METRICS_LANES) {
+        gauges->lanes[from]--;
+    }
+
+    if (to < NGX_PGQ_METRICS_LANES) {
+        gauges->lanes[to]++;
+    }
+}
+
+
+void
+ngx_pgq_metrics_connect(ngx_uint_t pool, ngx_uint_t done)
+{
+    ngx_pgq_metrics_pool_t  *p;
+
+    if (ngx_pgq_metrics == NULL) {
+        return;
+    }
+
+    p = &ngx_pgq_metrics->pools[pool];
+
+    if (done) {
+        p->connected = (ngx_atomic_uint_t) ngx_time();
+    }
+
+    ngx_atomic_fetch_add(done ? &p->connects : &p->failures, 1);
+}
+
+
+ngx_pgq_metrics_t *
+ngx_pgq_metrics_all(void)
+{
+    return ngx_pgq_metrics;
+}
+
+
+/* a pool's gauges in all workers that live; returns how many those are */
+
+ngx_uint_t
+ngx_pgq_metrics_gauges(ngx_uint_t pool, ngx_pgq_metrics_gauges_t *sum)
+{
+    ngx_pid_t                  pid;
+    ngx_uint_t                 i, j, n;
+    ngx_pgq_metrics_gauges_t  *gauges;
+
+    ngx_memzero(sum, sizeof(ngx_pgq_metrics_gauges_t));
+
+    n = 0;
+
+    for (i = 0; i < NGX_MAX_PROCESSES; i++) {
+        pid = (ngx_pid_t) ngx_pgq_metrics->workers[i].pid;
+
+        if (pid == 0 || (kill(pid, 0) == -1 && ngx_errno == NGX_ESRCH)) {
+            continue;
+        }
+
+        n++;
+        gauges = &ngx_pgq_metrics->workers[i].pools[pool];
+
+        for (j = 0; j < NGX_PGQ_METRICS_LANES; j++) {
+            sum->lanes[j] += gauges->lanes[j];
+        }
+
+        sum->tickets += gauges->tickets;
+        sum->bytes += gauges->bytes;
+    }
+
+    return n;
+}
+
+
+const char **
+ngx_pgq_metrics_reasons(void)
+{
+    return ngx_pgq_metrics_reason_names;
+}
+
+
+ngx_uint_t *
+ngx_pgq_metrics_bounds(ngx_pgq_metrics_histogram_e histogram)
+{
+    return ngx_pgq_metrics_bound_values[histogram];
+}

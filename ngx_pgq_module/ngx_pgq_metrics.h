@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The room "metrics": counters and gauges of all workers, in shared memory.
+ */
+
+#ifndef NGX_PGQ_METRICS_H
+#define NGX_PGQ_METRICS_H
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+
+
+#define NGX_PGQ_METRICS_POOLS    16      /* the last is of all that follow */
+#define NGX_PGQ_METRICS_NAME     64
+#define NGX_PGQ_METRICS_LANES    5       /* states; closed ones are gone */
+#define NGX_PGQ_METRICS_CODES    600
+#define NGX_PGQ_METRICS_CLASSES  (36 * 36)
+#define NGX_PGQ_METRICS_REASONS  24
+#define NGX_PGQ_METRICS_BOUNDS   10
+
+
+typedef enum {
+    NGX_PGQ_METRICS_POST = 0,
+    NGX_PGQ_METRICS_GET,
+    NGX_PGQ_METRICS_HANDLERS
+} ngx_pgq_metrics_handler_e;
+
+
+typedef enum {
+    NGX_PGQ_METRICS_BATCH_MESSAGES = 0,
+    NGX_PGQ_METRICS_BATCH_SECONDS,
+    NGX_PGQ_METRICS_WAIT_SECONDS,
+    NGX_PGQ_METRICS_HISTOGRAMS
+} ngx_pgq_metrics_histogram_e;
+
+
+typedef enum {
+    NGX_PGQ_METRICS_RETRIES = 0,
+    NGX_PGQ_METRICS_UNKNOWN,
+    NGX_PGQ_METRICS_TOTALS
+} ngx_pgq_metrics_total_e;
+
+
+typedef struct {
+    ngx_atomic_t             buckets[NGX_PGQ_METRICS_BOUNDS + 1];
+    ngx_atomic_t             sum;
+    ngx_atomic_t             padding[4];    /* to cache lines */
+} ngx_pgq_metrics_histogram_t;
+
+
+/* of a pool, all workers; the name is written by the master alone */
+
+typedef struct {
+    u_char                   name[NGX_PGQ_METRICS_NAME];
+    ngx_atomic_t             connects;
+    ngx_atomic_t             failures;
+    ngx_atomic_t             connected;     /* s since 1970, the last one */
+    ngx_atomic_t             padding[5];
+} ngx_pgq_metrics_pool_t;
+
+
+/* gauges of one pool in one worker; one cache line, one writer */
+
+typedef struct {
+    ngx_atomic_t             lanes[NGX_PGQ_METRICS_LANES];
+    ngx_atomic_t             tickets;
+    ngx_atomic_t             bytes;
+    ngx_atomic_t             padding;
+} ngx_pgq_metrics_gauges_t;
+
+
+typedef struct {
+    ngx_atomic_t             pid;           /* 0: nobody's */
+    ngx_atomic_t             padding[7];
+    ngx_pgq_metrics_gauges_t  pools[NGX_PGQ_METRICS_POOLS];
+} ngx_pgq_metrics_worker_t;
+
+
+typedef struct {
+    ngx_pgq_metrics_histogram_t  histograms[NGX_PGQ_METRICS_HISTOGRAMS];
+    ngx_atomic_t             totals[NGX_PGQ_METRICS_TOTALS];
+    ngx_atomic_t             reasons[NGX_PGQ_METRICS_REASONS];
+    ngx_atomic_t             requests[NGX_PGQ_METRICS_HANDLERS]
+                                     [NGX_PGQ_METRICS_CODES];
+    ngx_atomic_t             classes[NGX_PGQ_METRICS_CLASSES];
+    ngx_pgq_metrics_pool_t   pools[NGX_PGQ_METRICS_POOLS];
+    ngx_pgq_metrics_worker_t  workers[NGX_MAX_PROCESSES];
+} ngx_pgq_metrics_t;
+
+
+/* at configuration time, in the master, and in a worker */
+
+ngx_shm_zone_t *ngx_pgq_metrics_zone(ngx_conf_t *cf, void *tag,
+    ngx_shm_zone_init_pt init, void *data);
+ngx_int_t ngx_pgq_metrics_create(ngx_shm_zone_t *zone, void *former);
+ngx_uint_t ngx_pgq_metrics_name(ngx_shm_zone_t *zone, ngx_str_t *name);
+void ngx_pgq_metrics_init(ngx_shm_zone_t *zone);
+void ngx_pgq_metrics_exit(void);
+
+/* on the way of a request; pool is what ngx_pgq_metrics_name() returned */
+
+void ngx_pgq_metrics_request(ngx_pgq_metrics_handler_e handler,
+    ngx_uint_t code);
+void ngx_pgq_metrics_reject(const char *reason);
+void ngx_pgq_metrics_count(ngx_pgq_metrics_total_e total);
+void ngx_pgq_metrics_sent(ngx_uint_t messages, ngx_uint_t again);
+void ngx_pgq_metrics_observe(ngx_pgq_metrics_histogram_e histogram,
+    ngx_uint_t value);
+void ngx_pgq_metrics_error(const char *sqlstate);
+void ngx_pgq_metrics_waiting(ngx_uint_t pool, ngx_int_t tickets,
+    ngx_int_t bytes);
+void ngx_pgq_metrics_lane(ngx_uint_t pool, ngx_int_t from, ngx_int_t to);
+void ngx_pgq_metrics_connect(ngx_uint_t pool, ngx_uint_t done);
+
+/* for who shows them */
+
+ngx_pgq_metrics_t *ngx_pgq_metrics_all(void);
+ngx_uint_t ngx_pgq_metrics_gauges(ngx_uint_t pool,
+    ngx_pgq_metrics_gauges_t *sum);
+const char **ngx_pgq_metrics_reasons(void);
+ngx_uint_t *ngx_pgq_metrics_bounds(ngx_pgq_metrics_histogram_e histogram);
+
+
+#endif /* NGX_PGQ_METRICS_H */

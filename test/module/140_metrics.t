@@ -1,0 +1,219 @@
+# Metrics and status: what is counted is what happened, whatever worker did it, over reloads and a killed worker; and
+# the access log can say what became of each message.
+
+use Pgq;
+
+my $pg    = Pgq::Postgres->new->start;
+my $nginx = Pgq::Nginx->new(
+    pg        => $pg,
+    workers   => 2,
+    pool      => 'lanes=2 timeout=20s',
+    http      => q{log_format pgq '[$request_method $uri $status|$pgq_id|$pgq_batch|$pgq_wait|$pgq_outcome]';},
+    server    => 'access_log pgq.log pgq;',
+    locations => 'location = /metrics { pgq_metrics; } location = /status { pgq_status; }',
+)->start;
+
+# The text format 0.0.4, strictly: each family once, HELP before TYPE before its samples, each sample once, and
+# histograms that add up. Returns sample => value, and what is wrong.
+sub parse {
+    my ($text) = @_;
+    my (%value, %type, %help, $family, @wrong);
+
+    push @wrong, 'no line feed at the end' if $text !~ /\n\z/;
+
+    for my $line (split /\n/, $text) {
+        if ($line =~ /^# HELP ([a-z_:][a-z0-9_:]*) \S.*[.]$/) {
+            push @wrong, "HELP again: $line" if $help{$1}++;
+            $family = $1;
+        } elsif ($line =~ /^# TYPE ([a-z_:][a-z0-9_:]*) (counter|gauge|histogram)$/) {
+            push @wrong, "TYPE out of place: $line" if $type{$1} || ($family // '') ne $1;
+            $type{$1} = $2;
+            push @wrong, "a counter's name ends otherwise: $line" if ($2 eq 'counter') != ($1 =~ /_total$/);
+        } elsif ($line =~ /^(([a-z_:]+)(?:\{[a-z]+="(?:[^"\\]|\\["\\n])*"(?:,[a-z]+="(?:[^"\\]|\\["\\n])*")*\})?) (\d+(?:\.\d+)?)$/) {
+            my ($sample, $name, $value) = ($1, $2, $3);
+            my $of = $name;
+            $of =~ s/_(?:bucket|sum|count)$// if ($type{$family} // '') eq 'histogram';
+            push @wrong, "of no family: $line" if $of ne $family || !$type{$of};
+            push @wrong, "again: $line" if exists $value{$sample};
+            $value{$sample} = $value;
+        } else {
+            push @wrong, "no line of the format: $line";
+        }
+    }
+
+    for my $name (grep { $type{$_} eq 'histogram' } sort keys %type) {
+        my @buckets = map { $_ =~ /^\Q$name\E_bucket\{le="(.*)"\}/ ? [ $1, $value{$_} ] : () } keys %value;
+        my @counts  = map { $_->[1] } sort { $a->[0] <=> $b->[0] } map { [ $_->[0] eq '+Inf' ? 9**99 : $_->[0], $_->[1] ] } @buckets;
+        push @wrong, "$name: buckets shrink" if "@counts" ne join ' ', sort { $a <=> $b } @counts;
+        push @wrong, "$name: no +Inf or another count" if $counts[-1] != ($value{"${name}_count"} // -1);
+    }
+
+    return \%value, \@wrong;
+}
+
+sub page {
+    my ($value) = parse(Pgq::Client->new($nginx)->get('/metrics')->body);
+    return $value;
+}
+
+# What moved since then, as text; nothing that only depends on time.
+my $last;
+
+sub moved {
+    my ($now) = @_;
+    return join ' ', map { "$_=" . ($now->{$_} - ($last->{$_} // 0)) }
+        grep { !/seconds|^pgq_batch_messages_bucket/ && $now->{$_} != ($last->{$_} // 0) } sort keys %$now;
+}
+
+sub moves {
+    my ($what, @expected) = @_;
+    my ($now, $expected) = ({}, join ' ', sort @expected);
+
+    poll_until { $now = page(); moved($now) eq $expected } 5;
+    is(moved($now), $expected, $what);
+    $last = $now;
+
+    return;
+}
+
+my $idle = 'pgq_lanes{pool="main",state="idle"}';
+
+sub requests { my ($handler, $code, $n) = @_; return qq{pgq_requests_total{handler="$handler",code="$code"}=$n} }
+sub rejects  { my ($reason, $n) = @_; return qq{pgq_rejects_total{reason="$reason"}=$n} }
+
+ok((poll_until { page()->{$idle} == 4 }), 'the lanes of both workers are idle');
+
+my $answer = Pgq::Client->new($nginx)->get('/metrics');
+is($answer->status, 200, 'the page');
+is($answer->header('content-type'), 'text/plain; version=0.0.4; charset=utf-8', 'is of the text format');
+my ($value, $wrong) = parse($answer->body);
+is("@$wrong", '', 'parses');
+is($value->{pgq_workers}, 2, 'knows the workers');
+is($value->{'pgq_connects_total{pool="main"}'}, 4, 'and their connects');
+is((grep { /^pgq_build_info\{version="[\d.]+",nginx="[\d.]+",libpq="[\d.]+"\}$/ } keys %$value), 1, 'and what is built in');
+$last = $value;
+
+$answer = Pgq::Client->new($nginx)->method('HEAD', '/metrics');
+is($answer->status . $answer->body, '200', 'HEAD');
+for my $path ('/metrics', '/status') {
+    $answer = Pgq::Client->new($nginx)->post($path, '1');
+    is($answer->status . ' ' . $answer->header('allow'), '405 GET, HEAD, OPTIONS', "$path: no POST");
+    is(Pgq::Client->new($nginx)->method('OPTIONS', $path)->status, 204, "$path: OPTIONS");
+}
+moves('pages are not requests, but their problems are problems', rejects('method_not_allowed', 2));
+
+Pgq::Client->new($nginx)->post('/post', "\"$_\"") for 1 .. 20;
+moves('20 messages, one after the other', requests('post', 202, 20), 'pgq_batches_total=20', 'pgq_messages_total=20',
+    'pgq_batch_messages_sum=20', 'pgq_batch_messages_count=20');
+
+is(join(' ', map { $last->{qq{pgq_batch_messages_bucket{le="$_"}}} } qw(1 4 16384 +Inf)), '20 20 20 20', 'in batches of one');
+
+Pgq::Client->new($nginx)->get('/get') for 1 .. 7;
+Pgq::Client->new($nginx)->get('/get?limit=0');
+moves('7 times GET, and one that is wrong', requests('get', 200, 7), requests('get', 400, 1), rejects('bad_argument', 1));
+
+Pgq::Client->new($nginx)->post('/post', $_) for '', '{', '{', '{';
+Pgq::Client->new($nginx)->post('/post', '1', 'Content-Encoding' => 'gzip');
+Pgq::Client->new($nginx)->get('/nowhere');
+moves('refusals by their reasons', requests('post', 400, 4), requests('post', 415, 1), rejects('empty', 1),
+    rejects('not_json', 3), rejects('unsupported_type', 1), rejects('not_found', 1));
+
+# gauges while requests wait, and one batch of what came together
+my $lock = $pg->session;
+$lock->query('begin; lock table ngx_pgq.batch');
+my @clients = map { my $c = Pgq::Client->new($nginx); $c->send($c->request('POST', '/post', body => '"12345678"',
+    headers => { 'Content-Type' => 'application/json' })); $c } 1 .. 40;
+ok((poll_until { page()->{'pgq_waiting_tickets{pool="main"}'} == 40 }), 'waiting requests');
+$value = page();
+is($value->{'pgq_waiting_bytes{pool="main"}'}, 400, 'and their bytes');
+cmp_ok($value->{'pgq_lanes{pool="main",state="busy"}'}, '>', 0, 'busy lanes');
+is($value->{$idle} + $value->{'pgq_lanes{pool="main",state="busy"}'}, 4, 'and others');
+my $before = page();
+$lock->query('commit');
+$_->answer for @clients;
+ok((poll_until { page()->{requests('post', 202, 0) =~ s/=0$//r} == 60 }), 'they are answered');
+$value = page();
+is($value->{'pgq_waiting_tickets{pool="main"}'} . $value->{'pgq_waiting_bytes{pool="main"}'}, '00', 'and nothing waits');
+is($value->{pgq_messages_total} - $last->{pgq_messages_total}, 40, 'their messages');
+is($value->{pgq_batches_total}, $value->{pgq_batch_seconds_count}, 'each batch took its time');
+is($value->{pgq_messages_total}, $value->{pgq_wait_seconds_count}, 'each message waited');
+cmp_ok($value->{pgq_batch_seconds_sum}, '>', 0, 'for some time');
+$last = $value;
+
+# what the database refuses: its class, and its own problem
+$pg->safe_psql(q{
+    create function refuse() returns trigger language plpgsql as $$
+    begin
+        if new.data::text like '%bad%' then
+            raise exception 'no bad words' using errcode = 'check_violation';
+        end if;
+        return new;
+    end $$;
+    create trigger refuse before insert on ngx_pgq.queue for each row execute function refuse();
+});
+Pgq::Client->new($nginx)->post('/post', '"bad"');
+moves('a message that the database refuses', requests('post', 400, 1), rejects('refused', 1), 'pgq_batches_total=1',
+    'pgq_messages_total=1', 'pgq_batch_messages_sum=1', 'pgq_batch_messages_count=1', 'pgq_database_errors_total{class="23"}=1');
+$pg->safe_psql('drop trigger refuse on ngx_pgq.queue');
+
+# an unknown outcome: the server process dies under a batch, which is sent again
+$lock->query('begin; lock table ngx_pgq.batch');
+my $client = Pgq::Client->new($nginx);
+$client->send($client->request('POST', '/post', body => '"twice"', headers => { 'Content-Type' => 'application/json' }));
+$pg->poll_query_until("select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event_type = 'Lock'", 1);
+$pg->safe_psql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event_type = 'Lock'");
+$pg->poll_query_until("select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event_type = 'Lock'", 1);
+$lock->query('commit');
+is($client->answer->status, 202, 'a batch whose connection dies is sent again');
+moves('and counted once', requests('post', 202, 1), 'pgq_batches_total=1', 'pgq_messages_total=1', 'pgq_batch_messages_sum=1',
+    'pgq_batch_messages_count=1', 'pgq_retries_total=1', 'pgq_unknown_outcomes_total=1',
+    'pgq_database_errors_total{class="57"}=1', 'pgq_database_errors_total{class="08"}=1', 'pgq_connects_total{pool="main"}=1');
+
+# status
+$answer = Pgq::Client->new($nginx)->get('/status');
+is($answer->status, 200, 'status: well');
+is($answer->header('content-type'), 'application/json', 'JSON');
+is_deeply($answer->json, { status => 'ok', workers => 2, pools => [
+    { name => 'main', status => 'ok', lanes => 4, connected => 4, waiting_tickets => 0, waiting_bytes => 0 } ] }, 'with its pools');
+
+# over a reload
+$last = page();
+ok($nginx->reload, 'a reload');
+ok((poll_until { 2 == $nginx->worker_pids }), 'the old workers leave');
+ok((poll_until { page()->{$idle} == 4 }), 'their lanes are no more');
+moves('and what was counted stays', 'pgq_connects_total{pool="main"}=4');
+
+# a killed worker
+$nginx->allow(qr/exited on signal 9/);
+my ($victim) = $nginx->worker_pids;
+kill 'KILL', $victim;
+ok((poll_until { my @pids = $nginx->worker_pids; @pids == 2 && !grep { $_ == $victim } @pids }), 'a killed worker is replaced');
+ok((poll_until { page()->{$idle} == 4 && page()->{pgq_workers} == 2 }), 'its lanes are not counted');
+moves('what it had counted is', 'pgq_connects_total{pool="main"}=2');
+
+# without a database
+$pg->stop('immediate');
+ok((poll_until { Pgq::Client->new($nginx)->get('/status')->status == 503 } 10), 'status: without a database');
+is(Pgq::Client->new($nginx)->get('/status')->json->{status}, 'unavailable', 'it says so');
+cmp_ok(page()->{'pgq_failed_connects_total{pool="main"}'}, '>', 0, 'failed connects are counted');
+$pg->start;
+ok((poll_until { Pgq::Client->new($nginx)->get('/status')->status == 200 } 10), 'and with it again');
+
+# the access log
+my $id = Pgq::Client->new($nginx)->post('/post', '"logged"')->json->{id};
+my $log = sub { return Pgq::Host::slurp($nginx->dir . '/pgq.log') };
+ok((poll_until { $log->() =~ /$id/ }), 'the log has the message');
+like($log->(), qr/^\[POST \/post 202\|$id\|1\|\d+\|queued\]$/m, 'with its batch, its wait, its outcome');
+like($log->(), qr/^\[POST \/post 400\|-\|-\|-\|refused\]$/m, 'a refused one without a ticket has none');
+like($log->(), qr/^\[POST \/post 400\|[0-9a-f-]{36}\|1\|\d+\|refused\]$/m, 'one that the database refused has');
+like($log->(), qr/^\[GET \/metrics 200\|-\|-\|-\|-\]$/m, 'others have nothing');
+like($log->(), qr/^\[GET \/get 200\|-\|-\|\d+\|-\]$/m, 'GET has its wait');
+
+SKIP: {
+    my ($promtool) = grep { -x } map { "$_/promtool" } split /:/, $ENV{PATH};
+    skip 'no promtool here', 1 if !$promtool;
+    my ($status, $out, $err) = Pgq::Host::run([ 'sh', '-c', "curl -s $nginx->{url}/metrics | $promtool check metrics" ]);
+    is("$status$out$err", '0', 'promtool has no complaint');
+}
+
+done_testing;
