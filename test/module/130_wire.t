@@ -80,6 +80,11 @@ for my $place (places('enqueue', @front, @back)) {
     }
 }
 
+for my $message (@front, @back) {
+    my $step = { in => 'enqueue', before => $message, do => 'break' };
+    taken("the end in the middle of enqueue's $message", $step, bad_if($step));
+}
+
 # what was sent comes to the server when it has been sent again
 for my $place (places('enqueue', @front)) {
     my $step = { %$place, do => 'leave', for => 0.25 };
@@ -148,6 +153,13 @@ sub refused_as_a_whole {
     @told{ @messages, map { "\"$name, held $_\"" } 1 .. 2 } = @status;
 
     return;
+}
+
+# ---- reading
+for my $message (@front, @back) {
+    $wire->plan({ in => 'recent', before => $message, do => 'cut' });
+    is($clients[0]->get('/get')->{status}, 200, "cut before recent's $message: the posts come all the same");
+    ok($wire->happened, 'after it has happened');
 }
 
 # ---- a WARNING with the commit: a wait for a replica that was cut short

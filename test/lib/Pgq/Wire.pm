@@ -12,6 +12,7 @@ package Pgq::Wire;
 # is meant (nth, 1), how many of them from there on (times, 1; 0 for all), and what is done there:
 #
 #   cut       both sides are closed
+#   break     the first half of the message is passed on, then both sides are closed (before)
 #   leave     the client's side is closed, the server's goes on to its end: with what the client has sent, and with
 #             `for`, so many seconds later
 #   hold      this direction rests for so many seconds (`for`); without, for ever
@@ -356,9 +357,11 @@ sub _message_of {
     my $step = delete $c->{known}{$direction} ? undef : $self->_step($c, $name);
     my $before = $step && $step->{before};
 
-    if ($before && $step->{do} =~ /^(?:cut|leave|hold|answer)$/) {
+    if ($before && $step->{do} =~ /^(?:cut|break|leave|hold|answer)$/) {
+        _send($c, $direction, substr $frame, 0, length($frame) / 2) if $step->{do} eq 'break';
+
         # once a message is held it is known
-        if ($step->{do} ne 'answer' && $step->{do} ne 'cut') {
+        if ($step->{do} =~ /^(?:leave|hold)$/) {
             $c->{buffer}{$direction} = $frame . $c->{buffer}{$direction};
             $c->{known}{$direction}  = 1;
         }
@@ -400,7 +403,7 @@ sub _do {
     my ($c, $direction, $step) = @_;
     my $do = $step->{do};
 
-    if ($do eq 'cut') {
+    if ($do eq 'cut' || $do eq 'break') {
         _close($c);
     } elsif ($do eq 'leave') {
         close delete $c->{front};
