@@ -58,6 +58,18 @@ sub taken {
     return;
 }
 
+# A message on its own that is sent again, and as the same batch.
+sub again {
+    my ($name, $step) = @_;
+
+    $wire->plan($step);
+    is(post_all($name, [ $clients[0] ]), 202, "$name: taken");
+    my @sent = $wire->sent;
+    ok(@sent == 2 && $sent[0] eq $sent[1], "$name: sent again under its own id") or diag("sent: @sent");
+
+    return;
+}
+
 sub places {
     my ($in, @messages) = @_;
 
@@ -83,6 +95,10 @@ for my $place (places('enqueue', @front, @back)) {
 for my $message (@front, @back) {
     my $step = { in => 'enqueue', before => $message, do => 'break' };
     taken("the end in the middle of enqueue's $message", $step, bad_if($step));
+}
+
+for my $place (places('enqueue', qw(Bind Sync)), { in => 'enqueue', before => 'ReadyForQuery' }) {
+    again(words($_), $_) for map { { %$place, do => $_ } } qw(cut leave);
 }
 
 # what was sent comes to the server when it has been sent again
@@ -168,6 +184,7 @@ for my $place (places('enqueue', qw(BindComplete CommandComplete)), { in => 'enq
     my $step = { %$place, do => 'insert', bytes => Pgq::Wire->warning('01000', 'canceling wait for synchronous replication') };
 
     taken('a WARNING: ' . words($step), $step);
+    again('a WARNING: ' . words($step), $step);
     like($nginx->log_since($position), qr/ warns: canceling wait/, 'and it was seen');
 }
 

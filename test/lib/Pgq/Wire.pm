@@ -135,6 +135,9 @@ sub cut {
 
 sub happened { return $_[0]->_ask('state')->{happened} }
 
+# The first parameter, in hexadecimal, of each statement that was sent since the plan was made.
+sub sent { return @{ $_[0]->_ask('state')->{sent} } }
+
 # How many connections of clients there are, and how many that their client has left.
 sub clients { return $_[0]->_ask('state')->{clients} }
 sub left    { return $_[0]->_ask('state')->{left} }
@@ -182,7 +185,7 @@ sub _ask {
 sub _run {
     my ($self) = @_;
 
-    @$self{qw(connections steps happened orders)} = ([], [], 0, '');
+    @$self{qw(connections steps happened sent orders)} = ([], [], 0, [], '');
 
     while (1) {
         my %handler = ($self->{listener} => sub { $self->_accept }, $self->{control} => sub { $self->_order });
@@ -214,7 +217,7 @@ sub _order {
         my @all = @{ $self->{connections} };
 
         if ($order eq 'plan') {
-            @$self{qw(steps happened)} = ($steps, 0);
+            @$self{qw(steps happened sent)} = ($steps, 0, []);
             $_->{held} = {} for @all;
             $self->_pump($_) for @all;
         } elsif ($order eq 'cut') {
@@ -223,6 +226,7 @@ sub _order {
 
         my %state = (
             happened => $self->{happened},
+            sent     => $self->{sent},
             clients  => scalar(grep { $_->{front} } @all),
             left     => scalar(grep { !$_->{front} && $_->{back} } @all),
         );
@@ -347,7 +351,12 @@ sub _message_of {
     return syswrite $c->{front}, 'N' if $name eq 'Encryption';
 
     $c->{in} = 'prepare' if $name eq 'Parse';
-    ($c->{in}) = $frame =~ /\A.{5}[^\0]*\0([^\0]*)\0/s if $name eq 'Bind';
+
+    if ($name eq 'Bind' && !$c->{known}{$direction}) {
+        ($c->{in}, my $rest) = $frame =~ /\A.{5}[^\0]*\0([^\0]*)\0(.*)\z/s;
+        my $formats = unpack 'n', $rest;
+        push @{ $self->{sent} }, unpack 'H*', unpack 'N/a', substr $rest, 4 + 2 * $formats;
+    }
 
     # the statement is answered in the server's place
     if ($c->{answer} && $direction eq 'front') {
