@@ -205,6 +205,7 @@ ok((poll_until { !$wire->left && $wire->clients <= 2 } 10), 'no connection is le
 is($nginx->leaked_lanes, undef, 'at the server neither');
 undef @clients;
 $nginx->stop;
+$wire->stop;
 
 # ---- a server that gives no answer until the time is over
 my $ms       = 500 * ($ENV{PGQ_SLOW} || 1);
