@@ -1,0 +1,483 @@
+package Pgq::Wire;
+
+# A proxy between nginx and PostgreSQL that knows the protocol's messages and does harm at one of them: a process of
+# its own, which listens on a port and goes on to a server's unix socket.
+#
+#   my $wire  = Pgq::Wire->new($pg)->start;
+#   my $nginx = Pgq::Nginx->new(pg => $pg, conninfo => $wire->conninfo(user => 'ngx_pgq_web'))->start;
+#   $wire->plan({ in => 'enqueue', before => 'Sync', do => 'cut' });
+#   …;   $wire->happened;          how often a plan has come true, since it was made
+#
+# A plan is a list of such steps. A step says where (in, and before or after a message), the how-manieth such message
+# is meant (nth, 1), how many of them from there on (times, 1; 0 for all), and what is done there:
+#
+#   cut       both sides are closed
+#   break     the first half of the message is passed on, then both sides are closed (before)
+#   leave     the client's side is closed, the server's goes on to its end: with what the client has sent, and with
+#             `for`, so many seconds later
+#   hold      this direction rests for so many seconds (`for`); without, for ever
+#   gather    what this direction carries from here to the end of the statement goes as one write, or with `size` in
+#             pieces of so many bytes
+#   insert    these `bytes` go to the client
+#   answer    the server does not get the statement (before Parse or Bind); the client gets these `bytes`, and with
+#             `end` the connection ends
+#
+# `in` is what the connection is at: connect, prepare, or the name of the statement it executes.
+
+use strict;
+use warnings;
+
+use Carp qw(croak);
+use IO::Select;
+use IO::Socket::INET;
+use IO::Socket::UNIX;
+use JSON::PP ();
+use POSIX ();
+use Socket qw(AF_UNIX SOCK_STREAM PF_UNSPEC IPPROTO_TCP TCP_NODELAY);
+use Time::HiRes qw(time sleep);
+
+use Pgq::Host qw(free_port ended);
+use Pgq::Wait qw(poll_until timeout);
+
+my %name = (
+    front => {
+        P => 'Parse', B => 'Bind', D => 'Describe', E => 'Execute', S => 'Sync', Q => 'Query', X => 'Terminate',
+        p => 'Password',
+    },
+    back => {
+        R => 'Authentication', S => 'ParameterStatus', K => 'BackendKeyData', 1 => 'ParseComplete', 2 => 'BindComplete',
+        n => 'NoData', T => 'RowDescription', D => 'DataRow', C => 'CommandComplete', Z => 'ReadyForQuery',
+        E => 'ErrorResponse', N => 'NoticeResponse',
+    },
+);
+my %end   = (Sync => 1, ReadyForQuery => 1);
+my $json  = JSON::PP->new->ascii;
+my $pause = 0.0002;
+
+
+sub new {
+    my ($class, $pg) = @_;
+
+    return bless { pg => $pg, port => free_port() }, $class;
+}
+
+
+sub port { return $_[0]{port} }
+
+
+# Where a client finds the server through this one. Options: user, database.
+sub conninfo {
+    my ($self, %option) = @_;
+
+    return join ' ', 'host=127.0.0.1', "port=$self->{port}", 'dbname=' . ($option{database} // 'posts'),
+        'user=' . ($option{user} // 'postgres');
+}
+
+
+sub start {
+    my ($self) = @_;
+
+    $self->{listener} = IO::Socket::INET->new(
+        LocalAddr => '127.0.0.1', LocalPort => $self->{port}, Proto => 'tcp', Listen => 64, ReuseAddr => 1,
+    ) or croak "listen on $self->{port}: $@";
+
+    socketpair my $ours, my $theirs, AF_UNIX, SOCK_STREAM, PF_UNSPEC or croak "socketpair: $!";
+    defined($self->{pid} = fork) or croak "fork: $!";
+
+    if ($self->{pid} == 0) {
+        $SIG{$_} = 'DEFAULT' for qw(INT TERM HUP);
+        $SIG{PIPE} = 'IGNORE';
+        close $ours;
+        $self->{control} = $theirs;
+        eval { $self->_run; 1 } or print STDERR "wire: $@";
+        POSIX::_exit(0);
+    }
+
+    close $theirs;
+    close delete $self->{listener};
+    $ours->autoflush(1);
+    $self->{control} = $ours;
+
+    return $self;
+}
+
+
+# Ends it, and all connections through it.
+sub stop {
+    my ($self) = @_;
+
+    close delete $self->{control};
+    defined ended(delete $self->{pid}, 10) or croak 'the proxy does not end';
+
+    return $self;
+}
+
+
+# From here on these steps count, and no others; what was held is let go.
+sub plan {
+    my ($self, @steps) = @_;
+
+    $self->_ask(plan => \@steps);
+
+    return $self;
+}
+
+
+# Closes all connections that there are.
+sub cut {
+    my ($self) = @_;
+
+    $self->_ask('cut');
+
+    return $self;
+}
+
+
+sub happened { return $_[0]->_ask('state')->{happened} }
+
+# The first parameter, in hexadecimal, of each statement that was sent since the plan was made.
+sub sent { return @{ $_[0]->_ask('state')->{sent} } }
+
+# How many connections of clients there are, and how many that their client has left.
+sub clients { return $_[0]->_ask('state')->{clients} }
+sub left    { return $_[0]->_ask('state')->{left} }
+
+
+# ---- messages to insert
+
+# Severity is ERROR unless it is said.
+sub error   { return _fields('E', $_[3] // 'ERROR', @_[1, 2]) }
+sub warning { return _fields('N', 'WARNING', @_[1, 2]) }
+
+
+# ReadyForQuery; status is I, T or E.
+sub ready { return _message('Z', $_[1] // 'I') }
+
+
+# What a server says of a statement that gives no row, up to its completion.
+sub nothing {
+    return join '', _message('2', ''), _message('T', pack 'n', 0), _message('C', "SELECT 0\0");
+}
+
+
+sub _fields {
+    my ($type, $severity, $sqlstate, $words) = @_;
+
+    return _message($type, join('', map { "$_\0" } "S$severity", "V$severity", "C$sqlstate", "M$words") . "\0");
+}
+
+
+sub _message { return $_[0] . pack('N', 4 + length $_[1]) . $_[1] }
+
+
+# ---- the process
+
+sub _ask {
+    my ($self, @order) = @_;
+
+    print { $self->{control} } $json->encode(\@order), "\n";
+    my $line = readline($self->{control}) // croak 'the proxy has ended';
+
+    return $json->decode($line);
+}
+
+
+sub _run {
+    my ($self) = @_;
+
+    @$self{qw(connections steps happened sent orders)} = ([], [], 0, [], '');
+
+    while (1) {
+        my %handler = ($self->{listener} => sub { $self->_accept }, $self->{control} => sub { $self->_order });
+        my $select = IO::Select->new($self->{listener}, $self->{control});
+
+        for my $c (@{ $self->{connections} }) {
+            for my $direction (qw(front back)) {
+                my $socket = $c->{$direction} // next;
+                next if $c->{ended}{$direction};
+                $select->add($socket);
+                $handler{$socket} = sub { $self->_read($c, $direction) };
+            }
+        }
+
+        $handler{$_}->() for $select->can_read($self->_next_due);
+        $self->_release;
+        @{ $self->{connections} } = grep { $_->{front} || $_->{back} } @{ $self->{connections} };
+    }
+}
+
+
+sub _order {
+    my ($self) = @_;
+
+    sysread $self->{control}, $self->{orders}, 65536, length $self->{orders} or POSIX::_exit(0);
+
+    while ($self->{orders} =~ s/\A(.*)\n//) {
+        my ($order, $steps) = @{ $json->decode($1) };
+        my @all = @{ $self->{connections} };
+
+        if ($order eq 'plan') {
+            @$self{qw(steps happened sent)} = ($steps, 0, []);
+            $_->{held} = {} for @all;
+            $self->_pump($_) for @all;
+        } elsif ($order eq 'cut') {
+            _close($_) for @all;
+        }
+
+        my %state = (
+            happened => $self->{happened},
+            sent     => $self->{sent},
+            clients  => scalar(grep { $_->{front} } @all),
+            left     => scalar(grep { !$_->{front} && $_->{back} } @all),
+        );
+        syswrite $self->{control}, $json->encode(\%state) . "\n";
+    }
+
+    return;
+}
+
+
+sub _accept {
+    my ($self) = @_;
+    my $client = $self->{listener}->accept or return;
+    my $pg     = $self->{pg};
+    my $server = IO::Socket::UNIX->new(Peer => "$pg->{socket}/.s.PGSQL.$pg->{port}") or return;
+
+    setsockopt $client, IPPROTO_TCP, TCP_NODELAY, 1;
+    push @{ $self->{connections} }, {
+        front => $client, back => $server, in => 'connect', starts => 1, buffer => { front => '', back => '' },
+        held => {}, gathered => {}, known => {}, ended => {},
+    };
+
+    return;
+}
+
+
+# A client's end is the end of both; a server's, when all it said has been passed on.
+sub _read {
+    my ($self, $c, $direction) = @_;
+    my $socket = $c->{$direction} // return;
+    my $count  = sysread $socket, $c->{buffer}{$direction}, 65536, length $c->{buffer}{$direction};
+
+    if (!$count) {
+        return _close($c) if $direction eq 'front';
+        $c->{ended}{back} = 1;
+    }
+
+    return $self->_pump($c);
+}
+
+
+sub _next_due {
+    my ($self) = @_;
+    my ($least) = sort { $a <=> $b } map { values %{ $_->{held} } } @{ $self->{connections} };
+
+    return 60 if !defined $least;
+
+    my $left = $least - time;
+
+    return $left < 0 ? 0 : $left > 60 ? 60 : $left;
+}
+
+
+sub _release {
+    my ($self) = @_;
+    my $now = time;
+
+    for my $c (@{ $self->{connections} }) {
+        my @due = grep { $c->{held}{$_} <= $now } keys %{ $c->{held} } or next;
+        delete @{ $c->{held} }{@due};
+        $self->_pump($c);
+    }
+
+    return;
+}
+
+
+sub _close {
+    my ($c) = @_;
+
+    close $_ for grep { $_ } delete @$c{qw(front back)};
+
+    return;
+}
+
+
+# Passes on what is complete and not held.
+sub _pump {
+    my ($self, $c) = @_;
+
+    for my $direction (qw(front back)) {
+        while ($c->{back} && !$c->{held}{$direction}) {
+            my ($name, $frame) = _frame($c, $direction) or last;
+            $self->_message_of($c, $direction, $name, $frame);
+        }
+    }
+
+    return if !$c->{back};
+    return _close($c) if $c->{ended}{back} && !$c->{held}{back};
+    return _close($c) if !$c->{front} && !$c->{asked} && !$c->{held}{front};
+
+    return;
+}
+
+
+# Takes one message out of a buffer: its name and its bytes.
+sub _frame {
+    my ($c, $direction) = @_;
+    my $buffer = \$c->{buffer}{$direction};
+    my $starts = $direction eq 'front' && $c->{starts};
+    my $head   = $starts ? 0 : 1;
+
+    return if length $$buffer < $head + 4;
+    my $length = $head + unpack 'N', substr $$buffer, $head, 4;
+    return if length $$buffer < $length;
+
+    my $frame = substr $$buffer, 0, $length, '';
+
+    return ($name{$direction}{ substr $frame, 0, 1 } // 'Other', $frame) if !$starts;
+
+    # encryption is asked for in a message of eight bytes
+    return ('Encryption', $frame) if $length == 8;
+    $c->{starts} = 0;
+
+    return ('Startup', $frame);
+}
+
+
+sub _message_of {
+    my ($self, $c, $direction, $name, $frame) = @_;
+
+    return syswrite $c->{front}, 'N' if $name eq 'Encryption';
+
+    $c->{in} = 'prepare' if $name eq 'Parse';
+
+    if ($name eq 'Bind' && !$c->{known}{$direction}) {
+        ($c->{in}, my $rest) = $frame =~ /\A.{5}[^\0]*\0([^\0]*)\0(.*)\z/s;
+        my $formats = unpack 'n', $rest;
+        push @{ $self->{sent} }, unpack 'H*', unpack 'N/a', substr $rest, 4 + 2 * $formats;
+    }
+
+    # the statement is answered in the server's place
+    if ($c->{answer} && $direction eq 'front') {
+        return $name eq 'Sync' ? _answer($c) : 1;
+    }
+
+    my $step = delete $c->{known}{$direction} ? undef : $self->_step($c, $name);
+    my $before = $step && $step->{before};
+
+    if ($before && $step->{do} =~ /^(?:cut|break|leave|hold|answer)$/) {
+        _send($c, $direction, substr $frame, 0, length($frame) / 2) if $step->{do} eq 'break';
+
+        # once a message is held it is known
+        if ($step->{do} =~ /^(?:leave|hold)$/) {
+            $c->{buffer}{$direction} = $frame . $c->{buffer}{$direction};
+            $c->{known}{$direction}  = 1;
+        }
+        return _do($c, $direction, $step);
+    }
+
+    _do($c, $direction, $step) if $before;
+    $c->{asked} = 1 if $name eq 'Sync';
+    $c->{asked} = 0 if $name eq 'ReadyForQuery';
+    _send($c, $direction, $frame);
+    _flush($c, $direction) if $end{$name};
+    _do($c, $direction, $step) if $step && !$before;
+    $c->{in} = 'idle' if $name eq 'ReadyForQuery';
+
+    return;
+}
+
+
+# The step of the plan that this message is, if it is one. Where no client is left nothing more is done.
+sub _step {
+    my ($self, $c, $name) = @_;
+
+    return if !$c->{front};
+
+    for my $step (@{ $self->{steps} }) {
+        next if $step->{in} ne $c->{in} || ($step->{before} // $step->{after}) ne $name || $step->{over};
+        next if ++$step->{seen} < ($step->{nth} // 1);
+
+        $step->{over} = 1 if ++$step->{done} == ($step->{times} // 1);
+        $self->{happened}++;
+        return $step;
+    }
+
+    return;
+}
+
+
+sub _do {
+    my ($c, $direction, $step) = @_;
+    my $do = $step->{do};
+
+    if ($do eq 'cut' || $do eq 'break') {
+        _close($c);
+    } elsif ($do eq 'leave') {
+        close delete $c->{front};
+        $c->{held}{front} = time + $step->{for} if $step->{for};
+    } elsif ($do eq 'hold') {
+        $c->{held}{$direction} = time + ($step->{for} // 1e6);
+    } elsif ($do eq 'gather') {
+        $c->{gathered}{$direction} = { bytes => '', size => $step->{size} };
+    } elsif ($do eq 'insert') {
+        _write($c->{front}, $step->{bytes});
+    } elsif ($do eq 'answer') {
+        $c->{answer} = $step;
+    }
+
+    return;
+}
+
+
+sub _answer {
+    my ($c) = @_;
+    my $step = delete $c->{answer};
+
+    $c->{in} = 'idle';
+    _write($c->{front}, $step->{bytes});
+    _close($c) if $step->{end};
+
+    return;
+}
+
+
+sub _send {
+    my ($c, $direction, $bytes) = @_;
+
+    if ($c->{gathered}{$direction}) {
+        $c->{gathered}{$direction}{bytes} .= $bytes;
+        return;
+    }
+
+    return _write($c->{ $direction eq 'front' ? 'back' : 'front' }, $bytes);
+}
+
+
+sub _flush {
+    my ($c, $direction) = @_;
+    my $gathered = delete $c->{gathered}{$direction} or return;
+
+    return _write($c->{ $direction eq 'front' ? 'back' : 'front' }, @$gathered{qw(bytes size)});
+}
+
+
+# Who does not take it will be found to have closed.
+sub _write {
+    my ($socket, $bytes, $size) = @_;
+
+    return if !$socket;
+
+    for (my $at = 0; $at < length $bytes;) {
+        my $count = syswrite $socket, $bytes, $size // length $bytes, $at;
+        return if !defined $count;
+        $at += $count;
+        sleep $pause if $size;
+    }
+
+    return;
+}
+
+
+1;
