@@ -49,8 +49,18 @@
 #define LOOK_US			INT64CONST(200000)	/* between two looks at the leaves */
 #define SCAN_SHARE		20		/* reading through leaves: one part of the time */
 
+/* A sealed slot as the one who empties it sees it; times are ngx_pgq_clock(). */
+typedef struct Drained
+{
+	int64		scan_after;		/* when it was read and was not empty */
+	int64		noted_at;		/* when it was found drained; 0: it is not */
+	uint64		gone;			/* its count then; with another, it was not yet */
+	int			count;			/* who had a snapshot then and has it still */
+	VirtualTransactionId *holders;
+} Drained;
+
+static Drained drained_slots[NGX_PGQ_SLOTS];
 static int64 look_after = 0;	/* ngx_pgq_clock() */
-static int64 scan_after[NGX_PGQ_SLOTS];	/* one that was not empty */
 static NgxPgqSlot *emptied = NULL;	/* by this transaction */
 static uint64 looked_at = PG_UINT64_MAX;	/* traffic() of the last look */
 
@@ -119,6 +129,21 @@ ngx_pgq_lock_to_truncate(Oid relid)
 		ConditionalLockRelationOid(toast, AccessExclusiveLock);
 }
 
+/* Note who has a snapshot now that nothing of a slot is left to be moved. */
+static void
+note_holders(Drained *drained, uint64 gone)
+{
+	MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+
+	if (drained->holders)
+		pfree(drained->holders);
+	drained->holders = GetCurrentVirtualXIDs(InvalidTransactionId, true, false,
+											 PROC_IN_VACUUM, &drained->count);
+	MemoryContextSwitchTo(caller);
+	drained->noted_at = ngx_pgq_clock();
+	drained->gone = gone;
+}
+
 /*
  * Might a snapshot that is older than the slot's last move still be used?  We
  * remember which transactions had one when the slot was first found drained,
@@ -127,39 +152,20 @@ ngx_pgq_lock_to_truncate(Oid relid)
 static bool
 snapshot_may_want(NgxPgqDatabase *database, int number)
 {
-	static struct
-	{
-		bool		known;
-		uint64		gone;		/* the slot's count then: else it is not true */
-		int			count;
-		VirtualTransactionId *holders;
-	}			older[NGX_PGQ_SLOTS];
-	NgxPgqSlot *slot = &database->slots[number];
-	uint64		gone = pg_atomic_read_u64(&slot->gone);
+	Drained    *drained = &drained_slots[number];
+	uint64		gone = pg_atomic_read_u64(&database->slots[number].gone);
 	int			left = 0;
 
-	if (!older[number].known || older[number].gone != gone)
+	if (drained->noted_at == 0 || drained->gone != gone)
+		note_holders(drained, gone);
+	for (int i = 0; i < drained->count; i++)
 	{
-		MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
-
-		if (older[number].holders)
-			pfree(older[number].holders);
-		older[number].holders =
-			GetCurrentVirtualXIDs(InvalidTransactionId, true, false,
-								  PROC_IN_VACUUM, &older[number].count);
-		older[number].known = true;
-		older[number].gone = gone;
-		MemoryContextSwitchTo(caller);
+		if (!VirtualXactLock(drained->holders[i], false))
+			drained->holders[left++] = drained->holders[i];
 	}
-	for (int i = 0; i < older[number].count; i++)
-	{
-		if (!VirtualXactLock(older[number].holders[i], false))
-			older[number].holders[left++] = older[number].holders[i];
-	}
-	older[number].count = left;
-	return left > 0 &&
-		ngx_pgq_clock() < (int64) pg_atomic_read_u64(&slot->sealed_at) +
-		ngx_pgq_snapshot_grace * INT64CONST(1000);
+	drained->count = left;
+	return left > 0 && ngx_pgq_clock() <
+		drained->noted_at + ngx_pgq_snapshot_grace * INT64CONST(1000);
 }
 
 /* A leaf that is locked, and that we have not open. */
@@ -189,7 +195,8 @@ is_drained(NgxPgqDatabase *database, int number, Relation leaf)
 		return true;
 	ngx_pgq_span_give(database, number, all);
 	now = ngx_pgq_clock();
-	scan_after[number] = now + (now - started) * SCAN_SHARE;
+	drained_slots[number].scan_after = now + (now - started) * SCAN_SHARE;
+	drained_slots[number].noted_at = 0;
 	return false;
 }
 
@@ -201,7 +208,8 @@ empty_slot(NgxPgqDatabase *database, int number, Oid relid)
 	Relation	leaf;
 	NgxPgqSkip	skip = NGX_PGQ_NOT_SKIPPED;
 
-	if (ngx_pgq_slot_depth(slot) > 0 || ngx_pgq_clock() < scan_after[number])
+	if (ngx_pgq_slot_depth(slot) > 0 ||
+		ngx_pgq_clock() < drained_slots[number].scan_after)
 		return NGX_PGQ_SKIP_UNMOVED;
 	if (!ngx_pgq_lock_to_truncate(relid))
 		return NGX_PGQ_SKIP_LOCKED;
@@ -219,6 +227,7 @@ empty_slot(NgxPgqDatabase *database, int number, Oid relid)
 		NGX_PGQ_FAULT("slot-locked");
 		truncate_leaf(number);
 		NGX_PGQ_FAULT("slot-truncated");
+		drained_slots[number].noted_at = 0;
 		ngx_pgq_slot_empty(slot);
 		emptied = slot;
 	}
