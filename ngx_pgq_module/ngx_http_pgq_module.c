@@ -33,11 +33,7 @@ static char *ngx_http_pgq_pool_parameter(ngx_conf_t *cf,
 static char *ngx_http_pgq_post(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_pgq_get(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
-static char *ngx_http_pgq_problem(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf);
-static char *ngx_http_pgq_metrics(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf);
-static char *ngx_http_pgq_status(ngx_conf_t *cf, ngx_command_t *cmd,
+static char *ngx_http_pgq_page(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static ngx_pgq_pool_t *ngx_http_pgq_find_pool(ngx_conf_t *cf,
     ngx_str_t *name);
@@ -51,6 +47,13 @@ static void ngx_http_pgq_exit_process(ngx_cycle_t *cycle);
 static ngx_conf_num_bounds_t  ngx_http_pgq_depth_bounds = {
     ngx_conf_check_num_bounds, 1, NGX_PGQ_JSON_DEPTH_MAX
 };
+
+
+static ngx_http_handler_pt  ngx_http_pgq_problem_page = ngx_pgq_reply_handler;
+static ngx_http_handler_pt  ngx_http_pgq_metrics_page =
+    ngx_pgq_page_metrics_handler;
+static ngx_http_handler_pt  ngx_http_pgq_status_page =
+    ngx_pgq_page_status_handler;
 
 
 static ngx_command_t  ngx_http_pgq_commands[] = {
@@ -78,24 +81,24 @@ static ngx_command_t  ngx_http_pgq_commands[] = {
 
     { ngx_string("pgq_problem"),
       NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
-      ngx_http_pgq_problem,
+      ngx_http_pgq_page,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
-      NULL },
+      &ngx_http_pgq_problem_page },
 
     { ngx_string("pgq_metrics"),
       NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
-      ngx_http_pgq_metrics,
+      ngx_http_pgq_page,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
-      NULL },
+      &ngx_http_pgq_metrics_page },
 
     { ngx_string("pgq_status"),
       NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
-      ngx_http_pgq_status,
+      ngx_http_pgq_page,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
-      NULL },
+      &ngx_http_pgq_status_page },
 
     { ngx_string("pgq_depth"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
@@ -457,37 +460,16 @@ ngx_http_pgq_get(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
+/* pgq_problem, pgq_metrics and pgq_status */
+
 static char *
-ngx_http_pgq_problem(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+ngx_http_pgq_page(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
+    ngx_http_handler_pt       *page = cmd->post;
     ngx_http_core_loc_conf_t  *clcf;
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-    clcf->handler = ngx_pgq_reply_handler;
-
-    return NGX_CONF_OK;
-}
-
-
-static char *
-ngx_http_pgq_metrics(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
-{
-    ngx_http_core_loc_conf_t  *clcf;
-
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-    clcf->handler = ngx_pgq_page_metrics_handler;
-
-    return NGX_CONF_OK;
-}
-
-
-static char *
-ngx_http_pgq_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
-{
-    ngx_http_core_loc_conf_t  *clcf;
-
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-    clcf->handler = ngx_pgq_page_status_handler;
+    clcf->handler = *page;
 
     return NGX_CONF_OK;
 }

@@ -31,6 +31,8 @@ static ngx_int_t ngx_pgq_record_outcome(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_pgq_record_number(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, ngx_uint_t n);
+static ngx_int_t ngx_pgq_record_value(ngx_http_variable_value_t *v,
+    u_char *data, size_t len);
 
 
 static ngx_http_variable_t  ngx_pgq_record_variables[] = {
@@ -136,6 +138,7 @@ static ngx_int_t
 ngx_pgq_record_id(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     uintptr_t data)
 {
+    u_char            *p;
     ngx_pgq_record_t  *record;
 
     record = ngx_pgq_record_find(r);
@@ -145,17 +148,12 @@ ngx_pgq_record_id(ngx_http_request_t *r, ngx_http_variable_value_t *v,
         return NGX_OK;
     }
 
-    v->data = ngx_pnalloc(r->pool, NGX_PGQ_UUID_TEXT_LEN);
-    if (v->data == NULL) {
+    p = ngx_pnalloc(r->pool, NGX_PGQ_UUID_TEXT_LEN);
+    if (p == NULL) {
         return NGX_ERROR;
     }
 
-    v->len = ngx_pgq_uuid_print(v->data, record->id) - v->data;
-    v->valid = 1;
-    v->no_cacheable = 0;
-    v->not_found = 0;
-
-    return NGX_OK;
+    return ngx_pgq_record_value(v, p, ngx_pgq_uuid_print(p, record->id) - p);
 }
 
 
@@ -233,13 +231,7 @@ ngx_pgq_record_outcome(ngx_http_request_t *r, ngx_http_variable_value_t *v,
         return NGX_OK;
     }
 
-    v->data = word.data;
-    v->len = word.len;
-    v->valid = 1;
-    v->no_cacheable = 0;
-    v->not_found = 0;
-
-    return NGX_OK;
+    return ngx_pgq_record_value(v, word.data, word.len);
 }
 
 
@@ -247,12 +239,22 @@ static ngx_int_t
 ngx_pgq_record_number(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     ngx_uint_t n)
 {
-    v->data = ngx_pnalloc(r->pool, NGX_INT_T_LEN);
-    if (v->data == NULL) {
+    u_char  *p;
+
+    p = ngx_pnalloc(r->pool, NGX_INT_T_LEN);
+    if (p == NULL) {
         return NGX_ERROR;
     }
 
-    v->len = ngx_sprintf(v->data, "%ui", n) - v->data;
+    return ngx_pgq_record_value(v, p, ngx_sprintf(p, "%ui", n) - p);
+}
+
+
+static ngx_int_t
+ngx_pgq_record_value(ngx_http_variable_value_t *v, u_char *data, size_t len)
+{
+    v->data = data;
+    v->len = len;
     v->valid = 1;
     v->no_cacheable = 0;
     v->not_found = 0;
