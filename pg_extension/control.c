@@ -118,7 +118,7 @@ queue_has_rows(void)
 
 /*
  * True as soon as the queue is seen empty, false when the timeout has passed;
- * null waits for ever.  Keeps no lock on the queue.
+ * null waits for ever.  Keeps no lock on a slot, so that slots go on rotating.
  */
 Datum
 ngx_pgq_wait_until_drained(PG_FUNCTION_ARGS)

@@ -408,11 +408,8 @@ rest(void)
 		nap(NGX_PGQ_MISSING, MISSING_MS);
 		return;
 	}
-	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
-	{
-		if (!pg_atomic_read_u32(&database->blind))
-			ngx_pgq_slot_empty(&database->slots[i]);
-	}
+	for (int i = 0; i < NGX_PGQ_SLOTS && !pg_atomic_read_u32(&database->blind); i++)
+		ngx_pgq_slot_empty(&database->slots[i]);
 	nap(NGX_PGQ_IDLE, ms);
 }
 

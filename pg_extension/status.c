@@ -23,7 +23,6 @@
 PG_FUNCTION_INFO_V1(ngx_pgq_mover_status);
 PG_FUNCTION_INFO_V1(ngx_pgq_status_rows);
 
-#define MOVER_COLUMNS	11
 #define STATUS_COLUMNS	18
 
 /* The columns of status_rows(). */
@@ -168,20 +167,22 @@ put_slot(ReturnSetInfo *result, NgxPgqDatabase *database, Name name, int s)
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
-static void
-put_mover(ReturnSetInfo *result, NgxPgqDatabase *database, Name name, int m)
+/* A mover's row, in STATUS_COLUMNS columns; false if there never was one. */
+static bool
+mover_row(NgxPgqDatabase *database, Name name, int m, Datum *values,
+		  bool *nulls)
 {
 	NgxPgqMover *mover = &database->mover[m];
 	uint32		pid = pg_atomic_read_u32(&mover->pid);
 	char		error[NGX_PGQ_ERROR_LEN];
-	Datum		values[STATUS_COLUMNS];
-	bool		nulls[STATUS_COLUMNS];
 
+	if (pg_atomic_read_u64(&mover->started_at) == 0)
+		return false;
 	LWLockAcquire(ngx_pgq_shared->lock, LW_SHARED);
 	strlcpy(error, mover->last_error, sizeof(error));
 	LWLockRelease(ngx_pgq_shared->lock);
 
-	memset(nulls, true, sizeof(nulls));
+	memset(nulls, true, STATUS_COLUMNS * sizeof(bool));
 	put(values, nulls, STATUS_DATABASE, NameGetDatum(name));
 	put(values, nulls, STATUS_MOVER, Int32GetDatum(m + 1));
 	if (pid)
@@ -197,7 +198,7 @@ put_mover(ReturnSetInfo *result, NgxPgqDatabase *database, Name name, int m)
 	put_text(values, nulls, STATUS_LAST_ERROR, error);
 	put_time(values, nulls, STATUS_LAST_MOVE_AT, &mover->moved_at);
 	put_time(values, nulls, STATUS_STARTED_AT, &mover->started_at);
-	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	return true;
 }
 
 /* Call back for each entry that is in use. */
@@ -225,12 +226,16 @@ each_database(ReturnSetInfo *result,
 static void
 put_database(ReturnSetInfo *result, NgxPgqDatabase *database, Name name)
 {
+	Datum		values[STATUS_COLUMNS];
+	bool		nulls[STATUS_COLUMNS];
+
 	for (int s = 0; s < NGX_PGQ_SLOTS; s++)
 		put_slot(result, database, name, s);
 	for (int m = 0; m < NGX_PGQ_MOVERS; m++)
 	{
-		if (pg_atomic_read_u64(&database->mover[m].started_at))
-			put_mover(result, database, name, m);
+		if (mover_row(database, name, m, values, nulls))
+			tuplestore_putvalues(result->setResult, result->setDesc, values,
+								 nulls);
 	}
 }
 
@@ -246,35 +251,22 @@ ngx_pgq_status_rows(PG_FUNCTION_ARGS)
 static void
 put_movers_1_0(ReturnSetInfo *result, NgxPgqDatabase *database, Name name)
 {
+	static const int columns[] = {STATUS_DATABASE, STATUS_MOVER, STATUS_PID,
+		STATUS_STATE, STATUS_BATCHES, STATUS_MESSAGES, STATUS_DEAD_LETTERS,
+	STATUS_ERRORS, STATUS_LAST_ERROR, STATUS_LAST_MOVE_AT, STATUS_STARTED_AT};
+	Datum		values[STATUS_COLUMNS];
+	bool		nulls[STATUS_COLUMNS];
+
 	for (int m = 0; m < NGX_PGQ_MOVERS; m++)
 	{
-		NgxPgqMover *mover = &database->mover[m];
-		uint32		pid = pg_atomic_read_u32(&mover->pid);
-		char		error[NGX_PGQ_ERROR_LEN];
-		Datum		values[MOVER_COLUMNS];
-		bool		nulls[MOVER_COLUMNS] = {false};
-		int			n = 0;
-
-		if (pg_atomic_read_u64(&mover->started_at) == 0)
+		if (!mover_row(database, name, m, values, nulls))
 			continue;
-		LWLockAcquire(ngx_pgq_shared->lock, LW_SHARED);
-		strlcpy(error, mover->last_error, sizeof(error));
-		LWLockRelease(ngx_pgq_shared->lock);
-
-		values[n++] = NameGetDatum(name);
-		values[n++] = Int32GetDatum(m + 1);
-		nulls[n] = pid == 0;
-		values[n++] = Int32GetDatum(pid);
-		values[n++] = CStringGetTextDatum(state_name(pg_atomic_read_u32(&mover->state)));
-		values[n++] = Int64GetDatum(pg_atomic_read_u64(&mover->batches));
-		values[n++] = Int64GetDatum(pg_atomic_read_u64(&mover->messages));
-		values[n++] = Int64GetDatum(pg_atomic_read_u64(&mover->dead_letters));
-		values[n++] = Int64GetDatum(pg_atomic_read_u64(&mover->errors));
-		nulls[n] = error[0] == '\0';
-		values[n++] = CStringGetTextDatum(error);
-		values[n] = time_or_null(&mover->moved_at, &nulls[n]);
-		n++;
-		values[n] = time_or_null(&mover->started_at, &nulls[n]);
+		/* each comes from its own place or from one further on */
+		for (size_t i = 0; i < lengthof(columns); i++)
+		{
+			values[i] = values[columns[i]];
+			nulls[i] = nulls[columns[i]];
+		}
 		tuplestore_putvalues(result->setResult, result->setDesc, values,
 							 nulls);
 	}
