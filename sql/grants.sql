@@ -17,9 +17,6 @@ grant usage on schema ngx_pgq to ngx_pgq_producer;
 grant execute on function ngx_pgq.slot() to ngx_pgq_producer;
 grant insert on ngx_pgq.queue to ngx_pgq_producer;
 
--- subscriptions write as the owner of their table, from PostgreSQL 16 on
-grant execute on function ngx_pgq.slot() to ngx_pgq_owner;
-
 -- the movers: empty the leaves of the queue, write posts and dead letters, remove posts that are no longer to be kept
 -- (settings ngx_pgq.keep_posts and ngx_pgq.keep_posts_for), truncate drained leaves and the ledger.
 -- FOR UPDATE of posts asks for the right to update a column; no row is ever updated.
@@ -30,7 +27,7 @@ grant insert on ngx_pgq.dead_letter to ngx_pgq_mover;
 grant truncate on ngx_pgq.batch_0, ngx_pgq.batch_1, ngx_pgq.batch_2 to ngx_pgq_mover;
 
 -- operators are granted ngx_pgq_owner: stop and start the movers and wait for them, retry and discard dead letters,
--- which puts messages into the queue
+-- which puts messages into the queue; as do subscriptions, which write as the owner of their table from PostgreSQL 16 on
 grant execute on function ngx_pgq.pause(), ngx_pgq.resume(), ngx_pgq.wait_until_drained(interval) to ngx_pgq_owner;
 grant execute on function ngx_pgq.slot() to ngx_pgq_owner;
 
