@@ -144,7 +144,7 @@ ngx_pgq_pool_retry_after(ngx_pgq_pool_t *pool)
 {
     ngx_uint_t  i;
 
-    for (i = 0; i < pool->nlanes; i++) {
+    for (i = 0; i < pool->nlanes + 1; i++) {
         if (pool->lanes[i].state == NGX_PGQ_LANE_IDLE
             || pool->lanes[i].state == NGX_PGQ_LANE_BUSY)
         {
