@@ -71,6 +71,7 @@ sub nginx {
         conninfo => "host=$host hostaddr=127.0.0.1 port=$port dbname=posts user=ngx_pgq_web $settings",
         pool     => 'lanes=2 timeout=' . ($option{timeout} // '20s') . ' connect_timeout=' . ($option{connect_timeout} // '5s'),
         locations => 'client_max_body_size 8m;',
+        env       => $option{env},
     )->start;
 }
 
@@ -105,6 +106,13 @@ subtest 'a server that is verified, SCRAM bound to it' => sub {
     }
 
     undef $client;
+    $nginx->stop;
+};
+
+subtest 'settings of the environment' => sub {
+    my $nginx = nginx($bound, env => { PGSSLMODE => 'verify-full', PGSSLROOTCERT => "$dir/ours.crt" });
+
+    is(Pgq::Client->new($nginx)->post('/post', '"environment"')->status, 202, 'count as those of the conninfo');
     $nginx->stop;
 };
 
