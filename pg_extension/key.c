@@ -31,6 +31,7 @@
 #include "access/tableam.h"
 #include "catalog/index.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
@@ -123,7 +124,8 @@ open_index(Relation leaf, AttrNumber place)
 	{
 		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
 
-		if (index->rd_index->indisvalid &&
+		if (index->rd_rel->relam == BTREE_AM_OID &&
+			index->rd_index->indisvalid &&
 			index->rd_index->indkey.values[0] == place &&
 			RelationGetIndexPredicate(index) == NIL)
 			return index;
