@@ -44,6 +44,9 @@ like(Pgq::Host::slurp("$dir/race.out"), qr/number of failed transactions: 0 /, '
 
 # ---- a commit that waits for its standby
 $pg->safe_psql(q{alter system set synchronous_standby_names = 'nobody'; select pg_reload_conf()});
+$pg->safe_psql(q{set synchronous_commit = local; insert into ngx_pgq.key (at, slot, key, fingerprint, message_id)
+                 select now() - interval '25 h', slot, 'old', sha256('x'), gen_random_uuid() from generate_series(0, 3) as slot where slot <> (select slot from ngx_pgq.key limit 1)});
+ok($pg->poll_query_until(q{select count(*) from ngx_pgq.key where key = 'old'}, 0, 30, env => { PGOPTIONS => '-c lock_timeout=1s' }), 'truncating does not wait for the standby, nor anybody for it');
 my ($first, $second, $third) = map { $pg->session } 1 .. 3;
 $_->query('set client_min_messages = error') for $first, $second, $third;
 my ($batch, $id) = split /\|/, $pg->safe_psql('select uuid7(), uuid7()');
@@ -150,11 +153,14 @@ for my $time (qw(1min 1d 10d 30d 7min 1d)) {
     keep($time);
     is($pg->safe_psql(q{select once('setting')}), 'PQ200', "with keep_keys = $time it is known");
 }
+my $looked = q{select sum(idx_scan) from pg_stat_user_indexes where indexrelname = (select format('key_%s_at_idx', slot) from ngx_pgq.key where key = 'setting')};
 $pg->safe_psql(q{update ngx_pgq.key set at = at - interval '2 min'});
 keep('1min');
 is($pg->safe_psql(q{begin; select once('setting'); rollback}), 'taken', 'after two minutes and with one it is not');
+my $looks = $pg->safe_psql($looked);
+ok($pg->poll_query_until("select ($looked) > $looks + 1"), 'a mover looks at it');
 keep('3min');
-is($pg->safe_psql(q{select once('setting')}), 'PQ200', 'with three it is again');
+is($pg->safe_psql(q{select once('setting')}), 'PQ200', 'with three it is again: it was kept for batches that are sent again');
 keep('1min');
 $pg->safe_psql(q{update ngx_pgq.key set at = at - interval '29 min'});
 ok((poll_until { $pg->safe_psql('select count(*) from ngx_pgq.key') eq '0' } 30), 'and half an hour later its row goes');
