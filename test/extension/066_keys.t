@@ -131,9 +131,12 @@ ok((poll_until { rows(2) == 0 } 30), 'a leaf that has expired goes');
 is(rows(3), 10, 'one that has a fresh key in it does not, whichever leaf it is');
 is($pg->safe_psql(q{select once('fresh')}), 'PQ422', 'and the key is known');
 
-# ---- who reads the keys holds up the truncation, and the truncation nobody
+# ---- who has looked a key up does not hold up the truncation; who reads them all does, and the truncation nobody
 my $reader = $pg->session;
-$reader->query('begin; select count(*) from ngx_pgq.key');
+is($reader->query(q{begin; select once('fresh 2')}), 'taken', 'a transaction takes a key, and stays open');
+fill(2, '25 hours', 10);
+ok((poll_until { rows(2) == 0 } 30), 'what has expired goes');
+$reader->query('rollback; begin; select count(*) from ngx_pgq.key');
 fill(2, '25 hours', 10);
 my $before = $pg->safe_psql(q{select count(*) from ngx_pgq.key where key like 'load %'});
 ok((poll_until { $pg->safe_psql(q{select count(*) from ngx_pgq.key where key like 'load %'}) > $before + 2000 } 30), 'while somebody reads all keys, others take some');
