@@ -70,6 +70,10 @@ ngx_pgq_lane_close(ngx_pgq_lane_t *lane)
         ngx_del_timer(&lane->timer);
     }
 
+    if (lane->state == NGX_PGQ_LANE_IDLE || lane->state == NGX_PGQ_LANE_BUSY) {
+        ngx_pgq_metrics_well(lane->pool->metrics);
+    }
+
     ngx_pgq_lane_unwatch(lane);
 
     if (lane->conn) {

@@ -308,10 +308,22 @@ ngx_pgq_metrics_connect(ngx_uint_t pool, ngx_uint_t done)
     p = &ngx_pgq_metrics->pools[pool];
 
     if (done) {
-        p->connected = (ngx_atomic_uint_t) ngx_time();
+        ngx_pgq_metrics_well(pool);
     }
 
     ngx_atomic_fetch_add(done ? &p->connects : &p->failures, 1);
+}
+
+
+/* there is a connection, or was until its worker left */
+
+void
+ngx_pgq_metrics_well(ngx_uint_t pool)
+{
+    if (ngx_pgq_metrics) {
+        ngx_pgq_metrics->pools[pool].connected =
+                                              (ngx_atomic_uint_t) ngx_time();
+    }
 }
 
 

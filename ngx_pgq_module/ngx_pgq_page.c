@@ -17,7 +17,7 @@
 
 
 #define NGX_PGQ_PAGE_SIZE        (256 * 1024)
-#define NGX_PGQ_PAGE_MOMENT      2       /* s, after a lane has connected */
+#define NGX_PGQ_PAGE_MOMENT      2       /* s, after there was a lane */
 
 
 typedef struct {
