@@ -343,11 +343,12 @@ sub upgrade {
 }
 
 
+# What nginx.pid says; 0 while it has another name, or nothing in it.
 sub _pid_file {
     my ($self) = @_;
-    my $file = "$self->{dir}/nginx.pid";
+    my $text = eval { slurp("$self->{dir}/nginx.pid") } || 0;
 
-    return -s $file ? slurp($file) + 0 : 0;
+    return $text + 0;
 }
 
 
