@@ -33,8 +33,8 @@ static const char  *ngx_pgq_metrics_reason_names[NGX_PGQ_METRICS_REASONS] = {
     "bad_argument", "bad_request", "empty", "error", "forbidden",
     "internal_error", "method_not_allowed", "no_database", "not_found",
     "not_json", "outcome_unknown", "queue_full", "refused",
-    "request_timeout", "too_large", "too_many_requests", "unavailable",
-    "unsupported_type", "uri_too_long", "other", NULL
+    "request_timeout", "too_large", "too_many_requests", "unauthorized",
+    "unavailable", "unsupported_type", "uri_too_long", "other", NULL
 };
 
 

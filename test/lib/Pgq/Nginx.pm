@@ -25,12 +25,22 @@ use Pgq::Wait qw(poll_until timeout);
 
 our @instances;
 
+my $doors = <<'END';
+error_page 400 404 405 408 411 413 414 421 494 500 501 502 503 504 505 /problem;
+
+        location = /post { pgq_post main; }
+        location = /get  { pgq_get main; }
+        location / { return 404; }
+        location = /problem { internal; pgq_problem; }
+END
+
 
 # Options, all with a default:
 #   pg (a Pgq::Postgres), user (ngx_pgq_web), conninfo (what pg says)     where the pool main goes
 #   pool      further parameters of pgq_pool; pools: whole lines instead of it
 #   workers (1), master (on), daemon (off), log_level (info), env (a hash)
 #   main, events, http, server, locations     lines for these places
+#   doors     lines instead of the server's error_page and its locations /post, /get, / and /problem
 #   listen    parameters of the listen directive; config: the whole text, with %%PORT%%, %%PREFIX%%, %%HEAD%% replaced
 sub new {
     my ($class, %option) = @_;
@@ -117,6 +127,7 @@ sub _config {
     my ($self) = @_;
     my $pools = $self->{pools} // qq{pgq_pool main "$self->{conninfo}" @{[ $self->{pool} // '' ]};};
     my $dir   = $self->{dir};
+    my $doors = $self->{doors} // $doors;
 
     return <<"END";
 %%HEAD%%
@@ -134,12 +145,7 @@ http {
 
     server {
         listen 127.0.0.1:%%PORT%% @{[ $self->{listen} // '' ]};
-        error_page 400 404 405 408 411 413 414 421 494 500 501 502 503 504 505 /problem;
-
-        location = /post { pgq_post main; }
-        location = /get  { pgq_get main; }
-        location / { return 404; }
-        location = /problem { internal; pgq_problem; }
+        $doors
         @{[ $self->{locations} // '' ]}
         @{[ $self->{server} // '' ]}
     }
