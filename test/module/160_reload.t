@@ -7,7 +7,7 @@ use Pgq::Callers;
 
 my $locations = 'location = /metrics { pgq_metrics; } location = /status { pgq_status; }';
 my $pg        = Pgq::Postgres->new->start;
-my $nginx     = Pgq::Nginx->new(pg => $pg, workers => 2, pool => 'lanes=1 timeout=60s', locations => $locations)->start;
+my $nginx     = Pgq::Nginx->new(pg => $pg, workers => 2, pool => 'lanes=1', locations => $locations)->start;
 my $json      = { 'Content-Type' => 'application/json' };
 
 sub posting {

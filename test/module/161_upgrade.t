@@ -9,7 +9,7 @@ my $nginx = Pgq::Nginx->new(
     pg        => $pg,
     workers   => 2,
     daemon    => 'on',
-    pool      => 'lanes=1 timeout=60s',
+    pool      => 'lanes=1',
     main      => join(' ', map { "env $_;" } qw(LD_PRELOAD ASAN_OPTIONS UBSAN_OPTIONS)),
     locations => 'location = /metrics { pgq_metrics; }',
 )->start;
