@@ -13,6 +13,7 @@ MAKEFLAGS += --no-print-directory
 PORT   ?= 8000
 MAX    ?= 1000
 N      ?= 1
+SECONDS = 120
 LISTEN ?= 127.0.0.1
 export PORT LISTEN
 
@@ -139,9 +140,9 @@ check-valgrind: packages-check build  ## the module's tests, and the extension i
 	@PGQ_VALGRIND=1 test/run module
 	@PGQ_SLOW=10 test/run valgrind
 
-fuzz: packages build  ## feed the JSON room with what nobody would write, SECONDS_MAX=120 seconds long
+fuzz: packages-check build  ## feed every parser and the servers with what nobody would write, SECONDS=120 long
 	@provision/install-packages fuzz
-	@$(MAKE) -C test/fuzz BUILD=$(CURDIR)/build/fuzz
+	@test/fuzz/run $(SECONDS)
 
 
 ##@ Help
