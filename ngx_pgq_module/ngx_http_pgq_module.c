@@ -481,6 +481,11 @@ ngx_http_pgq_page(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
     clcf->handler = *page;
 
+    if (*page == ngx_pgq_reply_handler) {
+        /* a body that was refused for its length is not measured again */
+        clcf->client_max_body_size = 0;
+    }
+
     return NGX_CONF_OK;
 }
 
