@@ -142,6 +142,7 @@ check-valgrind: packages-check build  ## the module's tests, and the extension i
 
 fuzz: packages-check build  ## feed every parser and the servers with what nobody would write, SECONDS=120 long
 	@provision/install-packages fuzz
+	@$(BUILD) BUILD=build/sanitize SANITIZE="$(SANITIZE)" CFLAGS="-O1 -g"
 	@test/fuzz/run $(SECONDS)
 
 
