@@ -106,7 +106,7 @@ bench-mover: packages-check build  ## measure the mover under a held snapshot, a
 
 ##@ Tests, one kind at a time
 
-.PHONY: check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-docs check-sanitize check-valgrind fuzz
+.PHONY: check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-docs check-sanitize check-valgrind fuzz analyze
 check-docs: packages-check  ## what code and READMEs name agrees; the sources keep to the house style
 	@test/run docs
 
@@ -144,6 +144,10 @@ fuzz: packages-check build  ## feed every parser and the servers with what nobod
 	@provision/install-packages fuzz
 	@$(BUILD) BUILD=build/sanitize SANITIZE="$(SANITIZE)" CFLAGS="-O1 -g"
 	@test/fuzz/run $(SECONDS)
+
+analyze: packages-check  ## static analysis: gcc -fanalyzer, clang-tidy, cppcheck
+	@provision/install-packages analyze
+	@test/analyze/run
 
 
 ##@ Help
