@@ -47,7 +47,7 @@ packages-check:
 build: packages  ## build the nginx module, the extension, a private PostgreSQL installation and the load client
 	@$(BUILD)
 
-clean: stop  ## stop what runs; remove build/ and run/, with the data in it
+clean: stop cluster-stop  ## stop what runs; remove build/ and run/, with the data in it
 	@provision/clean
 
 
@@ -68,6 +68,29 @@ logs:  ## show the last lines of the logs of nginx and PostgreSQL
 
 psql:  ## psql in the database of `make run`
 	@$(DATABASE) psql
+
+
+##@ A cluster of five hosts
+
+.PHONY: cluster cluster-stop cluster-status cluster-switchover cluster-psql cluster-logs
+cluster:  ## make three database and two web hosts, as LXC containers of this machine (as root)
+	@provision/install-packages cluster
+	@provision/cluster start
+
+cluster-stop:  ## remove them, and all that was on them
+	@provision/cluster stop
+
+cluster-status:  ## who leads, how far the others are, what waits
+	@provision/cluster status
+
+cluster-switchover:  ## let another member become the primary
+	@provision/cluster switchover
+
+cluster-psql:  ## psql at the primary
+	@provision/cluster psql
+
+cluster-logs:  ## the last lines of what runs on a host: make cluster-logs HOST=pg1
+	@provision/cluster logs $(HOST)
 
 
 ##@ Messages

@@ -1,0 +1,113 @@
+# shellcheck shell=bash disable=SC2154
+# The role of a database host: etcd, and Patroni, which starts PostgreSQL. Sourced by setup, whose variables it uses.
+
+setup_database() {
+    local user
+
+    firewall \
+        'ip saddr @databases tcp dport { 2379, 2380, 5432, 8008 } accept' \
+        'ip saddr @webs tcp dport { 5432, 8008 } accept'
+
+    for user in postgres etcd; do
+        put "/etc/ngx_pgq/$user.crt" 644 root < "$kit/secrets/host.crt"
+        put "/etc/ngx_pgq/$user.key" 600 "$user:$user" < "$kit/secrets/host.key"
+    done
+    put /etc/ngx_pgq/passwords 600 postgres:postgres < "$kit/secrets/passwords"
+
+    extension
+    etcd
+    patroni
+}
+
+
+# The extension, and the schema as files.
+extension() {
+    local file
+
+    for file in "$kit"/parts/extension/*; do
+        case $file in
+            *.so) put "/usr/lib/postgresql/17/lib/${file##*/}" 644 root < "$file" ;;
+            *)    put "/usr/share/postgresql/17/extension/${file##*/}" 644 root < "$file" ;;
+        esac
+    done
+
+    for file in "$kit"/sql/*.sql "$kit"/sql/inspect/*.sql; do
+        put "/usr/local/share/ngx_pgq/${file#"$kit/"}" 644 root < "$file"
+    done
+
+    put /usr/local/lib/ngx_pgq/post_bootstrap 755 root < "$kit/patroni/post_bootstrap"
+}
+
+
+etcd() {
+    local state=new member
+
+    # A host that comes back empty is no founder: the others know its name, and that what it had is gone.
+    if [[ ! -d /var/lib/etcd/ngx_pgq/member ]] && member=$(etcd_member); then
+        state=existing
+        [[ -z $member ]] || etcd_peers member remove "$member" > /dev/null
+        etcd_peers member add "$name" --peer-urls="https://$name:2380" > /dev/null
+    elif [[ -s /etc/default/etcd ]]; then
+        state=$(sed -n 's/^ETCD_INITIAL_CLUSTER_STATE=//p' /etc/default/etcd)
+    fi
+
+    fill "$kit/patroni/etcd.in" NAME="$name" ADDRESS="$address" STATE="${state:-new}" HEARTBEAT=$((250 * NGX_PGQ_PATIENCE)) \
+        ELECTION=$((2500 * NGX_PGQ_PATIENCE)) CLUSTER="$(each , '%=https://%:2380' "${database_names[@]}")" \
+        | put /etc/default/etcd 644 root
+    service etcd.service restart /etc/default/etcd /etc/ngx_pgq/etcd.crt
+}
+
+
+# etcdctl with what the other members say.
+etcd_peers() {
+    local endpoint others=()
+
+    for endpoint in "${database_names[@]}"; do
+        [[ $endpoint == "$name" ]] || others+=("$endpoint")
+    done
+
+    etcdctl --endpoints="$(each , 'https://%:2379' "${others[@]}")" --cacert=/etc/ngx_pgq/ca.crt \
+        --cert=/etc/ngx_pgq/etcd.crt --key=/etc/ngx_pgq/etcd.key --command-timeout=5s "$@"
+}
+
+
+# The id under which a cluster that runs knows this host; nothing when it does not. Fails when no cluster runs.
+etcd_member() {
+    local list
+
+    list=$(etcd_peers member list 2>/dev/null) || return 1
+    sed -n "s#^\([0-9a-f]*\), .*https://$name:2380.*#\1#p" <<< "$list"
+}
+
+
+# pg_hba.conf, a line each; passwords travel by TLS alone, and nobody comes from elsewhere.
+access() {
+    local from
+
+    for from in "${databases[@]}"; do
+        echo "hostssl replication replicator $from/32 scram-sha-256"
+        echo "hostssl postgres rewind $from/32 scram-sha-256"
+    done
+    for from in "${webs[@]}"; do
+        echo "hostssl posts ngx_pgq_web $from/32 scram-sha-256"
+    done
+}
+
+
+patroni() {
+    local watchdog=off hba
+
+    [[ ! -c /dev/watchdog ]] || watchdog=automatic
+    mapfile -t hba < <(access)
+
+    fill "$kit/patroni/patroni.yml.in" NAME="$name" ADDRESS="$address" DATABASES="$(each ', ' % "${databases[@]}")" \
+        ETCDS="$(each ', ' "'%:2379'" "${database_names[@]}")" HBA="$(each $'\n' '    - %' "${hba[@]}")" \
+        REST="$(secret rest)" REPLICATOR="$(secret replicator)" REWIND="$(secret rewind)" WATCHDOG="$watchdog" \
+        TTL=$((20 * NGX_PGQ_PATIENCE)) LOOP_WAIT=$((5 * NGX_PGQ_PATIENCE)) RETRY_TIMEOUT=$((5 * NGX_PGQ_PATIENCE)) WAL_TIMEOUT=$((8 * NGX_PGQ_PATIENCE)) \
+        | put /etc/patroni/config.yml 600 postgres:postgres
+
+    # One PostgreSQL, and it is Patroni's.
+    systemctl mask --quiet postgresql.service
+
+    service patroni.service reload /etc/patroni/config.yml /etc/ngx_pgq/postgres.crt
+}

@@ -1,0 +1,92 @@
+# shellcheck shell=bash
+# What the scripts share that turn a host into its role: where their files are, how a template is filled, a file put in
+# place, a service brought up. Sourced, never run. They run as root on the host itself, from a kit (see provision/kit).
+
+set -euo pipefail
+umask 022
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
+
+# shellcheck disable=SC2034  # for those who source this
+kit=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
+
+# The files that were changed, each between blanks: services look whether theirs are among them.
+changed=' '
+
+
+say() { printf 'ngx_pgq: %s\n' "$*"; }
+
+
+die() {
+    printf 'ngx_pgq: %s\n' "$*" >&2
+    exit 1
+}
+
+
+# put FILE MODE OWNER < TEXT: FILE becomes that text, at once; a file that is so already is not touched.
+put() {
+    local file=$1 mode=$2 owner=$3
+
+    mkdir -p "$(dirname "$file")"
+    (umask 077; cat > "$file.new")
+    chown "$owner" "$file.new"
+    chmod "$mode" "$file.new"
+
+    if cmp -s "$file.new" "$file" && [[ $(stat -c %a:%U "$file") == "$mode:${owner%%:*}" ]]; then
+        rm "$file.new"
+    else
+        mv "$file.new" "$file"
+        changed+="$file "
+    fi
+}
+
+
+# fill TEMPLATE NAME=TEXT...: the template with each @NAME@ replaced. One that nobody fills is an error.
+fill() {
+    local template=$1 text pair
+    shift
+
+    text=$(< "$template")
+
+    for pair in "$@"; do
+        text=${text//"@${pair%%=*}@"/"${pair#*=}"}
+    done
+
+    [[ ! $text =~ @[A-Z_]+@ ]] || die "$template: nobody says what ${BASH_REMATCH[0]} is"
+    printf '%s\n' "$text"
+}
+
+
+# each SEPARATOR FORMAT WORD...: FORMAT for each word, in which % is the word, and the separator between them.
+each() {
+    local separator=$1 format=$2 word text=''
+    shift 2
+
+    for word in "$@"; do
+        text+=${text:+"$separator"}${format//%/"$word"}
+    done
+
+    printf '%s' "$text"
+}
+
+
+# service UNIT WAY FILE...: UNIT starts with the host, and now; it has read those of the files that were changed, by
+# reload or restart. The start is not waited for: a member of a quorum comes up when others do.
+service() {
+    local unit=$1 way=$2 file
+    shift 2
+
+    systemctl is-enabled --quiet "$unit" 2>/dev/null || systemctl enable --quiet "$unit"
+
+    if ! systemctl is-active --quiet "$unit"; then
+        systemctl start --no-block "$unit"
+        return
+    fi
+
+    for file in "$@"; do
+        if [[ $changed == *" $file "* ]]; then
+            say "$way of $unit, for $file"
+            systemctl "$way" --no-block "$unit"
+            return
+        fi
+    done
+}

@@ -1,0 +1,43 @@
+# shellcheck shell=bash disable=SC2154
+# The role of a web host: nginx with the module, and HAProxy. Sourced by setup, whose variables it uses.
+
+setup_web() {
+    firewall \
+        "ip saddr { ${NGX_PGQ_CLIENTS:-${address%.*}.0/24} } tcp dport 80 accept" \
+        'ip saddr @webs tcp dport 5000 accept'
+
+    haproxy
+    nginx
+}
+
+
+haproxy() {
+    local i servers=''
+
+    for i in "${!databases[@]}"; do
+        servers+="    server ${database_names[i]} ${databases[i]}:5432"
+        servers+=" verifyhost ${database_names[i]} check-sni ${database_names[i]}"$'\n'
+    done
+
+    fill "$kit/haproxy/haproxy.cfg.in" NAME="$name" ADDRESS="$address" SERVERS="${servers%$'\n'}" \
+        | put /etc/haproxy/haproxy.cfg 644 root
+    service haproxy.service reload /etc/haproxy/haproxy.cfg /etc/ngx_pgq/ca.crt
+}
+
+
+nginx() {
+    local door doors=("$name")
+
+    for door in "${web_names[@]}"; do
+        [[ $door == "$name" ]] || doors+=("$door")
+    done
+
+    put /usr/lib/nginx/modules/ngx_http_pgq_module.so 644 root < "$kit/parts/ngx_http_pgq_module.so"
+    put /etc/ngx_pgq/pgpass 600 root <<< "*:*:posts:ngx_pgq_web:$(secret web)"
+    fill "$kit/provision/host/nginx.conf.in" NAME="$name" DOORS="$(each , % "${doors[@]}")" \
+        | put /etc/nginx/nginx.conf 644 root
+
+    # A module is loaded by a new process alone.
+    service nginx.service restart /usr/lib/nginx/modules/ngx_http_pgq_module.so
+    service nginx.service reload /etc/nginx/nginx.conf /etc/ngx_pgq/pgpass
+}

@@ -1,0 +1,229 @@
+# shellcheck shell=bash disable=SC2154
+# A cluster's hosts as containers of this machine: the root file system they share, their network, their lives.
+# Sourced by provision/cluster.
+#
+# build/cluster/ keeps what can be used again: root/, Debian 13 with the packages of both roles, and builder/, what the
+# compiler needs on top of it. run/cluster/ has the hosts, each an overlay over that root: lxc/ and hosts/. Outside of it
+# there are a bridge and the hosts' ends of cables while the cluster runs; every mount is in a namespace that ends with
+# who made it.
+
+cache=$top/build/cluster
+lxc=$state/lxc
+
+
+# Why no container can run here, in one line; nothing where they can.
+lxc_obstacle() {
+    local tool
+
+    [[ $EUID -eq 0 ]] || { echo "containers with systemd need root"; return; }
+
+    for tool in lxc-start debootstrap ip; do
+        command -v "$tool" > /dev/null || { echo "$tool is not installed"; return; }
+    done
+
+    if [[ -z $(lxc_cgroup) ]]; then
+        echo "there is no cgroup2 hierarchy, which systemd needs"
+    elif ! unshare --mount --pid --fork true 2>/dev/null; then
+        echo "this machine lets nobody make a mount namespace"
+    elif ! ip link add pgq-try type bridge 2>/dev/null; then
+        echo "this machine lets nobody make a bridge"
+    else
+        ip link delete pgq-try
+    fi
+}
+
+
+# The lines of a container's configuration that give it cgroup2, also where that is only beside the older ones.
+lxc_cgroup() {
+    if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then
+        echo "lxc.mount.auto = cgroup:mixed:force"
+    elif [[ -e /sys/fs/cgroup/unified/cgroup.controllers ]]; then
+        echo "lxc.mount.entry = /sys/fs/cgroup/unified sys/fs/cgroup none bind,create=dir 0 0"
+    fi
+}
+
+
+# ---- the root file system
+
+# Where this machine's own packages come from, or MIRROR. Another suite is at the same place.
+lxc_mirror() {
+    # shellcheck disable=SC2016  # these are apt's names
+    printf '%s\n' "${MIRROR:-$(apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(LABEL)' 'Created-By: Packages' \
+        | awk '$2 == "Debian" && $3 == "Debian" { print $1; exit }')}"
+}
+
+
+lxc_security() {
+    # shellcheck disable=SC2016
+    apt-get indextargets --format '$(REPO_URI) $(LABEL)' 'Created-By: Packages' \
+        | awk '$2 == "Debian-Security" { print $1; exit }'
+}
+
+
+# inside ROOT COMMAND...: runs COMMAND in a root that is not booted. Mounts end with it.
+inside() {
+    local root=$1
+    shift
+
+    # shellcheck disable=SC2016  # those are for the shell inside
+    unshare --mount --pid --fork --kill-child bash -ec '
+        root=$1; shift
+        mount -t proc proc "$root/proc"
+        mount --rbind /dev "$root/dev"
+        exec chroot "$root" "$@"' inside "$root" "$@"
+}
+
+
+# The root that all hosts share, made once, and again when what it consists of changes.
+lxc_root() {
+    local root=$cache/root made mirror security
+    local include=systemd,systemd-sysv,dbus,iproute2,procps,nftables,ca-certificates
+
+    made=$(echo "$include" | cat - "$top/provision/host/packages" | sha256sum)
+    [[ ! -f $cache/root.made || $(< "$cache/root.made") != "$made" ]] || return 0
+
+    say "making the root file system of the hosts (once)"
+    rm -rf "$cache"
+    mkdir -p "$cache"
+    mirror=$(lxc_mirror)
+    security=$(lxc_security)
+    [[ -n $mirror ]] || die "where Debian's packages come from is not known here: make cluster MIRROR=<url>"
+
+    debootstrap --variant=minbase --include="$include" trixie "$root" "$mirror" > "$cache/root.log" 2>&1 \
+        || { tail -n 5 "$cache/root.log" >&2; die "debootstrap failed, see $cache/root.log"; }
+
+    {
+        echo "deb $mirror trixie main"
+        echo "deb $mirror trixie-updates main"
+        [[ -z $security ]] || echo "deb $security trixie-security main"
+    } > "$root/etc/apt/sources.list"
+
+    mkdir -p "$root/root/kit/provision"
+    cp -r "$top/provision/host" "$root/root/kit/provision/"
+    inside "$root" /root/kit/provision/host/packages database web >> "$cache/root.log" 2>&1 \
+        || { tail -n 5 "$cache/root.log" >&2; die "installing packages failed, see $cache/root.log"; }
+
+    inside "$root" apt-get clean
+    rm -rf "$root/root/kit" "$root"/var/lib/apt/lists/*
+    : > "$root/etc/machine-id"
+    echo "$made" > "$cache/root.made"
+}
+
+
+# What is ours, built for the root: in an overlay over it that has the compiler, with this repository at /src.
+lxc_parts() {
+    mkdir -p "$cache"/builder/{upper,work,root} "$cache/made"
+
+    # shellcheck disable=SC2016
+    unshare --mount --pid --fork --kill-child bash -ec '
+        cd "$1/builder"
+        mount -t overlay overlay -o "lowerdir=$1/root,upperdir=upper,workdir=work" root
+        mkdir -p root/src
+        mount --bind "$2" root/src
+        mount -t proc proc root/proc
+        mount --rbind /dev root/dev
+        chroot root /src/provision/parts build/cluster/made' parts "$cache" "$top" > "$cache/parts.log" 2>&1 \
+        || { tail -n 20 "$cache/parts.log" >&2; die "building for Debian 13 failed, see $cache/parts.log"; }
+}
+
+
+# ---- the network
+
+# A subnet that nobody has, 192.168.56.0/24 if it is free: taken by making its bridge.
+lxc_network() {
+    local third
+
+    for third in {56..99}; do
+        [[ -z $(ip -4 -o address show to "192.168.$third.0/24") ]] || continue
+        [[ -z $(ip -4 route show root "192.168.$third.0/24") ]] || continue
+        ip link add "pgq-$third" type bridge 2>/dev/null || continue
+        echo "$third" > "$state/network"
+        ip address add "192.168.$third.1/24" dev "pgq-$third"
+        ip link set "pgq-$third" up
+        return
+    done
+
+    die "192.168.56.0/24 to 192.168.99.0/24 are all in use"
+}
+
+
+# ---- a host
+
+lxc_name() { printf 'pgq-%s-%s\n' "$(< "$state/network")" "$1"; }
+
+
+lxc_configure() {
+    local name=$1 address=$2 third container
+    third=$(< "$state/network")
+    container=$(lxc_name "$name")
+
+    mkdir -p "$lxc/$container" "$state/hosts/$name/upper"
+
+    cat > "$lxc/$container/config" <<-END
+	lxc.uts.name = $name
+	lxc.rootfs.path = overlay:$cache/root:$state/hosts/$name/upper
+	lxc.mount.auto = proc:mixed sys:mixed
+	$(lxc_cgroup)
+	lxc.autodev = 1
+	lxc.tty.max = 0
+	lxc.pty.max = 64
+	lxc.apparmor.profile = unconfined
+	lxc.net.0.type = veth
+	lxc.net.0.link = pgq-$third
+	lxc.net.0.veth.pair = pgq-$third-$name
+	lxc.net.0.name = eth0
+	lxc.net.0.ipv4.address = $address/24
+	lxc.net.0.flags = up
+	END
+}
+
+
+lxc_running() { [[ $(lxc-info -P "$lxc" -n "$(lxc_name "$1")" -sH 2>/dev/null) == RUNNING ]]; }
+
+
+lxc_booted() { [[ $(lxc_on "$1" systemctl is-system-running 2>/dev/null) =~ ^(running|degraded)$ ]]; }
+
+
+lxc_start() {
+    local name=$1 container
+    container=$(lxc_name "$name")
+
+    lxc_running "$name" || lxc-start -P "$lxc" -n "$container" -d -o "$lxc/$container/log" \
+        || { tail -n 5 "$lxc/$container/log" >&2; die "$name does not start, see $lxc/$container/log"; }
+    wait_until 60 lxc_booted "$name" || die "$name does not boot"
+}
+
+
+# lxc_on NAME COMMAND...: runs COMMAND as root on that host.
+lxc_on() {
+    local name=$1
+    shift
+
+    lxc-attach -P "$lxc" -n "$(lxc_name "$name")" --clear-env \
+        --set-var PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin --set-var HOME=/root \
+        --set-var LC_ALL=C.UTF-8 --set-var "TERM=${TERM:-dumb}" -- "$@"
+}
+
+
+# lxc_give NAME DIR: the directory, at the same name below /root of that host.
+lxc_give() {
+    tar -C "$(dirname "$2")" -c "$(basename "$2")" | lxc_on "$1" tar -C /root -x
+}
+
+
+# Nothing of the cluster is left: power off, cables, bridge, files.
+lxc_remove() {
+    local name third=
+
+    [[ ! -f $state/network ]] || third=$(< "$state/network")
+
+    if [[ -n $third ]]; then
+        for name in "$@"; do
+            ! lxc_running "$name" || lxc-stop -P "$lxc" -n "$(lxc_name "$name")" -k || say "$name does not stop"
+        done
+        [[ ! -d /sys/class/net/pgq-$third ]] || ip link delete "pgq-$third"
+        rmdir /sys/fs/cgroup/{,*/}lxc.pivot 2>/dev/null || true
+    fi
+
+    rm -rf "$state"
+}
