@@ -33,13 +33,16 @@ lxc_obstacle() {
 }
 
 
-# The lines of a container's configuration that give it cgroup2, also where that is only beside the older ones.
+# Where cgroup2 is: alone, or beside the older ones.
 lxc_cgroup() {
-    if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then
-        echo "lxc.mount.auto = cgroup:mixed:force"
-    elif [[ -e /sys/fs/cgroup/unified/cgroup.controllers ]]; then
-        echo "lxc.mount.entry = /sys/fs/cgroup/unified sys/fs/cgroup none bind,create=dir 0 0"
-    fi
+    local place
+
+    for place in /sys/fs/cgroup /sys/fs/cgroup/unified; do
+        if [[ -e $place/cgroup.controllers ]]; then
+            echo "$place"
+            return
+        fi
+    done
 }
 
 
@@ -103,6 +106,8 @@ lxc_root() {
     inside "$root" /root/kit/provision/host/packages database web >> "$cache/root.log" 2>&1 \
         || { tail -n 5 "$cache/root.log" >&2; die "installing packages failed, see $cache/root.log"; }
 
+    # Kernel modules are the machine's affair.
+    inside "$root" systemctl mask systemd-modules-load.service > /dev/null 2>&1
     inside "$root" apt-get clean
     rm -rf "$root/root/kit" "$root"/var/lib/apt/lists/*
     : > "$root/etc/machine-id"
@@ -163,7 +168,9 @@ lxc_configure() {
 	lxc.uts.name = $name
 	lxc.rootfs.path = overlay:$cache/root:$state/hosts/$name/upper
 	lxc.mount.auto = proc:mixed sys:mixed
-	$(lxc_cgroup)
+	lxc.mount.entry = $(lxc_cgroup)/$container sys/fs/cgroup none bind,create=dir 0 0
+	lxc.cgroup.dir.container = $container
+	lxc.cgroup.dir.monitor = $container.monitor
 	lxc.autodev = 1
 	lxc.tty.max = 0
 	lxc.pty.max = 64
@@ -175,6 +182,9 @@ lxc_configure() {
 	lxc.net.0.ipv4.address = $address/24
 	lxc.net.0.flags = up
 	END
+
+    mkdir -p "$state/hosts/$name/upper/etc"
+    echo "$name" > "$state/hosts/$name/upper/etc/hostname"
 }
 
 
@@ -211,6 +221,17 @@ lxc_give() {
 }
 
 
+# The groups that containers leave behind, in whatever hierarchies there are.
+lxc_cgroups_remove() {
+    local place
+
+    for place in /sys/fs/cgroup/{,*/}; do
+        find "$place" -mindepth 1 -depth -type d \( -path "$place$1*" -o -path "${place}lxc.pivot" \) -exec rmdir {} + \
+            2>/dev/null || true
+    done
+}
+
+
 # Nothing of the cluster is left: power off, cables, bridge, files.
 lxc_remove() {
     local name third=
@@ -222,7 +243,7 @@ lxc_remove() {
             ! lxc_running "$name" || lxc-stop -P "$lxc" -n "$(lxc_name "$name")" -k || say "$name does not stop"
         done
         [[ ! -d /sys/class/net/pgq-$third ]] || ip link delete "pgq-$third"
-        rmdir /sys/fs/cgroup/{,*/}lxc.pivot 2>/dev/null || true
+        lxc_cgroups_remove "pgq-$third-"
     fi
 
     rm -rf "$state"
