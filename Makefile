@@ -129,7 +129,7 @@ bench-mover: packages-check build  ## measure the mover under a held snapshot, a
 
 ##@ Tests, one kind at a time
 
-.PHONY: check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-docs check-reload check-sanitize check-valgrind fuzz analyze
+.PHONY: check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-ha check-docs check-reload check-sanitize check-valgrind fuzz analyze
 check-docs: packages-check  ## what code and READMEs name agrees; the sources keep to the house style
 	@test/run docs
 
@@ -154,6 +154,11 @@ check-module: packages-check build  ## the nginx module
 
 check-whole: packages-check build  ## a message's whole way
 	@test/run whole
+
+check-ha: packages-check  ## faults of a cluster's hosts under load, on five LXC hosts made for it (as root)
+	@provision/install-packages cluster
+	@[[ ! -e run/cluster ]] || { echo "a cluster is there already: make cluster-stop" >&2; exit 1; }
+	@trap 'provision/cluster stop' EXIT; provision/cluster start && PGQ_JOBS=1 test/run ha
 
 check-reload: packages-check build  ## 200 reloads of nginx under load: what each leaves behind
 	@PGQ_RELOADS=200 test/run test/module/162_reload_leaks.t -v

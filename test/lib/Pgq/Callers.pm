@@ -30,7 +30,8 @@ my $crowds = 0;
 
 
 # Options: new (how many open a connection each time), kept (how many keep theirs), patient, watch (0: no watcher),
-# pause (seconds between two requests of one).
+# pause (seconds between two requests of one), number (what tells their messages from those of others: in a database
+# that outlives the test).
 sub new {
     my ($class, $nginx, $pg, %option) = @_;
 
@@ -83,6 +84,10 @@ sub stop {
 
 # How many of a kind there were: accepted, read (GETs), refused, unknown, again, cut, away, broken, late.
 sub count { return $_[0]{count}{ $_[1] } // 0 }
+
+
+# When each 202 came, as epoch seconds, in order.
+sub accepted_at { return @{ $_[0]{accepted_at} } }
 
 
 # The requests that failed, in words; empty when none did.
@@ -147,16 +152,19 @@ sub _accepted {
 sub _read {
     my ($self) = @_;
 
-    @$self{qw(count told longest)} = ({}, {}, 0);
+    @$self{qw(count told longest accepted_at)} = ({}, {}, 0, []);
 
     for my $n (1 .. @{ $self->{callers} }) {
         for my $line (split /\n/, slurp("$self->{dir}/$n")) {
-            my ($outcome, $message, $rest, $seconds) = split /\t/, $line;
+            my ($outcome, $message, $rest, $seconds, $at) = split /\t/, $line;
             $self->{count}{$outcome}++;
+            push @{ $self->{accepted_at} }, $at if $outcome eq 'accepted';
             $self->{longest} = $seconds if ($seconds // 0) > $self->{longest};
             $self->{told}{$message} = [ $outcome, $rest ] if $outcome !~ /^(?:again|cut|away|read)$/;
         }
     }
+
+    @{ $self->{accepted_at} } = sort { $a <=> $b } @{ $self->{accepted_at} };
 
     my $watched = "$self->{dir}/watch";
     $self->{seen} = [ map { "the watcher saw: $_" } split /\n/, -e $watched ? slurp($watched) : '' ];
@@ -223,7 +231,9 @@ sub _request {
     my $left  = deadline(60);
     my $tell  = sub {
         my ($outcome, $rest) = @_;
-        print { $caller->{out} } join("\t", $outcome, $message, $rest // '', sprintf '%.4f', time - $start), "\n";
+        my $now = time;
+        print { $caller->{out} }
+            join("\t", $outcome, $message, $rest // '', map { sprintf '%.4f', $_ } $now - $start, $now), "\n";
     };
 
     while (1) {

@@ -22,12 +22,15 @@ use Pgq::Wait qw(deadline);
 my $crlf = "\r\n";
 
 
-# A connection to a Pgq::Nginx or to a port of this machine. Options: type (what post() says it sends).
+# A connection to a Pgq::Nginx, to a host of a Pgq::Cluster or to a port of this machine. Options: type (what post()
+# says it sends), timeout (seconds in which it connects).
 sub new {
     my ($class, $server, %option) = @_;
-    my $port   = ref $server ? $server->port : $server;
-    my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Proto => 'tcp', Timeout => 10)
-        or croak "connect to port $port: $@";
+    my $port    = ref $server ? $server->port : $server;
+    my $address = ref $server && $server->can('address') ? $server->address : '127.0.0.1';
+    my $socket  = IO::Socket::INET->new(
+        PeerAddr => $address, PeerPort => $port, Proto => 'tcp', Timeout => delete $option{timeout} // 10,
+    ) or croak "connect to $address:$port: $@";
 
     $socket->autoflush(1);
 
