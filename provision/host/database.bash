@@ -40,7 +40,7 @@ extension() {
 
 
 etcd() {
-    local state=new member
+    local state=new member text
 
     # A host that comes back empty is no founder: the others know its name, and that what it had is gone.
     if [[ ! -d /var/lib/etcd/ngx_pgq/member ]] && member=$(etcd_member); then
@@ -51,9 +51,9 @@ etcd() {
         state=$(sed -n 's/^ETCD_INITIAL_CLUSTER_STATE=//p' /etc/default/etcd)
     fi
 
-    fill "$kit/patroni/etcd.in" NAME="$name" ADDRESS="$address" STATE="${state:-new}" HEARTBEAT=$((250 * NGX_PGQ_PATIENCE)) \
-        ELECTION=$((2500 * NGX_PGQ_PATIENCE)) CLUSTER="$(each , '%=https://%:2380' "${database_names[@]}")" \
-        | put /etc/default/etcd 644 root
+    text=$(fill "$kit/patroni/etcd.in" NAME="$name" ADDRESS="$address" STATE="${state:-new}" HEARTBEAT=$((250 * NGX_PGQ_PATIENCE)) \
+        ELECTION=$((2500 * NGX_PGQ_PATIENCE)) CLUSTER="$(each , '%=https://%:2380' "${database_names[@]}")")
+    put /etc/default/etcd 644 root <<< "$text"
     service etcd.service restart /etc/default/etcd /etc/ngx_pgq/etcd.crt
 }
 
@@ -95,16 +95,16 @@ access() {
 
 
 patroni() {
-    local watchdog=off hba
+    local watchdog=off hba text
 
     [[ ! -c /dev/watchdog ]] || watchdog=automatic
     mapfile -t hba < <(access)
 
-    fill "$kit/patroni/patroni.yml.in" NAME="$name" ADDRESS="$address" DATABASES="$(each ', ' % "${databases[@]}")" \
+    text=$(fill "$kit/patroni/patroni.yml.in" NAME="$name" ADDRESS="$address" DATABASES="$(each ', ' % "${databases[@]}")" \
         ETCDS="$(each ', ' "'%:2379'" "${database_names[@]}")" HBA="$(each $'\n' '    - %' "${hba[@]}")" \
         REST="$(secret rest)" REPLICATOR="$(secret replicator)" REWIND="$(secret rewind)" WATCHDOG="$watchdog" \
-        TTL=$((20 * NGX_PGQ_PATIENCE)) LOOP_WAIT=$((5 * NGX_PGQ_PATIENCE)) RETRY_TIMEOUT=$((5 * NGX_PGQ_PATIENCE)) WAL_TIMEOUT=$((8 * NGX_PGQ_PATIENCE)) \
-        | put /etc/patroni/config.yml 600 postgres:postgres
+        TTL=$((20 * NGX_PGQ_PATIENCE)) LOOP_WAIT=$((5 * NGX_PGQ_PATIENCE)) RETRY_TIMEOUT=$((5 * NGX_PGQ_PATIENCE)) WAL_TIMEOUT=$((8 * NGX_PGQ_PATIENCE)))
+    put /etc/patroni/config.yml 600 postgres:postgres <<< "$text"
 
     # One PostgreSQL, and it is Patroni's.
     systemctl mask --quiet postgresql.service

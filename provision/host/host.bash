@@ -9,9 +9,6 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 # shellcheck disable=SC2034  # for those who source this
 kit=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 
-# The files that were changed, each between blanks: services look whether theirs are among them.
-changed=' '
-
 
 say() { printf 'ngx_pgq: %s\n' "$*"; }
 
@@ -35,7 +32,6 @@ put() {
         rm "$file.new"
     else
         mv "$file.new" "$file"
-        changed+="$file "
     fi
 }
 
@@ -69,22 +65,27 @@ each() {
 }
 
 
-# service UNIT WAY FILE...: UNIT starts with the host, and now; it has read those of the files that were changed, by
-# reload or restart. The start is not waited for: a member of a quorum comes up when others do.
+# service UNIT WAY FILE...: UNIT starts with the host, and now; one that runs is told (reload, restart) when one of the
+# files is newer than what it has read, also when an earlier setup ended between the two. It is not waited for: a member
+# of a quorum comes up when others do.
 service() {
-    local unit=$1 way=$2 file
+    local unit=$1 way=$2 read=/run/ngx_pgq.$1 file
     shift 2
 
     systemctl is-enabled --quiet "$unit" 2>/dev/null || systemctl enable --quiet "$unit"
 
     if ! systemctl is-active --quiet "$unit"; then
+        touch "$read"
         systemctl start --no-block "$unit"
         return
     fi
 
+    [[ -e $read ]] || touch -d "$(systemctl show --property=ActiveEnterTimestamp --value "$unit")" "$read"
+
     for file in "$@"; do
-        if [[ $changed == *" $file "* ]]; then
+        if [[ $file -nt $read ]]; then
             say "$way of $unit, for $file"
+            touch "$read"
             systemctl "$way" --no-block "$unit"
             return
         fi

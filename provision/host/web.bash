@@ -12,21 +12,21 @@ setup_web() {
 
 
 haproxy() {
-    local i servers=''
+    local i text servers=''
 
     for i in "${!databases[@]}"; do
         servers+="    server ${database_names[i]} ${databases[i]}:5432"
         servers+=" verifyhost ${database_names[i]} check-sni ${database_names[i]}"$'\n'
     done
 
-    fill "$kit/haproxy/haproxy.cfg.in" NAME="$name" ADDRESS="$address" SERVERS="${servers%$'\n'}" \
-        | put /etc/haproxy/haproxy.cfg 644 root
+    text=$(fill "$kit/haproxy/haproxy.cfg.in" NAME="$name" ADDRESS="$address" SERVERS="${servers%$'\n'}")
+    put /etc/haproxy/haproxy.cfg 644 root <<< "$text"
     service haproxy.service reload /etc/haproxy/haproxy.cfg /etc/ngx_pgq/ca.crt
 }
 
 
 nginx() {
-    local door doors=("$name")
+    local door text doors=("$name")
 
     for door in "${web_names[@]}"; do
         [[ $door == "$name" ]] || doors+=("$door")
@@ -34,10 +34,10 @@ nginx() {
 
     put /usr/lib/nginx/modules/ngx_http_pgq_module.so 644 root < "$kit/parts/ngx_http_pgq_module.so"
     put /etc/ngx_pgq/pgpass 600 root <<< "*:*:posts:ngx_pgq_web:$(secret web)"
-    fill "$kit/provision/host/nginx.conf.in" NAME="$name" DOORS="$(each , % "${doors[@]}")" \
-        | put /etc/nginx/nginx.conf 644 root
+    text=$(fill "$kit/provision/host/nginx.conf.in" NAME="$name" DOORS="$(each , % "${doors[@]}")")
+    put /etc/nginx/nginx.conf 644 root <<< "$text"
 
-    # A module is loaded by a new process alone.
+    # A module is loaded by a new process alone; and who has started anew has read everything.
     service nginx.service restart /usr/lib/nginx/modules/ngx_http_pgq_module.so
     service nginx.service reload /etc/nginx/nginx.conf /etc/ngx_pgq/pgpass
 }
