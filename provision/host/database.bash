@@ -43,7 +43,7 @@ etcd() {
     local state=new member text
 
     # A host that comes back empty is no founder: the others know its name, and that what it had is gone.
-    if [[ ! -d /var/lib/etcd/ngx_pgq/member ]] && member=$(etcd_member); then
+    if [[ -z $root && ! -d /var/lib/etcd/ngx_pgq/member ]] && member=$(etcd_member); then
         state=existing
         [[ -z $member ]] || etcd_peers member remove "$member" > /dev/null
         etcd_peers member add "$name" --peer-urls="https://$name:2380" > /dev/null
@@ -107,7 +107,7 @@ patroni() {
     put /etc/patroni/config.yml 600 postgres:postgres <<< "$text"
 
     # One PostgreSQL, and it is Patroni's.
-    systemctl mask --quiet postgresql.service
+    [[ -n $root ]] || systemctl mask --quiet postgresql.service
 
     service patroni.service reload /etc/patroni/config.yml /etc/ngx_pgq/postgres.crt
 }

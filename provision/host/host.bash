@@ -9,6 +9,9 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 # shellcheck disable=SC2034  # for those who source this
 kit=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 
+# Checks of what is written have it written below a directory, and nothing else done.
+root=${NGX_PGQ_ROOT:-}
+
 
 say() { printf 'ngx_pgq: %s\n' "$*"; }
 
@@ -21,14 +24,14 @@ die() {
 
 # put FILE MODE OWNER < TEXT: FILE becomes that text, at once; a file that is so already is not touched.
 put() {
-    local file=$1 mode=$2 owner=$3
+    local file=$root$1 mode=$2 owner=$3
 
     mkdir -p "$(dirname "$file")"
     (umask 077; cat > "$file.new")
-    chown "$owner" "$file.new"
+    [[ -n $root ]] || chown "$owner" "$file.new"
     chmod "$mode" "$file.new"
 
-    if cmp -s "$file.new" "$file" && [[ $(stat -c %a:%U "$file") == "$mode:${owner%%:*}" ]]; then
+    if cmp -s "$file.new" "$file" && [[ $(stat -c %a:%U "$file") == "$(stat -c %a:%U "$file.new")" ]]; then
         rm "$file.new"
     else
         mv "$file.new" "$file"
@@ -71,6 +74,8 @@ each() {
 service() {
     local unit=$1 way=$2 read=/run/ngx_pgq.$1 file
     shift 2
+
+    [[ -z $root ]] || return 0
 
     systemctl is-enabled --quiet "$unit" 2>/dev/null || systemctl enable --quiet "$unit"
 

@@ -1,0 +1,93 @@
+# P9: what a cluster's hosts are given and what is written there: each program takes its configuration, nothing secret
+# may be read by others, and every host knows only its own part.
+
+use Pgq;
+use Pgq::Host qw(run temp_dir top slurp spew module_path build_dir pg_version pg_bin);
+
+my $dir   = temp_dir('cluster');
+my $top   = top();
+my @peers = (
+    (map { "database:pg$_:192.0.2.1$_" } 1 .. 3),
+    (map { "web:web$_:192.0.2.2$_" } 1 .. 2),
+);
+
+sub text { my ($status, $out, $err) = run(@_); return "$out$err" . ($status ? "status $status\n" : '') }
+
+# ---- what is secret
+
+is(text([ "$top/provision/secrets", "$dir/secrets", @peers ]), '', 'secrets are made');
+
+my %first = map { $_ => slurp($_) } glob "$dir/secrets/* $dir/secrets/*/*";
+is(text([ "$top/provision/secrets", "$dir/secrets", @peers ]), '', 'and again');
+is(join(' ', grep { slurp($_) ne $first{$_} } sort keys %first), '', 'which changes none');
+is(join(' ', grep { (stat)[2] & 077 } "$dir/secrets", keys %first), '', 'nobody else may read them');
+
+is(text([ 'openssl', 'verify', '-CAfile', "$dir/secrets/ca.crt", map { "$dir/secrets/pg$_/host.crt" } 1 .. 3 ]),
+    join('', map { "$dir/secrets/pg$_/host.crt: OK\n" } 1 .. 3), 'the certificates are of that CA');
+
+for my $name (qw(pg1 web1 web2 192.0.2.11)) {
+    my $is = $name =~ /^\d/ ? '-checkip' : '-checkhost';
+    like(text([ 'openssl', 'x509', '-noout', '-in', "$dir/secrets/pg1/host.crt", $is, $name ]), qr/ does match/,
+        "PostgreSQL on pg1 answers to $name");
+}
+
+is(join(' ', map { s{.*/}{}r } sort glob "$dir/secrets/web1/*"), 'ca.crt passwords', 'a web host has no key');
+like(slurp("$dir/secrets/web1/passwords"), qr/\Aweb=\w{48}\n\z/, 'and one password');
+
+# ---- what is written on a host
+
+mkdir "$dir/parts";
+mkdir "$dir/parts/extension";
+run([ 'cp', module_path(), "$dir/parts/ngx_http_pgq_module.so" ]);
+run([ 'cp', build_dir() . '/extension' . pg_version() . '/ngx_pgq.so', "$dir/parts/extension/" ]);
+
+for my $peer (@peers[ 0, 3 ]) {
+    my ($role, $name, $address) = split /:/, $peer;
+
+    is(text([ "$top/provision/kit", "$dir/kit-$name", $name, "$dir/parts", "$dir/secrets" ]), '', "a kit for $name");
+    is(text([ "$dir/kit-$name/provision/host/setup", $name, $address, $role, @peers ], env => { NGX_PGQ_ROOT => "$dir/$name" }),
+        "ngx_pgq: $name is set up as a $role host\n", 'which says what to write there');
+
+    my @open = grep { (stat)[2] & 077 } grep { my $file = $_; grep { index(slurp($file), $_) >= 0 } passwords($name) }
+        split /\n/, text([ 'find', "$dir/$name", '-type', 'f' ]);
+    is("@open", '', 'no file with a password may be read by others');
+}
+
+sub passwords { return map { /=(\w+)$/ ? $1 : () } split /\n/, slurp("$dir/secrets/$_[0]/passwords") }
+
+# The file as it is there, for a machine that is not that host.
+sub here {
+    my ($name, $file, @other) = @_;
+    my $text = slurp("$dir/$name$file");
+
+    $text =~ s{/etc/ngx_pgq/}{$dir/$name/etc/ngx_pgq/}g;
+
+    while (my ($pattern, $replacement) = splice @other, 0, 2) {
+        $text =~ s/$pattern/$replacement/g;
+    }
+
+    spew("$dir/checked", $text);
+    chmod 0600, "$dir/checked";
+
+    return "$dir/checked";
+}
+
+is(text([ 'haproxy', '-c', '-q', '-f', here('web1', '/etc/haproxy/haproxy.cfg') ]), '', 'HAProxy takes its configuration');
+
+my $nginx = here('web1', '/etc/nginx/nginx.conf', 'host=web1,web2' => 'host=127.0.0.1,127.0.0.1', 'listen 80' => 'listen 127.0.0.1:80',
+    '/usr/lib/nginx/modules/' => "$dir/web1/usr/lib/nginx/modules/", '/run/nginx.pid' => "$dir/nginx.pid", '/var/log/nginx/' => "$dir/");
+like(text([ 'nginx', '-t', '-q', '-e', "$dir/error.log", '-c', $nginx ]), qr/\A(?:.*the "user" directive makes sense only.*\n)?\z/,
+    'nginx takes its configuration');
+
+# Patroni 4.0 itself takes `quorum`, its check does not, and Patroni 3.0's wants a pg_hba where it is not; with whom it
+# runs is another machine's.
+my $patroni = here('pg1', '/etc/patroni/config.yml', 'listen: \S+:' => 'listen: 127.0.0.1:', 'connect_address: pg1:' => 'connect_address: 192.0.2.11:',
+    'pg\d:' => 'localhost:', '/usr/lib/postgresql/17/bin' => pg_bin(), 'data_dir: \S+' => "data_dir: $dir/data");
+my @said = grep { !/synchronous_mode quorum is not a boolean|bootstrap\.pg_hba|already in use|status 1$|etcd3/ }
+    split /\n/, text([ 'patroni', '--validate-config', $patroni ]);
+is(join("\n", @said), '', 'Patroni takes its configuration');
+
+my ($ttl, $loop, $retry) = map { slurp($patroni) =~ /^\s+$_: (\d+)/m ? $1 : 'none' } qw(ttl loop_wait retry_timeout);
+cmp_ok($loop + 2 * $retry, '<=', $ttl, 'a primary that is cut off steps down before its lock runs out');
+
+done_testing;
