@@ -204,6 +204,28 @@ lxc_start() {
 }
 
 
+# The plug pulled, and put in again: nothing is shut down.
+lxc_off() { ! lxc_running "$1" || lxc-stop -P "$lxc" -n "$(lxc_name "$1")" -k; }
+
+
+# All of its processes stand still, and go on.
+lxc_freeze() { lxc-freeze -P "$lxc" -n "$(lxc_name "$1")"; }
+
+
+lxc_thaw() { lxc-unfreeze -P "$lxc" -n "$(lxc_name "$1")"; }
+
+
+# Its cable, by the end that is on this machine: up or down.
+lxc_cable() { ip link set "$(lxc_name "$1")" "$2"; }
+
+
+# A host that is lost for good, with what it had.
+lxc_lose() {
+    lxc_off "$1"
+    rm -rf "${lxc:?}/$(lxc_name "$1")" "$state/hosts/$1"
+}
+
+
 # lxc_on NAME COMMAND...: runs COMMAND as root on that host.
 lxc_on() {
     local name=$1
@@ -240,7 +262,7 @@ lxc_remove() {
 
     if [[ -n $third ]]; then
         for name in "$@"; do
-            ! lxc_running "$name" || lxc-stop -P "$lxc" -n "$(lxc_name "$name")" -k || say "$name does not stop"
+            lxc_off "$name" || say "$name does not stop"
         done
         [[ ! -d /sys/class/net/pgq-$third ]] || ip link delete "pgq-$third"
         lxc_cgroups_remove "pgq-$third-"

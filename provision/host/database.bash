@@ -95,19 +95,23 @@ access() {
 
 
 patroni() {
-    local watchdog=off hba text
+    local hba text
 
-    [[ ! -c /dev/watchdog ]] || watchdog=automatic
     mapfile -t hba < <(access)
 
     text=$(fill "$kit/patroni/patroni.yml.in" NAME="$name" ADDRESS="$address" DATABASES="$(each ', ' % "${databases[@]}")" \
         ETCDS="$(each ', ' "'%:2379'" "${database_names[@]}")" HBA="$(each $'\n' '    - %' "${hba[@]}")" \
-        REST="$(secret rest)" REPLICATOR="$(secret replicator)" REWIND="$(secret rewind)" WATCHDOG="$watchdog" \
+        REST="$(secret rest)" REPLICATOR="$(secret replicator)" REWIND="$(secret rewind)" \
         TTL=$((20 * NGX_PGQ_PATIENCE)) LOOP_WAIT=$((5 * NGX_PGQ_PATIENCE)) RETRY_TIMEOUT=$((5 * NGX_PGQ_PATIENCE)) WAL_TIMEOUT=$((8 * NGX_PGQ_PATIENCE)))
     put /etc/patroni/config.yml 600 postgres:postgres <<< "$text"
 
+    put /etc/systemd/system/patroni.service.d/ngx_pgq.conf 644 root < "$kit/patroni/patroni.service.conf"
+
     # One PostgreSQL, and it is Patroni's.
-    [[ -n $root ]] || systemctl mask --quiet postgresql.service
+    if [[ -z $root ]]; then
+        systemctl mask --quiet postgresql.service
+        systemctl daemon-reload
+    fi
 
     service patroni.service reload /etc/patroni/config.yml /etc/ngx_pgq/postgres.crt
 }
