@@ -1,0 +1,238 @@
+# What the Vagrantfile does with its machines. Any system that has Vagrant can be the one it is called on: what needs
+# Debian runs on the machines, what needs nothing is Ruby, which Vagrant brings along.
+#
+# .vagrant/ngx_pgq/ has what an installation keeps: parts/, our own parts built for Debian 13, and secrets/, its CA, keys
+# and passwords (provision/secrets). The machine that is set up when there are none, or when the sources have changed,
+# makes them and hands them over; the CA's key stays here. A machine is given the scripts, the parts and its own secrets,
+# makes its kit of them (provision/kit) and runs that kit's provision/host/setup.
+
+require "digest"
+require "fileutils"
+require "json"
+require "net/http"
+require "rubygems/package"
+
+module NgxPgq
+  TOP = File.expand_path("..", __dir__)
+  SCRIPTS = %w[provision patroni haproxy sql].freeze
+  SOURCES = %w[provision ngx_pgq_module pg_extension].freeze
+  BUILD = %w[provision/parts provision/build.mk provision/install-packages ngx_pgq_module pg_extension].freeze
+
+
+  # Five hosts, and whether messages get through.
+  class Cluster
+    attr_reader :hosts
+
+    def initialize(network, hosts)
+      @network = network
+      @hosts = hosts
+    end
+
+    def address(host)
+      "#{@network}.#{host[:last]}"
+    end
+
+    def peers
+      hosts.map { |host| "#{host[:role]}:#{host[:name]}:#{address(host)}" }
+    end
+
+    # The environment of provision/host/setup.
+    def settings
+      ["NGX_PGQ_PATIENCE=#{patience}", *ENV.slice("NGX_PGQ_CLIENTS").map { |name, value| "#{name}='#{value}'" }]
+    end
+
+    def patience
+      Integer(ENV.fetch("NGX_PGQ_PATIENCE", "1"))
+    end
+
+    # A message to each door, seen at each; then where they are. Nothing as long as some of the machines do not run.
+    def smoke(env, machine)
+      return unless hosts.all? { |host| env.machine(host[:name].to_sym, machine.provider_name).state.id == :running }
+
+      doors = hosts.select { |host| host[:role] == "web" }.map { |host| "http://#{address(host)}" }
+      machine.ui.info("waiting until the cluster takes messages")
+
+      texts = doors.map do |door|
+        text = JSON.generate("by" => door, "stamp" => rand(1 << 62).to_s)
+        answer = wait(180, "#{door}/post does not answer 202") { ask(door, "/post", text, "202") }
+        machine.ui.info("POST #{door}/post  #{answer}")
+        text
+      end
+
+      doors.product(texts) do |door, text|
+        wait(10, "#{door}/get does not show #{text}") { ask(door, "/get?limit=20", nil, "200")&.include?(text) }
+      end
+
+      machine.ui.success("GET shows each message at both")
+      machine.ui.success("running: POST #{doors.map { |door| "#{door}/post" }.join(" and ")}, GET …/get")
+    end
+
+    private
+
+    def wait(seconds, complaint)
+      deadline = Process.clock_gettime(Process::CLOCK_MONOTONIC) + seconds * patience
+
+      until (found = yield)
+        raise Failed, text: complaint if Process.clock_gettime(Process::CLOCK_MONOTONIC) > deadline
+
+        sleep 0.5
+      end
+
+      found
+    end
+
+    # The body of an answer with that status, or nil.
+    def ask(door, path, text, status)
+      uri = URI(door + path)
+      http = Net::HTTP.new(uri.host, uri.port, nil)
+      http.open_timeout = 5
+      http.read_timeout = 60
+
+      answer = if text
+                 http.post(uri.request_uri, text, "Content-Type" => "application/json")
+               else
+                 http.get(uri.request_uri)
+               end
+
+      answer.body.chomp if answer.code == status
+    rescue SystemCallError, IOError, Timeout::Error, Net::ProtocolError, Net::HTTPBadResponse
+      nil
+    end
+  end
+
+
+  class Failed < Vagrant::Errors::VagrantError
+    def initialize(message)
+      @text = message[:text]
+      super
+    end
+
+    def error_message
+      "ngx_pgq: #{@text}"
+    end
+  end
+
+
+  class Config < Vagrant.plugin("2", :config)
+    attr_accessor :cluster, :host
+  end
+
+
+  # The provisioner: makes one machine its role.
+  class Setup < Vagrant.plugin("2", :provisioner)
+    GIVEN = "/root/ngx_pgq".freeze
+    PARCEL = "/tmp/ngx_pgq.tar".freeze
+
+    def provision
+      @kept = @machine.env.local_data_path.join("ngx_pgq").to_s
+      FileUtils.mkdir_p(@kept, mode: 0o700)
+
+      cluster = config.cluster
+      host = config.host
+
+      make("parts", digest(BUILD), "building for Debian 13", "provision/parts made")
+      make("secrets", cluster.peers.join(" "), "making CA, keys and passwords",
+           "provision/secrets made/secrets #{cluster.peers.join(" ")}")
+
+      give(SCRIPTS, "made/parts" => "parts", "made/secrets/#{host[:name]}" => "secrets/#{host[:name]}")
+      run("cd #{GIVEN} && provision/kit /root/kit #{host[:name]} made/parts made/secrets && rm -rf #{GIVEN} && " \
+          "#{cluster.settings.join(" ")} /root/kit/provision/host/setup " \
+          "#{host[:name]} #{cluster.address(host)} #{host[:role]} #{cluster.peers.join(" ")}")
+    end
+
+    private
+
+    # What is kept under that name, made by the command on this machine unless it is of that origin.
+    def make(name, origin, news, command)
+      stamp = File.join(@kept, "#{name}.origin")
+      return if File.exist?(stamp) && File.read(stamp) == origin
+
+      @machine.ui.info("#{news} (once)")
+      FileUtils.rm_f(stamp)
+      give(SOURCES, name == "secrets" ? { "made/secrets" => "secrets" } : {})
+      run("cd #{GIVEN} && mkdir -p made && #{command} && tar -C made -cf #{PARCEL}.new #{name} && rm -rf #{GIVEN} && " \
+          "chmod 600 #{PARCEL}.new && chown #{@machine.ssh_info[:username]} #{PARCEL}.new && mv #{PARCEL}.new #{PARCEL}")
+      take(name)
+      File.write(stamp, origin)
+    end
+
+    # The directories of this repository, and what is kept, to GIVEN on the machine.
+    def give(directories, kept)
+      parcel = File.join(@kept, "parcel.tar")
+
+      File.open(parcel, "wb", 0o600) do |file|
+        Gem::Package::TarWriter.new(file) do |tar|
+          directories.each { |directory| pack(tar, File.join(TOP, directory), directory) }
+          kept.each { |to, from| pack(tar, File.join(@kept, from), to) }
+        end
+      end
+
+      @machine.communicate.upload(parcel, PARCEL)
+      run("umask 077 && rm -rf #{GIVEN} && mkdir #{GIVEN} && tar -C #{GIVEN} --no-same-owner -xmf #{PARCEL} && rm #{PARCEL}")
+    ensure
+      FileUtils.rm_f(parcel)
+    end
+
+    # Scripts are known by their first line: not every system has a bit for them.
+    def pack(tar, directory, name)
+      NgxPgq.files(directory).each do |file|
+        text = File.binread(File.join(directory, file))
+        tar.add_file_simple("#{name}/#{file}", text.start_with?("#!") ? 0o755 : 0o644, text.bytesize) { |to| to.write(text) }
+      end
+    end
+
+    # From the machine: a directory of that name, in place of the one that is kept.
+    def take(name)
+      parcel = File.join(@kept, "parcel.tar")
+      FileUtils.touch(parcel)
+      File.chmod(0o600, parcel)
+      @machine.communicate.download(PARCEL, parcel)
+      run("rm #{PARCEL}")
+      FileUtils.rm_rf(File.join(@kept, name))
+
+      File.open(parcel, "rb") do |file|
+        Gem::Package::TarReader.new(file).each do |entry|
+          next unless entry.file?
+
+          to = File.join(@kept, entry.full_name)
+          FileUtils.mkdir_p(File.dirname(to))
+          File.binwrite(to, entry.read.to_s, perm: 0o600)
+        end
+      end
+    ensure
+      FileUtils.rm_f(parcel)
+    end
+
+    # As root.
+    def run(command)
+      @machine.communicate.sudo(command) do |_, text|
+        text.each_line { |line| @machine.ui.detail(line.chomp) unless line.strip.empty? }
+      end
+    end
+
+    def digest(names)
+      sum = Digest::SHA256.new
+
+      names.each do |name|
+        path = File.join(TOP, name)
+        files = File.file?(path) ? [path] : NgxPgq.files(path).map { |file| File.join(path, file) }
+        files.each { |file| sum << file.delete_prefix(TOP) << "\0" << File.binread(file) << "\0" }
+      end
+
+      sum.hexdigest
+    end
+  end
+
+
+  # The files below a directory.
+  def self.files(path)
+    Dir.glob("**/*", base: path).select { |file| File.file?(File.join(path, file)) && file !~ /\.s?o\z/ }.sort
+  end
+
+
+  class Plugin < Vagrant.plugin("2")
+    name "ngx_pgq"
+    config(:ngx_pgq, :provisioner) { Config }
+    provisioner(:ngx_pgq) { Setup }
+  end
+end
