@@ -16,7 +16,7 @@ use Socket qw(SOL_SOCKET SO_RCVBUF INADDR_LOOPBACK pack_sockaddr_in);
 
 use Pgq::Host qw(slurp);
 
-my $large = 256 * 1024;
+my $large = 64 * 1024;
 
 
 # An open connection; with a receive buffer as small as the kernel makes it if asked to.

@@ -1,6 +1,6 @@
 package Figures;
 
-# What the measuring scripts work out: medians, a slope, the memory of a process.
+# What the measuring scripts work out: medians, a slope, the CPU and the memory of a process.
 
 use strict;
 use warnings;
@@ -10,7 +10,7 @@ use List::Util qw(sum);
 
 use Pgq::Host qw(slurp);
 
-our @EXPORT_OK = qw(median slope private);
+our @EXPORT_OK = qw(median slope cpu private);
 
 
 sub median {
@@ -28,6 +28,26 @@ sub slope {
     my $square = sum(map { ($_->[0] - $x)**2 } @points);
 
     return $square ? sum(map { ($_->[0] - $x) * ($_->[1] - $y) } @points) / $square : 0;
+}
+
+
+# CPU seconds of processes so far, to the nanosecond where the kernel counts so.
+sub cpu {
+    my (@pids) = @_;
+
+    return sum(0, map { _cpu("/proc/$_") } @pids);
+}
+
+
+sub _cpu {
+    my ($process) = @_;
+
+    return (split ' ', slurp("$process/schedstat"))[0] / 1e9 if -e "$process/schedstat";
+
+    my ($rest) = slurp("$process/stat") =~ /\) (.*)/;
+    my @field = split ' ', $rest;
+
+    return ($field[11] + $field[12]) / 100;
 }
 
 
