@@ -49,6 +49,11 @@ static ngx_conf_num_bounds_t  ngx_http_pgq_depth_bounds = {
 };
 
 
+static ngx_conf_num_bounds_t  ngx_http_pgq_timeout_bounds = {
+    ngx_conf_check_num_bounds, 1, 3600 * 1000     /* ms */
+};
+
+
 static ngx_http_handler_pt  ngx_http_pgq_problem_page = ngx_pgq_reply_handler;
 static ngx_http_handler_pt  ngx_http_pgq_metrics_page =
     ngx_pgq_page_metrics_handler;
@@ -107,6 +112,13 @@ static ngx_command_t  ngx_http_pgq_commands[] = {
       offsetof(ngx_pgq_loc_conf_t, depth),
       &ngx_http_pgq_depth_bounds },
 
+    { ngx_string("pgq_timeout"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, timeout),
+      &ngx_http_pgq_timeout_bounds },
+
       ngx_null_command
 };
 
@@ -132,10 +144,6 @@ static ngx_pgq_parameter_t  ngx_http_pgq_parameters[] = {
     { ngx_string("size="),
       offsetof(ngx_pgq_pool_t, max_size),
       ngx_http_pgq_parse_size },
-
-    { ngx_string("timeout="),
-      offsetof(ngx_pgq_pool_t, timeout),
-      ngx_http_pgq_parse_time },
 
     { ngx_string("connect_timeout="),
       offsetof(ngx_pgq_pool_t, connect_timeout),
@@ -253,6 +261,7 @@ ngx_http_pgq_create_loc_conf(ngx_conf_t *cf)
     }
 
     plcf->depth = NGX_CONF_UNSET;
+    plcf->timeout = NGX_CONF_UNSET_MSEC;
 
     return plcf;
 }
@@ -265,6 +274,7 @@ ngx_http_pgq_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_pgq_loc_conf_t  *conf = child;
 
     ngx_conf_merge_value(conf->depth, prev->depth, 1000);
+    ngx_conf_merge_msec_value(conf->timeout, prev->timeout, 30000);
 
     return NGX_CONF_OK;
 }
@@ -308,7 +318,7 @@ ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     pool->batch_size = 1024 * 1024;
     pool->max_tickets = 16384;
     pool->max_size = 64 * 1024 * 1024;
-    pool->timeout = 60 * 1000;
+    pool->timeout = 10 * 1000;
     pool->connect_timeout = 2 * 1000;
 
     for (i = 3; i < cf->args->nelts; i++) {

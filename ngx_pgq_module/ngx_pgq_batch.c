@@ -1,17 +1,14 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "batch" owns the tickets from ngx_pgq_batch_add() to their answer,
- * and the batches they travel in.  A batch has a memory pool of its own; a
- * ticket is one allocation of the door's.
+ * The room "batch" owns the batches that tickets travel in.  A batch has a
+ * memory pool of its own.
  *
- * Called by enqueue.c (full, add, leave); a source of calls to pool.c.
+ * A source of calls to pool.c; calls ticket.c.
  *
  * Invariants:
- *  - a ticket is in exactly one place: pool->waiting, or one batch;
  *  - a batch is in exactly one place: pool->sent, while a lane has its call,
  *    or pool->again;
- *  - a ticket is answered once, or left by its client and then never;
  *  - a batch keeps its id and its tickets until its outcome is known, so that
  *    the database can tell that it has seen it; tickets that were answered
  *    or left in the meantime do not travel again;
@@ -45,10 +42,7 @@ struct ngx_pgq_batch_s {
 static ngx_pgq_call_t *ngx_pgq_batch_next(ngx_pgq_pool_t *pool);
 static ngx_msec_int_t ngx_pgq_batch_expire(ngx_pgq_pool_t *pool,
     ngx_msec_t now);
-static ngx_msec_int_t ngx_pgq_batch_expire_queue(ngx_queue_t *tickets,
-    ngx_msec_t now, ngx_pgq_outcome_e outcome);
 static void ngx_pgq_batch_clear(ngx_pgq_pool_t *pool);
-static void ngx_pgq_batch_free_tickets(ngx_queue_t *tickets);
 static ngx_pgq_batch_t *ngx_pgq_batch_create(ngx_pgq_pool_t *pool);
 static void ngx_pgq_batch_put(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t);
 static void ngx_pgq_batch_free(ngx_pgq_batch_t *batch);
@@ -60,8 +54,6 @@ static void ngx_pgq_batch_answer(ngx_pgq_batch_t *batch,
     ngx_pgq_outcome_e outcome, ngx_str_t *problem);
 static void ngx_pgq_batch_halve(ngx_pgq_batch_t *batch);
 static void ngx_pgq_batch_drop_left(ngx_pgq_batch_t *batch);
-static void ngx_pgq_ticket_answer(ngx_pgq_ticket_t *t,
-    ngx_pgq_outcome_e outcome, ngx_str_t *problem);
 
 
 static ngx_pgq_source_t  ngx_pgq_batch_source = {
@@ -79,54 +71,6 @@ ngx_pgq_batch_init(ngx_pgq_pool_t *pool)
     ngx_queue_init(&pool->sent);
 
     ngx_pgq_pool_source(pool, &ngx_pgq_batch_source);
-}
-
-
-/* whether one more message of that length is too much */
-
-ngx_uint_t
-ngx_pgq_batch_full(ngx_pgq_pool_t *pool, size_t len)
-{
-    return pool->unanswered >= pool->max_tickets
-           || pool->size + len > pool->max_size;
-}
-
-
-void
-ngx_pgq_batch_add(ngx_pgq_ticket_t *t)
-{
-    ngx_pgq_pool_t  *pool;
-
-    pool = t->pool;
-
-    t->batch = NULL;
-    t->deadline = ngx_current_msec + pool->timeout;
-    pool->size += t->len;
-
-    ngx_queue_insert_tail(&pool->waiting, &t->queue);
-
-    ngx_pgq_pool_hold(pool);
-    ngx_pgq_pool_wake(pool);
-}
-
-
-/*
- * The client has gone.  A message that was not sent is forgotten; one that
- * was will be committed or not, and nobody is told.
- */
-
-void
-ngx_pgq_batch_leave(ngx_pgq_ticket_t *t)
-{
-    t->pool->size -= t->len;
-    t->answer = NULL;
-
-    ngx_pgq_pool_release(t->pool);
-
-    if (t->batch == NULL) {
-        ngx_queue_remove(&t->queue);
-        ngx_free(t);
-    }
 }
 
 
@@ -194,7 +138,7 @@ ngx_pgq_batch_expire(ngx_pgq_pool_t *pool, ngx_msec_t now)
     ngx_msec_int_t    next, wait;
     ngx_pgq_batch_t  *batch;
 
-    next = ngx_pgq_batch_expire_queue(&pool->waiting, now, NGX_PGQ_AGAIN);
+    next = ngx_pgq_ticket_expire(&pool->waiting, now, NGX_PGQ_AGAIN);
 
     lists[0] = &pool->again;
     lists[1] = &pool->sent;
@@ -206,9 +150,9 @@ ngx_pgq_batch_expire(ngx_pgq_pool_t *pool, ngx_msec_t now)
         {
             batch = ngx_queue_data(q, ngx_pgq_batch_t, queue);
 
-            wait = ngx_pgq_batch_expire_queue(&batch->tickets, now,
-                                    batch->sent || batch->unknown
-                                    ? NGX_PGQ_UNKNOWN : NGX_PGQ_AGAIN);
+            wait = ngx_pgq_ticket_expire(&batch->tickets, now,
+                                         batch->sent || batch->unknown
+                                         ? NGX_PGQ_UNKNOWN : NGX_PGQ_AGAIN);
 
             if (wait >= 0 && (next < 0 || wait < next)) {
                 next = wait;
@@ -217,50 +161,6 @@ ngx_pgq_batch_expire(ngx_pgq_pool_t *pool, ngx_msec_t now)
     }
 
     return next;
-}
-
-
-/* the oldest are first; of a batch, some may have been answered already */
-
-static ngx_msec_int_t
-ngx_pgq_batch_expire_queue(ngx_queue_t *tickets, ngx_msec_t now,
-    ngx_pgq_outcome_e outcome)
-{
-    ngx_queue_t       *q;
-    ngx_msec_int_t     wait;
-    ngx_pgq_ticket_t  *t;
-
-    q = ngx_queue_head(tickets);
-
-    while (q != ngx_queue_sentinel(tickets)) {
-
-        t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
-        q = ngx_queue_next(q);
-
-        if (t->answer == NULL) {
-            continue;
-        }
-
-        wait = (ngx_msec_int_t) (t->deadline - now);
-
-        if (wait > 0) {
-            return wait;
-        }
-
-        if (t->batch) {
-            ngx_pgq_ticket_answer(t, outcome, NULL);
-            continue;
-        }
-
-        ngx_queue_remove(&t->queue);
-        ngx_pgq_ticket_answer(t, outcome, NULL);
-
-        /* an answer may end a connection, and the next ticket with it */
-
-        q = ngx_queue_head(tickets);
-    }
-
-    return -1;
 }
 
 
@@ -310,21 +210,8 @@ ngx_pgq_batch_put(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t)
 static void
 ngx_pgq_batch_free(ngx_pgq_batch_t *batch)
 {
-    ngx_pgq_batch_free_tickets(&batch->tickets);
+    ngx_pgq_ticket_free(&batch->tickets);
     ngx_destroy_pool(batch->memory);
-}
-
-
-static void
-ngx_pgq_batch_free_tickets(ngx_queue_t *tickets)
-{
-    ngx_queue_t  *q;
-
-    while (!ngx_queue_empty(tickets)) {
-        q = ngx_queue_head(tickets);
-        ngx_queue_remove(q);
-        ngx_free(ngx_queue_data(q, ngx_pgq_ticket_t, queue));
-    }
 }
 
 
@@ -345,7 +232,7 @@ ngx_pgq_batch_clear(ngx_pgq_pool_t *pool)
         }
     }
 
-    ngx_pgq_batch_free_tickets(&pool->waiting);
+    ngx_pgq_ticket_free(&pool->waiting);
 }
 
 
@@ -532,28 +419,6 @@ ngx_pgq_batch_answer(ngx_pgq_batch_t *batch, ngx_pgq_outcome_e outcome,
     }
 
     ngx_pgq_batch_free(batch);
-}
-
-
-/* a ticket of a batch stays in it, without its client, until the batch ends */
-
-static void
-ngx_pgq_ticket_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
-    ngx_str_t *problem)
-{
-    ngx_pgq_ticket_answer_pt  answer;
-
-    answer = t->answer;
-    t->answer = NULL;
-    t->pool->size -= t->len;
-
-    ngx_pgq_pool_release(t->pool);
-
-    answer(t, outcome, problem);
-
-    if (outcome != NGX_PGQ_DONE && t->batch == NULL) {
-        ngx_free(t);
-    }
 }
 
 

@@ -6,13 +6,13 @@
  * It allocates the ticket, in one piece with the answer's body around the
  * message, and frees it when it comes back with NGX_PGQ_DONE.
  *
- * Called by nginx; calls message, batch (full, add, leave),
- * record and reply.
+ * Called by nginx; calls message, ticket (full, add, leave), record and
+ * reply.
  *
  * Invariants:
  *  - a request with a ticket has a cleanup that points at it; whichever of
  *    the two ends first cuts the other's pointer;
- *  - the ticket is the first field of what is allocated, so that the batch
+ *  - the ticket is the first field of what is allocated, so that the ticket
  *    room may free it;
  *  - what cannot wait any more is refused before its body is read, and again
  *    when it has been.
@@ -46,7 +46,7 @@ typedef struct {
 static void ngx_pgq_enqueue_body_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_pgq_enqueue_message(ngx_http_request_t *r);
 static ngx_int_t ngx_pgq_enqueue_ticket(ngx_http_request_t *r,
-    ngx_pgq_pool_t *pool, ngx_str_t *message);
+    ngx_pgq_loc_conf_t *plcf, ngx_str_t *message);
 static void ngx_pgq_enqueue_cleanup(void *data);
 static void ngx_pgq_enqueue_answer(ngx_pgq_ticket_t *t,
     ngx_pgq_outcome_e outcome, ngx_str_t *problem);
@@ -89,8 +89,8 @@ ngx_pgq_enqueue_handler(ngx_http_request_t *r)
 
     plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
 
-    if (ngx_pgq_batch_full(plcf->post, r->headers_in.content_length_n > 0
-                                       ? r->headers_in.content_length_n : 0))
+    if (ngx_pgq_ticket_full(plcf->post, r->headers_in.content_length_n > 0
+                                        ? r->headers_in.content_length_n : 0))
     {
         return ngx_pgq_reply_unavailable(r, plcf->post, "queue_full",
                       "Too many messages wait here; this one was not queued.");
@@ -139,17 +139,17 @@ ngx_pgq_enqueue_message(ngx_http_request_t *r)
 
     /* the rest may have filled up while the body arrived */
 
-    if (ngx_pgq_batch_full(plcf->post, message.len)) {
+    if (ngx_pgq_ticket_full(plcf->post, message.len)) {
         return ngx_pgq_reply_unavailable(r, plcf->post, "queue_full",
                       "Too many messages wait here; this one was not queued.");
     }
 
-    return ngx_pgq_enqueue_ticket(r, plcf->post, &message);
+    return ngx_pgq_enqueue_ticket(r, plcf, &message);
 }
 
 
 static ngx_int_t
-ngx_pgq_enqueue_ticket(ngx_http_request_t *r, ngx_pgq_pool_t *pool,
+ngx_pgq_enqueue_ticket(ngx_http_request_t *r, ngx_pgq_loc_conf_t *plcf,
     ngx_str_t *message)
 {
     u_char              *p;
@@ -173,7 +173,8 @@ ngx_pgq_enqueue_ticket(ngx_http_request_t *r, ngx_pgq_pool_t *pool,
 
     e->request = r;
     e->cleanup = cln;
-    e->ticket.pool = pool;
+    e->ticket.pool = plcf->post;
+    e->ticket.timeout = plcf->timeout;
     e->ticket.answer = ngx_pgq_enqueue_answer;
     e->ticket.data = e;
 
@@ -208,7 +209,7 @@ ngx_pgq_enqueue_ticket(ngx_http_request_t *r, ngx_pgq_pool_t *pool,
     r->read_event_handler = ngx_http_test_reading;
     r->write_event_handler = ngx_http_request_empty_handler;
 
-    ngx_pgq_batch_add(&e->ticket);
+    ngx_pgq_ticket_add(&e->ticket);
 
     return NGX_AGAIN;
 }
@@ -223,7 +224,7 @@ ngx_pgq_enqueue_cleanup(void *data)
         ngx_free(e);
 
     } else {
-        ngx_pgq_batch_leave(&e->ticket);
+        ngx_pgq_ticket_leave(&e->ticket);
     }
 }
 
@@ -313,13 +314,13 @@ ngx_pgq_enqueue_failed(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
     case NGX_PGQ_UNKNOWN:
         ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
                       "pgq enqueue: outcome unknown after %M ms",
-                      e->ticket.pool->timeout);
+                      e->ticket.timeout);
         break;
 
     default: /* NGX_PGQ_AGAIN */
         ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
                       "pgq enqueue: no database in %M ms",
-                      e->ticket.pool->timeout);
+                      e->ticket.timeout);
 
         return ngx_pgq_reply_unavailable(r, e->ticket.pool, "no_database",
                           "No database took the message in time; it was not"

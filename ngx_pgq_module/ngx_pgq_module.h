@@ -12,9 +12,9 @@
  *
  * Calls go one way, along the flow, and come back by callback:
  *
- *   POST -> enqueue -> batch -> pool -> call -> lane ==> database
+ *   POST -> enqueue -> ticket -> batch -> pool -> call -> lane ==> database
  *           (message)
- *   GET  -> fetch   ----------> pool -> call -> lane ==> database
+ *   GET  -> fetch   --------------------> pool -> call -> lane ==> database
  *
  * Who has something to count calls metrics, which calls nobody; page shows
  * what was counted, record what became of one request.
@@ -43,7 +43,7 @@ typedef struct ngx_pgq_batch_s   ngx_pgq_batch_t;
 typedef struct ngx_pgq_ticket_s  ngx_pgq_ticket_t;
 
 
-#define NGX_PGQ_VERSION          "1.1"     /* as the extension's */
+#define NGX_PGQ_VERSION          "1.2"     /* as the extension's */
 
 #define NGX_PGQ_UUID_LEN         16
 
@@ -122,7 +122,8 @@ typedef struct {
 } ngx_pgq_source_t;
 
 
-#define NGX_PGQ_SOURCES      2
+#define NGX_PGQ_SOURCES          2
+#define NGX_PGQ_DRAIN_SECONDS    8      /* what Retry-After is taken from */
 
 
 struct ngx_pgq_pool_s {
@@ -148,12 +149,16 @@ struct ngx_pgq_pool_s {
     ngx_uint_t               turn;
     ngx_uint_t               unanswered;    /* requests, of all sources */
     size_t                   counted;       /* of size, by the metrics */
+    ngx_uint_t               drained[NGX_PGQ_DRAIN_SECONDS];
+    time_t                   drained_at;    /* the last second of them */
+
+    /* of ticket.c */
+    ngx_queue_t              waiting;       /* oldest first */
+    size_t                   size;          /* of unanswered messages */
 
     /* of batch.c */
-    ngx_queue_t              waiting;       /* tickets, oldest first */
     ngx_queue_t              again;         /* batches to send again */
     ngx_queue_t              sent;          /* batches on their way */
-    size_t                   size;          /* of unanswered messages */
 
     /* of fetch.c */
     ngx_queue_t              fetches;       /* waiting, oldest first */
@@ -164,8 +169,9 @@ struct ngx_pgq_pool_s {
 ngx_int_t ngx_pgq_pool_init(ngx_pgq_pool_t *pool, ngx_cycle_t *cycle);
 void ngx_pgq_pool_exit(ngx_pgq_pool_t *pool);
 void ngx_pgq_pool_source(ngx_pgq_pool_t *pool, ngx_pgq_source_t *source);
-void ngx_pgq_pool_hold(ngx_pgq_pool_t *pool);
+void ngx_pgq_pool_hold(ngx_pgq_pool_t *pool, ngx_msec_t deadline);
 void ngx_pgq_pool_release(ngx_pgq_pool_t *pool);
+void ngx_pgq_pool_drained(ngx_pgq_pool_t *pool);
 void ngx_pgq_pool_wake(ngx_pgq_pool_t *pool);
 ngx_uint_t ngx_pgq_pool_retry_after(ngx_pgq_pool_t *pool);
 
@@ -174,7 +180,7 @@ void ngx_pgq_pool_lane_idle(ngx_pgq_lane_t *lane);
 void ngx_pgq_pool_lane_gone(ngx_pgq_lane_t *lane);
 
 
-/* The room "batch": tickets wait here, leave together, and are answered. */
+/* The room "ticket": they wait here, and are answered. */
 
 typedef void (*ngx_pgq_ticket_answer_pt)(ngx_pgq_ticket_t *t,
     ngx_pgq_outcome_e outcome, ngx_str_t *problem);
@@ -184,7 +190,8 @@ struct ngx_pgq_ticket_s {
     ngx_queue_t              queue;         /* in pool->waiting, or a batch */
     ngx_pgq_pool_t          *pool;
     ngx_pgq_batch_t         *batch;         /* NULL while waiting */
-    ngx_msec_t               deadline;
+    ngx_msec_t               start;
+    ngx_msec_t               timeout;
     ngx_uint_t               mates;         /* size of its batch, or 0 */
     u_char                   id[NGX_PGQ_UUID_LEN];
     size_t                   len;
@@ -203,14 +210,22 @@ struct ngx_pgq_ticket_s {
 };
 
 
-#define ngx_pgq_ticket_wait(t)                                                \
-    (ngx_current_msec - ((t)->deadline - (t)->pool->timeout))
+#define ngx_pgq_ticket_wait(t)  (ngx_current_msec - (t)->start)
 
+
+ngx_uint_t ngx_pgq_ticket_full(ngx_pgq_pool_t *pool, size_t len);
+void ngx_pgq_ticket_add(ngx_pgq_ticket_t *t);
+void ngx_pgq_ticket_leave(ngx_pgq_ticket_t *t);
+ngx_msec_int_t ngx_pgq_ticket_expire(ngx_queue_t *tickets, ngx_msec_t now,
+    ngx_pgq_outcome_e outcome);
+void ngx_pgq_ticket_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
+    ngx_str_t *problem);
+void ngx_pgq_ticket_free(ngx_queue_t *tickets);
+
+
+/* The room "batch": tickets leave together. */
 
 void ngx_pgq_batch_init(ngx_pgq_pool_t *pool);
-ngx_uint_t ngx_pgq_batch_full(ngx_pgq_pool_t *pool, size_t len);
-void ngx_pgq_batch_add(ngx_pgq_ticket_t *t);
-void ngx_pgq_batch_leave(ngx_pgq_ticket_t *t);
 
 
 /* The room "record": what is told of a request when it is over. */
@@ -243,6 +258,7 @@ typedef struct {
     ngx_pgq_pool_t          *post;
     ngx_pgq_pool_t          *get;
     ngx_int_t                depth;
+    ngx_msec_t               timeout;
 } ngx_pgq_loc_conf_t;
 
 

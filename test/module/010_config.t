@@ -7,7 +7,9 @@ my %wrong = (
     'a number that is none'          => ['pgq_pool main "host=/tmp" lanes=many;',    qr/invalid parameter "lanes=many"/],
     'no lanes'                       => ['pgq_pool main "host=/tmp" lanes=0;',       qr/invalid parameter "lanes=0"/],
     'a size beyond a statement'      => ['pgq_pool main "host=/tmp" batch_size=1g;', qr/invalid parameter "batch_size=1g"/],
-    'a time that is none'            => ['pgq_pool main "host=/tmp" timeout=soon;',  qr/invalid parameter "timeout=soon"/],
+    'a time that is none'            => ['pgq_pool main "host=/tmp" connect_timeout=soon;', qr/invalid parameter "connect_timeout=soon"/],
+    'a wait that is none'            => ['pgq_pool main "host=/tmp"; pgq_timeout soon;', qr/pgq_timeout.*invalid value/],
+    'no time to wait'                => ['pgq_pool main "host=/tmp"; pgq_timeout 0;', qr/value must be between 1 and 3600000/],
     'a host that is not found'       => ['pgq_pool main "host=no.such.invalid";',    qr/host not found.*no\.such\.invalid/],
     'a service that is not found'    => ['pgq_pool main "service=nowhere";',         qr/service of pgq_pool "main" is not found/],
     'two pools of one name'          => ['pgq_pool main "host=/tmp"; pgq_pool main "host=/tmp";', qr/is duplicate/],
@@ -27,7 +29,7 @@ for my $name (sort keys %wrong) {
 
 my ($status, $text) = Pgq::Nginx->new(
     pools => 'pgq_pool main "host=/tmp,127.0.0.1,::1 port=5432,5433,5434" lanes=1 batch=1 batch_size=1k'
-        . ' tickets=1 size=1k timeout=1s connect_timeout=100ms;',
+        . ' tickets=1 size=1k connect_timeout=100ms;',
     http  => 'pgq_depth 10;',
 )->test;
 

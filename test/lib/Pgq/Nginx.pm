@@ -28,6 +28,7 @@ our @instances;
 # Options, all with a default:
 #   pg (a Pgq::Postgres), user (ngx_pgq_web), conninfo (what pg says)     where the pool main goes
 #   pool      further parameters of pgq_pool; pools: whole lines instead of it
+#   timeout   pgq_timeout
 #   workers (1), connections (1024, of a worker), master (on), log_level (info), env (a hash)
 #   main, events, http, server, locations     lines for these places
 #   listen    parameters of the listen directive; config: the whole text, with %%PORT%%, %%PREFIX%%, %%HEAD%% replaced
@@ -116,6 +117,7 @@ sub _config {
     my ($self) = @_;
     my $pools = $self->{pools} // qq{pgq_pool main "$self->{conninfo}" @{[ $self->{pool} // '' ]};};
     my $dir   = $self->{dir};
+    my $wait  = $self->{timeout} ? "pgq_timeout $self->{timeout};" : '';
 
     return <<"END";
 %%HEAD%%
@@ -129,6 +131,7 @@ http {
     scgi_temp_path $dir/temp/scgi;
 
     $pools
+    $wait
     @{[ $self->{http} // '' ]}
 
     server {
