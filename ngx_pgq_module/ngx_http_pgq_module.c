@@ -54,6 +54,19 @@ static ngx_conf_num_bounds_t  ngx_http_pgq_timeout_bounds = {
 };
 
 
+static ngx_conf_num_bounds_t  ngx_http_pgq_lines_bounds = {
+    ngx_conf_check_num_bounds, 1, 65536
+};
+
+
+static ngx_conf_enum_t  ngx_http_pgq_idempotency[] = {
+    { ngx_string("off"), NGX_PGQ_IDEMPOTENCY_OFF },
+    { ngx_string("on"), NGX_PGQ_IDEMPOTENCY_ON },
+    { ngx_string("required"), NGX_PGQ_IDEMPOTENCY_REQUIRED },
+    { ngx_null_string, 0 }
+};
+
+
 static ngx_http_handler_pt  ngx_http_pgq_problem_page = ngx_pgq_reply_handler;
 static ngx_http_handler_pt  ngx_http_pgq_metrics_page =
     ngx_pgq_page_metrics_handler;
@@ -118,6 +131,27 @@ static ngx_command_t  ngx_http_pgq_commands[] = {
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_pgq_loc_conf_t, timeout),
       &ngx_http_pgq_timeout_bounds },
+
+    { ngx_string("pgq_lines"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_num_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, lines),
+      &ngx_http_pgq_lines_bounds },
+
+    { ngx_string("pgq_idempotency"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_enum_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, idempotency),
+      &ngx_http_pgq_idempotency },
+
+    { ngx_string("pgq_idempotency_scope"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_set_complex_value_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, scope),
+      NULL },
 
       ngx_null_command
 };
@@ -262,6 +296,8 @@ ngx_http_pgq_create_loc_conf(ngx_conf_t *cf)
 
     plcf->depth = NGX_CONF_UNSET;
     plcf->timeout = NGX_CONF_UNSET_MSEC;
+    plcf->lines = NGX_CONF_UNSET;
+    plcf->idempotency = NGX_CONF_UNSET_UINT;
 
     return plcf;
 }
@@ -275,6 +311,13 @@ ngx_http_pgq_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     ngx_conf_merge_value(conf->depth, prev->depth, 1000);
     ngx_conf_merge_msec_value(conf->timeout, prev->timeout, 30000);
+    ngx_conf_merge_value(conf->lines, prev->lines, 10000);
+    ngx_conf_merge_uint_value(conf->idempotency, prev->idempotency,
+                              NGX_PGQ_IDEMPOTENCY_ON);
+
+    if (conf->scope == NULL) {
+        conf->scope = prev->scope;
+    }
 
     return NGX_CONF_OK;
 }

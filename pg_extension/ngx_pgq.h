@@ -189,6 +189,7 @@ typedef struct NgxPgqBulk
 	TupleTableSlot *rows[NGX_PGQ_BULK_ROWS];
 	int			used;
 	bool		fits;			/* partition bound was checked */
+	int			options;		/* of table_multi_insert() */
 	NgxPgqSpan	span;			/* blocks written to */
 } NgxPgqBulk;
 
