@@ -12,15 +12,10 @@
 #include "ngx_pgq_uuid.h"
 
 
-typedef struct {
-    ngx_str_t                name;
-    size_t                   offset;    /* of ngx_pgq_pool_t */
-    ngx_int_t              (*parse)(void *field, ngx_str_t *value);
-} ngx_pgq_parameter_t;
-
-
 static ngx_int_t ngx_http_pgq_preconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_pgq_postconfiguration(ngx_conf_t *cf);
+static ngx_int_t ngx_http_pgq_resolve_names(ngx_conf_t *cf,
+    ngx_pgq_main_conf_t *pmcf);
 static ngx_int_t ngx_http_pgq_init_metrics(ngx_shm_zone_t *zone, void *data);
 static void *ngx_http_pgq_create_main_conf(ngx_conf_t *cf);
 static void *ngx_http_pgq_create_loc_conf(ngx_conf_t *cf);
@@ -28,18 +23,15 @@ static char *ngx_http_pgq_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
 static char *ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
-static char *ngx_http_pgq_pool_parameter(ngx_conf_t *cf,
-    ngx_pgq_pool_t *pool, ngx_str_t *parameter);
 static char *ngx_http_pgq_post(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_pgq_get(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 static char *ngx_http_pgq_page(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+static void ngx_http_pgq_handler(ngx_conf_t *cf, ngx_pgq_loc_conf_t *plcf,
+    ngx_http_handler_pt handler);
 static ngx_pgq_pool_t *ngx_http_pgq_find_pool(ngx_conf_t *cf,
     ngx_str_t *name);
-static ngx_int_t ngx_http_pgq_parse_number(void *field, ngx_str_t *value);
-static ngx_int_t ngx_http_pgq_parse_size(void *field, ngx_str_t *value);
-static ngx_int_t ngx_http_pgq_parse_time(void *field, ngx_str_t *value);
 static ngx_int_t ngx_http_pgq_init_process(ngx_cycle_t *cycle);
 static void ngx_http_pgq_exit_process(ngx_cycle_t *cycle);
 
@@ -157,36 +149,6 @@ static ngx_command_t  ngx_http_pgq_commands[] = {
 };
 
 
-static ngx_pgq_parameter_t  ngx_http_pgq_parameters[] = {
-
-    { ngx_string("lanes="),
-      offsetof(ngx_pgq_pool_t, nlanes),
-      ngx_http_pgq_parse_number },
-
-    { ngx_string("batch="),
-      offsetof(ngx_pgq_pool_t, batch_tickets),
-      ngx_http_pgq_parse_number },
-
-    { ngx_string("batch_size="),
-      offsetof(ngx_pgq_pool_t, batch_size),
-      ngx_http_pgq_parse_size },
-
-    { ngx_string("tickets="),
-      offsetof(ngx_pgq_pool_t, max_tickets),
-      ngx_http_pgq_parse_number },
-
-    { ngx_string("size="),
-      offsetof(ngx_pgq_pool_t, max_size),
-      ngx_http_pgq_parse_size },
-
-    { ngx_string("connect_timeout="),
-      offsetof(ngx_pgq_pool_t, connect_timeout),
-      ngx_http_pgq_parse_time },
-
-    { ngx_null_string, 0, NULL }
-};
-
-
 static ngx_http_module_t  ngx_http_pgq_module_ctx = {
     ngx_http_pgq_preconfiguration,         /* preconfiguration */
     ngx_http_pgq_postconfiguration,        /* postconfiguration */
@@ -232,10 +194,49 @@ ngx_http_pgq_postconfiguration(ngx_conf_t *cf)
 
     pmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_pgq_module);
 
+    if (ngx_http_pgq_resolve_names(cf, pmcf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     pmcf->metrics = ngx_pgq_metrics_zone(cf, &ngx_http_pgq_module,
                                          ngx_http_pgq_init_metrics, pmcf);
 
     return pmcf->metrics ? NGX_OK : NGX_ERROR;
+}
+
+
+/* by the resolver of http{}, if it has one */
+
+static ngx_int_t
+ngx_http_pgq_resolve_names(ngx_conf_t *cf, ngx_pgq_main_conf_t *pmcf)
+{
+    ngx_uint_t                  i;
+    ngx_msec_t                  timeout;
+    ngx_resolver_t             *resolver;
+    ngx_pgq_pool_t            **pools;
+    ngx_http_core_loc_conf_t   *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    /* where none was named nginx has one without servers */
+
+    resolver = clcf->resolver && clcf->resolver->connections.nelts
+               ? clcf->resolver : NULL;
+    timeout = clcf->resolver_timeout == NGX_CONF_UNSET_MSEC
+              ? 30 * 1000 : clcf->resolver_timeout;
+
+    pools = pmcf->pools.elts;
+
+    for (i = 0; i < pmcf->pools.nelts; i++) {
+        if (ngx_pgq_target_names(cf, pools[i]->target, &pools[i]->name,
+                                 resolver, timeout)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
 }
 
 
@@ -303,11 +304,18 @@ ngx_http_pgq_create_loc_conf(ngx_conf_t *cf)
 }
 
 
+/*
+ * What stands in an `if` or a `limit_except` is a location of its own to
+ * nginx, and the same door to us.
+ */
+
 static char *
 ngx_http_pgq_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 {
     ngx_pgq_loc_conf_t  *prev = parent;
     ngx_pgq_loc_conf_t  *conf = child;
+
+    ngx_http_core_loc_conf_t  *clcf;
 
     ngx_conf_merge_value(conf->depth, prev->depth, 1000);
     ngx_conf_merge_msec_value(conf->timeout, prev->timeout, 30000);
@@ -317,6 +325,18 @@ ngx_http_pgq_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     if (conf->scope == NULL) {
         conf->scope = prev->scope;
+    }
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (clcf->noname && conf->handler == NULL) {
+        conf->handler = prev->handler;
+        conf->post = prev->post;
+        conf->get = prev->get;
+
+        if (clcf->lmt_excpt && clcf->handler == NULL) {
+            clcf->handler = conf->handler;
+        }
     }
 
     return NGX_CONF_OK;
@@ -356,16 +376,10 @@ ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     *slot = pool;
 
     pool->name = value[1];
-    pool->nlanes = 2;
-    pool->batch_tickets = 512;
-    pool->batch_size = 1024 * 1024;
-    pool->max_tickets = 16384;
-    pool->max_size = 64 * 1024 * 1024;
-    pool->timeout = 10 * 1000;
-    pool->connect_timeout = 2 * 1000;
+    ngx_pgq_parameter_defaults(pool);
 
     for (i = 3; i < cf->args->nelts; i++) {
-        rv = ngx_http_pgq_pool_parameter(cf, pool, &value[i]);
+        rv = ngx_pgq_parameter_read(cf, pool, &value[i]);
 
         if (rv != NGX_CONF_OK) {
             return rv;
@@ -379,95 +393,11 @@ ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
 
 static char *
-ngx_http_pgq_pool_parameter(ngx_conf_t *cf, ngx_pgq_pool_t *pool,
-    ngx_str_t *parameter)
-{
-    ngx_str_t             value;
-    ngx_pgq_parameter_t  *p;
-
-    for (p = ngx_http_pgq_parameters; p->name.len; p++) {
-
-        if (parameter->len <= p->name.len
-            || ngx_strncmp(parameter->data, p->name.data, p->name.len) != 0)
-        {
-            continue;
-        }
-
-        value.data = parameter->data + p->name.len;
-        value.len = parameter->len - p->name.len;
-
-        if (p->parse((u_char *) pool + p->offset, &value) == NGX_OK) {
-            return NGX_CONF_OK;
-        }
-    }
-
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid parameter \"%V\"",
-                       parameter);
-
-    return NGX_CONF_ERROR;
-}
-
-
-static ngx_int_t
-ngx_http_pgq_parse_number(void *field, ngx_str_t *value)
-{
-    ngx_int_t  n;
-
-    n = ngx_atoi(value->data, value->len);
-
-    if (n < 1 || n > 65536) {
-        return NGX_ERROR;
-    }
-
-    *(ngx_uint_t *) field = n;
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_pgq_parse_size(void *field, ngx_str_t *value)
-{
-    ssize_t  n;
-
-    n = ngx_parse_size(value);
-
-    /* a statement's parameter has at most 1 GB */
-
-    if (n < 1 || n > 512 * 1024 * 1024) {
-        return NGX_ERROR;
-    }
-
-    *(size_t *) field = n;
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_pgq_parse_time(void *field, ngx_str_t *value)
-{
-    ngx_int_t  n;
-
-    n = ngx_parse_time(value, 0);
-
-    if (n < 1) {
-        return NGX_ERROR;
-    }
-
-    *(ngx_msec_t *) field = n;
-
-    return NGX_OK;
-}
-
-
-static char *
 ngx_http_pgq_post(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_pgq_loc_conf_t  *plcf = conf;
 
-    ngx_str_t                 *value;
-    ngx_http_core_loc_conf_t  *clcf;
+    ngx_str_t  *value;
 
     if (plcf->post) {
         return "is duplicate";
@@ -480,8 +410,7 @@ ngx_http_pgq_post(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-    clcf->handler = ngx_pgq_enqueue_handler;
+    ngx_http_pgq_handler(cf, plcf, ngx_pgq_enqueue_handler);
 
     return NGX_CONF_OK;
 }
@@ -492,8 +421,7 @@ ngx_http_pgq_get(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_pgq_loc_conf_t  *plcf = conf;
 
-    ngx_str_t                 *value;
-    ngx_http_core_loc_conf_t  *clcf;
+    ngx_str_t  *value;
 
     if (plcf->get) {
         return "is duplicate";
@@ -506,8 +434,7 @@ ngx_http_pgq_get(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-    clcf->handler = ngx_pgq_fetch_handler;
+    ngx_http_pgq_handler(cf, plcf, ngx_pgq_fetch_handler);
 
     return NGX_CONF_OK;
 }
@@ -521,10 +448,29 @@ ngx_http_pgq_page(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_http_handler_pt       *page = cmd->post;
     ngx_http_core_loc_conf_t  *clcf;
 
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-    clcf->handler = *page;
+    ngx_http_pgq_handler(cf, conf, *page);
+
+    if (*page == ngx_pgq_reply_handler) {
+        clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+        /* a body that was refused for its length is not measured again */
+        clcf->client_max_body_size = 0;
+    }
 
     return NGX_CONF_OK;
+}
+
+
+static void
+ngx_http_pgq_handler(ngx_conf_t *cf, ngx_pgq_loc_conf_t *plcf,
+    ngx_http_handler_pt handler)
+{
+    ngx_http_core_loc_conf_t  *clcf;
+
+    plcf->handler = handler;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+    clcf->handler = handler;
 }
 
 

@@ -80,18 +80,22 @@ ngx_pgq_call_init_lanes(ngx_pgq_pool_t *pool, ngx_log_t *log)
     ngx_uint_t       i;
     ngx_pgq_lane_t  *lane;
 
-    pool->lanes = ngx_calloc(pool->nlanes * sizeof(ngx_pgq_lane_t), log);
+    pool->lanes = ngx_calloc((pool->nlanes + 1) * sizeof(ngx_pgq_lane_t),
+                             log);
     if (pool->lanes == NULL) {
         return NGX_ERROR;
     }
 
-    for (i = 0; i < pool->nlanes; i++) {
+    for (i = 0; i < pool->nlanes + 1; i++) {
         lane = &pool->lanes[i];
         lane->pool = pool;
         lane->ops = &ngx_pgq_call_ops;
         lane->statements = ngx_pgq_call_statements;
+        lane->state = NGX_PGQ_LANE_CLOSED;
+    }
 
-        ngx_pgq_lane_open(lane);
+    for (i = 0; i < pool->nlanes; i++) {
+        ngx_pgq_lane_open(&pool->lanes[i]);
     }
 
     return NGX_OK;
@@ -103,7 +107,7 @@ ngx_pgq_call_exit_lanes(ngx_pgq_pool_t *pool)
 {
     ngx_uint_t  i;
 
-    for (i = 0; i < pool->nlanes; i++) {
+    for (i = 0; i < pool->nlanes + 1; i++) {
         ngx_pgq_lane_close(&pool->lanes[i]);
     }
 

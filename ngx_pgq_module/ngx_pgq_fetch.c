@@ -149,7 +149,7 @@ ngx_pgq_fetch_arguments(ngx_http_request_t *r, ngx_int_t *limit,
     if (ngx_http_arg(r, (u_char *) "before", 6, &value) == NGX_OK) {
         n = ngx_atoof(value.data, value.len);
 
-        if (n == (off_t) NGX_ERROR || n < 1) {
+        if (n < 1) {
             return NGX_ERROR;
         }
 

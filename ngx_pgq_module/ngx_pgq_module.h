@@ -19,7 +19,7 @@
  * Who has something to count calls metrics, which calls nobody; page shows
  * what was counted, record what became of one request.
  *
- * Only lane, call and target include libpq.  Only enqueue, message, bulk,
+ * Only lane, call and conninfo include libpq.  Only enqueue, message, bulk,
  * fetch, reply, record and page, and the front desk (ngx_http_pgq_module.c),
  * touch ngx_http_request_t.
  */
@@ -141,12 +141,14 @@ struct ngx_pgq_pool_s {
     size_t                   batch_size;
     ngx_uint_t               max_tickets;
     size_t                   max_size;
-    ngx_msec_t               timeout;
     ngx_msec_t               connect_timeout;
+    ngx_msec_t               answer_timeout;
+    ngx_msec_t               lane_age;
 
     /* of pool.c */
     ngx_log_t               *log;
-    ngx_pgq_lane_t          *lanes;
+    ngx_pgq_lane_t          *lanes;         /* and one more, to renew */
+    ngx_pgq_lane_t          *connecting;    /* one at a time */
     ngx_queue_t              idle;          /* lanes without a call */
     ngx_event_t              dispatch;
     ngx_event_t              timer;
@@ -279,6 +281,13 @@ ngx_int_t ngx_pgq_bulk_answer(ngx_pgq_bulk_t *bulk, u_char *first,
     ngx_str_t *body);
 
 
+/* The room "parameter": what pgq_pool is told of a pool. */
+
+void ngx_pgq_parameter_defaults(ngx_pgq_pool_t *pool);
+char *ngx_pgq_parameter_read(ngx_conf_t *cf, ngx_pgq_pool_t *pool,
+    ngx_str_t *parameter);
+
+
 /* The doors, and what goes out through them. */
 
 typedef struct {
@@ -288,6 +297,7 @@ typedef struct {
 
 
 typedef struct {
+    ngx_http_handler_pt      handler;       /* of the door, or the page */
     ngx_pgq_pool_t          *post;
     ngx_pgq_pool_t          *get;
     ngx_int_t                depth;

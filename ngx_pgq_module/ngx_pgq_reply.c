@@ -36,6 +36,7 @@ static ngx_str_t  ngx_pgq_reply_problem_type =
 static ngx_pgq_reply_status_t  ngx_pgq_reply_statuses[] = {
     { 400, "Bad Request", "bad_request",
       "The request is not one that HTTP allows." },
+    { 401, "Unauthorized", "unauthorized", "Say who you are." },
     { 403, "Forbidden", "forbidden", "This is not for you." },
     { 404, "Not Found", "not_found", "There is nothing here." },
     { 405, "Method Not Allowed", "method_not_allowed",
@@ -43,6 +44,8 @@ static ngx_pgq_reply_status_t  ngx_pgq_reply_statuses[] = {
     { 408, "Request Timeout", "request_timeout",
       "The request did not arrive in time." },
     { 409, "Conflict", "conflict", "Something else is under way." },
+    { 412, "Precondition Failed", "precondition_failed",
+      "What the request was made to depend on is not so." },
     { 413, "Content Too Large", "too_large",
       "The message is longer than this server takes." },
     { 414, "URI Too Long", "uri_too_long", "The address is too long." },

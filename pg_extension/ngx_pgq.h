@@ -344,6 +344,7 @@ extern void ngx_pgq_keys_keep(void);
 
 /* ledger.c */
 extern NgxPgqEntry ngx_pgq_ledger_enter(const pg_uuid_t *batch_id, bool fence);
+extern bool ngx_pgq_ledger_remembers(const pg_uuid_t *batch_id);
 extern bool ngx_pgq_ledger_due(void);
 extern void ngx_pgq_ledger_tidy(NgxPgqDatabase *database);
 extern void ngx_pgq_ledger_keep(void);
