@@ -4,7 +4,7 @@
  * The room "batch" owns the batches that tickets travel in.  A batch has a
  * memory pool of its own.
  *
- * A source of calls to pool.c; calls ticket.c.
+ * A source of calls to pool.c; calls ticket.c and encode.c.
  *
  * Invariants:
  *  - a batch is in exactly one place: pool->sent, while a lane has its call,
@@ -14,28 +14,33 @@
  *    or left in the meantime do not travel again;
  *  - a message the database refuses takes no other with it: a batch that is
  *    refused as a whole is halved, under new ids, until the message stands
- *    alone.
+ *    alone;
+ *  - a batch that may have been committed is not believed to be refused: the
+ *    refusal is of the last time it was sent.  First its id is fenced, so that
+ *    none of the times before can commit any more, or has.
  */
 
-#include "ngx_pgq_module.h"
-#include "ngx_pgq_array.h"
+#include "ngx_pgq_batch.h"
 #include "ngx_pgq_uuid.h"
 
 
-struct ngx_pgq_batch_s {
-    ngx_queue_t              queue;     /* in pool->sent or pool->again */
-    ngx_queue_t              tickets;
-    ngx_uint_t               n;
-    size_t                   size;
-    ngx_msec_t               start;     /* of the last time it was sent */
-    ngx_pgq_pool_t          *pool;
-    ngx_pool_t              *memory;
-    ngx_pgq_call_t           call;
-    u_char                  *params;
-    u_char                   id[NGX_PGQ_UUID_LEN];
-    unsigned                 sent:1;
-    unsigned                 again:1;   /* was sent before */
-    unsigned                 unknown:1; /* may have been committed */
+#define NGX_PGQ_BATCH_KEYS    64    /* each takes one of the server's locks */
+#define NGX_PGQ_SQLSTATE_LEN  5
+
+
+/* what ngx_pgq.enqueue_keyed() and enqueue_all() say of an idempotency key */
+
+typedef struct {
+    const char              *sqlstate;
+    ngx_pgq_outcome_e        outcome;
+} ngx_pgq_batch_verdict_t;
+
+
+static ngx_pgq_batch_verdict_t  ngx_pgq_batch_verdicts[] = {
+    { "PQ200", NGX_PGQ_REPLAYED },
+    { "PQ409", NGX_PGQ_IN_FLIGHT },
+    { "PQ422", NGX_PGQ_REUSED },
+    { NULL, NGX_PGQ_REFUSED }
 };
 
 
@@ -44,12 +49,21 @@ static ngx_msec_int_t ngx_pgq_batch_expire(ngx_pgq_pool_t *pool,
     ngx_msec_t now);
 static void ngx_pgq_batch_clear(ngx_pgq_pool_t *pool);
 static ngx_pgq_batch_t *ngx_pgq_batch_create(ngx_pgq_pool_t *pool);
+static ngx_uint_t ngx_pgq_batch_takes(ngx_pgq_batch_t *batch,
+    ngx_pgq_ticket_t *t);
 static void ngx_pgq_batch_put(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t);
+static void ngx_pgq_batch_remove(ngx_pgq_batch_t *batch,
+    ngx_pgq_ticket_t *t);
 static void ngx_pgq_batch_free(ngx_pgq_batch_t *batch);
 static ngx_int_t ngx_pgq_batch_encode(ngx_pgq_call_t *call);
 static void ngx_pgq_batch_row(ngx_pgq_call_t *call, ngx_str_t *fields);
+static void ngx_pgq_batch_verdict(ngx_pgq_batch_t *batch,
+    ngx_pgq_ticket_t *t, ngx_str_t *sqlstate, ngx_str_t *problem);
 static void ngx_pgq_batch_done(ngx_pgq_call_t *call,
     ngx_pgq_outcome_e outcome);
+static void ngx_pgq_batch_fenced(ngx_pgq_batch_t *batch,
+    ngx_pgq_outcome_e outcome);
+static void ngx_pgq_batch_refused(ngx_pgq_batch_t *batch);
 static void ngx_pgq_batch_answer(ngx_pgq_batch_t *batch,
     ngx_pgq_outcome_e outcome, ngx_str_t *problem);
 static void ngx_pgq_batch_halve(ngx_pgq_batch_t *batch);
@@ -113,7 +127,7 @@ ngx_pgq_batch_next(ngx_pgq_pool_t *pool)
         q = ngx_queue_head(&pool->waiting);
         t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
 
-        if (batch->n && batch->size + t->len > pool->batch_size) {
+        if (batch->n && !ngx_pgq_batch_takes(batch, t)) {
             break;
         }
 
@@ -196,6 +210,22 @@ ngx_pgq_batch_create(ngx_pgq_pool_t *pool)
 }
 
 
+/* whether one more ticket may go with those that are there */
+
+static ngx_uint_t
+ngx_pgq_batch_takes(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t)
+{
+    ngx_pgq_ticket_t  *first;
+
+    first = ngx_queue_data(ngx_queue_head(&batch->tickets), ngx_pgq_ticket_t,
+                           queue);
+
+    return first->write == NULL && t->write == NULL
+           && batch->size + t->len <= batch->pool->batch_size
+           && (t->key.len == 0 || batch->keys < NGX_PGQ_BATCH_KEYS);
+}
+
+
 static void
 ngx_pgq_batch_put(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t)
 {
@@ -203,7 +233,23 @@ ngx_pgq_batch_put(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t)
     ngx_queue_insert_tail(&batch->tickets, &t->queue);
 
     batch->n++;
+    batch->messages += t->n;
     batch->size += t->len;
+    batch->keys += t->key.len > 0;
+    batch->keys_size += t->key.len;
+}
+
+
+static void
+ngx_pgq_batch_remove(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t)
+{
+    ngx_queue_remove(&t->queue);
+
+    batch->n--;
+    batch->messages -= t->n;
+    batch->size -= t->len;
+    batch->keys -= t->key.len > 0;
+    batch->keys_size -= t->key.len;
 }
 
 
@@ -252,9 +298,7 @@ ngx_pgq_batch_drop_left(ngx_pgq_batch_t *batch)
         t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
 
         if (t->answer == NULL) {
-            ngx_queue_remove(q);
-            batch->n--;
-            batch->size -= t->len;
+            ngx_pgq_batch_remove(batch, t);
             ngx_free(t);
         }
     }
@@ -264,49 +308,30 @@ ngx_pgq_batch_drop_left(ngx_pgq_batch_t *batch)
 static ngx_int_t
 ngx_pgq_batch_encode(ngx_pgq_call_t *call)
 {
-    u_char            *p, *ids, *messages;
-    size_t             ids_len, messages_len;
     ngx_queue_t       *q;
     ngx_pgq_batch_t   *batch;
     ngx_pgq_ticket_t  *t;
 
     batch = call->data;
 
-    ids_len = ngx_pgq_array_len(batch->n, batch->n * NGX_PGQ_UUID_LEN);
-    messages_len = ngx_pgq_array_len(batch->n, batch->size);
-
-    if (batch->params) {
-        ngx_pfree(batch->memory, batch->params);
-    }
-
-    p = ngx_pnalloc(batch->memory, ids_len + messages_len);
-    if (p == NULL) {
+    if (ngx_pgq_encode(batch) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    batch->params = p;
-
-    ids = ngx_pgq_array_head(p, NGX_PGQ_OID_UUID, batch->n);
-    messages = ngx_pgq_array_head(p + ids_len, NGX_PGQ_OID_TEXT, batch->n);
+    if (batch->fencing) {
+        return NGX_OK;
+    }
 
     for (q = ngx_queue_head(&batch->tickets);
          q != ngx_queue_sentinel(&batch->tickets);
          q = ngx_queue_next(q))
     {
         t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
-        t->mates = batch->n;
-        ids = ngx_pgq_array_item(ids, t->id, NGX_PGQ_UUID_LEN);
-        messages = ngx_pgq_array_item(messages, t->message, t->len);
+        t->mates = batch->messages;
+        t->verdict = NGX_PGQ_DONE;
     }
 
-    call->values[0] = (char *) batch->id;
-    call->lengths[0] = NGX_PGQ_UUID_LEN;
-    call->values[1] = (char *) p;
-    call->lengths[1] = (int) ids_len;
-    call->values[2] = (char *) p + ids_len;
-    call->lengths[2] = (int) messages_len;
-
-    ngx_pgq_metrics_sent(batch->n, batch->again);
+    ngx_pgq_metrics_sent(batch->messages, batch->again);
 
     batch->again = 1;
     batch->sent = 1;
@@ -316,7 +341,11 @@ ngx_pgq_batch_encode(ngx_pgq_call_t *call)
 }
 
 
-/* a verdict: ordinal, SQLSTATE, and what is wrong in words */
+/*
+ * A verdict: ordinal, SQLSTATE, and what is wrong in words.  A ticket that is
+ * alone has them all: there the ordinal is that of the message in it.  Of a
+ * fence: whether it was put up.
+ */
 
 static void
 ngx_pgq_batch_row(ngx_pgq_call_t *call, ngx_str_t *fields)
@@ -327,23 +356,67 @@ ngx_pgq_batch_row(ngx_pgq_call_t *call, ngx_str_t *fields)
     ngx_pgq_ticket_t  *t;
 
     batch = call->data;
+
+    if (batch->fencing) {
+        batch->fenced = fields[0].len == 1 && fields[0].data[0] == 't';
+        return;
+    }
+
     ordinal = ngx_atoi(fields[0].data, fields[0].len);
 
     for (q = ngx_queue_head(&batch->tickets);
          q != ngx_queue_sentinel(&batch->tickets);
          q = ngx_queue_next(q))
     {
-        if (--ordinal) {
+        t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
+
+        if (t->write) {
+            t->ordinal = ordinal > 0 ? ordinal : 0;
+
+        } else if (--ordinal) {
             continue;
         }
 
-        t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
-
-        t->problem.data = ngx_pstrdup(batch->memory, &fields[2]);
-        t->problem.len = t->problem.data ? fields[2].len : 0;
-        t->refused = 1;
+        ngx_pgq_batch_verdict(batch, t, &fields[1], &fields[2]);
         return;
     }
+}
+
+
+static void
+ngx_pgq_batch_verdict(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t,
+    ngx_str_t *sqlstate, ngx_str_t *problem)
+{
+    ngx_uint_t               i;
+    ngx_pgq_batch_verdict_t  *v;
+
+    t->verdict = NGX_PGQ_REFUSED;
+
+    for (i = 0; ngx_pgq_batch_verdicts[i].sqlstate; i++) {
+        v = &ngx_pgq_batch_verdicts[i];
+
+        if (sqlstate->len == NGX_PGQ_SQLSTATE_LEN
+            && ngx_memcmp(sqlstate->data, v->sqlstate, NGX_PGQ_SQLSTATE_LEN)
+               == 0)
+        {
+            t->verdict = v->outcome;
+        }
+    }
+
+    if (t->verdict == NGX_PGQ_REPLAYED) {
+
+        if (problem->len != NGX_PGQ_UUID_TEXT_LEN
+            || ngx_pgq_uuid_read(t->id, problem->data) != 0)
+        {
+            ngx_log_error(NGX_LOG_ALERT, batch->pool->log, 0,
+                          "pgq batch: a replay without its id");
+        }
+
+        return;
+    }
+
+    t->problem.data = ngx_pstrdup(batch->memory, problem);
+    t->problem.len = t->problem.data ? problem->len : 0;
 }
 
 
@@ -362,34 +435,78 @@ ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
                                 ngx_current_msec - batch->start);
     }
 
-    switch (outcome) {
-
-    case NGX_PGQ_DONE:
-        ngx_pgq_batch_answer(batch, NGX_PGQ_DONE, NULL);
-        return;
-
-    case NGX_PGQ_REFUSED:
-        ngx_pgq_batch_drop_left(batch);
-
-        if (batch->n > 1) {
-            ngx_pgq_batch_halve(batch);
-            return;
-        }
-
-        ngx_pgq_batch_answer(batch, NGX_PGQ_REFUSED, &call->problem);
-        return;
-
-    case NGX_PGQ_UNKNOWN:
+    if (outcome == NGX_PGQ_UNKNOWN) {
         batch->unknown = 1;
         ngx_pgq_metrics_count(NGX_PGQ_METRICS_UNKNOWN);
-        break;
-
-    default: /* NGX_PGQ_AGAIN */
-        break;
     }
 
-    ngx_queue_insert_tail(&batch->pool->again, &batch->queue);
+    if (outcome == NGX_PGQ_AGAIN || outcome == NGX_PGQ_UNKNOWN) {
+        ngx_queue_insert_tail(&batch->pool->again, &batch->queue);
+        ngx_pgq_pool_wake(batch->pool);
+        return;
+    }
+
+    if (batch->fencing) {
+        ngx_pgq_batch_fenced(batch, outcome);
+        return;
+    }
+
+    if (outcome == NGX_PGQ_DONE) {
+        ngx_pgq_batch_answer(batch, NGX_PGQ_DONE, NULL);
+        return;
+    }
+
+    batch->problem.data = ngx_pstrdup(batch->memory, &call->problem);
+    batch->problem.len = batch->problem.data ? call->problem.len : 0;
+
+    if (batch->unknown) {
+        batch->fencing = 1;
+        ngx_queue_insert_head(&batch->pool->again, &batch->queue);
+        ngx_pgq_pool_wake(batch->pool);
+        return;
+    }
+
+    ngx_pgq_batch_refused(batch);
+}
+
+
+static void
+ngx_pgq_batch_fenced(ngx_pgq_batch_t *batch, ngx_pgq_outcome_e outcome)
+{
+    batch->fencing = 0;
+
+    if (outcome == NGX_PGQ_REFUSED) {
+        /* not even this: nobody knows, and asking again would not help */
+        ngx_pgq_batch_answer(batch, NGX_PGQ_UNKNOWN, NULL);
+        return;
+    }
+
+    if (batch->fenced) {
+        batch->unknown = 0;
+        ngx_pgq_batch_refused(batch);
+        return;
+    }
+
+    /* committed, some time before; sent again it gets its verdicts */
+
+    ngx_queue_insert_head(&batch->pool->again, &batch->queue);
     ngx_pgq_pool_wake(batch->pool);
+}
+
+
+/* certainly not committed, and not to be sent again as it is */
+
+static void
+ngx_pgq_batch_refused(ngx_pgq_batch_t *batch)
+{
+    ngx_pgq_batch_drop_left(batch);
+
+    if (batch->n > 1) {
+        ngx_pgq_batch_halve(batch);
+        return;
+    }
+
+    ngx_pgq_batch_answer(batch, NGX_PGQ_REFUSED, &batch->problem);
 }
 
 
@@ -410,8 +527,8 @@ ngx_pgq_batch_answer(ngx_pgq_batch_t *batch, ngx_pgq_outcome_e outcome,
         if (t->answer == NULL) {
             ngx_free(t);
 
-        } else if (t->refused) {
-            ngx_pgq_ticket_answer(t, NGX_PGQ_REFUSED, &t->problem);
+        } else if (outcome == NGX_PGQ_DONE) {
+            ngx_pgq_ticket_answer(t, t->verdict, &t->problem);
 
         } else {
             ngx_pgq_ticket_answer(t, outcome, problem);
@@ -430,11 +547,15 @@ ngx_pgq_batch_halve(ngx_pgq_batch_t *batch)
     ngx_pgq_batch_t   *other;
     ngx_pgq_ticket_t  *t;
 
-    other = ngx_pgq_batch_create(batch->pool);
+    /* what stays is another batch now */
+
+    ngx_pgq_uuid_v7(batch->id, ngx_pgq_now());
+    batch->again = 0;
 
     ngx_queue_insert_head(&batch->pool->again, &batch->queue);
     ngx_pgq_pool_wake(batch->pool);
 
+    other = ngx_pgq_batch_create(batch->pool);
     if (other == NULL) {
         return;
     }
@@ -443,20 +564,11 @@ ngx_pgq_batch_halve(ngx_pgq_batch_t *batch)
 
     for (i = 0; i < half; i++) {
         q = ngx_queue_head(&batch->tickets);
-        ngx_queue_remove(q);
-
         t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
-        batch->n--;
-        batch->size -= t->len;
 
+        ngx_pgq_batch_remove(batch, t);
         ngx_pgq_batch_put(other, t);
     }
-
-    /* what stays is another batch now */
-
-    ngx_pgq_uuid_v7(batch->id, ngx_pgq_now());
-    batch->unknown = 0;
-    batch->again = 0;
 
     ngx_queue_insert_head(&batch->pool->again, &other->queue);
 }

@@ -89,7 +89,7 @@ ngx_pgq_fetch_handler(ngx_http_request_t *r)
     ngx_int_t            rc, limit;
     ngx_pgq_problem_t    problem = { 400, "bad_argument",
                            "limit is a number from 1 to 1000, before the id"
-                           " of a post.", -1 };
+                           " of a post.", -1, 0 };
     ngx_pgq_record_t    *record;
     ngx_pgq_loc_conf_t  *plcf;
 

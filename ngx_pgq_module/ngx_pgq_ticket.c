@@ -132,13 +132,15 @@ ngx_pgq_ticket_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
 
     ngx_pgq_pool_release(t->pool);
 
-    if (outcome == NGX_PGQ_DONE) {
+    if (outcome == NGX_PGQ_DONE || outcome == NGX_PGQ_REPLAYED) {
         ngx_pgq_pool_drained(t->pool);
+        answer(t, outcome, problem);
+        return;
     }
 
     answer(t, outcome, problem);
 
-    if (outcome != NGX_PGQ_DONE && t->batch == NULL) {
+    if (t->batch == NULL) {
         ngx_free(t);
     }
 }

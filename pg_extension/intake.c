@@ -95,6 +95,7 @@ insert_bulk(NgxPgqIntake *intake, Relation leaf, NgxPgqBatch *batch)
 		!ngx_pgq_bulk_begin(&bulk, leaf, queue_columns))
 		return false;
 	bulk.fits = true;			/* the slot chose the leaf */
+	bulk.options = TABLE_INSERT_SKIP_FSM;	/* in order: only ever forward */
 	for (int i = 0; i < batch->count; i++)
 	{
 		Datum		values[] = {TimestampTzGetDatum(intake->at), batch->ids[i],

@@ -31,6 +31,7 @@
 #include "access/tableam.h"
 #include "catalog/index.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
@@ -123,7 +124,8 @@ open_index(Relation leaf, AttrNumber place)
 	{
 		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
 
-		if (index->rd_index->indisvalid &&
+		if (index->rd_rel->relam == BTREE_AM_OID &&
+			index->rd_index->indisvalid &&
 			index->rd_index->indkey.values[0] == place &&
 			RelationGetIndexPredicate(index) == NIL)
 			return index;
@@ -181,22 +183,37 @@ consider(NgxPgqKey *key, Found *found, TupleTableSlot *row,
 	key->known_id = *id;
 }
 
-/* The rows of one key in a leaf. */
+/* The rows of the keys in one leaf. */
 static void
-look_for(Relation leaf, Relation index, const Columns *columns,
-		 TupleTableSlot *row, Snapshot snapshot, NgxPgqKey *key, Found *found,
-		 TimestampTz expired, bool recall)
+look_into(Relation leaf, Snapshot snapshot, NgxPgqKey *keys, Found *found,
+		  int count, TimestampTz expired, bool recall)
 {
+	Columns		columns = {
+		.at = column(leaf, "at", TIMESTAMPTZOID),
+		.key = column(leaf, "key", TEXTOID),
+		.fingerprint = column(leaf, "fingerprint", BYTEAOID),
+		.message_id = column(leaf, "message_id", UUIDOID)
+	};
+	TupleTableSlot *row = table_slot_create(leaf, NULL);
+	Relation	index = open_index(leaf, columns.key);
 	IndexScanDesc scan = index_beginscan(leaf, index, snapshot, 1, 0);
-	ScanKeyData wanted;
 
-	ScanKeyEntryInitialize(&wanted, 0, 1, BTEqualStrategyNumber, InvalidOid,
-						   index->rd_indcollation[0], F_TEXTEQ,
-						   PointerGetDatum(key->key));
-	index_rescan(scan, &wanted, 1, NULL, 0);
-	while (index_getnext_slot(scan, ForwardScanDirection, row))
-		consider(key, found, row, columns, expired, recall);
+	for (int k = 0; k < count; k++)
+	{
+		ScanKeyData wanted;
+
+		if (keys[k].state == NGX_PGQ_KEY_BUSY)
+			continue;
+		ScanKeyEntryInitialize(&wanted, 0, 1, BTEqualStrategyNumber, InvalidOid,
+							   index->rd_indcollation[0], F_TEXTEQ,
+							   PointerGetDatum(keys[k].key));
+		index_rescan(scan, &wanted, 1, NULL, 0);
+		while (index_getnext_slot(scan, ForwardScanDirection, row))
+			consider(&keys[k], &found[k], row, &columns, expired, recall);
+	}
 	index_endscan(scan);
+	index_close(index, AccessShareLock);
+	ExecDropSingleTupleTableSlot(row);
 }
 
 /*
@@ -213,23 +230,9 @@ look_up(NgxPgqKey *keys, int count, TimestampTz expired, bool recall)
 	{
 		Relation	leaf = ngx_pgq_open_table(psprintf("key_%d", i),
 											  AccessShareLock);
-		TupleTableSlot *row = table_slot_create(leaf, NULL);
-		Columns		columns = {
-			.at = column(leaf, "at", TIMESTAMPTZOID),
-			.key = column(leaf, "key", TEXTOID),
-			.fingerprint = column(leaf, "fingerprint", BYTEAOID),
-			.message_id = column(leaf, "message_id", UUIDOID)
-		};
-		Relation	index = open_index(leaf, columns.key);
 
-		for (int k = 0; k < count; k++)
-		{
-			if (keys[k].state != NGX_PGQ_KEY_BUSY)
-				look_for(leaf, index, &columns, row, snapshot, &keys[k],
-						 &found[k], expired, recall);
-		}
-		ExecDropSingleTupleTableSlot(row);
-		index_close(index, AccessShareLock);
+		if (RelationGetNumberOfBlocks(leaf) > 0)
+			look_into(leaf, snapshot, keys, found, count, expired, recall);
 		table_close(leaf, AccessShareLock);
 	}
 	UnregisterSnapshot(snapshot);

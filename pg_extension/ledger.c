@@ -47,15 +47,34 @@
 	(INT64CONST(1000) * SECS_PER_DAY * \
 	 (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE))
 
-/* The leaf of a batch: bytes 0 to 5 of a UUIDv7 are its time in ms. */
-static int
-leaf_of_batch(const pg_uuid_t *batch_id)
+/* Bytes 0 to 5 of a UUIDv7 are its time in ms. */
+static int64
+period_of_batch(const pg_uuid_t *batch_id)
 {
 	int64		ms = 0;
 
 	for (int i = 0; i < 6; i++)
 		ms = (ms << 8) | batch_id->data[i];
-	return (ms / PERIOD_MS) % NGX_PGQ_LEDGER_SLOTS;
+	return ms / PERIOD_MS;
+}
+
+static int64
+period_now(int64 *into)
+{
+	int64		now = GetCurrentTimestamp() / 1000 + POSTGRES_EPOCH_MS;
+
+	*into = now % PERIOD_MS;
+	return now / PERIOD_MS;
+}
+
+/* Would the ledger know this batch, if it had been taken? */
+bool
+ngx_pgq_ledger_remembers(const pg_uuid_t *batch_id)
+{
+	int64		into;
+	int64		ago = period_now(&into) - period_of_batch(batch_id);
+
+	return ago >= -1 && ago <= 1;
 }
 
 static Oid
@@ -155,9 +174,10 @@ meet_again(int leaf, Datum *values)
 {
 	Oid			types[] = {INT2OID, UUIDOID};
 	char	   *sql = psprintf("update ngx_pgq.batch_%d "
-							   "set at = greatest(at, clock_timestamp()) "
-							   "where slot = $1 and batch_id = $2 "
-							   "returning isfinite(at)", leaf);
+							   "set at = greatest(at, pg_catalog.clock_timestamp()) "
+							   "where slot operator(pg_catalog.=) $1 "
+							   "and batch_id operator(pg_catalog.=) $2 "
+							   "returning pg_catalog.isfinite(at)", leaf);
 	bool		isnull;
 
 	SPI_execute_with_args(sql, lengthof(types), types, values, NULL, false, 0);
@@ -178,7 +198,7 @@ meet_again(int leaf, Datum *values)
 NgxPgqEntry
 ngx_pgq_ledger_enter(const pg_uuid_t *batch_id, bool fence)
 {
-	int			leaf = leaf_of_batch(batch_id);
+	int			leaf = period_of_batch(batch_id) % NGX_PGQ_LEDGER_SLOTS;
 	TimestampTz at = fence ? DT_NOEND : GetCurrentTimestamp();
 	Datum		values[] = {Int16GetDatum(leaf), UUIDPGetDatum(batch_id),
 	TimestampTzGetDatum(at)};
@@ -219,15 +239,6 @@ truncate_leaf(int leaf)
 		NGX_PGQ_FAULT("ledger-truncated");
 	}
 	return true;
-}
-
-static int64
-period_now(int64 *into)
-{
-	int64		now = GetCurrentTimestamp() / 1000 + POSTGRES_EPOCH_MS;
-
-	*into = now % PERIOD_MS;
-	return now / PERIOD_MS;
 }
 
 static int64 tidied = -1;		/* the period we last truncated a leaf in */

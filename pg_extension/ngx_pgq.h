@@ -189,6 +189,7 @@ typedef struct NgxPgqBulk
 	TupleTableSlot *rows[NGX_PGQ_BULK_ROWS];
 	int			used;
 	bool		fits;			/* partition bound was checked */
+	int			options;		/* of table_multi_insert() */
 	NgxPgqSpan	span;			/* blocks written to */
 } NgxPgqBulk;
 
@@ -343,6 +344,7 @@ extern void ngx_pgq_keys_keep(void);
 
 /* ledger.c */
 extern NgxPgqEntry ngx_pgq_ledger_enter(const pg_uuid_t *batch_id, bool fence);
+extern bool ngx_pgq_ledger_remembers(const pg_uuid_t *batch_id);
 extern bool ngx_pgq_ledger_due(void);
 extern void ngx_pgq_ledger_tidy(NgxPgqDatabase *database);
 extern void ngx_pgq_ledger_keep(void);
