@@ -106,7 +106,7 @@ bench-mover: packages-check build  ## measure the mover under a held snapshot, a
 
 ##@ Tests, one kind at a time
 
-.PHONY: check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-docs check-sanitize check-valgrind fuzz analyze
+.PHONY: check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-docs check-reload check-sanitize check-valgrind fuzz analyze
 check-docs: packages-check  ## what code and READMEs name agrees; the sources keep to the house style
 	@test/run docs
 
@@ -131,6 +131,9 @@ check-module: packages-check build  ## the nginx module
 
 check-whole: packages-check build  ## a message's whole way
 	@test/run whole
+
+check-reload: packages-check build  ## 200 reloads of nginx under load: what each leaves behind
+	@PGQ_RELOADS=200 test/run test/module/162_reload_leaks.t -v
 
 check-sanitize: packages-check build  ## the tests with module and extension under ASan and UBSan
 	@$(BUILD) BUILD=build/sanitize SANITIZE="$(SANITIZE)" CFLAGS="-O1 -g"

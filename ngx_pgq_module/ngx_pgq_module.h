@@ -297,6 +297,7 @@ typedef struct {
 
 
 typedef struct {
+    ngx_http_handler_pt      handler;       /* of the door, or the page */
     ngx_pgq_pool_t          *post;
     ngx_pgq_pool_t          *get;
     ngx_int_t                depth;

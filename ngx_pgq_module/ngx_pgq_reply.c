@@ -36,6 +36,7 @@ static ngx_str_t  ngx_pgq_reply_problem_type =
 static ngx_pgq_reply_status_t  ngx_pgq_reply_statuses[] = {
     { 400, "Bad Request", "bad_request",
       "The request is not one that HTTP allows." },
+    { 401, "Unauthorized", "unauthorized", "Say who you are." },
     { 403, "Forbidden", "forbidden", "This is not for you." },
     { 404, "Not Found", "not_found", "There is nothing here." },
     { 405, "Method Not Allowed", "method_not_allowed",

@@ -131,6 +131,8 @@ ok((poll_until { rows(2) == 0 } 30), 'a leaf that has expired goes');
 is(rows(3), 10, 'one that has a fresh key in it does not, whichever leaf it is');
 is($pg->safe_psql(q{select once('fresh')}), 'PQ422', 'and the key is known');
 
+like($pg->safe_psql(undef, file => Pgq::Host::top() . '/sql/inspect/keys.sql'), qr/^ngx_pgq\.key_\d\|11\|1\|/m, 'and of eleven rows in its leaf one is a key that counts');
+
 # ---- who has looked a key up does not hold up the truncation; who reads them all does, and the truncation nobody
 my $reader = $pg->session;
 is($reader->query(q{begin; select once('fresh 2')}), 'taken', 'a transaction takes a key, and stays open');

@@ -129,6 +129,7 @@ $count{ $_->answer->{status} }++ for @mates;
 is(posts('"mate"'), 100, 'of 200 with 100 keys, in batches of 64 keys at most, 100 are queued') or diag(explain(\%count));
 is(($count{202} // 0) + ($count{409} // 0), 200, 'the others are told so, or to come back');
 cmp_ok($count{202}, '>=', 100, 'each key has its 202');
+ok(!$pg->log_contains(qr/batch has \d+ idempotency keys/), 'nor does a batch have more keys than PostgreSQL takes');
 
 my $metrics = $client->get('/metrics')->{body};
 like($metrics, qr/reason="$_"\} [1-9]/, "$_ is counted") for qw(bad_key key_in_flight key_required key_reused);
