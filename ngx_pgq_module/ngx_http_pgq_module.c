@@ -12,15 +12,10 @@
 #include "ngx_pgq_uuid.h"
 
 
-typedef struct {
-    ngx_str_t                name;
-    size_t                   offset;    /* of ngx_pgq_pool_t */
-    ngx_int_t              (*parse)(void *field, ngx_str_t *value);
-} ngx_pgq_parameter_t;
-
-
 static ngx_int_t ngx_http_pgq_preconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_pgq_postconfiguration(ngx_conf_t *cf);
+static ngx_int_t ngx_http_pgq_resolve_names(ngx_conf_t *cf,
+    ngx_pgq_main_conf_t *pmcf);
 static ngx_int_t ngx_http_pgq_init_metrics(ngx_shm_zone_t *zone, void *data);
 static void *ngx_http_pgq_create_main_conf(ngx_conf_t *cf);
 static void *ngx_http_pgq_create_loc_conf(ngx_conf_t *cf);
@@ -28,8 +23,6 @@ static char *ngx_http_pgq_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
 static char *ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
-static char *ngx_http_pgq_pool_parameter(ngx_conf_t *cf,
-    ngx_pgq_pool_t *pool, ngx_str_t *parameter);
 static char *ngx_http_pgq_post(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_pgq_get(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
@@ -39,15 +32,30 @@ static void ngx_http_pgq_handler(ngx_conf_t *cf, ngx_pgq_loc_conf_t *plcf,
     ngx_http_handler_pt handler);
 static ngx_pgq_pool_t *ngx_http_pgq_find_pool(ngx_conf_t *cf,
     ngx_str_t *name);
-static ngx_int_t ngx_http_pgq_parse_number(void *field, ngx_str_t *value);
-static ngx_int_t ngx_http_pgq_parse_size(void *field, ngx_str_t *value);
-static ngx_int_t ngx_http_pgq_parse_time(void *field, ngx_str_t *value);
 static ngx_int_t ngx_http_pgq_init_process(ngx_cycle_t *cycle);
 static void ngx_http_pgq_exit_process(ngx_cycle_t *cycle);
 
 
 static ngx_conf_num_bounds_t  ngx_http_pgq_depth_bounds = {
     ngx_conf_check_num_bounds, 1, NGX_PGQ_JSON_DEPTH_MAX
+};
+
+
+static ngx_conf_num_bounds_t  ngx_http_pgq_timeout_bounds = {
+    ngx_conf_check_num_bounds, 1, 3600 * 1000     /* ms */
+};
+
+
+static ngx_conf_num_bounds_t  ngx_http_pgq_lines_bounds = {
+    ngx_conf_check_num_bounds, 1, 65536
+};
+
+
+static ngx_conf_enum_t  ngx_http_pgq_idempotency[] = {
+    { ngx_string("off"), NGX_PGQ_IDEMPOTENCY_OFF },
+    { ngx_string("on"), NGX_PGQ_IDEMPOTENCY_ON },
+    { ngx_string("required"), NGX_PGQ_IDEMPOTENCY_REQUIRED },
+    { ngx_null_string, 0 }
 };
 
 
@@ -109,41 +117,35 @@ static ngx_command_t  ngx_http_pgq_commands[] = {
       offsetof(ngx_pgq_loc_conf_t, depth),
       &ngx_http_pgq_depth_bounds },
 
+    { ngx_string("pgq_timeout"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, timeout),
+      &ngx_http_pgq_timeout_bounds },
+
+    { ngx_string("pgq_lines"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_num_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, lines),
+      &ngx_http_pgq_lines_bounds },
+
+    { ngx_string("pgq_idempotency"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_enum_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, idempotency),
+      &ngx_http_pgq_idempotency },
+
+    { ngx_string("pgq_idempotency_scope"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_set_complex_value_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, scope),
+      NULL },
+
       ngx_null_command
-};
-
-
-static ngx_pgq_parameter_t  ngx_http_pgq_parameters[] = {
-
-    { ngx_string("lanes="),
-      offsetof(ngx_pgq_pool_t, nlanes),
-      ngx_http_pgq_parse_number },
-
-    { ngx_string("batch="),
-      offsetof(ngx_pgq_pool_t, batch_tickets),
-      ngx_http_pgq_parse_number },
-
-    { ngx_string("batch_size="),
-      offsetof(ngx_pgq_pool_t, batch_size),
-      ngx_http_pgq_parse_size },
-
-    { ngx_string("tickets="),
-      offsetof(ngx_pgq_pool_t, max_tickets),
-      ngx_http_pgq_parse_number },
-
-    { ngx_string("size="),
-      offsetof(ngx_pgq_pool_t, max_size),
-      ngx_http_pgq_parse_size },
-
-    { ngx_string("timeout="),
-      offsetof(ngx_pgq_pool_t, timeout),
-      ngx_http_pgq_parse_time },
-
-    { ngx_string("connect_timeout="),
-      offsetof(ngx_pgq_pool_t, connect_timeout),
-      ngx_http_pgq_parse_time },
-
-    { ngx_null_string, 0, NULL }
 };
 
 
@@ -192,10 +194,49 @@ ngx_http_pgq_postconfiguration(ngx_conf_t *cf)
 
     pmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_pgq_module);
 
+    if (ngx_http_pgq_resolve_names(cf, pmcf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     pmcf->metrics = ngx_pgq_metrics_zone(cf, &ngx_http_pgq_module,
                                          ngx_http_pgq_init_metrics, pmcf);
 
     return pmcf->metrics ? NGX_OK : NGX_ERROR;
+}
+
+
+/* by the resolver of http{}, if it has one */
+
+static ngx_int_t
+ngx_http_pgq_resolve_names(ngx_conf_t *cf, ngx_pgq_main_conf_t *pmcf)
+{
+    ngx_uint_t                  i;
+    ngx_msec_t                  timeout;
+    ngx_resolver_t             *resolver;
+    ngx_pgq_pool_t            **pools;
+    ngx_http_core_loc_conf_t   *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    /* where none was named nginx has one without servers */
+
+    resolver = clcf->resolver && clcf->resolver->connections.nelts
+               ? clcf->resolver : NULL;
+    timeout = clcf->resolver_timeout == NGX_CONF_UNSET_MSEC
+              ? 30 * 1000 : clcf->resolver_timeout;
+
+    pools = pmcf->pools.elts;
+
+    for (i = 0; i < pmcf->pools.nelts; i++) {
+        if (ngx_pgq_target_names(cf, pools[i]->target, &pools[i]->name,
+                                 resolver, timeout)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
 }
 
 
@@ -255,6 +296,9 @@ ngx_http_pgq_create_loc_conf(ngx_conf_t *cf)
     }
 
     plcf->depth = NGX_CONF_UNSET;
+    plcf->timeout = NGX_CONF_UNSET_MSEC;
+    plcf->lines = NGX_CONF_UNSET;
+    plcf->idempotency = NGX_CONF_UNSET_UINT;
 
     return plcf;
 }
@@ -274,6 +318,14 @@ ngx_http_pgq_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_core_loc_conf_t  *clcf;
 
     ngx_conf_merge_value(conf->depth, prev->depth, 1000);
+    ngx_conf_merge_msec_value(conf->timeout, prev->timeout, 30000);
+    ngx_conf_merge_value(conf->lines, prev->lines, 10000);
+    ngx_conf_merge_uint_value(conf->idempotency, prev->idempotency,
+                              NGX_PGQ_IDEMPOTENCY_ON);
+
+    if (conf->scope == NULL) {
+        conf->scope = prev->scope;
+    }
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
@@ -324,16 +376,10 @@ ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     *slot = pool;
 
     pool->name = value[1];
-    pool->nlanes = 2;
-    pool->batch_tickets = 512;
-    pool->batch_size = 1024 * 1024;
-    pool->max_tickets = 16384;
-    pool->max_size = 64 * 1024 * 1024;
-    pool->timeout = 60 * 1000;
-    pool->connect_timeout = 2 * 1000;
+    ngx_pgq_parameter_defaults(pool);
 
     for (i = 3; i < cf->args->nelts; i++) {
-        rv = ngx_http_pgq_pool_parameter(cf, pool, &value[i]);
+        rv = ngx_pgq_parameter_read(cf, pool, &value[i]);
 
         if (rv != NGX_CONF_OK) {
             return rv;
@@ -343,89 +389,6 @@ ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     pool->target = ngx_pgq_target_create(cf, &value[2], &pool->name);
 
     return pool->target ? NGX_CONF_OK : NGX_CONF_ERROR;
-}
-
-
-static char *
-ngx_http_pgq_pool_parameter(ngx_conf_t *cf, ngx_pgq_pool_t *pool,
-    ngx_str_t *parameter)
-{
-    ngx_str_t             value;
-    ngx_pgq_parameter_t  *p;
-
-    for (p = ngx_http_pgq_parameters; p->name.len; p++) {
-
-        if (parameter->len <= p->name.len
-            || ngx_strncmp(parameter->data, p->name.data, p->name.len) != 0)
-        {
-            continue;
-        }
-
-        value.data = parameter->data + p->name.len;
-        value.len = parameter->len - p->name.len;
-
-        if (p->parse((u_char *) pool + p->offset, &value) == NGX_OK) {
-            return NGX_CONF_OK;
-        }
-    }
-
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid parameter \"%V\"",
-                       parameter);
-
-    return NGX_CONF_ERROR;
-}
-
-
-static ngx_int_t
-ngx_http_pgq_parse_number(void *field, ngx_str_t *value)
-{
-    ngx_int_t  n;
-
-    n = ngx_atoi(value->data, value->len);
-
-    if (n < 1 || n > 65536) {
-        return NGX_ERROR;
-    }
-
-    *(ngx_uint_t *) field = n;
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_pgq_parse_size(void *field, ngx_str_t *value)
-{
-    ssize_t  n;
-
-    n = ngx_parse_size(value);
-
-    /* a statement's parameter has at most 1 GB */
-
-    if (n < 1 || n > 512 * 1024 * 1024) {
-        return NGX_ERROR;
-    }
-
-    *(size_t *) field = n;
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_pgq_parse_time(void *field, ngx_str_t *value)
-{
-    ngx_int_t  n;
-
-    n = ngx_parse_time(value, 0);
-
-    if (n < 1) {
-        return NGX_ERROR;
-    }
-
-    *(ngx_msec_t *) field = n;
-
-    return NGX_OK;
 }
 
 
@@ -482,9 +445,17 @@ ngx_http_pgq_get(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 static char *
 ngx_http_pgq_page(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
-    ngx_http_handler_pt  *page = cmd->post;
+    ngx_http_handler_pt       *page = cmd->post;
+    ngx_http_core_loc_conf_t  *clcf;
 
     ngx_http_pgq_handler(cf, conf, *page);
+
+    if (*page == ngx_pgq_reply_handler) {
+        clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+        /* a body that was refused for its length is not measured again */
+        clcf->client_max_body_size = 0;
+    }
 
     return NGX_CONF_OK;
 }

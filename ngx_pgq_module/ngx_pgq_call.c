@@ -31,6 +31,15 @@ static ngx_pgq_lane_statement_t  ngx_pgq_call_statements[] = {
     { "enqueue",
       "select ordinal, sqlstate, problem"
       " from ngx_pgq.enqueue($1::uuid, $2::uuid[], $3::text[])" },
+    { "enqueue_keyed",
+      "select ordinal, sqlstate, problem"
+      " from ngx_pgq.enqueue_keyed($1::uuid, $2::uuid[], $3::text[],"
+                                 " $4::text[])" },
+    { "enqueue_all",
+      "select ordinal, sqlstate, problem"
+      " from ngx_pgq.enqueue_all($1::uuid, $2::uuid, $3::text[], $4::text)" },
+    { "fence",
+      "select ngx_pgq.fence($1::uuid)" },
     { "recent",
       "select ngx_pgq.recent($1::integer, $2::bigint)" },
     { NULL, NULL }
@@ -71,18 +80,22 @@ ngx_pgq_call_init_lanes(ngx_pgq_pool_t *pool, ngx_log_t *log)
     ngx_uint_t       i;
     ngx_pgq_lane_t  *lane;
 
-    pool->lanes = ngx_calloc(pool->nlanes * sizeof(ngx_pgq_lane_t), log);
+    pool->lanes = ngx_calloc((pool->nlanes + 1) * sizeof(ngx_pgq_lane_t),
+                             log);
     if (pool->lanes == NULL) {
         return NGX_ERROR;
     }
 
-    for (i = 0; i < pool->nlanes; i++) {
+    for (i = 0; i < pool->nlanes + 1; i++) {
         lane = &pool->lanes[i];
         lane->pool = pool;
         lane->ops = &ngx_pgq_call_ops;
         lane->statements = ngx_pgq_call_statements;
+        lane->state = NGX_PGQ_LANE_CLOSED;
+    }
 
-        ngx_pgq_lane_open(lane);
+    for (i = 0; i < pool->nlanes; i++) {
+        ngx_pgq_lane_open(&pool->lanes[i]);
     }
 
     return NGX_OK;
@@ -94,7 +107,7 @@ ngx_pgq_call_exit_lanes(ngx_pgq_pool_t *pool)
 {
     ngx_uint_t  i;
 
-    for (i = 0; i < pool->nlanes; i++) {
+    for (i = 0; i < pool->nlanes + 1; i++) {
         ngx_pgq_lane_close(&pool->lanes[i]);
     }
 
@@ -120,7 +133,7 @@ ngx_pgq_call_libpq(void)
 ngx_int_t
 ngx_pgq_call_start(ngx_pgq_call_t *call, ngx_pgq_lane_t *lane)
 {
-    static const int  nparams[NGX_PGQ_STATEMENTS] = { 3, 2 };
+    static const int  nparams[NGX_PGQ_STATEMENTS] = { 3, 4, 4, 1, 2 };
 
     if (call->encode(call) != NGX_OK) {
         return NGX_DECLINED;

@@ -60,16 +60,23 @@ struct ngx_pgq_lane_s {
     ngx_pgq_lane_state_e       state;
     struct pg_conn            *conn;
     ngx_connection_t          *connection;
-    ngx_pgq_endpoint_t        *endpoint;
+    ngx_pgq_endpoint_t         endpoint;
     ngx_event_t                timer;      /* of the attempt, or the wait */
+    ngx_event_t                age;        /* until another takes over */
+    ngx_pgq_lane_t            *old;        /* that this one takes over from */
+    ngx_msec_t                 since;      /* connected */
     ngx_uint_t                 prepared;
     ngx_uint_t                 failures;   /* in a row */
     time_t                     complained;
     u_char                     complaint[8];
+    u_char                     farewell[6];    /* the server's last word */
+    u_char                     farewell_words[128];
 
     unsigned                   queued:1;   /* the user's: in pool->idle */
     unsigned                   warned:1;   /* the server sent a WARNING */
     unsigned                   flushing:1;
+    unsigned                   ripe:1;     /* waits for its turn alone */
+    unsigned                   leaving:1;  /* closes when it is idle */
 };
 
 
@@ -80,6 +87,25 @@ void ngx_pgq_lane_drop(ngx_pgq_lane_t *lane, const char *why,
 ngx_int_t ngx_pgq_lane_send(ngx_pgq_lane_t *lane, ngx_uint_t statement,
     int nparams, const char *const *values, const int *lengths);
 void ngx_pgq_lane_healthy(ngx_pgq_lane_t *lane);
+
+
+/* within the room: its life, how it connects, and how it works */
+
+void ngx_pgq_lane_set(ngx_pgq_lane_t *lane, ngx_pgq_lane_state_e state);
+void ngx_pgq_lane_connected(ngx_pgq_lane_t *lane);
+void ngx_pgq_lane_outsized(ngx_pgq_lane_t *lane);
+void ngx_pgq_lane_idle(ngx_pgq_lane_t *lane);
+void ngx_pgq_lane_fail(ngx_pgq_lane_t *lane);
+
+void ngx_pgq_lane_connect(ngx_pgq_lane_t *lane);
+void ngx_pgq_lane_connect_late(ngx_pgq_lane_t *lane);
+void ngx_pgq_lane_connect_end(ngx_pgq_lane_t *lane);
+void ngx_pgq_lane_prepare(ngx_pgq_lane_t *lane);
+
+void ngx_pgq_lane_read_handler(ngx_event_t *rev);
+void ngx_pgq_lane_write_handler(ngx_event_t *wev);
+ngx_int_t ngx_pgq_lane_flush(ngx_pgq_lane_t *lane);
+void ngx_pgq_lane_notice(void *data, const struct pg_result *res);
 
 
 #endif /* NGX_PGQ_LANE_H */

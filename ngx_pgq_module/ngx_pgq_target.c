@@ -1,136 +1,147 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "target" owns where a pool's database is: the endpoints, resolved,
- * and the connection's other settings.  Everything lives in the
- * configuration's pool.
+ * The room "target" owns where a pool's database is: hosts, their addresses,
+ * and which of them is the one to connect to.  All memory is the
+ * configuration's, also for addresses that are learned later, of which each
+ * worker has its own.
  *
- * Called by the front desk (create) and by lanes (aim, miss).
+ * Called by the front desk (create, names), by lanes (aim, miss, places) and
+ * by resolve.c (learn).
  *
  * Invariants:
- *  - the settings are the conninfo's, then the service's, then those of the
- *    environment the master was started in: workers have none of their own;
- *  - libpq never looks up a name: each endpoint has an address or is a
+ *  - libpq never looks up a name: what is aimed at has an address or is a
  *    directory of a Unix socket;
  *  - all lanes of a worker aim at the endpoint that answered last, and move
- *    to the next one together when it fails.
+ *    to the next one together when it fails;
+ *  - addresses keep their order when others of their name come or go, so that
+ *    none is passed over and lanes stay where they are.
  */
 
-#include "ngx_pgq_target.h"
-
-#include <libpq-fe.h>
+#include "ngx_pgq_resolve.h"
 
 
-/*
- * Settings that differ from libpq's own defaults, each of which the conninfo
- * may still set: a dead peer is noticed in seconds, and a standby is not
- * taken for a primary.  (GSS is off, too, unless the conninfo says otherwise:
- * it would be asked for in a round trip of its own.)
- */
-
-static const char  *ngx_pgq_target_defaults[][2] = {
-    { "fallback_application_name", "ngx_pgq" },
-    { "target_session_attrs", "read-write" },
-    { "keepalives_idle", "5" },
-    { "keepalives_interval", "2" },
-    { "keepalives_count", "3" },
-    { "tcp_user_timeout", "10000" },
-    { "client_encoding", "UTF8" },
-    { NULL, NULL }
-};
-
-
-typedef struct {
-    char                    *host;
-    char                    *hostaddr;
-    char                    *port;
-} ngx_pgq_target_lists_t;
-
-
-static ngx_int_t ngx_pgq_target_settle(ngx_conf_t *cf,
-    struct ngx_pgq_target_s *target, PQconninfoOption *given,
-    PQconninfoOption *all, ngx_pgq_target_lists_t *lists,
+static ngx_int_t ngx_pgq_target_hosts(ngx_conf_t *cf,
+    struct ngx_pgq_target_s *target);
+static ngx_int_t ngx_pgq_target_host(ngx_conf_t *cf,
+    struct ngx_pgq_target_s *target, char *name, char *address, char *port);
+static ngx_int_t ngx_pgq_target_find(ngx_conf_t *cf, ngx_pgq_host_t *host,
     ngx_str_t *pool);
-static ngx_int_t ngx_pgq_target_endpoints(ngx_conf_t *cf,
-    struct ngx_pgq_target_s *target, ngx_pgq_target_lists_t *lists);
-static ngx_int_t ngx_pgq_target_endpoint(ngx_conf_t *cf,
-    struct ngx_pgq_target_s *target, char *host, char *hostaddr, char *port);
-static ngx_int_t ngx_pgq_target_resolve(ngx_conf_t *cf,
-    struct ngx_pgq_target_s *target, char *host, char *port);
+static ngx_int_t ngx_pgq_target_position(ngx_pgq_address_t *addresses,
+    ngx_uint_t n, char *address);
 static char *ngx_pgq_target_item(ngx_pool_t *pool, char *list, ngx_uint_t n);
 static ngx_uint_t ngx_pgq_target_count(char *list);
-static char *ngx_pgq_target_option(PQconninfoOption *options,
-    const char *keyword);
-static PQconninfoOption *ngx_pgq_target_all(const char *conninfo);
-static char *ngx_pgq_target_copy(ngx_pool_t *pool, const char *text,
-    size_t len);
 
 
 struct ngx_pgq_target_s *
-ngx_pgq_target_create(ngx_conf_t *cf, ngx_str_t *conninfo,
-    ngx_str_t *pool)
+ngx_pgq_target_create(ngx_conf_t *cf, ngx_str_t *conninfo, ngx_str_t *pool)
 {
-    char                     *text, *error;
-    ngx_int_t                 rc;
-    PQconninfoOption         *given, *all;
-    ngx_pgq_target_lists_t    lists;
+    ngx_uint_t                i;
+    ngx_pgq_host_t           *hosts;
     struct ngx_pgq_target_s  *target;
 
     target = ngx_pcalloc(cf->pool, sizeof(struct ngx_pgq_target_s));
-    text = ngx_pgq_target_copy(cf->pool, (char *) conninfo->data,
-                               conninfo->len);
-    if (target == NULL || text == NULL) {
+    if (target == NULL) {
         return NULL;
     }
 
-    error = NULL;
-    given = PQconninfoParse(text, &error);
-
-    if (given == NULL) {
-        /* libpq's words may quote the text, and the text a password */
-        PQfreemem(error);
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "the conninfo of pgq_pool \"%V\" is not understood"
-                           " by libpq", pool);
+    if (ngx_pgq_conninfo_read(cf, &target->conninfo, conninfo, pool) != NGX_OK
+        || ngx_pgq_target_hosts(cf, target) != NGX_OK)
+    {
         return NULL;
     }
 
-    all = ngx_pgq_target_all(text);
+    hosts = target->hosts.elts;
 
-    if (all == NULL) {
-        PQconninfoFree(given);
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "the service of pgq_pool \"%V\" is not found",
-                           pool);
-        return NULL;
-    }
+    for (i = 0; i < target->hosts.nelts; i++) {
 
-    rc = ngx_pgq_target_settle(cf, target, given, all, &lists,
-                               pool);
+        if (*hosts[i].name != '/' && *hosts[i].name != '@'
+            && target->conninfo.verifies && !target->conninfo.rooted)
+        {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "the sslmode of pgq_pool \"%V\" needs an"
+                               " sslrootcert", pool);
+            return NULL;
+        }
 
-    PQconninfoFree(given);
-    PQconninfoFree(all);
-
-    if (rc != NGX_OK) {
-        return NULL;
-    }
-
-    if (ngx_pgq_target_endpoints(cf, target, &lists) != NGX_OK) {
-        return NULL;
+        if (ngx_pgq_conninfo_password(cf, &target->conninfo, hosts[i].name,
+                                      hosts[i].naddresses
+                                      && *hosts[i].addresses[0]
+                                      ? hosts[i].addresses[0] : NULL,
+                                      hosts[i].port, &hosts[i].password)
+            != NGX_OK)
+        {
+            return NULL;
+        }
     }
 
     return target;
 }
 
 
-ngx_pgq_endpoint_t *
-ngx_pgq_target_aim(struct ngx_pgq_target_s *target)
+/*
+ * Once all of http{} has been read: names are looked up now, by the system,
+ * unless there is a resolver.  What the whole world calls localhost is no
+ * name for a resolver to know.
+ */
+
+ngx_int_t
+ngx_pgq_target_names(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
+    ngx_str_t *pool, ngx_resolver_t *resolver, ngx_msec_t timeout)
 {
-    ngx_pgq_endpoint_t  *endpoints;
+    ngx_uint_t       i;
+    ngx_pgq_host_t  *hosts;
 
-    endpoints = target->endpoints.elts;
+    hosts = target->hosts.elts;
 
-    return &endpoints[target->current % target->endpoints.nelts];
+    for (i = 0; i < target->hosts.nelts; i++) {
+
+        if (!hosts[i].named) {
+            continue;
+        }
+
+        if (resolver && ngx_strcasecmp((u_char *) hosts[i].name,
+                                       (u_char *) "localhost") != 0)
+        {
+            hosts[i].resolve = ngx_pgq_resolve_create(cf, target, &hosts[i],
+                                                      resolver, timeout);
+            if (hosts[i].resolve == NULL) {
+                return NGX_ERROR;
+            }
+
+            continue;
+        }
+
+        if (ngx_pgq_target_find(cf, &hosts[i], pool) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+/* NGX_DECLINED: no address of the host whose turn it is is known */
+
+ngx_int_t
+ngx_pgq_target_aim(struct ngx_pgq_target_s *target,
+    ngx_pgq_endpoint_t *endpoint)
+{
+    ngx_pgq_host_t  *hosts;
+
+    hosts = target->hosts.elts;
+
+    endpoint->host = &hosts[target->host];
+    endpoint->address[0] = '\0';
+
+    if (endpoint->host->naddresses == 0) {
+        return NGX_DECLINED;
+    }
+
+    ngx_memcpy(endpoint->address, endpoint->host->addresses[target->address],
+               sizeof(ngx_pgq_address_t));
+
+    return NGX_OK;
 }
 
 
@@ -138,260 +149,217 @@ void
 ngx_pgq_target_miss(struct ngx_pgq_target_s *target,
     ngx_pgq_endpoint_t *endpoint)
 {
-    if (ngx_pgq_target_aim(target) == endpoint) {
-        target->current++;
+    ngx_pgq_endpoint_t  current;
+
+    (void) ngx_pgq_target_aim(target, &current);
+
+    if (current.host != endpoint->host
+        || ngx_strcmp(current.address, endpoint->address) != 0)
+    {
+        return;
+    }
+
+    if (++target->address >= current.host->naddresses) {
+        target->address = 0;
+        target->host = (target->host + 1) % target->hosts.nelts;
     }
 }
 
 
-/*
- * All settings together, by libpq's own rules: those given, then the
- * service's, then the environment's.  libpq tells them of a connection alone,
- * so one is begun that an impossible setting ends before it does anything.
- * NULL when the service is not found: then the connection has no settings.
- */
+/* how many there are to try; a host without an address is one, too */
 
-static PQconninfoOption *
-ngx_pgq_target_all(const char *conninfo)
+ngx_uint_t
+ngx_pgq_target_places(struct ngx_pgq_target_s *target)
 {
-    PGconn            *conn;
-    const char        *keywords[] = { "dbname", "gssencmode", NULL };
-    const char        *values[] = { conninfo, "none at all", NULL };
-    PQconninfoOption  *all;
+    ngx_uint_t       i, n;
+    ngx_pgq_host_t  *hosts;
 
-    conn = *conninfo ? PQconnectStartParams(keywords, values, 1)
-                     : PQconnectStartParams(keywords + 1, values + 1, 0);
+    n = 0;
+    hosts = target->hosts.elts;
 
-    all = PQconninfo(conn);
-    PQfinish(conn);
-
-    if (all && ngx_pgq_target_option(all, "port") == NULL) {
-        PQconninfoFree(all);
-        return NULL;
+    for (i = 0; i < target->hosts.nelts; i++) {
+        n += ngx_max(hosts[i].naddresses, 1);
     }
 
-    return all;
+    return n;
+}
+
+
+/* the addresses that a name has now; 1 if they are others than before */
+
+ngx_uint_t
+ngx_pgq_target_learn(struct ngx_pgq_target_s *target, ngx_pgq_host_t *host,
+    ngx_pgq_address_t *addresses, ngx_uint_t n)
+{
+    ngx_int_t           place;
+    ngx_uint_t          i, kept;
+    ngx_pgq_endpoint_t  current;
+
+    (void) ngx_pgq_target_aim(target, &current);
+
+    kept = 0;
+
+    for (i = 0; i < host->naddresses; i++) {
+        if (ngx_pgq_target_position(addresses, n, host->addresses[i]) >= 0) {
+            ngx_memmove(host->addresses[kept++], host->addresses[i],
+                        sizeof(ngx_pgq_address_t));
+        }
+    }
+
+    if (kept == n && kept == host->naddresses) {
+        return 0;
+    }
+
+    host->naddresses = kept;
+
+    for (i = 0; i < n && host->naddresses < NGX_PGQ_MAX_ADDRESSES; i++) {
+        if (ngx_pgq_target_position(host->addresses, kept, addresses[i]) < 0)
+        {
+            ngx_memcpy(host->addresses[host->naddresses++], addresses[i],
+                       sizeof(ngx_pgq_address_t));
+        }
+    }
+
+    if (current.host == host) {
+        place = ngx_pgq_target_position(host->addresses, host->naddresses,
+                                        current.address);
+        target->address = place < 0 ? 0 : place;
+    }
+
+    return 1;
 }
 
 
 static ngx_int_t
-ngx_pgq_target_settle(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
-    PQconninfoOption *given, PQconninfoOption *all,
-    ngx_pgq_target_lists_t *lists, ngx_str_t *pool)
+ngx_pgq_target_position(ngx_pgq_address_t *addresses, ngx_uint_t n,
+    char *address)
 {
-    char              *value, *copy, **list;
-    ngx_uint_t         n, i;
-    PQconninfoOption  *o;
+    ngx_uint_t  i;
 
-    ngx_memzero(lists, sizeof(ngx_pgq_target_lists_t));
-
-    for (n = 0, o = all; o->keyword; o++) {
-        n++;
+    for (i = 0; i < n; i++) {
+        if (ngx_strcmp(addresses[i], address) == 0) {
+            return i;
+        }
     }
 
-    /* host, hostaddr, port, and the NULL at the end */
-    target->keywords = ngx_pcalloc(cf->pool, (n + 4) * sizeof(char *));
-    target->values = ngx_pcalloc(cf->pool, (n + 4) * sizeof(char *));
-    if (target->keywords == NULL || target->values == NULL) {
-        return NGX_ERROR;
-    }
-
-    for (o = all; o->keyword; o++) {
-
-        value = ngx_pgq_target_option(given, o->keyword);
-
-        /* libpq's compiled defaults give way to ours, settings do not */
-
-        if (value == NULL) {
-            for (i = 0; ngx_pgq_target_defaults[i][0]; i++) {
-                if (ngx_strcmp(o->keyword, ngx_pgq_target_defaults[i][0]) == 0
-                    && (o->val == NULL || o->compiled == NULL
-                        || ngx_strcmp(o->val, o->compiled) == 0))
-                {
-                    value = (char *) ngx_pgq_target_defaults[i][1];
-                }
-            }
-        }
-
-        if (value == NULL) {
-            value = o->val;
-        }
-
-        if (ngx_strcmp(o->keyword, "gssencmode") == 0
-            && ngx_pgq_target_option(given, "gssencmode") == NULL)
-        {
-            value = "disable";
-        }
-
-        if (value == NULL || *value == '\0'
-            || ngx_strcmp(o->keyword, "service") == 0)
-        {
-            continue;
-        }
-
-        copy = ngx_pgq_target_copy(cf->pool, value, ngx_strlen(value));
-        if (copy == NULL) {
-            return NGX_ERROR;
-        }
-
-        list = ngx_strcmp(o->keyword, "host") == 0 ? &lists->host
-               : ngx_strcmp(o->keyword, "hostaddr") == 0 ? &lists->hostaddr
-               : ngx_strcmp(o->keyword, "port") == 0 ? &lists->port
-               : NULL;
-
-        if (list != NULL) {
-            *list = copy;
-            continue;
-        }
-
-        target->keywords[target->nfixed] = ngx_pgq_target_copy(cf->pool,
-                                         o->keyword, ngx_strlen(o->keyword));
-        target->values[target->nfixed++] = copy;
-    }
-
-    return NGX_OK;
+    return -1;
 }
 
 
 static ngx_int_t
-ngx_pgq_target_endpoints(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
-    ngx_pgq_target_lists_t *lists)
+ngx_pgq_target_hosts(ngx_conf_t *cf, struct ngx_pgq_target_s *target)
 {
-    char        *host, *hostaddr, *port;
-    ngx_uint_t   i, n;
+    char                *name, *address, *port;
+    ngx_uint_t           i, n;
+    ngx_pgq_conninfo_t  *ci;
 
-    if (ngx_array_init(&target->endpoints, cf->pool, 4,
-                       sizeof(ngx_pgq_endpoint_t))
+    ci = &target->conninfo;
+
+    /* without a host, as libpq: the directory of the server's socket */
+
+    n = ngx_max(ngx_pgq_target_count(ci->host),
+                ngx_pgq_target_count(ci->hostaddr));
+    n = ngx_max(n, 1);
+
+    if (ngx_array_init(&target->hosts, cf->pool, n, sizeof(ngx_pgq_host_t))
         != NGX_OK)
     {
         return NGX_ERROR;
     }
 
-    n = ngx_max(ngx_pgq_target_count(lists->host),
-                ngx_pgq_target_count(lists->hostaddr));
-
     for (i = 0; i < n; i++) {
-        host = ngx_pgq_target_item(cf->pool, lists->host, i);
-        hostaddr = ngx_pgq_target_item(cf->pool, lists->hostaddr, i);
-        port = ngx_pgq_target_item(cf->pool, lists->port,
-                                   ngx_pgq_target_count(lists->port) > 1
-                                   ? i : 0);
+        name = ngx_pgq_target_item(cf->pool, ci->host, i);
+        address = ngx_pgq_target_item(cf->pool, ci->hostaddr, i);
+        port = ngx_pgq_target_item(cf->pool, ci->port,
+                                   ngx_pgq_target_count(ci->port) > 1 ? i : 0);
 
-        if (ngx_pgq_target_endpoint(cf, target, host, hostaddr,
-                                    port ? port : "5432")
+        if (ngx_pgq_target_host(cf, target, name, address,
+                                port ? port : (char *) "5432")
             != NGX_OK)
         {
             return NGX_ERROR;
         }
     }
 
-    if (target->endpoints.nelts == 0) {
-        /* as libpq: the default directory of the server's socket */
-        return ngx_pgq_target_endpoint(cf, target, "/var/run/postgresql",
-                                       NULL,
-                                       lists->port ? lists->port : "5432");
-    }
-
     return NGX_OK;
 }
 
 
 static ngx_int_t
-ngx_pgq_target_endpoint(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
-    char *host, char *hostaddr, char *port)
+ngx_pgq_target_host(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
+    char *name, char *address, char *port)
 {
-    ngx_pgq_endpoint_t  *endpoint;
+    ngx_pgq_host_t  *host;
 
-    if (hostaddr == NULL && host == NULL) {
-        host = "/var/run/postgresql";
+    if (name == NULL) {
+        name = address ? address : (char *) "/var/run/postgresql";
     }
 
-    if (hostaddr == NULL && ngx_strchr(host, ':') != NULL) {
-        /* an IPv6 address, as libpq writes it */
-        hostaddr = host;
+    if (address == NULL
+        && (ngx_strchr(name, ':') != NULL
+            || ngx_inet_addr((u_char *) name, ngx_strlen(name))
+               != INADDR_NONE))
+    {
+        address = name;
     }
 
-    if (hostaddr == NULL && *host != '/' && *host != '@') {
-        return ngx_pgq_target_resolve(cf, target, host, port);
-    }
-
-    endpoint = ngx_array_push(&target->endpoints);
-    if (endpoint == NULL) {
+    host = ngx_array_push(&target->hosts);
+    if (host == NULL) {
         return NGX_ERROR;
     }
 
-    endpoint->host = host;
-    endpoint->hostaddr = hostaddr;
-    endpoint->port = port;
+    ngx_memzero(host, sizeof(ngx_pgq_host_t));
+
+    host->name = name;
+    host->port = port;
+    host->named = address == NULL && *name != '/' && *name != '@';
+
+    host->addresses = ngx_pcalloc(cf->pool, sizeof(ngx_pgq_address_t)
+                                  * (host->named ? NGX_PGQ_MAX_ADDRESSES
+                                     : 1));
+    if (host->addresses == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (!host->named) {
+        host->naddresses = 1;
+        ngx_cpystrn((u_char *) host->addresses[0],
+                    (u_char *) (address ? address : ""),
+                    NGX_PGQ_ADDRESS_LEN);
+    }
 
     return NGX_OK;
 }
 
 
-/* one endpoint for each address of a name */
+/* by the system, which may take its time */
 
 static ngx_int_t
-ngx_pgq_target_resolve(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
-    char *host, char *port)
+ngx_pgq_target_find(ngx_conf_t *cf, ngx_pgq_host_t *host, ngx_str_t *pool)
 {
-    u_char      *address;
-    size_t       len;
-    ngx_url_t    u;
-    ngx_uint_t   i;
+    ngx_url_t   u;
+    ngx_uint_t  i;
 
     ngx_memzero(&u, sizeof(ngx_url_t));
 
-    u.url.data = (u_char *) host;
-    u.url.len = ngx_strlen(host);
-    u.default_port = (in_port_t) ngx_atoi((u_char *) port, ngx_strlen(port));
+    u.url.data = (u_char *) host->name;
+    u.url.len = ngx_strlen(host->name);
+    u.default_port = 5432;
 
     if (ngx_parse_url(cf->pool, &u) != NGX_OK) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "%s in host \"%s\" of a pgq_pool",
-                           u.err ? u.err : "error", host);
+                           "%s in host \"%s\" of pgq_pool \"%V\"",
+                           u.err ? u.err : "error", host->name, pool);
         return NGX_ERROR;
     }
 
-    for (i = 0; i < u.naddrs; i++) {
-        address = ngx_pnalloc(cf->pool, NGX_SOCKADDR_STRLEN + 1);
-        if (address == NULL) {
-            return NGX_ERROR;
-        }
-
-        len = ngx_sock_ntop(u.addrs[i].sockaddr, u.addrs[i].socklen, address,
-                            NGX_SOCKADDR_STRLEN, 0);
-        address[len] = '\0';
-
-        if (u.addrs[i].sockaddr->sa_family == AF_INET6
-            && address[0] == '[')
-        {
-            address[len - 1] = '\0';
-            address++;
-        }
-
-        if (ngx_pgq_target_endpoint(cf, target, host, (char *) address, port)
-            != NGX_OK)
-        {
-            return NGX_ERROR;
-        }
+    for (i = 0; i < u.naddrs && i < NGX_PGQ_MAX_ADDRESSES; i++) {
+        ngx_pgq_resolve_print(host->addresses[i], u.addrs[i].sockaddr,
+                              u.addrs[i].socklen);
+        host->naddresses++;
     }
 
     return NGX_OK;
-}
-
-
-static char *
-ngx_pgq_target_option(PQconninfoOption *options, const char *keyword)
-{
-    PQconninfoOption  *o;
-
-    for (o = options; o->keyword; o++) {
-        if (ngx_strcmp(o->keyword, keyword) == 0) {
-            return o->val;
-        }
-    }
-
-    return NULL;
 }
 
 
@@ -436,22 +404,5 @@ ngx_pgq_target_item(ngx_pool_t *pool, char *list, ngx_uint_t n)
 
     len = strcspn(list, ",");
 
-    return len ? ngx_pgq_target_copy(pool, list, len) : NULL;
-}
-
-
-static char *
-ngx_pgq_target_copy(ngx_pool_t *pool, const char *text, size_t len)
-{
-    char  *copy;
-
-    copy = ngx_pnalloc(pool, len + 1);
-    if (copy == NULL) {
-        return NULL;
-    }
-
-    ngx_memcpy(copy, text, len);
-    copy[len] = '\0';
-
-    return copy;
+    return len ? ngx_pgq_conninfo_copy(pool, list, len) : NULL;
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "target": where a pool's database is.  Made from a conninfo string
- * at configuration time, when the environment, a service file and blocking
- * name look-ups are still at hand; afterwards libpq is told addresses only.
+ * The room "target": where a pool's database is.  A target has hosts, as the
+ * conninfo lists them, and a host has addresses: one that was given, or those
+ * of its name, looked up when the configuration is read or, where there is a
+ * resolver, while nginx runs.  libpq is told addresses only.
  */
 
 #ifndef NGX_PGQ_TARGET_H
@@ -13,30 +14,57 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 
+#include "ngx_pgq_conninfo.h"
+
+
+#define NGX_PGQ_ADDRESS_LEN      64      /* of the text, with a scope */
+#define NGX_PGQ_MAX_ADDRESSES    16      /* of a name; more are left out */
+
+
+typedef char                       ngx_pgq_address_t[NGX_PGQ_ADDRESS_LEN];
+typedef struct ngx_pgq_resolve_s   ngx_pgq_resolve_t;
+
 
 typedef struct {
-    char                    *host;      /* a name, or a socket's directory */
-    char                    *hostaddr;  /* NULL for a socket's directory */
+    char                    *name;      /* or a socket's directory */
     char                    *port;
+    char                    *password;  /* NULL without */
+    ngx_pgq_address_t       *addresses; /* "" is a socket's directory */
+    ngx_uint_t               naddresses;
+    ngx_pgq_resolve_t       *resolve;   /* NULL if it needs no look-up */
+    unsigned                 named:1;   /* its addresses are not given */
+} ngx_pgq_host_t;
+
+
+/* a place to connect to; a lane has a copy of its own */
+
+typedef struct {
+    ngx_pgq_host_t          *host;
+    ngx_pgq_address_t        address;
 } ngx_pgq_endpoint_t;
 
 
 struct ngx_pgq_target_s {
-    ngx_array_t              endpoints; /* ngx_pgq_endpoint_t */
-    /* everything but host, hostaddr and port; the last keyword is NULL and
-       three places before it are kept free for them */
-    const char             **keywords;
-    const char             **values;
-    ngx_uint_t               nfixed;
-    ngx_uint_t               current;   /* the endpoint that answered last */
+    ngx_pgq_conninfo_t       conninfo;
+    ngx_array_t              hosts;     /* ngx_pgq_host_t */
+    /* what answered last, or is to be tried next */
+    ngx_uint_t               host;
+    ngx_uint_t               address;
 };
 
 
 struct ngx_pgq_target_s *ngx_pgq_target_create(ngx_conf_t *cf,
     ngx_str_t *conninfo, ngx_str_t *pool);
-ngx_pgq_endpoint_t *ngx_pgq_target_aim(struct ngx_pgq_target_s *target);
+ngx_int_t ngx_pgq_target_names(ngx_conf_t *cf,
+    struct ngx_pgq_target_s *target, ngx_str_t *pool,
+    ngx_resolver_t *resolver, ngx_msec_t timeout);
+ngx_int_t ngx_pgq_target_aim(struct ngx_pgq_target_s *target,
+    ngx_pgq_endpoint_t *endpoint);
 void ngx_pgq_target_miss(struct ngx_pgq_target_s *target,
     ngx_pgq_endpoint_t *endpoint);
+ngx_uint_t ngx_pgq_target_places(struct ngx_pgq_target_s *target);
+ngx_uint_t ngx_pgq_target_learn(struct ngx_pgq_target_s *target,
+    ngx_pgq_host_t *host, ngx_pgq_address_t *addresses, ngx_uint_t n);
 
 
 #endif /* NGX_PGQ_TARGET_H */

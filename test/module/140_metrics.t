@@ -7,7 +7,7 @@ my $pg    = Pgq::Postgres->new->start;
 my $nginx = Pgq::Nginx->new(
     pg        => $pg,
     workers   => 2,
-    pool      => 'lanes=2 timeout=20s',
+    pool      => 'lanes=2', timeout => '20s',
     http      => q{log_format pgq '[$request_method $uri $status|$pgq_id|$pgq_batch|$pgq_wait|$pgq_outcome]';},
     server    => 'access_log pgq.log pgq;',
     locations => 'location = /metrics { pgq_metrics; } location = /status { pgq_status; }',

@@ -26,7 +26,7 @@ use Pgq::Wait qw(poll_until timeout);
 our @instances;
 
 my $doors = <<'END';
-error_page 400 404 405 408 411 413 414 421 494 500 501 502 503 504 505 /problem;
+error_page 400 404 405 408 411 412 413 414 421 494 500 501 502 503 504 505 /problem;
 
         location = /post { pgq_post main; }
         location = /get  { pgq_get main; }
@@ -38,6 +38,7 @@ END
 # Options, all with a default:
 #   pg (a Pgq::Postgres), user (ngx_pgq_web), conninfo (what pg says)     where the pool main goes
 #   pool      further parameters of pgq_pool; pools: whole lines instead of it
+#   timeout   pgq_timeout
 #   workers (1), master (on), daemon (off), log_level (info), env (a hash)
 #   main, events, http, server, locations     lines for these places
 #   doors     lines instead of the server's error_page and its locations /post, /get, / and /problem
@@ -127,6 +128,7 @@ sub _config {
     my ($self) = @_;
     my $pools = $self->{pools} // qq{pgq_pool main "$self->{conninfo}" @{[ $self->{pool} // '' ]};};
     my $dir   = $self->{dir};
+    my $wait  = $self->{timeout} ? "pgq_timeout $self->{timeout};" : '';
     my $doors = $self->{doors} // $doors;
 
     return <<"END";
@@ -141,6 +143,7 @@ http {
     scgi_temp_path $dir/temp/scgi;
 
     $pools
+    $wait
     @{[ $self->{http} // '' ]}
 
     server {

@@ -23,6 +23,9 @@ package Pgq::Wire;
 #             `end` the connection ends
 #
 # `in` is what the connection is at: connect, prepare, or the name of the statement it executes.
+#
+# TLS is refused in the server's name. With Pgq::Wire->new($pg, tls => 1) it goes through, to the server's port, and what
+# is read from either side after the message Encryption is a message Bytes, in connect.
 
 use strict;
 use warnings;
@@ -56,9 +59,9 @@ my $pause = 0.0002;
 
 
 sub new {
-    my ($class, $pg) = @_;
+    my ($class, $pg, %option) = @_;
 
-    return bless { pg => $pg, port => free_port() }, $class;
+    return bless { pg => $pg, port => free_port(), %option }, $class;
 }
 
 
@@ -241,7 +244,10 @@ sub _accept {
     my ($self) = @_;
     my $client = $self->{listener}->accept or return;
     my $pg     = $self->{pg};
-    my $server = IO::Socket::UNIX->new(Peer => "$pg->{socket}/.s.PGSQL.$pg->{port}") or return;
+    my $server = $self->{tls} ? IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $pg->{port}, Proto => 'tcp')
+        : IO::Socket::UNIX->new(Peer => "$pg->{socket}/.s.PGSQL.$pg->{port}");
+
+    return if !$server;
 
     setsockopt $client, IPPROTO_TCP, TCP_NODELAY, 1;
     push @{ $self->{connections} }, {
@@ -329,6 +335,13 @@ sub _frame {
     my $starts = $direction eq 'front' && $c->{starts};
     my $head   = $starts ? 0 : 1;
 
+    if ($c->{raw}) {
+        return if $$buffer eq '';
+        my $bytes = $$buffer;
+        $$buffer = '';
+        return ('Bytes', $bytes);
+    }
+
     return if length $$buffer < $head + 4;
     my $length = $head + unpack 'N', substr $$buffer, $head, 4;
     return if length $$buffer < $length;
@@ -348,7 +361,8 @@ sub _frame {
 sub _message_of {
     my ($self, $c, $direction, $name, $frame) = @_;
 
-    return syswrite $c->{front}, 'N' if $name eq 'Encryption';
+    return syswrite $c->{front}, 'N' if $name eq 'Encryption' && !$self->{tls};
+    $c->{raw} = 1 if $name eq 'Encryption';
 
     $c->{in} = 'prepare' if $name eq 'Parse';
 

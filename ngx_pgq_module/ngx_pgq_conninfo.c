@@ -1,0 +1,406 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The room "conninfo" owns the settings of a pool's connections.  Everything
+ * lives in the configuration's pool.
+ *
+ * Called by target.c, at configuration time (read, password) and before each
+ * attempt (fill).
+ *
+ * Invariants:
+ *  - the settings are the conninfo's, then the service's, then those of the
+ *    environment the master was started in: workers have none of their own;
+ *  - passwords of a password file are read here, by the master: the workers
+ *    need not be able to;
+ *  - in a worker libpq looks for nothing in a home directory, nor asks whose
+ *    it is, which might ask a directory service: each file that it would
+ *    look for there has a name that cannot be;
+ *  - GSSAPI is not used, which would ask a KDC and wait for it.
+ */
+
+#include "ngx_pgq_conninfo.h"
+
+#include <libpq-fe.h>
+
+
+/* a file that is not there, whatever is */
+
+#define NGX_PGQ_CONNINFO_NONE    "/dev/null/none"
+
+
+/*
+ * Settings that differ from libpq's own defaults, each of which the conninfo
+ * may still set: a dead peer is noticed in seconds, and a standby is not
+ * taken for a primary.  (GSS encryption is off, too, unless the conninfo says
+ * otherwise: it would be asked for in a round trip of its own.)
+ */
+
+static const char  *ngx_pgq_conninfo_defaults[][2] = {
+    { "fallback_application_name", "ngx_pgq" },
+    { "target_session_attrs", "read-write" },
+    { "keepalives_idle", "5" },
+    { "keepalives_interval", "2" },
+    { "keepalives_count", "3" },
+    { "tcp_user_timeout", "10000" },
+    { "require_auth", "!gss,!sspi" },
+    { "sslcert", NGX_PGQ_CONNINFO_NONE },
+    { "sslkey", NGX_PGQ_CONNINFO_NONE },
+    { "sslrootcert", NGX_PGQ_CONNINFO_NONE },
+    { "sslcrl", NGX_PGQ_CONNINFO_NONE },
+    { NULL, NULL }
+};
+
+
+/* by ngx_pgq_attrs_e */
+
+static const char  *ngx_pgq_conninfo_attrs[] = {
+    "any", "read-write", "read-only", "primary", "standby", "prefer-standby",
+    NULL
+};
+
+
+static ngx_int_t ngx_pgq_conninfo_settle(ngx_conf_t *cf,
+    ngx_pgq_conninfo_t *ci, PQconninfoOption *given, PQconninfoOption *all);
+static char *ngx_pgq_conninfo_value(PQconninfoOption *o, char *given);
+static ngx_int_t ngx_pgq_conninfo_note(ngx_pgq_conninfo_t *ci,
+    PQconninfoOption *o, char *value);
+static char *ngx_pgq_conninfo_option(PQconninfoOption *options,
+    const char *keyword);
+static PQconninfoOption *ngx_pgq_conninfo_all(const char *conninfo);
+
+
+ngx_int_t
+ngx_pgq_conninfo_read(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
+    ngx_str_t *conninfo, ngx_str_t *pool)
+{
+    char              *text, *error;
+    ngx_int_t          rc;
+    PQconninfoOption  *given, *all;
+
+    text = ngx_pgq_conninfo_copy(cf->pool, (char *) conninfo->data,
+                                 conninfo->len);
+    if (text == NULL) {
+        return NGX_ERROR;
+    }
+
+    error = NULL;
+    given = PQconninfoParse(text, &error);
+
+    if (given == NULL) {
+        /* libpq's words may quote the text, and the text a password */
+        PQfreemem(error);
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "the conninfo of pgq_pool \"%V\" is not understood"
+                           " by libpq", pool);
+        return NGX_ERROR;
+    }
+
+    all = ngx_pgq_conninfo_all(text);
+
+    if (all == NULL) {
+        PQconninfoFree(given);
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "the service of pgq_pool \"%V\" is not found",
+                           pool);
+        return NGX_ERROR;
+    }
+
+    rc = ngx_pgq_conninfo_settle(cf, ci, given, all);
+
+    PQconninfoFree(given);
+    PQconninfoFree(all);
+
+    if (rc == NGX_DECLINED) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "unknown target_session_attrs of pgq_pool \"%V\"",
+                           pool);
+    }
+
+    return rc == NGX_OK ? NGX_OK : NGX_ERROR;
+}
+
+
+/*
+ * All settings together, by libpq's own rules: those given, then the
+ * service's, then the environment's.  libpq tells them of a connection alone,
+ * so one is begun that an impossible setting ends before it does anything.
+ * NULL when the service is not found: then the connection has no settings.
+ */
+
+static PQconninfoOption *
+ngx_pgq_conninfo_all(const char *conninfo)
+{
+    PGconn            *conn;
+    const char        *keywords[] = { "dbname", "gssencmode", NULL };
+    const char        *values[] = { conninfo, "none at all", NULL };
+    PQconninfoOption  *all;
+
+    conn = *conninfo ? PQconnectStartParams(keywords, values, 1)
+                     : PQconnectStartParams(keywords + 1, values + 1, 0);
+
+    all = PQconninfo(conn);
+    PQfinish(conn);
+
+    if (all && ngx_pgq_conninfo_option(all, "port") == NULL) {
+        PQconninfoFree(all);
+        return NULL;
+    }
+
+    return all;
+}
+
+
+static ngx_int_t
+ngx_pgq_conninfo_settle(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
+    PQconninfoOption *given, PQconninfoOption *all)
+{
+    char              *value;
+    ngx_int_t          rc;
+    ngx_uint_t         n;
+    PQconninfoOption  *o;
+
+    for (n = 0, o = all; o->keyword; o++) {
+        n++;
+    }
+
+    /* for the passfile, and the NULL at the end */
+    n += NGX_PGQ_CONNINFO_FREE + 2;
+
+    ci->keywords = ngx_pcalloc(cf->pool, n * sizeof(char *));
+    ci->values = ngx_pcalloc(cf->pool, n * sizeof(char *));
+    if (ci->keywords == NULL || ci->values == NULL) {
+        return NGX_ERROR;
+    }
+
+    for (o = all; o->keyword; o++) {
+
+        value = ngx_pgq_conninfo_value(o,
+                                 ngx_pgq_conninfo_option(given, o->keyword));
+
+        if (value == NULL || *value == '\0'
+            || ngx_strcmp(o->keyword, "service") == 0)
+        {
+            continue;
+        }
+
+        value = ngx_pgq_conninfo_copy(cf->pool, value, ngx_strlen(value));
+        if (value == NULL) {
+            return NGX_ERROR;
+        }
+
+        rc = ngx_pgq_conninfo_note(ci, o, value);
+
+        if (rc == NGX_OK) {
+            continue;
+        }
+
+        if (rc == NGX_DECLINED) {
+            return NGX_DECLINED;
+        }
+
+        ci->keywords[ci->n] = ngx_pgq_conninfo_copy(cf->pool, o->keyword,
+                                                    ngx_strlen(o->keyword));
+        if (ci->keywords[ci->n] == NULL) {
+            return NGX_ERROR;
+        }
+
+        ci->values[ci->n++] = value;
+    }
+
+    ci->keywords[ci->n] = "passfile";
+    ci->values[ci->n++] = NGX_PGQ_CONNINFO_NONE;
+
+    return NGX_OK;
+}
+
+
+static char *
+ngx_pgq_conninfo_value(PQconninfoOption *o, char *given)
+{
+    ngx_uint_t  i;
+
+    if (ngx_strcmp(o->keyword, "client_encoding") == 0) {
+        /* messages are UTF-8, whatever else is set */
+        return (char *) "UTF8";
+    }
+
+    if (given) {
+        return given;
+    }
+
+    if (ngx_strcmp(o->keyword, "gssencmode") == 0) {
+        return (char *) "disable";
+    }
+
+    /* libpq's compiled defaults give way to ours, settings do not */
+
+    for (i = 0; ngx_pgq_conninfo_defaults[i][0]; i++) {
+        if (ngx_strcmp(o->keyword, ngx_pgq_conninfo_defaults[i][0]) == 0
+            && (o->val == NULL || *o->val == '\0'
+                || (o->compiled && ngx_strcmp(o->val, o->compiled) == 0)))
+        {
+            return (char *) ngx_pgq_conninfo_defaults[i][1];
+        }
+    }
+
+    return o->val;
+}
+
+
+/* what is not the same for each attempt, or of interest here: NGX_OK */
+
+static ngx_int_t
+ngx_pgq_conninfo_note(ngx_pgq_conninfo_t *ci, PQconninfoOption *o,
+    char *value)
+{
+    char        **place;
+    ngx_uint_t    i;
+
+    place = ngx_strcmp(o->keyword, "host") == 0 ? &ci->host
+            : ngx_strcmp(o->keyword, "hostaddr") == 0 ? &ci->hostaddr
+            : ngx_strcmp(o->keyword, "port") == 0 ? &ci->port
+            : ngx_strcmp(o->keyword, "password") == 0 ? &ci->password
+            : ngx_strcmp(o->keyword, "passfile") == 0 ? &ci->passfile
+            : NULL;
+
+    if (place != NULL) {
+        *place = value;
+        return NGX_OK;
+    }
+
+    if (ngx_strcmp(o->keyword, "target_session_attrs") == 0) {
+        for (i = 0; ngx_pgq_conninfo_attrs[i]; i++) {
+            if (ngx_strcmp(value, ngx_pgq_conninfo_attrs[i]) == 0) {
+                ci->attrs = i;
+                return NGX_OK;
+            }
+        }
+
+        return NGX_DECLINED;
+    }
+
+    /* libpq's options come in an order of their own */
+
+    if (ngx_strcmp(o->keyword, "sslmode") == 0
+        && ngx_strncmp(value, "verify-", 7) == 0)
+    {
+        ci->verifies = 1;
+    }
+
+    if (ngx_strcmp(o->keyword, "sslrootcert") == 0
+        && ngx_strcmp(value, NGX_PGQ_CONNINFO_NONE) != 0)
+    {
+        ci->rooted = 1;
+    }
+
+    return NGX_AGAIN;
+}
+
+
+/*
+ * The password of one host, NULL if it has none, by libpq's own rules: a
+ * connection to it is begun that ends before it does anything.
+ */
+
+ngx_int_t
+ngx_pgq_conninfo_password(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
+    const char *host, const char *hostaddr, const char *port,
+    char **password)
+{
+    char        *found;
+    PGconn      *conn;
+    ngx_uint_t   n;
+
+    *password = ci->password;
+
+    if (ci->password || ci->passfile == NULL) {
+        return NGX_OK;
+    }
+
+    /* the places of password and target_session_attrs serve others */
+
+    ngx_pgq_conninfo_fill(ci, host, hostaddr, port, NULL, NGX_PGQ_ANY);
+
+    n = ci->n + NGX_PGQ_CONNINFO_FREE - 2;
+    ci->keywords[n] = "passfile";
+    ci->values[n] = ci->passfile;
+    ci->keywords[n + 1] = "gssencmode";
+    ci->values[n + 1] = "none at all";
+
+    conn = PQconnectStartParams(ci->keywords, ci->values, 0);
+    if (conn == NULL) {
+        return NGX_ERROR;
+    }
+
+    found = PQpass(conn);
+
+    if (found && *found) {
+        *password = ngx_pgq_conninfo_copy(cf->pool, found,
+                                          ngx_strlen(found));
+    }
+
+    n = found && *found && *password == NULL;
+
+    PQfinish(conn);
+
+    return n ? NGX_ERROR : NGX_OK;
+}
+
+
+/* completes the settings for an attempt; what is NULL is left out */
+
+void
+ngx_pgq_conninfo_fill(ngx_pgq_conninfo_t *ci, const char *host,
+    const char *hostaddr, const char *port, const char *password,
+    ngx_pgq_attrs_e attrs)
+{
+    const char  **k, **v;
+
+    k = ci->keywords + ci->n;
+    v = ci->values + ci->n;
+
+    *k++ = "host";
+    *v++ = host;
+    *k++ = "hostaddr";
+    *v++ = hostaddr;
+    *k++ = "port";
+    *v++ = port;
+    *k++ = "password";
+    *v++ = password;
+    *k++ = "target_session_attrs";
+    *v++ = ngx_pgq_conninfo_attrs[attrs];
+    *k = NULL;
+    *v = NULL;
+}
+
+
+static char *
+ngx_pgq_conninfo_option(PQconninfoOption *options, const char *keyword)
+{
+    PQconninfoOption  *o;
+
+    for (o = options; o->keyword; o++) {
+        if (ngx_strcmp(o->keyword, keyword) == 0) {
+            return o->val;
+        }
+    }
+
+    return NULL;
+}
+
+
+char *
+ngx_pgq_conninfo_copy(ngx_pool_t *pool, const char *text, size_t len)
+{
+    char  *copy;
+
+    copy = ngx_pnalloc(pool, len + 1);
+    if (copy == NULL) {
+        return NULL;
+    }
+
+    ngx_memcpy(copy, text, len);
+    copy[len] = '\0';
+
+    return copy;
+}

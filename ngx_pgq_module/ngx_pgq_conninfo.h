@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The room "conninfo": the settings of a connection, as libpq takes them.
+ * Read by the master, when the environment, a service file and a password
+ * file are at hand; afterwards libpq is given all of them with each attempt
+ * and looks for none itself.
+ */
+
+#ifndef NGX_PGQ_CONNINFO_H
+#define NGX_PGQ_CONNINFO_H
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+
+
+/* what the server of an endpoint has to be; as libpq's words, in this order */
+
+typedef enum {
+    NGX_PGQ_ANY = 0,
+    NGX_PGQ_READ_WRITE,
+    NGX_PGQ_READ_ONLY,
+    NGX_PGQ_PRIMARY,
+    NGX_PGQ_STANDBY,
+    NGX_PGQ_PREFER_STANDBY
+} ngx_pgq_attrs_e;
+
+
+typedef struct {
+    /* what is the same for each attempt; NGX_PGQ_CONNINFO_FREE places and
+       one for a NULL are kept free behind it */
+    const char             **keywords;
+    const char             **values;
+    ngx_uint_t               n;
+
+    /* libpq's lists, or NULL */
+    char                    *host;
+    char                    *hostaddr;
+    char                    *port;
+
+    char                    *password;
+    char                    *passfile;
+    ngx_pgq_attrs_e          attrs;
+    unsigned                 verifies:1;    /* the server's certificate, */
+    unsigned                 rooted:1;      /* by a file that has a name */
+} ngx_pgq_conninfo_t;
+
+
+/* host, hostaddr, port, password, target_session_attrs */
+
+#define NGX_PGQ_CONNINFO_FREE    5
+
+
+ngx_int_t ngx_pgq_conninfo_read(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
+    ngx_str_t *text, ngx_str_t *pool);
+ngx_int_t ngx_pgq_conninfo_password(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
+    const char *host, const char *hostaddr, const char *port,
+    char **password);
+void ngx_pgq_conninfo_fill(ngx_pgq_conninfo_t *ci, const char *host,
+    const char *hostaddr, const char *port, const char *password,
+    ngx_pgq_attrs_e attrs);
+char *ngx_pgq_conninfo_copy(ngx_pool_t *pool, const char *text, size_t len);
+
+
+#endif /* NGX_PGQ_CONNINFO_H */
