@@ -140,7 +140,7 @@ for my $failure ([ 'no answer' => { silent => 1 } ], [ 'no such name' => { code 
 
 subtest 'a slow answer' => sub {
     $dns->say('slow.test' => { a => ['127.0.0.1'], slow => 0.7 });
-    my $nginx  = nginx('slow.test')->start;
+    my $nginx  = nginx('slow.test', pool => 'lanes=2 timeout=20s connect_timeout=10s')->start;
     my $client = Pgq::Client->new($nginx);
 
     $client->send($client->request('POST', '/post', body => '"slow"', headers => { 'Content-Type' => 'application/json' }));
