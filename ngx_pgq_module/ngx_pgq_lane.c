@@ -28,7 +28,8 @@
 #define NGX_PGQ_LANE_LASTING     10000   /* ms, a connection that was good */
 #define NGX_PGQ_LANE_QUIET       10      /* s, for a complaint told before */
 #define NGX_PGQ_LANE_CALM        10000   /* ms, after what was outsized */
-#define NGX_PGQ_LANE_OLD_AGAIN   1000    /* ms, to try to take over again */
+#define NGX_PGQ_LANE_OLD_AGAIN   1000    /* ms, until others are connected */
+#define NGX_PGQ_LANE_OLD_LATER   60000   /* ms, after none could connect */
 
 
 static ngx_msec_t ngx_pgq_lane_wait(ngx_pgq_lane_t *lane);
@@ -98,7 +99,7 @@ ngx_pgq_lane_drop(ngx_pgq_lane_t *lane, const char *why, const char *words)
     }
 
     lane->failures++;
-    wait = ngx_pgq_lane_wait(lane);
+    wait = lane->old ? NGX_PGQ_LANE_OLD_LATER : ngx_pgq_lane_wait(lane);
 
     ngx_pgq_lane_complain(lane, why, words, wait);
 
@@ -113,7 +114,7 @@ ngx_pgq_lane_drop(ngx_pgq_lane_t *lane, const char *why, const char *words)
 
     if (lane->old) {
         /* the one that it was to take over from goes on */
-        ngx_add_timer(&lane->old->age, NGX_PGQ_LANE_OLD_AGAIN * 60);
+        ngx_add_timer(&lane->old->age, wait);
         lane->old = NULL;
         lane->leaving = 1;
     }

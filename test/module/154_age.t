@@ -84,7 +84,7 @@ subtest 'while no other can connect' => sub {
     is($client->post('/post', '"one"')->status, 202, 'it works');
     $pg->safe_psql('alter role ngx_pgq_web connection limit 1');
     my $position = $nginx->log_position;
-    ok($nginx->wait_for_log(qr/pgq lane: lost .*too many connections for role/, $position), 'another is refused');
+    ok($nginx->wait_for_log(qr/pgq lane: lost .*retry in 60000 ms: .*too many connections for role/, $position), 'another is refused');
     my @pids = pids();
     is($client->post('/post', '"alone"')->status, 202, 'the old one goes on');
     is_deeply([ pids() ], \@pids, 'as it was');
