@@ -104,9 +104,15 @@ subtest 'when its buffers have grown' => sub {
     is(Pgq::Client->new($nginx)->post('/post', '"small"')->status, 202, 'a small message');
     my $before = $memory->();
     is(Pgq::Client->new($nginx)->post('/post', '"' . 'x' x 40e6 . '"', Prefer => 'return=minimal')->status, 202, 'a large one');
-    cmp_ok($memory->(), '>', $before + 35, 'takes memory');
+    my $after = $memory->();
     ok($nginx->wait_for_log(qr/pgq lane: left/), 'its lane is replaced');
-    ok((poll_until { $memory->() < $before + 10 } 10), 'and the memory is free again');
+
+    SKIP: {
+        skip 'what is freed is kept by who looks for errors', 2 if $ENV{PGQ_SANITIZE} || $ENV{PGQ_VALGRIND};
+        cmp_ok($after, '>', $before + 35, 'it took memory');
+        ok((poll_until { $memory->() < $before + 10 } 10), 'which is free again');
+    }
+
     is(left($nginx), 1, 'once');
     $nginx->stop;
 };
