@@ -13,6 +13,7 @@ MAKEFLAGS += --no-print-directory
 PORT   ?= 8000
 MAX    ?= 1000
 N      ?= 1
+SECONDS = 120
 LISTEN ?= 127.0.0.1
 export PORT LISTEN
 
@@ -105,7 +106,7 @@ bench-mover: packages-check build  ## measure the mover under a held snapshot, a
 
 ##@ Tests, one kind at a time
 
-.PHONY: check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-docs check-sanitize check-valgrind fuzz
+.PHONY: check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-docs check-reload check-sanitize check-valgrind fuzz analyze
 check-docs: packages-check  ## what code and READMEs name agrees; the sources keep to the house style
 	@test/run docs
 
@@ -131,6 +132,9 @@ check-module: packages-check build  ## the nginx module
 check-whole: packages-check build  ## a message's whole way
 	@test/run whole
 
+check-reload: packages-check build  ## 200 reloads of nginx under load: what each leaves behind
+	@PGQ_RELOADS=200 test/run test/module/162_reload_leaks.t -v
+
 check-sanitize: packages-check build  ## the tests with module and extension under ASan and UBSan
 	@$(BUILD) BUILD=build/sanitize SANITIZE="$(SANITIZE)" CFLAGS="-O1 -g"
 	@PGQ_BUILD=build/sanitize PGQ_SANITIZE=1 test/run unit sql isolation extension module whole
@@ -139,9 +143,14 @@ check-valgrind: packages-check build  ## the module's tests, and the extension i
 	@PGQ_VALGRIND=1 test/run module
 	@PGQ_SLOW=10 test/run valgrind
 
-fuzz: packages build  ## feed the JSON room with what nobody would write, SECONDS_MAX=120 seconds long
+fuzz: packages-check build  ## feed every parser and the servers with what nobody would write, SECONDS=120 long
 	@provision/install-packages fuzz
-	@$(MAKE) -C test/fuzz BUILD=$(CURDIR)/build/fuzz
+	@$(BUILD) BUILD=build/sanitize SANITIZE="$(SANITIZE)" CFLAGS="-O1 -g"
+	@test/fuzz/run $(SECONDS)
+
+analyze: packages-check  ## static analysis: gcc -fanalyzer, clang-tidy, cppcheck
+	@provision/install-packages analyze
+	@test/analyze/run
 
 
 ##@ Help

@@ -28,6 +28,8 @@ static char *ngx_http_pgq_post(ngx_conf_t *cf, ngx_command_t *cmd,
 static char *ngx_http_pgq_get(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 static char *ngx_http_pgq_page(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+static void ngx_http_pgq_handler(ngx_conf_t *cf, ngx_pgq_loc_conf_t *plcf,
+    ngx_http_handler_pt handler);
 static ngx_pgq_pool_t *ngx_http_pgq_find_pool(ngx_conf_t *cf,
     ngx_str_t *name);
 static ngx_int_t ngx_http_pgq_init_process(ngx_cycle_t *cycle);
@@ -36,6 +38,24 @@ static void ngx_http_pgq_exit_process(ngx_cycle_t *cycle);
 
 static ngx_conf_num_bounds_t  ngx_http_pgq_depth_bounds = {
     ngx_conf_check_num_bounds, 1, NGX_PGQ_JSON_DEPTH_MAX
+};
+
+
+static ngx_conf_num_bounds_t  ngx_http_pgq_timeout_bounds = {
+    ngx_conf_check_num_bounds, 1, 3600 * 1000     /* ms */
+};
+
+
+static ngx_conf_num_bounds_t  ngx_http_pgq_lines_bounds = {
+    ngx_conf_check_num_bounds, 1, 65536
+};
+
+
+static ngx_conf_enum_t  ngx_http_pgq_idempotency[] = {
+    { ngx_string("off"), NGX_PGQ_IDEMPOTENCY_OFF },
+    { ngx_string("on"), NGX_PGQ_IDEMPOTENCY_ON },
+    { ngx_string("required"), NGX_PGQ_IDEMPOTENCY_REQUIRED },
+    { ngx_null_string, 0 }
 };
 
 
@@ -96,6 +116,34 @@ static ngx_command_t  ngx_http_pgq_commands[] = {
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_pgq_loc_conf_t, depth),
       &ngx_http_pgq_depth_bounds },
+
+    { ngx_string("pgq_timeout"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, timeout),
+      &ngx_http_pgq_timeout_bounds },
+
+    { ngx_string("pgq_lines"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_num_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, lines),
+      &ngx_http_pgq_lines_bounds },
+
+    { ngx_string("pgq_idempotency"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_enum_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, idempotency),
+      &ngx_http_pgq_idempotency },
+
+    { ngx_string("pgq_idempotency_scope"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_set_complex_value_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, scope),
+      NULL },
 
       ngx_null_command
 };
@@ -248,10 +296,18 @@ ngx_http_pgq_create_loc_conf(ngx_conf_t *cf)
     }
 
     plcf->depth = NGX_CONF_UNSET;
+    plcf->timeout = NGX_CONF_UNSET_MSEC;
+    plcf->lines = NGX_CONF_UNSET;
+    plcf->idempotency = NGX_CONF_UNSET_UINT;
 
     return plcf;
 }
 
+
+/*
+ * What stands in an `if` or a `limit_except` is a location of its own to
+ * nginx, and the same door to us.
+ */
 
 static char *
 ngx_http_pgq_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
@@ -259,7 +315,29 @@ ngx_http_pgq_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_pgq_loc_conf_t  *prev = parent;
     ngx_pgq_loc_conf_t  *conf = child;
 
+    ngx_http_core_loc_conf_t  *clcf;
+
     ngx_conf_merge_value(conf->depth, prev->depth, 1000);
+    ngx_conf_merge_msec_value(conf->timeout, prev->timeout, 30000);
+    ngx_conf_merge_value(conf->lines, prev->lines, 10000);
+    ngx_conf_merge_uint_value(conf->idempotency, prev->idempotency,
+                              NGX_PGQ_IDEMPOTENCY_ON);
+
+    if (conf->scope == NULL) {
+        conf->scope = prev->scope;
+    }
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (clcf->noname && conf->handler == NULL) {
+        conf->handler = prev->handler;
+        conf->post = prev->post;
+        conf->get = prev->get;
+
+        if (clcf->lmt_excpt && clcf->handler == NULL) {
+            clcf->handler = conf->handler;
+        }
+    }
 
     return NGX_CONF_OK;
 }
@@ -319,8 +397,7 @@ ngx_http_pgq_post(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_pgq_loc_conf_t  *plcf = conf;
 
-    ngx_str_t                 *value;
-    ngx_http_core_loc_conf_t  *clcf;
+    ngx_str_t  *value;
 
     if (plcf->post) {
         return "is duplicate";
@@ -333,8 +410,7 @@ ngx_http_pgq_post(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-    clcf->handler = ngx_pgq_enqueue_handler;
+    ngx_http_pgq_handler(cf, plcf, ngx_pgq_enqueue_handler);
 
     return NGX_CONF_OK;
 }
@@ -345,8 +421,7 @@ ngx_http_pgq_get(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_pgq_loc_conf_t  *plcf = conf;
 
-    ngx_str_t                 *value;
-    ngx_http_core_loc_conf_t  *clcf;
+    ngx_str_t  *value;
 
     if (plcf->get) {
         return "is duplicate";
@@ -359,8 +434,7 @@ ngx_http_pgq_get(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-    clcf->handler = ngx_pgq_fetch_handler;
+    ngx_http_pgq_handler(cf, plcf, ngx_pgq_fetch_handler);
 
     return NGX_CONF_OK;
 }
@@ -374,10 +448,29 @@ ngx_http_pgq_page(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_http_handler_pt       *page = cmd->post;
     ngx_http_core_loc_conf_t  *clcf;
 
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-    clcf->handler = *page;
+    ngx_http_pgq_handler(cf, conf, *page);
+
+    if (*page == ngx_pgq_reply_handler) {
+        clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+        /* a body that was refused for its length is not measured again */
+        clcf->client_max_body_size = 0;
+    }
 
     return NGX_CONF_OK;
+}
+
+
+static void
+ngx_http_pgq_handler(ngx_conf_t *cf, ngx_pgq_loc_conf_t *plcf,
+    ngx_http_handler_pt handler)
+{
+    ngx_http_core_loc_conf_t  *clcf;
+
+    plcf->handler = handler;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+    clcf->handler = handler;
 }
 
 

@@ -4,7 +4,7 @@
  * The room "array" writes arrays for PostgreSQL: a head, then the elements,
  * each behind its length.  All numbers are 32 bits in network byte order.
  *
- * Called by batch.c.
+ * Called by encode.c and bulk.c.
  */
 
 #include "ngx_pgq_array.h"
@@ -28,7 +28,7 @@ u_char *
 ngx_pgq_array_head(u_char *p, uint32_t oid, ngx_uint_t n)
 {
     p = ngx_pgq_array_number(p, 1);             /* dimensions */
-    p = ngx_pgq_array_number(p, 0);             /* no nulls */
+    p = ngx_pgq_array_number(p, 0);             /* it sees nulls itself */
     p = ngx_pgq_array_number(p, oid);
     p = ngx_pgq_array_number(p, (uint32_t) n);
     return ngx_pgq_array_number(p, 1);          /* lower bound */
@@ -40,6 +40,13 @@ ngx_pgq_array_item(u_char *p, u_char *data, size_t len)
 {
     p = ngx_pgq_array_number(p, (uint32_t) len);
     return ngx_cpymem(p, data, len);
+}
+
+
+u_char *
+ngx_pgq_array_null(u_char *p)
+{
+    return ngx_pgq_array_number(p, (uint32_t) -1);
 }
 
 

@@ -24,10 +24,11 @@
 
 size_t ngx_pgq_array_len(ngx_uint_t n, size_t bytes);
 
-/* both return the place after what they wrote */
+/* all return the place after what they wrote */
 
 u_char *ngx_pgq_array_head(u_char *p, uint32_t oid, ngx_uint_t n);
 u_char *ngx_pgq_array_item(u_char *p, u_char *data, size_t len);
+u_char *ngx_pgq_array_null(u_char *p);
 
 
 #endif /* NGX_PGQ_ARRAY_H */

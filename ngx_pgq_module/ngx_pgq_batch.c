@@ -1,67 +1,73 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "batch" owns the tickets from ngx_pgq_batch_add() to their answer,
- * and the batches they travel in.  A batch has a memory pool of its own; a
- * ticket is one allocation of the door's.
+ * The room "batch" owns the batches that tickets travel in.  A batch has a
+ * memory pool of its own.
  *
- * Called by enqueue.c (full, add, leave); a source of calls to pool.c.
+ * A source of calls to pool.c; calls ticket.c and encode.c.
  *
  * Invariants:
- *  - a ticket is in exactly one place: pool->waiting, or one batch;
  *  - a batch is in exactly one place: pool->sent, while a lane has its call,
  *    or pool->again;
- *  - a ticket is answered once, or left by its client and then never;
  *  - a batch keeps its id and its tickets until its outcome is known, so that
  *    the database can tell that it has seen it; tickets that were answered
  *    or left in the meantime do not travel again;
  *  - a message the database refuses takes no other with it: a batch that is
  *    refused as a whole is halved, under new ids, until the message stands
- *    alone.
+ *    alone;
+ *  - a batch that may have been committed is not believed to be refused: the
+ *    refusal is of the last time it was sent.  First its id is fenced, so that
+ *    none of the times before can commit any more, or has.
  */
 
-#include "ngx_pgq_module.h"
-#include "ngx_pgq_array.h"
+#include "ngx_pgq_batch.h"
 #include "ngx_pgq_uuid.h"
 
 
-struct ngx_pgq_batch_s {
-    ngx_queue_t              queue;     /* in pool->sent or pool->again */
-    ngx_queue_t              tickets;
-    ngx_uint_t               n;
-    size_t                   size;
-    ngx_msec_t               start;     /* of the last time it was sent */
-    ngx_pgq_pool_t          *pool;
-    ngx_pool_t              *memory;
-    ngx_pgq_call_t           call;
-    u_char                  *params;
-    u_char                   id[NGX_PGQ_UUID_LEN];
-    unsigned                 sent:1;
-    unsigned                 again:1;   /* was sent before */
-    unsigned                 unknown:1; /* may have been committed */
+#define NGX_PGQ_BATCH_KEYS    64    /* each takes one of the server's locks */
+#define NGX_PGQ_SQLSTATE_LEN  5
+
+
+/* what ngx_pgq.enqueue_keyed() and enqueue_all() say of an idempotency key */
+
+typedef struct {
+    const char              *sqlstate;
+    ngx_pgq_outcome_e        outcome;
+} ngx_pgq_batch_verdict_t;
+
+
+static ngx_pgq_batch_verdict_t  ngx_pgq_batch_verdicts[] = {
+    { "PQ200", NGX_PGQ_REPLAYED },
+    { "PQ409", NGX_PGQ_IN_FLIGHT },
+    { "PQ422", NGX_PGQ_REUSED },
+    { NULL, NGX_PGQ_REFUSED }
 };
 
 
 static ngx_pgq_call_t *ngx_pgq_batch_next(ngx_pgq_pool_t *pool);
 static ngx_msec_int_t ngx_pgq_batch_expire(ngx_pgq_pool_t *pool,
     ngx_msec_t now);
-static ngx_msec_int_t ngx_pgq_batch_expire_queue(ngx_queue_t *tickets,
-    ngx_msec_t now, ngx_pgq_outcome_e outcome);
 static void ngx_pgq_batch_clear(ngx_pgq_pool_t *pool);
-static void ngx_pgq_batch_free_tickets(ngx_queue_t *tickets);
 static ngx_pgq_batch_t *ngx_pgq_batch_create(ngx_pgq_pool_t *pool);
+static ngx_uint_t ngx_pgq_batch_takes(ngx_pgq_batch_t *batch,
+    ngx_pgq_ticket_t *t);
 static void ngx_pgq_batch_put(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t);
+static void ngx_pgq_batch_remove(ngx_pgq_batch_t *batch,
+    ngx_pgq_ticket_t *t);
 static void ngx_pgq_batch_free(ngx_pgq_batch_t *batch);
 static ngx_int_t ngx_pgq_batch_encode(ngx_pgq_call_t *call);
 static void ngx_pgq_batch_row(ngx_pgq_call_t *call, ngx_str_t *fields);
+static void ngx_pgq_batch_verdict(ngx_pgq_batch_t *batch,
+    ngx_pgq_ticket_t *t, ngx_str_t *sqlstate, ngx_str_t *problem);
 static void ngx_pgq_batch_done(ngx_pgq_call_t *call,
     ngx_pgq_outcome_e outcome);
+static void ngx_pgq_batch_fenced(ngx_pgq_batch_t *batch,
+    ngx_pgq_outcome_e outcome);
+static void ngx_pgq_batch_refused(ngx_pgq_batch_t *batch);
 static void ngx_pgq_batch_answer(ngx_pgq_batch_t *batch,
     ngx_pgq_outcome_e outcome, ngx_str_t *problem);
 static void ngx_pgq_batch_halve(ngx_pgq_batch_t *batch);
 static void ngx_pgq_batch_drop_left(ngx_pgq_batch_t *batch);
-static void ngx_pgq_ticket_answer(ngx_pgq_ticket_t *t,
-    ngx_pgq_outcome_e outcome, ngx_str_t *problem);
 
 
 static ngx_pgq_source_t  ngx_pgq_batch_source = {
@@ -79,54 +85,6 @@ ngx_pgq_batch_init(ngx_pgq_pool_t *pool)
     ngx_queue_init(&pool->sent);
 
     ngx_pgq_pool_source(pool, &ngx_pgq_batch_source);
-}
-
-
-/* whether one more message of that length is too much */
-
-ngx_uint_t
-ngx_pgq_batch_full(ngx_pgq_pool_t *pool, size_t len)
-{
-    return pool->unanswered >= pool->max_tickets
-           || pool->size + len > pool->max_size;
-}
-
-
-void
-ngx_pgq_batch_add(ngx_pgq_ticket_t *t)
-{
-    ngx_pgq_pool_t  *pool;
-
-    pool = t->pool;
-
-    t->batch = NULL;
-    t->deadline = ngx_current_msec + pool->timeout;
-    pool->size += t->len;
-
-    ngx_queue_insert_tail(&pool->waiting, &t->queue);
-
-    ngx_pgq_pool_hold(pool);
-    ngx_pgq_pool_wake(pool);
-}
-
-
-/*
- * The client has gone.  A message that was not sent is forgotten; one that
- * was will be committed or not, and nobody is told.
- */
-
-void
-ngx_pgq_batch_leave(ngx_pgq_ticket_t *t)
-{
-    t->pool->size -= t->len;
-    t->answer = NULL;
-
-    ngx_pgq_pool_release(t->pool);
-
-    if (t->batch == NULL) {
-        ngx_queue_remove(&t->queue);
-        ngx_free(t);
-    }
 }
 
 
@@ -169,7 +127,7 @@ ngx_pgq_batch_next(ngx_pgq_pool_t *pool)
         q = ngx_queue_head(&pool->waiting);
         t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
 
-        if (batch->n && batch->size + t->len > pool->batch_size) {
+        if (batch->n && !ngx_pgq_batch_takes(batch, t)) {
             break;
         }
 
@@ -194,7 +152,7 @@ ngx_pgq_batch_expire(ngx_pgq_pool_t *pool, ngx_msec_t now)
     ngx_msec_int_t    next, wait;
     ngx_pgq_batch_t  *batch;
 
-    next = ngx_pgq_batch_expire_queue(&pool->waiting, now, NGX_PGQ_AGAIN);
+    next = ngx_pgq_ticket_expire(&pool->waiting, now, NGX_PGQ_AGAIN);
 
     lists[0] = &pool->again;
     lists[1] = &pool->sent;
@@ -206,9 +164,9 @@ ngx_pgq_batch_expire(ngx_pgq_pool_t *pool, ngx_msec_t now)
         {
             batch = ngx_queue_data(q, ngx_pgq_batch_t, queue);
 
-            wait = ngx_pgq_batch_expire_queue(&batch->tickets, now,
-                                    batch->sent || batch->unknown
-                                    ? NGX_PGQ_UNKNOWN : NGX_PGQ_AGAIN);
+            wait = ngx_pgq_ticket_expire(&batch->tickets, now,
+                                         batch->sent || batch->unknown
+                                         ? NGX_PGQ_UNKNOWN : NGX_PGQ_AGAIN);
 
             if (wait >= 0 && (next < 0 || wait < next)) {
                 next = wait;
@@ -217,50 +175,6 @@ ngx_pgq_batch_expire(ngx_pgq_pool_t *pool, ngx_msec_t now)
     }
 
     return next;
-}
-
-
-/* the oldest are first; of a batch, some may have been answered already */
-
-static ngx_msec_int_t
-ngx_pgq_batch_expire_queue(ngx_queue_t *tickets, ngx_msec_t now,
-    ngx_pgq_outcome_e outcome)
-{
-    ngx_queue_t       *q;
-    ngx_msec_int_t     wait;
-    ngx_pgq_ticket_t  *t;
-
-    q = ngx_queue_head(tickets);
-
-    while (q != ngx_queue_sentinel(tickets)) {
-
-        t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
-        q = ngx_queue_next(q);
-
-        if (t->answer == NULL) {
-            continue;
-        }
-
-        wait = (ngx_msec_int_t) (t->deadline - now);
-
-        if (wait > 0) {
-            return wait;
-        }
-
-        if (t->batch) {
-            ngx_pgq_ticket_answer(t, outcome, NULL);
-            continue;
-        }
-
-        ngx_queue_remove(&t->queue);
-        ngx_pgq_ticket_answer(t, outcome, NULL);
-
-        /* an answer may end a connection, and the next ticket with it */
-
-        q = ngx_queue_head(tickets);
-    }
-
-    return -1;
 }
 
 
@@ -296,6 +210,22 @@ ngx_pgq_batch_create(ngx_pgq_pool_t *pool)
 }
 
 
+/* whether one more ticket may go with those that are there */
+
+static ngx_uint_t
+ngx_pgq_batch_takes(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t)
+{
+    ngx_pgq_ticket_t  *first;
+
+    first = ngx_queue_data(ngx_queue_head(&batch->tickets), ngx_pgq_ticket_t,
+                           queue);
+
+    return first->write == NULL && t->write == NULL
+           && batch->size + t->len <= batch->pool->batch_size
+           && (t->key.len == 0 || batch->keys < NGX_PGQ_BATCH_KEYS);
+}
+
+
 static void
 ngx_pgq_batch_put(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t)
 {
@@ -303,28 +233,31 @@ ngx_pgq_batch_put(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t)
     ngx_queue_insert_tail(&batch->tickets, &t->queue);
 
     batch->n++;
+    batch->messages += t->n;
     batch->size += t->len;
+    batch->keys += t->key.len > 0;
+    batch->keys_size += t->key.len;
+}
+
+
+static void
+ngx_pgq_batch_remove(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t)
+{
+    ngx_queue_remove(&t->queue);
+
+    batch->n--;
+    batch->messages -= t->n;
+    batch->size -= t->len;
+    batch->keys -= t->key.len > 0;
+    batch->keys_size -= t->key.len;
 }
 
 
 static void
 ngx_pgq_batch_free(ngx_pgq_batch_t *batch)
 {
-    ngx_pgq_batch_free_tickets(&batch->tickets);
+    ngx_pgq_ticket_free(&batch->tickets);
     ngx_destroy_pool(batch->memory);
-}
-
-
-static void
-ngx_pgq_batch_free_tickets(ngx_queue_t *tickets)
-{
-    ngx_queue_t  *q;
-
-    while (!ngx_queue_empty(tickets)) {
-        q = ngx_queue_head(tickets);
-        ngx_queue_remove(q);
-        ngx_free(ngx_queue_data(q, ngx_pgq_ticket_t, queue));
-    }
 }
 
 
@@ -345,7 +278,7 @@ ngx_pgq_batch_clear(ngx_pgq_pool_t *pool)
         }
     }
 
-    ngx_pgq_batch_free_tickets(&pool->waiting);
+    ngx_pgq_ticket_free(&pool->waiting);
 }
 
 
@@ -365,9 +298,7 @@ ngx_pgq_batch_drop_left(ngx_pgq_batch_t *batch)
         t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
 
         if (t->answer == NULL) {
-            ngx_queue_remove(q);
-            batch->n--;
-            batch->size -= t->len;
+            ngx_pgq_batch_remove(batch, t);
             ngx_free(t);
         }
     }
@@ -377,49 +308,30 @@ ngx_pgq_batch_drop_left(ngx_pgq_batch_t *batch)
 static ngx_int_t
 ngx_pgq_batch_encode(ngx_pgq_call_t *call)
 {
-    u_char            *p, *ids, *messages;
-    size_t             ids_len, messages_len;
     ngx_queue_t       *q;
     ngx_pgq_batch_t   *batch;
     ngx_pgq_ticket_t  *t;
 
     batch = call->data;
 
-    ids_len = ngx_pgq_array_len(batch->n, batch->n * NGX_PGQ_UUID_LEN);
-    messages_len = ngx_pgq_array_len(batch->n, batch->size);
-
-    if (batch->params) {
-        ngx_pfree(batch->memory, batch->params);
-    }
-
-    p = ngx_pnalloc(batch->memory, ids_len + messages_len);
-    if (p == NULL) {
+    if (ngx_pgq_encode(batch) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    batch->params = p;
-
-    ids = ngx_pgq_array_head(p, NGX_PGQ_OID_UUID, batch->n);
-    messages = ngx_pgq_array_head(p + ids_len, NGX_PGQ_OID_TEXT, batch->n);
+    if (batch->fencing) {
+        return NGX_OK;
+    }
 
     for (q = ngx_queue_head(&batch->tickets);
          q != ngx_queue_sentinel(&batch->tickets);
          q = ngx_queue_next(q))
     {
         t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
-        t->mates = batch->n;
-        ids = ngx_pgq_array_item(ids, t->id, NGX_PGQ_UUID_LEN);
-        messages = ngx_pgq_array_item(messages, t->message, t->len);
+        t->mates = batch->messages;
+        t->verdict = NGX_PGQ_DONE;
     }
 
-    call->values[0] = (char *) batch->id;
-    call->lengths[0] = NGX_PGQ_UUID_LEN;
-    call->values[1] = (char *) p;
-    call->lengths[1] = (int) ids_len;
-    call->values[2] = (char *) p + ids_len;
-    call->lengths[2] = (int) messages_len;
-
-    ngx_pgq_metrics_sent(batch->n, batch->again);
+    ngx_pgq_metrics_sent(batch->messages, batch->again);
 
     batch->again = 1;
     batch->sent = 1;
@@ -429,7 +341,11 @@ ngx_pgq_batch_encode(ngx_pgq_call_t *call)
 }
 
 
-/* a verdict: ordinal, SQLSTATE, and what is wrong in words */
+/*
+ * A verdict: ordinal, SQLSTATE, and what is wrong in words.  A ticket that is
+ * alone has them all: there the ordinal is that of the message in it.  Of a
+ * fence: whether it was put up.
+ */
 
 static void
 ngx_pgq_batch_row(ngx_pgq_call_t *call, ngx_str_t *fields)
@@ -440,23 +356,67 @@ ngx_pgq_batch_row(ngx_pgq_call_t *call, ngx_str_t *fields)
     ngx_pgq_ticket_t  *t;
 
     batch = call->data;
+
+    if (batch->fencing) {
+        batch->fenced = fields[0].len == 1 && fields[0].data[0] == 't';
+        return;
+    }
+
     ordinal = ngx_atoi(fields[0].data, fields[0].len);
 
     for (q = ngx_queue_head(&batch->tickets);
          q != ngx_queue_sentinel(&batch->tickets);
          q = ngx_queue_next(q))
     {
-        if (--ordinal) {
+        t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
+
+        if (t->write) {
+            t->ordinal = ordinal > 0 ? ordinal : 0;
+
+        } else if (--ordinal) {
             continue;
         }
 
-        t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
-
-        t->problem.data = ngx_pstrdup(batch->memory, &fields[2]);
-        t->problem.len = t->problem.data ? fields[2].len : 0;
-        t->refused = 1;
+        ngx_pgq_batch_verdict(batch, t, &fields[1], &fields[2]);
         return;
     }
+}
+
+
+static void
+ngx_pgq_batch_verdict(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t,
+    ngx_str_t *sqlstate, ngx_str_t *problem)
+{
+    ngx_uint_t               i;
+    ngx_pgq_batch_verdict_t  *v;
+
+    t->verdict = NGX_PGQ_REFUSED;
+
+    for (i = 0; ngx_pgq_batch_verdicts[i].sqlstate; i++) {
+        v = &ngx_pgq_batch_verdicts[i];
+
+        if (sqlstate->len == NGX_PGQ_SQLSTATE_LEN
+            && ngx_memcmp(sqlstate->data, v->sqlstate, NGX_PGQ_SQLSTATE_LEN)
+               == 0)
+        {
+            t->verdict = v->outcome;
+        }
+    }
+
+    if (t->verdict == NGX_PGQ_REPLAYED) {
+
+        if (problem->len != NGX_PGQ_UUID_TEXT_LEN
+            || ngx_pgq_uuid_read(t->id, problem->data) != 0)
+        {
+            ngx_log_error(NGX_LOG_ALERT, batch->pool->log, 0,
+                          "pgq batch: a replay without its id");
+        }
+
+        return;
+    }
+
+    t->problem.data = ngx_pstrdup(batch->memory, problem);
+    t->problem.len = t->problem.data ? problem->len : 0;
 }
 
 
@@ -475,34 +435,78 @@ ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
                                 ngx_current_msec - batch->start);
     }
 
-    switch (outcome) {
-
-    case NGX_PGQ_DONE:
-        ngx_pgq_batch_answer(batch, NGX_PGQ_DONE, NULL);
-        return;
-
-    case NGX_PGQ_REFUSED:
-        ngx_pgq_batch_drop_left(batch);
-
-        if (batch->n > 1) {
-            ngx_pgq_batch_halve(batch);
-            return;
-        }
-
-        ngx_pgq_batch_answer(batch, NGX_PGQ_REFUSED, &call->problem);
-        return;
-
-    case NGX_PGQ_UNKNOWN:
+    if (outcome == NGX_PGQ_UNKNOWN) {
         batch->unknown = 1;
         ngx_pgq_metrics_count(NGX_PGQ_METRICS_UNKNOWN);
-        break;
-
-    default: /* NGX_PGQ_AGAIN */
-        break;
     }
 
-    ngx_queue_insert_tail(&batch->pool->again, &batch->queue);
+    if (outcome == NGX_PGQ_AGAIN || outcome == NGX_PGQ_UNKNOWN) {
+        ngx_queue_insert_tail(&batch->pool->again, &batch->queue);
+        ngx_pgq_pool_wake(batch->pool);
+        return;
+    }
+
+    if (batch->fencing) {
+        ngx_pgq_batch_fenced(batch, outcome);
+        return;
+    }
+
+    if (outcome == NGX_PGQ_DONE) {
+        ngx_pgq_batch_answer(batch, NGX_PGQ_DONE, NULL);
+        return;
+    }
+
+    batch->problem.data = ngx_pstrdup(batch->memory, &call->problem);
+    batch->problem.len = batch->problem.data ? call->problem.len : 0;
+
+    if (batch->unknown) {
+        batch->fencing = 1;
+        ngx_queue_insert_head(&batch->pool->again, &batch->queue);
+        ngx_pgq_pool_wake(batch->pool);
+        return;
+    }
+
+    ngx_pgq_batch_refused(batch);
+}
+
+
+static void
+ngx_pgq_batch_fenced(ngx_pgq_batch_t *batch, ngx_pgq_outcome_e outcome)
+{
+    batch->fencing = 0;
+
+    if (outcome == NGX_PGQ_REFUSED) {
+        /* not even this: nobody knows, and asking again would not help */
+        ngx_pgq_batch_answer(batch, NGX_PGQ_UNKNOWN, NULL);
+        return;
+    }
+
+    if (batch->fenced) {
+        batch->unknown = 0;
+        ngx_pgq_batch_refused(batch);
+        return;
+    }
+
+    /* committed, some time before; sent again it gets its verdicts */
+
+    ngx_queue_insert_head(&batch->pool->again, &batch->queue);
     ngx_pgq_pool_wake(batch->pool);
+}
+
+
+/* certainly not committed, and not to be sent again as it is */
+
+static void
+ngx_pgq_batch_refused(ngx_pgq_batch_t *batch)
+{
+    ngx_pgq_batch_drop_left(batch);
+
+    if (batch->n > 1) {
+        ngx_pgq_batch_halve(batch);
+        return;
+    }
+
+    ngx_pgq_batch_answer(batch, NGX_PGQ_REFUSED, &batch->problem);
 }
 
 
@@ -523,8 +527,8 @@ ngx_pgq_batch_answer(ngx_pgq_batch_t *batch, ngx_pgq_outcome_e outcome,
         if (t->answer == NULL) {
             ngx_free(t);
 
-        } else if (t->refused) {
-            ngx_pgq_ticket_answer(t, NGX_PGQ_REFUSED, &t->problem);
+        } else if (outcome == NGX_PGQ_DONE) {
+            ngx_pgq_ticket_answer(t, t->verdict, &t->problem);
 
         } else {
             ngx_pgq_ticket_answer(t, outcome, problem);
@@ -532,28 +536,6 @@ ngx_pgq_batch_answer(ngx_pgq_batch_t *batch, ngx_pgq_outcome_e outcome,
     }
 
     ngx_pgq_batch_free(batch);
-}
-
-
-/* a ticket of a batch stays in it, without its client, until the batch ends */
-
-static void
-ngx_pgq_ticket_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
-    ngx_str_t *problem)
-{
-    ngx_pgq_ticket_answer_pt  answer;
-
-    answer = t->answer;
-    t->answer = NULL;
-    t->pool->size -= t->len;
-
-    ngx_pgq_pool_release(t->pool);
-
-    answer(t, outcome, problem);
-
-    if (outcome != NGX_PGQ_DONE && t->batch == NULL) {
-        ngx_free(t);
-    }
 }
 
 
@@ -565,11 +547,15 @@ ngx_pgq_batch_halve(ngx_pgq_batch_t *batch)
     ngx_pgq_batch_t   *other;
     ngx_pgq_ticket_t  *t;
 
-    other = ngx_pgq_batch_create(batch->pool);
+    /* what stays is another batch now */
+
+    ngx_pgq_uuid_v7(batch->id, ngx_pgq_now());
+    batch->again = 0;
 
     ngx_queue_insert_head(&batch->pool->again, &batch->queue);
     ngx_pgq_pool_wake(batch->pool);
 
+    other = ngx_pgq_batch_create(batch->pool);
     if (other == NULL) {
         return;
     }
@@ -578,20 +564,11 @@ ngx_pgq_batch_halve(ngx_pgq_batch_t *batch)
 
     for (i = 0; i < half; i++) {
         q = ngx_queue_head(&batch->tickets);
-        ngx_queue_remove(q);
-
         t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
-        batch->n--;
-        batch->size -= t->len;
 
+        ngx_pgq_batch_remove(batch, t);
         ngx_pgq_batch_put(other, t);
     }
-
-    /* what stays is another batch now */
-
-    ngx_pgq_uuid_v7(batch->id, ngx_pgq_now());
-    batch->unknown = 0;
-    batch->again = 0;
 
     ngx_queue_insert_head(&batch->pool->again, &other->queue);
 }

@@ -31,6 +31,15 @@ static ngx_pgq_lane_statement_t  ngx_pgq_call_statements[] = {
     { "enqueue",
       "select ordinal, sqlstate, problem"
       " from ngx_pgq.enqueue($1::uuid, $2::uuid[], $3::text[])" },
+    { "enqueue_keyed",
+      "select ordinal, sqlstate, problem"
+      " from ngx_pgq.enqueue_keyed($1::uuid, $2::uuid[], $3::text[],"
+                                 " $4::text[])" },
+    { "enqueue_all",
+      "select ordinal, sqlstate, problem"
+      " from ngx_pgq.enqueue_all($1::uuid, $2::uuid, $3::text[], $4::text)" },
+    { "fence",
+      "select ngx_pgq.fence($1::uuid)" },
     { "recent",
       "select ngx_pgq.recent($1::integer, $2::bigint)" },
     { NULL, NULL }
@@ -124,7 +133,7 @@ ngx_pgq_call_libpq(void)
 ngx_int_t
 ngx_pgq_call_start(ngx_pgq_call_t *call, ngx_pgq_lane_t *lane)
 {
-    static const int  nparams[NGX_PGQ_STATEMENTS] = { 3, 2 };
+    static const int  nparams[NGX_PGQ_STATEMENTS] = { 3, 4, 4, 1, 2 };
 
     if (call->encode(call) != NGX_OK) {
         return NGX_DECLINED;

@@ -2,17 +2,17 @@
 
 /*
  * The room "enqueue" is the door for POST: it makes a ticket of a request and
- * its message, and an answer of the ticket's outcome.
- * It allocates the ticket, in one piece with the answer's body around the
- * message, and frees it when it comes back with NGX_PGQ_DONE.
+ * its message or messages, and an answer of the ticket's outcome.
+ * It allocates the ticket, for one message in one piece with the answer's body
+ * around it, and frees it when it comes back with the message queued.
  *
- * Called by nginx; calls message, batch (full, add, leave),
- * record and reply.
+ * Called by nginx; calls message, bulk, ticket (full, add, leave), record and
+ * reply.
  *
  * Invariants:
  *  - a request with a ticket has a cleanup that points at it; whichever of
  *    the two ends first cuts the other's pointer;
- *  - the ticket is the first field of what is allocated, so that the batch
+ *  - the ticket is the first field of what is allocated, so that the ticket
  *    room may free it;
  *  - what cannot wait any more is refused before its body is read, and again
  *    when it has been.
@@ -37,6 +37,7 @@ typedef struct {
     ngx_http_request_t      *request;
     ngx_pool_cleanup_t      *cleanup;
     ngx_pgq_record_t        *record;
+    ngx_pgq_bulk_t           bulk;
     unsigned                 done:1;
     unsigned                 minimal:1;
     u_char                   body[1];   /* the answer's, around the message */
@@ -45,19 +46,28 @@ typedef struct {
 
 static void ngx_pgq_enqueue_body_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_pgq_enqueue_message(ngx_http_request_t *r);
-static ngx_int_t ngx_pgq_enqueue_ticket(ngx_http_request_t *r,
-    ngx_pgq_pool_t *pool, ngx_str_t *message);
+static ngx_int_t ngx_pgq_enqueue_messages(ngx_http_request_t *r);
+static ngx_pgq_enqueue_t *ngx_pgq_enqueue_create(ngx_http_request_t *r,
+    ngx_str_t *key, size_t body);
+static ngx_int_t ngx_pgq_enqueue_wait(ngx_pgq_enqueue_t *e);
+static ngx_int_t ngx_pgq_enqueue_write(ngx_pgq_ticket_t *t, u_char *p);
 static void ngx_pgq_enqueue_cleanup(void *data);
 static void ngx_pgq_enqueue_answer(ngx_pgq_ticket_t *t,
     ngx_pgq_outcome_e outcome, ngx_str_t *problem);
-static ngx_int_t ngx_pgq_enqueue_accepted(ngx_pgq_enqueue_t *e);
+static ngx_int_t ngx_pgq_enqueue_accepted(ngx_pgq_enqueue_t *e,
+    ngx_uint_t replayed);
+static ngx_int_t ngx_pgq_enqueue_body(ngx_pgq_enqueue_t *e, ngx_str_t *body);
 static ngx_int_t ngx_pgq_enqueue_failed(ngx_pgq_enqueue_t *e,
     ngx_http_request_t *r, ngx_pgq_outcome_e outcome, ngx_str_t *problem);
+static ngx_int_t ngx_pgq_enqueue_refused(ngx_pgq_enqueue_t *e,
+    ngx_http_request_t *r, ngx_str_t *problem);
 
 
 static ngx_str_t  ngx_pgq_enqueue_allow = ngx_string("POST, OPTIONS");
 static ngx_str_t  ngx_pgq_enqueue_type = ngx_string("application/json");
 static ngx_str_t  ngx_pgq_enqueue_applied = ngx_string("return=minimal");
+static ngx_str_t  ngx_pgq_enqueue_replayed = ngx_string("true");
+static ngx_str_t  ngx_pgq_enqueue_soon = ngx_string("1");
 
 
 ngx_int_t
@@ -89,14 +99,14 @@ ngx_pgq_enqueue_handler(ngx_http_request_t *r)
 
     plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
 
-    if (ngx_pgq_batch_full(plcf->post, r->headers_in.content_length_n > 0
-                                       ? r->headers_in.content_length_n : 0))
+    if (ngx_pgq_ticket_full(plcf->post, r->headers_in.content_length_n > 0
+                                        ? r->headers_in.content_length_n : 0))
     {
         return ngx_pgq_reply_unavailable(r, plcf->post, "queue_full",
                       "Too many messages wait here; this one was not queued.");
     }
 
-    r->request_body_in_single_buf = 1;
+    r->request_body_in_single_buf = !ngx_pgq_message_bulk(r);
 
     rc = ngx_http_read_client_request_body(r, ngx_pgq_enqueue_body_handler);
 
@@ -113,7 +123,8 @@ ngx_pgq_enqueue_body_handler(ngx_http_request_t *r)
 {
     ngx_int_t  rc;
 
-    rc = ngx_pgq_enqueue_message(r);
+    rc = ngx_pgq_message_bulk(r) ? ngx_pgq_enqueue_messages(r)
+                                 : ngx_pgq_enqueue_message(r);
 
     if (rc != NGX_AGAIN) {
         ngx_http_finalize_request(r, rc);
@@ -126,62 +137,28 @@ ngx_pgq_enqueue_body_handler(ngx_http_request_t *r)
 static ngx_int_t
 ngx_pgq_enqueue_message(ngx_http_request_t *r)
 {
-    ngx_int_t            rc;
-    ngx_str_t            message;
-    ngx_pgq_loc_conf_t  *plcf;
+    u_char             *p;
+    ngx_int_t           rc;
+    ngx_str_t           message, key, *prefer;
+    ngx_pgq_enqueue_t  *e;
 
     rc = ngx_pgq_message_read(r, &message);
     if (rc != NGX_DECLINED) {
         return rc;
     }
 
-    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
-
-    /* the rest may have filled up while the body arrived */
-
-    if (ngx_pgq_batch_full(plcf->post, message.len)) {
-        return ngx_pgq_reply_unavailable(r, plcf->post, "queue_full",
-                      "Too many messages wait here; this one was not queued.");
+    rc = ngx_pgq_message_key(r, &key);
+    if (rc != NGX_DECLINED) {
+        return rc;
     }
 
-    return ngx_pgq_enqueue_ticket(r, plcf->post, &message);
-}
-
-
-static ngx_int_t
-ngx_pgq_enqueue_ticket(ngx_http_request_t *r, ngx_pgq_pool_t *pool,
-    ngx_str_t *message)
-{
-    u_char              *p;
-    ngx_str_t           *prefer;
-    ngx_pgq_enqueue_t   *e;
-    ngx_pool_cleanup_t  *cln;
-
-    cln = ngx_pool_cleanup_add(r->pool, 0);
-    if (cln == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    e = ngx_alloc(offsetof(ngx_pgq_enqueue_t, body)
-                  + NGX_PGQ_ENQUEUE_HEAD_LEN + message->len + 1,
-                  r->connection->log);
+    e = ngx_pgq_enqueue_create(r, &key,
+                               NGX_PGQ_ENQUEUE_HEAD_LEN + message.len + 1);
     if (e == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    ngx_memzero(e, offsetof(ngx_pgq_enqueue_t, body));
-
-    e->request = r;
-    e->cleanup = cln;
-    e->ticket.pool = pool;
-    e->ticket.answer = ngx_pgq_enqueue_answer;
-    e->ticket.data = e;
-
     ngx_pgq_uuid_v7(e->ticket.id, ngx_pgq_now());
-
-    e->record = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
-    e->record->ticket = 1;
-    ngx_memcpy(e->record->id, e->ticket.id, NGX_PGQ_UUID_LEN);
 
     p = ngx_cpymem(e->body, NGX_PGQ_ENQUEUE_HEAD,
                    sizeof(NGX_PGQ_ENQUEUE_HEAD) - 1);
@@ -189,10 +166,11 @@ ngx_pgq_enqueue_ticket(ngx_http_request_t *r, ngx_pgq_pool_t *pool,
     p = ngx_cpymem(p, NGX_PGQ_ENQUEUE_MIDDLE,
                    sizeof(NGX_PGQ_ENQUEUE_MIDDLE) - 1);
 
+    e->ticket.n = 1;
+    e->ticket.len = message.len;
     e->ticket.message = p;
-    e->ticket.len = message->len;
 
-    p = ngx_cpymem(p, message->data, message->len);
+    p = ngx_cpymem(p, message.data, message.len);
     *p = '}';
 
     prefer = ngx_pgq_message_header(r, "prefer", sizeof("prefer") - 1);
@@ -202,15 +180,119 @@ ngx_pgq_enqueue_ticket(ngx_http_request_t *r, ngx_pgq_pool_t *pool,
                                             sizeof("return=minimal") - 2)
                            != NULL;
 
-    cln->handler = ngx_pgq_enqueue_cleanup;
-    cln->data = e;
+    return ngx_pgq_enqueue_wait(e);
+}
+
+
+/* the same for many of them */
+
+static ngx_int_t
+ngx_pgq_enqueue_messages(ngx_http_request_t *r)
+{
+    ngx_int_t           rc;
+    ngx_str_t           key;
+    ngx_pgq_bulk_t      bulk;
+    ngx_pgq_enqueue_t  *e;
+
+    rc = ngx_pgq_bulk_read(r, &bulk);
+    if (rc != NGX_DECLINED) {
+        return rc;
+    }
+
+    rc = ngx_pgq_message_key(r, &key);
+    if (rc != NGX_DECLINED) {
+        return rc;
+    }
+
+    e = ngx_pgq_enqueue_create(r, &key, 0);
+    if (e == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ngx_pgq_uuid_v7_first(e->ticket.id, ngx_pgq_now());
+
+    e->bulk = bulk;
+    e->ticket.n = bulk.n;
+    e->ticket.len = bulk.size;
+    e->ticket.write = ngx_pgq_enqueue_write;
+
+    return ngx_pgq_enqueue_wait(e);
+}
+
+
+static ngx_pgq_enqueue_t *
+ngx_pgq_enqueue_create(ngx_http_request_t *r, ngx_str_t *key, size_t body)
+{
+    ngx_pgq_enqueue_t   *e;
+    ngx_pool_cleanup_t  *cln;
+    ngx_pgq_loc_conf_t  *plcf;
+
+    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
+
+    cln = ngx_pool_cleanup_add(r->pool, 0);
+    if (cln == NULL) {
+        return NULL;
+    }
+
+    e = ngx_alloc(offsetof(ngx_pgq_enqueue_t, body) + body,
+                  r->connection->log);
+    if (e == NULL) {
+        return NULL;
+    }
+
+    ngx_memzero(e, offsetof(ngx_pgq_enqueue_t, body));
+
+    e->request = r;
+    e->cleanup = cln;
+    e->record = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
+    e->ticket.pool = plcf->post;
+    e->ticket.timeout = plcf->timeout;
+    e->ticket.key = *key;
+    e->ticket.answer = ngx_pgq_enqueue_answer;
+    e->ticket.data = e;
+
+    return e;
+}
+
+
+static ngx_int_t
+ngx_pgq_enqueue_wait(ngx_pgq_enqueue_t *e)
+{
+    ngx_pgq_pool_t      *pool;
+    ngx_http_request_t  *r;
+
+    r = e->request;
+    pool = e->ticket.pool;
+
+    /* the rest may have filled up while the body arrived */
+
+    if (ngx_pgq_ticket_full(pool, e->ticket.len)) {
+        ngx_free(e);
+        return ngx_pgq_reply_unavailable(r, pool, "queue_full",
+                      "Too many messages wait here; this one was not queued.");
+    }
+
+    e->record->ticket = 1;
+    ngx_memcpy(e->record->id, e->ticket.id, NGX_PGQ_UUID_LEN);
+
+    e->cleanup->handler = ngx_pgq_enqueue_cleanup;
+    e->cleanup->data = e;
 
     r->read_event_handler = ngx_http_test_reading;
     r->write_event_handler = ngx_http_request_empty_handler;
 
-    ngx_pgq_batch_add(&e->ticket);
+    ngx_pgq_ticket_add(&e->ticket);
 
     return NGX_AGAIN;
+}
+
+
+static ngx_int_t
+ngx_pgq_enqueue_write(ngx_pgq_ticket_t *t, u_char *p)
+{
+    ngx_pgq_enqueue_t  *e = t->data;
+
+    return ngx_pgq_bulk_write(&e->bulk, p);
 }
 
 
@@ -223,7 +305,7 @@ ngx_pgq_enqueue_cleanup(void *data)
         ngx_free(e);
 
     } else {
-        ngx_pgq_batch_leave(&e->ticket);
+        ngx_pgq_ticket_leave(&e->ticket);
     }
 }
 
@@ -245,9 +327,9 @@ ngx_pgq_enqueue_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
     e->record->batch = t->mates;
     e->record->wait = ngx_pgq_ticket_wait(t);
 
-    if (outcome == NGX_PGQ_DONE) {
+    if (outcome == NGX_PGQ_DONE || outcome == NGX_PGQ_REPLAYED) {
         e->done = 1;
-        rc = ngx_pgq_enqueue_accepted(e);
+        rc = ngx_pgq_enqueue_accepted(e, outcome == NGX_PGQ_REPLAYED);
 
     } else {
         e->cleanup->handler = NULL;
@@ -260,30 +342,65 @@ ngx_pgq_enqueue_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
 
 
 static ngx_int_t
-ngx_pgq_enqueue_accepted(ngx_pgq_enqueue_t *e)
+ngx_pgq_enqueue_accepted(ngx_pgq_enqueue_t *e, ngx_uint_t replayed)
 {
-    size_t               len;
+    ngx_str_t            body;
     ngx_http_request_t  *r;
 
     r = e->request;
-    len = NGX_PGQ_ENQUEUE_HEAD_LEN + e->ticket.len + 1;
 
-    if (e->minimal) {
-        /* {"status":"queued","id":"…"} */
-        len = sizeof(NGX_PGQ_ENQUEUE_HEAD) - 1 + NGX_PGQ_UUID_TEXT_LEN;
-        e->body[len++] = '"';
-        e->body[len++] = '}';
+    if (replayed) {
+        e->record->replayed = 1;
+        ngx_memcpy(e->record->id, e->ticket.id, NGX_PGQ_UUID_LEN);
 
-        if (ngx_pgq_reply_header(r, "Preference-Applied",
-                                 &ngx_pgq_enqueue_applied)
+        if (ngx_pgq_reply_header(r, "Idempotency-Replayed",
+                                 &ngx_pgq_enqueue_replayed)
             == NULL)
         {
             return NGX_ERROR;
         }
     }
 
+    if (e->ticket.write) {
+        if (ngx_pgq_bulk_answer(&e->bulk, e->ticket.id, &body) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+    } else if (ngx_pgq_enqueue_body(e, &body) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     return ngx_pgq_reply_body(r, NGX_HTTP_ACCEPTED, &ngx_pgq_enqueue_type,
-                              e->body, len);
+                              body.data, body.len);
+}
+
+
+/* the answer for one message */
+
+static ngx_int_t
+ngx_pgq_enqueue_body(ngx_pgq_enqueue_t *e, ngx_str_t *body)
+{
+    body->data = e->body;
+    body->len = NGX_PGQ_ENQUEUE_HEAD_LEN + e->ticket.len + 1;
+
+    if (e->record->replayed) {
+        (void) ngx_pgq_uuid_print(e->body + sizeof(NGX_PGQ_ENQUEUE_HEAD) - 1,
+                                  e->ticket.id);
+    }
+
+    if (!e->minimal) {
+        return NGX_OK;
+    }
+
+    /* {"status":"queued","id":"…"} */
+
+    body->len = sizeof(NGX_PGQ_ENQUEUE_HEAD) - 1 + NGX_PGQ_UUID_TEXT_LEN;
+    e->body[body->len++] = '"';
+    e->body[body->len++] = '}';
+
+    return ngx_pgq_reply_header(e->request, "Preference-Applied",
+                                &ngx_pgq_enqueue_applied)
+           ? NGX_OK : NGX_ERROR;
 }
 
 
@@ -291,35 +408,47 @@ static ngx_int_t
 ngx_pgq_enqueue_failed(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
     ngx_pgq_outcome_e outcome, ngx_str_t *problem)
 {
-    u_char             detail[192];
     ngx_pgq_problem_t  document = { 504, "outcome_unknown",
                          "The database did not say in time whether the"
                          " message was queued: it was, or it never will be.",
-                         -1 };
+                         -1, 0 };
 
     switch (outcome) {
 
     case NGX_PGQ_REFUSED:
-        (void) ngx_snprintf(detail, sizeof(detail),
-                            "The database refuses the message: %V%Z",
-                            problem);
-        detail[sizeof(detail) - 1] = '\0';
+        return ngx_pgq_enqueue_refused(e, r, problem);
 
-        document.status = NGX_HTTP_BAD_REQUEST;
-        document.code = "refused";
-        document.detail = (char *) detail;
+    case NGX_PGQ_IN_FLIGHT:
+        document.status = NGX_HTTP_CONFLICT;
+        document.code = "key_in_flight";
+        document.detail = "A message with this Idempotency-Key is on its way;"
+                          " this one was not queued.";
+
+        if (ngx_pgq_reply_header(r, "Retry-After", &ngx_pgq_enqueue_soon)
+            == NULL)
+        {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        break;
+
+    case NGX_PGQ_REUSED:
+        document.status = 422;
+        document.code = "key_reused";
+        document.detail = "This Idempotency-Key was used with another"
+                          " message; this one was not queued.";
         break;
 
     case NGX_PGQ_UNKNOWN:
         ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
                       "pgq enqueue: outcome unknown after %M ms",
-                      e->ticket.pool->timeout);
+                      ngx_pgq_ticket_wait(&e->ticket));
         break;
 
     default: /* NGX_PGQ_AGAIN */
         ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
                       "pgq enqueue: no database in %M ms",
-                      e->ticket.pool->timeout);
+                      ngx_pgq_ticket_wait(&e->ticket));
 
         return ngx_pgq_reply_unavailable(r, e->ticket.pool, "no_database",
                           "No database took the message in time; it was not"
@@ -330,3 +459,27 @@ ngx_pgq_enqueue_failed(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
 }
 
 
+static ngx_int_t
+ngx_pgq_enqueue_refused(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
+    ngx_str_t *problem)
+{
+    u_char             detail[192];
+    ngx_pgq_problem_t  document = { NGX_HTTP_BAD_REQUEST, "refused",
+                                    (char *) detail, -1, 0 };
+
+    (void) ngx_snprintf(detail, sizeof(detail),
+                        "The database refuses the message: %V%Z", problem);
+    detail[sizeof(detail) - 1] = '\0';
+
+    if (e->ticket.ordinal) {
+        document.line = ngx_pgq_bulk_line(&e->bulk, e->ticket.ordinal);
+
+        (void) ngx_snprintf(detail, sizeof(detail),
+                            "line %i: the database refuses the message: %V;"
+                            " no message was queued%Z",
+                            document.line, problem);
+        detail[sizeof(detail) - 1] = '\0';
+    }
+
+    return ngx_pgq_reply_problem(r, &document);
+}

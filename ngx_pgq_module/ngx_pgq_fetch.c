@@ -11,7 +11,7 @@
  *  - a fetch is in pool->fetches while it waits, and in pool->fetching while
  *    its call is under way;
  *  - reading twice does no harm, so that whatever fails is tried again
- *    until the pool's timeout;
+ *    until the location's pgq_timeout;
  *  - the ETag is made of the body: equal bodies, equal tags.
  */
 
@@ -30,7 +30,8 @@ typedef struct {
     ngx_http_request_t      *request;   /* NULL: answered, or left */
     ngx_pool_cleanup_t      *cleanup;
     ngx_pgq_record_t        *record;
-    ngx_msec_t               deadline;
+    ngx_msec_t               start;
+    ngx_msec_t               timeout;
     ngx_pgq_call_t           call;
     ngx_str_t                body;      /* in the request's pool */
     uint32_t                 limit;     /* in network byte order */
@@ -46,6 +47,8 @@ static ngx_int_t ngx_pgq_fetch_start(ngx_http_request_t *r, ngx_int_t limit,
 static void ngx_pgq_fetch_cleanup(void *data);
 static ngx_pgq_call_t *ngx_pgq_fetch_next(ngx_pgq_pool_t *pool);
 static ngx_msec_int_t ngx_pgq_fetch_expire(ngx_pgq_pool_t *pool,
+    ngx_msec_t now);
+static ngx_msec_int_t ngx_pgq_fetch_expire_list(ngx_queue_t *list,
     ngx_msec_t now);
 static void ngx_pgq_fetch_clear(ngx_pgq_pool_t *pool);
 static ngx_int_t ngx_pgq_fetch_encode(ngx_pgq_call_t *call);
@@ -86,7 +89,7 @@ ngx_pgq_fetch_handler(ngx_http_request_t *r)
     ngx_int_t            rc, limit;
     ngx_pgq_problem_t    problem = { 400, "bad_argument",
                            "limit is a number from 1 to 1000, before the id"
-                           " of a post.", -1 };
+                           " of a post.", -1, 0 };
     ngx_pgq_record_t    *record;
     ngx_pgq_loc_conf_t  *plcf;
 
@@ -146,7 +149,7 @@ ngx_pgq_fetch_arguments(ngx_http_request_t *r, ngx_int_t *limit,
     if (ngx_http_arg(r, (u_char *) "before", 6, &value) == NGX_OK) {
         n = ngx_atoof(value.data, value.len);
 
-        if (n == (off_t) NGX_ERROR || n < 1) {
+        if (n < 1) {
             return NGX_ERROR;
         }
 
@@ -180,7 +183,8 @@ ngx_pgq_fetch_start(ngx_http_request_t *r, ngx_int_t limit, int64_t before)
     f->request = r;
     f->cleanup = cln;
     f->record = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
-    f->deadline = ngx_current_msec + f->pool->timeout;
+    f->start = ngx_current_msec;
+    f->timeout = plcf->timeout;
     f->limit = htonl((uint32_t) limit);
     f->before = htobe64((uint64_t) before);
 
@@ -198,7 +202,7 @@ ngx_pgq_fetch_start(ngx_http_request_t *r, ngx_int_t limit, int64_t before)
     r->write_event_handler = ngx_http_request_empty_handler;
 
     ngx_queue_insert_tail(&f->pool->fetches, &f->queue);
-    ngx_pgq_pool_hold(f->pool);
+    ngx_pgq_pool_hold(f->pool, f->start + f->timeout);
     ngx_pgq_pool_wake(f->pool);
 
     return NGX_DONE;
@@ -244,34 +248,65 @@ ngx_pgq_fetch_next(ngx_pgq_pool_t *pool)
 }
 
 
-/*
- * Those under way are not looked at: the lane gives up on them after the same
- * time, and they come back here.
- */
-
 static ngx_msec_int_t
 ngx_pgq_fetch_expire(ngx_pgq_pool_t *pool, ngx_msec_t now)
 {
-    ngx_queue_t      *q;
-    ngx_msec_int_t    wait;
+    ngx_msec_int_t  waiting, sent;
+
+    waiting = ngx_pgq_fetch_expire_list(&pool->fetches, now);
+    sent = ngx_pgq_fetch_expire_list(&pool->fetching, now);
+
+    return waiting < 0 || (sent >= 0 && sent < waiting) ? sent : waiting;
+}
+
+
+static ngx_msec_int_t
+ngx_pgq_fetch_expire_list(ngx_queue_t *list, ngx_msec_t now)
+{
+    ngx_queue_t      *q, expired;
+    ngx_msec_int_t    wait, least;
     ngx_pgq_fetch_t  *f;
 
-    while (!ngx_queue_empty(&pool->fetches)) {
+    least = -1;
+    ngx_queue_init(&expired);
 
-        q = ngx_queue_head(&pool->fetches);
+    for (q = ngx_queue_head(list); q != ngx_queue_sentinel(list); /* void */)
+    {
         f = ngx_queue_data(q, ngx_pgq_fetch_t, queue);
+        q = ngx_queue_next(q);
 
-        wait = (ngx_msec_int_t) (f->deadline - now);
-
-        if (wait > 0) {
-            return wait;
+        if (f->request == NULL) {
+            continue;
         }
 
-        ngx_queue_remove(q);
-        ngx_pgq_fetch_answer(f, NGX_PGQ_AGAIN);
+        wait = (ngx_msec_int_t) (f->start + f->timeout - now);
+
+        if (wait > 0) {
+            least = least < 0 ? wait : ngx_min(least, wait);
+            continue;
+        }
+
+        ngx_queue_remove(&f->queue);
+        ngx_queue_insert_tail(&expired, &f->queue);
     }
 
-    return -1;
+    /* an answer may end a connection, and with it other requests */
+
+    while (!ngx_queue_empty(&expired)) {
+        q = ngx_queue_head(&expired);
+        f = ngx_queue_data(q, ngx_pgq_fetch_t, queue);
+        ngx_queue_remove(q);
+
+        if (f->sent) {
+            ngx_queue_insert_tail(list, q);
+        }
+
+        if (f->request) {
+            ngx_pgq_fetch_answer(f, NGX_PGQ_AGAIN);
+        }
+    }
+
+    return least;
 }
 
 
@@ -345,7 +380,7 @@ ngx_pgq_fetch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
     }
 
     if ((outcome == NGX_PGQ_AGAIN || outcome == NGX_PGQ_UNKNOWN)
-        && (ngx_msec_int_t) (f->deadline - ngx_current_msec) > 0)
+        && ngx_current_msec - f->start < f->timeout)
     {
         f->body.data = NULL;
         ngx_queue_insert_head(&f->pool->fetches, &f->queue);
@@ -357,11 +392,14 @@ ngx_pgq_fetch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
 }
 
 
+/* one whose call is under way stays, without its client, until that ends */
+
 static void
 ngx_pgq_fetch_answer(ngx_pgq_fetch_t *f, ngx_pgq_outcome_e outcome)
 {
     ngx_int_t            rc;
     ngx_str_t            body;
+    ngx_msec_t           wait;
     ngx_pgq_pool_t      *pool;
     ngx_connection_t    *c;
     ngx_http_request_t  *r;
@@ -371,14 +409,21 @@ ngx_pgq_fetch_answer(ngx_pgq_fetch_t *f, ngx_pgq_outcome_e outcome)
     pool = f->pool;
     body = f->body;
 
+    wait = ngx_current_msec - f->start;
+
     f->record->answered = 1;
-    f->record->wait = ngx_current_msec - (f->deadline - pool->timeout);
+    f->record->wait = wait;
 
     f->cleanup->handler = NULL;
+    f->request = NULL;
     ngx_pgq_pool_release(pool);
-    ngx_free(f);
+
+    if (!f->sent) {
+        ngx_free(f);
+    }
 
     if (outcome == NGX_PGQ_DONE) {
+        ngx_pgq_pool_drained(pool);
         rc = ngx_pgq_fetch_reply(r, &body);
 
     } else if (outcome == NGX_PGQ_REFUSED) {
@@ -386,7 +431,7 @@ ngx_pgq_fetch_answer(ngx_pgq_fetch_t *f, ngx_pgq_outcome_e outcome)
 
     } else {
         ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
-                      "pgq fetch: no database in %M ms", pool->timeout);
+                      "pgq fetch: no database in %M ms", wait);
 
         rc = ngx_pgq_reply_unavailable(r, pool, "no_database",
                                        "No database answered in time.");

@@ -110,6 +110,10 @@ ngx_pgq_json_check(const u_char *p, size_t len, unsigned depth_max,
 
             object = (c == '{');
 
+            if (depth % 64 == 0) {
+                inside[depth / 64] = 0;
+            }
+
             if (object) {
                 inside[depth / 64] |= (uint64_t) 1 << depth % 64;
 

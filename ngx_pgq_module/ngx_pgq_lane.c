@@ -72,6 +72,10 @@ ngx_pgq_lane_close(ngx_pgq_lane_t *lane)
         return;
     }
 
+    if (lane->state == NGX_PGQ_LANE_IDLE || lane->state == NGX_PGQ_LANE_BUSY) {
+        ngx_pgq_metrics_well(lane->pool->metrics);
+    }
+
     ngx_pgq_lane_finish(lane);
     ngx_pgq_lane_set(lane, NGX_PGQ_LANE_CLOSED);
 }

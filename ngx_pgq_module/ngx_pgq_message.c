@@ -2,10 +2,10 @@
 
 /*
  * The room "message" takes a message out of a request: what the headers say
- * it is, the body in one piece, and whether it is what they say.
- * The message is in the request's memory.
+ * it is, its idempotency key, the body in one piece, and whether it is what
+ * they say.  All of it is in the request's memory.
  *
- * Called by enqueue.c; calls json (is it JSON) and reply (if not).
+ * Called by enqueue.c; calls json (is it JSON), key, and reply (if not).
  *
  * Invariants:
  *  - what is refused for its form is refused before the database hears of it;
@@ -15,18 +15,27 @@
 
 #include "ngx_pgq_module.h"
 #include "ngx_pgq_json.h"
+#include "ngx_pgq_key.h"
 
 #include <cjson/cJSON.h>
+
+
+#define NGX_PGQ_MESSAGE_SEPARATOR  0x1f    /* of scope and key */
 
 
 typedef enum {
     NGX_PGQ_FORM_JSON = 0,     /* says that it is JSON */
     NGX_PGQ_FORM_TEXT,         /* says that it is text */
     NGX_PGQ_FORM_ANY,          /* JSON if it parses as JSON, else text */
+    NGX_PGQ_FORM_BULK,         /* says that it is JSON texts, one a line */
     NGX_PGQ_FORM_UNSUPPORTED
 } ngx_pgq_form_e;
 
 
+static ngx_str_t *ngx_pgq_message_headers(ngx_http_request_t *r,
+    const char *lowcase, size_t len, ngx_uint_t *count);
+static ngx_int_t ngx_pgq_message_no_key(ngx_http_request_t *r,
+    const char *code, const char *detail);
 static ngx_int_t ngx_pgq_message_body(ngx_http_request_t *r,
     ngx_str_t *message);
 static ngx_int_t ngx_pgq_message_text(ngx_http_request_t *r,
@@ -39,7 +48,7 @@ static ngx_uint_t ngx_pgq_message_charset(ngx_str_t *parameters);
 
 
 static ngx_str_t  ngx_pgq_message_accept =
-    ngx_string("application/json, text/plain");
+    ngx_string("application/json, text/plain, application/x-ndjson");
 
 
 /* NGX_DECLINED: the headers announce something that is taken */
@@ -50,7 +59,7 @@ ngx_pgq_message_announced(ngx_http_request_t *r)
     ngx_pgq_problem_t  problem = { NGX_HTTP_UNSUPPORTED_MEDIA_TYPE,
                                    "unsupported_type",
                                    "The message has to be plain UTF-8, JSON or"
-                                   " text, without a content coding.", -1 };
+                                   " text, without a content coding.", -1, 0 };
 
     if (ngx_pgq_message_form(r) != NGX_PGQ_FORM_UNSUPPORTED) {
         return NGX_DECLINED;
@@ -63,6 +72,15 @@ ngx_pgq_message_announced(ngx_http_request_t *r)
     }
 
     return ngx_pgq_reply_problem(r, &problem);
+}
+
+
+/* whether the body is many messages, one a line */
+
+ngx_uint_t
+ngx_pgq_message_bulk(ngx_http_request_t *r)
+{
+    return ngx_pgq_message_form(r) == NGX_PGQ_FORM_BULK;
 }
 
 
@@ -119,9 +137,25 @@ ngx_pgq_message_read(ngx_http_request_t *r, ngx_str_t *message)
 ngx_str_t *
 ngx_pgq_message_header(ngx_http_request_t *r, const char *lowcase, size_t len)
 {
+    ngx_uint_t  count;
+
+    return ngx_pgq_message_headers(r, lowcase, len, &count);
+}
+
+
+/* the first of that name, and how many there are */
+
+static ngx_str_t *
+ngx_pgq_message_headers(ngx_http_request_t *r, const char *lowcase,
+    size_t len, ngx_uint_t *count)
+{
+    ngx_str_t        *first;
     ngx_uint_t        i;
     ngx_list_part_t  *part;
     ngx_table_elt_t  *h;
+
+    first = NULL;
+    *count = 0;
 
     part = &r->headers_in.headers.part;
 
@@ -132,12 +166,90 @@ ngx_pgq_message_header(ngx_http_request_t *r, const char *lowcase, size_t len)
             if (h[i].key.len == len
                 && ngx_memcmp(h[i].lowcase_key, lowcase, len) == 0)
             {
-                return &h[i].value;
+                first = first ? first : &h[i].value;
+                (*count)++;
             }
         }
     }
 
-    return NULL;
+    return first;
+}
+
+
+/*
+ * The idempotency key, in the request's memory: the scope, a separator that
+ * no key contains, and what the client has sent; len 0 if there is none to be
+ * heeded.  NGX_DECLINED: go on.
+ */
+
+ngx_int_t
+ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key)
+{
+    ssize_t              n;
+    ngx_str_t            scope, *value;
+    ngx_uint_t           count;
+    ngx_pgq_loc_conf_t  *plcf;
+
+    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
+
+    ngx_str_null(key);
+    ngx_str_null(&scope);
+
+    if (plcf->idempotency == NGX_PGQ_IDEMPOTENCY_OFF) {
+        return NGX_DECLINED;
+    }
+
+    value = ngx_pgq_message_headers(r, "idempotency-key",
+                                    sizeof("idempotency-key") - 1, &count);
+
+    if (value == NULL) {
+        return plcf->idempotency == NGX_PGQ_IDEMPOTENCY_REQUIRED
+               ? ngx_pgq_message_no_key(r, "key_required",
+                                        "An Idempotency-Key is required here.")
+               : NGX_DECLINED;
+    }
+
+    if (plcf->scope
+        && ngx_http_complex_value(r, plcf->scope, &scope) != NGX_OK)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    key->data = ngx_pnalloc(r->pool, scope.len + 1 + NGX_PGQ_KEY_MAX);
+    if (key->data == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (scope.len) {
+        ngx_memcpy(key->data, scope.data, scope.len);
+        key->data[scope.len++] = NGX_PGQ_MESSAGE_SEPARATOR;
+    }
+
+    n = ngx_pgq_key_read(key->data + scope.len, value->data, value->len);
+
+    if (n < 0 || count > 1 || scope.len + n > NGX_PGQ_KEY_MAX) {
+        return ngx_pgq_message_no_key(r, "bad_key",
+                              "The Idempotency-Key has to be one string of 1"
+                              " to 255 visible ASCII characters or spaces, in"
+                              " quotes.");
+    }
+
+    key->len = scope.len + n;
+
+    return NGX_DECLINED;
+}
+
+
+static ngx_int_t
+ngx_pgq_message_no_key(ngx_http_request_t *r, const char *code,
+    const char *detail)
+{
+    ngx_pgq_problem_t  problem = { NGX_HTTP_BAD_REQUEST, code, detail, -1, 0 };
+
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
+                  "pgq enqueue: refused: %s", code);
+
+    return ngx_pgq_reply_problem(r, &problem);
 }
 
 
@@ -270,6 +382,7 @@ ngx_pgq_message_refuse(ngx_http_request_t *r, const char *code,
     problem.code = code;
     problem.detail = (char *) detail;
     problem.offset = (ngx_int_t) err->offset;
+    problem.line = 0;
 
     ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
                   "pgq enqueue: refused: %s", detail);
@@ -310,10 +423,12 @@ ngx_pgq_message_form(ngx_http_request_t *r)
         type.len--;
     }
 
-    if (ngx_pgq_message_is(&type, "application/x-ndjson")
-        || !ngx_pgq_message_charset(&parameters))
-    {
+    if (!ngx_pgq_message_charset(&parameters)) {
         return NGX_PGQ_FORM_UNSUPPORTED;
+    }
+
+    if (ngx_pgq_message_is(&type, "application/x-ndjson")) {
+        return NGX_PGQ_FORM_BULK;
     }
 
     if (ngx_pgq_message_is(&type, "application/json")

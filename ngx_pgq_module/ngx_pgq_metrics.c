@@ -30,11 +30,13 @@ static ngx_str_t  ngx_pgq_metrics_zone_name = ngx_string("ngx_pgq_metrics");
 /* codes of problems; what is not here is counted as the last */
 
 static const char  *ngx_pgq_metrics_reason_names[NGX_PGQ_METRICS_REASONS] = {
-    "bad_argument", "bad_request", "empty", "error", "forbidden",
-    "internal_error", "method_not_allowed", "no_database", "not_found",
-    "not_json", "outcome_unknown", "queue_full", "refused",
-    "request_timeout", "too_large", "too_many_requests", "unavailable",
-    "unsupported_type", "uri_too_long", "other", NULL
+    "bad_argument", "bad_key", "bad_request", "conflict", "empty", "error",
+    "forbidden", "internal_error", "key_in_flight", "key_required",
+    "key_reused", "method_not_allowed", "no_database", "not_found",
+    "not_json", "not_utf8", "outcome_unknown", "queue_full", "refused",
+    "request_timeout", "too_large", "too_many_lines", "too_many_requests",
+    "unauthorized", "unavailable", "unprocessable", "unsupported_type",
+    "uri_too_long", "other", NULL
 };
 
 
@@ -308,10 +310,22 @@ ngx_pgq_metrics_connect(ngx_uint_t pool, ngx_uint_t done)
     p = &ngx_pgq_metrics->pools[pool];
 
     if (done) {
-        p->connected = (ngx_atomic_uint_t) ngx_time();
+        ngx_pgq_metrics_well(pool);
     }
 
     ngx_atomic_fetch_add(done ? &p->connects : &p->failures, 1);
+}
+
+
+/* there is a connection, or was until its worker left */
+
+void
+ngx_pgq_metrics_well(ngx_uint_t pool)
+{
+    if (ngx_pgq_metrics) {
+        ngx_pgq_metrics->pools[pool].connected =
+                                              (ngx_atomic_uint_t) ngx_time();
+    }
 }
 
 

@@ -17,7 +17,7 @@
 #define NGX_PGQ_METRICS_LANES    5       /* states; closed ones are gone */
 #define NGX_PGQ_METRICS_CODES    600
 #define NGX_PGQ_METRICS_CLASSES  (36 * 36)
-#define NGX_PGQ_METRICS_REASONS  24
+#define NGX_PGQ_METRICS_REASONS  32
 #define NGX_PGQ_METRICS_BOUNDS   10
 
 
@@ -56,7 +56,7 @@ typedef struct {
     u_char                   name[NGX_PGQ_METRICS_NAME];
     ngx_atomic_t             connects;
     ngx_atomic_t             failures;
-    ngx_atomic_t             connected;     /* s since 1970, the last one */
+    ngx_atomic_t             connected;     /* s since 1970, well until */
     ngx_atomic_t             padding[5];
 } ngx_pgq_metrics_pool_t;
 
@@ -113,6 +113,7 @@ void ngx_pgq_metrics_waiting(ngx_uint_t pool, ngx_int_t tickets,
     ngx_int_t bytes);
 void ngx_pgq_metrics_lane(ngx_uint_t pool, ngx_int_t from, ngx_int_t to);
 void ngx_pgq_metrics_connect(ngx_uint_t pool, ngx_uint_t done);
+void ngx_pgq_metrics_well(ngx_uint_t pool);
 
 /* for who shows them */
 

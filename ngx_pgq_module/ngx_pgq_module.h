@@ -12,16 +12,16 @@
  *
  * Calls go one way, along the flow, and come back by callback:
  *
- *   POST -> enqueue -> batch -> pool -> call -> lane ==> database
- *           (message)
- *   GET  -> fetch   ----------> pool -> call -> lane ==> database
+ *   POST -> enqueue -> ticket -> batch -> pool -> call -> lane ==> database
+ *           (message, bulk)     (encode)
+ *   GET  -> fetch   --------------------> pool -> call -> lane ==> database
  *
  * Who has something to count calls metrics, which calls nobody; page shows
  * what was counted, record what became of one request.
  *
- * Only lane, call and conninfo include libpq.  Only enqueue, message, fetch,
- * reply, record and page (and the front desk, ngx_http_pgq_module.c) touch
- * ngx_http_request_t.
+ * Only lane, call and conninfo include libpq.  Only enqueue, message, bulk,
+ * fetch, reply, record and page, and the front desk (ngx_http_pgq_module.c),
+ * touch ngx_http_request_t.
  */
 
 #ifndef NGX_PGQ_MODULE_H
@@ -43,7 +43,7 @@ typedef struct ngx_pgq_batch_s   ngx_pgq_batch_t;
 typedef struct ngx_pgq_ticket_s  ngx_pgq_ticket_t;
 
 
-#define NGX_PGQ_VERSION          "1.1"     /* as the extension's */
+#define NGX_PGQ_VERSION          "1.2"     /* as the extension's */
 
 #define NGX_PGQ_UUID_LEN         16
 
@@ -57,7 +57,10 @@ typedef struct ngx_pgq_ticket_s  ngx_pgq_ticket_t;
 
 typedef enum {
     NGX_PGQ_DONE = 0,      /* committed, here and where it is replicated to */
+    NGX_PGQ_REPLAYED,      /* was committed before, under the same key */
     NGX_PGQ_REFUSED,       /* not committed: the data will never be taken */
+    NGX_PGQ_IN_FLIGHT,     /* not committed: its key is under way elsewhere */
+    NGX_PGQ_REUSED,        /* not committed: its key is another message's */
     NGX_PGQ_AGAIN,         /* not committed: the database cannot, for now */
     NGX_PGQ_UNKNOWN        /* sent, and nobody said what became of it */
 } ngx_pgq_outcome_e;
@@ -71,12 +74,15 @@ typedef enum {
 
 typedef enum {
     NGX_PGQ_ENQUEUE = 0,
+    NGX_PGQ_ENQUEUE_KEYED,
+    NGX_PGQ_ENQUEUE_ALL,
+    NGX_PGQ_FENCE,
     NGX_PGQ_RECENT,
     NGX_PGQ_STATEMENTS
 } ngx_pgq_statement_e;
 
 
-#define NGX_PGQ_MAX_PARAMS       3
+#define NGX_PGQ_MAX_PARAMS       4
 #define NGX_PGQ_MAX_FIELDS       3
 
 
@@ -122,7 +128,8 @@ typedef struct {
 } ngx_pgq_source_t;
 
 
-#define NGX_PGQ_SOURCES      2
+#define NGX_PGQ_SOURCES          2
+#define NGX_PGQ_DRAIN_SECONDS    8      /* what Retry-After is taken from */
 
 
 struct ngx_pgq_pool_s {
@@ -134,7 +141,6 @@ struct ngx_pgq_pool_s {
     size_t                   batch_size;
     ngx_uint_t               max_tickets;
     size_t                   max_size;
-    ngx_msec_t               timeout;
     ngx_msec_t               connect_timeout;
     ngx_msec_t               answer_timeout;
     ngx_msec_t               lane_age;
@@ -151,12 +157,16 @@ struct ngx_pgq_pool_s {
     ngx_uint_t               turn;
     ngx_uint_t               unanswered;    /* requests, of all sources */
     size_t                   counted;       /* of size, by the metrics */
+    ngx_uint_t               drained[NGX_PGQ_DRAIN_SECONDS];
+    time_t                   drained_at;    /* the last second of them */
+
+    /* of ticket.c */
+    ngx_queue_t              waiting;       /* oldest first */
+    size_t                   size;          /* of unanswered messages */
 
     /* of batch.c */
-    ngx_queue_t              waiting;       /* tickets, oldest first */
     ngx_queue_t              again;         /* batches to send again */
     ngx_queue_t              sent;          /* batches on their way */
-    size_t                   size;          /* of unanswered messages */
 
     /* of fetch.c */
     ngx_queue_t              fetches;       /* waiting, oldest first */
@@ -167,8 +177,9 @@ struct ngx_pgq_pool_s {
 ngx_int_t ngx_pgq_pool_init(ngx_pgq_pool_t *pool, ngx_cycle_t *cycle);
 void ngx_pgq_pool_exit(ngx_pgq_pool_t *pool);
 void ngx_pgq_pool_source(ngx_pgq_pool_t *pool, ngx_pgq_source_t *source);
-void ngx_pgq_pool_hold(ngx_pgq_pool_t *pool);
+void ngx_pgq_pool_hold(ngx_pgq_pool_t *pool, ngx_msec_t deadline);
 void ngx_pgq_pool_release(ngx_pgq_pool_t *pool);
+void ngx_pgq_pool_drained(ngx_pgq_pool_t *pool);
 void ngx_pgq_pool_wake(ngx_pgq_pool_t *pool);
 ngx_uint_t ngx_pgq_pool_retry_after(ngx_pgq_pool_t *pool);
 
@@ -177,7 +188,7 @@ void ngx_pgq_pool_lane_idle(ngx_pgq_lane_t *lane);
 void ngx_pgq_pool_lane_gone(ngx_pgq_lane_t *lane);
 
 
-/* The room "batch": tickets wait here, leave together, and are answered. */
+/* The room "ticket": they wait here, and are answered. */
 
 typedef void (*ngx_pgq_ticket_answer_pt)(ngx_pgq_ticket_t *t,
     ngx_pgq_outcome_e outcome, ngx_str_t *problem);
@@ -187,33 +198,52 @@ struct ngx_pgq_ticket_s {
     ngx_queue_t              queue;         /* in pool->waiting, or a batch */
     ngx_pgq_pool_t          *pool;
     ngx_pgq_batch_t         *batch;         /* NULL while waiting */
-    ngx_msec_t               deadline;
+    ngx_msec_t               start;
+    ngx_msec_t               timeout;
     ngx_uint_t               mates;         /* size of its batch, or 0 */
-    u_char                   id[NGX_PGQ_UUID_LEN];
-    size_t                   len;
+    u_char                   id[NGX_PGQ_UUID_LEN];  /* the first one's */
+    ngx_str_t                key;           /* len 0: none */
+    ngx_uint_t               n;             /* messages */
+    size_t                   len;           /* of them all */
     u_char                  *message;       /* lives as long as the ticket */
 
     /*
-     * Called once, unless the ticket was left.  On NGX_PGQ_DONE the ticket
-     * is the caller's again; otherwise the room keeps and frees it.
+     * For many messages, all or none of which are to be queued: writes them
+     * as the items of an array, each time they are sent.
+     */
+    ngx_int_t              (*write)(ngx_pgq_ticket_t *t, u_char *p);
+
+    /*
+     * Called once, unless the ticket was left.  On NGX_PGQ_DONE and
+     * NGX_PGQ_REPLAYED the ticket is the caller's again; otherwise the room
+     * keeps and frees it.
      */
     ngx_pgq_ticket_answer_pt  answer;
     void                    *data;
 
-    /* of batch.c: the database's verdict */
+    /* of batch.c: the database's verdict; of a replay, id is the former */
+    ngx_pgq_outcome_e        verdict;
+    ngx_uint_t               ordinal;       /* of the message to blame */
     ngx_str_t                problem;
-    unsigned                 refused:1;
 };
 
 
-#define ngx_pgq_ticket_wait(t)                                                \
-    (ngx_current_msec - ((t)->deadline - (t)->pool->timeout))
+#define ngx_pgq_ticket_wait(t)  (ngx_current_msec - (t)->start)
 
+
+ngx_uint_t ngx_pgq_ticket_full(ngx_pgq_pool_t *pool, size_t len);
+void ngx_pgq_ticket_add(ngx_pgq_ticket_t *t);
+void ngx_pgq_ticket_leave(ngx_pgq_ticket_t *t);
+ngx_msec_int_t ngx_pgq_ticket_expire(ngx_queue_t *tickets, ngx_msec_t now,
+    ngx_pgq_outcome_e outcome);
+void ngx_pgq_ticket_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
+    ngx_str_t *problem);
+void ngx_pgq_ticket_free(ngx_queue_t *tickets);
+
+
+/* The room "batch": tickets leave together. */
 
 void ngx_pgq_batch_init(ngx_pgq_pool_t *pool);
-ngx_uint_t ngx_pgq_batch_full(ngx_pgq_pool_t *pool, size_t len);
-void ngx_pgq_batch_add(ngx_pgq_ticket_t *t);
-void ngx_pgq_batch_leave(ngx_pgq_ticket_t *t);
 
 
 /* The room "record": what is told of a request when it is over. */
@@ -225,6 +255,7 @@ typedef struct {
     ngx_msec_t               wait;
     u_char                   id[NGX_PGQ_UUID_LEN];
     unsigned                 ticket:1;      /* id is set */
+    unsigned                 replayed:1;
     unsigned                 answered:1;    /* wait is set */
 } ngx_pgq_record_t;
 
@@ -232,6 +263,22 @@ typedef struct {
 ngx_int_t ngx_pgq_record_add_variables(ngx_conf_t *cf);
 ngx_pgq_record_t *ngx_pgq_record(ngx_http_request_t *r,
     ngx_pgq_metrics_handler_e handler);
+
+
+/* The room "bulk": the messages of one request, one a line. */
+
+typedef struct {
+    ngx_http_request_t      *request;
+    ngx_uint_t               n;
+    size_t                   size;          /* of all messages */
+} ngx_pgq_bulk_t;
+
+
+ngx_int_t ngx_pgq_bulk_read(ngx_http_request_t *r, ngx_pgq_bulk_t *bulk);
+ngx_int_t ngx_pgq_bulk_write(ngx_pgq_bulk_t *bulk, u_char *p);
+ngx_uint_t ngx_pgq_bulk_line(ngx_pgq_bulk_t *bulk, ngx_uint_t n);
+ngx_int_t ngx_pgq_bulk_answer(ngx_pgq_bulk_t *bulk, u_char *first,
+    ngx_str_t *body);
 
 
 /* The room "parameter": what pgq_pool is told of a pool. */
@@ -250,10 +297,22 @@ typedef struct {
 
 
 typedef struct {
+    ngx_http_handler_pt      handler;       /* of the door, or the page */
     ngx_pgq_pool_t          *post;
     ngx_pgq_pool_t          *get;
     ngx_int_t                depth;
+    ngx_int_t                lines;
+    ngx_msec_t               timeout;
+    ngx_uint_t               idempotency;
+    ngx_http_complex_value_t  *scope;       /* of keys; NULL: none */
 } ngx_pgq_loc_conf_t;
+
+
+/* pgq_idempotency */
+
+#define NGX_PGQ_IDEMPOTENCY_OFF       0
+#define NGX_PGQ_IDEMPOTENCY_ON        1
+#define NGX_PGQ_IDEMPOTENCY_REQUIRED  2
 
 
 extern ngx_module_t  ngx_http_pgq_module;
@@ -261,7 +320,9 @@ extern ngx_module_t  ngx_http_pgq_module;
 
 ngx_int_t ngx_pgq_enqueue_handler(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_message_announced(ngx_http_request_t *r);
+ngx_uint_t ngx_pgq_message_bulk(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_message_read(ngx_http_request_t *r, ngx_str_t *message);
+ngx_int_t ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key);
 ngx_str_t *ngx_pgq_message_header(ngx_http_request_t *r, const char *lowcase,
     size_t len);
 ngx_int_t ngx_pgq_fetch_handler(ngx_http_request_t *r);
@@ -280,6 +341,7 @@ typedef struct {
     const char              *code;      /* for programs: a word */
     const char              *detail;    /* for people: a sentence */
     ngx_int_t                offset;    /* of the offending byte, or -1 */
+    ngx_int_t                line;      /* the offending one, or 0 */
 } ngx_pgq_problem_t;
 
 

@@ -17,7 +17,7 @@
 
 
 #define NGX_PGQ_PAGE_SIZE        (256 * 1024)
-#define NGX_PGQ_PAGE_MOMENT      2       /* s, after a lane has connected */
+#define NGX_PGQ_PAGE_MOMENT      2       /* s, after there was a lane */
 
 
 typedef struct {
@@ -136,7 +136,7 @@ ngx_pgq_page_status_handler(ngx_http_request_t *r)
                     + gauges.lanes[NGX_PGQ_LANE_BUSY];
 
         well = connected > 0
-               || ngx_time() - (time_t) pool->connected < NGX_PGQ_PAGE_MOMENT;
+               || ngx_time() - (time_t) pool->connected <= NGX_PGQ_PAGE_MOMENT;
         all = all && well;
 
         ngx_pgq_page_name(name, pool->name);

@@ -45,10 +45,6 @@ static ngx_pgq_parameter_t  ngx_pgq_parameters[] = {
       offsetof(ngx_pgq_pool_t, max_size),
       ngx_pgq_parameter_size },
 
-    { ngx_string("timeout="),
-      offsetof(ngx_pgq_pool_t, timeout),
-      ngx_pgq_parameter_time },
-
     { ngx_string("connect_timeout="),
       offsetof(ngx_pgq_pool_t, connect_timeout),
       ngx_pgq_parameter_time },
@@ -73,7 +69,6 @@ ngx_pgq_parameter_defaults(ngx_pgq_pool_t *pool)
     pool->batch_size = 1024 * 1024;
     pool->max_tickets = 16384;
     pool->max_size = 64 * 1024 * 1024;
-    pool->timeout = 60 * 1000;
     pool->connect_timeout = 2 * 1000;
     pool->answer_timeout = 10 * 1000;
     pool->lane_age = 60 * 60 * 1000;

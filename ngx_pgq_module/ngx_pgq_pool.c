@@ -4,9 +4,9 @@
  * The room "pool" owns the lanes of one worker to one database, gives idle
  * lanes their next call, and watches over the age of what is unanswered.
  *
- * Called by batch.c and fetch.c, which are its sources of calls (hold,
- * release, wake), by call.c (a lane is idle, or gone), and by the front desk
- * (init, exit).
+ * Called by ticket.c (hold, release, wake, drained), by batch.c and fetch.c,
+ * which are its sources of calls, by call.c (a lane is idle, or gone), by
+ * reply.c (retry_after), and by the front desk (init, exit).
  *
  * Invariants:
  *  - a lane is in pool->idle exactly while it has a connection and no call;
@@ -20,7 +20,12 @@
 #include "ngx_pgq_lane.h"
 
 
+#define NGX_PGQ_POOL_RETRY_MAX   40      /* s, and half of it more */
+#define NGX_PGQ_POOL_TICK        10      /* ms between looks at ages */
+
+
 static void ngx_pgq_pool_count(ngx_pgq_pool_t *pool, ngx_int_t tickets);
+static void ngx_pgq_pool_forget(ngx_pgq_pool_t *pool);
 static void ngx_pgq_pool_dispatch_handler(ngx_event_t *ev);
 static ngx_pgq_call_t *ngx_pgq_pool_next(ngx_pgq_pool_t *pool);
 static void ngx_pgq_pool_timer_handler(ngx_event_t *ev);
@@ -30,6 +35,7 @@ ngx_int_t
 ngx_pgq_pool_init(ngx_pgq_pool_t *pool, ngx_cycle_t *cycle)
 {
     pool->log = cycle->log;
+    pool->drained_at = ngx_time();
 
     ngx_queue_init(&pool->idle);
 
@@ -70,17 +76,19 @@ ngx_pgq_pool_source(ngx_pgq_pool_t *pool, ngx_pgq_source_t *source)
 }
 
 
-/* one more request is unanswered */
+/* one more request is unanswered, until the deadline at the latest */
 
 void
-ngx_pgq_pool_hold(ngx_pgq_pool_t *pool)
+ngx_pgq_pool_hold(ngx_pgq_pool_t *pool, ngx_msec_t deadline)
 {
     pool->unanswered++;
     pool->timer.cancelable = 0;
     ngx_pgq_pool_count(pool, 1);
 
-    if (!pool->timer.timer_set) {
-        ngx_add_timer(&pool->timer, pool->timeout);
+    if (!pool->timer.timer_set
+        || (ngx_msec_int_t) (pool->timer.timer.key - deadline) > 0)
+    {
+        ngx_add_timer(&pool->timer, deadline - ngx_current_msec);
     }
 }
 
@@ -137,22 +145,71 @@ ngx_pgq_pool_lane_gone(ngx_pgq_lane_t *lane)
 }
 
 
-/* seconds; spread, so that refused clients do not come back as one */
+/* one more request was answered as it was meant to be */
+
+void
+ngx_pgq_pool_drained(ngx_pgq_pool_t *pool)
+{
+    ngx_pgq_pool_forget(pool);
+
+    pool->drained_at = ngx_time();
+    pool->drained[pool->drained_at % NGX_PGQ_DRAIN_SECONDS]++;
+}
+
+
+/* the seconds since, in which nothing was drained, take old ones' places */
+
+static void
+ngx_pgq_pool_forget(ngx_pgq_pool_t *pool)
+{
+    time_t  s, now;
+
+    now = ngx_time();
+
+    if (now - pool->drained_at >= NGX_PGQ_DRAIN_SECONDS
+        || now < pool->drained_at)
+    {
+        ngx_memzero(pool->drained, sizeof(pool->drained));
+        return;
+    }
+
+    for (s = pool->drained_at + 1; s <= now; s++) {
+        pool->drained[s % NGX_PGQ_DRAIN_SECONDS] = 0;
+    }
+}
+
+
+/*
+ * Seconds until what waits now will have been drained, at the best pace of the
+ * last seconds: in the others there may have been less to drain.  While
+ * nothing is drained, as long as that has lasted.  Spread, so that refused
+ * clients do not come back as one.
+ */
 
 ngx_uint_t
 ngx_pgq_pool_retry_after(ngx_pgq_pool_t *pool)
 {
-    ngx_uint_t  i;
+    time_t      silent;
+    ngx_uint_t  i, pace, wait;
 
-    for (i = 0; i < pool->nlanes + 1; i++) {
-        if (pool->lanes[i].state == NGX_PGQ_LANE_IDLE
-            || pool->lanes[i].state == NGX_PGQ_LANE_BUSY)
-        {
-            return 1 + ngx_random() % 2;
-        }
+    silent = ngx_time() - pool->drained_at;
+
+    ngx_pgq_pool_forget(pool);
+
+    for (pace = 0, i = 0; i < NGX_PGQ_DRAIN_SECONDS; i++) {
+        pace = ngx_max(pace, pool->drained[i]);
     }
 
-    return 2 + ngx_random() % 4;
+    if (pace) {
+        wait = pool->unanswered / pace + 1;
+
+    } else {
+        wait = silent > 2 ? (ngx_uint_t) silent : 2;
+    }
+
+    wait = ngx_min(wait, NGX_PGQ_POOL_RETRY_MAX);
+
+    return wait + ngx_random() % (wait / 2 + 1);
 }
 
 
@@ -237,7 +294,8 @@ ngx_pgq_pool_timer_handler(ngx_event_t *ev)
     }
 
     if (next >= 0) {
-        ngx_add_timer(&pool->timer, (ngx_msec_t) next + 1);
+        ngx_add_timer(&pool->timer,
+                      ngx_max((ngx_msec_t) next + 1, NGX_PGQ_POOL_TICK));
         ngx_pgq_pool_wake(pool);
     }
 }

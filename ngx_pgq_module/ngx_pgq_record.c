@@ -213,6 +213,10 @@ ngx_pgq_record_outcome(ngx_http_request_t *r, ngx_http_variable_value_t *v,
         if (status == NGX_HTTP_ACCEPTED) {
             ngx_str_set(&word, "queued");
 
+            if (record->replayed) {
+                ngx_str_set(&word, "replayed");
+            }
+
         } else if (status == NGX_HTTP_GATEWAY_TIME_OUT) {
             ngx_str_set(&word, "unknown");
 

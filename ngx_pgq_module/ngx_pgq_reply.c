@@ -36,17 +36,23 @@ static ngx_str_t  ngx_pgq_reply_problem_type =
 static ngx_pgq_reply_status_t  ngx_pgq_reply_statuses[] = {
     { 400, "Bad Request", "bad_request",
       "The request is not one that HTTP allows." },
+    { 401, "Unauthorized", "unauthorized", "Say who you are." },
     { 403, "Forbidden", "forbidden", "This is not for you." },
     { 404, "Not Found", "not_found", "There is nothing here." },
     { 405, "Method Not Allowed", "method_not_allowed",
       "The method is not one of those in Allow." },
     { 408, "Request Timeout", "request_timeout",
       "The request did not arrive in time." },
+    { 409, "Conflict", "conflict", "Something else is under way." },
+    { 412, "Precondition Failed", "precondition_failed",
+      "What the request was made to depend on is not so." },
     { 413, "Content Too Large", "too_large",
       "The message is longer than this server takes." },
     { 414, "URI Too Long", "uri_too_long", "The address is too long." },
     { 415, "Unsupported Media Type", "unsupported_type",
       "The message is of a kind that is not taken." },
+    { 422, "Unprocessable Content", "unprocessable",
+      "The request contradicts an earlier one." },
     { 429, "Too Many Requests", "too_many_requests",
       "Too many requests: slow down." },
     { 500, "Internal Server Error", "internal_error",
@@ -155,7 +161,10 @@ ngx_pgq_reply_document(ngx_pgq_problem_t *problem)
         && cJSON_AddStringToObject(document, "detail", problem->detail)
         && (problem->offset < 0
             || cJSON_AddNumberToObject(document, "offset",
-                                       (double) problem->offset)))
+                                       (double) problem->offset))
+        && (problem->line == 0
+            || cJSON_AddNumberToObject(document, "line",
+                                       (double) problem->line)))
     {
         text = cJSON_PrintUnformatted(document);
     }
@@ -194,7 +203,7 @@ ngx_pgq_reply_method(ngx_http_request_t *r, ngx_str_t *allow)
 {
     ngx_pgq_problem_t  problem = { 405, "method_not_allowed",
                                    "The method is not one of those in Allow.",
-                                   -1 };
+                                   -1, 0 };
 
     if (ngx_pgq_reply_header(r, "Allow", allow) == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -210,7 +219,7 @@ ngx_pgq_reply_unavailable(ngx_http_request_t *r, ngx_pgq_pool_t *pool,
 {
     u_char             *p;
     ngx_str_t           after;
-    ngx_pgq_problem_t   problem = { 503, code, detail, -1 };
+    ngx_pgq_problem_t   problem = { 503, code, detail, -1, 0 };
 
     p = ngx_pnalloc(r->pool, NGX_INT_T_LEN);
     if (p == NULL) {
@@ -273,6 +282,7 @@ ngx_pgq_reply_handler(ngx_http_request_t *r)
     problem.code = s->code;
     problem.detail = s->detail;
     problem.offset = -1;
+    problem.line = 0;
 
     return ngx_pgq_reply_problem(r, &problem);
 }

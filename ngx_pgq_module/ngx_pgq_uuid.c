@@ -95,6 +95,62 @@ ngx_pgq_uuid_v7(u_char out[16], uint64_t unix_ms)
 }
 
 
+void
+ngx_pgq_uuid_v7_first(u_char out[16], uint64_t unix_ms)
+{
+    ngx_pgq_uuid_v7(out, unix_ms);
+    out[8] &= 0x9f;
+}
+
+
+void
+ngx_pgq_uuid_next(u_char out[16], const u_char first[16], uint64_t n)
+{
+    int  i;
+
+    memcpy(out, first, 16);
+
+    for (i = 15; i >= 8; i--) {
+        n += out[i];
+        out[i] = (u_char) n;
+        n >>= 8;
+    }
+}
+
+
+int
+ngx_pgq_uuid_read(u_char out[16], const u_char *text)
+{
+    int          i, digit;
+    const char  *p, digits[] = "0123456789abcdef";
+
+    memset(out, 0, 16);
+
+    for (i = 0, digit = 0; i < NGX_PGQ_UUID_TEXT_LEN; i++) {
+
+        if (i == 8 || i == 13 || i == 18 || i == 23) {
+
+            if (text[i] != '-') {
+                return -1;
+            }
+
+            continue;
+        }
+
+        p = text[i] ? strchr(digits, text[i]) : NULL;
+
+        if (p == NULL) {
+            return -1;
+        }
+
+        out[digit / 2] = (u_char) (out[digit / 2] << 4 | (p - digits));
+        digit++;
+    }
+
+    return 0;
+}
+
+
 u_char *
 ngx_pgq_uuid_print(u_char *dst, const u_char uuid[16])
 {

@@ -34,6 +34,18 @@ int ngx_pgq_uuid_init(void);
 
 void ngx_pgq_uuid_v7(u_char out[16], uint64_t unix_ms);
 
+/* The same, with room for 2^61 more behind it. */
+
+void ngx_pgq_uuid_v7_first(u_char out[16], uint64_t unix_ms);
+
+/* The n-th behind one that was made so. */
+
+void ngx_pgq_uuid_next(u_char out[16], const u_char first[16], uint64_t n);
+
+/* Reads 36 characters; returns -1 when they are no id, else 0. */
+
+int ngx_pgq_uuid_read(u_char out[16], const u_char *text);
+
 /* Writes 36 characters, no zero byte; returns the place after them. */
 
 u_char *ngx_pgq_uuid_print(u_char *dst, const u_char uuid[16]);

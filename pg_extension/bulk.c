@@ -90,6 +90,7 @@ ngx_pgq_bulk_begin(NgxPgqBulk *bulk, Relation rel, const NgxPgqColumn *columns)
 		bulk->rows[i] = NULL;
 	bulk->used = 0;
 	bulk->fits = !rel->rd_rel->relispartition;
+	bulk->options = 0;
 	bulk->span.low = InvalidBlockNumber;
 	bulk->span.high = 0;
 	return true;
@@ -104,7 +105,7 @@ flush(NgxPgqBulk *bulk)
 		return;
 	caller = MemoryContextSwitchTo(bulk->scratch);
 	table_multi_insert(bulk->rel, bulk->rows, bulk->used,
-					   GetCurrentCommandId(true), 0, NULL);
+					   GetCurrentCommandId(true), bulk->options, NULL);
 	for (int i = 0; i < bulk->used; i++)
 	{
 		BlockNumber block = ItemPointerGetBlockNumber(&bulk->rows[i]->tts_tid);

@@ -44,13 +44,21 @@
 	"ledger-truncated", \
 	"ledger-finished",			/* and the commit comes next */ \
 	"ledger-committed", \
+	/* keys: key.c */ \
+	"key-leaf-locked", \
+	"key-leaf-truncated", \
+	"keys-finished",			/* and the commit comes next */ \
+	"keys-committed", \
 	/* rotation: rotate.c */ \
 	"slot-advanced", \
 	"slot-locked", \
 	"slot-truncated", \
 	"slot-committed",			/* and nobody was told */ \
-	/* a producer: enqueue.c, wake.c */ \
+	/* a producer: enqueue.c, keyed.c, key.c, intake.c, wake.c */ \
 	"batch-entered",			/* into the ledger */ \
+	"batch-fenced", \
+	"keys-locked",				/* and not looked up */ \
+	"keys-written", \
 	"queue-written", \
 	"producer-committed",		/* and no mover was told; an error panics */ \
 	/* processes: launcher.c, mover.c */ \

@@ -15,6 +15,8 @@
  * - Truncating never waits for a lock, and so never makes anybody wait for it.
  * - A batch met again writes WAL all the same: its commit must wait for the
  *	 synchronous standby as the first one's had to.
+ * - A batch that is fenced, not taken, has infinity for its time, for ever: who
+ *	 fences twice must not believe that his first fence was the batch.
  */
 #include "postgres.h"
 
@@ -37,7 +39,7 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-#define PERIOD_MS	INT64CONST(600000)
+#define PERIOD_MS	NGX_PGQ_LEDGER_MS
 #define RETRY_US	INT64CONST(1000000)
 
 /* a TimestampTz counts from 2000, a UUIDv7 from 1970 */
@@ -45,15 +47,34 @@
 	(INT64CONST(1000) * SECS_PER_DAY * \
 	 (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE))
 
-/* The leaf of a batch: bytes 0 to 5 of a UUIDv7 are its time in ms. */
-static int
-leaf_of_batch(const pg_uuid_t *batch_id)
+/* Bytes 0 to 5 of a UUIDv7 are its time in ms. */
+static int64
+period_of_batch(const pg_uuid_t *batch_id)
 {
 	int64		ms = 0;
 
 	for (int i = 0; i < 6; i++)
 		ms = (ms << 8) | batch_id->data[i];
-	return (ms / PERIOD_MS) % NGX_PGQ_LEDGER_SLOTS;
+	return ms / PERIOD_MS;
+}
+
+static int64
+period_now(int64 *into)
+{
+	int64		now = GetCurrentTimestamp() / 1000 + POSTGRES_EPOCH_MS;
+
+	*into = now % PERIOD_MS;
+	return now / PERIOD_MS;
+}
+
+/* Would the ledger know this batch, if it had been taken? */
+bool
+ngx_pgq_ledger_remembers(const pg_uuid_t *batch_id)
+{
+	int64		into;
+	int64		ago = period_now(&into) - period_of_batch(batch_id);
+
+	return ago >= -1 && ago <= 1;
 }
 
 static Oid
@@ -93,9 +114,9 @@ enter_plan(int leaf)
 
 	if (plans[leaf] == NULL)
 	{
-		Oid			types[] = {INT2OID, UUIDOID};
-		char	   *sql = psprintf("insert into ngx_pgq.batch_%d (slot, batch_id) "
-								   "values ($1, $2) "
+		Oid			types[] = {INT2OID, UUIDOID, TIMESTAMPTZOID};
+		char	   *sql = psprintf("insert into ngx_pgq.batch_%d (slot, batch_id, at) "
+								   "values ($1, $2, $3) "
 								   "on conflict (batch_id, slot) do nothing", leaf);
 		SPIPlanPtr	plan = SPI_prepare(sql, lengthof(types), types);
 
@@ -111,7 +132,7 @@ enter_plan(int leaf)
  * such a batch; then nothing was entered, and nothing is known.
  */
 static bool
-enter_at_once(int leaf, const pg_uuid_t *batch_id)
+enter_at_once(int leaf, const pg_uuid_t *batch_id, TimestampTz at)
 {
 	Relation	rel = table_open(leaf_relid(leaf, false), RowExclusiveLock);
 	EState	   *estate = CreateExecutorState();
@@ -127,7 +148,7 @@ enter_at_once(int leaf, const pg_uuid_t *batch_id)
 
 		InitResultRelInfo(target, rel, 0, NULL, 0);
 		ExecOpenIndices(target, true);
-		row->tts_values[0] = TimestampTzGetDatum(GetCurrentTimestamp());
+		row->tts_values[0] = TimestampTzGetDatum(at);
 		row->tts_values[1] = Int16GetDatum(leaf);
 		row->tts_values[2] = UUIDPGetDatum(batch_id);
 		memset(row->tts_isnull, false, 3 * sizeof(bool));
@@ -147,33 +168,48 @@ enter_at_once(int leaf, const pg_uuid_t *batch_id)
 	return entered;
 }
 
-/*
- * Enter a batch.  False if it is known: then a first attempt has committed;
- * one that is still running is waited for.  Needs an SPI connection.
- */
-bool
-ngx_pgq_ledger_enter(const pg_uuid_t *batch_id)
+/* A batch that is there: have its row written again, and say what it is. */
+static NgxPgqEntry
+meet_again(int leaf, Datum *values)
 {
-	int			leaf = leaf_of_batch(batch_id);
 	Oid			types[] = {INT2OID, UUIDOID};
-	Datum		values[] = {Int16GetDatum(leaf), UUIDPGetDatum(batch_id)};
-	char	   *sql;
+	char	   *sql = psprintf("update ngx_pgq.batch_%d "
+							   "set at = greatest(at, pg_catalog.clock_timestamp()) "
+							   "where slot operator(pg_catalog.=) $1 "
+							   "and batch_id operator(pg_catalog.=) $2 "
+							   "returning pg_catalog.isfinite(at)", leaf);
+	bool		isnull;
 
-	if (enter_at_once(leaf, batch_id))
-		return true;
-
-	SPI_execute_plan(enter_plan(leaf), values, NULL, false, 0);
-	if (SPI_processed == 1)
-		return true;
-
-	sql = psprintf("update ngx_pgq.batch_%d set at = clock_timestamp() "
-				   "where slot = $1 and batch_id = $2", leaf);
 	SPI_execute_with_args(sql, lengthof(types), types, values, NULL, false, 0);
 	if (SPI_processed != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("batch was removed from the ledger while it was looked up")));
-	return false;
+	return DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0],
+									  SPI_tuptable->tupdesc, 1, &isnull)) ?
+		NGX_PGQ_ENTRY_TAKEN : NGX_PGQ_ENTRY_FENCED;
+}
+
+/*
+ * Enter a batch, to be taken or to be fenced.  If it is known, a first attempt
+ * has committed; one that is still running is waited for.  Needs an SPI
+ * connection.
+ */
+NgxPgqEntry
+ngx_pgq_ledger_enter(const pg_uuid_t *batch_id, bool fence)
+{
+	int			leaf = period_of_batch(batch_id) % NGX_PGQ_LEDGER_SLOTS;
+	TimestampTz at = fence ? DT_NOEND : GetCurrentTimestamp();
+	Datum		values[] = {Int16GetDatum(leaf), UUIDPGetDatum(batch_id),
+	TimestampTzGetDatum(at)};
+
+	if (enter_at_once(leaf, batch_id, at))
+		return NGX_PGQ_ENTRY_NEW;
+
+	SPI_execute_plan(enter_plan(leaf), values, NULL, false, 0);
+	if (SPI_processed == 1)
+		return NGX_PGQ_ENTRY_NEW;
+	return meet_again(leaf, values);
 }
 
 /* True if the leaf is empty now, false if it is in use. */
@@ -203,15 +239,6 @@ truncate_leaf(int leaf)
 		NGX_PGQ_FAULT("ledger-truncated");
 	}
 	return true;
-}
-
-static int64
-period_now(int64 *into)
-{
-	int64		now = GetCurrentTimestamp() / 1000 + POSTGRES_EPOCH_MS;
-
-	*into = now % PERIOD_MS;
-	return now / PERIOD_MS;
 }
 
 static int64 tidied = -1;		/* the period we last truncated a leaf in */

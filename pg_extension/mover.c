@@ -369,6 +369,9 @@ keep_house(MemoryContext context)
 	if (ngx_pgq_ledger_due())
 		(void) tidy(context, "forgetting batches of long ago",
 					ngx_pgq_ledger_tidy, ngx_pgq_ledger_keep);
+	if (ngx_pgq_keys_due())
+		(void) tidy(context, "forgetting keys of long ago",
+					ngx_pgq_keys_tidy, ngx_pgq_keys_keep);
 	if (ngx_pgq_rotate_due(database))
 		(void) tidy(context, "looking for a slot to rotate or to empty",
 					ngx_pgq_rotate, ngx_pgq_rotate_keep);

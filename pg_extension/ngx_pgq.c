@@ -35,6 +35,7 @@ int			ngx_pgq_rotate_size;
 int			ngx_pgq_snapshot_grace;
 int			ngx_pgq_keep_posts;
 int			ngx_pgq_keep_posts_for;
+int			ngx_pgq_keep_keys;
 
 static shmem_request_hook_type prev_shmem_request_hook;
 static shmem_startup_hook_type prev_shmem_startup_hook;
@@ -163,6 +164,13 @@ define_settings(void)
 							NULL,
 							&ngx_pgq_keep_posts_for,
 							0, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("ngx_pgq.keep_keys",
+							"Time an idempotency key is remembered for.",
+							NULL,
+							&ngx_pgq_keep_keys,
+							24 * 60 * 60, 60, 30 * 24 * 60 * 60,
 							PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
 	NGX_PGQ_FAULT_DEFINE();

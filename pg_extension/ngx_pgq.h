@@ -3,9 +3,10 @@
  * ngx_pgq.h
  *	  The words and the shared structs of ngx_pgq, and what each file offers.
  *
- *	  enqueue ---> queue leaf ---> claim ---> post ---> posts
- *	     |  (verdict, ledger)        ^  (move: one batch, one transaction)
- *	     '---> wake, at commit ------'  (mover: the rhythm; launcher: who runs)
+ *	  enqueue, keyed
+ *	     '---> intake ---> queue leaf ---> claim ---> post ---> posts
+ *	             |  (verdict, ledger, key)   ^  (move: one batch, one transaction)
+ *	             '---> wake, at commit ------'  (mover: the rhythm; launcher: who runs)
  *
  * message		what a client sends
  * batch		messages that travel and commit together
@@ -17,18 +18,22 @@
  * mover		the background worker that turns messages into posts
  * post			a row of public.posts
  * dead letter	a message that posts refuses
- * ledger		the table of batches already taken
+ * ledger		the table of batches already taken, or fenced: never to be taken
+ * key			what a client calls a message by when he may send it twice
  */
 #ifndef NGX_PGQ_H
 #define NGX_PGQ_H
 
+#include "common/sha2.h"
 #include "datatype/timestamp.h"
 #include "nodes/execnodes.h"
 #include "port/atomics.h"
 #include "portability/instr_time.h"
 #include "storage/block.h"
 #include "storage/itemptr.h"
+#include "storage/lockdefs.h"
 #include "storage/lwlock.h"
+#include "utils/array.h"
 #include "utils/elog.h"
 #include "utils/relcache.h"
 #include "utils/uuid.h"
@@ -40,6 +45,11 @@
 #define NGX_PGQ_MOVERS		16	/* movers of one database */
 #define NGX_PGQ_SLOTS		4	/* leaves of the queue */
 #define NGX_PGQ_LEDGER_SLOTS 3	/* leaves of the ledger */
+#define NGX_PGQ_LEDGER_MS	INT64CONST(600000)	/* a leaf's period */
+#define NGX_PGQ_KEY_SLOTS	4	/* leaves of the table of keys */
+#define NGX_PGQ_MESSAGES	65536	/* most messages of a batch */
+#define NGX_PGQ_KEYS		64	/* most keys of a batch */
+#define NGX_PGQ_KEY_LEN		255 /* most bytes of a key */
 #define NGX_PGQ_ERROR_LEN	256 /* an error kept for the status view */
 #define NGX_PGQ_RATE_SEC	10	/* a mover's rate is of about that time */
 
@@ -179,8 +189,55 @@ typedef struct NgxPgqBulk
 	TupleTableSlot *rows[NGX_PGQ_BULK_ROWS];
 	int			used;
 	bool		fits;			/* partition bound was checked */
+	int			options;		/* of table_multi_insert() */
 	NgxPgqSpan	span;			/* blocks written to */
 } NgxPgqBulk;
+
+/* Good messages on their way into the queue. */
+typedef struct NgxPgqBatch
+{
+	int			count;
+	Datum	   *ids;
+	Datum	   *messages;
+} NgxPgqBatch;
+
+/* One call's way into the queue, see intake.c. */
+typedef struct NgxPgqIntake
+{
+	Relation	queue;
+	int			slot;
+	TimestampTz at;
+	Oid			user;			/* who called, and in what context */
+	int			context;
+} NgxPgqIntake;
+
+/* What the ledger had of a batch that was to be entered. */
+typedef enum NgxPgqEntry
+{
+	NGX_PGQ_ENTRY_NEW,			/* nothing: now it is entered */
+	NGX_PGQ_ENTRY_TAKEN,
+	NGX_PGQ_ENTRY_FENCED
+} NgxPgqEntry;
+
+/* What is known of a key. */
+typedef enum NgxPgqKeyState
+{
+	NGX_PGQ_KEY_NEW,			/* nothing: now it is taken */
+	NGX_PGQ_KEY_OURS,			/* it was taken for this very message id */
+	NGX_PGQ_KEY_REPLAY,			/* for the same message under another id */
+	NGX_PGQ_KEY_OTHER,			/* for another message */
+	NGX_PGQ_KEY_BUSY			/* another transaction may be taking it */
+} NgxPgqKeyState;
+
+/* A key in our hands; the caller fills in all but the last two. */
+typedef struct NgxPgqKey
+{
+	text	   *key;
+	uint8		fingerprint[PG_SHA256_DIGEST_LENGTH];
+	pg_uuid_t	message_id;
+	NgxPgqKeyState state;
+	pg_uuid_t	known_id;		/* REPLAY: the id it was taken for */
+} NgxPgqKey;
 
 /* ngx_pgq.c: settings */
 extern char *ngx_pgq_databases;
@@ -192,6 +249,7 @@ extern int	ngx_pgq_rotate_size;
 extern int	ngx_pgq_snapshot_grace;
 extern int	ngx_pgq_keep_posts;
 extern int	ngx_pgq_keep_posts_for;
+extern int	ngx_pgq_keep_keys;
 extern List *ngx_pgq_database_names(char *raw);
 
 /* shared.c */
@@ -265,8 +323,28 @@ extern void ngx_pgq_bulk_end(NgxPgqBulk *bulk);
 extern bool ngx_pgq_verdict(Datum message, const char **sqlstate,
 							char **problem);
 
+/* intake.c */
+extern Datum *ngx_pgq_array_elements(ArrayType *array, Oid type, bool **nulls,
+									 int *count);
+extern void ngx_pgq_refuse(ReturnSetInfo *result, int ordinal,
+						   const char *sqlstate, const char *problem);
+extern void ngx_pgq_check_counts(int ids, int messages);
+extern Relation ngx_pgq_open_table(const char *name, LOCKMODE mode);
+extern void ngx_pgq_intake_begin(NgxPgqIntake *intake);
+extern bool ngx_pgq_intake_enter(const pg_uuid_t *batch_id);
+extern void ngx_pgq_intake_write(NgxPgqIntake *intake, NgxPgqBatch *batch);
+extern void ngx_pgq_intake_end(NgxPgqIntake *intake);
+
+/* key.c */
+extern void ngx_pgq_keys_take(NgxPgqKey *keys, int count, TimestampTz at);
+extern void ngx_pgq_keys_recall(NgxPgqKey *keys, int count);
+extern bool ngx_pgq_keys_due(void);
+extern void ngx_pgq_keys_tidy(NgxPgqDatabase *database);
+extern void ngx_pgq_keys_keep(void);
+
 /* ledger.c */
-extern bool ngx_pgq_ledger_enter(const pg_uuid_t *batch_id);
+extern NgxPgqEntry ngx_pgq_ledger_enter(const pg_uuid_t *batch_id, bool fence);
+extern bool ngx_pgq_ledger_remembers(const pg_uuid_t *batch_id);
 extern bool ngx_pgq_ledger_due(void);
 extern void ngx_pgq_ledger_tidy(NgxPgqDatabase *database);
 extern void ngx_pgq_ledger_keep(void);

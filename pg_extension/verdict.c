@@ -66,6 +66,7 @@ ngx_pgq_verdict(Datum message, const char **sqlstate, char **problem)
 	int			length = VARSIZE_ANY_EXHDR(value);
 	JsonLexContext *lexer;
 	JsonParseErrorType error;
+	int			at;				/* at the end there is no token */
 
 	if (length > max_stack_depth &&
 		nesting_depth(json, length) > max_stack_depth)
@@ -82,8 +83,8 @@ ngx_pgq_verdict(Datum message, const char **sqlstate, char **problem)
 		return true;
 
 	*sqlstate = ngx_pgq_json_untranslatable(error) ? "22P05" : "22P02";
-	*problem = psprintf("byte %d: %s",
-						(int) (lexer->token_start - json) + 1,
+	at = lexer->token_start ? lexer->token_start - json : length;
+	*problem = psprintf("byte %d: %s", at + 1,
 						json_errdetail(error, lexer));
 	return false;
 }

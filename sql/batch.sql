@@ -1,7 +1,7 @@
 -- ngx_pgq.batch: the ledger of batches taken, so that a batch sent twice is put into the queue once.
--- Written by ngx_pgq.enqueue(); emptied by the first mover, one leaf every ten minutes.
+-- Written by ngx_pgq.enqueue(), its siblings and ngx_pgq.fence(); emptied by the first mover, one leaf every ten minutes.
 --
---   at        when the batch was taken, or met again
+--   at        when the batch was taken, or met again; infinity: it was not, and will not be (ngx_pgq.fence())
 --   slot      the leaf: from the time in the batch's id, which is a UUIDv7, ten minutes to a leaf
 --   batch_id  the batch
 

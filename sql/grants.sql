@@ -9,6 +9,9 @@ revoke update on all tables in schema ngx_pgq from ngx_pgq_mover;      -- 1.0 ha
 -- nginx: may put batches into the queue and read posts
 grant usage on schema ngx_pgq to ngx_pgq_web;
 grant execute on function ngx_pgq.enqueue(uuid, uuid[], text[]) to ngx_pgq_web;
+grant execute on function ngx_pgq.fence(uuid) to ngx_pgq_web;
+grant execute on function ngx_pgq.enqueue_keyed(uuid, uuid[], text[], text[]) to ngx_pgq_web;
+grant execute on function ngx_pgq.enqueue_all(uuid, uuid, text[], text) to ngx_pgq_web;
 grant execute on function ngx_pgq.recent(integer, bigint) to ngx_pgq_web;
 grant select on public.posts to ngx_pgq_web;
 
@@ -18,13 +21,14 @@ grant execute on function ngx_pgq.slot() to ngx_pgq_producer;
 grant insert on ngx_pgq.queue to ngx_pgq_producer;
 
 -- the movers: empty the leaves of the queue, write posts and dead letters, remove posts that are no longer to be kept
--- (settings ngx_pgq.keep_posts and ngx_pgq.keep_posts_for), truncate drained leaves and the ledger.
+-- (settings ngx_pgq.keep_posts and ngx_pgq.keep_posts_for), truncate drained leaves, the ledger and expired keys.
 -- FOR UPDATE of posts asks for the right to update a column; no row is ever updated.
 grant usage on schema ngx_pgq to ngx_pgq_mover;
 grant select, delete, truncate on ngx_pgq.queue_0, ngx_pgq.queue_1, ngx_pgq.queue_2, ngx_pgq.queue_3 to ngx_pgq_mover;
 grant select, insert, update (id), delete on public.posts to ngx_pgq_mover;
 grant insert on ngx_pgq.dead_letter to ngx_pgq_mover;
 grant truncate on ngx_pgq.batch_0, ngx_pgq.batch_1, ngx_pgq.batch_2 to ngx_pgq_mover;
+grant truncate on ngx_pgq.key_0, ngx_pgq.key_1, ngx_pgq.key_2, ngx_pgq.key_3 to ngx_pgq_mover;
 
 -- operators are granted ngx_pgq_owner: stop and start the movers and wait for them, retry and discard dead letters,
 -- which puts messages into the queue; as do subscriptions, which write as the owner of their table from PostgreSQL 16 on

@@ -16,6 +16,7 @@ begin;
 \ir retry_all.sql
 \ir discard.sql
 \ir batch.sql
+\ir key.sql
 \ir recent.sql
 \ir horizon.sql
 \ir grants.sql

@@ -31,6 +31,9 @@ $pg->safe_psql('alter system set ngx_pgq.movers = 0; select pg_reload_conf()');
 $pg->poll_query_until("select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover'", 0);
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json(n) from generate_series(1, 1000) n});
 
+my $keyed = q{select coalesce((select sqlstate from ngx_pgq.enqueue_keyed(gen_random_uuid(), array[gen_random_uuid()], '{1001}', '{key}')), 'taken')};
+is($pg->safe_psql($keyed), 'taken', 'a message with a key');
+
 my $standby = $pg->standby;
 $standby->append_conf('ngx_pgq.movers = 2');
 Pgq::Host::spew($standby->data . '/postgresql.auto.conf',
@@ -42,11 +45,13 @@ is($standby->safe_psql("select count(*) from pg_stat_activity where backend_type
 
 like(($standby->psql(q{\set VERBOSITY sqlstate
     select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['1'])}))[2], qr/25006/, 'and enqueue() says that it is read-only');
+like(($standby->psql("\\set VERBOSITY sqlstate\n$keyed"))[2], qr/25006/, 'so do its siblings');
 
 $pg->stop;
 $standby->promote;
 ok($standby->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'promoted, it moves what is left');
-is($standby->safe_psql('select count(*), count(distinct message_id) from posts'), '1001|1001', 'each once');
+is($standby->safe_psql('select count(*), count(distinct message_id) from posts'), '1002|1002', 'each once');
+is($standby->safe_psql($keyed), 'PQ200', 'and knows the key');
 $standby->stop;
 
 # fewer worker processes than movers: those that can, work

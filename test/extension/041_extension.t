@@ -27,6 +27,8 @@ sub goes_on {
 }
 
 goes_on('at first');
+my $keyed = q{select sqlstate from ngx_pgq.enqueue_keyed(gen_random_uuid(), array[gen_random_uuid()], '{0}', '{key}')};
+$pg->safe_psql($keyed);
 
 my $position = $pg->log_position;
 for my $round (1 .. 3) {
@@ -35,6 +37,7 @@ for my $round (1 .. 3) {
     goes_on("DROP EXTENSION CASCADE and installing again, $round");
 }
 
+is($pg->safe_psql($keyed), 'PQ200', 'the keys are kept');
 $pg->safe_psql('drop extension ngx_pgq cascade');
 ok($pg->wait_for_log(qr/the extension ngx_pgq is missing/, $position), 'without their extension movers say so');
 my $posts = $pg->safe_psql($counted);
@@ -46,7 +49,7 @@ goes_on('installing over what is there');
 $pg->safe_psql('alter extension ngx_pgq update');
 goes_on('ALTER EXTENSION UPDATE');
 
-my $sent = 0;
+my $sent = 1;
 $sent += $_->stop for @producers;
 my %errors = map { %{ $_->errors } } @producers;
 ok($pg->poll_query_until($counted, $sent, 20), "all $sent messages that were committed are posts");

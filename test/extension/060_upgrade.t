@@ -1,9 +1,10 @@
-# A database installed as of version 1.0 works with the new library, and comes to be as if new, while everybody goes on.
+# A database installed as of version 1.0 or 1.1 works with the new library, and comes to be as if new, while everybody
+# goes on.
 
 use Pgq;
 use Time::HiRes qw(time);
 
-my $pg  = Pgq::Postgres->new(bare => 1, conf => "ngx_pgq.databases = 'posts, fresh'\nngx_pgq.movers = 3\nngx_pgq.rotate_size = '256kB'\n")->start;
+my $pg  = Pgq::Postgres->new(bare => 1, conf => "ngx_pgq.databases = 'posts, second, fresh'\nmax_worker_processes = 16\nngx_pgq.movers = 3\nngx_pgq.rotate_size = '256kB'\n")->start;
 my $dir = Pgq::Host::temp_dir('upgrade');
 
 # the old script and the new library
@@ -15,6 +16,7 @@ is($pg->safe_psql(q{select count(*) from ngx_pgq.enqueue(gen_random_uuid(), arra
     'enqueue() works, and refuses what is bad');
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('2')});
 ok($pg->poll_query_until(q{select string_agg(data::text, ' ' order by data::text) from posts}, '1 2'), 'and so does an INSERT: both are moved');
+like(($pg->psql(q{select ngx_pgq.enqueue_keyed(gen_random_uuid(), '{}', '{}', '{}')}))[2], qr/function .* does not exist/, 'what is new is not there');
 is($pg->safe_psql(q{select database || ' ' || sum(messages) from ngx_pgq.mover_status() where database = 'posts' group by database}), 'posts 2',
     'mover_status() counts them');
 is($pg->safe_psql(q{select count(*) > 0 from ngx_pgq.status where pid is not null and errors = 0}), 't', 'and the view of 1.0 shows it');
@@ -50,6 +52,10 @@ $pg->safe_psql(q{alter extension ngx_pgq update to '1.1'});
 cmp_ok(time - $start, '<', timeout(5), 'the extension is updated under load');
 goes_on('which goes on');
 is($pg->safe_psql(q{select count(*) > 0 from ngx_pgq.status where slot is not null}), 't', 'the status is that of 1.1');
+$pg->safe_psql(q{alter extension ngx_pgq update to '1.2'});
+like(($pg->psql(q{select ngx_pgq.enqueue_keyed(gen_random_uuid(), array[gen_random_uuid()], '{1}', '{a}')}))[2], qr/ERROR:  relation "ngx_pgq.key_0" does not exist.*HINT:  Run sql.install.sql/s,
+    'of 1.2 without its table, a key is refused');
+goes_on('and the load goes on as before');
 
 for my $time ('', ' again', ' and again') {
     $start = time;
@@ -58,7 +64,7 @@ for my $time ('', ' again', ' and again') {
 }
 goes_on('and the load goes on');
 my $user = $pg->session;
-$user->query(q{begin; insert into ngx_pgq.queue (data) values ('"open"'); lock table posts, ngx_pgq.dead_letter, ngx_pgq.batch in row exclusive mode});
+$user->query(q{begin; insert into ngx_pgq.queue (data) values ('"open"'); lock table posts, ngx_pgq.dead_letter, ngx_pgq.batch, ngx_pgq.key in row exclusive mode});
 my ($status, undef, $err) = $pg->psql(undef, file => Pgq::Host::top() . '/sql/install.sql', env => { PGOPTIONS => '-c lock_timeout=10s' });
 is("$status$err", '0', 'run again, it does not wait for somebody who has all of the tables in use');
 $user->query('commit');
@@ -71,11 +77,25 @@ is($pg->safe_psql('select count(*), count(distinct message_id) from posts where 
     $pg->safe_psql('select count(*), count(*) from sent'), 'no message is there twice');
 is($pg->safe_psql('select count(*) from sent where not exists (select from posts where message_id = sent.id)'), 0, 'and none is lost');
 is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'nor dead');
-unlike($pg->log_since($position), qr/deadlock|ERROR:|tuple concurrently updated/, 'without a deadlock or another error');
+unlike($pg->log_since($position) =~ s/.*ERROR:  relation "ngx_pgq.key_0".*\n//r, qr/deadlock|ERROR:|tuple concurrently updated/, 'without a deadlock or another error');
 
 # the new things work
 $pg->safe_psql('select ngx_pgq.pause(), ngx_pgq.resume()');
 is($pg->safe_psql('select ngx_pgq.retry_all(), (select count(*) >= 0 from ngx_pgq.horizon)'), '0|t', 'what is new is there');
+my $keys = q{select count(*) from ngx_pgq.enqueue_keyed(gen_random_uuid(), array[gen_random_uuid()], array['"keyed"'], array['key'])};
+is($pg->safe_psql("$keys; $keys"), "0\n1", 'and keys');
+
+# from 1.1
+$pg->safe_psql('create database second', database => 'postgres');
+my $second = sub { $pg->safe_psql($_[0], database => 'second') };
+$pg->safe_psql(undef, file => Pgq::Host::top() . '/test/extension/install-1.1.sql', database => 'second');
+is($second->(q{select extversion from pg_extension where extname = 'ngx_pgq'}), '1.1', 'a database as of 1.1');
+is($second->(q{select count(*) from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid(), gen_random_uuid()], array['1', '['])}), 1, 'takes messages');
+ok($pg->poll_query_until('select ngx_pgq.wait_until_drained()', 't', 30, database => 'second'), 'and moves them');
+$pg->install('second');
+is($second->("$keys; $keys"), "0\n1", 'sql/install.sql gives it keys');
+ok($pg->poll_query_until('select count(*) from posts', 2, 30, database => 'second'), 'and all are moved');
+is($second->(q{select coalesce(string_agg(last_error, ' '), '') from ngx_pgq.status where database = 'second'}), '', 'no mover has met an error');
 
 # and all is as in a new one
 $pg->safe_psql('drop table sent');
@@ -89,16 +109,18 @@ select pg_describe_object(classid, objid, 0), obj_description(objid, classid::re
  where refclassid = 'pg_extension'::regclass and refobjid = (select oid from pg_extension where extname = 'ngx_pgq') and deptype = 'e'
  order by 1
 END
-my ($upgraded, $fresh) = map { $pg->safe_psql($members, database => $_) } qw(posts fresh);
+my ($upgraded, $later, $fresh) = map { $pg->safe_psql($members, database => $_) } qw(posts second fresh);
 cmp_ok(length $fresh, '>', 3000, 'the extension has members');
 is($upgraded, $fresh, 'the same in the upgraded database as in a new one');
+is($later, $fresh, 'and in that upgraded from 1.1');
 
-($upgraded, $fresh) = map {
+($upgraded, $later, $fresh) = map {
     my ($status, $out, $err) = Pgq::Host::run([ Pgq::Host::pg_bin() . '/pg_dump', '--schema-only', '-d', $pg->conninfo(database => $_) ]);
     die $err if $status;
     $out =~ s/^\\(?:un)?restrict.*//gmr;
-} qw(posts fresh);
+} qw(posts second fresh);
 like($fresh, qr/CREATE TABLE ngx_pgq.queue_3/, 'a dump has the tables');
 is($upgraded, $fresh, 'and they, too, are the same, rights included');
+is($later, $fresh, 'in all three');
 
 done_testing;

@@ -46,6 +46,11 @@ create function isolation.enqueue(variadic messages text[]) returns bigint langu
         (select array_agg(gen_random_uuid()) from unnest(messages)), messages)
 $$;
 
+-- What became of a message with a key, alone in its batch, whose id it has.
+create function isolation.keyed(number integer, message text, key text) returns text language sql volatile as $$
+    select coalesce((select sqlstate from ngx_pgq.enqueue_keyed(isolation.batch(number), array[isolation.batch(number)], array[message], array[key])), 'taken')
+$$;
+
 -- Whether there are movers. The setting is the specs' own: movers.
 create function isolation.movers(number integer) returns boolean language sql as $$
     select isolation.wait_for(format(
@@ -62,6 +67,6 @@ $$;
 create function isolation.clean() returns void language plpgsql as $$
 begin
     perform isolation.wait_for('select not exists (select from ngx_pgq.queue)');
-    truncate public.posts, ngx_pgq.dead_letter, isolation.batch;
+    truncate public.posts, ngx_pgq.dead_letter, ngx_pgq.key, isolation.batch;
 end
 $$;

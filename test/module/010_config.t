@@ -7,7 +7,9 @@ my %wrong = (
     'a number that is none'          => ['pgq_pool main "host=/tmp" lanes=many;',    qr/invalid parameter "lanes=many"/],
     'no lanes'                       => ['pgq_pool main "host=/tmp" lanes=0;',       qr/invalid parameter "lanes=0"/],
     'a size beyond a statement'      => ['pgq_pool main "host=/tmp" batch_size=1g;', qr/invalid parameter "batch_size=1g"/],
-    'a time that is none'            => ['pgq_pool main "host=/tmp" timeout=soon;',  qr/invalid parameter "timeout=soon"/],
+    'a time that is none'            => ['pgq_pool main "host=/tmp" connect_timeout=soon;', qr/invalid parameter "connect_timeout=soon"/],
+    'a wait that is none'            => ['pgq_pool main "host=/tmp"; pgq_timeout soon;', qr/pgq_timeout.*invalid value/],
+    'no time to wait'                => ['pgq_pool main "host=/tmp"; pgq_timeout 0;', qr/value must be between 1 and 3600000/],
     'no time for an answer'          => ['pgq_pool main "host=/tmp" answer_timeout=0;', qr/invalid parameter "answer_timeout=0"/],
     'an age that is none'            => ['pgq_pool main "host=/tmp" lane_age=old;',  qr/invalid parameter "lane_age=old"/],
     'an age beyond the timers'       => ['pgq_pool main "host=/tmp" lane_age=21d;',  qr/invalid parameter "lane_age=21d"/],
@@ -32,7 +34,7 @@ for my $name (sort keys %wrong) {
 
 my ($status, $text) = Pgq::Nginx->new(
     pools => 'pgq_pool main "host=/tmp,127.0.0.1,::1 port=5432,5433,5434" lanes=1 batch=1 batch_size=1k'
-        . ' tickets=1 size=1k timeout=1s connect_timeout=100ms answer_timeout=1ms lane_age=20d;',
+        . ' tickets=1 size=1k connect_timeout=100ms answer_timeout=1ms lane_age=20d;',
     http  => 'pgq_depth 10;',
 )->test;
 

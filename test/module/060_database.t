@@ -5,7 +5,7 @@ use Pgq;
 use Time::HiRes qw(time);
 
 my $pg     = Pgq::Postgres->new;
-my $nginx  = Pgq::Nginx->new(pg => $pg, pool => 'lanes=1 timeout=1s')->start;
+my $nginx  = Pgq::Nginx->new(pg => $pg, pool => 'lanes=1', timeout => '1s')->start;
 my $client = Pgq::Client->new($nginx);
 
 # While it is broken: 503, nginx goes on with other things, and the log says so once.
@@ -34,11 +34,11 @@ sub broken {
 sub mended {
     my ($name) = @_;
 
-    $nginx->configure(pool => 'lanes=1 timeout=20s');
+    $nginx->configure(pool => 'lanes=1', timeout => '20s');
     $nginx->reload;
     $client = Pgq::Client->new($nginx);
     is($client->post('/post', '"mended"')->{status}, 202, "$name: mended, it goes on");
-    $nginx->configure(pool => 'lanes=1 timeout=1s');
+    $nginx->configure(pool => 'lanes=1', timeout => '1s');
     $nginx->reload;
     $client = Pgq::Client->new($nginx);
 }
@@ -82,7 +82,7 @@ $nginx->stop;
 
 # SCRAM over TCP, with a wrong password and the right one
 my $password = $pg->set_password('ngx_pgq_web');
-$nginx = Pgq::Nginx->new(pool => 'lanes=1 timeout=1s',
+$nginx = Pgq::Nginx->new(pool => 'lanes=1', timeout => '1s',
     conninfo => $pg->conninfo(user => 'ngx_pgq_web', tcp => 1, password => 'hush-hush'))->start;
 $client = Pgq::Client->new($nginx);
 broken('a wrong password', qr/pgq lane: lost .*password authentication failed/);

@@ -4,7 +4,7 @@
 use Pgq;
 
 my $pg    = Pgq::Postgres->new->start;
-my $nginx = Pgq::Nginx->new(pg => $pg, pool => 'lanes=1 tickets=10 size=10k timeout=30s')->start;
+my $nginx = Pgq::Nginx->new(pg => $pg, pool => 'lanes=1 tickets=10 size=10k', timeout => '30s')->start;
 
 sub waiting {
     my ($message) = @_;
@@ -46,7 +46,7 @@ $lock->query('commit');
 ok((poll_until { Pgq::Client->new($nginx)->post('/post', '"' . 'z' x 5000 . '"')->{status} == 202 }), 'and makes room');
 
 # age: sent and not answered is unknown (never sent is 503: 060_database.t)
-$nginx->configure(pool => 'lanes=1 timeout=1s');
+$nginx->configure(pool => 'lanes=1', timeout => '1s');
 $nginx->reload;
 $lock->query('begin; lock table ngx_pgq.batch');
 my $sent = waiting('"sent"');

@@ -4,7 +4,7 @@
 use Pgq;
 
 my $pg    = Pgq::Postgres->new->start;
-my $nginx = Pgq::Nginx->new(pg => $pg, pool => 'lanes=1 timeout=30s')->start;
+my $nginx = Pgq::Nginx->new(pg => $pg, pool => 'lanes=1', timeout => '30s')->start;
 my $waits = "select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event = 'SyncRep'";
 my $posted = sub { $pg->safe_psql("select count(*) from posts where data::text = '\"$_[0]\"'") };
 

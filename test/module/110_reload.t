@@ -3,7 +3,7 @@
 use Pgq;
 
 my $pg    = Pgq::Postgres->new->start;
-my $nginx = Pgq::Nginx->new(pg => $pg, workers => 2, pool => 'lanes=1 timeout=20s')->start;
+my $nginx = Pgq::Nginx->new(pg => $pg, workers => 2, pool => 'lanes=1', timeout => '20s')->start;
 
 sub waiting {
     my ($message) = @_;
@@ -17,7 +17,7 @@ $lock->query('begin; lock table ngx_pgq.batch');
 my @waiting = map { waiting("over a reload $_") } 1 .. 20;
 $pg->poll_query_until("select count(*) > 0 from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event_type = 'Lock'");
 
-$nginx->configure(pool => 'lanes=3 timeout=20s');
+$nginx->configure(pool => 'lanes=3', timeout => '20s');
 ok($nginx->reload, 'new workers start while old ones wait');
 push @waiting, map { waiting("after it $_") } 1 .. 20;
 Pgq::Client->new($nginx)->get('/nowhere');

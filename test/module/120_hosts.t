@@ -11,7 +11,7 @@ my $hosts = sub { join ',', map { '127.0.0.1' } @_ };
 my $nginx = Pgq::Nginx->new(
     conninfo => 'host=localhost,127.0.0.1,127.0.0.1 port=' . join(',', $nobody, $standby->port, $pg->port)
         . " dbname=posts user=ngx_pgq_web password=$password",
-    pool     => 'lanes=2 timeout=30s',
+    pool     => 'lanes=2', timeout => '30s',
 )->start;
 my $client = Pgq::Client->new($nginx);
 

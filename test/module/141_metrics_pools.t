@@ -12,7 +12,7 @@ sub page { my ($nginx) = @_; return Pgq::Client->new($nginx)->get('/metrics')->b
 # two pools, one of them without a database, under a name with a quote and a backslash
 my $nginx = Pgq::Nginx->new(
     pg        => $pg,
-    pools     => qq{pgq_pool main "$conninfo" lanes=3 timeout=20s; pgq_pool 'a"b\\\\c' "$nobody" lanes=1;},
+    pools     => qq{pgq_pool main "$conninfo" lanes=3; pgq_pool 'a"b\\\\c' "$nobody" lanes=1;}, timeout => '20s',
     locations => $locations,
     workers   => 2,
 )->start;
@@ -28,7 +28,7 @@ is(join(' ', map { "$_->{name} $_->{status} $_->{connected} of $_->{lanes}" } @{
     'main ok 6 of 6 a"b\c unavailable 0 of 2', 'which says which');
 
 # a pool that is configured no more is not shown; one that comes back goes on
-$nginx->configure(pools => qq{pgq_pool main "$conninfo" lanes=1 timeout=20s;});
+$nginx->configure(pools => qq{pgq_pool main "$conninfo" lanes=1;}, timeout => '20s');
 $nginx->reload;
 ok((poll_until { page($nginx) =~ /^pgq_lanes\{pool="main",state="idle"\} 2$/m }), 'fewer lanes after a reload');
 unlike(page($nginx), qr/nobody|a\\"b/, 'a pool that is no more is not shown');
@@ -42,7 +42,7 @@ like(page($nginx), qr/^pgq_lanes\{pool="p13",state="idle"\} 2$/m, 'those before 
 is(scalar(() = page($nginx) =~ /^pgq_waiting_tickets\{pool="other"\}/mg), 1, 'which is shown once');
 
 # waiting requests of a worker that is killed wait no more
-$nginx->configure(pools => qq{pgq_pool main "$conninfo" lanes=1 timeout=20s;}, workers => 1);
+$nginx->configure(pools => qq{pgq_pool main "$conninfo" lanes=1;}, timeout => '20s', workers => 1);
 $nginx->reload;
 ok((poll_until { 1 == $nginx->worker_pids }), 'one worker');
 my $lock = $pg->session;
@@ -73,7 +73,7 @@ $nginx->stop;
 # outcomes that are not good, in the access log
 $nginx = Pgq::Nginx->new(
     pg        => $pg,
-    pool      => 'lanes=1 timeout=1s tickets=1',
+    pool      => 'lanes=1 tickets=1', timeout => '1s',
     http      => q{log_format pgq '[$status|$pgq_id|$pgq_batch|$pgq_outcome]';},
     server    => 'access_log pgq.log pgq;',
     locations => $locations,

@@ -16,11 +16,12 @@ $pg->reload;
 
 sub nginx {
     my ($host, %option) = @_;
-    my $pool = delete $option{pool} // 'lanes=2 timeout=20s connect_timeout=1s';
+    my $pool = delete $option{pool} // 'lanes=2 connect_timeout=1s';
 
     return Pgq::Nginx->new(
         conninfo => "host=$host port=$port dbname=posts user=ngx_pgq_web password=$password",
         pool     => $pool,
+        timeout  => $option{timeout} // '20s',
         http     => "resolver @{[ $dns->address ]}; resolver_timeout @{[ $option{resolver_timeout} // '5s' ]};",
     );
 }
@@ -152,7 +153,7 @@ subtest 'a slow answer' => sub {
 
     # longer than an attempt may take: the answer is for a later one
     $dns->say('slower.test' => { a => ['127.0.0.1'], slow => 2 });
-    $nginx  = nginx('slower.test', pool => 'lanes=1 timeout=20s connect_timeout=100ms')->start;
+    $nginx  = nginx('slower.test', pool => 'lanes=1 connect_timeout=100ms', timeout => '20s')->start;
     $client = Pgq::Client->new($nginx);
     is($client->post('/post', '"slower"')->status, 202, 'and used when it comes late');
     like($nginx->log_since(0), qr/pgq lane: lost slower\.test:$port.*its name has no address: no answer yet/, 'after a complaint');
@@ -169,7 +170,7 @@ subtest 'one name of several' => sub {
 };
 
 subtest 'nginx quits while a name is looked up' => sub {
-    my $nginx = nginx('gone.test', resolver_timeout => '60s', pool => 'lanes=2 timeout=1s connect_timeout=60s')->start;
+    my $nginx = nginx('gone.test', resolver_timeout => '60s', pool => 'lanes=2 connect_timeout=60s', timeout => '1s')->start;
 
     ok((poll_until { $dns->asked('gone.test') }), 'the name is asked for');
     my $start = time;

@@ -73,7 +73,8 @@ sub nginx {
 
     return Pgq::Nginx->new(
         conninfo => "host=$host hostaddr=127.0.0.1 port=$port dbname=posts user=ngx_pgq_web $settings",
-        pool     => 'lanes=2 timeout=' . ($option{timeout} // '20s') . ' connect_timeout=' . ($option{connect_timeout} // '5s'),
+        pool     => 'lanes=2 connect_timeout=' . ($option{connect_timeout} // '5s'),
+        timeout  => $option{timeout} // '20s',
         locations => 'client_max_body_size 8m;',
         env       => $option{env},
     )->start;

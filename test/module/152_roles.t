@@ -16,7 +16,7 @@ sub nginx {
     return Pgq::Nginx->new(
         conninfo => 'host=' . join(',', ('127.0.0.1') x @servers) . ' port=' . join(',', map { $_->port } @servers)
             . " dbname=posts user=ngx_pgq_web password=$password" . ($attrs ? " target_session_attrs=$attrs" : ''),
-        pool     => 'lanes=2 timeout=20s',
+        pool     => 'lanes=2', timeout => '20s',
     )->start;
 }
 

@@ -13,7 +13,7 @@ sub nginx {
     return Pgq::Nginx->new(
         conninfo => 'host=' . join(',', ('127.0.0.1') x @wires) . ' port=' . join(',', map { $_->port } @wires)
             . ' dbname=posts user=postgres',
-        pool     => "timeout=20s $pool",
+        pool     => "$pool", timeout => '20s',
     )->start;
 }
 

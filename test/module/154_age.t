@@ -18,7 +18,7 @@ sub pids {
 sub left { return scalar(() = $_[0]->log_since(0) =~ /pgq lane: left/g) }
 
 subtest 'while it is used' => sub {
-    my $nginx = Pgq::Nginx->new(pg => $pg, pool => 'lanes=1 timeout=20s lane_age=300ms',
+    my $nginx = Pgq::Nginx->new(pg => $pg, pool => 'lanes=1 lane_age=300ms', timeout => '20s',
         locations => 'location = /status { pgq_status; }')->start;
     my $client = Pgq::Client->new($nginx);
     my %status = (202 => 0, 200 => 0);

@@ -29,7 +29,7 @@ my $place    = "host=127.0.0.1 port=$port dbname=posts user=ngx_pgq_web";
 
 sub answers {
     my ($name, $status, $conninfo, %env) = @_;
-    my $nginx = Pgq::Nginx->new(conninfo => $conninfo, pool => 'lanes=1 timeout=' . ($status == 202 ? '20s' : '1s'),
+    my $nginx = Pgq::Nginx->new(conninfo => $conninfo, pool => 'lanes=1', timeout => $status == 202 ? '20s' : '1s',
         log_level => 'debug', env => { HOME => $dir, %env })->start;
 
     is(Pgq::Client->new($nginx)->post('/post', qq{"$name"})->status, $status, $name);
@@ -70,7 +70,7 @@ $pg->start;
 # a change counts with a reload
 $nginx = answers('an old password', 503, "$place passfile=" . file('changing', '*:*:*:*:hush'));
 file('changing', "*:*:*:*:$password");
-$nginx->configure(pool => 'lanes=1 timeout=20s');
+$nginx->configure(pool => 'lanes=1', timeout => '20s');
 $nginx->reload;
 is(Pgq::Client->new($nginx)->post('/post', '"changed"')->status, 202, 'a password file that was changed counts after a reload');
 $nginx->stop;

@@ -6,7 +6,7 @@ insert into ngx_pgq.queue (data) values ('"kept"');
 \ir ../../sql/install.sql
 set client_min_messages = warning;
 
-select plan(27);
+select plan(39);
 
 select has_extension('ngx_pgq');
 select ok(pg_temp.wait_for($$select exists (select from posts where data::text = '"kept"')$$),
@@ -31,6 +31,17 @@ select col_is_pk('ngx_pgq', 'dead_letter', 'id', 'dead letters have an id');
 select columns_are('ngx_pgq', 'batch', array['at', 'slot', 'batch_id']);
 select col_is_pk('ngx_pgq', 'batch', array['batch_id', 'slot']::name[], 'a batch is there once');
 select is_partition_of('ngx_pgq', ('batch_' || slot)::name, 'ngx_pgq', 'batch', 'slot ' || slot || ' is a leaf of the ledger') from generate_series(0, 2) as slot;
+
+select columns_are('ngx_pgq', 'key', array['at', 'slot', 'key', 'fingerprint', 'message_id']);
+select col_is_pk('ngx_pgq', 'key', array['key', 'at', 'slot']::name[], 'a key is found by itself');
+select has_index('ngx_pgq', 'key', 'key_at_idx', array['at'], 'and the newest, too');
+select is_partition_of('ngx_pgq', ('key_' || slot)::name, 'ngx_pgq', 'key', 'slot ' || slot || ' is a leaf of the keys') from generate_series(0, 3) as slot;
+select is((select count(*) from pg_class where relnamespace = 'ngx_pgq'::regnamespace and relname ~ '^key_[0-3]$' and reloptions = '{autovacuum_enabled=off}'), 4::bigint,
+          'and there is nothing to vacuum in it');
+select function_returns('ngx_pgq', 'fence', array['uuid'], 'boolean');
+select has_function('ngx_pgq', 'enqueue_keyed', array['uuid', 'uuid[]', 'text[]', 'text[]']);
+select has_function('ngx_pgq', 'enqueue_all', array['uuid', 'uuid', 'text[]', 'text']);
+select is((select count(*) from pg_proc where pronamespace = 'ngx_pgq'::regnamespace and proname = 'enqueue'), 1::bigint, 'enqueue() is what it was');
 
 select function_returns('ngx_pgq', 'slot', array[]::name[], 'smallint');
 select has_function('ngx_pgq', 'enqueue', array['uuid', 'uuid[]', 'text[]']);

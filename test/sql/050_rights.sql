@@ -2,7 +2,7 @@
 
 \ir helper.psql
 
-select plan(35);
+select plan(42);
 
 select is((select rolsuper or rolcreaterole or rolcreatedb or rolreplication or rolbypassrls from pg_roles where rolname = name),
           false, name || ' has no special power')
@@ -27,6 +27,10 @@ grant execute on function pg_temp.ids(integer), pg_temp.uuid7(timestamptz) to pu
 
 set role ngx_pgq_web;
 select is_empty($$select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], '{1}')$$, 'web may enqueue');
+select is_empty($$select * from ngx_pgq.enqueue_keyed(pg_temp.uuid7(), array[gen_random_uuid()], '{1}', array['rights'])$$, 'web may enqueue with a key');
+select results_eq($$select sqlstate from ngx_pgq.enqueue_keyed(pg_temp.uuid7(), array[gen_random_uuid()], '{1}', array['rights'])$$, $$values ('PQ200')$$, 'and meets it again');
+select is_empty($$select * from ngx_pgq.enqueue_all(pg_temp.uuid7(), gen_random_uuid(), '{1}', 'rights of all')$$, 'web may enqueue all or nothing');
+select is(ngx_pgq.fence(pg_temp.uuid7()), true, 'web may fence');
 select lives_ok('select ngx_pgq.recent()', 'web may read recent posts');
 select lives_ok('select count(*) from posts', 'web may read posts');
 select throws_ok('select count(*) from ngx_pgq.queue', '42501', null, 'web may not read the queue');
@@ -34,6 +38,7 @@ select throws_ok($$insert into ngx_pgq.queue (data) values ('1')$$, '42501', nul
 select throws_ok($$insert into posts (at, message_id, data) values (now(), gen_random_uuid(), '1')$$, '42501', null, 'web may not write posts');
 select throws_ok('select count(*) from ngx_pgq.dead_letter', '42501', null, 'web may not read dead letters');
 select throws_ok('select count(*) from ngx_pgq.batch', '42501', null, 'web may not read the ledger');
+select throws_ok('select count(*) from ngx_pgq.key', '42501', null, 'web may not read the keys');
 select throws_ok('select ngx_pgq.slot()', '42501', null, 'web may not call slot()');
 select throws_ok('select * from ngx_pgq.status', '42501', null, 'web may not see the status');
 reset role;
@@ -44,6 +49,7 @@ select throws_ok('select count(*) from ngx_pgq.queue', '42501', null, 'a produce
 select throws_ok('delete from ngx_pgq.queue', '42501', null, 'a producer may not delete from it');
 select throws_ok($$select ngx_pgq.enqueue(gen_random_uuid(), '{}', '{}')$$, '42501', null, 'a producer may not enqueue batches');
 select throws_ok('select count(*) from posts', '42501', null, 'a producer may not read posts');
+select throws_ok('select ngx_pgq.fence(pg_temp.uuid7())', '42501', null, 'a producer may not fence batches');
 reset role;
 
 set role ngx_pgq_test_stranger;
@@ -58,6 +64,7 @@ reset role;
 
 set role ngx_pgq_mover;
 select throws_ok($$update posts set data = '1'$$, '42501', null, 'a mover may not change posts');
+select throws_ok('select count(*) from ngx_pgq.key', '42501', null, 'a mover may not read keys');
 select throws_ok('truncate ngx_pgq.queue', '42501', null, 'a mover may not truncate the queue as a whole');
 reset role;
 

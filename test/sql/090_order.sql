@@ -4,7 +4,7 @@
 \ir helper.psql
 create extension if not exists dblink;
 
-select plan(7);
+select plan(8);
 
 alter system set ngx_pgq.movers = 4;
 alter system set ngx_pgq.batch_size = 50;
@@ -66,6 +66,24 @@ select pg_reload_conf() as reloaded \gset
 select ok(pg_temp.wait_for($$select count(*) = 1 from ngx_pgq.status where pid is not null$$), 'surplus movers stop');
 select is((select count(*) from ngx_pgq.status where state = 'stopped'), 3::bigint, 'and are shown as stopped');
 
+-- Messages of every length, batch after batch: short ones would fit where long ones did not, in blocks further back.
+truncate posts;
+create procedure public.test_lengths() language plpgsql as $body$
+begin
+    for round in 1..4 loop
+        perform ngx_pgq.enqueue(gen_random_uuid(), array_agg(gen_random_uuid()), array_agg(to_json(repeat('x', n))::text order by n))
+           from generate_series(1, 1500) as n;
+        commit;
+        perform pg_temp.wait_for($$select count(*) = 0 from ngx_pgq.queue$$);
+    end loop;
+end
+$body$;
+call public.test_lengths();
+select is(count(*), 0::bigint, 'the messages of a batch keep their order')
+  from (select length(data::text) - lag(length(data::text)) over (order by id) as step from posts) as post
+ where step not in (1, -1499);
+
 drop procedure public.test_send(integer);
+drop procedure public.test_lengths();
 drop table public.test_sent;
 select * from finish();

@@ -77,6 +77,69 @@ test_form(void)
 }
 
 
+static void
+test_read(void)
+{
+    int     good, i;
+    u_char  uuid[16], again[16], text[37];
+
+    static const char  *bad[] = {
+        "00112233-4455-6677-8899-aabbccddeefg",
+        "00112233-4455-6677-8899_aabbccddeeff",
+        "00112233445566778899aabbccddeeff0000",
+        "00112233-4455-6677-8899-AABBCCDDEEFF",
+        "00112233-4455-6677-8899-aabbccddee-f"
+    };
+
+    text[36] = '\0';
+
+    for (good = 1, i = 0; i < 10000; i++) {
+        ngx_pgq_uuid_v7(uuid, NOW + (uint64_t) i);
+        ngx_pgq_uuid_print(text, uuid);
+        good &= ngx_pgq_uuid_read(again, text) == 0
+                && memcmp(uuid, again, 16) == 0;
+    }
+
+    ok(good, "what was printed is read");
+
+    for (i = 0; i < (int) (sizeof(bad) / sizeof(bad[0])); i++) {
+        ok(ngx_pgq_uuid_read(again, (const u_char *) bad[i]) == -1,
+           "%s is no id", bad[i]);
+    }
+
+    ngx_pgq_uuid_print(text, uuid);
+    text[20] = '\0';
+    ok(ngx_pgq_uuid_read(again, text) == -1, "nor is one with a zero byte");
+}
+
+
+/* Many ids from one on: as PostgreSQL counts them, too. */
+
+static void
+test_next(void)
+{
+    int       good, i;
+    u_char    first[16], last[16], next[16];
+
+    for (good = 1, i = 0; i < 10000; i++) {
+        ngx_pgq_uuid_v7_first(first, NOW + (uint64_t) i);
+        ngx_pgq_uuid_next(last, first, (uint64_t) 1 << 61);
+        ngx_pgq_uuid_v7(next, NOW + (uint64_t) i);
+        good &= (last[8] >> 6) == 2 && memcmp(first, last, 8) == 0
+                && compare(first, last) < 0 && compare(last, next) < 0;
+    }
+
+    ok(good, "there is room for 2^61 behind a first one");
+
+    memset(first, 0xff, 16);
+    first[8] = 0x9f;
+    ngx_pgq_uuid_next(next, first, 1);
+    ok(next[8] == 0xa0 && next[9] == 0 && next[15] == 0, "it carries");
+    ngx_pgq_uuid_next(next, first, 0);
+    ok(memcmp(next, first, 16) == 0, "the first one is itself");
+}
+
+
 /* Makes a million in so many per millisecond; looks at order and sameness. */
 
 static void
@@ -210,6 +273,8 @@ main(void)
     ok(ngx_pgq_uuid_init() == 0, "init");
 
     test_form();
+    test_read();
+    test_next();
     test_order(1000, "1000 a millisecond");
     test_order(MANY, "a million in one millisecond");
     test_order(1, "one a millisecond");

@@ -3,13 +3,14 @@ package Pgq::Crowd;
 # Several producers and a reader at a server that may die at any moment; afterwards, what each of them was told is
 # compared with posts.
 #
-#   my $crowd = Pgq::Crowd->new($pg)->start;       some enqueue batches, some insert rows, all send what they can
+#   my $crowd = Pgq::Crowd->new($pg)->start;       some enqueue batches, with keys or without, some insert rows
 #   $crowd->wait_for(20);                          each was told of so many successes from here on
 #   $crowd->stop;                                  the producers end, each after an answer
 #   my @complaints = $crowd->complaints;           the queue is drained, then nothing may be said
 #
 # A producer that loses its connection comes back; a batch of unknown outcome is then sent again under its own id until
-# it is known. The reader goes on from the last id it has seen.
+# it is known. Who sends keys fences it first, and when it was not taken sends the messages as another batch. The reader
+# goes on from the last id it has seen.
 
 use strict;
 use warnings;
@@ -23,7 +24,7 @@ use Pgq::Wait qw(poll_until deadline);
 my $crowds = 0;
 
 
-# Options: batches, inserts (how many producers of either kind).
+# Options: batches, inserts (how many producers of either kind). Every second one of batches sends keys.
 sub new {
     my ($class, $pg, %option) = @_;
 
@@ -194,6 +195,7 @@ sub _ask {
 sub _produce {
     my ($self, $n) = @_;
     my $enqueues = $n <= $self->{batches};
+    my $keyed    = $enqueues && $n % 2 == 0;
 
     open my $out, '>>', "$self->{dir}/$n" or die "$self->{dir}/$n: $!\n";
     $out->autoflush(1);
@@ -201,12 +203,16 @@ sub _produce {
     for (my $i = 1; !-e "$self->{dir}/stop" && getppid() == $self->{parent}; $i++) {
         my $many     = $enqueues ? 1 + $i % 3 : 1;
         my @messages = map { sprintf '%04x%04x-%04x-4000-8000-%012x', $self->{number}, $n, $_, $i } 1 .. $many;
-        my $sql = $enqueues ? _enqueue($n, @messages) : _insert(@messages);
+        my $batch = _batch($n);
 
-        my ($outcome) = $self->_ask($sql);
+        # one that never was, now and then
+        $batch = _batch($n) if $keyed && $i % 4 == 0 && $self->_fence($batch);
+
+        my ($outcome) = $self->_ask($enqueues ? _enqueue($keyed, $batch, @messages) : _insert(@messages));
         my $left = deadline(60);
         while ($outcome eq 'unknown' && $enqueues && $left->()) {
-            ($outcome) = $self->_ask($sql);
+            $batch = _batch($n) if $keyed && $self->_fence($batch);
+            ($outcome) = $self->_ask(_enqueue($keyed, $batch, @messages));
             $outcome = 'unknown' if $outcome eq 'failed';    # the first attempt may have committed
         }
 
@@ -225,13 +231,30 @@ sub _insert {
 }
 
 
-sub _enqueue {
-    my ($n, @messages) = @_;
-    my $batch = sprintf '%08x-%04x-7%03x-8%03x-%012x', (map { $_ >> 16, $_ & 0xffff } int(time * 1000)), rand 0x1000, $n, rand 2**32;
-    my $ids   = join ',', map { "'$_'" } @messages;
-    my $data  = join ',', map { qq('{"crowd": "$_"}') } @messages;
+sub _batch {
+    my ($n) = @_;
 
-    return "select 'done' from (select count(*) from ngx_pgq.enqueue('$batch', array[$ids]::uuid[], array[$data])) as refused where count = 0"
+    return sprintf '%08x-%04x-7%03x-8%03x-%012x', (map { $_ >> 16, $_ & 0xffff } int(time * 1000)), rand 0x1000, $n, rand 2**32;
+}
+
+
+# A message's key is its id.
+sub _enqueue {
+    my ($keyed, $batch, @messages) = @_;
+    my $ids  = join ',', map { "'$_'" } @messages;
+    my $data = join ',', map { qq('{"crowd": "$_"}') } @messages;
+    my $call = $keyed ? "enqueue_keyed('$batch', array[$ids]::uuid[], array[$data], array[$ids])" : "enqueue('$batch', array[$ids]::uuid[], array[$data])";
+
+    return "select 'done' from (select count(*) from ngx_pgq.$call) as refused where count = 0"
+}
+
+
+# Whether it is certain that a batch never will be taken.
+sub _fence {
+    my ($self, $batch) = @_;
+    my ($outcome, $said) = $self->_ask("select 'fenced' where ngx_pgq.fence('$batch'); select 'done'");
+
+    return $outcome eq 'ok' && $said =~ /fenced/;
 }
 
 

@@ -21,12 +21,14 @@ use Pgq::Postgres;
 use Pgq::Wait qw(poll_until);
 
 my @ledger = qw(ledger-locked ledger-truncated ledger-finished ledger-committed);
+my @keys   = qw(key-leaf-locked key-leaf-truncated keys-finished keys-committed);
 
 # What has to happen before a process comes to a point that does not lie on every message's way.
 my %provoke = (
     'letter-written'   => sub { $_[0]->_poison },
     'batch-aborted'    => sub { $_[0]->_poison },
     (map { $_ => sub { $_[0]->_old_batches->_end_mover } } @ledger),
+    (map { $_ => sub { $_[0]->_old_keys->_end_mover } } @keys),
     (map { $_ => sub { $_[0]->_end_mover } } qw(mover-wanted mover-entered mover-connected)),
 );
 
@@ -140,6 +142,9 @@ sub _aftermath {
     push @wrong, 'the old leaf of the ledger was not truncated'
         if $point =~ /^ledger-/ && !$pg->poll_query_until("select count(*) from ngx_pgq.batch where at < '2001-01-01'", 0);
 
+    push @wrong, 'the old leaf of the keys was not truncated'
+        if $point =~ /^key-leaf-/ && !$pg->poll_query_until("select count(*) from ngx_pgq.key where at < '2001-01-01'", 0);
+
     # a mover works
     my $marker = "marker " . ++$self->{cases};
     $pg->safe_psql(qq{insert into ngx_pgq.queue (data) values ('"$marker"')});
@@ -174,6 +179,20 @@ sub _old_batches {
           from generate_series(1, 10)};
 
     poll_until { !($self->{pg}->psql($sql))[0] } or die "old batches cannot be made\n";
+
+    return $self;
+}
+
+
+# Keys that have expired, in a leaf that is half a turn away.
+sub _old_keys {
+    my ($self) = @_;
+    my $sql = q{
+        insert into ngx_pgq.key (at, slot, key, fingerprint, message_id)
+        select '2000-01-01', ((extract(epoch from clock_timestamp()) - 946684800)::bigint / 43200 + 2) % 4, 'old ' || gen_random_uuid(), sha256('old'), gen_random_uuid()
+          from generate_series(1, 10)};
+
+    poll_until { !($self->{pg}->psql($sql))[0] } or die "old keys cannot be made\n";
 
     return $self;
 }

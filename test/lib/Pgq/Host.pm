@@ -22,7 +22,7 @@ use Pgq::Wait qw(poll_until deadline timeout);
 
 our @EXPORT_OK = qw(
     top build_dir module_path pg_version pg_bin temp_dir kept free_port is_root server_user worker_user
-    run spawn alive descendants ended kill_all slurp spew sanitizer_environment reports
+    run spawn alive descendants ended kill_all adopt_orphans slurp spew sanitizer_environment reports
 );
 
 my $top = realpath(dirname(__FILE__) . '/../../..');
@@ -281,6 +281,16 @@ sub kill_all {
     kill $signal, @pids;
 
     return poll_until { !grep { alive($_) } @pids } 30;
+}
+
+
+# From here on this process is the parent of those below it that lose theirs, as daemons do: they are its to wait for,
+# and end with it.
+sub adopt_orphans {
+    require 'syscall.ph';
+    syscall(SYS_prctl(), 36, 1, 0, 0, 0) == 0 or croak "prctl: $!";
+
+    return;
 }
 
 

@@ -2,7 +2,8 @@ package Pgq::Nginx;
 
 # One private nginx of a test, with the module: its configuration, its processes, its error log. It is a child of the
 # test and stays in the foreground, so that its exit status is seen. At the end of a test it is asked to quit, which
-# makes nginx itself look for connections that were left open.
+# makes nginx itself look for connections that were left open. One that is to be upgraded has to be a daemon; then the
+# test is made the parent of what loses its own.
 #
 #   my $nginx = Pgq::Nginx->new(pg => $pg)->start;              /post and /get on a free port
 #   my $nginx = Pgq::Nginx->new(conninfo => '…', pool => 'lanes=1 tickets=4', workers => 2, locations => '…');
@@ -18,18 +19,29 @@ use IO::Socket::INET;
 
 use Pgq::Host qw(
     top module_path temp_dir free_port is_root worker_user
-    spawn alive descendants ended kill_all slurp spew sanitizer_environment reports
+    spawn alive descendants ended kill_all adopt_orphans slurp spew sanitizer_environment reports
 );
 use Pgq::Wait qw(poll_until timeout);
 
 our @instances;
 
+my $doors = <<'END';
+error_page 400 404 405 408 411 412 413 414 421 494 500 501 502 503 504 505 /problem;
+
+        location = /post { pgq_post main; }
+        location = /get  { pgq_get main; }
+        location / { return 404; }
+        location = /problem { internal; pgq_problem; }
+END
+
 
 # Options, all with a default:
 #   pg (a Pgq::Postgres), user (ngx_pgq_web), conninfo (what pg says)     where the pool main goes
 #   pool      further parameters of pgq_pool; pools: whole lines instead of it
-#   workers (1), master (on), log_level (info), env (a hash)
+#   timeout   pgq_timeout
+#   workers (1), master (on), daemon (off), log_level (info), env (a hash)
 #   main, events, http, server, locations     lines for these places
+#   doors     lines instead of the server's error_page and its locations /post, /get, / and /problem
 #   listen    parameters of the listen directive; config: the whole text, with %%PORT%%, %%PREFIX%%, %%HEAD%% replaced
 sub new {
     my ($class, %option) = @_;
@@ -37,6 +49,7 @@ sub new {
         name      => 'nginx',
         workers   => 1,
         master    => 'on',
+        daemon    => 'off',
         log_level => 'info',
         port      => free_port(),
         allow     => [],
@@ -115,6 +128,8 @@ sub _config {
     my ($self) = @_;
     my $pools = $self->{pools} // qq{pgq_pool main "$self->{conninfo}" @{[ $self->{pool} // '' ]};};
     my $dir   = $self->{dir};
+    my $wait  = $self->{timeout} ? "pgq_timeout $self->{timeout};" : '';
+    my $doors = $self->{doors} // $doors;
 
     return <<"END";
 %%HEAD%%
@@ -128,16 +143,12 @@ http {
     scgi_temp_path $dir/temp/scgi;
 
     $pools
+    $wait
     @{[ $self->{http} // '' ]}
 
     server {
         listen 127.0.0.1:%%PORT%% @{[ $self->{listen} // '' ]};
-        error_page 400 404 405 408 411 413 414 421 494 500 501 502 503 504 505 /problem;
-
-        location = /post { pgq_post main; }
-        location = /get  { pgq_get main; }
-        location / { return 404; }
-        location = /problem { internal; pgq_problem; }
+        $doors
         @{[ $self->{locations} // '' ]}
         @{[ $self->{server} // '' ]}
     }
@@ -152,7 +163,7 @@ sub _command {
     my ($self) = @_;
     my @nginx = (
         '/usr/sbin/nginx', '-p', $self->{dir}, '-c', "$self->{dir}/nginx.conf", '-e', "$self->{dir}/error.log",
-        '-g', 'daemon off;',
+        '-g', "daemon $self->{daemon};",
     );
 
     return @nginx if !$ENV{PGQ_VALGRIND};
@@ -173,11 +184,18 @@ sub start {
 
     croak "$self->{name} is running" if $self->running;
 
+    adopt_orphans() if $self->{daemon} eq 'on';
+
     $self->{pid} = spawn(
         [ $self->_command ],
         out => "$self->{dir}/output",
         env => { sanitizer_environment($self->{dir}), %{ $self->{env} || {} } },
     );
+
+    if ($self->{daemon} eq 'on') {
+        ended($self->{pid}, 30);
+        $self->{pid} = $self->_pid_file;
+    }
 
     my $state = poll_until {
         return 'dead' if !$self->running;
@@ -271,15 +289,75 @@ sub reload {
     my ($self) = @_;
     my %old = map { $_ => 1 } $self->worker_pids;
 
-    my $position = $self->log_position;
-
     kill 'HUP', $self->{pid};
 
     return poll_until {
-        my $log = $self->log_since($position);
+        my $log = $self->log_since(0);
         return $self->{workers} == (grep { !$old{$_} } $self->worker_pids)
             && !grep { alive($_) && $log !~ / $_#$_: gracefully shutting down/ } keys %old;
     } 30;
+}
+
+
+# ---- another binary takes over, in the steps that nginx's manual has
+
+# The new master starts beside the old one, with workers of its own, and is this server from then on. The pid of the
+# old master; false when there is none.
+sub new_binary {
+    my ($self) = @_;
+    my $old = $self->{pid};
+    my $new = 0;
+
+    kill 'USR2', $old;
+    poll_until {
+        $new = $self->_pid_file;
+        return $new && $new != $old && $self->{workers} == descendants($new);
+    } 30 or return 0;
+
+    $self->{pid} = $new;
+
+    return $old;
+}
+
+
+# The old one's workers: told to leave, and those still there. The new master is one of its children until it ends.
+sub dismiss_workers { return kill 'WINCH', $_[1] }
+
+sub old_workers {
+    my ($self, $old) = @_;
+    my %new = map { $_ => 1 } $self->{pid}, descendants($self->{pid});
+
+    return grep { !$new{$_} } descendants($old);
+}
+
+
+# A master leaves: the old one, or the new one when the old one's workers were started again (HUP) and it stays.
+sub retire {
+    my ($self, $master) = @_;
+
+    kill 'QUIT', $master;
+
+    return defined ended($master, 30);
+}
+
+
+# All of it.
+sub upgrade {
+    my ($self) = @_;
+    my $old = $self->new_binary or return 0;
+
+    $self->dismiss_workers($old);
+
+    return poll_until { !$self->old_workers($old) } 30 && $self->retire($old);
+}
+
+
+# What nginx.pid says; 0 while it has another name, or nothing in it.
+sub _pid_file {
+    my ($self) = @_;
+    my $text = eval { slurp("$self->{dir}/nginx.pid") } || 0;
+
+    return $text + 0;
 }
 
 

@@ -1,7 +1,7 @@
 package Pgq::Producer;
 
-# A session that puts numbered messages into the queue, by INSERT and by enqueue() in turn, each in a transaction of
-# its own, until it is told to stop. What fails is counted by its SQLSTATE, and its number is used again.
+# A session that puts numbered messages into the queue, by INSERT, by enqueue() and with keys in turn, each in a
+# transaction of its own, until it is told to stop. What fails is counted by its SQLSTATE, and its number is used again.
 #
 #   my $producer = Pgq::Producer->new($pg, database => 'other');
 #   my $sent     = $producer->stop;               how many messages it has committed: 1, 2, … $sent
@@ -34,8 +34,12 @@ declare
 begin
     while to_regclass('producer.stop_$number') is not null loop
         begin
-            if n % 2 = 0 then
+            if n % 3 = 0 then
                 perform ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array[n::text]);
+            elsif n % 3 = 1 then
+                if exists (select from ngx_pgq.enqueue_keyed(gen_random_uuid(), array[gen_random_uuid()], array[n::text], array['producer $number ' || n])) then
+                    raise 'a new key is known';
+                end if;
             else
                 insert into ngx_pgq.queue (data) values (to_json(n));
             end if;

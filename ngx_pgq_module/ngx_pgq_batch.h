@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * A batch, for the two rooms that know it from inside: batch.c, which owns
+ * it, and encode.c, which writes it for the database.
+ */
+
+#ifndef NGX_PGQ_BATCH_H
+#define NGX_PGQ_BATCH_H
+
+
+#include "ngx_pgq_module.h"
+
+
+struct ngx_pgq_batch_s {
+    ngx_queue_t              queue;     /* in pool->sent or pool->again */
+    ngx_queue_t              tickets;
+    ngx_uint_t               n;         /* tickets */
+    ngx_uint_t               keys;      /* of them with a key */
+    ngx_uint_t               messages;
+    size_t                   size;      /* of the messages */
+    size_t                   keys_size;
+    ngx_msec_t               start;     /* of the last time it was sent */
+    ngx_pgq_pool_t          *pool;
+    ngx_pool_t              *memory;
+    ngx_pgq_call_t           call;
+    u_char                  *params;
+    ngx_str_t                problem;   /* why it was refused as a whole */
+    u_char                   id[NGX_PGQ_UUID_LEN];
+    unsigned                 sent:1;
+    unsigned                 again:1;   /* was sent before */
+    unsigned                 unknown:1; /* may have been committed */
+    unsigned                 fencing:1; /* is to be made sure not to be */
+    unsigned                 fenced:1;  /* the server's answer to that */
+};
+
+
+ngx_int_t ngx_pgq_encode(ngx_pgq_batch_t *batch);
+
+
+#endif /* NGX_PGQ_BATCH_H */

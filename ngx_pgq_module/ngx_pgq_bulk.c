@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The room "bulk" knows requests that carry many messages, one a line
+ * (application/x-ndjson): it checks them, writes them for the database when
+ * they leave, and writes the answer with their ids.  The body stays where
+ * nginx has put it, in memory or in a file, and is read once for each.
+ *
+ * Called by enqueue.c; calls lines, json (is it JSON), array, uuid, and reply
+ * (if it is not).
+ *
+ * Invariants:
+ *  - lines of white space alone are no messages, but are counted as lines;
+ *  - all messages of a request are queued, or none is.
+ */
+
+#include "ngx_pgq_module.h"
+#include "ngx_pgq_array.h"
+#include "ngx_pgq_json.h"
+#include "ngx_pgq_lines.h"
+#include "ngx_pgq_uuid.h"
+
+
+#define NGX_PGQ_BULK_HEAD  "{\"status\":\"queued\",\"ids\":["
+#define NGX_PGQ_BULK_TAIL  "]}"
+
+
+static ngx_int_t ngx_pgq_bulk_next(ngx_pgq_lines_t *lines,
+    ngx_str_t *message, size_t *skipped);
+static ngx_int_t ngx_pgq_bulk_refuse(ngx_http_request_t *r,
+    ngx_pgq_lines_t *lines, ngx_pgq_json_error_t *err);
+static ngx_int_t ngx_pgq_bulk_too_many(ngx_http_request_t *r,
+    ngx_uint_t most);
+static ngx_chain_t *ngx_pgq_bulk_body(ngx_http_request_t *r);
+
+
+/* NGX_DECLINED: the body has been read, and is messages, one a line */
+
+ngx_int_t
+ngx_pgq_bulk_read(ngx_http_request_t *r, ngx_pgq_bulk_t *bulk)
+{
+    size_t                 skipped;
+    ngx_int_t              rc;
+    ngx_str_t              message;
+    ngx_pgq_lines_t        lines;
+    ngx_pgq_loc_conf_t    *plcf;
+    ngx_pgq_json_error_t   err;
+
+    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
+
+    bulk->request = r;
+    bulk->n = 0;
+    bulk->size = 0;
+
+    ngx_pgq_lines_start(&lines, r->pool, ngx_pgq_bulk_body(r));
+
+    for ( ;; ) {
+        rc = ngx_pgq_bulk_next(&lines, &message, &skipped);
+
+        if (rc == NGX_DONE) {
+            break;
+        }
+
+        if (rc != NGX_OK) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        if (bulk->n == (ngx_uint_t) plcf->lines) {
+            return ngx_pgq_bulk_too_many(r, plcf->lines);
+        }
+
+        if (ngx_pgq_json_check(message.data, message.len,
+                               (unsigned) plcf->depth, &err)
+            != 0)
+        {
+            err.offset += skipped;
+            return ngx_pgq_bulk_refuse(r, &lines, &err);
+        }
+
+        bulk->n++;
+        bulk->size += message.len;
+    }
+
+    ngx_pgq_lines_stop(&lines);
+
+    if (bulk->n == 0) {
+        err.offset = 0;
+        err.problem = NULL;
+        return ngx_pgq_bulk_refuse(r, &lines, &err);
+    }
+
+    return NGX_DECLINED;
+}
+
+
+/* writes the messages as items of an array */
+
+ngx_int_t
+ngx_pgq_bulk_write(ngx_pgq_bulk_t *bulk, u_char *p)
+{
+    size_t            size, skipped;
+    ngx_int_t         rc;
+    ngx_str_t         message;
+    ngx_uint_t        n;
+    ngx_pgq_lines_t   lines;
+
+    n = 0;
+    size = 0;
+
+    ngx_pgq_lines_start(&lines, bulk->request->pool,
+                        ngx_pgq_bulk_body(bulk->request));
+
+    for ( ;; ) {
+        rc = ngx_pgq_bulk_next(&lines, &message, &skipped);
+
+        if (rc != NGX_OK) {
+            break;
+        }
+
+        n++;
+        size += message.len;
+
+        if (n > bulk->n || size > bulk->size) {
+            break;
+        }
+
+        p = ngx_pgq_array_item(p, message.data, message.len);
+    }
+
+    ngx_pgq_lines_stop(&lines);
+
+    if (rc == NGX_DONE && n == bulk->n && size == bulk->size) {
+        return NGX_OK;
+    }
+
+    ngx_log_error(NGX_LOG_ERR, bulk->request->connection->log, 0,
+                  "pgq enqueue: a body could not be read again");
+
+    return NGX_ERROR;
+}
+
+
+/* the line that the n-th message stands in, both from 1 */
+
+ngx_uint_t
+ngx_pgq_bulk_line(ngx_pgq_bulk_t *bulk, ngx_uint_t n)
+{
+    size_t            skipped;
+    ngx_str_t         message;
+    ngx_pgq_lines_t   lines;
+
+    ngx_pgq_lines_start(&lines, bulk->request->pool,
+                        ngx_pgq_bulk_body(bulk->request));
+
+    while (n && ngx_pgq_bulk_next(&lines, &message, &skipped) == NGX_OK) {
+        n--;
+    }
+
+    ngx_pgq_lines_stop(&lines);
+
+    return lines.number;
+}
+
+
+/* {"status":"queued","ids":["…","…"]}, in the request's memory */
+
+ngx_int_t
+ngx_pgq_bulk_answer(ngx_pgq_bulk_t *bulk, u_char *first, ngx_str_t *body)
+{
+    u_char      *p, id[NGX_PGQ_UUID_LEN];
+    ngx_uint_t   i;
+
+    body->len = sizeof(NGX_PGQ_BULK_HEAD) - 1
+                + bulk->n * (NGX_PGQ_UUID_TEXT_LEN + sizeof("\"\",") - 1)
+                + sizeof(NGX_PGQ_BULK_TAIL) - 1;
+
+    p = ngx_pnalloc(bulk->request->pool, body->len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    body->data = p;
+
+    p = ngx_cpymem(p, NGX_PGQ_BULK_HEAD, sizeof(NGX_PGQ_BULK_HEAD) - 1);
+
+    for (i = 0; i < bulk->n; i++) {
+
+        if (i) {
+            *p++ = ',';
+        }
+
+        ngx_pgq_uuid_next(id, first, i);
+
+        *p++ = '"';
+        p = ngx_pgq_uuid_print(p, id);
+        *p++ = '"';
+    }
+
+    p = ngx_cpymem(p, NGX_PGQ_BULK_TAIL, sizeof(NGX_PGQ_BULK_TAIL) - 1);
+    body->len = p - body->data;
+
+    return NGX_OK;
+}
+
+
+/* the next line that is more than white space, without what is around it */
+
+static ngx_int_t
+ngx_pgq_bulk_next(ngx_pgq_lines_t *lines, ngx_str_t *message, size_t *skipped)
+{
+    ngx_int_t      rc;
+    const u_char  *p;
+
+    do {
+        rc = ngx_pgq_lines_next(lines, message);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+
+        p = message->data;
+        message->len = ngx_pgq_json_trim(&p, message->len);
+        *skipped = p - message->data;
+        message->data = (u_char *) p;
+
+    } while (message->len == 0);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_pgq_bulk_refuse(ngx_http_request_t *r, ngx_pgq_lines_t *lines,
+    ngx_pgq_json_error_t *err)
+{
+    u_char             detail[160];
+    ngx_pgq_problem_t  problem = { NGX_HTTP_BAD_REQUEST, "empty",
+                                   "There is no message in any line.",
+                                   -1, 0 };
+
+    if (err->problem) {
+        (void) ngx_snprintf(detail, sizeof(detail),
+                            "line %ui: %s, at byte %uz; no message was"
+                            " queued%Z",
+                            lines->number, err->problem, err->offset);
+        detail[sizeof(detail) - 1] = '\0';
+
+        problem.code = "not_json";
+        problem.detail = (char *) detail;
+        problem.offset = (ngx_int_t) err->offset;
+        problem.line = (ngx_int_t) lines->number;
+    }
+
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
+                  "pgq enqueue: refused: %s", problem.detail);
+
+    return ngx_pgq_reply_problem(r, &problem);
+}
+
+
+static ngx_int_t
+ngx_pgq_bulk_too_many(ngx_http_request_t *r, ngx_uint_t most)
+{
+    u_char             detail[96];
+    ngx_pgq_problem_t  problem = { NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
+                                   "too_many_lines", (char *) detail,
+                                   -1, 0 };
+
+    (void) ngx_snprintf(detail, sizeof(detail),
+                        "At most %ui messages are taken at a time; none was"
+                        " queued.%Z", most);
+
+    return ngx_pgq_reply_problem(r, &problem);
+}
+
+
+static ngx_chain_t *
+ngx_pgq_bulk_body(ngx_http_request_t *r)
+{
+    return r->request_body ? r->request_body->bufs : NULL;
+}

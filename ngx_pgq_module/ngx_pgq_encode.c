@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The room "encode" chooses the statement for a batch and writes its
+ * parameters, in the batch's memory.
+ *
+ * Called by batch.c, just before the batch is sent; calls array and, for the
+ * messages of one request, the ticket's own write().
+ *
+ * Invariants:
+ *  - a batch without keys is written by the shortest way;
+ *  - a ticket that must be queued as a whole is alone in its batch.
+ */
+
+#include "ngx_pgq_batch.h"
+#include "ngx_pgq_array.h"
+
+
+static ngx_int_t ngx_pgq_encode_all(ngx_pgq_batch_t *batch);
+static ngx_int_t ngx_pgq_encode_tickets(ngx_pgq_batch_t *batch);
+static void ngx_pgq_encode_param(ngx_pgq_call_t *call, ngx_uint_t n,
+    u_char *data, size_t len);
+
+
+ngx_int_t
+ngx_pgq_encode(ngx_pgq_batch_t *batch)
+{
+    ngx_queue_t       *q;
+    ngx_pgq_ticket_t  *t;
+
+    ngx_pgq_encode_param(&batch->call, 0, batch->id, NGX_PGQ_UUID_LEN);
+
+    if (batch->params) {
+        ngx_pfree(batch->memory, batch->params);
+        batch->params = NULL;
+    }
+
+    if (batch->fencing) {
+        batch->call.statement = NGX_PGQ_FENCE;
+        return NGX_OK;
+    }
+
+    q = ngx_queue_head(&batch->tickets);
+    t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
+
+    return t->write ? ngx_pgq_encode_all(batch)
+                    : ngx_pgq_encode_tickets(batch);
+}
+
+
+/* the messages of one request */
+
+static ngx_int_t
+ngx_pgq_encode_all(ngx_pgq_batch_t *batch)
+{
+    u_char            *p;
+    size_t             len;
+    ngx_pgq_ticket_t  *t;
+
+    t = ngx_queue_data(ngx_queue_head(&batch->tickets), ngx_pgq_ticket_t,
+                       queue);
+
+    len = ngx_pgq_array_len(t->n, t->len);
+
+    p = ngx_pnalloc(batch->memory, len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    batch->params = p;
+    batch->call.statement = NGX_PGQ_ENQUEUE_ALL;
+
+    ngx_pgq_encode_param(&batch->call, 1, t->id, NGX_PGQ_UUID_LEN);
+    ngx_pgq_encode_param(&batch->call, 2, p, len);
+    ngx_pgq_encode_param(&batch->call, 3, t->key.len ? t->key.data : NULL,
+                         t->key.len);
+
+    return t->write(t, ngx_pgq_array_head(p, NGX_PGQ_OID_TEXT, t->n));
+}
+
+
+static ngx_int_t
+ngx_pgq_encode_tickets(ngx_pgq_batch_t *batch)
+{
+    u_char            *p, *ids, *messages, *keys;
+    size_t             ids_len, messages_len, keys_len;
+    ngx_queue_t       *q;
+    ngx_pgq_ticket_t  *t;
+
+    ids_len = ngx_pgq_array_len(batch->n, batch->n * NGX_PGQ_UUID_LEN);
+    messages_len = ngx_pgq_array_len(batch->n, batch->size);
+    keys_len = batch->keys ? ngx_pgq_array_len(batch->n, batch->keys_size)
+                           : 0;
+
+    p = ngx_pnalloc(batch->memory, ids_len + messages_len + keys_len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    batch->params = p;
+    batch->call.statement = batch->keys ? NGX_PGQ_ENQUEUE_KEYED
+                                        : NGX_PGQ_ENQUEUE;
+
+    ngx_pgq_encode_param(&batch->call, 1, p, ids_len);
+    ngx_pgq_encode_param(&batch->call, 2, p + ids_len, messages_len);
+    ngx_pgq_encode_param(&batch->call, 3, p + ids_len + messages_len,
+                         keys_len);
+
+    ids = ngx_pgq_array_head(p, NGX_PGQ_OID_UUID, batch->n);
+    messages = ngx_pgq_array_head(p + ids_len, NGX_PGQ_OID_TEXT, batch->n);
+    keys = NULL;
+
+    if (batch->keys) {
+        keys = ngx_pgq_array_head(p + ids_len + messages_len,
+                                  NGX_PGQ_OID_TEXT, batch->n);
+    }
+
+    for (q = ngx_queue_head(&batch->tickets);
+         q != ngx_queue_sentinel(&batch->tickets);
+         q = ngx_queue_next(q))
+    {
+        t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
+
+        ids = ngx_pgq_array_item(ids, t->id, NGX_PGQ_UUID_LEN);
+        messages = ngx_pgq_array_item(messages, t->message, t->len);
+
+        if (keys) {
+            keys = t->key.len ? ngx_pgq_array_item(keys, t->key.data,
+                                                   t->key.len)
+                              : ngx_pgq_array_null(keys);
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_pgq_encode_param(ngx_pgq_call_t *call, ngx_uint_t n, u_char *data,
+    size_t len)
+{
+    call->values[n] = (char *) data;
+    call->lengths[n] = (int) len;
+}

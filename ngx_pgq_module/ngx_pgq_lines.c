@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The room "lines" takes a body apart, wherever nginx has put its parts: in
+ * memory or in a file.  A line ends with a line feed, or with the body; a
+ * carriage return before it is white space to JSON.
+ *
+ * Called by bulk.c.
+ *
+ * Invariants:
+ *  - of a file one piece is in memory, and of lines that lie in two pieces
+ *    the longest;
+ *  - a line is given as long as the next one was not asked for.
+ */
+
+#include "ngx_pgq_lines.h"
+
+
+#define NGX_PGQ_LINES_PIECE  65536
+
+
+static ngx_int_t ngx_pgq_lines_piece(ngx_pgq_lines_t *lines);
+static ngx_int_t ngx_pgq_lines_begin(ngx_pgq_lines_t *lines, u_char *data,
+    size_t len);
+
+
+void
+ngx_pgq_lines_start(ngx_pgq_lines_t *lines, ngx_pool_t *pool,
+    ngx_chain_t *body)
+{
+    ngx_memzero(lines, sizeof(ngx_pgq_lines_t));
+
+    lines->pool = pool;
+    lines->rest = body;
+    lines->offset = -1;
+}
+
+
+/* NGX_DONE: there are no more */
+
+ngx_int_t
+ngx_pgq_lines_next(ngx_pgq_lines_t *lines, ngx_str_t *line)
+{
+    u_char     *end;
+    size_t      len;
+    ngx_int_t   rc;
+
+    lines->begun.len = 0;
+
+    for ( ;; ) {
+
+        if (lines->pos == lines->last) {
+            rc = ngx_pgq_lines_piece(lines);
+
+            if (rc == NGX_DONE && lines->begun.len) {
+                break;
+            }
+
+            if (rc != NGX_OK) {
+                return rc;
+            }
+        }
+
+        len = lines->last - lines->pos;
+        end = memchr(lines->pos, '\n', len);
+
+        if (end && lines->begun.len == 0) {
+            line->data = lines->pos;
+            line->len = end - lines->pos;
+            lines->pos = end + 1;
+            lines->number++;
+            return NGX_OK;
+        }
+
+        if (end) {
+            len = end - lines->pos;
+        }
+
+        if (ngx_pgq_lines_begin(lines, lines->pos, len) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        lines->pos += len;
+
+        if (end) {
+            lines->pos++;
+            break;
+        }
+    }
+
+    *line = lines->begun;
+    lines->number++;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_pgq_lines_stop(ngx_pgq_lines_t *lines)
+{
+    if (lines->buffer) {
+        ngx_pfree(lines->pool, lines->buffer);
+    }
+
+    if (lines->begun.data) {
+        ngx_pfree(lines->pool, lines->begun.data);
+    }
+}
+
+
+/* the next piece of the body that is not empty */
+
+static ngx_int_t
+ngx_pgq_lines_piece(ngx_pgq_lines_t *lines)
+{
+    size_t      len;
+    ngx_buf_t  *buf;
+
+    for ( /* void */ ; lines->rest; lines->rest = lines->rest->next) {
+
+        buf = lines->rest->buf;
+
+        if (ngx_buf_in_memory(buf)) {
+            if (buf->pos == buf->last) {
+                continue;
+            }
+
+            lines->pos = buf->pos;
+            lines->last = buf->last;
+            lines->rest = lines->rest->next;
+            return NGX_OK;
+        }
+
+        if (lines->offset < 0) {
+            lines->offset = buf->file_pos;
+        }
+
+        len = (size_t) ngx_min(buf->file_last - lines->offset,
+                               NGX_PGQ_LINES_PIECE);
+
+        if (len == 0) {
+            lines->offset = -1;
+            continue;
+        }
+
+        if (lines->buffer == NULL) {
+            lines->buffer = ngx_pnalloc(lines->pool, NGX_PGQ_LINES_PIECE);
+            if (lines->buffer == NULL) {
+                return NGX_ERROR;
+            }
+        }
+
+        if (ngx_read_file(buf->file, lines->buffer, len, lines->offset)
+            != (ssize_t) len)
+        {
+            return NGX_ERROR;
+        }
+
+        lines->offset += len;
+        lines->pos = lines->buffer;
+        lines->last = lines->buffer + len;
+        return NGX_OK;
+    }
+
+    return NGX_DONE;
+}
+
+
+/* a line that goes on in the next piece */
+
+static ngx_int_t
+ngx_pgq_lines_begin(ngx_pgq_lines_t *lines, u_char *data, size_t len)
+{
+    u_char  *p;
+    size_t   room;
+
+    if (len == 0) {
+        return NGX_OK;
+    }
+
+    if (lines->begun.len + len > lines->room) {
+        room = ngx_max(2 * lines->room, lines->begun.len + len);
+
+        p = ngx_pnalloc(lines->pool, room);
+        if (p == NULL) {
+            return NGX_ERROR;
+        }
+
+        if (lines->begun.data) {
+            ngx_memcpy(p, lines->begun.data, lines->begun.len);
+            ngx_pfree(lines->pool, lines->begun.data);
+        }
+
+        lines->begun.data = p;
+        lines->room = room;
+    }
+
+    ngx_memcpy(lines->begun.data + lines->begun.len, data, len);
+    lines->begun.len += len;
+
+    return NGX_OK;
+}

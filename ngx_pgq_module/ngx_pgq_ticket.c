@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The room "ticket" owns the tickets from ngx_pgq_ticket_add() to their
+ * answer: how many may wait, how long, and who is told.  A ticket is one
+ * allocation of the door's.
+ *
+ * Called by enqueue.c (full, add, leave) and by batch.c, which takes tickets
+ * out of pool->waiting, and has them answered (expire, answer, free).
+ *
+ * Invariants:
+ *  - a ticket is in exactly one place: pool->waiting, or one batch;
+ *  - a ticket is answered once, or left by its client and then never;
+ *  - a ticket of a batch stays in it, answered or left, until the batch ends.
+ */
+
+#include "ngx_pgq_module.h"
+
+
+/* whether one more message of that length is too much */
+
+ngx_uint_t
+ngx_pgq_ticket_full(ngx_pgq_pool_t *pool, size_t len)
+{
+    return pool->unanswered >= pool->max_tickets
+           || pool->size + len > pool->max_size;
+}
+
+
+void
+ngx_pgq_ticket_add(ngx_pgq_ticket_t *t)
+{
+    ngx_pgq_pool_t  *pool;
+
+    pool = t->pool;
+
+    t->batch = NULL;
+    t->start = ngx_current_msec;
+    pool->size += t->len;
+
+    ngx_queue_insert_tail(&pool->waiting, &t->queue);
+
+    ngx_pgq_pool_hold(pool, t->start + t->timeout);
+    ngx_pgq_pool_wake(pool);
+}
+
+
+/*
+ * The client has gone.  A message that was not sent is forgotten; one that
+ * was will be committed or not, and nobody is told.
+ */
+
+void
+ngx_pgq_ticket_leave(ngx_pgq_ticket_t *t)
+{
+    t->pool->size -= t->len;
+    t->answer = NULL;
+
+    ngx_pgq_pool_release(t->pool);
+
+    if (t->batch == NULL) {
+        ngx_queue_remove(&t->queue);
+        ngx_free(t);
+    }
+}
+
+
+/*
+ * Answers those that have waited for too long; ms until the next of them
+ * will have, -1 if nobody waits.
+ */
+
+ngx_msec_int_t
+ngx_pgq_ticket_expire(ngx_queue_t *tickets, ngx_msec_t now,
+    ngx_pgq_outcome_e outcome)
+{
+    ngx_queue_t       *q, *next, expired;
+    ngx_msec_int_t     wait, least;
+    ngx_pgq_ticket_t  *t;
+
+    least = -1;
+    ngx_queue_init(&expired);
+
+    for (q = ngx_queue_head(tickets);
+         q != ngx_queue_sentinel(tickets);
+         q = next)
+    {
+        next = ngx_queue_next(q);
+        t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
+
+        if (t->answer == NULL) {
+            continue;
+        }
+
+        wait = (ngx_msec_int_t) (t->start + t->timeout - now);
+
+        if (wait > 0) {
+            least = least < 0 ? wait : ngx_min(least, wait);
+
+        } else if (t->batch) {
+            ngx_pgq_ticket_answer(t, outcome, NULL);
+
+        } else {
+            ngx_queue_remove(q);
+            ngx_queue_insert_tail(&expired, q);
+        }
+    }
+
+    /* an answer may end a connection, and with it other tickets */
+
+    while (!ngx_queue_empty(&expired)) {
+        q = ngx_queue_head(&expired);
+        ngx_queue_remove(q);
+
+        ngx_pgq_ticket_answer(ngx_queue_data(q, ngx_pgq_ticket_t, queue),
+                              outcome, NULL);
+    }
+
+    return least;
+}
+
+
+void
+ngx_pgq_ticket_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
+    ngx_str_t *problem)
+{
+    ngx_pgq_ticket_answer_pt  answer;
+
+    answer = t->answer;
+    t->answer = NULL;
+    t->pool->size -= t->len;
+
+    ngx_pgq_pool_release(t->pool);
+
+    if (outcome == NGX_PGQ_DONE || outcome == NGX_PGQ_REPLAYED) {
+        ngx_pgq_pool_drained(t->pool);
+        answer(t, outcome, problem);
+        return;
+    }
+
+    answer(t, outcome, problem);
+
+    if (t->batch == NULL) {
+        ngx_free(t);
+    }
+}
+
+
+void
+ngx_pgq_ticket_free(ngx_queue_t *tickets)
+{
+    ngx_queue_t  *q;
+
+    while (!ngx_queue_empty(tickets)) {
+        q = ngx_queue_head(tickets);
+        ngx_queue_remove(q);
+        ngx_free(ngx_queue_data(q, ngx_pgq_ticket_t, queue));
+    }
+}

@@ -1,0 +1,12 @@
+-- How many idempotency keys are kept: by leaf, and how many of them still count. Reads through all of them.
+
+select key.tableoid::regclass                                               as leaf,
+       count(*)                                                             as rows,
+       count(*) filter (where at > clock_timestamp() - setting.keep)        as keys,
+       min(at)                                                              as oldest,
+       max(at)                                                              as newest,
+       pg_size_pretty(pg_total_relation_size(key.tableoid))                 as size
+  from ngx_pgq.key,
+       (select current_setting('ngx_pgq.keep_keys')::interval as keep) as setting
+ group by key.tableoid
+ order by 1;

@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The life of GETs: any arguments, in any order of events.  An input is a list
+ * of steps: a byte that says what happens, one for whom, and what it needs.
+ * Requests come, leave and expire, calls get a row, an end, or none; a request
+ * that is answered may take another with it.  Each is answered at most once,
+ * and what is asked of the database is what the arguments say.
+ */
+
+#include "few.h"
+
+#include <endian.h>
+
+
+#define REQUESTS  16
+#define CALLS     4
+#define TIMEOUT   1000
+
+
+typedef struct {
+    few_request_t  *f;          /* NULL: gone */
+    long            limit;
+    long            before;
+} get_t;
+
+
+static get_t            gets[REQUESTS];
+static ngx_pgq_call_t  *calls[CALLS];
+static ngx_pgq_pool_t   pool;
+static int              drags;
+
+
+/* The value of an argument; -1: there is none, -2: it is no number. */
+
+static long
+argument(const uint8_t *p, size_t len, const char *name)
+{
+    long    value;
+    size_t  i, at, end, n;
+
+    n = strlen(name);
+
+    for (at = 0; at < len; at = end + 1) {
+
+        for (end = at; end < len && p[end] != '&'; end++) {
+            /* void */
+        }
+
+        for (i = 0; i < n && at + i < end; i++) {
+            if ((p[at + i] | 0x20) != name[i]) {
+                break;
+            }
+        }
+
+        if (i < n || at + n >= end || p[at + n] != '=') {
+            continue;
+        }
+
+        at += n + 1;
+
+        if (at == end) {
+            return -2;
+        }
+
+        for (value = 0; at < end; at++) {
+            if (p[at] < '0' || p[at] > '9'
+                || value > (INT64_MAX - (p[at] - '0')) / 10)
+            {
+                return -2;
+            }
+
+            value = value * 10 + (p[at] - '0');
+        }
+
+        return value;
+    }
+
+    return -1;
+}
+
+
+static void
+leave(get_t *get)
+{
+    few_request_t  *f = get->f;
+
+    get->f = NULL;
+
+    if (f) {
+        few_request_free(f);
+    }
+}
+
+
+static void
+finalized(few_request_t *f, ngx_int_t rc)
+{
+    get_t  *get = f->data;
+
+    fuzz_check(get->f == f);
+    fuzz_check(rc == NGX_OK ? few_answer.answers == 1
+               : rc == NGX_HTTP_INTERNAL_SERVER_ERROR);
+
+    few_answered();
+    leave(get);
+
+    if (drags) {
+        leave(&gets[(get - gets + drags) % REQUESTS]);
+    }
+}
+
+
+static void
+come(get_t *get, ngx_pgq_loc_conf_t *conf, fuzz_input_t *in)
+{
+    size_t          len;
+    ngx_int_t       rc;
+    const uint8_t  *p;
+    few_request_t  *f;
+
+    if (get->f) {
+        return;
+    }
+
+    p = fuzz_bytes(in, fuzz_byte(in) % 64, &len);
+
+    f = few_request(conf);
+    f->data = get;
+    f->request.method = NGX_HTTP_GET;
+    f->request.count = 1;
+    f->request.args.len = len;
+    f->request.args.data = ngx_pnalloc(f->request.pool, len);
+    memcpy(f->request.args.data, p, len);
+
+    get->f = f;
+    get->limit = argument(p, len, "limit");
+    get->before = argument(p, len, "before");
+
+    rc = ngx_pgq_fetch_handler(&f->request);
+
+    if (get->limit == -2 || get->limit == 0 || get->limit > 1000
+        || get->before == -2 || get->before == 0)
+    {
+        fuzz_check(rc == NGX_OK && few_answer.status == 400);
+
+    } else if (pool.unanswered > pool.max_tickets
+               || few_answer.status == 503)
+    {
+        fuzz_check(rc == NGX_OK && few_answer.status == 503);
+        fuzz_check(pool.unanswered >= pool.max_tickets);
+
+    } else {
+        fuzz_check(rc == NGX_DONE && few_answer.answers == 0);
+        fuzz_check(f->request.count == 2);
+        return;
+    }
+
+    few_answered();
+    leave(get);
+}
+
+
+/* What is sent is of one of those that are there. */
+
+static void
+call(ngx_pgq_call_t **c)
+{
+    int       i;
+    long      before;
+    uint32_t  limit;
+    uint64_t  number;
+
+    if (*c || (*c = pool.sources[0]->next(&pool)) == NULL) {
+        return;
+    }
+
+    fuzz_check((*c)->statement == NGX_PGQ_RECENT);
+    fuzz_check((*c)->encode(*c) == NGX_OK);
+    fuzz_check((*c)->lengths[0] == 4);
+    memcpy(&limit, (*c)->values[0], 4);
+    limit = be32toh(limit);
+    before = -1;
+
+    if ((*c)->values[1]) {
+        fuzz_check((*c)->lengths[1] == 8);
+        memcpy(&number, (*c)->values[1], 8);
+        before = (long) be64toh(number);
+    }
+
+    for (i = 0; i < REQUESTS; i++) {
+        if (gets[i].f && before == gets[i].before
+            && (long) limit == (gets[i].limit < 0 ? 100 : gets[i].limit))
+        {
+            return;
+        }
+    }
+
+    fuzz_check(0);
+}
+
+
+static void
+row(ngx_pgq_call_t *c, fuzz_input_t *in)
+{
+    size_t     len;
+    ngx_str_t  fields[NGX_PGQ_MAX_FIELDS];
+
+    memset(fields, 0, sizeof(fields));
+    fields[0].data = (u_char *) fuzz_bytes(in, fuzz_byte(in) % 32, &len);
+    fields[0].len = len;
+
+    if (c) {
+        c->row(c, fields);
+    }
+}
+
+
+static void
+end(ngx_pgq_call_t **c, ngx_pgq_outcome_e outcome)
+{
+    ngx_pgq_call_t  *ended = *c;
+
+    *c = NULL;
+
+    if (ended) {
+        ended->done(ended, outcome);
+    }
+}
+
+
+static void
+step(ngx_pgq_loc_conf_t *conf, fuzz_input_t *in)
+{
+    unsigned         what, who;
+    ngx_msec_int_t   wait;
+
+    what = fuzz_byte(in);
+    who = fuzz_byte(in);
+    drags = what >> 4;
+
+    switch (what % 8) {
+
+    case 0:
+    case 1:
+        come(&gets[who % REQUESTS], conf, in);
+        break;
+
+    case 2:
+        call(&calls[who % CALLS]);
+        break;
+
+    case 3:
+        row(calls[who % CALLS], in);
+        end(&calls[who % CALLS], NGX_PGQ_DONE);
+        break;
+
+    case 4:
+        end(&calls[who % CALLS], (ngx_pgq_outcome_e) (who / CALLS % 4));
+        break;
+
+    case 5:
+        row(calls[who % CALLS], in);
+        break;
+
+    case 6:
+        leave(&gets[who % REQUESTS]);
+        break;
+
+    default:
+        ngx_current_msec += who * 8;
+        wait = pool.sources[0]->expire(&pool, ngx_current_msec);
+        fuzz_check(wait == -1 || (wait > 0 && wait <= TIMEOUT));
+        break;
+    }
+}
+
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
+{
+    int                  i;
+    fuzz_input_t         in = { p, len };
+    ngx_pgq_loc_conf_t   conf;
+
+    memset(&pool, 0, sizeof(pool));
+    memset(&conf, 0, sizeof(conf));
+    memset(gets, 0, sizeof(gets));
+    memset(calls, 0, sizeof(calls));
+
+    conf.get = &pool;
+    conf.timeout = TIMEOUT;
+    pool.max_tickets = fuzz_byte(&in) % REQUESTS + 1;
+    few_finalized = finalized;
+    ngx_current_msec = (ngx_msec_t) -500;
+
+    ngx_pgq_fetch_init(&pool);
+
+    while (in.len) {
+        step(&conf, &in);
+    }
+
+    /* the worker ends */
+
+    for (i = 0; i < REQUESTS; i++) {
+        leave(&gets[i]);
+    }
+
+    fuzz_check(pool.unanswered == 0);
+    pool.sources[0]->clear(&pool);
+
+    return 0;
+}

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * Requests for the rooms under test, and what stands behind those rooms: see
+ * few.h.
+ */
+
+#include "few.h"
+
+#include <ctype.h>
+
+
+few_answer_t  few_answer;
+
+
+few_request_t *
+few_request(ngx_pgq_loc_conf_t *conf)
+{
+    few_request_t  *f;
+
+    static ngx_log_t         log;
+    static ngx_connection_t  connection = { .log = &log };
+
+    f = calloc(1, sizeof(few_request_t));
+    fuzz_check(f != NULL);
+
+    f->conf[0] = conf;
+    f->request.connection = &connection;
+    f->request.main = &f->request;
+    f->request.ctx = f->ctx;
+    f->request.loc_conf = f->conf;
+    f->request.pool = ngx_create_pool(0, &log);
+    f->request.headers_in.headers.part.elts = f->headers;
+
+    return f;
+}
+
+
+void
+few_request_free(few_request_t *f)
+{
+    ngx_destroy_pool(f->request.pool);
+    free(f);
+}
+
+
+static void
+few_header(few_request_t *f, ngx_table_elt_t *h, fuzz_input_t line)
+{
+    u_char         *p;
+    const uint8_t  *colon, *end;
+
+    end = line.p + line.len;
+    colon = line.len ? memchr(line.p, ':', line.len) : NULL;
+    colon = colon ? colon : end;
+
+    h->hash = 1;
+    h->key.len = colon - line.p;
+    h->lowcase_key = ngx_pnalloc(f->request.pool, h->key.len);
+
+    for (p = h->lowcase_key; line.p < colon; line.p++) {
+        *p++ = (u_char) tolower(*line.p);
+    }
+
+    h->key.data = h->lowcase_key;
+
+    line.p = colon < end ? colon + 1 : end;
+
+    while (line.p < end && *line.p == ' ') {
+        line.p++;
+    }
+
+    while (end > line.p && end[-1] == ' ') {
+        end--;
+    }
+
+    h->value.len = end - line.p;
+    h->value.data = ngx_pnalloc(f->request.pool, h->value.len);
+    memcpy(h->value.data, line.p, h->value.len);
+
+    if (h->key.len == 12 && memcmp(h->lowcase_key, "content-type", 12) == 0
+        && f->request.headers_in.content_type == NULL)
+    {
+        f->request.headers_in.content_type = h;
+    }
+}
+
+
+/* half of the headers are in a part of their own, as if the first was full */
+
+fuzz_input_t
+few_headers(few_request_t *f, fuzz_input_t in)
+{
+    size_t            n, got;
+    fuzz_input_t      line;
+    const uint8_t    *end;
+    ngx_list_part_t  *part;
+
+    for (n = 0; in.len && n < FEW_HEADERS; n++) {
+        end = memchr(in.p, '\n', in.len);
+        line.len = end ? (size_t) (end - in.p) : in.len;
+        line.p = fuzz_bytes(&in, line.len, &got);
+        (void) fuzz_byte(&in);
+
+        if (line.len && line.p[line.len - 1] == '\r') {
+            line.len--;
+        }
+
+        if (line.len == 0) {
+            break;
+        }
+
+        few_header(f, &f->headers[n], line);
+    }
+
+    part = &f->request.headers_in.headers.part;
+    part->nelts = n / 2;
+    part->next = &f->parts[0];
+    f->parts[0].elts = f->headers + n / 2;
+    f->parts[0].nelts = n - n / 2;
+    f->parts[0].next = NULL;
+
+    return in;
+}
+
+
+void
+few_body(few_request_t *f, fuzz_input_t in, size_t piece, ngx_uint_t in_file)
+{
+    size_t         len, at;
+    ngx_buf_t     *buf;
+    ngx_chain_t   *cl, **last;
+    const uint8_t  *p;
+
+    static ngx_file_t  file;
+
+    few_file = ngx_pnalloc(f->request.pool, in.len);
+    few_file_len = in.len;
+
+    f->request.request_body = &f->body;
+    last = &f->body.bufs;
+
+    for (at = 0; in.len; at += len, in_file = in_file ? 3 - in_file : 0) {
+        p = fuzz_bytes(&in, piece ? piece : in.len, &len);
+
+        cl = ngx_pcalloc(f->request.pool, sizeof(ngx_chain_t));
+        buf = ngx_pcalloc(f->request.pool, sizeof(ngx_buf_t));
+        cl->buf = buf;
+        *last = cl;
+        last = &cl->next;
+
+        if (in_file == 1) {
+            memcpy(few_file + at, p, len);
+            buf->in_file = 1;
+            buf->file = &file;
+            buf->file_pos = (off_t) at;
+            buf->file_last = (off_t) (at + len);
+            continue;
+        }
+
+        buf->temporary = 1;
+        buf->start = buf->pos = ngx_pnalloc(f->request.pool, len);
+        buf->end = buf->last = buf->pos + len;
+        memcpy(buf->pos, p, len);
+    }
+
+    *last = NULL;
+}
+
+
+/* what stands behind the rooms: reply, record, and the pool's counting */
+
+void
+few_answered(void)
+{
+    free(few_answer.body);
+    memset(&few_answer, 0, sizeof(few_answer));
+}
+
+
+static ngx_int_t
+few_reply(ngx_http_request_t *r, ngx_uint_t status, const char *code)
+{
+    few_answer.answers++;
+    few_answer.request = r;
+    few_answer.status = status;
+    snprintf(few_answer.code, sizeof(few_answer.code), "%s", code);
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_pgq_reply_problem(ngx_http_request_t *r, ngx_pgq_problem_t *problem)
+{
+    fuzz_check(strlen(problem->detail) > 0);
+    few_answer.offset = problem->offset;
+
+    return few_reply(r, problem->status, problem->code);
+}
+
+
+ngx_int_t
+ngx_pgq_reply_body(ngx_http_request_t *r, ngx_uint_t status, ngx_str_t *type,
+    u_char *data, size_t len)
+{
+    fuzz_check(type->len > 0);
+    free(few_answer.body);
+    few_answer.body = fuzz_copy(data, len);
+    few_answer.len = len;
+
+    return few_reply(r, status, "");
+}
+
+
+ngx_int_t
+ngx_pgq_reply_options(ngx_http_request_t *r, ngx_str_t *allow)
+{
+    fuzz_check(allow->len > 0);
+
+    return few_reply(r, 204, "");
+}
+
+
+ngx_int_t
+ngx_pgq_reply_method(ngx_http_request_t *r, ngx_str_t *allow)
+{
+    fuzz_check(allow->len > 0);
+
+    return few_reply(r, 405, "");
+}
+
+
+ngx_int_t
+ngx_pgq_reply_unavailable(ngx_http_request_t *r, ngx_pgq_pool_t *pool,
+    const char *code, const char *detail)
+{
+    fuzz_check(pool != NULL && strlen(detail) > 0);
+
+    return few_reply(r, 503, code);
+}
+
+
+ngx_table_elt_t *
+ngx_pgq_reply_header(ngx_http_request_t *r, const char *name, ngx_str_t *value)
+{
+    ngx_table_elt_t  *h;
+
+    fuzz_check(strlen(name) > 0);
+
+    h = ngx_pcalloc(r->pool, sizeof(ngx_table_elt_t));
+    h->value = *value;
+
+    return h;
+}
+
+
+ngx_pgq_record_t *
+ngx_pgq_record(ngx_http_request_t *r, ngx_pgq_metrics_handler_e handler)
+{
+    ngx_pgq_record_t  *record;
+
+    record = ngx_pcalloc(r->pool, sizeof(ngx_pgq_record_t));
+    record->request = r;
+    record->handler = handler;
+
+    return record;
+}
+
+
+void
+ngx_pgq_pool_source(ngx_pgq_pool_t *pool, ngx_pgq_source_t *source)
+{
+    pool->sources[pool->nsources++] = source;
+}
+
+
+void
+ngx_pgq_pool_hold(ngx_pgq_pool_t *pool, ngx_msec_t deadline)
+{
+    (void) deadline;
+    pool->unanswered++;
+}
+
+
+void
+ngx_pgq_pool_release(ngx_pgq_pool_t *pool)
+{
+    fuzz_check(pool->unanswered > 0);
+    pool->unanswered--;
+}
+
+
+void
+ngx_pgq_pool_wake(ngx_pgq_pool_t *pool)
+{
+    (void) pool;
+}
+
+
+void
+ngx_pgq_pool_drained(ngx_pgq_pool_t *pool)
+{
+    (void) pool;
+}

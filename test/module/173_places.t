@@ -1,0 +1,46 @@
+# Doors where nginx makes locations of its own, or requests of its own: in `if` and `limit_except`, in subrequests.
+
+use Pgq;
+
+my $pg    = Pgq::Postgres->new->start;
+my $nginx = Pgq::Nginx->new(pg => $pg, locations => <<'END')->start;
+    location = /if/post    { pgq_post main; if ($http_x) { set $y 1; } }
+    location = /if/get     { pgq_get main; if ($http_x) { add_header Y 1; } }
+    location = /if/metrics { pgq_metrics; if ($http_x) { set $y 1; } }
+    location = /if/return  { pgq_post main; if ($http_x) { return 418; } }
+    location = /except/post    { pgq_post main; limit_except OPTIONS { allow 127.0.0.1; deny all; } }
+    location = /except/denied  { pgq_post main; limit_except OPTIONS { deny all; } }
+    location = /except/get     { pgq_get main; limit_except HEAD { allow all; } }
+    location = /except/status  { pgq_status; limit_except HEAD { allow all; } }
+    location /around { pgq_post main; location /around/inner { } }
+
+    location = /mirrored { mirror /copy; pgq_post main; }
+    location = /copy     { internal; pgq_post main; }
+    location = /included { ssi on; ssi_types *; root .; }
+END
+
+sub post { return Pgq::Client->new($nginx)->post(@_, X => 1)->status }
+sub get  { return Pgq::Client->new($nginx)->get(@_, X => 1) }
+
+is(post('/if/post', '1'), 202, 'POST, with an if that is true');
+is(get('/if/get')->status . get('/if/get')->header('y'), '2001', 'GET, with an if that adds a header');
+like(get('/if/metrics')->body, qr/^pgq_workers 1$/m, 'metrics, with an if');
+is(post('/if/return', '1'), 418, 'an if that ends it ends it');
+is(post('/except/post', '2'), 202, 'POST within limit_except');
+is(post('/except/denied', '2'), 403, 'POST that it denies');
+is(Pgq::Client->new($nginx)->method('OPTIONS', '/except/denied')->status, 204, 'OPTIONS that it does not');
+is(get('/except/get')->status, 200, 'GET within limit_except');
+is(get('/except/status')->status, 200, 'status within limit_except');
+is(post('/around/it', '3'), 202, 'a location that has others in it');
+is(post('/around/inner', '3'), 404, 'does not make doors of them');
+is($pg->poll_query_until(q{select string_agg(data::text, ' ' order by id) from posts}, '1 2 3'), 1, 'what was accepted is there');
+
+for my $size (1, 200_000) {
+    is(post('/mirrored', '"' . 'm' x $size . '"'), 202, "a message of $size bytes that is mirrored");
+    ok($pg->poll_query_until("select count(*) from posts where data::text = '\"' || repeat('m', $size) || '\"'", 2), 'is there twice');
+}
+
+Pgq::Host::spew($nginx->dir . '/included', 'a <!--# include virtual="/get?limit=1" --> b');
+like(get('/included')->body, qr/\Aa \{"msg":\[\{.*\}\]\} b\z/, 'GET as a part of a page');
+
+done_testing;

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * Idempotency keys: which values are one, and which key they are.
+ */
+
+#include "guard.h"
+#include "ngx_pgq_key.h"
+#include "tap.h"
+
+#include <string.h>
+
+
+/* NULL: no key */
+
+static const struct {
+    const char  *value;
+    const char  *key;
+} values[] = {
+    { "\"8e03978e-40d5-43dd-bc93-6894a57f9324\"",
+      "8e03978e-40d5-43dd-bc93-6894a57f9324" },
+    { "8e03978e-40d5-43dd-bc93-6894a57f9324",
+      "8e03978e-40d5-43dd-bc93-6894a57f9324" },
+    { "\"with a space\"", "with a space" },
+    { "  \"a\"  ", "a" },
+    { "\"a\";b=c", "a" },
+    { "\"a\" ; b", "a" },
+    { "a;b", "a" },
+    { "a ;b", "a" },
+    { "\"a\\\"b\\\\c\"", "a\"b\\c" },
+    { "\"a,b;c\"", "a,b;c" },
+    { "!#$%&'()*+-./:<=>?@[]^_`{|}~", "!#$%&'()*+-./:<=>?@[]^_`{|}~" },
+    { "", NULL },
+    { " ", NULL },
+    { "\"", NULL },
+    { "\"\"", NULL },
+    { "\"a", NULL },
+    { "a\"", NULL },
+    { "\"a\"b", NULL },
+    { "\"a\" b", NULL },
+    { "\"a\", \"b\"", NULL },
+    { "a b", NULL },
+    { "a,b", NULL },
+    { "a\\b", NULL },
+    { ";a", NULL },
+    { "\"a\\", NULL },
+    { "\"a\\b\"", NULL },
+    { "\"a\tb\"", NULL },
+    { "a\tb", NULL },
+    { "\"\x7f\"", NULL },
+    { "\"\xc3\xbc\"", NULL },
+    { "\xc3\xbc", NULL }
+};
+
+
+int
+main(void)
+{
+    u_char      key[NGX_PGQ_KEY_MAX], text[NGX_PGQ_KEY_MAX + 3];
+    size_t      i, len, wanted;
+    ssize_t     n;
+
+    guard_init();
+
+    for (i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+        len = strlen(values[i].value);
+        n = ngx_pgq_key_read(key, guard_after(values[i].value, len), len);
+
+        if (values[i].key == NULL) {
+            ok(n == -1, "no key: %s", values[i].value);
+            continue;
+        }
+
+        wanted = strlen(values[i].key);
+        ok(n == (ssize_t) wanted && memcmp(key, values[i].key, wanted) == 0,
+           "%s is %s", values[i].value, values[i].key);
+    }
+
+    memset(text, 'k', sizeof(text));
+    ok(ngx_pgq_key_read(key, text, NGX_PGQ_KEY_MAX) == NGX_PGQ_KEY_MAX,
+       "the longest token");
+    ok(ngx_pgq_key_read(key, text, NGX_PGQ_KEY_MAX + 1) == -1,
+       "one that is longer");
+    text[0] = '"';
+    text[NGX_PGQ_KEY_MAX + 1] = '"';
+    ok(ngx_pgq_key_read(key, text, NGX_PGQ_KEY_MAX + 2) == NGX_PGQ_KEY_MAX,
+       "the longest string");
+    text[NGX_PGQ_KEY_MAX + 1] = 'k';
+    text[NGX_PGQ_KEY_MAX + 2] = '"';
+    ok(ngx_pgq_key_read(key, text, NGX_PGQ_KEY_MAX + 3) == -1,
+       "one that is longer");
+    ok(ngx_pgq_key_read(key, (u_char *) "\"a\0b\"", 5) == -1,
+       "no key has a zero byte");
+    ok(ngx_pgq_key_read(key, (u_char *) "a\0b", 3) == -1, "nor has a token");
+
+    return tap_done();
+}
