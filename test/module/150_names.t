@@ -97,7 +97,7 @@ subtest 'addresses that change' => sub {
 
 subtest 'several addresses' => sub {
     $dns->say('many.test' => { a => [ map { "127.0.0.$_" } 3 .. 8, 2 ], aaaa => ['fd00::1'], ttl => 600 });
-    my $nginx = nginx('many.test', pool => 'lanes=1 timeout=20s')->start;
+    my $nginx = nginx('many.test', pool => 'lanes=1')->start;
     my $start = time;
 
     is(Pgq::Client->new($nginx)->post('/post', '"many"')->status, 202, 'each is tried until one answers');
@@ -141,7 +141,7 @@ for my $failure ([ 'no answer' => { silent => 1 } ], [ 'no such name' => { code 
 
 subtest 'a slow answer' => sub {
     $dns->say('slow.test' => { a => ['127.0.0.1'], slow => 0.7 });
-    my $nginx  = nginx('slow.test', pool => 'lanes=2 timeout=20s connect_timeout=10s')->start;
+    my $nginx  = nginx('slow.test', pool => 'lanes=2 connect_timeout=10s')->start;
     my $client = Pgq::Client->new($nginx);
 
     $client->send($client->request('POST', '/post', body => '"slow"', headers => { 'Content-Type' => 'application/json' }));
