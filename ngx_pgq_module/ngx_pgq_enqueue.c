@@ -6,8 +6,8 @@
  * It allocates the ticket, for one message in one piece with the answer's body
  * around it, and frees it when it comes back with the message queued.
  *
- * Called by nginx; calls message, bulk, ticket (full, add, leave), record and
- * reply.
+ * Called by nginx; calls message, bulk, ticket (full, add, leave, end), record
+ * and reply.
  *
  * Invariants:
  *  - a request with a ticket has a cleanup that points at it; whichever of
@@ -46,6 +46,8 @@ typedef struct {
 
 static void ngx_pgq_enqueue_body_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_pgq_enqueue_message(ngx_http_request_t *r);
+static ngx_int_t ngx_pgq_enqueue_one(ngx_http_request_t *r,
+    ngx_str_t *message, ngx_str_t *key);
 static ngx_int_t ngx_pgq_enqueue_messages(ngx_http_request_t *r);
 static ngx_pgq_enqueue_t *ngx_pgq_enqueue_create(ngx_http_request_t *r,
     ngx_str_t *key, size_t body);
@@ -137,23 +139,37 @@ ngx_pgq_enqueue_body_handler(ngx_http_request_t *r)
 static ngx_int_t
 ngx_pgq_enqueue_message(ngx_http_request_t *r)
 {
+    ngx_int_t    rc;
+    ngx_str_t    message, key;
+    ngx_pool_t  *memory;
+
+    rc = ngx_pgq_message_read(r, &memory, &message);
+
+    if (rc == NGX_DECLINED) {
+        rc = ngx_pgq_message_key(r, &key);
+    }
+
+    if (rc == NGX_DECLINED) {
+        rc = ngx_pgq_enqueue_one(r, &message, &key);
+    }
+
+    if (memory) {
+        ngx_destroy_pool(memory);
+    }
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_pgq_enqueue_one(ngx_http_request_t *r, ngx_str_t *message, ngx_str_t *key)
+{
     u_char             *p;
-    ngx_int_t           rc;
-    ngx_str_t           message, key, *prefer;
+    ngx_str_t          *prefer;
     ngx_pgq_enqueue_t  *e;
 
-    rc = ngx_pgq_message_read(r, &message);
-    if (rc != NGX_DECLINED) {
-        return rc;
-    }
-
-    rc = ngx_pgq_message_key(r, &key);
-    if (rc != NGX_DECLINED) {
-        return rc;
-    }
-
-    e = ngx_pgq_enqueue_create(r, &key,
-                               NGX_PGQ_ENQUEUE_HEAD_LEN + message.len + 1);
+    e = ngx_pgq_enqueue_create(r, key,
+                               NGX_PGQ_ENQUEUE_HEAD_LEN + message->len + 1);
     if (e == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
@@ -167,10 +183,10 @@ ngx_pgq_enqueue_message(ngx_http_request_t *r)
                    sizeof(NGX_PGQ_ENQUEUE_MIDDLE) - 1);
 
     e->ticket.n = 1;
-    e->ticket.len = message.len;
+    e->ticket.len = message->len;
     e->ticket.message = p;
 
-    p = ngx_cpymem(p, message.data, message.len);
+    p = ngx_cpymem(p, message->data, message->len);
     *p = '}';
 
     prefer = ngx_pgq_message_header(r, "prefer", sizeof("prefer") - 1);
@@ -302,6 +318,7 @@ ngx_pgq_enqueue_cleanup(void *data)
     ngx_pgq_enqueue_t  *e = data;
 
     if (e->done) {
+        ngx_pgq_ticket_end(&e->ticket);
         ngx_free(e);
 
     } else {
