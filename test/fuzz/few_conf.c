@@ -42,6 +42,22 @@ ngx_cpystrn(u_char *dst, u_char *src, size_t n)
 }
 
 
+/* what it says does not matter here, but that the room is big enough does */
+
+u_char *
+ngx_slprintf(u_char *buf, u_char *last, const char *fmt, ...)
+{
+    return ngx_snprintf(buf, (size_t) (last - buf), "%s", fmt);
+}
+
+
+u_char *
+ngx_strerror(ngx_err_t err, u_char *errstr, size_t size)
+{
+    return ngx_snprintf(errstr, size < 20 ? size : 20, "%s", strerror(err));
+}
+
+
 in_addr_t
 ngx_inet_addr(u_char *text, size_t len)
 {
