@@ -4,9 +4,9 @@
  * The room "encode" chooses the statement for a batch and writes its
  * parameters, in the batch's memory.
  *
- * Called by batch.c, just before the batch is sent, and when the parameters are
- * not needed for now; calls array and, for the
- * messages of one request, the ticket's own write().
+ * Called by batch.c, just before the batch is sent, and when the parameters
+ * are not needed for now; calls array and, for the messages of one request,
+ * the ticket's own write().
  *
  * Invariants:
  *  - a batch without keys is written by the shortest way;

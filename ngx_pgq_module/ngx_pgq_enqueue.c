@@ -19,6 +19,7 @@
  */
 
 #include "ngx_pgq_module.h"
+#include "ngx_pgq_json.h"
 #include "ngx_pgq_uuid.h"
 
 
@@ -480,23 +481,30 @@ static ngx_int_t
 ngx_pgq_enqueue_refused(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
     ngx_str_t *problem)
 {
-    u_char             detail[192];
-    ngx_pgq_problem_t  document = { NGX_HTTP_BAD_REQUEST, "refused",
-                                    (char *) detail, -1, 0 };
-
-    (void) ngx_snprintf(detail, sizeof(detail),
-                        "The database refuses the message: %V%Z", problem);
-    detail[sizeof(detail) - 1] = '\0';
+    u_char                *last, detail[192];
+    ngx_pgq_problem_t      document = { NGX_HTTP_BAD_REQUEST, "refused",
+                                        (char *) detail, -1, 0 };
+    ngx_pgq_json_error_t   err;
 
     if (e->ticket.ordinal) {
         document.line = ngx_pgq_bulk_line(&e->bulk, e->ticket.ordinal);
 
-        (void) ngx_snprintf(detail, sizeof(detail),
-                            "line %i: the database refuses the message: %V;"
-                            " no message was queued%Z",
-                            document.line, problem);
-        detail[sizeof(detail) - 1] = '\0';
+        last = ngx_snprintf(detail, sizeof(detail) - 1,
+                            "line %i: no message was queued, as the database"
+                            " refuses this one: %V", document.line, problem);
+
+    } else {
+        last = ngx_snprintf(detail, sizeof(detail) - 1,
+                            "The database refuses the message: %V", problem);
     }
+
+    /* its words may be cut, but not a character of them */
+
+    if (ngx_pgq_json_utf8(detail, last - detail, &err) != 0) {
+        last = detail + err.offset;
+    }
+
+    *last = '\0';
 
     return ngx_pgq_reply_problem(r, &document);
 }

@@ -326,7 +326,7 @@ ngx_pgq_message_body(ngx_http_request_t *r, ngx_pool_t **memory,
 }
 
 
-/* what is needed until there is a ticket must not stay as long as that waits */
+/* what is needed for the ticket must not stay as long as that waits */
 
 static u_char *
 ngx_pgq_message_alloc(ngx_http_request_t *r, ngx_pool_t **memory, size_t len)
@@ -486,7 +486,8 @@ ngx_pgq_message_is(ngx_str_t *type, const char *name)
 static ngx_uint_t
 ngx_pgq_message_charset(ngx_str_t *parameters)
 {
-    u_char  *p, *last;
+    u_char     *p, *last;
+    ngx_str_t   charset;
 
     if (parameters->len == 0) {
         return 1;
@@ -506,8 +507,15 @@ ngx_pgq_message_charset(ngx_str_t *parameters)
         p++;
     }
 
-    return (last - p >= 5 && ngx_strncasecmp(p, (u_char *) "utf-8", 5) == 0)
-           || (last - p >= 4 && ngx_strncasecmp(p, (u_char *) "utf8", 4) == 0)
-           || (last - p >= 8
-               && ngx_strncasecmp(p, (u_char *) "us-ascii", 8) == 0);
+    charset.data = p;
+
+    while (p < last && *p != '"' && *p != ';' && *p != ' ') {
+        p++;
+    }
+
+    charset.len = p - charset.data;
+
+    return ngx_pgq_message_is(&charset, "utf-8")
+           || ngx_pgq_message_is(&charset, "utf8")
+           || ngx_pgq_message_is(&charset, "us-ascii");
 }
