@@ -95,7 +95,7 @@ cluster-logs:  ## the last lines of what runs on a host: make cluster-logs HOST=
 
 ##@ Messages
 
-.PHONY: post-msgs curl-msgs cat-posts cat-queue count-posts count-queue movers load-test bench bench-mover
+.PHONY: post-msgs curl-msgs cat-posts cat-queue count-posts count-queue movers load-test bench bench-mover bench-faults
 post-msgs:  ## post N messages by curl
 	@for i in $$(seq $(N)); do curl -sS --json "{\"message\": $$i}" $(URL)/post; echo; done
 
@@ -125,6 +125,9 @@ bench: packages-check build  ## measure against the ceiling and print ratios (no
 
 bench-mover: packages-check build  ## measure the mover under a held snapshot, a backlog, for long (half an hour; not a test)
 	@bench/mover
+
+bench-faults: packages-check build  ## measure what clients notice of restarts, reloads, slow clients and outages (not a test)
+	@bench/faults
 
 
 ##@ Tests, one kind at a time

@@ -17,11 +17,13 @@
 #include "load_engine.h"
 #include "load_ledger.h"
 #include "load_link.h"
+#include "load_phase.h"
 
 #include <stdlib.h>
 
 
 #define LOAD_ENGINE_TICK      (5 * LOAD_MS)
+#define LOAD_ENGINE_TICK_OF   1024      /* links; of more, less often */
 #define LOAD_ENGINE_BACK_OFF  (10 * LOAD_MS)
 
 
@@ -94,7 +96,8 @@ load_engine_run(const load_settings_t *settings, load_stats_t *stats,
     for ( ;; ) {
 
         if (now >= tick) {
-            tick = now + LOAD_ENGINE_TICK;
+            tick = now + LOAD_ENGINE_TICK
+                         * (1 + settings->connections / LOAD_ENGINE_TICK_OF);
 
             if (load_engine_tick(now) != 0) {
                 break;
@@ -251,6 +254,7 @@ load_engine_answered(load_link_t *link, load_entry_t *entry)
     if (!load_settings->status_ok[status]) {
         entry->status = status & 0x7fff;
         load_stats->refused++;
+        load_stats->retry_after += (link->answer.retry_after != -1);
 
         if (status == 503) {
             load_engine_again(link, link->answer.retry_after * LOAD_SECOND);
@@ -273,6 +277,7 @@ load_engine_answered(load_link_t *link, load_entry_t *entry)
 
     load_stats->ok++;
     load_hist_add(&load_stats->latency, load_stats->ended - link->begun);
+    load_phase_ok(link->begun, load_stats->ended - link->begun);
 
     link->held = 0;
     load_held--;
@@ -309,6 +314,7 @@ load_engine_drop(load_link_t *link)
     link->held = 0;
     load_held--;
     load_stats->failed++;
+    load_phase_failed(link->begun);
 }
 
 

@@ -23,6 +23,7 @@ typedef struct {
     uint64_t     failed;            /* messages given up */
     uint64_t     unsent;            /* messages never begun */
     uint64_t     refused;           /* answers with a status not wanted */
+    uint64_t     retry_after;       /* of these, those with Retry-After */
     uint64_t     unknown;           /* attempts of which the answer is lost */
     uint64_t     retries;
     uint64_t     malformed;         /* acknowledged, but without a good id */

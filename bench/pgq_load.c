@@ -11,6 +11,7 @@
  *     load_engine    when it is sent, and what is counted
  *     load_link      the connections          load_answer  the answers
  *     load_ledger    what became of it        load_hist    how long it took
+ *     load_phase     between which marks
  *     load_check     what is there            load_verdict whether that is so
  *     load_visible   when it was there
  *
@@ -24,6 +25,7 @@
 #include "load_check.h"
 #include "load_engine.h"
 #include "load_ledger.h"
+#include "load_phase.h"
 #include "load_settings.h"
 #include "load_visible.h"
 
@@ -37,6 +39,7 @@
 static int load_run(int64_t *mark);
 static void load_signals(void);
 static void load_signal(int number);
+static void load_signal_mark(int number);
 static void load_progress(const load_stats_t *stats, int64_t now);
 static void load_report(void);
 static int load_check(int64_t mark);
@@ -148,6 +151,9 @@ load_signals(void)
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
 
+    action.sa_handler = load_signal_mark;
+    sigaction(SIGUSR1, &action, NULL);
+
     action.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &action, NULL);
 
@@ -163,6 +169,15 @@ load_signal(int number)
     (void) number;
 
     load_stop = (load_stop < 2) ? load_stop + 1 : 2;
+}
+
+
+static void
+load_signal_mark(int number)
+{
+    (void) number;
+
+    load_phase_mark(load_now());
 }
 
 
@@ -244,7 +259,8 @@ load_report(void)
         }
     }
 
-    printf("result retries %" PRIu64 "\n"
+    printf("result retry_after %" PRIu64 "\n"
+           "result retries %" PRIu64 "\n"
            "result unknown %" PRIu64 "\n"
            "result unsent %" PRIu64 "\n"
            "result malformed %" PRIu64 "\n"
@@ -252,11 +268,13 @@ load_report(void)
            "result connect_errors %" PRIu64 "\n"
            "result seconds %.3f\n"
            "result rate %.1f\n",
-           load_stats.retries, load_stats.unknown, load_stats.unsent,
+           load_stats.retry_after, load_stats.retries, load_stats.unknown,
+           load_stats.unsent,
            load_stats.malformed, load_stats.lost_connections,
            load_stats.connect_errors, seconds, rate);
 
     load_hist_print(&load_stats.latency, "");
+    load_phase_print(stdout, load_stats.began, load_stats.ended);
 
     printf("result client_us %.2f\n",
            load_stats.requests ? cpu / (double) load_stats.requests : 0);

@@ -4,7 +4,7 @@
  * The room "batch" owns the batches that tickets travel in.  A batch has a
  * memory pool of its own.
  *
- * A source of calls to pool.c; calls ticket.c and encode.c.
+ * A source of calls to pool.c; calls ticket, encode and verdict.
  *
  * Invariants:
  *  - a batch is in exactly one place: pool->sent, while a lane has its call,
@@ -24,29 +24,16 @@
 #include "ngx_pgq_uuid.h"
 
 
-#define NGX_PGQ_BATCH_KEYS    64    /* each takes one of the server's locks */
-#define NGX_PGQ_SQLSTATE_LEN  5
-
-
-/* what ngx_pgq.enqueue_keyed() and enqueue_all() say of an idempotency key */
-
-typedef struct {
-    const char              *sqlstate;
-    ngx_pgq_outcome_e        outcome;
-} ngx_pgq_batch_verdict_t;
-
-
-static ngx_pgq_batch_verdict_t  ngx_pgq_batch_verdicts[] = {
-    { "PQ200", NGX_PGQ_REPLAYED },
-    { "PQ409", NGX_PGQ_IN_FLIGHT },
-    { "PQ422", NGX_PGQ_REUSED },
-    { NULL, NGX_PGQ_REFUSED }
-};
+#define NGX_PGQ_BATCH_KEYS  64      /* each takes one of the server's locks */
 
 
 static ngx_pgq_call_t *ngx_pgq_batch_next(ngx_pgq_pool_t *pool);
 static ngx_msec_int_t ngx_pgq_batch_expire(ngx_pgq_pool_t *pool,
     ngx_msec_t now);
+static ngx_msec_int_t ngx_pgq_batch_expire_one(ngx_pgq_batch_t *batch,
+    ngx_msec_t now);
+static ngx_msec_int_t ngx_pgq_batch_sooner(ngx_msec_int_t a,
+    ngx_msec_int_t b);
 static void ngx_pgq_batch_clear(ngx_pgq_pool_t *pool);
 static ngx_pgq_batch_t *ngx_pgq_batch_create(ngx_pgq_pool_t *pool);
 static ngx_uint_t ngx_pgq_batch_takes(ngx_pgq_batch_t *batch,
@@ -57,8 +44,6 @@ static void ngx_pgq_batch_remove(ngx_pgq_batch_t *batch,
 static void ngx_pgq_batch_free(ngx_pgq_batch_t *batch);
 static ngx_int_t ngx_pgq_batch_encode(ngx_pgq_call_t *call);
 static void ngx_pgq_batch_row(ngx_pgq_call_t *call, ngx_str_t *fields);
-static void ngx_pgq_batch_verdict(ngx_pgq_batch_t *batch,
-    ngx_pgq_ticket_t *t, ngx_str_t *sqlstate, ngx_str_t *problem);
 static void ngx_pgq_batch_done(ngx_pgq_call_t *call,
     ngx_pgq_outcome_e outcome);
 static void ngx_pgq_batch_fenced(ngx_pgq_batch_t *batch,
@@ -147,34 +132,61 @@ ngx_pgq_batch_next(ngx_pgq_pool_t *pool)
 static ngx_msec_int_t
 ngx_pgq_batch_expire(ngx_pgq_pool_t *pool, ngx_msec_t now)
 {
-    ngx_queue_t      *q, *lists[2];
-    ngx_uint_t        i;
-    ngx_msec_int_t    next, wait;
+    ngx_queue_t      *q;
+    ngx_msec_int_t    next;
     ngx_pgq_batch_t  *batch;
 
     next = ngx_pgq_ticket_expire(&pool->waiting, now, NGX_PGQ_AGAIN);
 
-    lists[0] = &pool->again;
-    lists[1] = &pool->sent;
+    for (q = ngx_queue_head(&pool->sent);
+         q != ngx_queue_sentinel(&pool->sent);
+         q = ngx_queue_next(q))
+    {
+        batch = ngx_queue_data(q, ngx_pgq_batch_t, queue);
 
-    for (i = 0; i < 2; i++) {
-        for (q = ngx_queue_head(lists[i]);
-             q != ngx_queue_sentinel(lists[i]);
-             q = ngx_queue_next(q))
-        {
-            batch = ngx_queue_data(q, ngx_pgq_batch_t, queue);
+        next = ngx_pgq_batch_sooner(next,
+                                    ngx_pgq_batch_expire_one(batch, now));
+    }
 
-            wait = ngx_pgq_ticket_expire(&batch->tickets, now,
-                                         batch->sent || batch->unknown
-                                         ? NGX_PGQ_UNKNOWN : NGX_PGQ_AGAIN);
+    for (q = ngx_queue_head(&pool->again);
+         q != ngx_queue_sentinel(&pool->again);
+         /* void */ )
+    {
+        batch = ngx_queue_data(q, ngx_pgq_batch_t, queue);
+        q = ngx_queue_next(q);
 
-            if (wait >= 0 && (next < 0 || wait < next)) {
-                next = wait;
-            }
+        next = ngx_pgq_batch_sooner(next,
+                                    ngx_pgq_batch_expire_one(batch, now));
+
+        /* nobody knows when it will be sent: what has left does not stay */
+
+        ngx_pgq_batch_drop_left(batch);
+
+        if (batch->n == 0) {
+            ngx_queue_remove(&batch->queue);
+            ngx_pgq_batch_free(batch);
         }
     }
 
     return next;
+}
+
+
+static ngx_msec_int_t
+ngx_pgq_batch_expire_one(ngx_pgq_batch_t *batch, ngx_msec_t now)
+{
+    return ngx_pgq_ticket_expire(&batch->tickets, now,
+                                 batch->sent || batch->unknown
+                                 ? NGX_PGQ_UNKNOWN : NGX_PGQ_AGAIN);
+}
+
+
+/* of two times to wait, either of which may be -1: none */
+
+static ngx_msec_int_t
+ngx_pgq_batch_sooner(ngx_msec_int_t a, ngx_msec_int_t b)
+{
+    return b < 0 || (a >= 0 && a < b) ? a : b;
 }
 
 
@@ -341,19 +353,10 @@ ngx_pgq_batch_encode(ngx_pgq_call_t *call)
 }
 
 
-/*
- * A verdict: ordinal, SQLSTATE, and what is wrong in words.  A ticket that is
- * alone has them all: there the ordinal is that of the message in it.  Of a
- * fence: whether it was put up.
- */
-
 static void
 ngx_pgq_batch_row(ngx_pgq_call_t *call, ngx_str_t *fields)
 {
-    ngx_int_t          ordinal;
-    ngx_queue_t       *q;
-    ngx_pgq_batch_t   *batch;
-    ngx_pgq_ticket_t  *t;
+    ngx_pgq_batch_t  *batch;
 
     batch = call->data;
 
@@ -362,61 +365,7 @@ ngx_pgq_batch_row(ngx_pgq_call_t *call, ngx_str_t *fields)
         return;
     }
 
-    ordinal = ngx_atoi(fields[0].data, fields[0].len);
-
-    for (q = ngx_queue_head(&batch->tickets);
-         q != ngx_queue_sentinel(&batch->tickets);
-         q = ngx_queue_next(q))
-    {
-        t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
-
-        if (t->write) {
-            t->ordinal = ordinal > 0 ? ordinal : 0;
-
-        } else if (--ordinal) {
-            continue;
-        }
-
-        ngx_pgq_batch_verdict(batch, t, &fields[1], &fields[2]);
-        return;
-    }
-}
-
-
-static void
-ngx_pgq_batch_verdict(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t,
-    ngx_str_t *sqlstate, ngx_str_t *problem)
-{
-    ngx_uint_t               i;
-    ngx_pgq_batch_verdict_t  *v;
-
-    t->verdict = NGX_PGQ_REFUSED;
-
-    for (i = 0; ngx_pgq_batch_verdicts[i].sqlstate; i++) {
-        v = &ngx_pgq_batch_verdicts[i];
-
-        if (sqlstate->len == NGX_PGQ_SQLSTATE_LEN
-            && ngx_memcmp(sqlstate->data, v->sqlstate, NGX_PGQ_SQLSTATE_LEN)
-               == 0)
-        {
-            t->verdict = v->outcome;
-        }
-    }
-
-    if (t->verdict == NGX_PGQ_REPLAYED) {
-
-        if (problem->len != NGX_PGQ_UUID_TEXT_LEN
-            || ngx_pgq_uuid_read(t->id, problem->data) != 0)
-        {
-            ngx_log_error(NGX_LOG_ALERT, batch->pool->log, 0,
-                          "pgq batch: a replay without its id");
-        }
-
-        return;
-    }
-
-    t->problem.data = ngx_pstrdup(batch->memory, problem);
-    t->problem.len = t->problem.data ? problem->len : 0;
+    ngx_pgq_verdict(batch, fields);
 }
 
 
@@ -441,6 +390,7 @@ ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
     }
 
     if (outcome == NGX_PGQ_AGAIN || outcome == NGX_PGQ_UNKNOWN) {
+        ngx_pgq_encode_free(batch);
         ngx_queue_insert_tail(&batch->pool->again, &batch->queue);
         ngx_pgq_pool_wake(batch->pool);
         return;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * A batch, for the two rooms that know it from inside: batch.c, which owns
- * it, and encode.c, which writes it for the database.
+ * A batch, for the rooms that know it from inside: batch.c, which owns it,
+ * encode.c, which writes it for the database, and verdict.c, which reads what
+ * the database says of its messages.
  */
 
 #ifndef NGX_PGQ_BATCH_H
@@ -36,6 +37,8 @@ struct ngx_pgq_batch_s {
 
 
 ngx_int_t ngx_pgq_encode(ngx_pgq_batch_t *batch);
+void ngx_pgq_encode_free(ngx_pgq_batch_t *batch);
+void ngx_pgq_verdict(ngx_pgq_batch_t *batch, ngx_str_t *fields);
 
 
 #endif /* NGX_PGQ_BATCH_H */

@@ -5,7 +5,7 @@
  * lives in the configuration's pool.
  *
  * Called by target.c, at configuration time (read, password) and before each
- * attempt (fill).
+ * attempt (readable, fill).
  *
  * Invariants:
  *  - the settings are the conninfo's, then the service's, then those of the
@@ -15,6 +15,7 @@
  *  - in a worker libpq looks for nothing in a home directory, nor asks whose
  *    it is, which might ask a directory service: each file that it would
  *    look for there has a name that cannot be;
+ *  - libpq is not asked to read what this process may not: see readable();
  *  - GSSAPI is not used, which would ask a KDC and wait for it.
  */
 
@@ -48,6 +49,13 @@ static const char  *ngx_pgq_conninfo_defaults[][2] = {
     { "sslrootcert", NGX_PGQ_CONNINFO_NONE },
     { "sslcrl", NGX_PGQ_CONNINFO_NONE },
     { NULL, NULL }
+};
+
+
+/* what libpq reads for each connection */
+
+static const char  *ngx_pgq_conninfo_files[NGX_PGQ_CONNINFO_FILES] = {
+    "sslrootcert", "sslcert", "sslkey"
 };
 
 
@@ -279,6 +287,12 @@ ngx_pgq_conninfo_note(ngx_pgq_conninfo_t *ci, PQconninfoOption *o,
         return NGX_DECLINED;
     }
 
+    for (i = 0; i < NGX_PGQ_CONNINFO_FILES; i++) {
+        if (ngx_strcmp(o->keyword, ngx_pgq_conninfo_files[i]) == 0) {
+            ci->files[i] = value;
+        }
+    }
+
     /* libpq's options come in an order of their own */
 
     if (ngx_strcmp(o->keyword, "sslmode") == 0
@@ -371,6 +385,53 @@ ngx_pgq_conninfo_fill(ngx_pgq_conninfo_t *ci, const char *host,
     *v++ = ngx_pgq_conninfo_attrs[attrs];
     *k = NULL;
     *v = NULL;
+}
+
+
+/*
+ * Whether this process may read what libpq is about to; if not, why in words.
+ * Of such a file libpq 15 tells the reason from memory that it has not set,
+ * which could hold anything.  What is not there it says well itself; a colon
+ * is for a key in a device.
+ */
+
+ngx_uint_t
+ngx_pgq_conninfo_readable(ngx_pgq_conninfo_t *ci, u_char *words, size_t size)
+{
+    u_char           *p, *last;
+    ngx_err_t         err;
+    ngx_uint_t        i;
+    ngx_file_info_t   fi;
+
+    for (i = 0; i < NGX_PGQ_CONNINFO_FILES; i++) {
+
+        if (ci->files[i] == NULL || ngx_strchr(ci->files[i], ':') != NULL) {
+            continue;
+        }
+
+        if (ngx_file_info(ci->files[i], &fi) == NGX_FILE_ERROR
+            || access(ci->files[i], R_OK) == -1)
+        {
+            err = ngx_errno;
+
+        } else {
+            err = ngx_is_file(&fi) ? 0 : NGX_EISDIR;
+        }
+
+        if (err == 0 || err == NGX_ENOENT || err == NGX_ENOTDIR) {
+            continue;
+        }
+
+        last = words + size - 1;
+        p = ngx_slprintf(words, last, "%s is not readable: ",
+                         ngx_pgq_conninfo_files[i]);
+        p = ngx_strerror(err, p, last - p);
+        *p = '\0';
+
+        return 0;
+    }
+
+    return 1;
 }
 
 

@@ -27,6 +27,9 @@ typedef enum {
 } ngx_pgq_attrs_e;
 
 
+#define NGX_PGQ_CONNINFO_FILES   3
+
+
 typedef struct {
     /* what is the same for each attempt; NGX_PGQ_CONNINFO_FREE places and
        one for a NULL are kept free behind it */
@@ -41,6 +44,7 @@ typedef struct {
 
     char                    *password;
     char                    *passfile;
+    char                    *files[NGX_PGQ_CONNINFO_FILES];    /* of TLS */
     ngx_pgq_attrs_e          attrs;
     unsigned                 verifies:1;    /* the server's certificate, */
     unsigned                 rooted:1;      /* by a file that has a name */
@@ -60,6 +64,8 @@ ngx_int_t ngx_pgq_conninfo_password(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
 void ngx_pgq_conninfo_fill(ngx_pgq_conninfo_t *ci, const char *host,
     const char *hostaddr, const char *port, const char *password,
     ngx_pgq_attrs_e attrs);
+ngx_uint_t ngx_pgq_conninfo_readable(ngx_pgq_conninfo_t *ci, u_char *words,
+    size_t size);
 char *ngx_pgq_conninfo_copy(ngx_pool_t *pool, const char *text, size_t len);
 
 

@@ -4,8 +4,9 @@
  * The room "encode" chooses the statement for a batch and writes its
  * parameters, in the batch's memory.
  *
- * Called by batch.c, just before the batch is sent; calls array and, for the
- * messages of one request, the ticket's own write().
+ * Called by batch.c, just before the batch is sent, and when the parameters
+ * are not needed for now; calls array and, for the messages of one request,
+ * the ticket's own write().
  *
  * Invariants:
  *  - a batch without keys is written by the shortest way;
@@ -30,10 +31,7 @@ ngx_pgq_encode(ngx_pgq_batch_t *batch)
 
     ngx_pgq_encode_param(&batch->call, 0, batch->id, NGX_PGQ_UUID_LEN);
 
-    if (batch->params) {
-        ngx_pfree(batch->memory, batch->params);
-        batch->params = NULL;
-    }
+    ngx_pgq_encode_free(batch);
 
     if (batch->fencing) {
         batch->call.statement = NGX_PGQ_FENCE;
@@ -45,6 +43,16 @@ ngx_pgq_encode(ngx_pgq_batch_t *batch)
 
     return t->write ? ngx_pgq_encode_all(batch)
                     : ngx_pgq_encode_tickets(batch);
+}
+
+
+void
+ngx_pgq_encode_free(ngx_pgq_batch_t *batch)
+{
+    if (batch->params) {
+        ngx_pfree(batch->memory, batch->params);
+        batch->params = NULL;
+    }
 }
 
 

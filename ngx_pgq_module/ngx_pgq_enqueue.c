@@ -6,8 +6,8 @@
  * It allocates the ticket, for one message in one piece with the answer's body
  * around it, and frees it when it comes back with the message queued.
  *
- * Called by nginx; calls message, bulk, ticket (full, add, leave), record and
- * reply.
+ * Called by nginx; calls message, bulk, ticket (full, add, leave, end), record
+ * and reply.
  *
  * Invariants:
  *  - a request with a ticket has a cleanup that points at it; whichever of
@@ -19,6 +19,7 @@
  */
 
 #include "ngx_pgq_module.h"
+#include "ngx_pgq_json.h"
 #include "ngx_pgq_uuid.h"
 
 
@@ -46,6 +47,8 @@ typedef struct {
 
 static void ngx_pgq_enqueue_body_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_pgq_enqueue_message(ngx_http_request_t *r);
+static ngx_int_t ngx_pgq_enqueue_one(ngx_http_request_t *r,
+    ngx_str_t *message, ngx_str_t *key);
 static ngx_int_t ngx_pgq_enqueue_messages(ngx_http_request_t *r);
 static ngx_pgq_enqueue_t *ngx_pgq_enqueue_create(ngx_http_request_t *r,
     ngx_str_t *key, size_t body);
@@ -137,23 +140,37 @@ ngx_pgq_enqueue_body_handler(ngx_http_request_t *r)
 static ngx_int_t
 ngx_pgq_enqueue_message(ngx_http_request_t *r)
 {
+    ngx_int_t    rc;
+    ngx_str_t    message, key;
+    ngx_pool_t  *memory;
+
+    rc = ngx_pgq_message_read(r, &memory, &message);
+
+    if (rc == NGX_DECLINED) {
+        rc = ngx_pgq_message_key(r, &key);
+    }
+
+    if (rc == NGX_DECLINED) {
+        rc = ngx_pgq_enqueue_one(r, &message, &key);
+    }
+
+    if (memory) {
+        ngx_destroy_pool(memory);
+    }
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_pgq_enqueue_one(ngx_http_request_t *r, ngx_str_t *message, ngx_str_t *key)
+{
     u_char             *p;
-    ngx_int_t           rc;
-    ngx_str_t           message, key, *prefer;
+    ngx_str_t          *prefer;
     ngx_pgq_enqueue_t  *e;
 
-    rc = ngx_pgq_message_read(r, &message);
-    if (rc != NGX_DECLINED) {
-        return rc;
-    }
-
-    rc = ngx_pgq_message_key(r, &key);
-    if (rc != NGX_DECLINED) {
-        return rc;
-    }
-
-    e = ngx_pgq_enqueue_create(r, &key,
-                               NGX_PGQ_ENQUEUE_HEAD_LEN + message.len + 1);
+    e = ngx_pgq_enqueue_create(r, key,
+                               NGX_PGQ_ENQUEUE_HEAD_LEN + message->len + 1);
     if (e == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
@@ -167,10 +184,10 @@ ngx_pgq_enqueue_message(ngx_http_request_t *r)
                    sizeof(NGX_PGQ_ENQUEUE_MIDDLE) - 1);
 
     e->ticket.n = 1;
-    e->ticket.len = message.len;
+    e->ticket.len = message->len;
     e->ticket.message = p;
 
-    p = ngx_cpymem(p, message.data, message.len);
+    p = ngx_cpymem(p, message->data, message->len);
     *p = '}';
 
     prefer = ngx_pgq_message_header(r, "prefer", sizeof("prefer") - 1);
@@ -302,6 +319,7 @@ ngx_pgq_enqueue_cleanup(void *data)
     ngx_pgq_enqueue_t  *e = data;
 
     if (e->done) {
+        ngx_pgq_ticket_end(&e->ticket);
         ngx_free(e);
 
     } else {
@@ -463,23 +481,30 @@ static ngx_int_t
 ngx_pgq_enqueue_refused(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
     ngx_str_t *problem)
 {
-    u_char             detail[192];
-    ngx_pgq_problem_t  document = { NGX_HTTP_BAD_REQUEST, "refused",
-                                    (char *) detail, -1, 0 };
-
-    (void) ngx_snprintf(detail, sizeof(detail),
-                        "The database refuses the message: %V%Z", problem);
-    detail[sizeof(detail) - 1] = '\0';
+    u_char                *last, detail[192];
+    ngx_pgq_problem_t      document = { NGX_HTTP_BAD_REQUEST, "refused",
+                                        (char *) detail, -1, 0 };
+    ngx_pgq_json_error_t   err;
 
     if (e->ticket.ordinal) {
         document.line = ngx_pgq_bulk_line(&e->bulk, e->ticket.ordinal);
 
-        (void) ngx_snprintf(detail, sizeof(detail),
-                            "line %i: the database refuses the message: %V;"
-                            " no message was queued%Z",
-                            document.line, problem);
-        detail[sizeof(detail) - 1] = '\0';
+        last = ngx_snprintf(detail, sizeof(detail) - 1,
+                            "line %i: no message was queued, as the database"
+                            " refuses this one: %V", document.line, problem);
+
+    } else {
+        last = ngx_snprintf(detail, sizeof(detail) - 1,
+                            "The database refuses the message: %V", problem);
     }
+
+    /* its words may be cut, but not a character of them */
+
+    if (ngx_pgq_json_utf8(detail, last - detail, &err) != 0) {
+        last = detail + err.offset;
+    }
+
+    *last = '\0';
 
     return ngx_pgq_reply_problem(r, &document);
 }

@@ -15,7 +15,7 @@
  *    other, and then waits longer from round to round; what ends the waiting
  *    is a statement that succeeds, or a connection that has lasted;
  *  - a lane that has grown old goes on until another in its place is ready;
- *    one at a time, and none while any lane is down.
+ *    one at a time, since there is one to spare.
  */
 
 #include "ngx_pgq_lane.h"
@@ -28,7 +28,8 @@
 #define NGX_PGQ_LANE_LASTING     10000   /* ms, a connection that was good */
 #define NGX_PGQ_LANE_QUIET       10      /* s, for a complaint told before */
 #define NGX_PGQ_LANE_CALM        10000   /* ms, after what was outsized */
-#define NGX_PGQ_LANE_OLD_AGAIN   1000    /* ms, to try to take over again */
+#define NGX_PGQ_LANE_OLD_AGAIN   1000    /* ms, while none is to spare */
+#define NGX_PGQ_LANE_OLD_LATER   60000   /* ms, after none could connect */
 
 
 static ngx_msec_t ngx_pgq_lane_wait(ngx_pgq_lane_t *lane);
@@ -102,7 +103,7 @@ ngx_pgq_lane_drop(ngx_pgq_lane_t *lane, const char *why, const char *words)
     }
 
     lane->failures++;
-    wait = ngx_pgq_lane_wait(lane);
+    wait = lane->old ? NGX_PGQ_LANE_OLD_LATER : ngx_pgq_lane_wait(lane);
 
     ngx_pgq_lane_complain(lane, why, words, wait);
 
@@ -117,7 +118,7 @@ ngx_pgq_lane_drop(ngx_pgq_lane_t *lane, const char *why, const char *words)
 
     if (lane->old) {
         /* the one that it was to take over from goes on */
-        ngx_add_timer(&lane->old->age, NGX_PGQ_LANE_OLD_AGAIN * 60);
+        ngx_add_timer(&lane->old->age, wait);
         lane->old = NULL;
         lane->leaving = 1;
     }
@@ -334,30 +335,20 @@ ngx_pgq_lane_age_handler(ngx_event_t *ev)
 }
 
 
-/* the one that is not in use, while all others are connected */
+/* the one that is not in use */
 
 static ngx_pgq_lane_t *
 ngx_pgq_lane_spare(ngx_pgq_pool_t *pool)
 {
-    ngx_uint_t       i;
-    ngx_pgq_lane_t  *lane, *spare;
-
-    spare = NULL;
+    ngx_uint_t  i;
 
     for (i = 0; i < pool->nlanes + 1; i++) {
-        lane = &pool->lanes[i];
-
-        if (lane->state == NGX_PGQ_LANE_CLOSED) {
-            spare = lane;
-
-        } else if (lane->state != NGX_PGQ_LANE_IDLE
-                   && lane->state != NGX_PGQ_LANE_BUSY)
-        {
-            return NULL;
+        if (pool->lanes[i].state == NGX_PGQ_LANE_CLOSED) {
+            return &pool->lanes[i];
         }
     }
 
-    return spare;
+    return NULL;
 }
 
 

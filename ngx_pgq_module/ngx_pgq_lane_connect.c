@@ -134,6 +134,12 @@ ngx_pgq_lane_start(ngx_pgq_lane_t *lane)
         return;
     }
 
+    if (!ngx_pgq_conninfo_readable(ci, words, sizeof(words))) {
+        ngx_pgq_metrics_error("08001");
+        ngx_pgq_lane_drop(lane, "file", (char *) words);
+        return;
+    }
+
     host = lane->endpoint.host;
     attrs = ci->attrs;
 

@@ -6,8 +6,10 @@
  * ngx_pgq_lane_connect.c; send is call.c's.
  *
  * Invariants:
- *  - a statement has its time, answer_timeout; it is never cancelled: a
- *    commit that waits for its replica would be answered as if it had not to;
+ *  - a server that is silent for answer_timeout is left, but not while it
+ *    still takes a long statement or gives a long result; a statement is
+ *    never cancelled: a commit that waits for its replica would be answered
+ *    as if it had not to;
  *  - a server that ends, or is no longer what target_session_attrs asks for,
  *    is left as soon as it says so, with a statement or without.
  *
@@ -32,6 +34,7 @@
 
 
 static ngx_uint_t ngx_pgq_lane_common(ngx_pgq_lane_t *lane, size_t size);
+static void ngx_pgq_lane_heard(ngx_pgq_lane_t *lane);
 static void ngx_pgq_lane_input(ngx_pgq_lane_t *lane);
 static void ngx_pgq_lane_unasked(ngx_pgq_lane_t *lane);
 static void ngx_pgq_lane_result(ngx_pgq_lane_t *lane, PGresult *res);
@@ -92,6 +95,7 @@ ngx_pgq_lane_read_handler(ngx_event_t *rev)
 
     c = rev->data;
 
+    ngx_pgq_lane_heard(c->data);
     ngx_pgq_lane_input(c->data);
 }
 
@@ -103,8 +107,21 @@ ngx_pgq_lane_write_handler(ngx_event_t *wev)
 
     c = wev->data;
 
+    ngx_pgq_lane_heard(c->data);
+
     if (ngx_pgq_lane_flush(c->data) != NGX_OK) {
         ngx_pgq_lane_input(c->data);
+    }
+}
+
+
+/* the other side has taken something, or given */
+
+static void
+ngx_pgq_lane_heard(ngx_pgq_lane_t *lane)
+{
+    if (lane->state == NGX_PGQ_LANE_BUSY) {
+        ngx_add_timer(&lane->timer, lane->pool->answer_timeout);
     }
 }
 

@@ -3,7 +3,7 @@
 /*
  * The room "message" takes a message out of a request: what the headers say
  * it is, its idempotency key, the body in one piece, and whether it is what
- * they say.  All of it is in the request's memory.
+ * they say.
  *
  * Called by enqueue.c; calls json (is it JSON), key, and reply (if not).
  *
@@ -37,9 +37,11 @@ static ngx_str_t *ngx_pgq_message_headers(ngx_http_request_t *r,
 static ngx_int_t ngx_pgq_message_no_key(ngx_http_request_t *r,
     const char *code, const char *detail);
 static ngx_int_t ngx_pgq_message_body(ngx_http_request_t *r,
-    ngx_str_t *message);
+    ngx_pool_t **memory, ngx_str_t *message);
 static ngx_int_t ngx_pgq_message_text(ngx_http_request_t *r,
-    ngx_str_t *message);
+    ngx_pool_t **memory, ngx_str_t *message);
+static u_char *ngx_pgq_message_alloc(ngx_http_request_t *r,
+    ngx_pool_t **memory, size_t len);
 static ngx_int_t ngx_pgq_message_refuse(ngx_http_request_t *r,
     const char *code, ngx_pgq_json_error_t *err);
 static ngx_pgq_form_e ngx_pgq_message_form(ngx_http_request_t *r);
@@ -84,10 +86,14 @@ ngx_pgq_message_bulk(ngx_http_request_t *r)
 }
 
 
-/* NGX_DECLINED: the body has been read, and is a message */
+/*
+ * NGX_DECLINED: the body has been read, and is a message.  It lies where
+ * nginx has put it, or in *memory, which is the caller's to destroy then.
+ */
 
 ngx_int_t
-ngx_pgq_message_read(ngx_http_request_t *r, ngx_str_t *message)
+ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
+    ngx_str_t *message)
 {
     ngx_int_t              rc;
     const u_char          *p;
@@ -95,7 +101,9 @@ ngx_pgq_message_read(ngx_http_request_t *r, ngx_str_t *message)
     ngx_pgq_loc_conf_t    *plcf;
     ngx_pgq_json_error_t   err;
 
-    rc = ngx_pgq_message_body(r, message);
+    *memory = NULL;
+
+    rc = ngx_pgq_message_body(r, memory, message);
     if (rc != NGX_OK) {
         return rc;
     }
@@ -109,7 +117,7 @@ ngx_pgq_message_read(ngx_http_request_t *r, ngx_str_t *message)
     form = ngx_pgq_message_form(r);
 
     if (form == NGX_PGQ_FORM_TEXT) {
-        return ngx_pgq_message_text(r, message);
+        return ngx_pgq_message_text(r, memory, message);
     }
 
     plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
@@ -128,7 +136,7 @@ ngx_pgq_message_read(ngx_http_request_t *r, ngx_str_t *message)
         return ngx_pgq_message_refuse(r, "not_json", &err);
     }
 
-    return ngx_pgq_message_text(r, message);
+    return ngx_pgq_message_text(r, memory, message);
 }
 
 
@@ -256,7 +264,8 @@ ngx_pgq_message_no_key(ngx_http_request_t *r, const char *code,
 /* the body as one piece, wherever nginx has put its parts */
 
 static ngx_int_t
-ngx_pgq_message_body(ngx_http_request_t *r, ngx_str_t *message)
+ngx_pgq_message_body(ngx_http_request_t *r, ngx_pool_t **memory,
+    ngx_str_t *message)
 {
     u_char       *p;
     size_t        len;
@@ -284,7 +293,7 @@ ngx_pgq_message_body(ngx_http_request_t *r, ngx_str_t *message)
         len += (size_t) ngx_buf_size(cl->buf);
     }
 
-    p = ngx_pnalloc(r->pool, len);
+    p = ngx_pgq_message_alloc(r, memory, len);
     if (p == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
@@ -317,10 +326,27 @@ ngx_pgq_message_body(ngx_http_request_t *r, ngx_str_t *message)
 }
 
 
+/* what is needed for the ticket must not stay as long as that waits */
+
+static u_char *
+ngx_pgq_message_alloc(ngx_http_request_t *r, ngx_pool_t **memory, size_t len)
+{
+    if (*memory == NULL) {
+        *memory = ngx_create_pool(256, r->connection->log);
+        if (*memory == NULL) {
+            return NULL;
+        }
+    }
+
+    return ngx_pnalloc(*memory, len);
+}
+
+
 /* makes a JSON string of a text */
 
 static ngx_int_t
-ngx_pgq_message_text(ngx_http_request_t *r, ngx_str_t *message)
+ngx_pgq_message_text(ngx_http_request_t *r, ngx_pool_t **memory,
+    ngx_str_t *message)
 {
     char                  *json;
     cJSON                 *item;
@@ -332,7 +358,7 @@ ngx_pgq_message_text(ngx_http_request_t *r, ngx_str_t *message)
         return ngx_pgq_message_refuse(r, "not_utf8", &err);
     }
 
-    text = ngx_pnalloc(r->pool, message->len + 1);
+    text = ngx_pgq_message_alloc(r, memory, message->len + 1);
     if (text == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
@@ -354,7 +380,7 @@ ngx_pgq_message_text(ngx_http_request_t *r, ngx_str_t *message)
 
     len = ngx_strlen(json);
 
-    message->data = ngx_pnalloc(r->pool, len);
+    message->data = ngx_pgq_message_alloc(r, memory, len);
     message->len = len;
 
     if (message->data) {
@@ -460,7 +486,8 @@ ngx_pgq_message_is(ngx_str_t *type, const char *name)
 static ngx_uint_t
 ngx_pgq_message_charset(ngx_str_t *parameters)
 {
-    u_char  *p, *last;
+    u_char     *p, *last;
+    ngx_str_t   charset;
 
     if (parameters->len == 0) {
         return 1;
@@ -480,8 +507,15 @@ ngx_pgq_message_charset(ngx_str_t *parameters)
         p++;
     }
 
-    return (last - p >= 5 && ngx_strncasecmp(p, (u_char *) "utf-8", 5) == 0)
-           || (last - p >= 4 && ngx_strncasecmp(p, (u_char *) "utf8", 4) == 0)
-           || (last - p >= 8
-               && ngx_strncasecmp(p, (u_char *) "us-ascii", 8) == 0);
+    charset.data = p;
+
+    while (p < last && *p != '"' && *p != ';' && *p != ' ') {
+        p++;
+    }
+
+    charset.len = p - charset.data;
+
+    return ngx_pgq_message_is(&charset, "utf-8")
+           || ngx_pgq_message_is(&charset, "utf8")
+           || ngx_pgq_message_is(&charset, "us-ascii");
 }

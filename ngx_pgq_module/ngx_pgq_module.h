@@ -13,7 +13,7 @@
  * Calls go one way, along the flow, and come back by callback:
  *
  *   POST -> enqueue -> ticket -> batch -> pool -> call -> lane ==> database
- *           (message, bulk)     (encode)
+ *           (message, bulk)     (encode, verdict)
  *   GET  -> fetch   --------------------> pool -> call -> lane ==> database
  *
  * Who has something to count calls metrics, which calls nobody; page shows
@@ -179,6 +179,7 @@ void ngx_pgq_pool_exit(ngx_pgq_pool_t *pool);
 void ngx_pgq_pool_source(ngx_pgq_pool_t *pool, ngx_pgq_source_t *source);
 void ngx_pgq_pool_hold(ngx_pgq_pool_t *pool, ngx_msec_t deadline);
 void ngx_pgq_pool_release(ngx_pgq_pool_t *pool);
+void ngx_pgq_pool_count(ngx_pgq_pool_t *pool, ngx_int_t tickets);
 void ngx_pgq_pool_drained(ngx_pgq_pool_t *pool);
 void ngx_pgq_pool_wake(ngx_pgq_pool_t *pool);
 ngx_uint_t ngx_pgq_pool_retry_after(ngx_pgq_pool_t *pool);
@@ -234,6 +235,7 @@ struct ngx_pgq_ticket_s {
 ngx_uint_t ngx_pgq_ticket_full(ngx_pgq_pool_t *pool, size_t len);
 void ngx_pgq_ticket_add(ngx_pgq_ticket_t *t);
 void ngx_pgq_ticket_leave(ngx_pgq_ticket_t *t);
+void ngx_pgq_ticket_end(ngx_pgq_ticket_t *t);
 ngx_msec_int_t ngx_pgq_ticket_expire(ngx_queue_t *tickets, ngx_msec_t now,
     ngx_pgq_outcome_e outcome);
 void ngx_pgq_ticket_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
@@ -321,7 +323,8 @@ extern ngx_module_t  ngx_http_pgq_module;
 ngx_int_t ngx_pgq_enqueue_handler(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_message_announced(ngx_http_request_t *r);
 ngx_uint_t ngx_pgq_message_bulk(ngx_http_request_t *r);
-ngx_int_t ngx_pgq_message_read(ngx_http_request_t *r, ngx_str_t *message);
+ngx_int_t ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
+    ngx_str_t *message);
 ngx_int_t ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key);
 ngx_str_t *ngx_pgq_message_header(ngx_http_request_t *r, const char *lowcase,
     size_t len);

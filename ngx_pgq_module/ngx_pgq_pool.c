@@ -24,7 +24,6 @@
 #define NGX_PGQ_POOL_TICK        10      /* ms between looks at ages */
 
 
-static void ngx_pgq_pool_count(ngx_pgq_pool_t *pool, ngx_int_t tickets);
 static void ngx_pgq_pool_forget(ngx_pgq_pool_t *pool);
 static void ngx_pgq_pool_dispatch_handler(ngx_event_t *ev);
 static ngx_pgq_call_t *ngx_pgq_pool_next(ngx_pgq_pool_t *pool);
@@ -102,9 +101,9 @@ ngx_pgq_pool_release(ngx_pgq_pool_t *pool)
 }
 
 
-/* the size has been changed already */
+/* more or fewer requests are unanswered; the size has been changed already */
 
-static void
+void
 ngx_pgq_pool_count(ngx_pgq_pool_t *pool, ngx_int_t tickets)
 {
     ngx_pgq_metrics_waiting(pool->metrics, tickets,

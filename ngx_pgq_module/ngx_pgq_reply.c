@@ -133,6 +133,11 @@ ngx_pgq_reply_problem(ngx_http_request_t *r, ngx_pgq_problem_t *problem)
     ngx_memcpy(body, text, len);
     cJSON_free(text);
 
+    if (problem->status == 422) {
+        /* nginx has no words for it */
+        ngx_str_set(&r->headers_out.status_line, "422 Unprocessable Content");
+    }
+
     return ngx_pgq_reply_body(r, problem->status, &ngx_pgq_reply_problem_type,
                               body, len);
 }

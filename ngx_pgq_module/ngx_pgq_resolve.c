@@ -36,6 +36,7 @@ struct ngx_pgq_resolve_s {
 };
 
 
+static void ngx_pgq_resolve_begin(ngx_pgq_resolve_t *rs);
 static void ngx_pgq_resolve_handler(ngx_resolver_ctx_t *ctx);
 static void ngx_pgq_resolve_learn(ngx_pgq_resolve_t *rs,
     ngx_resolver_ctx_t *ctx);
@@ -71,42 +72,49 @@ ngx_int_t
 ngx_pgq_resolve_ask(ngx_pgq_resolve_t *rs, ngx_log_t *log,
     ngx_pgq_resolve_pt ready, void *data)
 {
-    ngx_resolver_ctx_t  *ctx;
-
     rs->log = log;
 
     if (rs->under_way == NULL) {
+        ngx_pgq_resolve_begin(rs);
+    }
 
-        ctx = ngx_resolve_start(rs->resolver, NULL);
-
-        if (ctx == NULL || ctx == NGX_NO_RESOLVER) {
-            return NGX_OK;
-        }
-
-        ctx->name.data = (u_char *) rs->host->name;
-        ctx->name.len = ngx_strlen(rs->host->name);
-        ctx->handler = ngx_pgq_resolve_handler;
-        ctx->data = rs;
-        ctx->timeout = rs->timeout;
-        ctx->cancelable = 1;
-
-        rs->since = ngx_current_msec;
-        rs->under_way = ctx;
-
-        if (ngx_resolve_name(ctx) != NGX_OK) {
-            rs->under_way = NULL;
-            return NGX_OK;
-        }
-
-        if (rs->under_way == NULL) {
-            return NGX_OK;
-        }
+    if (rs->under_way == NULL) {
+        return NGX_OK;
     }
 
     rs->ready = ready;
     rs->data = data;
 
     return NGX_AGAIN;
+}
+
+
+/* what the resolver knows by heart it tells before this returns */
+
+static void
+ngx_pgq_resolve_begin(ngx_pgq_resolve_t *rs)
+{
+    ngx_resolver_ctx_t  *ctx;
+
+    ctx = ngx_resolve_start(rs->resolver, NULL);
+
+    if (ctx == NULL || ctx == NGX_NO_RESOLVER) {
+        return;
+    }
+
+    ctx->name.data = (u_char *) rs->host->name;
+    ctx->name.len = ngx_strlen(rs->host->name);
+    ctx->handler = ngx_pgq_resolve_handler;
+    ctx->data = rs;
+    ctx->timeout = rs->timeout;
+    ctx->cancelable = 1;
+
+    rs->since = ngx_current_msec;
+    rs->under_way = ctx;
+
+    if (ngx_resolve_name(ctx) != NGX_OK) {
+        rs->under_way = NULL;
+    }
 }
 
 

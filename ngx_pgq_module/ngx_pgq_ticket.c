@@ -5,13 +5,16 @@
  * answer: how many may wait, how long, and who is told.  A ticket is one
  * allocation of the door's.
  *
- * Called by enqueue.c (full, add, leave) and by batch.c, which takes tickets
- * out of pool->waiting, and has them answered (expire, answer, free).
+ * Called by enqueue.c (full, add, leave, end) and by batch.c, which takes
+ * tickets out of pool->waiting, and has them answered (expire, answer, free).
  *
  * Invariants:
  *  - a ticket is in exactly one place: pool->waiting, or one batch;
  *  - a ticket is answered once, or left by its client and then never;
- *  - a ticket of a batch stays in it, answered or left, until the batch ends.
+ *  - a ticket of a batch stays in it, answered or left, until the batch ends
+ *    or is to be sent again;
+ *  - what a ticket takes counts as long as it takes it: one that was queued is
+ *    its door's until the client has read the answer.
  */
 
 #include "ngx_pgq_module.h"
@@ -62,6 +65,17 @@ ngx_pgq_ticket_leave(ngx_pgq_ticket_t *t)
         ngx_queue_remove(&t->queue);
         ngx_free(t);
     }
+}
+
+
+/* the answer to one that was queued has been read, or its client has gone */
+
+void
+ngx_pgq_ticket_end(ngx_pgq_ticket_t *t)
+{
+    t->pool->size -= t->len;
+
+    ngx_pgq_pool_count(t->pool, 0);
 }
 
 
@@ -128,15 +142,17 @@ ngx_pgq_ticket_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
 
     answer = t->answer;
     t->answer = NULL;
-    t->pool->size -= t->len;
-
-    ngx_pgq_pool_release(t->pool);
 
     if (outcome == NGX_PGQ_DONE || outcome == NGX_PGQ_REPLAYED) {
+        ngx_pgq_pool_release(t->pool);
         ngx_pgq_pool_drained(t->pool);
         answer(t, outcome, problem);
         return;
     }
+
+    t->pool->size -= t->len;
+
+    ngx_pgq_pool_release(t->pool);
 
     answer(t, outcome, problem);
 

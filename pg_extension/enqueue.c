@@ -89,7 +89,7 @@ take(const pg_uuid_t *batch_id, NgxPgqBatch *batch)
 	NgxPgqIntake intake;
 
 	ngx_pgq_intake_begin(&intake);
-	if (ngx_pgq_intake_enter(batch_id) && batch->count > 0)
+	if (ngx_pgq_intake_enter(batch_id) != NGX_PGQ_ENTRY_TAKEN && batch->count > 0)
 	{
 		NGX_PGQ_FAULT("batch-entered");
 		ngx_pgq_intake_write(&intake, batch);

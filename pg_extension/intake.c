@@ -164,8 +164,8 @@ ngx_pgq_intake_begin(NgxPgqIntake *intake)
 	SPI_connect();
 }
 
-/* Enter a batch in the ledger; false if it is known, having been taken. */
-bool
+/* Enter a batch in the ledger, unless it was taken; a fenced one fails. */
+NgxPgqEntry
 ngx_pgq_intake_enter(const pg_uuid_t *batch_id)
 {
 	NgxPgqEntry entry = ngx_pgq_ledger_enter(batch_id, false);
@@ -174,7 +174,7 @@ ngx_pgq_intake_enter(const pg_uuid_t *batch_id)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("batch was fenced by ngx_pgq.fence()")));
-	return entry == NGX_PGQ_ENTRY_NEW;
+	return entry;
 }
 
 /* Put these messages into the queue; there is at least one. */

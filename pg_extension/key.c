@@ -59,6 +59,8 @@
 #define LOOK_US			INT64CONST(5000000)	/* from look to look at the leaves, */
 #define RETRY_US		INT64CONST(1000000)	/* while one is to be truncated */
 
+#define FREED_MS		100		/* for locks of an attempt that has failed */
+
 #define LOCK_KIND		0x7067	/* 1 and 2 are the SQL functions' */
 #define LOCK_SEED		UINT64CONST(0x6e67785f7067715f)
 
@@ -347,16 +349,41 @@ write_new(NgxPgqKey *keys, int count, TimestampTz at)
 }
 
 /*
+ * Lock what can be locked.  An attempt of the same batch that has just failed
+ * gives its locks up one after the other, and ours may be among the last: that
+ * is worth a moment.
+ */
+static void
+lock_keys(NgxPgqKey *keys, int count, bool freed)
+{
+	int			patience_ms = freed ? FREED_MS : 0;
+
+	for (int i = 0; i < count; i++)
+	{
+		keys[i].state = NGX_PGQ_KEY_NEW;
+		while (!lock_key(&keys[i]))
+		{
+			if (patience_ms-- <= 0)
+			{
+				keys[i].state = NGX_PGQ_KEY_BUSY;
+				break;
+			}
+			CHECK_FOR_INTERRUPTS();
+			pg_usleep(1000);
+		}
+	}
+}
+
+/*
  * Take these keys, as far as they are free, and say of each what it is.  Never
  * waits for another's key.  Needs an SPI connection.
  */
 void
-ngx_pgq_keys_take(NgxPgqKey *keys, int count, TimestampTz at)
+ngx_pgq_keys_take(NgxPgqKey *keys, int count, TimestampTz at, bool freed)
 {
 	if (count == 0)
 		return;
-	for (int i = 0; i < count; i++)
-		keys[i].state = lock_key(&keys[i]) ? NGX_PGQ_KEY_NEW : NGX_PGQ_KEY_BUSY;
+	lock_keys(keys, count, freed);
 	NGX_PGQ_FAULT("keys-locked");
 	look_up(keys, count, at - keep_us(), false);
 	find_twins(keys, count);

@@ -168,10 +168,13 @@ static bool
 take_keys(NgxPgqIntake *intake, const pg_uuid_t *batch_id, NgxPgqKey *keys,
 		  int count)
 {
-	if (ngx_pgq_intake_enter(batch_id))
+	NgxPgqEntry entry = ngx_pgq_intake_enter(batch_id);
+
+	if (entry != NGX_PGQ_ENTRY_TAKEN)
 	{
 		NGX_PGQ_FAULT("batch-entered");
-		ngx_pgq_keys_take(keys, count, intake->at);
+		ngx_pgq_keys_take(keys, count, intake->at,
+						  entry == NGX_PGQ_ENTRY_FREED);
 		return true;
 	}
 	ngx_pgq_keys_recall(keys, count);

@@ -208,7 +208,7 @@ ngx_pgq_ledger_enter(const pg_uuid_t *batch_id, bool fence)
 
 	SPI_execute_plan(enter_plan(leaf), values, NULL, false, 0);
 	if (SPI_processed == 1)
-		return NGX_PGQ_ENTRY_NEW;
+		return NGX_PGQ_ENTRY_FREED;
 	return meet_again(leaf, values);
 }
 

@@ -215,6 +215,7 @@ typedef struct NgxPgqIntake
 typedef enum NgxPgqEntry
 {
 	NGX_PGQ_ENTRY_NEW,			/* nothing: now it is entered */
+	NGX_PGQ_ENTRY_FREED,		/* an attempt that has just failed: the same */
 	NGX_PGQ_ENTRY_TAKEN,
 	NGX_PGQ_ENTRY_FENCED
 } NgxPgqEntry;
@@ -331,12 +332,13 @@ extern void ngx_pgq_refuse(ReturnSetInfo *result, int ordinal,
 extern void ngx_pgq_check_counts(int ids, int messages);
 extern Relation ngx_pgq_open_table(const char *name, LOCKMODE mode);
 extern void ngx_pgq_intake_begin(NgxPgqIntake *intake);
-extern bool ngx_pgq_intake_enter(const pg_uuid_t *batch_id);
+extern NgxPgqEntry ngx_pgq_intake_enter(const pg_uuid_t *batch_id);
 extern void ngx_pgq_intake_write(NgxPgqIntake *intake, NgxPgqBatch *batch);
 extern void ngx_pgq_intake_end(NgxPgqIntake *intake);
 
 /* key.c */
-extern void ngx_pgq_keys_take(NgxPgqKey *keys, int count, TimestampTz at);
+extern void ngx_pgq_keys_take(NgxPgqKey *keys, int count, TimestampTz at,
+							  bool freed);
 extern void ngx_pgq_keys_recall(NgxPgqKey *keys, int count);
 extern bool ngx_pgq_keys_due(void);
 extern void ngx_pgq_keys_tidy(NgxPgqDatabase *database);

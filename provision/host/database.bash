@@ -55,6 +55,11 @@ etcd() {
         ELECTION=$((2500 * NGX_PGQ_PATIENCE)) CLUSTER="$(each , '%=https://%:2380' "${database_names[@]}")")
     put /etc/default/etcd 644 root <<< "$text"
     service etcd.service restart /etc/default/etcd /etc/ngx_pgq/etcd.crt
+
+    put /usr/local/lib/ngx_pgq/etcd_aside 755 root < "$kit/patroni/etcd_aside"
+    put /etc/systemd/system/ngx_pgq_etcd_aside.service 644 root < "$kit/patroni/etcd_aside.service"
+    put /etc/systemd/system/ngx_pgq_etcd_aside.timer 644 root < "$kit/patroni/etcd_aside.timer"
+    service ngx_pgq_etcd_aside.timer restart /etc/systemd/system/ngx_pgq_etcd_aside.timer
 }
 
 

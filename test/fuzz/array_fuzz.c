@@ -3,7 +3,8 @@
 /*
  * Arrays of any elements are written, and read again as PostgreSQL's
  * array_recv() and textrecv() read them.  An input is a list of elements: how
- * many bytes (one), how often they are repeated (one, times four), the bytes.
+ * many bytes (one), how often they are repeated (one, times four), the bytes;
+ * 255 bytes, repeated as often as can be, are a null.
  */
 
 #include "fuzz.h"
@@ -11,12 +12,13 @@
 
 
 #define ITEMS  64
-#define BYTES  (1024 * 1024)
+#define BYTES  (256 * 1024)
 
 
 typedef struct {
     size_t   len;
     u_char  *data;
+    int      null;
 } item_t;
 
 
@@ -30,7 +32,8 @@ item(item_t *item, fuzz_input_t *in)
     times = fuzz_byte(in) * 4 + 1;
     bytes = fuzz_bytes(in, len, &len);
 
-    item->len = len * times;
+    item->null = (len == 255 && times == 255 * 4 + 1);
+    item->len = item->null ? 0 : len * times;
     item->data = malloc(item->len ? item->len : 1);
     fuzz_check(item->data != NULL);
 
@@ -69,6 +72,11 @@ read_again(const uint8_t *p, const uint8_t *end, uint32_t oid,
     fuzz_check(number(&p, end) == 1);           /* lower bound */
 
     for (i = 0; i < n; i++) {
+        if (items[i].null) {
+            fuzz_check(number(&p, end) == 0xffffffff);
+            continue;
+        }
+
         fuzz_check(number(&p, end) == items[i].len);
         fuzz_check((size_t) (end - p) >= items[i].len);
         fuzz_check(memcmp(p, items[i].data, items[i].len) == 0);
@@ -102,7 +110,8 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     end = ngx_pgq_array_head(array, oid, n);
 
     for (i = 0; i < n; i++) {
-        end = ngx_pgq_array_item(end, items[i].data, items[i].len);
+        end = items[i].null ? ngx_pgq_array_null(end)
+              : ngx_pgq_array_item(end, items[i].data, items[i].len);
     }
 
     fuzz_check((size_t) (end - array) == bytes);

@@ -314,6 +314,18 @@ ngx_http_arg(ngx_http_request_t *r, u_char *name, size_t len, ngx_str_t *value)
 
 
 ngx_int_t
+ngx_http_complex_value(ngx_http_request_t *r, ngx_http_complex_value_t *val,
+    ngx_str_t *value)
+{
+    value->len = val->value.len;
+    value->data = ngx_pnalloc(r->pool, value->len);
+    memcpy(value->data, val->value.data, value->len);
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
 ngx_http_discard_request_body(ngx_http_request_t *r)
 {
     (void) r;

@@ -249,15 +249,17 @@ taken_as_json(ngx_str_t *message, fuzz_input_t body)
 static void
 read_message(few_request_t *f, form_e wanted, fuzz_input_t body, int depth)
 {
-    int        json, text;
-    ngx_int_t  rc;
-    ngx_str_t  message;
+    int          json, text;
+    ngx_int_t    rc;
+    ngx_str_t    message;
+    ngx_pool_t  *memory;
 
-    rc = ngx_pgq_message_read(&f->request, &message);
+    rc = ngx_pgq_message_read(&f->request, &memory, &message);
 
     if (body.len == 0) {
         fuzz_check(rc == NGX_OK && few_answer.status == 400);
         fuzz_check(strcmp(few_answer.code, "empty") == 0);
+        fuzz_check(memory == NULL);
         return;
     }
 
@@ -267,6 +269,13 @@ read_message(few_request_t *f, form_e wanted, fuzz_input_t body, int depth)
     if (json || text) {
         fuzz_check(rc == NGX_DECLINED && few_answer.answers == 0);
         json ? taken_as_json(&message, body) : taken_as_text(&message, body);
+    }
+
+    if (memory) {
+        ngx_destroy_pool(memory);
+    }
+
+    if (json || text) {
         return;
     }
 

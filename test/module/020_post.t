@@ -61,6 +61,7 @@ for my $method (qw(GET HEAD PUT DELETE PATCH)) {
 for my $case (
     [ 'gzip',      'Content-Encoding' => 'gzip' ],
     [ 'latin 1',   'Content-Type' => 'text/plain; charset=iso-8859-1' ],
+    [ 'a charset that begins like ours', 'Content-Type' => 'text/plain; charset=utf-8x' ],
 ) {
     my ($name, @headers) = @$case;
     $answer = $client->post('/post', '{}', @headers);

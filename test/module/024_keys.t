@@ -42,7 +42,7 @@ is(keyed('"one"', '{"n": 1}', Prefer => 'return=minimal')->json->{id}, $first->j
 like(Pgq::Host::slurp("$nginx->{dir}/keys.log"), qr{^/post 202 \Q@{[ $first->json->{id} ]}\E replayed$}m, 'the log has the first id, and that it was replayed');
 
 my $other = keyed('"one"', '{"n": 2}');
-is($other->{status}, 422, 'another message');
+is("$other->{status} $other->{reason}", '422 Unprocessable Content', 'another message');
 is($other->json->{code}, 'key_reused', 'is told that the key was used');
 is(posts('{"n": 2}'), 0, 'and is not queued');
 is(keyed('"two"', '{"n": 1}')->{status}, 202, 'another key, the same message');

@@ -43,9 +43,13 @@ for my $file ("$pg->{data}/server.key", "$pg->{data}/server.crt", "$pg->{data}/r
     $pg->own($file, 0600);
 }
 
-# (the worker's own)
-chmod 0600, "$dir/ngx_pgq_web.key";
-chown +(getpwnam Pgq::Host::worker_user())[2, 3], "$dir/ngx_pgq_web.key" if Pgq::Host::is_root();
+# (the worker's own, and one that it may not read)
+Pgq::Host::spew("$dir/other.key", Pgq::Host::slurp("$dir/theirs.key"));
+chmod 0600, "$dir/ngx_pgq_web.key", "$dir/other.key";
+chown +(getpwnam Pgq::Host::worker_user())[2, 3], "$dir/ngx_pgq_web.key", "$dir/other.key" if Pgq::Host::is_root();
+mkdir "$dir/secret", 0755;
+rename "$dir/theirs.key", "$dir/secret/theirs.key";
+chmod 0000, "$dir/secret/theirs.key";
 
 my $hba      = Pgq::Host::slurp("$pg->{data}/pg_hba.conf");
 my $password = $pg->set_password('ngx_pgq_web');
@@ -134,8 +138,13 @@ my @refused = (
     [ 'another name' => "$trust $mine", 'other.test', qr/server certificate for "db\.test".* does not match host name "other\.test"/ ],
     [ 'a root certificate that is not there' => "sslmode=verify-full sslrootcert=$dir/nowhere.crt $mine", 'db.test',
         qr/root certificate file "\S+nowhere\.crt" does not exist/ ],
-    [ 'a key that is another\'s' => "$trust sslcert=$dir/ngx_pgq_web.crt sslkey=$dir/db.test.key", 'db.test',
-        qr/(?:certificate does not match private key|could not load private key|private key file)/ ],
+    # (libpq 15 would show memory that it has not set)
+    [ 'a key that the worker may not read' => "$trust sslcert=$dir/ngx_pgq_web.crt sslkey=$dir/secret/theirs.key", 'db.test',
+        qr/sslkey is not readable: Permission denied \(file, / ],
+    [ 'a certificate that is a directory' => "$trust sslcert=$dir sslkey=$dir/ngx_pgq_web.key", 'db.test',
+        qr/sslcert is not readable: Is a directory \(file, / ],
+    [ 'a key that belongs to another certificate' => "$trust sslcert=$dir/ngx_pgq_web.crt sslkey=$dir/other.key", 'db.test',
+        qr/private key file "\S+other\.key".*: key values mismatch/ ],
 );
 
 for my $case (@refused) {

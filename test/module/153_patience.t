@@ -38,6 +38,15 @@ subtest 'the answer to a statement' => sub {
     ok($pg->poll_query_until(q{select count(*) from posts}, 3), 'nothing is lost');
     is($pg->safe_psql(q{select count(*) from posts where data::text = '"lost"'}), 1, 'and nothing there twice');
 
+    # silences that are each shorter, together longer
+    my $position = $nginx->log_position;
+    $wire->plan(map { { in => 'recent', before => $_, do => 'hold', for => 0.7 } } qw(DataRow CommandComplete ReadyForQuery));
+    $start = time;
+    is($client->get('/get')->status, 200, 'an answer comes bit by bit');
+    is($wire->happened, 3, 'with pauses');
+    cmp_ok(time - $start, '>', 1.9, 'for longer than a silence may last');
+    unlike($nginx->log_since($position), qr/pgq lane: lost/, 'and the lane stays');
+
     undef $client;
     $nginx->stop;
     $wire->stop;

@@ -84,7 +84,7 @@ subtest 'while no other can connect' => sub {
     is($client->post('/post', '"one"')->status, 202, 'it works');
     $pg->safe_psql('alter role ngx_pgq_web connection limit 1');
     my $position = $nginx->log_position;
-    ok($nginx->wait_for_log(qr/pgq lane: lost .*too many connections for role/, $position), 'another is refused');
+    ok($nginx->wait_for_log(qr/pgq lane: lost .*retry in 60000 ms: .*too many connections for role/, $position), 'another is refused');
     my @pids = pids();
     is($client->post('/post', '"alone"')->status, 202, 'the old one goes on');
     is_deeply([ pids() ], \@pids, 'as it was');
@@ -104,9 +104,15 @@ subtest 'when its buffers have grown' => sub {
     is(Pgq::Client->new($nginx)->post('/post', '"small"')->status, 202, 'a small message');
     my $before = $memory->();
     is(Pgq::Client->new($nginx)->post('/post', '"' . 'x' x 40e6 . '"', Prefer => 'return=minimal')->status, 202, 'a large one');
-    cmp_ok($memory->(), '>', $before + 35, 'takes memory');
+    my $after = $memory->();
     ok($nginx->wait_for_log(qr/pgq lane: left/), 'its lane is replaced');
-    ok((poll_until { $memory->() < $before + 10 } 10), 'and the memory is free again');
+
+    SKIP: {
+        skip 'what is freed is kept by who looks for errors', 2 if $ENV{PGQ_SANITIZE} || $ENV{PGQ_VALGRIND};
+        cmp_ok($after, '>', $before + 35, 'it took memory');
+        ok((poll_until { $memory->() < $before + 10 } 10), 'which is free again');
+    }
+
     is(left($nginx), 1, 'once');
     $nginx->stop;
 };

@@ -126,6 +126,22 @@ $nginx->configure(main => '');
 $nginx->reload;
 only_new();
 
+# ---- a fast stop (TERM) answers nobody, and leaves nothing
+
+$lock = $pg->session;
+$lock->query('begin; lock table ngx_pgq.batch');
+@waiting = map { posting("fast $_") } 1 .. 10;
+ok((poll_until { waiting() == 10 }), 'tickets wait');
+is($nginx->stop('TERM', 5), 0, 'a fast stop ends well');
+is((grep { $_->closed } @waiting), 10, 'without an answer');
+$lock->query('commit');
+$lock->quit;
+ok($pg->poll_query_until("select count(*) from pg_stat_activity where usename = 'ngx_pgq_web'", 0), 'and without a connection left');
+ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'whatever was sent is moved');
+is($pg->safe_psql("select count(*) from (select from posts where data::text like '\"fast %' group by data::text having count(*) > 1) t"),
+    0, 'and there at most once');
+$nginx->start;
+
 # ---- restarts under load: while nobody listens clients come back
 
 my $restarts = 4;

@@ -56,7 +56,8 @@ sub posts {
 # ---- names and passwords
 
 with('', 'basic');
-Pgq::Host::spew($nginx->dir . '/posters', 'alice:' . `openssl passwd -apr1 -salt 12345678 wonder`);
+my $wonder = `openssl passwd -apr1 -salt 12345678 wonder`;
+Pgq::Host::spew($nginx->dir . '/posters', "alice:${wonder}carol:$wonder");
 my %alice = (Authorization => 'Basic ' . encode_base64('alice:wonder', ''));
 my %wrong = (Authorization => 'Basic ' . encode_base64('alice:land', ''));
 
@@ -69,6 +70,10 @@ is(hesitant(%alice), '100 202', 'but of who is welcome');
 is(Pgq::Client->new($nginx)->method('OPTIONS', '/post')->status, 204, 'a preflight needs none');
 is(Pgq::Client->new($nginx)->get('/get')->status, 200, 'nor does GET');
 is(posts(), 2, 'who was refused posted nothing');
+my %carol = (Authorization => 'Basic ' . encode_base64('carol:wonder', ''));
+my @keyed = map { post('1', %$_, 'Idempotency-Key' => '"mine"')->json->{id} } \%alice, \%alice, \%carol;
+is($keyed[0], $keyed[1], 'a key of hers is hers');
+isnt($keyed[0], $keyed[2], "another's is another");
 
 # ---- the identity service: sessions in a cookie, tokens of HS256
 
@@ -132,7 +137,7 @@ problem(post('1', Cookie => 'session=silent'), 500, 'internal_error', 'when it s
 is(hesitant(), 401, 'the body is not asked for');
 is(hesitant(Cookie => 'session=good'), '100 202', 'but of who is welcome');
 is(Pgq::Client->new($nginx)->get('/get')->status, 200, 'GET needs none');
-is(posts(), 6, 'who was refused posted nothing');
+is(posts(), 8, 'who was refused posted nothing');
 my @requests = split /\n/, Pgq::Host::slurp($seen);
 is(@requests, 9, 'each POST was asked about once');
 is((grep { m{^GET /session HTTP/1\.1\|X-Original-Method: POST\|X-Original-URI: /post\|} && /\|\|$/ } @requests), 9,
@@ -146,6 +151,8 @@ $nginx->configure(http => $http);
 my %good = (Authorization => 'Bearer ' . token('{"sub":"bob","exp":' . (time + 600) . '}'));
 my $answer;
 is(post('1', %good)->status, 202, 'jwt: with a token');
+my %other = (Authorization => 'Bearer ' . token('{"sub":"eve","exp":' . (time + 600) . '}'));
+isnt(post('1', %good, 'Idempotency-Key' => '"k"')->json->{id}, post('1', %other, 'Idempotency-Key' => '"k"')->json->{id}, 'keys are those of the subject');
 for my $case (
     [ 'no token',  'none' ],
     [ 'signature', 'one that somebody else signed', token('{"sub":"bob","exp":9999999999}', 'a guess') ],
@@ -160,7 +167,7 @@ for my $case (
 }
 is(hesitant(), 401, 'the body is not asked for');
 is(hesitant(%good), '100 202', 'but of who is welcome');
-is(posts(), 8, 'who was refused posted nothing');
+is(posts(), 12, 'who was refused posted nothing');
 ok((poll_until { Pgq::Host::slurp($nginx->dir . '/subject.log') =~ /^202 \[bob\]$/m }), 'the name in the token can be logged');
 
 my %allowed = (
@@ -168,7 +175,7 @@ my %allowed = (
     'access-control-allow-methods'  => 'GET, HEAD, POST, OPTIONS',
     'access-control-allow-headers'  => 'Authorization, Content-Type, Idempotency-Key, Prefer',
     'access-control-max-age'        => 600,
-    'access-control-expose-headers' => 'ETag, Preference-Applied, Retry-After',
+    'access-control-expose-headers' => 'ETag, Idempotency-Replayed, Preference-Applied, Retry-After',
 );
 
 # What a browser asks first, and the headers of CORS in the answer.
@@ -231,6 +238,9 @@ my ($first, $second, $third) = $log->('posts.log');
 is_deeply([ @$first{qw(request status id batch outcome)} ], [ 'POST /post', 202, $id, 1, 'queued' ], 'a message that was queued');
 is_deeply([ @$second{qw(request status id outcome)} ], [ 'POST /post', 400, '', 'refused' ], 'one that was not');
 is_deeply([ @$third{qw(request status outcome)} ], [ 'GET /get', 200, '' ], 'a GET');
+post('2', 'Idempotency-Key' => '"twice"') for 1 .. 2;
+ok((poll_until { $log->('posts.log') == 5 }), 'and a message that came twice');
+is(($log->('posts.log'))[4]{outcome}, 'replayed', 'is said to be replayed');
 is_deeply([ map { $_->{status} } $log->('not_queued.log') ], [ 400 ], 'what was not queued is there once more, alone');
 
 done_testing;

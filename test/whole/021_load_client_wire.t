@@ -129,7 +129,8 @@ my $busy = server(sub {
 
 my $began = time;
 $result = load('--connections', 1, '--messages', 2, '--retry', 1, '--retry-max-wait', 5, '--all-ok', $busy);
-expect('503 is sent again', $result, status => 0, ok => 2, requests => 4, retries => 2, refused_503 => 2);
+expect('503 is sent again', $result, status => 0, ok => 2, requests => 4, retries => 2, refused_503 => 2,
+    retry_after => 2);
 cmp_ok(time - $began, '>=', 2, 'after the time that the server asks for');
 cmp_ok($result->{p50_ms}, '>=', 1000, 'which counts as latency');
 
@@ -141,7 +142,7 @@ expect('and is not done unless asked for', load('--connections', 1, $busy),
 my $never = server(sub { $_[0]->print("HTTP/1.1 503 Busy\r\nContent-Length: 2\r\n\r\nno") });
 
 expect('retries are bounded', load('--messages', 4, '--retry', 3, '--retry-max-wait', 0.02, $never),
-    status => 1, ok => 0, requests => 16, retries => 12, failed => 4, refused => 16);
+    status => 1, ok => 0, requests => 16, retries => 12, failed => 4, refused => 16, retry_after => 0);
 
 
 # ---- connections that end
@@ -224,6 +225,26 @@ is(Pgq::Host::ended($load), 0, 'a signal ends the load');
 my %result = Pgq::Host::slurp("$dir/out") =~ /^result (\S+) (\S+)$/mg;
 cmp_ok($result{ok}, '>', 0, 'with a report');
 is($result{requests}, $result{ok}, 'every answer was waited for');
+ok(!exists $result{phase_0_ok}, 'without a mark there are no phases');
+
+$load = Pgq::Host::spawn(
+    [ Pgq::Host::build_dir() . '/bench/pgq_load', '--connections', 2, '--seconds', 60, '--rate', 200, $good ],
+    out => "$dir/phases", err => "$dir/seconds",
+);
+
+for my $phase (1 .. 3) {
+    my $said = sub { my @lines = -e "$dir/seconds" ? Pgq::Host::slurp("$dir/seconds") =~ /acknowledged/g : (); scalar @lines };
+    ok((poll_until { $said->() >= $phase } 10), "phase $phase: a second is over");
+    kill $phase < 3 ? 'USR1' : 'INT', $load;
+}
+
+is(Pgq::Host::ended($load), 0, 'a mark does not end the load');
+
+%result = Pgq::Host::slurp("$dir/phases") =~ /^result (\S+) (\S+)$/mg;
+cmp_ok($result{"phase_${_}_ok"}, '>=', 100, "phase $_ has messages") for 0 .. 2;
+is($result{phase_0_ok} + $result{phase_1_ok} + $result{phase_2_ok}, $result{ok}, 'each message is of one phase');
+ok(!exists $result{phase_3_ok}, 'two marks make three phases');
+cmp_ok($result{phase_1_seconds}, '>=', 0.5, 'which last from mark to mark');
 
 done_testing;
 

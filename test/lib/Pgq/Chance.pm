@@ -68,7 +68,7 @@ sub pieces {
     my $most = $self->pick(1, 7, 100, 1500, 100_000, 100_000, 100_000);
     my @pieces;
 
-    $most = 100 if $most < 100 && CORE::length $bytes > 4000;
+    $most = 100 if $most < 100 && CORE::length $bytes > 1500;
 
     for (my $at = 0; $at < CORE::length $bytes; $at += CORE::length $pieces[-1]) {
         push @pieces, substr $bytes, $at, $most == 1 ? 1 : 1 + $self->below($most);

@@ -39,20 +39,21 @@ END
 #   pg (a Pgq::Postgres), user (ngx_pgq_web), conninfo (what pg says)     where the pool main goes
 #   pool      further parameters of pgq_pool; pools: whole lines instead of it
 #   timeout   pgq_timeout
-#   workers (1), master (on), daemon (off), log_level (info), env (a hash)
+#   workers (1), connections (1024, of a worker), master (on), daemon (off), log_level (info), env (a hash)
 #   main, events, http, server, locations     lines for these places
 #   doors     lines instead of the server's error_page and its locations /post, /get, / and /problem
 #   listen    parameters of the listen directive; config: the whole text, with %%PORT%%, %%PREFIX%%, %%HEAD%% replaced
 sub new {
     my ($class, %option) = @_;
     my $self = bless {
-        name      => 'nginx',
-        workers   => 1,
-        master    => 'on',
-        daemon    => 'off',
-        log_level => 'info',
-        port      => free_port(),
-        allow     => [],
+        name        => 'nginx',
+        workers     => 1,
+        connections => 1024,
+        master      => 'on',
+        daemon      => 'off',
+        log_level   => 'info',
+        port        => free_port(),
+        allow       => [],
         %option,
     }, $class;
 
@@ -117,7 +118,7 @@ load_module @{[ module_path() ]};
 @{[ $self->{main} // '' ]}
 
 events {
-    worker_connections 1024;
+    worker_connections $self->{connections};
     @{[ $self->{events} // '' ]}
 }
 END

@@ -3,7 +3,8 @@ package Pgq::Siege;
 # A real nginx under requests that nobody would write, on several connections at a time. Cases are numbered; each is
 # what one connection sends and how it ends, made of the seed and its number alone:
 #
-#   clean    one to five good messages, cut up, pipelined or in chunks: each has to be answered 202, in their order
+#   clean    one to five good requests, cut up, pipelined or in chunks, some with a key, some with many messages: each has
+#            to be answered 202, in their order
 #   wild     requests of the corpus, mutated: whatever is answered has to be HTTP, with a status of those that there are
 #
 # and it ends when all is answered, or the client half closes, leaves or resets the connection somewhere midway. At the
@@ -57,7 +58,7 @@ sub servers {
     my $nginx = Pgq::Nginx->new(
         pg        => $pg,
         pools     => qq{pgq_pool main "$base"; pgq_pool small "$base" lanes=1 tickets=1 size=64;},
-        http      => 'client_max_body_size 64k; client_body_buffer_size 2k; client_header_timeout 5s; client_body_timeout 5s;'
+        http      => 'client_max_body_size 64k; client_body_buffer_size 2k; client_header_timeout 60s; client_body_timeout 60s;'
             . ' lingering_timeout 1s; gzip on; gzip_types application/json;',
         locations => 'location = /small { pgq_post small; } location = /metrics { pgq_metrics; } location = /status { pgq_status; }',
     )->start;
@@ -126,6 +127,12 @@ sub _clean {
         my ($request, $expect) = _message($chance, "$number.$nth");
         $bytes .= $request;
         push @expect, $expect;
+
+        # the same again, with the same key, gets the same id
+        if ($expect->{key} && $chance->one_in(2)) {
+            $bytes .= $request;
+            push @expect, { %$expect, again => 1 };
+        }
     }
 
     my $case = { pieces => [ $chance->pieces($bytes) ], bytes => $bytes, end => 'wait', expect => \@expect };
@@ -143,13 +150,17 @@ sub _clean {
 # A good request, and what has to be answered: the message as JSON text, or as the text that it is.
 sub _message {
     my ($chance, $mark) = @_;
-    my $type = $chance->pick('application/json', 'application/json', 'text/plain; charset=utf-8', '');
+    my $type = $chance->pick('application/json', 'application/json', 'text/plain; charset=utf-8', '', 'application/x-ndjson');
     my $text = $chance->text($chance->one_in(30) ? $chance->below(30_000) : $chance->length(2000));
     my ($body, $expect);
 
     if ($type =~ /text/) {
         $body   = "$mark $text";
         $expect = { text => $body };
+    } elsif ($type =~ /ndjson/) {
+        my $pad = 'x' x $chance->length(200);
+        $expect = { lines => [ map { qq({"mark":"$mark","line":$_,"pad":"$pad"}) } 0 .. $chance->length(60) ] };
+        $body   = join($chance->pick("\n", "\r\n"), @{ $expect->{lines} }) . $chance->pick('', "\n");
     } else {
         my $quoted = $text =~ s/(["\\])/\\$1/gr;
         $expect = { json => $chance->pick(qq({"mark":"$mark","text":"$quoted"}), qq([ "$mark" , 1.50,"$quoted",{}]), qq("$mark$quoted")) };
@@ -157,6 +168,11 @@ sub _message {
     }
 
     my @headers = ('Host: x', $type ? "Content-Type: $type" : (), $chance->one_in(10) ? 'X-Padding: ' . 'p' x $chance->below(2000) : ());
+
+    if ($chance->one_in(6)) {
+        push @headers, qq(Idempotency-Key: "$mark");
+        $expect->{key} = 1;
+    }
 
     if ($chance->one_in(8)) {
         push @headers, $chance->pick('Prefer: return=minimal', 'prefer: foo, Return=Minimal; x=y');
@@ -348,7 +364,7 @@ sub _answers {
 
         my ($head) = $case->{got} =~ /\A(.*?)\r\n\r\n/s or return;
         my ($start, @lines) = split /\r\n/, $head;
-        my ($status) = $start =~ m{\AHTTP/1\.1 (\d{3}) [\x20-\x7e]+\z}
+        my ($status) = $start =~ m{\AHTTP/1\.1 (\d{3}) [\x20-\x7e]*\z}
             or return $self->_wrong($case, "no status line: $start");
         my %header;
 
@@ -442,14 +458,24 @@ sub _accepted {
     my ($head, $message) = $body =~ /\A(.*?)(?:,"msg":(.*))?\}\z/s or return $self->_wrong($case, "no answer: $body");
     my @ids = $head =~ /"($uuid)"/g;
 
-    return $self->_wrong($case, "no id: $body") if !@ids || ($expect && !$expect->{minimal} && !defined $message);
+    return $self->_wrong($case, "no id: $body") if !@ids;
 
-    if ($expect && defined $message) {
-        my $good = $expect->{json} ? $message eq $expect->{json} : eval { $json->decode($message) eq $json->decode(_quoted($expect->{text})) };
-        return $self->_wrong($case, 'another message was answered: ' . substr $message, 0, 300) if !$good;
-        $self->{message}{ $ids[0] } = $message;
+    if ($expect && $expect->{lines}) {
+        my @lines = @{ $expect->{lines} };
+        return $self->_wrong($case, @ids . ' ids for ' . @lines . ' lines') if @ids != @lines;
+        @{ $self->{message} }{@ids} = @lines;
+    } elsif ($expect) {
+        return $self->_wrong($case, "no message: $body") if !$expect->{minimal} && !defined $message;
+
+        if (defined $message) {
+            my $good = $expect->{json} ? $message eq $expect->{json} : eval { $json->decode($message) eq $json->decode(_quoted($expect->{text})) };
+            return $self->_wrong($case, 'another message was answered: ' . substr $message, 0, 300) if !$good;
+            $self->{message}{ $ids[0] } = $message;
+        }
     }
 
+    return $self->_wrong($case, "other ids: @ids, not $case->{ids}") if $expect && $expect->{again} && "@ids" ne $case->{ids};
+    $case->{ids} = "@ids";
     $self->{message}{$_} //= @ids == 1 ? $message : undef for @ids;
 
     return;

@@ -1,0 +1,69 @@
+package Figures;
+
+# What the measuring scripts work out: medians, a slope, the CPU and the memory of a process.
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use List::Util qw(sum);
+
+use Pgq::Host qw(slurp);
+
+our @EXPORT_OK = qw(median slope cpu private);
+
+
+sub median {
+    my @sorted = sort { $a <=> $b } @_;
+
+    return @sorted % 2 ? $sorted[ $#sorted / 2 ] : ($sorted[ $#sorted / 2 ] + $sorted[ @sorted / 2 ]) / 2;
+}
+
+
+# Of the line that is nearest to these points, [ x, y ] each.
+sub slope {
+    my (@points) = @_;
+    my $x = sum(map { $_->[0] } @points) / @points;
+    my $y = sum(map { $_->[1] } @points) / @points;
+    my $square = sum(map { ($_->[0] - $x)**2 } @points);
+
+    return $square ? sum(map { ($_->[0] - $x) * ($_->[1] - $y) } @points) / $square : 0;
+}
+
+
+# CPU seconds of processes so far, to the nanosecond where the kernel counts so.
+sub cpu {
+    my (@pids) = @_;
+
+    return sum(0, map { _cpu("/proc/$_") } @pids);
+}
+
+
+sub _cpu {
+    my ($process) = @_;
+
+    return (split ' ', slurp("$process/schedstat"))[0] / 1e9 if -e "$process/schedstat";
+
+    my ($rest) = slurp("$process/stat") =~ /\) (.*)/;
+    my @field = split ' ', $rest;
+
+    return ($field[11] + $field[12]) / 100;
+}
+
+
+# Private memory of a process, kB: of its private mappings alone, as a page of shared memory that nobody else has
+# touched yet counts as private, too.
+sub private {
+    my ($pid) = @_;
+    my ($sum, $shared) = (0, 0);
+
+    for my $line (split /\n/, slurp("/proc/$pid/smaps")) {
+        $shared = $1 eq 's' if $line =~ /^[0-9a-f]+-[0-9a-f]+ ...([ps]) /;
+        $sum += $1 if !$shared && $line =~ /^Private_(?:Clean|Dirty):\s+(\d+) kB/;
+    }
+
+    return $sum;
+}
+
+
+1;
