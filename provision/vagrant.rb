@@ -17,6 +17,7 @@ module NgxPgq
   SCRIPTS = %w[provision patroni haproxy sql].freeze
   SOURCES = %w[provision ngx_pgq_module pg_extension].freeze
   BUILD = %w[provision/parts provision/build.mk provision/install-packages ngx_pgq_module pg_extension].freeze
+  MADE = /\.s?o\z/
 
 
   # Five hosts, and whether messages get through.
@@ -135,7 +136,7 @@ module NgxPgq
            "provision/secrets made/secrets #{cluster.peers.join(" ")}")
 
       give(SCRIPTS, "made/parts" => "parts", "made/secrets/#{host[:name]}" => "secrets/#{host[:name]}")
-      run("cd #{GIVEN} && provision/kit /root/kit #{host[:name]} made/parts made/secrets && rm -rf #{GIVEN} && " \
+      run("(cd #{GIVEN} && provision/kit /root/kit #{host[:name]} made/parts made/secrets) && rm -rf #{GIVEN} && " \
           "#{cluster.settings.join(" ")} /root/kit/provision/host/setup " \
           "#{host[:name]} #{cluster.address(host)} #{host[:role]} #{cluster.peers.join(" ")}")
     end
@@ -150,10 +151,10 @@ module NgxPgq
       @machine.ui.info("#{news} (once)")
       FileUtils.rm_f(stamp)
       give(SOURCES, name == "secrets" ? { "made/secrets" => "secrets" } : {})
-      run("cd #{GIVEN} && mkdir -p made && #{command} && tar -C made -cf #{PARCEL}.new #{name} && rm -rf #{GIVEN} && " \
-          "chmod 600 #{PARCEL}.new && chown #{@machine.ssh_info[:username]} #{PARCEL}.new && mv #{PARCEL}.new #{PARCEL}")
+      run("(cd #{GIVEN} && mkdir -p made && #{command} && umask 077 && tar -C made -cf #{PARCEL}.new #{name}) && rm -rf #{GIVEN} && " \
+          "chown #{@machine.ssh_info[:username]} #{PARCEL}.new && mv #{PARCEL}.new #{PARCEL}")
       take(name)
-      File.write(stamp, origin)
+      File.write(stamp, origin, perm: 0o600)
     end
 
     # The directories of this repository, and what is kept, to GIVEN on the machine.
@@ -162,7 +163,7 @@ module NgxPgq
 
       File.open(parcel, "wb", 0o600) do |file|
         Gem::Package::TarWriter.new(file) do |tar|
-          directories.each { |directory| pack(tar, File.join(TOP, directory), directory) }
+          directories.each { |directory| pack(tar, File.join(TOP, directory), directory, MADE) }
           kept.each { |to, from| pack(tar, File.join(@kept, from), to) }
         end
       end
@@ -174,8 +175,8 @@ module NgxPgq
     end
 
     # Scripts are known by their first line: not every system has a bit for them.
-    def pack(tar, directory, name)
-      NgxPgq.files(directory).each do |file|
+    def pack(tar, directory, name, without = nil)
+      NgxPgq.files(directory, without).each do |file|
         text = File.binread(File.join(directory, file))
         tar.add_file_simple("#{name}/#{file}", text.start_with?("#!") ? 0o755 : 0o644, text.bytesize) { |to| to.write(text) }
       end
@@ -215,7 +216,7 @@ module NgxPgq
 
       names.each do |name|
         path = File.join(TOP, name)
-        files = File.file?(path) ? [path] : NgxPgq.files(path).map { |file| File.join(path, file) }
+        files = File.file?(path) ? [path] : NgxPgq.files(path, MADE).map { |file| File.join(path, file) }
         files.each { |file| sum << file.delete_prefix(TOP) << "\0" << File.binread(file) << "\0" }
       end
 
@@ -224,9 +225,9 @@ module NgxPgq
   end
 
 
-  # The files below a directory.
-  def self.files(path)
-    Dir.glob("**/*", base: path).select { |file| File.file?(File.join(path, file)) && file !~ /\.s?o\z/ }.sort
+  # The files below a directory, but for what a build in it left there.
+  def self.files(path, without = nil)
+    Dir.glob("**/*", base: path).select { |file| File.file?(File.join(path, file)) && !without&.match?(file) }.sort
   end
 
 

@@ -46,7 +46,7 @@ etcd() {
     if [[ -z $root && ! -d /var/lib/etcd/ngx_pgq/member ]] && member=$(etcd_member); then
         state=existing
         [[ -z $member ]] || etcd_peers member remove "$member" > /dev/null
-        etcd_peers member add "$name" --peer-urls="https://$name:2380" > /dev/null
+        etcd_join
     elif [[ -s /etc/default/etcd ]]; then
         state=$(sed -n 's/^ETCD_INITIAL_CLUSTER_STATE=//p' /etc/default/etcd)
     fi
@@ -54,12 +54,25 @@ etcd() {
     text=$(fill "$kit/patroni/etcd.in" NAME="$name" ADDRESS="$address" STATE="${state:-new}" HEARTBEAT=$((250 * NGX_PGQ_PATIENCE)) \
         ELECTION=$((2500 * NGX_PGQ_PATIENCE)) CLUSTER="$(each , '%=https://%:2380' "${database_names[@]}")")
     put /etc/default/etcd 644 root <<< "$text"
+    put /etc/systemd/system/etcd.service.d/ngx_pgq.conf 644 root < "$kit/patroni/etcd.service.conf"
+    [[ -n $root ]] || systemctl daemon-reload
     service etcd.service restart /etc/default/etcd /etc/ngx_pgq/etcd.crt
 
     put /usr/local/lib/ngx_pgq/etcd_aside 755 root < "$kit/patroni/etcd_aside"
     put /etc/systemd/system/ngx_pgq_etcd_aside.service 644 root < "$kit/patroni/etcd_aside.service"
     put /etc/systemd/system/ngx_pgq_etcd_aside.timer 644 root < "$kit/patroni/etcd_aside.timer"
     service ngx_pgq_etcd_aside.timer restart /etc/systemd/system/ngx_pgq_etcd_aside.timer
+}
+
+
+# The others take in nobody before they have been in touch with each other for some seconds.
+etcd_join() {
+    local deadline=$((SECONDS + 30 * NGX_PGQ_PATIENCE)) said
+
+    until said=$(etcd_peers member add "$name" --peer-urls="https://$name:2380" 2>&1); do
+        [[ $SECONDS -lt $deadline ]] || die "etcd does not take this host in: $said"
+        sleep 1
+    done
 }
 
 
@@ -72,7 +85,7 @@ etcd_peers() {
     done
 
     etcdctl --endpoints="$(each , 'https://%:2379' "${others[@]}")" --cacert=/etc/ngx_pgq/ca.crt \
-        --cert=/etc/ngx_pgq/etcd.crt --key=/etc/ngx_pgq/etcd.key --command-timeout=5s "$@"
+        --cert=/etc/ngx_pgq/etcd.crt --key=/etc/ngx_pgq/etcd.key --command-timeout="$((5 * NGX_PGQ_PATIENCE))s" "$@"
 }
 
 

@@ -19,7 +19,8 @@ haproxy() {
         servers+=" verifyhost ${database_names[i]} check-sni ${database_names[i]}"$'\n'
     done
 
-    text=$(fill "$kit/haproxy/haproxy.cfg.in" NAME="$name" ADDRESS="$address" SERVERS="${servers%$'\n'}")
+    text=$(fill "$kit/haproxy/haproxy.cfg.in" NAME="$name" ADDRESS="$address" CHECK=$((3 * NGX_PGQ_PATIENCE)) \
+        SERVERS="${servers%$'\n'}")
     put /etc/haproxy/haproxy.cfg 644 root <<< "$text"
     service haproxy.service reload /etc/haproxy/haproxy.cfg /etc/ngx_pgq/ca.crt
 }
@@ -34,7 +35,8 @@ nginx() {
 
     put /usr/lib/nginx/modules/ngx_http_pgq_module.so 644 root < "$kit/parts/ngx_http_pgq_module.so"
     put /etc/ngx_pgq/pgpass 600 root <<< "*:*:posts:ngx_pgq_web:$(secret web)"
-    text=$(fill "$kit/provision/host/nginx.conf.in" NAME="$name" DOORS="$(each , % "${doors[@]}")")
+    text=$(fill "$kit/provision/host/nginx.conf.in" NAME="$name" DOORS="$(each , % "${doors[@]}")" \
+        CONNECT=$((2 * NGX_PGQ_PATIENCE)))
     put /etc/nginx/nginx.conf 644 root <<< "$text"
 
     # A module is loaded by a new process alone; and who has started anew has read everything.

@@ -1,0 +1,111 @@
+# Stands in for Vagrant where there is none, so far as our Vagrantfile needs it: reads it, and provisions its machines in
+# directories of this machine, which nothing leaves. Called by test/whole/052_vagrant.t:
+#
+#   ruby vagrant-stand-in.rb DIR MACHINE...
+#
+# DIR/MACHINE/ is that machine's root directory, DIR/.vagrant is where Vagrant would keep its state, DIR/parts is taken
+# for what provision/parts would build. Prints what each machine is told and says.
+
+require "etc"
+require "fileutils"
+require "open3"
+require "pathname"
+
+DIR, *MACHINES = ARGV
+
+module Vagrant
+  module Errors
+    class VagrantError < StandardError
+      def initialize(*)
+        super(error_message)
+      end
+    end
+  end
+
+  class Part
+    def self.name(*) end
+    def self.config(*) end
+    def self.provisioner(*) end
+  end
+
+  class Provisioner
+    attr_reader :config
+
+    def initialize(machine, config)
+      @machine = machine
+      @config = config
+    end
+  end
+
+  def self.plugin(_, kind = nil)
+    { nil => Part, config: Object, provisioner: Provisioner }.fetch(kind)
+  end
+
+  def self.configure(_)
+    yield $vagrant = Any.new
+  end
+end
+
+# Takes any setting; what is given a block hands it another one, and they are all remembered.
+class Any
+  attr_reader :set
+
+  def initialize
+    @set = []
+  end
+
+  def method_missing(name, *values)
+    inner = Any.new
+    @set << [name, values, inner]
+    yield(inner, inner) if block_given?
+    inner
+  end
+
+  def respond_to_missing?(*)
+    true
+  end
+
+  def all(wanted)
+    set.flat_map { |name, values, inner| (name == wanted ? [[values, inner]] : []) + inner.all(wanted) }
+  end
+end
+
+Machine = Struct.new(:name, :root) do
+  def env = self
+  def communicate = self
+  def ui = self
+  def local_data_path = Pathname.new("#{DIR}/.vagrant")
+  def ssh_info = { username: Etc.getpwuid.name }
+  def info(text) = puts("#{name}: #{text}")
+  alias_method :detail, :info
+
+  def upload(from, to)
+    FileUtils.cp(from, root + to, preserve: true)
+  end
+
+  def download(from, to)
+    FileUtils.cp(root + from, to)
+  end
+
+  def sudo(command)
+    command = command.gsub(%r{(?<![\w.])/(?=root/|tmp/)}, "#{root}/")
+    command = command.gsub("provision/parts made", "cp -r #{DIR}/parts made/")
+    command = command.gsub("#{root}/root/kit/provision/host/setup", "NGX_PGQ_ROOT=#{root} \\0")
+    said, status = Open3.capture2e("bash", "-c", command)
+    raise "#{name}: #{command}\n#{said}" unless status.success?
+
+    yield :stdout, said
+  end
+end
+
+load File.expand_path("../../Vagrantfile", __dir__)
+
+$vagrant.all(:define).each do |(name), node|
+  next unless MACHINES.include?(name)
+
+  FileUtils.mkdir_p(["#{DIR}/#{name}/root", "#{DIR}/#{name}/tmp"])
+  settings = node.all(:provision).first.last
+  config = NgxPgq::Config.new
+  settings.set.each { |set, values| config.public_send(set, *values) }
+  NgxPgq::Setup.new(Machine.new(name, "#{DIR}/#{name}"), config).provision
+end

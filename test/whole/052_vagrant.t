@@ -1,0 +1,62 @@
+# P9: what provision/vagrant.rb brings to the machines of the Vagrantfile and back, on a stand-in for Vagrant: what is
+# secret is made once, reaches those alone whom it concerns, and nothing is left on the way.
+
+use Pgq;
+use Pgq::Host qw(run temp_dir top slurp spew module_path build_dir pg_version);
+
+my $dir = temp_dir('vagrant');
+my $top = top();
+
+mkdir "$dir/parts";
+mkdir "$dir/parts/extension";
+run([ 'cp', module_path(), "$dir/parts/" ]);
+run([ 'cp', build_dir() . '/extension' . pg_version() . '/ngx_pgq.so', "$dir/parts/extension/" ]);
+
+sub vagrant {
+    my ($status, $out, $err) = run([ 'ruby', "$top/test/tools/vagrant-stand-in.rb", $dir, @_ ], env => { NGX_PGQ_PATIENCE => 6 });
+    return $out . $err . ($status ? "status $status\n" : '');
+}
+
+sub files { return grep { -f } map { chomp; $_ } `find \Q$_[0]\E -type f | sort` }
+
+my $kept = "$dir/.vagrant/ngx_pgq";
+
+is(vagrant(qw(pg2 web1)), <<'END', 'the first machine makes what all are given, whichever it is');
+pg2: building for Debian 13 (once)
+pg2: making CA, keys and passwords (once)
+pg2: ngx_pgq: pg2 is set up as a database host
+web1: ngx_pgq: web1 is set up as a web host
+END
+
+my %first = map { $_ => slurp($_) } files($kept);
+ok(exists $first{"$kept/$_"}, "$_ is kept") for qw(secrets/ca.key secrets/pg3/host.key parts/ngx_http_pgq_module.so);
+is(join(' ', grep { (stat)[2] & 077 } $kept, keys %first), '', 'nobody else may read what is kept');
+
+for my $name (qw(pg2 web1)) {
+    my @keys  = map { $first{$_} } grep { /\.key$/ && !m{/$name/} } keys %first;
+    my @found = grep { my $file = $_; grep { index(slurp($file), $_) >= 0 } @keys } files("$dir/$name");
+    is("@found", '', "$name has no key but its own");
+    is(join(' ', files("$dir/$name/tmp"), grep { -e } "$dir/$name/root/ngx_pgq"), '', '... and nothing is left on the way');
+}
+
+is(slurp("$dir/pg2/etc/ngx_pgq/postgres.key"), $first{"$kept/secrets/pg2/host.key"}, 'its own it has');
+like(slurp("$dir/pg2/etc/patroni/config.yml"), qr/^    ttl: 120 /m, 'Patroni is as patient as it was asked to be');
+like(slurp("$dir/pg2/etc/default/etcd"), qr/^ETCD_ELECTION_TIMEOUT=15000$/m, 'and etcd');
+
+# ---- again, and a machine that comes later, or anew
+
+is(vagrant(qw(pg2)), "pg2: ngx_pgq: pg2 is set up as a database host\n", 'again nothing is made');
+run([ 'rm', '-r', "$dir/pg2" ]);
+is(vagrant(qw(pg1 pg2)), <<'END', 'nor for a machine that is lost, and made anew');
+pg1: ngx_pgq: pg1 is set up as a database host
+pg2: ngx_pgq: pg2 is set up as a database host
+END
+is(join(' ', grep { slurp($_) ne $first{$_} } files($kept)), '', 'what is kept is what it was');
+
+# ---- what was built from other sources is built again
+
+spew("$kept/parts.origin", 'other sources');
+like(vagrant('web1'), qr/\Aweb1: building for Debian 13 \(once\)\nweb1: ngx_pgq: web1 is set up/, 'new sources are built, by who comes first');
+is(join(' ', grep { slurp($_) ne $first{$_} } files($kept)), '', '... and secrets stay');
+
+done_testing;
