@@ -206,7 +206,7 @@ module NgxPgq
 
     # As root.
     def run(command)
-      @machine.communicate.sudo(command) do |_, text|
+      @machine.communicate.sudo("(#{command}) < /dev/null") do |_, text|
         text.each_line { |line| @machine.ui.detail(line.chomp) unless line.strip.empty? }
       end
     end
