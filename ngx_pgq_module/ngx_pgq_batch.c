@@ -341,6 +341,7 @@ ngx_pgq_batch_encode(ngx_pgq_call_t *call)
         t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
         t->mates = batch->messages;
         t->verdict = NGX_PGQ_DONE;
+        t->ordinal = 0;
     }
 
     ngx_pgq_metrics_sent(batch->messages, batch->again);

@@ -57,8 +57,9 @@ static ngx_int_t ngx_pgq_enqueue_write(ngx_pgq_ticket_t *t, u_char *p);
 static void ngx_pgq_enqueue_cleanup(void *data);
 static void ngx_pgq_enqueue_answer(ngx_pgq_ticket_t *t,
     ngx_pgq_outcome_e outcome, ngx_str_t *problem);
-static ngx_int_t ngx_pgq_enqueue_accepted(ngx_pgq_enqueue_t *e,
-    ngx_uint_t replayed);
+static ngx_int_t ngx_pgq_enqueue_replay(ngx_pgq_enqueue_t *e,
+    ngx_str_t *former);
+static ngx_int_t ngx_pgq_enqueue_accepted(ngx_pgq_enqueue_t *e);
 static ngx_int_t ngx_pgq_enqueue_body(ngx_pgq_enqueue_t *e, ngx_str_t *body);
 static ngx_int_t ngx_pgq_enqueue_failed(ngx_pgq_enqueue_t *e,
     ngx_http_request_t *r, ngx_pgq_outcome_e outcome, ngx_str_t *problem);
@@ -347,7 +348,8 @@ ngx_pgq_enqueue_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
 
     if (outcome == NGX_PGQ_DONE || outcome == NGX_PGQ_REPLAYED) {
         e->done = 1;
-        rc = ngx_pgq_enqueue_accepted(e, outcome == NGX_PGQ_REPLAYED);
+        rc = outcome == NGX_PGQ_REPLAYED ? ngx_pgq_enqueue_replay(e, problem)
+                                         : ngx_pgq_enqueue_accepted(e);
 
     } else {
         e->cleanup->handler = NULL;
@@ -359,25 +361,42 @@ ngx_pgq_enqueue_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
 }
 
 
+/* queued some time before, under an id that is told again */
+
 static ngx_int_t
-ngx_pgq_enqueue_accepted(ngx_pgq_enqueue_t *e, ngx_uint_t replayed)
+ngx_pgq_enqueue_replay(ngx_pgq_enqueue_t *e, ngx_str_t *former)
 {
-    ngx_str_t            body;
-    ngx_http_request_t  *r;
-
-    r = e->request;
-
-    if (replayed) {
-        e->record->replayed = 1;
-        ngx_memcpy(e->record->id, e->ticket.id, NGX_PGQ_UUID_LEN);
-
-        if (ngx_pgq_reply_header(r, "Idempotency-Replayed",
-                                 &ngx_pgq_enqueue_replayed)
-            == NULL)
-        {
-            return NGX_ERROR;
-        }
+    if (former->len != NGX_PGQ_UUID_TEXT_LEN
+        || ngx_pgq_uuid_read(e->ticket.id, former->data) != 0)
+    {
+        ngx_log_error(NGX_LOG_ALERT, e->request->connection->log, 0,
+                      "pgq enqueue: a replay without its id");
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
+
+    e->record->replayed = 1;
+    ngx_memcpy(e->record->id, e->ticket.id, NGX_PGQ_UUID_LEN);
+
+    if (e->ticket.write == NULL) {
+        (void) ngx_pgq_uuid_print(e->body + sizeof(NGX_PGQ_ENQUEUE_HEAD) - 1,
+                                  e->ticket.id);
+    }
+
+    if (ngx_pgq_reply_header(e->request, "Idempotency-Replayed",
+                             &ngx_pgq_enqueue_replayed)
+        == NULL)
+    {
+        return NGX_ERROR;
+    }
+
+    return ngx_pgq_enqueue_accepted(e);
+}
+
+
+static ngx_int_t
+ngx_pgq_enqueue_accepted(ngx_pgq_enqueue_t *e)
+{
+    ngx_str_t  body;
 
     if (e->ticket.write) {
         if (ngx_pgq_bulk_answer(&e->bulk, e->ticket.id, &body) != NGX_OK) {
@@ -388,8 +407,8 @@ ngx_pgq_enqueue_accepted(ngx_pgq_enqueue_t *e, ngx_uint_t replayed)
         return NGX_ERROR;
     }
 
-    return ngx_pgq_reply_body(r, NGX_HTTP_ACCEPTED, &ngx_pgq_enqueue_type,
-                              body.data, body.len);
+    return ngx_pgq_reply_body(e->request, NGX_HTTP_ACCEPTED,
+                              &ngx_pgq_enqueue_type, body.data, body.len);
 }
 
 
@@ -400,11 +419,6 @@ ngx_pgq_enqueue_body(ngx_pgq_enqueue_t *e, ngx_str_t *body)
 {
     body->data = e->body;
     body->len = NGX_PGQ_ENQUEUE_HEAD_LEN + e->ticket.len + 1;
-
-    if (e->record->replayed) {
-        (void) ngx_pgq_uuid_print(e->body + sizeof(NGX_PGQ_ENQUEUE_HEAD) - 1,
-                                  e->ticket.id);
-    }
 
     if (!e->minimal) {
         return NGX_OK;

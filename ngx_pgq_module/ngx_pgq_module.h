@@ -216,13 +216,13 @@ struct ngx_pgq_ticket_s {
 
     /*
      * Called once, unless the ticket was left.  On NGX_PGQ_DONE and
-     * NGX_PGQ_REPLAYED the ticket is the caller's again; otherwise the room
-     * keeps and frees it.
+     * NGX_PGQ_REPLAYED, whose problem is the former id as text, the ticket is
+     * the caller's again; otherwise the room keeps and frees it.
      */
     ngx_pgq_ticket_answer_pt  answer;
     void                    *data;
 
-    /* of batch.c: the database's verdict; of a replay, id is the former */
+    /* of verdict.c: what the database says of it, when it is committed */
     ngx_pgq_outcome_e        verdict;
     ngx_uint_t               ordinal;       /* of the message to blame */
     ngx_str_t                problem;

@@ -4,12 +4,13 @@
  * The room "verdict" understands what ngx_pgq.enqueue() and its siblings say
  * of a single message: its ordinal, an SQLSTATE, and what is wrong in words.
  * Messages of which nothing is said are in the queue, once it is committed.
+ * A verdict counts with that commit only: a batch that is sent again gets
+ * them anew, and must be what it was.
  *
  * Called by batch.c, for each row that comes.
  */
 
 #include "ngx_pgq_batch.h"
-#include "ngx_pgq_uuid.h"
 
 
 #define NGX_PGQ_SQLSTATE_LEN  5
@@ -86,18 +87,6 @@ ngx_pgq_verdict_ticket(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t,
         {
             t->verdict = v->outcome;
         }
-    }
-
-    if (t->verdict == NGX_PGQ_REPLAYED) {
-
-        if (problem->len != NGX_PGQ_UUID_TEXT_LEN
-            || ngx_pgq_uuid_read(t->id, problem->data) != 0)
-        {
-            ngx_log_error(NGX_LOG_ALERT, batch->pool->log, 0,
-                          "pgq verdict: a replay without its id");
-        }
-
-        return;
     }
 
     t->problem.data = ngx_pstrdup(batch->memory, problem);

@@ -157,6 +157,12 @@ for my $place ([ before => 'Bind' ], [ after => 'Sync' ], [ before => 'CommandCo
     ok(!exists $answer->{headers}{'idempotency-replayed'}, 'not as a replay of itself');
     is($pg->safe_psql("select message_id from ngx_pgq.key where key = '$name'"), $answer->json->{id}, 'the key has its id');
     is(posts("\"$name\""), 1, 'and it is there once');
+
+    $wire->plan({ in => 'enqueue_keyed', @$place, do => 'cut' });
+    my $again = keyed("\"$name\"", "\"$name\"");
+    is($again->{body}, $answer->{body}, 'the same again, and cut as well: the first answer');
+    is($again->{headers}{'idempotency-replayed'}, 'true', 'as a replay');
+    is(posts("\"$name\""), 1, 'and nothing more');
     $wire->plan;
 }
 
