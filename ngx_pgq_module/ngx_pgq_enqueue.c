@@ -127,8 +127,10 @@ ngx_pgq_enqueue_body_handler(ngx_http_request_t *r)
 {
     ngx_int_t  rc;
 
-    rc = ngx_pgq_message_bulk(r) ? ngx_pgq_enqueue_messages(r)
-                                 : ngx_pgq_enqueue_message(r);
+    /* the handler has asked the headers which it is */
+
+    rc = r->request_body_in_single_buf ? ngx_pgq_enqueue_message(r)
+                                       : ngx_pgq_enqueue_messages(r);
 
     if (rc != NGX_AGAIN) {
         ngx_http_finalize_request(r, rc);
