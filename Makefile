@@ -161,7 +161,8 @@ check-whole: packages-check build  ## a message's whole way
 check-ha: packages-check  ## faults of a cluster's hosts under load, on five LXC hosts made for it (as root)
 	@provision/install-packages cluster
 	@[[ ! -e run/cluster ]] || { echo "a cluster is there already: make cluster-stop" >&2; exit 1; }
-	@trap 'provision/cluster stop' EXIT; provision/cluster start && PGQ_JOBS=1 test/run ha
+	@rm -f build/ha.results; trap 'provision/cluster stop; cat build/ha.results' EXIT; \
+	    provision/cluster start && PGQ_JOBS=1 PGQ_RESULTS=$(CURDIR)/build/ha.results test/run ha
 
 check-reload: packages-check build  ## 200 reloads of nginx under load: what each leaves behind
 	@PGQ_RELOADS=200 test/run test/module/162_reload_leaks.t -v

@@ -24,7 +24,7 @@
 
 
 #define NGX_PGQ_LANE_WAIT_MIN    50      /* ms */
-#define NGX_PGQ_LANE_WAIT_MAX    2000
+#define NGX_PGQ_LANE_WAIT_MAX    500     /* what a failover is longer by */
 #define NGX_PGQ_LANE_LASTING     10000   /* ms, a connection that was good */
 #define NGX_PGQ_LANE_QUIET       10      /* s, for a complaint told before */
 #define NGX_PGQ_LANE_CALM        10000   /* ms, after what was outsized */
@@ -155,7 +155,7 @@ ngx_pgq_lane_wait(ngx_pgq_lane_t *lane)
 
     if (lane->failures % places == 0) {
         rounds = lane->failures / places - 1;
-        wait = ngx_min(wait << ngx_min(rounds, 6), NGX_PGQ_LANE_WAIT_MAX);
+        wait = ngx_min(wait << ngx_min(rounds, 4), NGX_PGQ_LANE_WAIT_MAX);
     }
 
     return wait / 2 + ngx_random() % (wait / 2 + 1);

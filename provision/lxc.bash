@@ -208,6 +208,10 @@ lxc_start() {
 lxc_off() { ! lxc_running "$1" || lxc-stop -P "$lxc" -n "$(lxc_name "$1")" -k; }
 
 
+# Shut down; what does not end within a minute and a half is killed, as on any host.
+lxc_down() { ! lxc_running "$1" || lxc-stop -P "$lxc" -n "$(lxc_name "$1")" -t 100; }
+
+
 # All of its processes stand still, and go on.
 lxc_freeze() { lxc-freeze -P "$lxc" -n "$(lxc_name "$1")"; }
 

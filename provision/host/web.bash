@@ -39,6 +39,9 @@ nginx() {
         CONNECT=$((2 * NGX_PGQ_PATIENCE)))
     put /etc/nginx/nginx.conf 644 root <<< "$text"
 
+    put /etc/systemd/system/nginx.service.d/ngx_pgq.conf 644 root < "$kit/provision/host/nginx.service.conf"
+    [[ -n $root ]] || systemctl daemon-reload
+
     # A module is loaded by a new process alone; and who has started anew has read everything.
     service nginx.service restart /usr/lib/nginx/modules/ngx_http_pgq_module.so
     service nginx.service reload /etc/nginx/nginx.conf /etc/ngx_pgq/pgpass

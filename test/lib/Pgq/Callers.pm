@@ -1,7 +1,7 @@
 package Pgq::Callers;
 
-# Several clients of one nginx, each a process, that post one message after the other while somebody does something to
-# that nginx; afterwards, what each of them was told is compared with posts.
+# Several clients of one nginx or of several, each a process, that post one message after the other while somebody does
+# something to what is behind; afterwards, what each of them was told is compared with posts.
 #
 #   my $callers = Pgq::Callers->new($nginx, $pg)->start;
 #   $callers->wait_for(20);                         each had so many more messages accepted
@@ -9,51 +9,56 @@ package Pgq::Callers;
 #   my @complaints = $callers->complaints;          the queue is drained, then nothing may be said
 #   my $text = $callers->failures;                  what was neither accepted nor sent again with success
 #
-# Some open a connection for each request, others keep theirs. A kept connection that the server closes before any byte
-# of an answer is opened again and the request sent again (counted as `again`): the server has not begun with it, or
-# posts would show it twice. The same on a connection that is new is a failure (`cut`), as is nobody listening (`away`)
-# - unless they are patient: then they come back until they are answered. Each tenth request is a GET. A watcher reads
-# metrics and status all the time: no counter may fall.
+# Pgq::Caller is one of them: its kinds, and the outcomes that are counted here. A watcher reads metrics and status all
+# the time: no counter may fall.
 
 use strict;
 use warnings;
 
-use JSON::PP ();
 use POSIX ();
 use Time::HiRes qw(sleep time);
 
+use Pgq::Caller;
 use Pgq::Client;
 use Pgq::Host qw(temp_dir ended slurp);
-use Pgq::Wait qw(poll_until deadline timeout);
+use Pgq::Wait qw(poll_until);
 
 my $crowds = 0;
 
 
-# Options: new (how many open a connection each time), kept (how many keep theirs), patient, watch (0: no watcher),
-# pause (seconds between two requests of one), number (what tells their messages from those of others: in a database
-# that outlives the test).
+# The nginx is one or a list: each client has one door, in turn, but for those that roam. Options: new, kept, roaming,
+# reader (how many of each kind), patient, careful (see Pgq::Caller), watch (0: no watcher), pause (seconds between two
+# requests of one), number (what tells their messages from those of others: in a database that outlives the test),
+# since (only posts beyond this id are looked at).
 sub new {
     my ($class, $nginx, $pg, %option) = @_;
 
-    return bless {
-        nginx  => $nginx,
-        pg     => $pg,
-        new    => 2,
-        kept   => 2,
-        pause  => 0.004,
-        watch  => 1,
-        dir    => temp_dir('callers'),
-        number => ++$crowds,
-        parent => $$,
+    my $self = bless {
+        doors   => ref $nginx eq 'ARRAY' ? $nginx : [$nginx],
+        pg      => $pg,
+        new     => 2,
+        kept    => 2,
+        roaming => 0,
+        reader  => 0,
+        pause   => 0.004,
+        watch   => 1,
+        since   => 0,
+        dir     => temp_dir('callers'),
+        number  => ++$crowds,
+        parent  => $$,
         %option,
     }, $class;
+
+    $self->{kinds} = [ map { ($_) x $self->{$_} } qw(new kept roaming reader) ];
+
+    return $self;
 }
 
 
 sub start {
     my ($self) = @_;
 
-    $self->{callers} = [ map { my $n = $_; $self->_fork(sub { $self->_call($n) }) } 1 .. $self->{new} + $self->{kept} ];
+    $self->{callers} = [ map { my $n = $_; $self->_fork(sub { $self->_call($n) }) } 1 .. @{ $self->{kinds} } ];
     $self->{watcher} = $self->_fork(sub { $self->_watch }) if $self->{watch};
 
     return $self;
@@ -63,11 +68,23 @@ sub start {
 # Waits until each of them had so many more messages accepted; false when that takes too long.
 sub wait_for {
     my ($self, $more, $seconds) = @_;
-    my @count = map { $self->_accepted($_) } 1 .. @{ $self->{callers} };
+    my @posting = grep { $self->{kinds}[ $_ - 1 ] ne 'reader' } 1 .. @{ $self->{kinds} };
+    my %count   = map { $_ => $self->_accepted($_) } @posting;
 
     return poll_until {
-        !grep { $self->_accepted($_) < $count[ $_ - 1 ] + $more } 1 .. @count;
+        !grep { $self->_accepted($_) < $count{$_} + $more } @posting;
     } $seconds // 30;
+}
+
+
+# How many messages were accepted until now.
+sub accepted {
+    my ($self) = @_;
+    my $sum = 0;
+
+    $sum += $self->_accepted($_) for 1 .. @{ $self->{kinds} };
+
+    return $sum;
 }
 
 
@@ -75,25 +92,48 @@ sub stop {
     my ($self) = @_;
 
     open my $out, '>', "$self->{dir}/stop" or die "$self->{dir}/stop: $!\n";
-    push @{ $self->{stuck} }, grep { !defined ended($_, 60) } @{ $self->{callers} }, $self->{watcher} // ();
-    $self->_read;
+    push @{ $self->{stuck} }, grep { !defined ended($_, 120) } @{ $self->{callers} }, $self->{watcher} // ();
+    $self->_collect;
 
     return $self;
 }
 
 
-# How many of a kind there were: accepted, read (GETs), refused, unknown, again, cut, away, broken, late.
+# How many outcomes of a kind there were.
 sub count { return $_[0]{count}{ $_[1] } // 0 }
 
 
-# When each 202 came, as epoch seconds, in order.
-sub accepted_at { return @{ $_[0]{accepted_at} } }
+# The kinds of outcomes that there were.
+sub outcomes { return sort keys %{ $_[0]{count} } }
+
+
+# How many answers of a status there were, as a reference to a hash.
+sub answers { return $_[0]{answers} }
+
+
+# The longest time in seconds without a 202: between two moments, if they are given; of one door, one kind of client.
+sub gap {
+    my ($self, %where) = @_;
+    my ($from, $to) = ($where{from} // 0, $where{to} // time);
+    my ($longest, $last) = (0, $where{from});
+
+    for my $accepted (@{ $self->{accepted} }) {
+        my ($at, $door, $kind) = @$accepted;
+
+        next if $at < $from || defined $where{door} && $door != $where{door} || $where{kind} && $kind !~ $where{kind};
+        $longest = $at - $last if defined $last && $at - $last > $longest;
+        $last = $at;
+        last if $at > $to;
+    }
+
+    return $longest;
+}
 
 
 # The requests that failed, in words; empty when none did.
 sub failures {
     my ($self) = @_;
-    my %no = map { $_ => 1 } qw(accepted read again), $self->{patient} ? qw(cut away) : ();
+    my %no = map { $_ => 1 } qw(accepted read again moved), $self->{patient} ? qw(cut away) : ();
 
     return join ', ', map { "$self->{count}{$_} $_" } grep { !$no{$_} } sort keys %{ $self->{count} };
 }
@@ -108,34 +148,50 @@ sub summary {
 }
 
 
-# What is wrong with posts, as sentences, and what the watcher saw. Waits until the queue is drained first.
+# What is wrong with posts, as sentences, and what readers and the watcher saw. Waits until the queue is drained first.
 sub complaints {
     my ($self, $seconds) = @_;
     my $pg    = $self->{pg};
-    my @wrong = (@{ $self->{seen} }, map { "process $_ did not end" } @{ $self->{stuck} });
-    my (%id, %count);
+    my @wrong = (@{ $self->{wrong} }, map { "process $_ did not end" } @{ $self->{stuck} });
+    my (%post, %message);
 
     push @wrong, 'the queue is not drained'
         if !$pg->poll_query_until('select count(*) from ngx_pgq.queue', 0, $seconds // 30);
 
-    for my $row (split /\n/, $pg->safe_psql(
-        "select data::jsonb->>'caller', message_id from posts where data::text like '{\"caller\": \"$self->{number} %'")) {
-        my ($message, $id) = split /\|/, $row;
-        $count{$message}++;
-        $id{$message} = $id;
+    for my $row (split /\n/, $pg->safe_psql("select id, data::jsonb->>'caller', message_id from posts
+         where id > $self->{since} and data::text like '{\"caller\": \"$self->{number} %'")) {
+        my ($id, $message, $message_id) = split /\|/, $row;
+        $message{$id} = $message;
+        push @{ $post{$message} }, [ $id, $message_id ];
     }
+
+    push @wrong, "nobody sent $_" for grep { !$self->{told}{$_} } sort keys %post;
 
     for my $message (sort keys %{ $self->{told} }) {
         my ($outcome, $id) = @{ $self->{told}{$message} };
-        my $there = delete $count{$message} // 0;
+        my @there = @{ $post{$message} || [] };
 
-        push @wrong, "lost: $message"                      if !$there && $outcome eq 'accepted';
-        push @wrong, "$message is there $there times"      if $there > 1;
-        push @wrong, "refused, and yet there: $message"    if $there && $outcome eq 'refused';
-        push @wrong, "$message is there under another id"  if $there && $outcome eq 'accepted' && $id ne $id{$message};
+        push @wrong, "lost: $message"                         if !@there && $outcome eq 'accepted';
+        push @wrong, "$message is there " . @there . ' times' if @there > 1;
+        push @wrong, "refused, and yet there: $message"       if @there && $outcome eq 'refused';
+        push @wrong, "$message is there under another id"     if @there && $outcome eq 'accepted' && $id ne $there[0][1];
     }
 
-    return @wrong, map { "nobody sent $_" } sort keys %count;
+    for my $posted (@{ $self->{order} }) {
+        my $last = 0;
+
+        for my $message (grep { $post{$_} } @$posted) {
+            my $id = $post{$message}[0][0];
+            push @wrong, "$message has the id $id, and what was accepted before it $last" if $id < $last;
+            $last = $id;
+        }
+    }
+
+    for my $seen (grep { ($message{ $_->[0] } // '') ne $_->[1] } @{ $self->{seen} }) {
+        push @wrong, "$seen->[1] was seen as post $seen->[0], and that is " . ($message{ $seen->[0] } // 'no more');
+    }
+
+    return @wrong;
 }
 
 
@@ -149,25 +205,45 @@ sub _accepted {
 }
 
 
-sub _read {
+sub _collect {
     my ($self) = @_;
 
-    @$self{qw(count told longest accepted_at)} = ({}, {}, 0, []);
+    @$self{qw(count answers told longest accepted seen wrong order)} = ({}, {}, {}, 0, [], [], [], []);
 
-    for my $n (1 .. @{ $self->{callers} }) {
+    for my $n (1 .. @{ $self->{kinds} }) {
+        my @order;
+
         for my $line (split /\n/, slurp("$self->{dir}/$n")) {
-            my ($outcome, $message, $rest, $seconds, $at) = split /\t/, $line;
+            my ($outcome, $message, $rest, $seconds, $at, $door) = split /\t/, $line;
+
+            if ($outcome eq 'seen') {
+                push @{ $self->{seen} }, [ $rest, $message ] if index($message, "$self->{number} ") == 0;
+                next;
+            }
+            if ($outcome eq 'wrong') {
+                push @{ $self->{wrong} }, "a reader saw: $message";
+                next;
+            }
+
             $self->{count}{$outcome}++;
-            push @{ $self->{accepted_at} }, $at if $outcome eq 'accepted';
-            $self->{longest} = $seconds if ($seconds // 0) > $self->{longest};
-            $self->{told}{$message} = [ $outcome, $rest ] if $outcome !~ /^(?:again|cut|away|read)$/;
+            $self->{longest} = $seconds if $seconds > $self->{longest};
+            $self->{answers}{ $outcome eq 'accepted' ? 202 : $rest }++ if $outcome eq 'accepted' || $rest =~ /^\d{3}$/;
+            $self->{told}{$message} = [ $outcome, $rest ]
+                if $message ne '' && $outcome =~ /^(?:accepted|refused|unknown|cut|late|broken)$/;
+
+            if ($outcome eq 'accepted') {
+                push @{ $self->{accepted} }, [ $at, $door, $self->{kinds}[ $n - 1 ] ];
+                push @order, $message;
+            }
         }
+
+        push @{ $self->{order} }, \@order;
     }
 
-    @{ $self->{accepted_at} } = sort { $a <=> $b } @{ $self->{accepted_at} };
+    @{ $self->{accepted} } = sort { $a->[0] <=> $b->[0] } @{ $self->{accepted} };
 
     my $watched = "$self->{dir}/watch";
-    $self->{seen} = [ map { "the watcher saw: $_" } split /\n/, -e $watched ? slurp($watched) : '' ];
+    push @{ $self->{wrong} }, map { "the watcher saw: $_" } split /\n/, -e $watched ? slurp($watched) : '';
 
     return;
 }
@@ -207,70 +283,21 @@ sub _open {
 
 sub _call {
     my ($self, $n) = @_;
-    my $caller = { out => $self->_open($n), keeps => $n > $self->{new} };
+    my $kind = $self->{kinds}[ $n - 1 ];
 
-    for (my $i = 1; $self->_goes_on; $i++) {
-        my $message = "$self->{number} $n-$i";
-
-        $self->_request($caller, $message, $i % 10 ? Pgq::Client->request(
-            'POST', '/post', body => qq({"caller": "$message"}),
-            headers => { 'Content-Type' => 'application/json', $caller->{keeps} ? () : (Connection => 'close') },
-        ) : Pgq::Client->request('GET', '/get?limit=1', headers => { $caller->{keeps} ? () : (Connection => 'close') }));
-
-        sleep $self->{pause};
-    }
+    Pgq::Caller->new(
+        kind    => $kind,
+        doors   => $self->{doors},
+        door    => ($n - 1) % @{ $self->{doors} },
+        number  => "$self->{number} $n",
+        out     => $self->_open($n),
+        goes_on => sub { $self->_goes_on },
+        pause   => $kind eq 'reader' ? 0.05 : $self->{pause},
+        patient => $self->{patient},
+        careful => $self->{careful},
+    )->run;
 
     return;
-}
-
-
-# One request, until there is an answer or a failure; one line for each thing that happened to it.
-sub _request {
-    my ($self, $caller, $message, $text) = @_;
-    my $start = time;
-    my $left  = deadline(60);
-    my $tell  = sub {
-        my ($outcome, $rest) = @_;
-        my $now = time;
-        print { $caller->{out} }
-            join("\t", $outcome, $message, $rest // '', map { sprintf '%.4f', $_ } $now - $start, $now), "\n";
-    };
-
-    while (1) {
-        my $kept   = delete $caller->{client};
-        my $client = $kept || eval { Pgq::Client->new($self->{nginx}) };
-
-        if (!$client) {
-            $tell->('away');
-        } else {
-            $client->send($text);
-            my $answer = $client->answer(timeout => 30);
-
-            if ($answer) {
-                $caller->{client} = $client if $caller->{keeps} && ($answer->header('connection') // '') ne 'close';
-                return $tell->(_outcome($answer));
-            }
-
-            return $tell->('late') if $client->{late};
-            return $tell->('broken', $client->{buffer} =~ s/\s+/ /gr) if $client->{buffer} ne '';
-
-            $tell->($kept ? 'again' : 'cut');
-            next if $kept;
-        }
-
-        return if !$self->{patient} || !$left->();
-        sleep 0.01;
-    }
-}
-
-
-sub _outcome {
-    my ($answer) = @_;
-    my $status = $answer->status;
-
-    return (accepted => $answer->json->{id}) if $status == 202;
-    return 'read' if $status == 200;
-    return ($status == 504 || $status == 500 ? 'unknown' : 'refused', $status);
 }
 
 
@@ -282,7 +309,7 @@ sub _watch {
 
     while ($self->_goes_on) {
         sleep 0.01;
-        my $client = eval { Pgq::Client->new($self->{nginx}) } or next;
+        my $client = eval { Pgq::Client->new($self->{doors}[0]) } or next;
         my $answer = $client->get('/metrics', Connection => 'close') or next;
 
         if ($answer->status != 200) {
@@ -295,7 +322,7 @@ sub _watch {
             grep { ($now{$_} // -1) < $last{$_} } sort keys %last;
         %last = %now;
 
-        $client = eval { Pgq::Client->new($self->{nginx}) } or next;
+        $client = eval { Pgq::Client->new($self->{doors}[0]) } or next;
         $answer = $client->get('/status', Connection => 'close') or next;
         print {$out} 'status ', $answer->status, ' ', $answer->body =~ s/\s+/ /gr, "\n" if $answer->status != 200;
     }

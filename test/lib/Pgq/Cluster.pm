@@ -4,9 +4,9 @@ package Pgq::Cluster;
 #
 #   my $cluster = Pgq::Cluster->new;                    the one that runs; else one is made, and removed at the end
 #   $cluster->settled;                                  a leader, and every other member a synchronous standby of it
-#   my $callers = $cluster->callers->start;             Pgq::Callers at each web host
-#   $cluster->switchover;   $cluster->on('pg1', 'systemctl', 'stop', 'etcd')
-#   $callers->stop;   $callers->gap;   $callers->complaints
+#   my $callers = $cluster->callers->start;             Pgq::Callers at both web hosts
+#   $cluster->switchover;   $cluster->on('pg1', 'systemctl', 'stop', 'etcd');   $cluster->do_to(freeze => 'pg2')
+#   $cluster->partition('pg1', in => 'pg2', 'pg3');   $cluster->heal('pg1')
 #
 # It answers safe_psql and poll_query_until as a Pgq::Postgres does, from whichever member leads. All that happens to a
 # host goes through provision/cluster.
@@ -149,11 +149,131 @@ sub poll_query_until {
 }
 
 
-# Load for every web host: takes the options of Pgq::Callers, and answers to its names for all of them.
+# Load at every web host: takes the options of Pgq::Callers.
 sub callers {
     my ($self, %option) = @_;
 
-    return Pgq::Cluster::Callers->new($self, %option);
+    return Pgq::Callers->new([ $self->webs ], $self, new => 2, kept => 2, watch => 0, number => 'load-' . int time, %option);
+}
+
+
+# ---- what happens to a host
+
+sub host {
+    my ($self, $name) = @_;
+    my ($host) = grep { $_->{name} eq $name } @{ $self->{hosts} };
+
+    return $host // croak "no host is called $name";
+}
+
+
+# Every member but the one that leads.
+sub standbys {
+    my ($self) = @_;
+    my $leader = $self->leader // '';
+
+    return grep { $_ ne $leader } map { $_->{name} } $self->databases;
+}
+
+
+# down, off, up, freeze, thaw, cut, join: as provision/cluster has them.
+sub do_to {
+    my ($self, $what, @hosts) = @_;
+
+    for my $host (@hosts) {
+        my ($status, $out, $err) = run([ $command, $what, $host ]);
+        croak "$what $host: $out$err" if $status;
+    }
+
+    return;
+}
+
+
+# A command on a host that has to succeed; what it prints.
+sub must {
+    my ($self, $host, @command) = @_;
+    my ($status, $out, $err) = $self->on($host, @command);
+
+    croak "$host: @command: status $status\n$out$err" if $status;
+    chomp $out;
+
+    return $out;
+}
+
+
+# Packets from others to this host are lost ('in'), from it to them ('out'), or 'both'; heal() ends it. What is no name
+# of a host is a rule of nftables for which packets, of all that are: 'tcp dport 5432'.
+sub partition {
+    my ($self, $host, $way, @others) = @_;
+    my @rules = grep { / / } @others;
+    my $them  = join ', ', map { $self->host($_)->{address} } grep { !/ / } @others;
+    my $chain = sub {
+        my ($hook, $field) = @_;
+        return " chain $hook { type filter hook $hook priority -10;"
+            . join('', map { " ip $field { $them } $_ drop;" } @rules ? @rules : '') . ' };';
+    };
+
+    $self->must($host, 'nft', 'add table ip pgq_partition; delete table ip pgq_partition; table ip pgq_partition {'
+        . ($way ne 'out' ? $chain->(input => 'saddr') : '') . ($way ne 'in' ? $chain->(output => 'daddr') : '') . ' }');
+
+    return;
+}
+
+
+sub heal {
+    my ($self, @hosts) = @_;
+
+    $self->must($_, 'nft', 'delete table ip pgq_partition') for @hosts;
+
+    return;
+}
+
+
+# Every nginx by its own host's HAProxy, as after a start: lanes stay with the one that answered last.
+sub own_haproxy {
+    my ($self) = @_;
+
+    $self->must($_->name, qw(systemctl reload nginx)) for $self->webs;
+
+    my $own = join ' and ', map {
+        sprintf "count(*) filter (where application_name = '%s' and client_addr = '%s') > 0
+             and count(*) filter (where application_name = '%s' and client_addr <> '%s') = 0", ($_->name, $_->address) x 2
+    } $self->webs;
+
+    $self->poll_query_until("select $own from pg_stat_activity", 't') or croak 'nginx goes by the other HAProxy';
+
+    return;
+}
+
+
+# The postmaster's process on a host.
+sub postmaster {
+    my ($self, $host) = @_;
+
+    return (split /\n/, $self->must($host, 'cat', '/var/lib/postgresql/17/ngx_pgq/postmaster.pid'))[0];
+}
+
+
+# The host whose etcd leads.
+sub etcd_leader {
+    my ($self) = @_;
+
+    for my $host (map { $_->name } $self->databases) {
+        my ($status, $out) = $self->on($host, 'etcdctl', '--endpoints=https://127.0.0.1:2379', '--cacert=/etc/ngx_pgq/ca.crt',
+            '--cert=/etc/ngx_pgq/etcd.crt', '--key=/etc/ngx_pgq/etcd.key', qw(endpoint status));
+        return $host if !$status && (split /, /, $out)[4] eq 'true';
+    }
+
+    croak "no host's etcd leads";
+}
+
+
+# The timelines that the members are on, in words: one, if all is well.
+sub timelines {
+    my ($self) = @_;
+    my %there = map { ($_->{TL} // 'none') => 1 } $self->members;
+
+    return join ' ', sort keys %there;
 }
 
 
@@ -162,55 +282,6 @@ package Pgq::Cluster::Host;
 sub name    { return $_[0]{name} }
 sub address { return $_[0]{address} }
 sub port    { return $_[0]{port} }
-
-
-package Pgq::Cluster::Callers;
-
-use Time::HiRes ();
-
-sub new {
-    my ($class, $cluster, %option) = @_;
-
-    return bless [
-        map { Pgq::Callers->new($_, $cluster, new => 1, watch => 0, number => $_->name . '-' . int Time::HiRes::time, %option) }
-            $cluster->webs
-    ], $class;
-}
-
-sub start { $_->start for @{ $_[0] }; return $_[0] }
-sub stop  { $_->stop for @{ $_[0] }; return $_[0] }
-
-sub wait_for {
-    my ($self, @arguments) = @_;
-
-    return !grep { !$_->wait_for(@arguments) } @$self;
-}
-
-sub count {
-    my ($self, $kind) = @_;
-    my $sum = 0;
-
-    $sum += $_->count($kind) for @$self;
-
-    return $sum;
-}
-
-sub failures   { return join ', ', grep { $_ ne '' } map { $_->failures } @{ $_[0] } }
-sub summary    { return join '; ', map { $_->summary } @{ $_[0] } }
-sub complaints { return map { $_->complaints(60) } @{ $_[0] } }
-
-# The longest time in seconds without a 202 from any of them.
-sub gap {
-    my ($self) = @_;
-    my ($longest, $last) = (0);
-
-    for my $at (sort { $a <=> $b } map { $_->accepted_at } @$self) {
-        $longest = $at - $last if defined $last && $at - $last > $longest;
-        $last = $at;
-    }
-
-    return $longest;
-}
 
 
 1;

@@ -1,0 +1,22 @@
+# P1, P3: the primary does not reach etcd, in one way, the other, or both; all else does. It may go on, since it reaches
+# its standbys, or another member may lead: there is one primary, and messages are taken.
+
+use Pgq;
+use Pgq::Trial;
+
+for my $way (qw(in out both)) {
+    my $trial    = Pgq::Trial->new("primary cut from etcd ($way)", bar => 20);
+    my $cluster  = $trial->cluster;
+    my $leader   = $cluster->leader;
+    my @standbys = $cluster->standbys;
+
+    $trial->round(sub {
+        $cluster->partition($leader, $way, @standbys, 'tcp dport { 2379, 2380 }', 'tcp sport { 2379, 2380 }');
+        $trial->lasts(30);
+    }, mend => sub { $cluster->heal($leader) });
+
+    diag("$leader led, " . $cluster->leader . ' leads');
+    $trial->end;
+}
+
+done_testing;

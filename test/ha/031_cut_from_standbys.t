@@ -1,0 +1,33 @@
+# P1, P3: the primary does not reach the other database hosts, in one way, the other, or both; the web hosts reach all.
+# What is not replicated is not acknowledged, and another member takes over. When it is replication alone that is cut
+# nobody can: there is no 202 then, and all of them afterwards.
+
+use Pgq;
+use Pgq::Trial;
+
+for my $way (qw(in out both)) {
+    my $trial    = Pgq::Trial->new("primary cut from its standbys ($way)", bar => 25);
+    my $cluster  = $trial->cluster;
+    my $leader   = $cluster->leader;
+    my @standbys = $cluster->standbys;
+
+    $trial->round(sub { $cluster->partition($leader, $way, @standbys) }, mend => sub { $cluster->heal($leader) });
+    isnt($cluster->leader, $leader, 'another member leads');
+    $trial->end;
+}
+
+# ---- replication alone
+
+my $trial    = Pgq::Trial->new('replication cut for ten seconds');
+my $cluster  = $trial->cluster;
+my $leader   = $cluster->leader;
+my @standbys = $cluster->standbys;
+
+$trial->round(sub {
+    $cluster->partition($leader, both => @standbys, 'tcp dport 5432', 'tcp sport 5432');
+    $trial->stands(10);
+}, stops => 1, mend => sub { $cluster->heal($leader) });
+
+$trial->end;
+
+done_testing;

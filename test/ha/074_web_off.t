@@ -1,0 +1,16 @@
+# P2, P3: a web host is gone. Clients that know the other door go there with the same Idempotency-Key; those who were
+# there all the time notice nothing.
+
+use Pgq;
+use Pgq::Trial;
+
+for my $who ([ 'for clients that know both doors', kind => qr/roaming/ ], [ 'at the other door', door => 1 ]) {
+    my ($name, @gap) = @$who;
+    my $trial   = Pgq::Trial->new("web host off, $name", allow => 'cut|away|late|reader .*', gap => {@gap});
+    my $cluster = $trial->cluster;
+
+    $trial->round(sub { $cluster->do_to(off => 'web1'); $trial->lasts(10) }, mend => sub { $cluster->do_to(up => 'web1') });
+    $trial->end;
+}
+
+done_testing;

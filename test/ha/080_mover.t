@@ -1,0 +1,27 @@
+# P2, P8: the mover ends. Killed, it takes all backends with it, as any backend does, and PostgreSQL recovers where it
+# is; terminated, it comes back alone.
+
+use Pgq;
+use Pgq::Trial;
+
+my $mover = 'select pid from ngx_pgq.status where mover is not null and pid is not null limit 1';
+
+my $trial   = Pgq::Trial->new('mover killed', bar => 5);
+my $cluster = $trial->cluster;
+my $leader  = $cluster->leader;
+
+for (1 .. 3) {
+    $trial->round(sub {
+        $cluster->must($leader, 'kill', '-9', $cluster->safe_psql($mover));
+        ok($cluster->poll_query_until('select count(*) > 0 from posts p join ngx_pgq.queue q using (message_id)', 'f'), 'no message is in both');
+    });
+}
+$trial->end;
+
+$trial = Pgq::Trial->new('mover terminated', bar => 1);
+$trial->round(sub { $cluster->safe_psql("select pg_terminate_backend(($mover))") }) for 1 .. 3;
+$trial->end;
+
+is($cluster->leader, $leader, 'the same member leads');
+
+done_testing;

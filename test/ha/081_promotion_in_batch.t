@@ -1,0 +1,47 @@
+# P2, P6: the primary dies while its mover has a batch in hand; the next primary's mover begins with what was not moved.
+
+use Pgq;
+use Pgq::Trial;
+
+my $cluster = Pgq::Cluster->new;
+
+# ---- in the middle of one batch: its rows are taken from the queue, and posts does not let them in yet
+
+my $trial  = Pgq::Trial->new('promotion in the middle of a batch', bar => 5);
+my $leader = $cluster->leader;
+
+$trial->round(sub {
+    $cluster->must($leader, qw(systemd-run -q --collect -u pgq_holder runuser -u postgres -- psql -d posts -c),
+        'begin; lock table posts in share mode; select pg_sleep(600)');
+    ok($cluster->poll_query_until("select wait_event_type from pg_stat_activity
+         where pid = (select pid from ngx_pgq.status where mover is not null limit 1)", 'Lock'), 'a mover waits with its batch');
+    $cluster->must($leader, 'kill', '-9', $cluster->postmaster($leader));
+});
+isnt($cluster->leader, $leader, 'another member leads');
+$trial->end;
+
+# ---- in the middle of many
+
+my $many  = 300_000;
+my $stamp = time;
+
+$trial  = Pgq::Trial->new("promotion while $many messages are moved", bar => 10);
+$leader = $cluster->leader;
+
+$trial->round(sub {
+    $cluster->safe_psql(qq(select ngx_pgq.pause();
+        insert into ngx_pgq.queue (data) select format('{"backlog": "$stamp", "n": %s}', n)::json from generate_series(1, $many) n;
+        select ngx_pgq.resume()));
+    ok($cluster->poll_query_until(qq(select exists (select from posts where id > $trial->{callers}{since} and data::text like '{"backlog": "$stamp"%')), 't'),
+        'some are moved');
+    my $waiting = $cluster->safe_psql('select count(*) from ngx_pgq.queue');
+    $cluster->must($leader, 'kill', '-9', $cluster->postmaster($leader));
+    cmp_ok($waiting, '>', 0, "and $waiting are not");
+});
+isnt($cluster->leader, $leader, 'another member leads');
+$trial->end;
+
+is($cluster->safe_psql(qq(select count(*), count(distinct data::jsonb->>'n') from posts
+     where id > $trial->{callers}{since} and data::text like '{"backlog": "$stamp"%')), "$many|$many", 'each is there once');
+
+done_testing;

@@ -1,0 +1,44 @@
+# P1, P3, P5: the disk of the primary's WAL is full. PostgreSQL ends there, a standby takes over; when there is room
+# again the host comes back by itself.
+
+use Pgq;
+use Pgq::Trial;
+
+my $cluster = Pgq::Cluster->new;
+my $data    = '/var/lib/postgresql/17/ngx_pgq';
+ok($cluster->settled, 'all members are in their places');
+
+# ---- a member whose WAL is on a disk of its own
+
+my ($full) = $cluster->standbys;
+my $move = sub {
+    my ($script) = @_;
+    $cluster->must($full, qw(systemctl stop patroni));
+    $cluster->must($full, 'bash', '-euc', "cd $data; $script");
+    $cluster->must($full, qw(systemctl start patroni));
+    ok($cluster->settled, 'all members are in their places');
+};
+
+$move->('mkdir pg_wal.own; mount -t tmpfs -o size=2g tmpfs pg_wal.own; cp -a pg_wal/. pg_wal.own/; chown postgres: pg_wal.own; chmod 700 pg_wal.own
+    mv pg_wal pg_wal.disk; mkdir pg_wal; mount --move pg_wal.own pg_wal || { umount pg_wal.own; exit 1; }; rmdir pg_wal.own');
+$cluster->must($full, qw(patronictl -c /etc/patroni/config.yml switchover --force --candidate), $full, 'ngx_pgq');
+is($cluster->leader, $full, 'it leads');
+
+# ---- and that is full
+
+my $trial = Pgq::Trial->new("the primary's WAL disk full", bar => 20, log => qr/PANIC: .*(?:No space left on device)/);
+
+$trial->round(sub {
+    $cluster->on($full, 'sh', '-c', "head -c 3G /dev/zero > $data/pg_wal/filler");
+    ok((poll_until {
+        $cluster->on($full, qw(runuser -u postgres -- psql -d posts -qc), "select pg_logical_emit_message(true, 'full', ''), pg_switch_wal()");
+        return ($cluster->leader // $full) ne $full;
+    } 60), 'another member leads');
+}, mend => sub { $cluster->must($full, 'rm', "$data/pg_wal/filler") });
+
+$trial->end;
+
+$move->('cp -a pg_wal/. pg_wal.disk.new 2>/dev/null || { mkdir -m 700 pg_wal.disk.new; cp -a pg_wal/. pg_wal.disk.new/; }
+    umount pg_wal; rmdir pg_wal; rm -r pg_wal.disk; mv pg_wal.disk.new pg_wal; chown postgres: pg_wal');
+
+done_testing;

@@ -1,0 +1,27 @@
+# P1, P2: the primary has written what no standby has, nothing of it acknowledged, and is gone. When it is back its WAL
+# has parted from the others': it is rewound by itself, and none of that appears.
+
+use Pgq;
+use Pgq::Trial;
+
+my $trial    = Pgq::Trial->new('old primary rewound', allow => 'unknown|refused|unread');
+my $cluster  = $trial->cluster;
+my $leader   = $cluster->leader;
+my @standbys = $cluster->standbys;
+my $since    = '@' . time;
+
+$trial->round(sub {
+    $cluster->partition($leader, both => @standbys, 'tcp dport 5432', 'tcp sport 5432');
+    $trial->stands(2);
+    $cluster->safe_psql("set synchronous_commit = local; create table not_replicated (n int)");
+    $cluster->do_to(off => $leader);
+}, mend => sub { $cluster->do_to(up => $leader) });
+
+isnt($cluster->leader, $leader, 'another member leads');
+like($cluster->must($leader, qw(journalctl -q -o cat -u patroni), "--since=$since"), qr/running pg_rewind/, 'the old one was rewound');
+is($cluster->must($leader, qw(runuser -u postgres -- psql -d posts -XAtc), "select to_regclass('not_replicated') is null"), 't',
+    'and what it alone had is gone');
+
+$trial->end;
+
+done_testing;

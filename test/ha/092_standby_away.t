@@ -1,0 +1,37 @@
+# P3: a standby is away for longer than its WAL is kept. The primary does not keep all of it, and so does not fill its
+# disk; the standby is copied anew.
+
+use Pgq;
+use Pgq::Trial;
+
+my $trial     = Pgq::Trial->new('standby away longer than WAL is kept', bar => 10);
+my $cluster   = $trial->cluster;
+my $leader    = $cluster->leader;
+my ($standby) = $cluster->standbys;
+my @patronictl = qw(patronictl -c /etc/patroni/config.yml);
+my $keep      = sub {
+    my ($keep, $slots) = @_;
+    $cluster->must($leader, @patronictl, qw(edit-config --force --quiet), '-p', "wal_keep_size=$keep", '-p', "max_slot_wal_keep_size=$slots");
+    ok($cluster->poll_query_until("select current_setting('max_slot_wal_keep_size')", $slots), "WAL of $slots is kept");
+};
+
+# The bounds that are shipped would take 4 GB; these take the same way.
+$keep->('16MB', '64MB');
+
+$trial->round(sub {
+    $cluster->do_to(off => $standby);
+    for (1 .. 12) {
+        $cluster->safe_psql("select pg_logical_emit_message(true, 'away', ''); select pg_switch_wal()");
+    }
+    $cluster->safe_psql('checkpoint');
+    ok($cluster->poll_query_until("select wal_status in ('lost', 'unreserved') from pg_replication_slots where slot_name = '$standby'", 't'),
+        'what it lacks is gone');
+}, mend => sub {
+    $cluster->do_to(up => $standby);
+    diag(join "\n", map { join ' ', map { $_ // '-' } @$_{qw(Member Role State TL)} } $cluster->members);
+});
+
+$keep->('1GB', '4GB');
+$trial->end;
+
+done_testing;

@@ -1,0 +1,197 @@
+package Pgq::Trial;
+
+# A fault of the cluster under load, once or several times: what the clients had of it, and whether anything is wrong.
+#
+#   my $trial = Pgq::Trial->new('postmaster killed', bar => 5);
+#   for (1 .. 5) {
+#       $trial->round(sub { $cluster->... });               the fault; then the load has to go on
+#       $trial->round(sub { ... }, mend => sub { ... });    and, after that, what ends it
+#   }
+#   $trial->end;
+#
+# The load is clients of each kind of Pgq::Caller at both doors. A round begins when all members are in their places and
+# each client is answered, and ends when that is so again. Its gap is the longest time without a 202 from either door,
+# from its beginning to its end.
+#
+# end() asserts what holds for every fault: what was accepted is in posts once, what was refused is not, what is unknown
+# is there at most once; ids grow with what each client was told; what a reader saw stays; the queue drains; one
+# timeline; no request fails. It prints the answers by status and the gaps, which are
+# measurements: no test fails by them. They are added to the file that PGQ_RESULTS names, if it does.
+#
+# Options: cluster (one is found or made), bar (seconds that a gap shall not exceed), gap (options of Pgq::Callers::gap:
+# whose), allow (a pattern: outcomes of Pgq::Caller that belong to the fault), log (a pattern: lines of logs that do),
+# callers (options of Pgq::Callers).
+
+use strict;
+use warnings;
+
+use Time::HiRes qw(time);
+
+use Pgq::Cluster;
+use Pgq::Wait qw(poll_until);
+
+
+sub new {
+    my ($class, $name, %option) = @_;
+    my $self = bless { name => $name, cluster => Pgq::Cluster->new, gaps => [], began => time, %option }, $class;
+
+    Test::More::ok($self->{cluster}->settled(120), 'all members are in their places')
+        or Test::More::BAIL_OUT('the cluster is not whole');
+
+    $self->{callers} = $self->{cluster}->callers(
+        roaming => 2, reader => 2, pause => 0.01, careful => 1, patient => 1,
+        since   => $self->{cluster}->safe_psql('select coalesce(max(id), 0) from posts'), %{ $option{callers} || {} },
+    )->start;
+
+    return $self;
+}
+
+
+sub cluster { return $_[0]{cluster} }
+sub callers { return $_[0]{callers} }
+
+
+# Each client is answered; false when that takes too long.
+sub flows {
+    my ($self, $seconds) = @_;
+
+    return $self->{callers}->wait_for(5, $seconds // 120);
+}
+
+
+# A fault goes on for so many seconds.
+sub lasts {
+    my ($self, $seconds) = @_;
+    my $end = time + $seconds;
+
+    poll_until { time >= $end } $seconds + 1;
+
+    return;
+}
+
+
+# Nobody is told 202 for so many seconds.
+sub stands {
+    my ($self, $seconds) = @_;
+    my ($last, $since) = (-1, time);
+
+    Test::More::ok((poll_until {
+        my $accepted = $self->{callers}->accepted;
+        ($last, $since) = ($accepted, time) if $accepted != $last;
+        return time - $since >= $seconds;
+    } $seconds + 15), "$self->{name}: no 202 for $seconds seconds");
+
+    return;
+}
+
+
+# The fault, then what mends it. Both are code; the load has to go on after each, except for a fault that `stops` it
+# until it is mended.
+sub round {
+    my ($self, $fault, %option) = @_;
+    my $round = sprintf '%s%s', $self->{name}, @{ $self->{rounds} || [] } ? ', again' : '';
+
+    Test::More::ok($self->flows, "$round: a load at both doors");
+
+    my $from = time;
+    $fault->();
+    Test::More::ok($self->flows, "$round: the load goes on") if !$option{stops};
+
+    if ($option{mend}) {
+        $option{mend}->();
+        Test::More::ok($self->flows, "$round: mended, and the load goes on");
+    }
+
+    Test::More::ok($self->{cluster}->settled(180), "$round: all members are back")
+        or Test::More::diag(join "\n", map { join ' ', map { $_ // '-' } @$_{qw(Member Role State TL)} } $self->{cluster}->members);
+    Test::More::ok($self->flows, "$round: and each client is answered");
+    push @{ $self->{rounds} }, [ $from, time ];
+
+    return;
+}
+
+
+sub end {
+    my ($self) = @_;
+    my $callers = $self->{callers}->stop;
+    my $may     = join '|', qw(accepted read again moved), $self->{allow} // ();
+    my @failed  = map { $callers->count($_) . " $_" } grep { !/^(?:$may)$/ } $callers->outcomes;
+    my @wrong   = $callers->complaints(60);
+
+    $self->_print(scalar grep { /^lost/ } @wrong);
+
+    Test::More::is(join("\n", @failed), '', "$self->{name}: no request fails");
+    Test::More::is(join("\n", splice @wrong, 0, 20), '',
+        "$self->{name}: what was accepted is in posts once, in order, and what was seen stays");
+    Test::More::like($self->{cluster}->timelines, qr/^\d+$/, "$self->{name}: one timeline");
+    Test::More::is(join("\n", $self->_logs), '', "$self->{name}: and nothing in the logs that must not be");
+
+    return;
+}
+
+
+# What was answered, and how long nobody was.
+sub _print {
+    my ($self, $lost) = @_;
+    my $callers = $self->{callers};
+    my $answers = $callers->answers;
+    my %other   = map { $_ => $callers->count($_) } qw(moved cut away late broken);
+    my @gaps    = sort { $a <=> $b } map {
+        $callers->gap(from => $_->[0], to => $_->[1], %{ $self->{gap} || {} })
+    } @{ $self->{rounds} };
+
+    my $line = sprintf '%s: %s%s; lost %d; %s', $self->{name},
+        join(', ', map { "$_: $answers->{$_}" } sort keys %$answers),
+        join('', map { ", $_: $other{$_}" } grep { $other{$_} } sort keys %other), $lost,
+        @gaps > 1
+            ? sprintf('longest gap %.2f s, median of %d (%s)', $gaps[ @gaps / 2 ], scalar @gaps, join ' ', map { sprintf '%.2f', $_ } @gaps)
+            : sprintf('longest gap %.2f s', $gaps[0]);
+    $line .= sprintf ', bar %g s: %s', $self->{bar}, $gaps[ @gaps / 2 ] <= $self->{bar} ? 'met' : 'not met' if $self->{bar};
+
+    Test::More::diag($line);
+
+    if ($ENV{PGQ_RESULTS}) {
+        open my $out, '>>', $ENV{PGQ_RESULTS} or die "$ENV{PGQ_RESULTS}: $!\n";
+        print {$out} "$line\n";
+        close $out or die "$ENV{PGQ_RESULTS}: $!\n";
+    }
+
+    return;
+}
+
+
+# Lines of this trial's time: nginx's own bugs, and PostgreSQL's.
+sub _logs {
+    my ($self) = @_;
+    my $since = '@' . int $self->{began};
+    my @bad;
+
+    for my $web ($self->{cluster}->webs) {
+        my ($status, $out) = $self->{cluster}->on($web, 'journalctl', '-q', '-o', 'cat', '-u', 'nginx', "--since=$since");
+        push @bad, map { $web->name . ": $_" } grep { /\[(?:alert|emerg)\]/ } split /\n/, $out;
+        ($status, $out) = $self->{cluster}->on($web, 'grep', '-aE', '\[(alert|emerg)\]', '/var/log/nginx/error.log');
+        push @bad, map { $web->name . ": $_" } grep { _stamp($_) >= int $self->{began} } split /\n/, $out;
+    }
+    for my $database ($self->{cluster}->databases) {
+        my ($status, $out) = $self->{cluster}->on($database, 'journalctl', '-q', '-o', 'cat', '-u', 'patroni', "--since=$since");
+        push @bad, map { $database->name . ": $_" } grep { /PANIC:|terminated by signal (?!9)/ } split /\n/, $out;
+    }
+
+    @bad = grep { !/$self->{log}/ } @bad if $self->{log};
+
+    return @bad;
+}
+
+
+# When nginx wrote a line, as epoch seconds; the hosts' clocks are this machine's, in UTC.
+sub _stamp {
+    my ($line) = @_;
+    my ($y, $m, $d, $h, $min, $s) = $line =~ m{^(\d+)/(\d+)/(\d+) (\d+):(\d+):(\d+)} or return 0;
+
+    require Time::Local;
+
+    return Time::Local::timegm($s, $min, $h, $d, $m - 1, $y);
+}
+
+
+1;
