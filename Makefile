@@ -13,7 +13,7 @@ MAKEFLAGS += --no-print-directory
 PORT   ?= 8000
 MAX    ?= 1000
 N      ?= 1
-SECONDS = 120
+SECONDS = $(if $(filter soak,$(MAKECMDGOALS)),3600,120)
 LISTEN ?= 127.0.0.1
 export PORT LISTEN
 
@@ -95,7 +95,7 @@ cluster-logs:  ## the last lines of what runs on a host: make cluster-logs HOST=
 
 ##@ Messages
 
-.PHONY: post-msgs curl-msgs cat-posts cat-queue count-posts count-queue movers load-test bench bench-mover bench-faults
+.PHONY: post-msgs curl-msgs cat-posts cat-queue count-posts count-queue movers load-test bench bench-mover bench-faults bench-cluster
 post-msgs:  ## post N messages by curl
 	@for i in $$(seq $(N)); do curl -sS --json "{\"message\": $$i}" $(URL)/post; echo; done
 
@@ -129,10 +129,14 @@ bench-mover: packages-check build  ## measure the mover under a held snapshot, a
 bench-faults: packages-check build  ## measure what clients notice of restarts, reloads, slow clients and outages (not a test)
 	@bench/faults
 
+bench-cluster: packages-check build  ## measure a cluster of five containers beside a single node (as root; not a test)
+	@provision/install-packages cluster
+	@bench/cluster
+
 
 ##@ Tests, one kind at a time
 
-.PHONY: check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-ha check-docs check-reload check-sanitize check-valgrind fuzz analyze
+.PHONY: check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-ha check-docs check-reload check-sanitize check-valgrind fuzz soak analyze
 check-docs: packages-check  ## what code and READMEs name agrees; the sources keep to the house style
 	@test/run docs
 
@@ -163,6 +167,11 @@ check-ha: packages-check  ## faults of a cluster's hosts under load, on five LXC
 	@[[ ! -e run/cluster ]] || { echo "a cluster is there already: make cluster-stop" >&2; exit 1; }
 	@rm -f build/ha.results; trap 'provision/cluster stop; cat build/ha.results' EXIT; \
 	    provision/cluster start && PGQ_JOBS=1 PGQ_RESULTS=$(CURDIR)/build/ha.results test/run ha
+
+soak: packages-check  ## faults of a cluster's hosts in a random order, SECONDS=3600 long (as root)
+	@provision/install-packages cluster
+	@[[ ! -e run/cluster ]] || { echo "a cluster is there already: make cluster-stop" >&2; exit 1; }
+	@trap 'provision/cluster stop' EXIT; provision/cluster start && PGQ_SECONDS=$(SECONDS) test/run soak -v
 
 check-reload: packages-check build  ## 200 reloads of nginx under load: what each leaves behind
 	@PGQ_RELOADS=200 test/run test/module/162_reload_leaks.t -v

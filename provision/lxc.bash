@@ -80,10 +80,11 @@ inside() {
 # The root that all hosts share, made once, and again when what it consists of changes.
 lxc_root() {
     local root=$cache/root made mirror security
-    local include=systemd,systemd-sysv,dbus,iproute2,procps,nftables,ca-certificates
+    local include=systemd,systemd-sysv,dbus,iproute2,procps,nftables,ca-certificates,libfaketime
 
     made=$(echo "$include" | cat - "$top/provision/host/packages" | sha256sum)
     [[ ! -f $cache/root.made || $(< "$cache/root.made") != "$made" ]] || return 0
+    [[ ! -f $state/network ]] || die "the hosts live on a root file system that is made otherwise now: make cluster-stop first"
 
     say "making the root file system of the hosts (once)"
     rm -rf "$cache"

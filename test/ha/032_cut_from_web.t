@@ -4,12 +4,10 @@
 use Pgq;
 use Pgq::Trial;
 
-my $trial   = Pgq::Trial->new('primary cut from web1', bar => 10, gap => { door => 0 });
+my $trial   = Pgq::Trial->new("primary cut from web1's HAProxy", bar => 10, gap => { door => 0 });
 my $cluster = $trial->cluster;
 my $leader  = $cluster->leader;
-
-$cluster->own_haproxy;
-$trial->round(sub { $cluster->partition($leader, both => 'web1') }, mend => sub { $cluster->heal($leader) });
+$trial->round(sub { $cluster->partition($leader, both => $cluster->way_of('web1')) }, mend => sub { $cluster->heal($leader) });
 is($cluster->leader, $leader, 'the same member leads');
 $trial->end;
 

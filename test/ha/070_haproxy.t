@@ -1,28 +1,37 @@
-# P3: what happens to one host's HAProxy is not seen: its nginx goes by the other's. The gaps are that door's own.
+# P3: what happens to the HAProxy that a host's nginx goes by is not seen: there is the other's. The gaps are that door's.
 
 use Pgq;
 use Pgq::Trial;
 
 my @haproxy = qw(systemctl kill --kill-whom=all haproxy);
+my @door    = (gap => { door => 0 });
 
-my $trial   = Pgq::Trial->new('HAProxy killed', bar => 2, gap => { door => 0 });
+my $trial   = Pgq::Trial->new('HAProxy killed', bar => 2, @door);
 my $cluster = $trial->cluster;
 
-$trial->round(sub { $cluster->own_haproxy; $cluster->must('web1', @haproxy, '--signal=KILL') }) for 1 .. 5;
+$trial->round(sub { $cluster->must($cluster->way_of('web1'), @haproxy, '--signal=KILL') }) for 1 .. 5;
 $trial->end;
 
-$trial = Pgq::Trial->new('HAProxy off for ten seconds', bar => 2, gap => { door => 0 });
-$trial->round(sub { $cluster->own_haproxy; $cluster->must('web1', qw(systemctl stop haproxy)); $trial->lasts(10) },
-    mend => sub { $cluster->must('web1', qw(systemctl start haproxy)) });
+$trial = Pgq::Trial->new('HAProxy off for ten seconds', bar => 2, @door);
+for (1 .. 3) {
+    my $way = $cluster->way_of('web1');
+
+    $trial->round(sub { $cluster->must($way, qw(systemctl stop haproxy)); $trial->lasts(10) },
+        mend => sub { $cluster->must($way, qw(systemctl start haproxy)) });
+}
 $trial->end;
 
-$trial = Pgq::Trial->new('HAProxy frozen', gap => { door => 0 });
-$trial->round(sub { $cluster->own_haproxy; $cluster->must('web1', @haproxy, '--signal=STOP') },
-    mend => sub { $cluster->must('web1', @haproxy, '--signal=CONT') }) for 1 .. 2;
+$trial = Pgq::Trial->new('HAProxy frozen', @door);
+for (1 .. 3) {
+    my $way = $cluster->way_of('web1');
+
+    $trial->round(sub { $cluster->must($way, @haproxy, '--signal=STOP') },
+        mend => sub { $cluster->must($way, @haproxy, '--signal=CONT') });
+}
 $trial->end;
 
-$trial = Pgq::Trial->new('HAProxy reloaded', bar => 2, gap => { door => 0 });
-$trial->round(sub { $cluster->own_haproxy; $cluster->must('web1', qw(systemctl reload haproxy)) }) for 1 .. 5;
+$trial = Pgq::Trial->new('HAProxy reloaded', bar => 2, @door);
+$trial->round(sub { $cluster->must($cluster->way_of('web1'), qw(systemctl reload haproxy)) }) for 1 .. 5;
 $trial->end;
 
 done_testing;

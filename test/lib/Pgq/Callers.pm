@@ -197,11 +197,22 @@ sub complaints {
 
 # ---- what they wrote
 
+# How many that one had accepted: what it wrote since this was asked last is added.
 sub _accepted {
     my ($self, $n) = @_;
-    my $file = "$self->{dir}/$n";
+    my $tally = $self->{tally}{$n} ||= [ 0, 0 ];
 
-    return -e $file ? scalar(() = slurp($file) =~ /^accepted/mg) : 0;
+    if (open my $in, '<', "$self->{dir}/$n") {
+        seek $in, $tally->[0], 0;
+
+        while (my $line = <$in>) {
+            last if $line !~ /\n\z/;
+            $tally->[0] += length $line;
+            $tally->[1]++ if $line =~ /^accepted/;
+        }
+    }
+
+    return $tally->[1];
 }
 
 

@@ -1,0 +1,83 @@
+# P1 to P3: faults of a cluster's hosts in a random order, each for a random time, sometimes two at once, under load; for
+# PGQ_SECONDS (3600). PGQ_SEED repeats the order. What holds for each fault alone (test/ha/) has to hold for all of them:
+# it is asked after each five, so that a failure says when.
+
+use Pgq;
+use Pgq::Chance;
+use Pgq::Trial;
+
+my $seconds = $ENV{PGQ_SECONDS} || 3600;
+my $seed    = $ENV{PGQ_SEED} || time;
+my $cluster = Pgq::Cluster->new;
+my $end     = time + $seconds;
+my @web     = map { $_->name } $cluster->webs;
+
+my $leader  = sub { return $cluster->leader };
+my $standby = sub { my ($chance) = @_; return $chance->pick($cluster->standbys) };
+my $any     = sub { my ($chance) = @_; return $chance->pick(map { $_->name } $cluster->databases) };
+my $web     = sub { my ($chance) = @_; return $chance->pick(@web) };
+my $kill    = sub { my ($unit) = @_; return sub { $cluster->must($_[0], qw(systemctl kill --kill-whom=all --signal=KILL), $unit) } };
+my $does    = sub { my ($what) = @_; return sub { $cluster->do_to($what => $_[0]) } };
+my $cut     = sub {
+    my ($way) = @_;
+    return sub { my ($host) = @_; $cluster->partition($host, $way, grep { $_ ne $host } map { $_->name } $cluster->databases) };
+};
+my $heal    = sub { $cluster->heal($_[0]) };
+
+# What it is called, where it is, what begins it, what ends it if it does not by itself. Those of the database hosts
+# exclude each other, so that a quorum is left.
+my @database = (
+    [ 'postmaster killed', $any,     sub { $cluster->must($_[0], 'kill', '-9', $cluster->postmaster($_[0])) } ],
+    [ 'Patroni killed',    $any,     sub { $cluster->must($_[0], qw(systemctl kill --kill-whom=main --signal=KILL patroni)) } ],
+    [ 'etcd killed',       $any,     $kill->('etcd') ],
+    [ 'off',               $leader,  $does->('off'),    $does->('up') ],
+    [ 'off',               $standby, $does->('off'),    $does->('up') ],
+    [ 'restarted',         $any,     $does->('down'),   $does->('up') ],
+    [ 'frozen',            $leader,  $does->('freeze'), $does->('thaw') ],
+    [ 'frozen',            $standby, $does->('freeze'), $does->('thaw') ],
+    [ 'cable out',         $any,     $does->('cut'),    $does->('join') ],
+    [ 'deaf to others',    $any,     $cut->('in'),      $heal ],
+    [ 'mute to others',    $any,     $cut->('out'),     $heal ],
+    [ 'switchover',        $leader,  sub { $cluster->switchover } ],
+    [ 'mover killed',      $leader,  sub {
+        $cluster->must($_[0], 'kill', '-9', $cluster->safe_psql('select pid from ngx_pgq.status where mover is not null and pid is not null limit 1'));
+    } ],
+);
+my @door = (
+    [ 'HAProxy killed',   $web, $kill->('haproxy') ],
+    [ 'HAProxy reloaded', $web, sub { $cluster->must($_[0], qw(systemctl reload haproxy)) } ],
+    [ 'HAProxy stopped',  $web, sub { $cluster->must($_[0], qw(systemctl stop haproxy)) }, sub { $cluster->must($_[0], qw(systemctl start haproxy)) } ],
+    [ 'nginx reloaded',   $web, sub { $cluster->must($_[0], qw(systemctl reload nginx)) } ],
+    [ 'nginx killed',     $web, $kill->('nginx') ],
+    [ 'off',              $web, $does->('off'), $does->('up') ],
+);
+
+diag("PGQ_SEED=$seed");
+
+# Two faults that follow each other within 30 seconds may keep a client waiting for longer than it is waited for.
+for (my $case = 1; time < $end; $case++) {
+    my $trial = Pgq::Trial->new("soak $seed/$case", allow => 'cut|away|late|broken|refused|unknown|unread|reader .*', log => qr/exited on signal 9/);
+
+    for my $round (1 .. 5) {
+        my $chance = Pgq::Chance->new($seed, $case, $round);
+        my @faults = $chance->one_in(4) ? ($chance->pick(@database), $chance->pick(@door))
+            : $chance->one_in(3) ? $chance->pick(@door) : $chance->pick(@database);
+        my @undo;
+
+        $trial->round(sub {
+            for my $fault (@faults) {
+                my ($name, $where, $do, $undo) = @$fault;
+                my $host = $where->($chance);
+                diag(sprintf '%s %s: %s', scalar localtime, $host, $name);
+                $do->($host);
+                unshift @undo, sub { $undo->($host) } if $undo;
+            }
+            $trial->lasts($chance->below(30));
+        }, mend => sub { $_->() for @undo });
+    }
+
+    $trial->end;
+    last if !Test::More->builder->is_passing;
+}
+
+done_testing;
