@@ -56,7 +56,8 @@ diag("PGQ_SEED=$seed");
 
 # Two faults that follow each other within 30 seconds may keep a client waiting for longer than it is waited for.
 for (my $case = 1; time < $end; $case++) {
-    my $trial = Pgq::Trial->new("soak $seed/$case", allow => 'cut|away|late|broken|refused|unknown|unread|reader .*', log => qr/exited on signal 9/);
+    my $trial = Pgq::Trial->new("soak $seed/$case", allow => 'cut|away|late|broken|refused|unknown|unread|reader .*', log => qr/exited on signal 9/,
+        callers => { order => 0 });
 
     for my $round (1 .. 5) {
         my $chance = Pgq::Chance->new($seed, $case, $round);

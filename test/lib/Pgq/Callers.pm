@@ -29,7 +29,7 @@ my $crowds = 0;
 # The nginx is one or a list: each client has one door, in turn, but for those that roam. Options: new, kept, roaming,
 # reader (how many of each kind), patient, careful (see Pgq::Caller), watch (0: no watcher), pause (seconds between two
 # requests of one), number (what tells their messages from those of others: in a database that outlives the test),
-# since (only posts beyond this id are looked at).
+# since (only posts beyond this id are looked at), order (0: what a client sent later may have a smaller id).
 sub new {
     my ($class, $nginx, $pg, %option) = @_;
 
@@ -43,6 +43,7 @@ sub new {
         pause   => 0.004,
         watch   => 1,
         since   => 0,
+        order   => 1,
         dir     => temp_dir('callers'),
         number  => ++$crowds,
         parent  => $$,
@@ -130,6 +131,10 @@ sub gap {
 }
 
 
+# Those that were not answered at all, or by half, each in words.
+sub odd { return @{ $_[0]{odd} } }
+
+
 # The requests that failed, in words; empty when none did.
 sub failures {
     my ($self) = @_;
@@ -177,7 +182,7 @@ sub complaints {
         push @wrong, "$message is there under another id"     if @there && $outcome eq 'accepted' && $id ne $there[0][1];
     }
 
-    for my $posted (@{ $self->{order} }) {
+    for my $posted ($self->{order} ? @{ $self->{posted} } : ()) {
         my $last = 0;
 
         for my $message (grep { $post{$_} } @$posted) {
@@ -219,10 +224,10 @@ sub _accepted {
 sub _collect {
     my ($self) = @_;
 
-    @$self{qw(count answers told longest accepted seen wrong order)} = ({}, {}, {}, 0, [], [], [], []);
+    @$self{qw(count answers told longest accepted seen wrong posted odd)} = ({}, {}, {}, 0, [], [], [], [], []);
 
     for my $n (1 .. @{ $self->{kinds} }) {
-        my @order;
+        my @posted;
 
         for my $line (split /\n/, slurp("$self->{dir}/$n")) {
             my ($outcome, $message, $rest, $seconds, $at, $door) = split /\t/, $line;
@@ -237,6 +242,8 @@ sub _collect {
             }
 
             $self->{count}{$outcome}++;
+            push @{ $self->{odd} }, sprintf '%s %s of client %d (%s) at door %d after %.1f s', $outcome, $message || 'GET', $n,
+                $self->{kinds}[ $n - 1 ], $door, $seconds if $outcome =~ /late|broken/;
             $self->{longest} = $seconds if $seconds > $self->{longest};
             $self->{answers}{ $outcome eq 'accepted' ? 202 : $rest }++ if $outcome eq 'accepted' || $rest =~ /^\d{3}$/;
             $self->{told}{$message} = [ $outcome, $rest ]
@@ -244,11 +251,11 @@ sub _collect {
 
             if ($outcome eq 'accepted') {
                 push @{ $self->{accepted} }, [ $at, $door, $self->{kinds}[ $n - 1 ] ];
-                push @order, $message;
+                push @posted, $message;
             }
         }
 
-        push @{ $self->{order} }, \@order;
+        push @{ $self->{posted} }, \@posted;
     }
 
     @{ $self->{accepted} } = sort { $a->[0] <=> $b->[0] } @{ $self->{accepted} };

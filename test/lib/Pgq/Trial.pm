@@ -148,7 +148,7 @@ sub _print {
             : sprintf('longest gap %.2f s', $gaps[0]);
     $line .= sprintf ', bar %g s: %s', $self->{bar}, $gaps[ @gaps / 2 ] <= $self->{bar} ? 'met' : 'not met' if $self->{bar};
 
-    Test::More::diag($line);
+    Test::More::diag(join "\n", $line, $callers->odd);
 
     if ($ENV{PGQ_RESULTS}) {
         open my $out, '>>', $ENV{PGQ_RESULTS} or die "$ENV{PGQ_RESULTS}: $!\n";
