@@ -1,15 +1,16 @@
 # P3: a standby is away for longer than its WAL is kept. The primary does not keep all of it, and so does not fill its
-# disk; the standby is copied anew.
+# disk. The standby says what it lacks, and is copied anew by the command that the runbook names.
 
 use Pgq;
 use Pgq::Trial;
 
-my $trial     = Pgq::Trial->new('standby away longer than WAL is kept', bar => 10);
-my $cluster   = $trial->cluster;
-my $leader    = $cluster->leader;
-my ($standby) = $cluster->standbys;
+my $trial      = Pgq::Trial->new('standby away longer than WAL is kept', bar => 10);
+my $cluster    = $trial->cluster;
+my $leader     = $cluster->leader;
+my ($standby)  = $cluster->standbys;
 my @patronictl = qw(patronictl -c /etc/patroni/config.yml);
-my $keep      = sub {
+my $since      = '@' . time;
+my $keep       = sub {
     my ($keep, $slots) = @_;
     $cluster->must($leader, @patronictl, qw(edit-config --force --quiet), '-p', "wal_keep_size=$keep", '-p', "max_slot_wal_keep_size=$slots");
     ok($cluster->poll_query_until("select current_setting('max_slot_wal_keep_size')", $slots), "WAL of $slots is kept");
@@ -28,7 +29,10 @@ $trial->round(sub {
         'what it lacks is gone');
 }, mend => sub {
     $cluster->do_to(up => $standby);
-    diag(join "\n", map { join ' ', map { $_ // '-' } @$_{qw(Member Role State TL)} } $cluster->members);
+    ok((poll_until {
+        $cluster->must($standby, qw(journalctl -q -o cat -u patroni), "--since=$since") =~ /requested WAL segment \w+ has already been removed/
+    } 60), 'it says so');
+    $cluster->must($leader, @patronictl, qw(reinit --force --wait ngx_pgq), $standby);
 });
 
 $keep->('1GB', '4GB');

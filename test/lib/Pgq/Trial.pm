@@ -35,6 +35,7 @@ sub new {
     my ($class, $name, %option) = @_;
     my $self = bless { name => $name, cluster => Pgq::Cluster->new, gaps => [], began => time, %option }, $class;
 
+    $self->{cluster}->settled or $self->{cluster}->repair;
     Test::More::ok($self->{cluster}->settled(120), 'all members are in their places')
         or Test::More::BAIL_OUT('the cluster is not whole');
 
