@@ -59,4 +59,32 @@ spew("$kept/parts.origin", 'other sources');
 like(vagrant('web1'), qr/\Aweb1: building for Debian 13 \(once\)\nweb1: ngx_pgq: web1 is set up/, 'new sources are built, by who comes first');
 is(join(' ', grep { slurp($_) ne $first{$_} } files($kept)), '', '... and secrets stay');
 
+# ---- what is asked of the machines day by day, by a copy of provision/cluster that has no containers
+
+mkdir "$dir/$_" for qw(copy copy/.vagrant copy/.vagrant/machines copy/.vagrant/machines/pg2 copy/.vagrant/machines/pg2/libvirt bin);
+run([ 'cp', '-r', "$top/provision", "$dir/copy/" ]);
+spew("$dir/copy/.vagrant/machines/pg2/libvirt/id", 'pg2');
+
+# Of Vagrant's there is pg2 alone; as ssh does, it takes all of its input, whether that is for the command or not. On the
+# machine commands say what they were given.
+program('vagrant', <<'END');
+[[ $1 == ssh && $2 == pg2 ]] || { echo "The machine with the name '$2' was not found." >&2; exit 1; }
+exec bash -c "${*: -1}" <<< "$(cat)"
+END
+program('sudo',       'exec "$@"');
+program('runuser',    'shift 3; exec "$@"');
+program('patronictl', q(printf 'ngx_pgq\tpg2\tpg2\tLeader\n'));
+program('psql',       q(echo "psql $*: $(cat)"));
+
+sub program { my ($name, $text) = @_; spew("$dir/bin/$name", "#!/bin/bash\n$text\n"); chmod 0755, "$dir/bin/$name" }
+
+sub cluster {
+    my ($status, $out, $err) = run([ 'bash', '-c', "$dir/copy/provision/cluster $_[0]" ], env => { PATH => "$dir/bin:$ENV{PATH}" });
+    return $out . $err . ($status ? "status $status\n" : '');
+}
+
+is(cluster('psql -c "select \'it\'\'s\'"'), "psql -d posts -c select 'it''s': \n", 'psql at the primary, while pg1 is gone');
+is(cluster('psql <<< "select 1"'), "psql -d posts: select 1\n", '... which reads what it is given');
+is(cluster('on pg3 true'), "The machine with the name 'pg3' was not found.\nstatus 1\n", 'a machine that is not there is said to be');
+
 done_testing;
