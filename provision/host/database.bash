@@ -40,37 +40,64 @@ extension() {
 
 
 etcd() {
-    local state=new member text
+    local state=new member text tool cluster
 
-    # A host that comes back empty is no founder: the others know its name, and that what it had is gone.
-    if [[ -z $root && ! -d /var/lib/etcd/ngx_pgq/member ]] && member=$(etcd_member); then
-        state=existing
-        [[ -z $member ]] || etcd_peers member remove "$member" > /dev/null
-        etcd_join
-    elif [[ -s /etc/default/etcd ]]; then
-        state=$(sed -n 's/^ETCD_INITIAL_CLUSTER_STATE=//p' /etc/default/etcd)
+    cluster=$(each , '%=https://%:2380' "${database_names[@]}")
+
+    if [[ -z $root && ! -d /var/lib/etcd/ngx_pgq/member ]]; then
+        # A host that comes back empty is no founder: the others know its name, and that what it had is gone.
+        if member=$(etcd_member); then
+            state=existing
+            [[ -z $member ]] || etcd_peers member remove "$member" > /dev/null
+            etcd_join
+            cluster=$(etcd_cluster)
+        elif etcd_in_use; then
+            die "a cluster is there, but its etcd has no quorum: see patroni/README.md"
+        fi
+    elif [[ -s $root/etc/default/etcd ]]; then
+        # What was read once stays as it was read: who comes and goes later is no reason to restart.
+        state=$(sed -n 's/^ETCD_INITIAL_CLUSTER_STATE=//p' "$root/etc/default/etcd")
+        cluster=$(sed -n 's/^ETCD_INITIAL_CLUSTER=//p' "$root/etc/default/etcd")
     fi
 
     text=$(fill "$kit/patroni/etcd.in" NAME="$name" ADDRESS="$address" STATE="${state:-new}" HEARTBEAT=$((250 * NGX_PGQ_PATIENCE)) \
-        ELECTION=$((2500 * NGX_PGQ_PATIENCE)) CLUSTER="$(each , '%=https://%:2380' "${database_names[@]}")")
+        ELECTION=$((2500 * NGX_PGQ_PATIENCE)) CLUSTER="$cluster")
     put /etc/default/etcd 644 root <<< "$text"
     put /etc/systemd/system/etcd.service.d/ngx_pgq.conf 644 root < "$kit/patroni/etcd.service.conf"
     [[ -n $root ]] || systemctl daemon-reload
-    service etcd.service restart /etc/default/etcd /etc/ngx_pgq/etcd.crt
+    # Its own certificate it reads whenever it shows it.
+    service etcd.service restart /etc/default/etcd /etc/ngx_pgq/ca.crt
+    [[ $state != existing || -n $root ]] || etcd_promote
 
-    put /usr/local/lib/ngx_pgq/etcd_aside 755 root < "$kit/patroni/etcd_aside"
+    for tool in etcdctl etcd_alone etcd_aside; do
+        put "/usr/local/lib/ngx_pgq/$tool" 755 root < "$kit/patroni/$tool"
+    done
     put /etc/systemd/system/ngx_pgq_etcd_aside.service 644 root < "$kit/patroni/etcd_aside.service"
     put /etc/systemd/system/ngx_pgq_etcd_aside.timer 644 root < "$kit/patroni/etcd_aside.timer"
     service ngx_pgq_etcd_aside.timer restart /etc/systemd/system/ngx_pgq_etcd_aside.timer
 }
 
 
-# The others take in nobody before they have been in touch with each other for some seconds.
+# The others take in nobody before they have been in touch with each other for some seconds, and one at a time.
 etcd_join() {
     local deadline=$((SECONDS + 30 * NGX_PGQ_PATIENCE)) said
 
-    until said=$(etcd_peers member add "$name" --peer-urls="https://$name:2380" 2>&1); do
+    until said=$(etcd_peers member add "$name" --learner --peer-urls="https://$name:2380" 2>&1); do
         [[ $SECONDS -lt $deadline ]] || die "etcd does not take this host in: $said"
+        sleep 1
+    done
+}
+
+
+# Who has just come learns, and has no vote before it has all: else a quorum would need it while it is not there yet.
+etcd_promote() {
+    local deadline=$((SECONDS + 60 * NGX_PGQ_PATIENCE)) list id said=
+
+    while list=$(etcd_peers member list 2>/dev/null) && id=$(sed -n "s#^\([0-9a-f]*\), .*https://$name:2380.*, true\$#\1#p" <<< "$list")
+        [[ -n $id ]]
+    do
+        said=$(etcd_peers member promote "$id" 2>&1) && return
+        [[ $SECONDS -lt $deadline ]] || die "etcd gives this host no vote: $said"
         sleep 1
     done
 }
@@ -95,6 +122,21 @@ etcd_member() {
 
     list=$(etcd_peers member list 2>/dev/null) || return 1
     sed -n "s#^\([0-9a-f]*\), .*https://$name:2380.*#\1#p" <<< "$list"
+}
+
+
+# Whether somebody's etcd, with a quorum or without, holds what a cluster once wrote. One of founders holds nothing yet.
+etcd_in_use() {
+    local said
+
+    said=$(etcd_peers endpoint status -w json 2>/dev/null) || true
+    [[ $said =~ \"revision\":([0-9]+) && ${BASH_REMATCH[1]} -gt 1 ]]
+}
+
+
+# Who is in etcd now, in the words of ETCD_INITIAL_CLUSTER; one that was just taken in has no name yet.
+etcd_cluster() {
+    etcd_peers member list | sed -n 's#.*https://\([^:]*\):2380.*#\1=https://\1:2380#p' | paste -sd ,
 }
 
 
