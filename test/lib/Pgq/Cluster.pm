@@ -60,7 +60,21 @@ sub databases { return grep { $_->{role} eq 'database' } @{ $_[0]{hosts} } }
 sub on {
     my ($self, $host, @command) = @_;
 
-    return run([ $command, 'on', ref $host ? $host->name : $host, @command ]);
+    return _reach([ $command, 'on', ref $host ? $host->name : $host, @command ]);
+}
+
+
+# A busy machine does not always let one into a container: that is no answer of the host.
+sub _reach {
+    my (@run) = @_;
+    my @result;
+
+    poll_until {
+        @result = run(@run);
+        return $result[2] !~ /^lxc-attach: .*[\s\S]*Failed to get (?:init pid|attach context)/;
+    } 5;
+
+    return @result;
 }
 
 
@@ -78,9 +92,12 @@ sub members {
 }
 
 
+# The member that leads; undef when for half a minute none does.
 sub leader {
     my ($self) = @_;
-    my ($leader) = map { $_->{Member} } grep { $_->{Role} eq 'Leader' } $self->members;
+    my $leader;
+
+    poll_until { ($leader) = map { $_->{Member} } grep { $_->{Role} eq 'Leader' } $self->members } 30;
 
     return $leader;
 }
@@ -115,7 +132,7 @@ sub switchover {
 
 sub psql {
     my ($self, $sql) = @_;
-    my ($status, $out, $err) = run([ $command, 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-f', '-' ], in => $sql);
+    my ($status, $out, $err) = _reach([ $command, 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-f', '-' ], in => $sql);
 
     $out =~ s/\n\z//;
 
