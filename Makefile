@@ -165,7 +165,7 @@ check-whole: packages-check build  ## a message's whole way
 check-ha: packages-check  ## faults of a cluster's hosts under load, on five LXC hosts made for it (as root)
 	@provision/install-packages cluster
 	@[[ ! -e run/cluster ]] || { echo "a cluster is there already: make cluster-stop" >&2; exit 1; }
-	@rm -f build/ha.results; trap 'provision/cluster stop; cat build/ha.results' EXIT; \
+	@rm -f build/ha.results; trap 'provision/cluster stop; cat build/ha.results 2> /dev/null || true' EXIT; \
 	    provision/cluster start && PGQ_JOBS=1 PGQ_RESULTS=$(CURDIR)/build/ha.results test/run ha
 
 soak: packages-check  ## faults of a cluster's hosts in a random order, SECONDS=3600 long (as root)
