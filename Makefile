@@ -72,7 +72,7 @@ psql:  ## psql in the database of `make run`
 
 ##@ A cluster of five hosts
 
-.PHONY: cluster cluster-stop cluster-status cluster-switchover cluster-psql cluster-logs
+.PHONY: cluster cluster-stop cluster-status cluster-switchover cluster-psql cluster-logs cluster-upgrade cluster-backup cluster-restore
 cluster:  ## make three database and two web hosts, as LXC containers of this machine (as root)
 	@provision/install-packages cluster
 	@provision/cluster start
@@ -91,6 +91,15 @@ cluster-psql:  ## psql at the primary
 
 cluster-logs:  ## the last lines of what runs on a host: make cluster-logs HOST=pg1
 	@provision/cluster logs $(HOST)
+
+cluster-upgrade:  ## bring what is new here to a cluster that serves, one host after the other
+	@provision/cluster upgrade
+
+cluster-backup:  ## back it up, now
+	@provision/cluster backup
+
+cluster-restore:  ## begin anew with the newest that was archived: make cluster-restore TIME="2026-11-22 14:00:00Z"
+	@provision/cluster restore $(if $(TIME),"$(TIME)")
 
 
 ##@ Messages

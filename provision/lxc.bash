@@ -84,16 +84,16 @@ lxc_root() {
 
     made=$(echo "$include" | cat - "$top/provision/host/packages" | sha256sum)
     [[ ! -f $cache/root.made || $(< "$cache/root.made") != "$made" ]] || return 0
-    [[ ! -f $state/network ]] || die "the hosts live on a root file system that is made otherwise now: make cluster-stop first"
+    [[ ! -f $state/network ]] || die "the hosts that run need other packages: make cluster-stop first"
 
     say "making the root file system of the hosts (once)"
-    rm -rf "$cache"
+    rm -rf --one-file-system "$cache"
     mkdir -p "$cache"
     mirror=$(lxc_mirror)
     security=$(lxc_security)
     [[ -n $mirror ]] || die "where Debian's packages come from is not known here: make cluster MIRROR=<url>"
 
-    debootstrap --variant=minbase --include="$include" trixie "$root" "$mirror" > "$cache/root.log" 2>&1 \
+    unshare --mount debootstrap --variant=minbase --include="$include" trixie "$root" "$mirror" > "$cache/root.log" 2>&1 \
         || { tail -n 5 "$cache/root.log" >&2; die "debootstrap failed, see $cache/root.log"; }
 
     {
@@ -104,7 +104,7 @@ lxc_root() {
 
     mkdir -p "$root/root/kit/provision"
     cp -r "$top/provision/host" "$root/root/kit/provision/"
-    inside "$root" /root/kit/provision/host/packages database web >> "$cache/root.log" 2>&1 \
+    inside "$root" /root/kit/provision/host/packages database web backup >> "$cache/root.log" 2>&1 \
         || { tail -n 5 "$cache/root.log" >&2; die "installing packages failed, see $cache/root.log"; }
 
     # Kernel modules are the machine's affair.

@@ -16,6 +16,7 @@ setup_database() {
 
     extension
     etcd
+    archive
     patroni
 }
 
@@ -140,6 +141,29 @@ etcd_cluster() {
 }
 
 
+# Where there is a backup host, PostgreSQL archives to it, and backups are made when they are due.
+archive() {
+    local text tool
+
+    for tool in backup restore; do
+        put "/usr/local/lib/ngx_pgq/$tool" 755 root < "$kit/patroni/$tool"
+    done
+    put /etc/systemd/system/ngx_pgq_backup.service 644 root < "$kit/patroni/backup.service"
+    put /etc/systemd/system/ngx_pgq_backup.timer 644 root < "$kit/patroni/backup.timer"
+
+    if [[ ${#backup_names[@]} -eq 0 ]]; then
+        rm -f "$root/etc/pgbackrest.conf"
+        [[ -n $root ]] || systemctl disable --now --quiet ngx_pgq_backup.timer 2>/dev/null || true
+        return
+    fi
+
+    text=$(fill "$kit/patroni/pgbackrest.conf.in" NAME="$name" BACKUP="${backup_names[0]}")
+    put /etc/pgbackrest.conf 644 root <<< "$text"
+    [[ -n $root ]] || systemctl daemon-reload
+    service ngx_pgq_backup.timer restart /etc/systemd/system/ngx_pgq_backup.timer
+}
+
+
 # pg_hba.conf, a line each; passwords travel by TLS alone, and nobody comes from elsewhere.
 access() {
     local from
@@ -155,12 +179,15 @@ access() {
 
 
 patroni() {
-    local hba text
+    local hba text archive=/bin/true restore=${NGX_PGQ_RESTORE:-}
 
+    [[ ${#backup_names[@]} -eq 0 ]] || archive='pgbackrest --stanza=ngx_pgq archive-push %p'
+    [[ $restore =~ ^[A-Za-z0-9:.\ +-]*$ ]] || die "$restore is no time to restore to"
     mapfile -t hba < <(access)
 
     text=$(fill "$kit/patroni/patroni.yml.in" NAME="$name" ADDRESS="$address" DATABASES="$(each ', ' % "${databases[@]}")" \
         ETCDS="$(each ', ' "'%:2379'" "${database_names[@]}")" HBA="$(each $'\n' '    - %' "${hba[@]}")" \
+        ARCHIVE="$archive" METHOD="$([[ -n $restore ]] && echo restore || echo initdb)" RESTORE="${restore:-latest}" \
         REST="$(secret rest)" REPLICATOR="$(secret replicator)" REWIND="$(secret rewind)" \
         TTL=$((20 * NGX_PGQ_PATIENCE)) LOOP_WAIT=$((5 * NGX_PGQ_PATIENCE)) RETRY_TIMEOUT=$((5 * NGX_PGQ_PATIENCE)) WAL_TIMEOUT=$((8 * NGX_PGQ_PATIENCE)))
     put /etc/patroni/config.yml 600 postgres:postgres <<< "$text"
