@@ -9,6 +9,7 @@ my $top   = top();
 my @peers = (
     (map { "database:pg$_:192.0.2.1$_" } 1 .. 3),
     (map { "web:web$_:192.0.2.2$_" } 1 .. 2),
+    'backup:backup1:192.0.2.31',
 );
 
 sub text { my ($status, $out, $err) = run(@_); return "$out$err" . ($status ? "status $status\n" : '') }
@@ -33,6 +34,7 @@ for my $name (qw(pg1 web1 web2 192.0.2.11)) {
 
 is(join(' ', map { s{.*/}{}r } sort glob "$dir/secrets/web1/*"), 'ca.crt passwords', 'a web host has no key');
 like(slurp("$dir/secrets/web1/passwords"), qr/\Aweb=\w{48}\n\z/, 'and one password');
+is(join(' ', map { s{.*/}{}r } sort glob "$dir/secrets/backup1/*"), 'ca.crt host.crt host.key host.names', 'a backup host has no password');
 
 # ---- what is written on a host
 
@@ -41,7 +43,7 @@ mkdir "$dir/parts/extension";
 run([ 'cp', module_path(), "$dir/parts/ngx_http_pgq_module.so" ]);
 run([ 'cp', build_dir() . '/extension' . pg_version() . '/ngx_pgq.so', "$dir/parts/extension/" ]);
 
-for my $peer (@peers[ 0, 3 ]) {
+for my $peer (@peers[ 0, 3, 5 ]) {
     my ($role, $name, $address) = split /:/, $peer;
 
     is(text([ "$top/provision/kit", "$dir/kit-$name", $name, "$dir/parts", "$dir/secrets" ]), '', "a kit for $name");
@@ -53,7 +55,15 @@ for my $peer (@peers[ 0, 3 ]) {
     is("@open", '', 'no file with a password may be read by others');
 }
 
-sub passwords { return map { /=(\w+)$/ ? $1 : () } split /\n/, slurp("$dir/secrets/$_[0]/passwords") }
+sub passwords {
+    my $file = "$dir/secrets/$_[0]/passwords";
+
+    return map { /=(\w+)$/ ? $1 : () } split /\n/, -e $file ? slurp($file) : '';
+}
+
+like(slurp("$dir/pg1/etc/pgbackrest.conf"), qr/^repo1-host=backup1$/m, 'backups go to the backup host');
+like(slurp("$dir/pg1/etc/patroni/config.yml"), qr/^ *archive_command: 'pgbackrest /m, 'and what is archived');
+is(join(' ', slurp("$dir/backup1/etc/pgbackrest.conf") =~ /^tls-server-auth=(.*)$/mg), 'pg1=ngx_pgq pg2=ngx_pgq pg3=ngx_pgq', 'which lets in database hosts alone');
 
 # The file as it is there, for a machine that is not that host.
 sub here {
