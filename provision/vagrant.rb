@@ -123,6 +123,7 @@ module NgxPgq
   class Setup < Vagrant.plugin("2", :provisioner)
     GIVEN = "/root/ngx_pgq".freeze
     PARCEL = "/tmp/ngx_pgq.tar".freeze
+    DONE = "ngx_pgq: done".freeze
 
     def provision
       @kept = @machine.env.local_data_path.join("ngx_pgq").to_s
@@ -204,11 +205,23 @@ module NgxPgq
       FileUtils.rm_f(parcel)
     end
 
-    # As root.
+    # As root. To Vagrant a connection that breaks is a command that succeeded: here it has to have said that it is done.
     def run(command)
-      @machine.communicate.sudo("(#{command}) < /dev/null") do |_, text|
-        text.each_line { |line| @machine.ui.detail(line.chomp) unless line.strip.empty? }
+      done = false
+      rest = Hash.new("")
+
+      show = lambda do |line|
+        done ||= line == DONE
+        @machine.ui.detail(line) unless line == DONE || line.strip.empty?
       end
+
+      @machine.communicate.sudo("(#{command}) < /dev/null && echo #{DONE}") do |stream, text|
+        *lines, rest[stream] = (rest[stream] + text).split("\n", -1)
+        lines.each(&show)
+      end
+
+      rest.each_value(&show)
+      raise Failed, text: "the connection to #{config.host[:name]} broke: vagrant provision #{config.host[:name]}" unless done
     end
 
     def digest(names)

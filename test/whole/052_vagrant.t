@@ -13,7 +13,8 @@ run([ 'cp', module_path(), "$dir/parts/" ]);
 run([ 'cp', build_dir() . '/extension' . pg_version() . '/ngx_pgq.so', "$dir/parts/extension/" ]);
 
 sub vagrant {
-    my ($status, $out, $err) = run([ 'ruby', "$top/test/tools/vagrant-stand-in.rb", $dir, @_ ], env => { NGX_PGQ_PATIENCE => 6 });
+    my %env = (NGX_PGQ_PATIENCE => 6, ref $_[0] ? %{ shift() } : ());
+    my ($status, $out, $err) = run([ 'ruby', "$top/test/tools/vagrant-stand-in.rb", $dir, @_ ], env => \%env);
     return $out . $err . ($status ? "status $status\n" : '');
 }
 
@@ -52,6 +53,9 @@ pg1: ngx_pgq: pg1 is set up as a database host
 pg2: ngx_pgq: pg2 is set up as a database host
 END
 is(join(' ', grep { slurp($_) ne $first{$_} } files($kept)), '', 'what is kept is what it was');
+
+like(vagrant({ BREAKS => 'pg2' }, 'pg2'), qr/ngx_pgq: the connection to pg2 broke: vagrant provision pg2 \(.*^status 1$/ms,
+    'a machine that was left half-way is not taken for one that is set up');
 
 # ---- what was built from other sources is built again
 
