@@ -25,7 +25,7 @@ is($cluster->leader, $full, 'it leads');
 
 # ---- and that is full
 
-my $trial = Pgq::Trial->new("the primary's WAL disk full", bar => 20, log => qr/PANIC: .*(?:No space left on device)/);
+my $trial = Pgq::Trial->new("the primary's WAL disk full", bar => 20, log => qr/PANIC: .*No space left on device|signal 6: Aborted/);
 
 $trial->round(sub {
     $cluster->on($full, 'sh', '-c', "head -c 3G /dev/zero > $data/pg_wal/filler");

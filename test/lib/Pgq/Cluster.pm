@@ -83,7 +83,7 @@ sub members {
     my ($self) = @_;
 
     for my $host ($self->databases) {
-        my ($status, $out) = $self->on($host, qw(timeout 10 patronictl -c /etc/patroni/config.yml list -f json));
+        my ($status, $out) = $self->on($host, qw(timeout 30 patronictl -c /etc/patroni/config.yml list -f json));
         my $list = $status ? undef : eval { JSON::PP::decode_json($out) };
         return @$list if $list;
     }
@@ -297,7 +297,9 @@ sub etcd_leader {
 # The timelines that the members are on, in words: one, if all is well.
 sub timelines {
     my ($self) = @_;
-    my %there = map { ($_->{TL} // 'none') => 1 } $self->members;
+    my %there;
+
+    poll_until { %there = map { ($_->{TL} // 'none') => 1 } $self->members } 30;
 
     return join ' ', sort keys %there;
 }
