@@ -22,6 +22,8 @@ haproxy() {
     text=$(fill "$kit/haproxy/haproxy.cfg.in" NAME="$name" ADDRESS="$address" CHECK=$((3 * NGX_PGQ_PATIENCE)) \
         SERVERS="${servers%$'\n'}")
     put /etc/haproxy/haproxy.cfg 644 root <<< "$text"
+    put /etc/systemd/system/haproxy.service.d/ngx_pgq.conf 644 root < "$kit/haproxy/haproxy.service.conf"
+    [[ -n $root ]] || systemctl daemon-reload
     service haproxy.service reload /etc/haproxy/haproxy.cfg /etc/ngx_pgq/ca.crt
 }
 

@@ -24,8 +24,7 @@ $trial->round(sub {
     for (1 .. 12) {
         $cluster->safe_psql("select pg_logical_emit_message(true, 'away', ''); select pg_switch_wal()");
     }
-    $cluster->safe_psql('checkpoint');
-    ok($cluster->poll_query_until("select wal_status in ('lost', 'unreserved') from pg_replication_slots where slot_name = '$standby'", 't'),
+    ok($cluster->poll_query_until("checkpoint; select wal_status in ('lost', 'unreserved') from pg_replication_slots where slot_name = '$standby'", 't'),
         'what it lacks is gone');
 }, mend => sub {
     $cluster->do_to(up => $standby);
