@@ -36,6 +36,7 @@ int			ngx_pgq_snapshot_grace;
 int			ngx_pgq_keep_posts;
 int			ngx_pgq_keep_posts_for;
 int			ngx_pgq_keep_keys;
+bool		ngx_pgq_synchronous;
 
 static shmem_request_hook_type prev_shmem_request_hook;
 static shmem_startup_hook_type prev_shmem_startup_hook;
@@ -173,6 +174,13 @@ define_settings(void)
 							24 * 60 * 60, 60, 30 * 24 * 60 * 60,
 							PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
+	DefineCustomBoolVariable("ngx_pgq.synchronous",
+							 "Takes messages only while commits wait for a standby.",
+							 NULL,
+							 &ngx_pgq_synchronous,
+							 false,
+							 PGC_SIGHUP, 0,
+							 NULL, NULL, NULL);
 	NGX_PGQ_FAULT_DEFINE();
 	MarkGUCPrefixReserved("ngx_pgq");
 }

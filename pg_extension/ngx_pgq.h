@@ -251,6 +251,7 @@ extern int	ngx_pgq_snapshot_grace;
 extern int	ngx_pgq_keep_posts;
 extern int	ngx_pgq_keep_posts_for;
 extern int	ngx_pgq_keep_keys;
+extern bool ngx_pgq_synchronous;
 extern List *ngx_pgq_database_names(char *raw);
 
 /* shared.c */

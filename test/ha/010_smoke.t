@@ -29,6 +29,7 @@ for my $web (sort keys %client) {
 
 is($cluster->safe_psql('show synchronous_standby_names') =~ /^ANY 1 \(pg\d,pg\d\)$/ ? 'quorum' : 'none', 'quorum',
     'a commit waits for one of two standbys');
+is($cluster->safe_psql('show ngx_pgq.synchronous'), 'on', 'and no message is taken while commits would wait for none');
 is($cluster->safe_psql("select string_agg(distinct s.ssl::text || ' ' || s.version, ', ') from pg_stat_ssl s
      join pg_stat_activity a using (pid) where a.client_addr is not null"), 'true TLSv1.3', 'every connection is TLS');
 
