@@ -9,7 +9,7 @@ for my $who ([ 'for clients that know both doors', kind => qr/roaming/ ], [ 'at 
     my $trial   = Pgq::Trial->new("web host off, $name", allow => 'cut|away|late|reader .*', gap => {@gap});
     my $cluster = $trial->cluster;
 
-    $trial->round(sub { $cluster->do_to(off => 'web1'); $trial->lasts(10) }, mend => sub { $cluster->do_to(up => 'web1') });
+    $trial->round(sub { $cluster->do_to(off => 'web1'); $trial->lasts(10) }, closes => 0, mend => sub { $cluster->do_to(up => 'web1') });
     $trial->end;
 }
 

@@ -63,18 +63,22 @@ for (my $case = 1; time < $end; $case++) {
         my $chance = Pgq::Chance->new($seed, $case, $round);
         my @faults = $chance->one_in(4) ? ($chance->pick(@database), $chance->pick(@door))
             : $chance->one_in(3) ? $chance->pick(@door) : $chance->pick(@database);
-        my @undo;
+        my @at = map { [ $_->[1]->($chance), @$_[ 0, 2, 3 ] ] } @faults;
+        my ($closed) = grep { my $web = $web[$_]; grep { $_->[0] eq $web && $_->[1] eq 'off' } @at } 0 .. $#web;
 
         $trial->round(sub {
-            for my $fault (@faults) {
-                my ($name, $where, $do, $undo) = @$fault;
-                my $host = $where->($chance);
+            for (@at) {
+                my ($host, $name, $do) = @$_;
                 diag(sprintf '%s %s: %s', scalar localtime, $host, $name);
                 $do->($host);
-                unshift @undo, sub { $undo->($host) } if $undo;
             }
             $trial->lasts($chance->below(30));
-        }, mend => sub { $_->() for @undo });
+        }, closes => $closed, mend => sub {
+            for (reverse @at) {
+                my ($host, $undo) = @$_[ 0, 3 ];
+                $undo->($host) if $undo;
+            }
+        });
     }
 
     $trial->end;

@@ -66,10 +66,14 @@ sub start {
 }
 
 
-# Waits until each of them had so many more messages accepted; false when that takes too long.
+# Waits until each of them had so many more messages accepted, but for those who know only a door that is closed, if one
+# is; false when that takes too long.
 sub wait_for {
-    my ($self, $more, $seconds) = @_;
-    my @posting = grep { $self->{kinds}[ $_ - 1 ] ne 'reader' } 1 .. @{ $self->{kinds} };
+    my ($self, $more, $seconds, $closed) = @_;
+    my @posting = grep {
+        my $kind = $self->{kinds}[ $_ - 1 ];
+        $kind ne 'reader' && ($kind eq 'roaming' || !defined $closed || ($_ - 1) % @{ $self->{doors} } != $closed);
+    } 1 .. @{ $self->{kinds} };
     my %count   = map { $_ => $self->_accepted($_) } @posting;
 
     return poll_until {
