@@ -217,6 +217,7 @@ module NgxPgq
 
       @machine.communicate.sudo("(#{command}) < /dev/null && echo #{DONE}") do |stream, text|
         *lines, rest[stream] = (rest[stream] + text).split("\n", -1)
+        rest[stream] ||= ""
         lines.each(&show)
       end
 
