@@ -57,8 +57,13 @@ set('ngx_pgq.databases', 'postgres');
 ok($pg->poll_query_until('select count(*) from ngx_pgq.status where pid is not null', 0, 10), 'another database: this one is left');
 reset_all();
 goes_on('all is what it was');
+set('ngx_pgq.synchronous', 'on');
+ok($pg->poll_query_until('show ngx_pgq.synchronous', 'on'), 'ngx_pgq.synchronous');
+goes_on('… and what is inserted is moved');
+reset_all();
+
 for my $name (split /\n/, $pg->safe_psql(q{select name from pg_settings where name ~ '^ngx_pgq\.' and vartype <> 'integer'})) {
-    like($name, qr/^ngx_pgq\.(?:databases|role)$/, "$name is tested here");
+    like($name, qr/^ngx_pgq\.(?:databases|role|synchronous)$/, "$name is tested here");
 }
 
 my $sent = $producer->stop;
@@ -75,6 +80,16 @@ set('autovacuum_naptime', '1');
 ok($pg->poll_query_until('select last_autoanalyze is not null from pg_stat_user_tables where relname = $$posts$$', 't', 30), 'posts is analyzed by itself');
 ok($pg->safe_psql('select abs(reltuples - ' . $sent . ') <= 50 + 0.1 * ' . $sent . ' from pg_class where relname = $$posts$$'), 'so the planner knows its size');
 reset_all();
+
+# enqueue() without a standby, where there shall be one
+my $enqueue = q{select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['"enqueued"'])};
+set('ngx_pgq.synchronous', 'on');
+$pg->poll_query_until('show ngx_pgq.synchronous', 'on');
+like(($pg->psql("\\set VERBOSITY sqlstate\n$enqueue"))[2], qr/ERROR:  57P03/, 'enqueue() refuses while no standby is waited for');
+reset_all();
+$pg->poll_query_until('show ngx_pgq.synchronous', 'off');
+is(($pg->psql($enqueue))[0], 0, 'and takes a message where none has to be');
+moved('enqueued', '… once');
 
 # enqueue() and read-only transactions
 for my $how ('begin read only;', "set default_transaction_read_only = on;\n") {
