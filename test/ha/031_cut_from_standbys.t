@@ -6,7 +6,7 @@ use Pgq;
 use Pgq::Trial;
 
 for my $way (qw(in out both)) {
-    my $trial    = Pgq::Trial->new("primary cut from its standbys ($way)", bar => 25);
+    my $trial    = Pgq::Trial->new("primary cut from its standbys ($way)", bar => 20);
     my $cluster  = $trial->cluster;
     my $leader   = $cluster->leader;
     my @standbys = $cluster->standbys;
