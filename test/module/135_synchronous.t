@@ -42,6 +42,9 @@ is($waits{$_}->answer->status, 202, "$_: accepted when it is synchronous") for s
 is((enqueue())[0], 0, 'and so by SQL');
 ok($pg->poll_query_until('select count(*) from posts', 6), 'each message is there, once');
 
+is(($pg->psql("set synchronous_commit = remote_apply; select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['1'])"))[0], 0,
+    'or when it has to show it, too');
+
 # ---- and commits do not wait for it
 
 isnt(($pg->psql("set synchronous_commit = $_; select ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['1'])"))[0], 0,
