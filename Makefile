@@ -172,15 +172,11 @@ check-whole: packages-check build  ## a message's whole way
 	@test/run whole
 
 check-ha: packages-check  ## faults of a cluster's hosts under load, on five LXC hosts made for it (as root)
-	@provision/install-packages cluster
-	@[[ ! -e run/cluster ]] || { echo "a cluster is there already: make cluster-stop" >&2; exit 1; }
-	@rm -f build/ha.results; trap 'provision/cluster stop; cat build/ha.results 2> /dev/null || true' EXIT; \
-	    provision/cluster start && PGQ_JOBS=1 PGQ_RESULTS=$(CURDIR)/build/ha.results test/run ha
+	@rm -f build/ha.results; trap 'cat build/ha.results 2> /dev/null || true' EXIT; \
+	    PGQ_JOBS=1 PGQ_RESULTS=$(CURDIR)/build/ha.results provision/with-cluster test/run ha
 
 soak: packages-check  ## faults of a cluster's hosts in a random order, SECONDS=3600 long (as root)
-	@provision/install-packages cluster
-	@[[ ! -e run/cluster ]] || { echo "a cluster is there already: make cluster-stop" >&2; exit 1; }
-	@trap 'provision/cluster stop' EXIT; provision/cluster start && PGQ_SECONDS=$(SECONDS) test/run soak -v
+	@PGQ_SECONDS=$(SECONDS) provision/with-cluster test/run soak -v
 
 check-reload: packages-check build  ## 200 reloads of nginx under load: what each leaves behind
 	@PGQ_RELOADS=200 test/run test/module/162_reload_leaks.t -v
