@@ -7,17 +7,17 @@ my $cluster = Pgq::Cluster->new;
 
 # ---- in the middle of one batch: its rows are taken from the queue, and posts does not let them in yet
 
-my $trial  = Pgq::Trial->new('promotion in the middle of a batch', bar => 5);
-my $leader = $cluster->leader;
+my $trial = Pgq::Trial->new('promotion in the middle of a batch', bar => 5);
 
-$trial->round(sub {
+$trial->takeover(sub {
+    my ($leader) = @_;
+
     $cluster->must($leader, qw(systemd-run -q --collect -u pgq_holder runuser -u postgres -- psql -d posts -c),
         'begin; lock table posts in share mode; select pg_sleep(600)');
     ok($cluster->poll_query_until("select wait_event_type from pg_stat_activity
          where pid = (select pid from ngx_pgq.status where mover is not null limit 1)", 'Lock'), 'a mover waits with its batch');
-    $cluster->must($leader, 'kill', '-9', $cluster->postmaster($leader));
+    $cluster->kill_postmaster($leader);
 });
-isnt($cluster->leader, $leader, 'another member leads');
 $trial->end;
 
 # ---- in the middle of many
@@ -27,10 +27,12 @@ my $stamp = time;
 my $ours  = qq(data::text like '{"backlog": "$stamp"%');
 
 # Behind so many, messages of neighbouring batches may overtake each other (sql/README.md).
-$trial  = Pgq::Trial->new("promotion while $many messages are moved", bar => 10, callers => { order => 0 });
-$leader = $cluster->leader;
+$trial = Pgq::Trial->new("promotion while $many messages are moved", bar => 10, callers => { order => 0 });
+my $since = $trial->since;
 
-$trial->round(sub {
+$trial->takeover(sub {
+    my ($leader) = @_;
+
     $cluster->safe_psql(qq(select ngx_pgq.pause();
         insert into ngx_pgq.queue (data) select format('{"backlog": "$stamp", "n": %s}', n)::json from generate_series(1, $many) n));
 
@@ -38,14 +40,13 @@ $trial->round(sub {
         ask() { runuser -u postgres -- psql -d posts -XAtqc \"\$1\"; }
         postmaster=\$(head -n 1 /var/lib/postgresql/17/ngx_pgq/postmaster.pid)
         ask 'select ngx_pgq.resume()' > /dev/null
-        until [[ \$(ask 'select max(id) > $trial->{callers}{since} + 20000 from posts') == t ]]; do :; done
+        until [[ \$(ask 'select max(id) > $since + 20000 from posts') == t ]]; do :; done
         ask 'select count(*) from ngx_pgq.queue'
         kill -9 \$postmaster");
     cmp_ok($waiting, '>', 0, "$waiting were not moved yet");
 });
-isnt($cluster->leader, $leader, 'another member leads');
 $trial->end;
 
-is($cluster->safe_psql("select count(*), count(distinct data::jsonb->>'n') from posts where id > $trial->{callers}{since} and $ours"), "$many|$many", 'each is there once');
+is($cluster->safe_psql("select count(*), count(distinct data::jsonb->>'n') from posts where id > $since and $ours"), "$many|$many", 'each is there once');
 
 done_testing;

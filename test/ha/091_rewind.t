@@ -6,18 +6,18 @@ use Pgq::Trial;
 
 my $trial    = Pgq::Trial->new('old primary rewound', allow => 'unknown|refused|unread');
 my $cluster  = $trial->cluster;
-my $leader   = $cluster->leader;
 my @standbys = $cluster->standbys;
 my $since    = '@' . time;
 
-$trial->round(sub {
+my $leader = $trial->takeover(sub {
+    my ($leader) = @_;
+
     $cluster->partition($leader, both => @standbys, 'tcp dport 5432', 'tcp sport 5432');
     $trial->stands(2);
     $cluster->safe_psql("set synchronous_commit = local; create table not_replicated (n int)");
     $cluster->do_to(off => $leader);
-}, mend => sub { $cluster->do_to(up => $leader) });
+}, mend => sub { $cluster->do_to(up => @_) });
 
-isnt($cluster->leader, $leader, 'another member leads');
 like($cluster->must($leader, qw(journalctl -q -o cat -u patroni), "--since=$since"), qr/running pg_rewind/, 'the old one was rewound');
 is($cluster->must($leader, qw(runuser -u postgres -- psql -d posts -XAtc), "select to_regclass('not_replicated') is null"), 't',
     'and what it alone had is gone');

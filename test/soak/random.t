@@ -27,7 +27,7 @@ my $heal    = sub { $cluster->heal($_[0]) };
 # What it is called, where it is, what begins it, what ends it if it does not by itself. Those of the database hosts
 # exclude each other, so that a quorum is left.
 my @database = (
-    [ 'postmaster killed', $any,     sub { $cluster->must($_[0], 'kill', '-9', $cluster->postmaster($_[0])) } ],
+    [ 'postmaster killed', $any,     sub { $cluster->kill_postmaster(@_) } ],
     [ 'Patroni killed',    $any,     sub { $cluster->must($_[0], qw(systemctl kill --kill-whom=main --signal=KILL patroni)) } ],
     [ 'etcd killed',       $any,     $kill->('etcd') ],
     [ 'off',               $leader,  $does->('off'),    $does->('up') ],

@@ -272,11 +272,13 @@ sub way_of {
 }
 
 
-# The postmaster's process on a host.
-sub postmaster {
+# PostgreSQL dies on a host, without a word.
+sub kill_postmaster {
     my ($self, $host) = @_;
 
-    return (split /\n/, $self->must($host, 'cat', '/var/lib/postgresql/17/ngx_pgq/postmaster.pid'))[0];
+    $self->must($host, 'sh', '-c', 'kill -9 $(head -n 1 /var/lib/postgresql/17/ngx_pgq/postmaster.pid)');
+
+    return;
 }
 
 
@@ -285,8 +287,7 @@ sub etcd_leader {
     my ($self) = @_;
 
     for my $host (map { $_->name } $self->databases) {
-        my ($status, $out) = $self->on($host, 'etcdctl', '--endpoints=https://127.0.0.1:2379', '--cacert=/etc/ngx_pgq/ca.crt',
-            '--cert=/etc/ngx_pgq/etcd.crt', '--key=/etc/ngx_pgq/etcd.key', qw(endpoint status));
+        my ($status, $out) = $self->on($host, qw(/usr/local/lib/ngx_pgq/etcdctl endpoint status));
         return $host if !$status && (split /, /, $out)[4] eq 'true';
     }
 

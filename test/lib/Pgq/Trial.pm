@@ -6,6 +6,7 @@ package Pgq::Trial;
 #   for (1 .. 5) {
 #       $trial->round(sub { $cluster->... });               the fault; then the load has to go on
 #       $trial->round(sub { ... }, mend => sub { ... });    and, after that, what ends it
+#       $trial->takeover(sub { my ($leader) = @_; ... });   one that the primary does not survive
 #   }
 #   $trial->end;
 #
@@ -15,10 +16,10 @@ package Pgq::Trial;
 #
 # end() asserts what holds for every fault: what was accepted is in posts once, what was refused is not, what is unknown
 # is there at most once; ids grow with what each client was told; what a reader saw stays; the queue drains; one
-# timeline; no request fails. It prints the answers by status and the gaps, which are
-# measurements: no test fails by them. They are added to the file that PGQ_RESULTS names, if it does.
+# timeline; no request fails. It prints the answers by status and the gaps, which are measurements: no test fails by
+# them. They are added to the file that PGQ_RESULTS names, if it does.
 #
-# Options: cluster (one is found or made), bar (seconds that a gap shall not exceed), gap (options of Pgq::Callers::gap:
+# Options: bar (seconds that a gap shall not exceed), gap (options of Pgq::Callers::gap:
 # whose), allow (a pattern: outcomes of Pgq::Caller that belong to the fault), log (a pattern: lines of logs that do),
 # callers (options of Pgq::Callers).
 
@@ -33,15 +34,15 @@ use Pgq::Wait qw(poll_until);
 
 sub new {
     my ($class, $name, %option) = @_;
-    my $self = bless { name => $name, cluster => Pgq::Cluster->new, gaps => [], began => time, %option }, $class;
+    my $self = bless { name => $name, cluster => Pgq::Cluster->new, began => time, %option }, $class;
 
     $self->{cluster}->settled or $self->{cluster}->repair;
     Test::More::ok($self->{cluster}->settled(120), 'all members are in their places')
         or Test::More::BAIL_OUT('the cluster is not whole');
 
+    $self->{since}   = $self->{cluster}->safe_psql('select coalesce(max(id), 0) from posts');
     $self->{callers} = $self->{cluster}->callers(
-        roaming => 2, reader => 2, pause => 0.01, careful => 1, patient => 1,
-        since   => $self->{cluster}->safe_psql('select coalesce(max(id), 0) from posts'), %{ $option{callers} || {} },
+        roaming => 2, reader => 2, pause => 0.01, careful => 1, patient => 1, since => $self->{since}, %{ $option{callers} || {} },
     )->start;
 
     return $self;
@@ -49,7 +50,10 @@ sub new {
 
 
 sub cluster { return $_[0]{cluster} }
-sub callers { return $_[0]{callers} }
+
+
+# The newest post from before this trial.
+sub since { return $_[0]{since} }
 
 
 # Each client is answered, but for those of a door that is closed; false when that takes too long.
@@ -109,6 +113,19 @@ sub round {
     push @{ $self->{rounds} }, [ $from, time ];
 
     return;
+}
+
+
+# A round after which another member leads; both codes are told who led.
+sub takeover {
+    my ($self, $fault, %option) = @_;
+    my $leader = $self->{cluster}->leader;
+    my $mend   = delete $option{mend};
+
+    $self->round(sub { $fault->($leader) }, %option, $mend ? (mend => sub { $mend->($leader) }) : ());
+    Test::More::isnt($self->{cluster}->leader, $leader, "$self->{name}: another member leads");
+
+    return $leader;
 }
 
 
