@@ -13,6 +13,7 @@ setup_database() {
         put "/etc/ngx_pgq/$user.key" 600 "$user:$user" < "$kit/secrets/host.key"
     done
     put /etc/ngx_pgq/passwords 600 postgres:postgres < "$kit/secrets/passwords"
+    kernel 61-ngx_pgq_database database.sysctl.conf
 
     extension
     etcd

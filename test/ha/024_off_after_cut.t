@@ -1,0 +1,23 @@
+# P1, P2, P3: a standby heard nobody for half a minute; it hears all of them again, and then the primary's host is off.
+# What agrees on another primary are the two that are left, and the connections between them are those that were dead.
+
+use Pgq;
+use Pgq::Trial;
+
+my $trial   = Pgq::Trial->new("primary's host off, soon after a standby was cut off", bar => 20);
+my $cluster = $trial->cluster;
+
+for (1 .. 3) {
+    my ($standby, @others) = ($cluster->standbys, $cluster->leader);
+
+    $cluster->partition($standby, in => @others);
+    $trial->lasts(30);
+    $cluster->heal($standby);
+    ok($cluster->settled(60), "$standby is back");
+
+    $trial->takeover(sub { $cluster->do_to(off => @_) }, mend => sub { $cluster->do_to(up => @_) });
+}
+
+$trial->end;
+
+done_testing;
