@@ -38,6 +38,7 @@ extension() {
     done
 
     put /usr/local/lib/ngx_pgq/post_bootstrap 755 root < "$kit/patroni/post_bootstrap"
+    put /usr/local/lib/ngx_pgq/pg_rewind 755 root < "$kit/patroni/pg_rewind"
 }
 
 

@@ -1,0 +1,43 @@
+# P1: a primary stood still, another one took over and acknowledged more; then the lock is back at the first, as it is when
+# etcd lets go of it. Nobody gives up what was acknowledged: there is no 202 until somebody has said who is right. Who reads
+# meanwhile reads at the first, what it alone has, too.
+
+use Pgq;
+use Pgq::Trial;
+
+my $trial   = Pgq::Trial->new('lock taken back by a primary that stood still', allow => 'refused|unknown|unread|late',
+    callers => { reader => 0 });
+my $cluster = $trial->cluster;
+my $signal  = sub { my ($signal, @hosts) = @_; $cluster->must($_, qw(systemctl kill --kill-whom=main), "--signal=$signal", 'patroni') for @hosts };
+my $etcd    = '/usr/local/lib/ngx_pgq/etcdctl';
+my $since   = '@' . time;
+my ($old, $new) = $cluster->leader;
+
+$trial->round(sub {
+    $cluster->do_to(freeze => $old);
+    ok($trial->flows, 'a second primary');
+    $new = $cluster->leader;
+    isnt($new, $old, 'which is another member');
+
+    # the lock is the first one's again while nobody looks
+    my @others = grep { $_ ne $old } map { $_->name } $cluster->databases;
+    $signal->(STOP => @others);
+    my ($lease) = $cluster->must($new, $etcd, qw(lease grant 60)) =~ /^lease (\w+) granted/;
+    $cluster->must($new, $etcd, qw(put /service/ngx_pgq/leader), $old, "--lease=$lease");
+
+    my $thawed = '@' . time;
+    $cluster->do_to(thaw => $old);
+    ok((poll_until { $cluster->must($old, qw(journalctl -q -o cat -u patroni), "--since=$thawed") =~ /the leader with the lock/ } 30), 'the first one takes it');
+    $signal->(CONT => @others);
+
+    for my $host (@others) {
+        ok((poll_until { $cluster->must($host, qw(journalctl -q -o cat -u patroni), "--since=$since") =~ /the primary on \d+, which is older/ } 60),
+            "$host stays as it is");
+    }
+    $trial->stands(10);
+}, stops => 1, mend => sub { $cluster->must($new, qw(patronictl -c /etc/patroni/config.yml failover ngx_pgq --force --candidate), $new) });
+
+is($cluster->leader, $new, 'the second one leads again');
+$trial->end;
+
+done_testing;

@@ -1,0 +1,55 @@
+# P1: a member of the cluster is rewound to a primary that is on a newer timeline, and to none that is on an older one.
+
+use Pgq;
+use Pgq::Host qw(run top pg_bin server_user slurp spew);
+
+my $old = Pgq::Postgres->new(conf => "wal_log_hints = on\nwal_keep_size = 1GB\n")->start;
+my $new = $old->standby->start;
+$new->promote;
+
+$old->safe_psql('create table promised_by_nobody (n int)');
+$new->safe_psql('create table promised (n int)');
+
+sub rewind {
+    my ($target, $source) = @_;
+    my @command = (top() . '/patroni/pg_rewind', '-D', $target->data, '--source-server', $source->conninfo(database => 'postgres'));
+
+    return run(\@command, user => server_user(), env => { PGBIN => pg_bin(), LC_ALL => 'C' });
+}
+
+# ---- the one that was promoted stays as it is
+
+$new->stop;
+my ($status, $out, $err) = rewind($new, $old);
+is($status, 1, 'who was promoted is not rewound to who was not');
+like($err, qr/\Apg_rewind: this member is on timeline 2, the primary on 1, which is older: .*\n\z/, 'and says why');
+
+$new->start;
+is($new->safe_psql('select count(*) from promised'), 0, 'what it has is all there');
+
+# ---- the other follows
+
+my $conf = slurp($old->data . '/postgresql.conf');
+$old->stop;
+($status, $out, $err) = rewind($old, $new);
+is($status, 0, 'who was not promoted is rewound to who was') or diag($err);
+
+spew($old->data . '/postgresql.conf', $conf);
+$old->append_conf("primary_conninfo = '@{[ $new->conninfo(database => 'postgres') ]}'\n");
+spew($old->data . '/standby.signal', '');
+$old->own($old->data . '/standby.signal', 0600);
+$old->start;
+ok($old->poll_query_until(q{select to_regclass('promised') is not null and to_regclass('promised_by_nobody') is null}, 't'), 'and has what the other has');
+
+# ---- what is none of its business
+
+($status, $out, $err) = run([ top() . '/patroni/pg_rewind', '--help' ], env => { PGBIN => pg_bin(), LC_ALL => 'C' });
+is($status, 0, 'its help, by which Patroni sees whether it is there,');
+like($out, qr/^pg_rewind resynchronizes/, q{is pg_rewind's});
+
+$old->stop;
+($status, $out, $err) = rewind($old, Pgq::Postgres->new(name => 'off'));
+isnt($status, 0, 'where the primary cannot be asked');
+unlike($err, qr/older/, 'nothing is said about timelines');
+
+done_testing;
