@@ -1,0 +1,43 @@
+# P3: the primary's host does not lead etcd: not when a host that does is promoted, nor when etcd comes to lead there later.
+
+use Pgq;
+use Pgq::Cluster;
+use Pgq::Wait qw(poll_until);
+
+my $cluster = Pgq::Cluster->new;
+my $etcd    = '/usr/local/lib/ngx_pgq/etcdctl';
+my @hosts   = map { $_->name } $cluster->databases;
+my $timer   = sub { my ($what) = @_; $cluster->must($_, 'systemctl', $what, 'ngx_pgq_etcd_aside.timer') for @hosts };
+
+sub lead_etcd {
+    my ($host) = @_;
+    my $now = $cluster->etcd_leader;
+    my ($id) = map { /^(\w+).*https:\/\/$host:2380/ } split /\n/, $cluster->must($now, $etcd, qw(member list));
+
+    $cluster->must($now, $etcd, 'move-leader', $id) if $now ne $host;
+    is($cluster->etcd_leader, $host, 'etcd leads at a host');
+
+    return;
+}
+
+# ---- which is promoted
+
+ok($cluster->settled, 'all members are in their places');
+$timer->('stop');
+
+my $before = $cluster->leader;
+my ($next) = $cluster->standbys;
+
+lead_etcd($next);
+$cluster->must($before, qw(patronictl -c /etc/patroni/config.yml switchover ngx_pgq --force --candidate), $next);
+is($cluster->leader, $next, 'which is promoted');
+ok((poll_until { $cluster->etcd_leader ne $next } 10), 'then etcd leads elsewhere');
+
+# ---- which has the primary
+
+lead_etcd($next);
+$timer->('start');
+ok((poll_until { $cluster->etcd_leader ne $next } 20), 'not for long');
+ok($cluster->settled, 'all members are in their places');
+
+done_testing;
