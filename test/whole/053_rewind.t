@@ -17,9 +17,11 @@ sub rewind {
     return run(\@command, user => server_user(), env => { PGBIN => pg_bin(), LC_ALL => 'C' });
 }
 
-# ---- the one that was promoted stays as it is
+# ---- the one that was promoted stays as it is, wherever its WAL is
 
 $new->stop;
+rename $new->data . '/pg_wal', $new->data . '_wal' or die "pg_wal: $!\n";
+symlink $new->data . '_wal', $new->data . '/pg_wal' or die "pg_wal: $!\n";
 my ($status, $out, $err) = rewind($new, $old);
 is($status, 1, 'who was promoted is not rewound to who was not');
 like($err, qr/\Apg_rewind: this member is on timeline 2, the primary on 1, which is older: .*\n\z/, 'and says why');
