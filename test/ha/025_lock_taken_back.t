@@ -9,7 +9,6 @@ my $trial   = Pgq::Trial->new('lock taken back by a primary that stood still', a
     callers => { reader => 0 });
 my $cluster = $trial->cluster;
 my $signal  = sub { my ($signal, @hosts) = @_; $cluster->must($_, qw(systemctl kill --kill-whom=main), "--signal=$signal", 'patroni') for @hosts };
-my $etcd    = '/usr/local/lib/ngx_pgq/etcdctl';
 my $since   = '@' . time;
 my ($old, $new) = $cluster->leader;
 
@@ -22,8 +21,8 @@ $trial->round(sub {
     # the lock is the first one's again while nobody looks
     my @others = grep { $_ ne $old } map { $_->name } $cluster->databases;
     $signal->(STOP => @others);
-    my ($lease) = $cluster->must($new, $etcd, qw(lease grant 60)) =~ /^lease (\w+) granted/;
-    $cluster->must($new, $etcd, qw(put /service/ngx_pgq/leader), $old, "--lease=$lease");
+    my ($lease) = $cluster->etcdctl($new, qw(lease grant 60)) =~ /^lease (\w+) granted/;
+    $cluster->etcdctl($new, qw(put /service/ngx_pgq/leader), $old, "--lease=$lease");
 
     my $thawed = '@' . time;
     $cluster->do_to(thaw => $old);
@@ -35,7 +34,7 @@ $trial->round(sub {
             "$host stays as it is");
     }
     $trial->stands(10);
-}, stops => 1, mend => sub { $cluster->must($new, qw(patronictl -c /etc/patroni/config.yml failover ngx_pgq --force --candidate), $new) });
+}, stops => 1, mend => sub { $cluster->patronictl($new, qw(failover ngx_pgq --force --candidate), $new) });
 
 is($cluster->leader, $new, 'the second one leads again');
 $trial->end;

@@ -5,16 +5,15 @@ use Pgq::Cluster;
 use Pgq::Wait qw(poll_until);
 
 my $cluster = Pgq::Cluster->new;
-my $etcd    = '/usr/local/lib/ngx_pgq/etcdctl';
 my @hosts   = map { $_->name } $cluster->databases;
 my $timer   = sub { my ($what) = @_; $cluster->must($_, 'systemctl', $what, 'ngx_pgq_etcd_aside.timer') for @hosts };
 
 sub lead_etcd {
     my ($host) = @_;
     my $now = $cluster->etcd_leader;
-    my ($id) = map { /^(\w+).*https:\/\/$host:2380/ } split /\n/, $cluster->must($now, $etcd, qw(member list));
+    my ($id) = map { /^(\w+).*https:\/\/$host:2380/ } split /\n/, $cluster->etcdctl($now, qw(member list));
 
-    $cluster->must($now, $etcd, 'move-leader', $id) if $now ne $host;
+    $cluster->etcdctl($now, 'move-leader', $id) if $now ne $host;
     is($cluster->etcd_leader, $host, 'etcd leads at a host');
 
     return;
@@ -29,7 +28,7 @@ my $before = $cluster->leader;
 my ($next) = $cluster->standbys;
 
 lead_etcd($next);
-$cluster->must($before, qw(patronictl -c /etc/patroni/config.yml switchover ngx_pgq --force --candidate), $next);
+$cluster->patronictl($before, qw(switchover ngx_pgq --force --candidate), $next);
 is($cluster->leader, $next, 'which is promoted');
 ok((poll_until { $cluster->etcd_leader ne $next } 10), 'then etcd leads elsewhere');
 

@@ -20,7 +20,7 @@ my $move = sub {
 };
 
 $move->('mv pg_wal ..; mkdir pg_wal; mount -t tmpfs -o size=2g,mode=700 tmpfs pg_wal; chown postgres: pg_wal; cp -a ../pg_wal/. pg_wal/');
-$cluster->must($full, qw(patronictl -c /etc/patroni/config.yml switchover --force --candidate), $full, 'ngx_pgq');
+$cluster->patronictl($full, qw(switchover ngx_pgq --force --candidate), $full);
 is($cluster->leader, $full, 'it leads');
 
 # ---- and that is full

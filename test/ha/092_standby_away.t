@@ -4,15 +4,14 @@
 use Pgq;
 use Pgq::Trial;
 
-my $trial      = Pgq::Trial->new('standby away longer than WAL is kept', bar => 10);
-my $cluster    = $trial->cluster;
-my $leader     = $cluster->leader;
-my ($standby)  = $cluster->standbys;
-my @patronictl = qw(patronictl -c /etc/patroni/config.yml);
-my $since      = '@' . time;
-my $keep       = sub {
+my $trial     = Pgq::Trial->new('standby away longer than WAL is kept', bar => 10);
+my $cluster   = $trial->cluster;
+my $leader    = $cluster->leader;
+my ($standby) = $cluster->standbys;
+my $since     = '@' . time;
+my $keep      = sub {
     my ($keep, $slots) = @_;
-    $cluster->must($leader, @patronictl, qw(edit-config --force --quiet), '-p', "wal_keep_size=$keep", '-p', "max_slot_wal_keep_size=$slots");
+    $cluster->patronictl($leader, qw(edit-config --force --quiet), '-p', "wal_keep_size=$keep", '-p', "max_slot_wal_keep_size=$slots");
     ok($cluster->poll_query_until("select current_setting('max_slot_wal_keep_size')", $slots), "WAL of $slots is kept");
 };
 
@@ -31,7 +30,7 @@ $trial->round(sub {
     ok((poll_until {
         $cluster->must($standby, qw(journalctl -q -o cat -u patroni), "--since=$since") =~ /requested WAL segment \w+ has already been removed/
     } 60), 'it says so');
-    $cluster->must($leader, @patronictl, qw(reinit --force --wait ngx_pgq), $standby);
+    $cluster->patronictl($leader, qw(reinit --force --wait ngx_pgq), $standby);
 });
 
 $keep->('1GB', '4GB');

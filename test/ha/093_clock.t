@@ -21,7 +21,7 @@ $clock->('+0');
 $cluster->must($host, 'sh', '-c', "printf '[Service]\\nEnvironment=LD_PRELOAD=%s FAKETIME_TIMESTAMP_FILE=/run/pgq_clock FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1\\n'"
     . " /usr/lib/*/faketime/libfaketimeMT.so.1 > $dir/pgq_clock.conf; systemctl daemon-reload; systemctl restart patroni");
 ok($cluster->settled, 'all members are in their places');
-$cluster->must($host, qw(patronictl -c /etc/patroni/config.yml switchover --force --candidate), $host, 'ngx_pgq');
+$cluster->patronictl($host, qw(switchover ngx_pgq --force --candidate), $host);
 is($cluster->leader, $host, 'it leads');
 
 # ---- and jumps

@@ -272,6 +272,11 @@ sub way_of {
 }
 
 
+# Two commands of the operator's, on a host; what they print.
+sub patronictl { my ($self, $host, @arguments) = @_; return $self->must($host, qw(patronictl -c /etc/patroni/config.yml), @arguments) }
+sub etcdctl    { my ($self, $host, @arguments) = @_; return $self->must($host, '/usr/local/lib/ngx_pgq/etcdctl', @arguments) }
+
+
 # PostgreSQL dies on a host, without a word.
 sub kill_postmaster {
     my ($self, $host) = @_;
