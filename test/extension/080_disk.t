@@ -1,54 +1,26 @@
 # A full disk is nobody's fault: the mover waits and blames no message, producers go on as long as they can, and when
-# there is space again each message is moved once. The disks are small ones in memory, mounted in a mount namespace of
-# this test's own, which needs root.
+# there is space again each message is moved once.
 
 use Pgq;
 use Pgq::Crowd;
+use Pgq::Disk;
 
-my ($cannot, undef, $error) = Pgq::Host::run([ 'unshare', '--mount', 'mount', '-t', 'tmpfs', 'tmpfs', '/mnt' ]);
-
-plan(skip_all => 'only root can mount a disk') if !Pgq::Host::is_root();
-plan(skip_all => "a disk cannot be mounted here: $error") if $cannot;
-
-if (!$ENV{PGQ_UNSHARED}) {
-    $ENV{PGQ_UNSHARED} = 1;
-    exec 'unshare', '--mount', '--propagation', 'private', $^X, $0 or die "unshare: $!\n";
-}
+my $cannot = Pgq::Disk::cannot();
+plan(skip_all => $cannot) if $cannot;
 
 my $pg = Pgq::Postgres->new(conf => "ngx_pgq.movers = 2\n");
-my @disks;
-
-# A disk of so many megabytes.
-sub disk {
-    my ($name, $megabytes) = @_;
-    my $dir = $pg->own(Pgq::Host::temp_dir($name));
-    my ($failed, $out, $said) = Pgq::Host::run([ 'mount', '-t', 'tmpfs', '-o', "size=${megabytes}m", 'tmpfs', $dir ]);
-    die $said if $failed;
-    push @disks, $dir;
-    return $pg->own($dir, 0700);
-}
-
-sub fill {
-    my ($disk) = @_;
-    Pgq::Host::run([ 'dd', 'if=/dev/zero', "of=$disk/full", 'bs=4k', 'status=none' ]);
-    return;
-}
-
-sub make_space { unlink "$_[0]/full" or die "$_[0]: $!\n" }
-
-END { local $?; Pgq::Host::run([ 'umount', '-l', $_ ]) for @disks }
 
 # ---- posts
 
 $pg->start;
-my $small = disk('small', 16);
-$pg->safe_psql($_) for "create tablespace small location '$small'", 'alter table posts set tablespace small',
+my $small = Pgq::Disk->new('small', 16);
+$pg->safe_psql($_) for "create tablespace small location '@{[ $small->dir ]}'", 'alter table posts set tablespace small',
     'alter index posts_pkey set tablespace small', 'grant create on tablespace small to ngx_pgq_owner';
 
 my $crowd  = Pgq::Crowd->new($pg)->start;
 my $state  = "select count(*) > 0 from ngx_pgq.status where state = 'backing off' and last_error ~ 'SQLSTATE 53100'";
 $crowd->wait_for(5);
-fill($small);
+$small->fill;
 
 ok($pg->poll_query_until($state), 'posts have no space: the mover waits');
 ok($crowd->wait_for(20), 'producers go on');
@@ -65,7 +37,7 @@ is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'no message is
 $pg->safe_psql('alter system reset ngx_pgq.batch_size');
 $pg->reload;
 
-make_space($small);
+$small->make_space;
 ok($crowd->wait_for(5), 'there is space: producers go on');
 is(join("\n", splice @{ [ $crowd->stop->complaints ] }, 0, 10), '', 'and each message is moved once');
 is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'there is no dead letter');
@@ -78,7 +50,7 @@ $pg->safe_psql($_) for 'alter table posts set tablespace pg_default',
 
 $crowd = Pgq::Crowd->new($pg)->start;
 $crowd->wait_for(5);
-fill($small);
+$small->fill;
 my $refused = sub {
     my ($status, $out, $err) = $pg->psql(q{
         \set VERBOSITY sqlstate
@@ -88,7 +60,7 @@ my $refused = sub {
     return $status && $err =~ /53100/;
 };
 ok((poll_until { $refused->() }), 'the queue has no space: who enqueues is told');
-make_space($small);
+$small->make_space;
 ok($crowd->wait_for(5), 'there is space: producers go on');
 is(join("\n", splice @{ [ $crowd->stop->complaints ] }, 0, 10), '', 'each message acknowledged is moved once, none of the others');
 is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'there is no dead letter');
@@ -96,21 +68,21 @@ $pg->stop;
 
 # ---- the WAL: there the server can only end
 
-my $wal = disk('wal', 24);
-Pgq::Host::run([ 'cp', '-a', $pg->data . '/pg_wal/.', $wal ]);
+my $wal = Pgq::Disk->new('wal', 24);
+Pgq::Host::run([ 'cp', '-a', $pg->data . '/pg_wal/.', $wal->dir ]);
 Pgq::Host::run([ 'rm', '-r', $pg->data . '/pg_wal' ]);
-symlink $wal, $pg->data . '/pg_wal' or die "pg_wal: $!\n";
+symlink $wal->dir, $pg->data . '/pg_wal' or die "pg_wal: $!\n";
 $pg->allow(qr/PANIC:.*No space left|terminated by signal 6/)->start;
 
 $crowd = Pgq::Crowd->new($pg)->start;
 $crowd->wait_for(5);
-fill($wal);
+$wal->fill;
 my $position = $pg->log_position;
 ok((poll_until {
     $pg->psql(q{insert into ngx_pgq.queue (data) select to_json(repeat(md5(n::text), 50)) from generate_series(1, 500) n});
     $pg->log_contains(qr/PANIC:.*No space left/, $position);
 } 60), 'the WAL has no space: the server ends');
-make_space($wal);
+$wal->make_space;
 poll_until { !$pg->running || !($pg->psql('select 1'))[0] };
 $pg->stop->start if !$pg->running;
 ok($crowd->wait_for(5), 'there is space, it is started: producers go on');
