@@ -25,7 +25,9 @@ is($cluster->leader, $full, 'it leads');
 
 # ---- and that is full
 
-my $trial = Pgq::Trial->new("the primary's WAL disk full", bar => 20, log => qr/PANIC: .*No space left on device|signal 6: Aborted/);
+my $since = '@' . time;
+my $trial = Pgq::Trial->new("the primary's WAL disk full", bar => 20,
+    log => qr/PANIC: .*No space left on device|signal 6: Aborted|archive command was terminated by signal 3/);
 
 $trial->round(sub {
     $cluster->on($full, 'sh', '-c', "head -c 3G /dev/zero > $data/pg_wal/filler");
@@ -33,6 +35,10 @@ $trial->round(sub {
         $cluster->on($full, qw(runuser -u postgres -- psql -d posts -qc), "select pg_logical_emit_message(true, 'full', ''), pg_switch_wal()");
         return ($cluster->leader // $full) ne $full;
     } 60), 'another member leads');
+    ok((poll_until {
+        $cluster->must($full, qw(journalctl -q -o cat -u patroni), "--since=$since")
+            =~ /MB are free for \Q$data\E or its WAL: waiting for more|LOG:  fetching timeline history file/
+    } 60), 'and this one cannot follow, be it to be rewound or not');
 }, mend => sub { $cluster->must($full, 'rm', "$data/pg_wal/filler") });
 
 $trial->end;
