@@ -29,6 +29,7 @@ use warnings;
 use Time::HiRes qw(time);
 
 use Pgq::Cluster;
+use Pgq::Host qw(temp_dir spew);
 use Pgq::Wait qw(poll_until);
 
 
@@ -143,6 +144,7 @@ sub end {
         "$self->{name}: what was accepted is in posts once, in order, and what was seen stays");
     Test::More::like($self->{cluster}->timelines, qr/^\d+$/, "$self->{name}: one timeline");
     Test::More::is(join("\n", $self->_logs), '', "$self->{name}: and nothing in the logs that must not be");
+    $self->_keep if !Test::More->builder->is_passing;
 
     return;
 }
@@ -198,6 +200,20 @@ sub _logs {
     @bad = grep { !/$self->{log}/ } @bad if $self->{log};
 
     return @bad;
+}
+
+
+# What the hosts logged since the trial began, to where the logs of a test that fails are kept: the hosts are not.
+sub _keep {
+    my ($self) = @_;
+    my $dir = temp_dir('journals');
+
+    for my $host (map { $_->name } $self->{cluster}->databases, $self->{cluster}->webs) {
+        my (undef, $out) = $self->{cluster}->on($host, qw(journalctl -q -o short-precise), '--since=@' . int $self->{began});
+        spew("$dir/$host", $out);
+    }
+
+    return;
 }
 
 
