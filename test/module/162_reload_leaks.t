@@ -6,6 +6,7 @@
 use Pgq;
 use Pgq::Callers;
 
+use List::Util qw(max);
 use Time::HiRes qw(time);
 
 my $reloads = $ENV{PGQ_RELOADS} // 40;
@@ -36,7 +37,8 @@ sub descriptors {
 }
 
 
-# Kilobytes of a process: what it wrote itself, shared with its children or not; and what it shares on purpose.
+# Kilobytes of a process: what it wrote itself, shared with its children or not; and what it shares on purpose. Pages of
+# files are not counted: how many of a library's are mapped when one is touched is up to the kernel.
 sub memory {
     my ($pid) = @_;
     my %rollup = Pgq::Host::slurp("/proc/$pid/smaps_rollup") =~ /^(\w+):\s+(\d+) kB/mg;
@@ -49,9 +51,6 @@ sub memory {
 
     return ($rollup{Anonymous} + ($rollup{Swap} // 0), $shared);
 }
-
-
-sub rss { return Pgq::Host::slurp("/proc/$_[0]/status") =~ /^VmRSS:\s+(\d+) kB/m ? $1 : 0 }
 
 
 sub connections {
@@ -72,8 +71,6 @@ sub figures {
     $now{'descriptors of the workers'} = 0;
     $now{'descriptors of the workers'} += descriptors($_) for @pids;
     @now{ 'memory of the master', 'shared memory' } = memory($master);
-    $now{'resident memory of the master'} = rss($master);
-    $now{'resident memory of a worker'} = (sort { $a <=> $b } map { rss($_) } @pids)[-1];
 
     return \%now;
 }
@@ -100,6 +97,7 @@ sub wrong {
 
 
 my ($after, $late, $slowest, %count) = ({}, 0, 0);
+my @worker;    # memory of a new worker, reload by reload
 my $done  = 0;
 my $start = time;
 
@@ -115,6 +113,7 @@ for my $goal ($first, 2 * $first, $reloads) {
         (poll_until { $workers == $nginx->worker_pids } 20) or $late++;
         $slowest = time - $begun if time - $begun > $slowest;
         $done++;
+        push @worker, (memory(($nginx->worker_pids)[0]))[0];
     }
 
     $callers->wait_for(5);
@@ -124,6 +123,9 @@ for my $goal ($first, 2 * $first, $reloads) {
     $count{$_} += $callers->count($_) for qw(accepted again);
 
     $after->{$goal} = figures();
+
+    # How the heap it was forked with happens to lie makes a hundred kilobytes: the most of many says more than the last.
+    $after->{$goal}{'memory of a worker'} = max @worker[ -$first .. -1 ];
     diag("after $goal reloads: ", join ', ', map { "$_ $after->{$goal}{$_}" . (/memory/ ? ' kB' : '') } sort keys %{ $after->{$goal} });
 }
 
@@ -137,7 +139,7 @@ is($many->{$_}, $few->{$_}, "$_: as after $first reloads, after $reloads")
     for 'connections', 'workers', 'descriptors of the master', 'descriptors of the workers', 'shared memory';
 
 SKIP: {
-    skip 'an instrumented run keeps what is freed', 3 if $ENV{PGQ_SANITIZE} || $ENV{PGQ_VALGRIND};
+    skip 'an instrumented run keeps what is freed', 2 if $ENV{PGQ_SANITIZE} || $ENV{PGQ_VALGRIND};
     cmp_ok($many->{$_} - $few->{$_}, '<', 64, "$_: less than 64 kB more") for grep { !/shared/ } grep { /memory/ } sort keys %$many;
 }
 
