@@ -6,11 +6,10 @@ use Pgq;
 use Pgq::Trial;
 
 for my $way (qw(in out both)) {
-    my $trial    = Pgq::Trial->new("primary cut from its standbys ($way)", bar => 20);
-    my $cluster  = $trial->cluster;
-    my @standbys = $cluster->standbys;
+    my $trial   = Pgq::Trial->new("primary cut from its standbys ($way)", bar => 20);
+    my $cluster = $trial->cluster;
 
-    $trial->takeover(sub { $cluster->partition(@_, $way, @standbys) }, mend => sub { $cluster->heal(@_) });
+    $trial->takeover(sub { $cluster->partition(@_, $way, $cluster->standbys) }, mend => sub { $cluster->heal(@_) }) for 1 .. 5;
     $trial->end;
 }
 
