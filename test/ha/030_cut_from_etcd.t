@@ -12,6 +12,7 @@ for my $way (qw(in out both)) {
 
     $trial->round(sub {
         $cluster->partition($leader, $way, @standbys, 'tcp dport { 2379, 2380 }', 'tcp sport { 2379, 2380 }');
+        ok((poll_until { ($cluster->on($leader, qw(/usr/local/lib/ngx_pgq/etcdctl endpoint health)))[0] } 30), "etcd has no answer at $leader");
         $trial->lasts(30);
     }, mend => sub { $cluster->heal($leader) });
 

@@ -1,5 +1,6 @@
 # P1: the primary and a standby are lost together. The one that is left may lack what those two had acknowledged: it
-# does not take over, however long that lasts. As soon as either is back nothing is missing.
+# does not take over, however long that lasts, be it that etcd has no quorum, or that it has. As soon as either is back
+# nothing is missing.
 
 use Pgq;
 use Pgq::Trial;
@@ -18,5 +19,31 @@ for my $first (qw(standby primary)) {
 
     $trial->end;
 }
+
+# ---- etcd goes on everywhere, the one that is left provably lacks what was acknowledged, and is one of the quorum still
+
+my $trial   = Pgq::Trial->new('primary and standby frozen, the other standby behind', allow => 'refused|unknown|unread|late');
+my $cluster = $trial->cluster;
+my $leader  = $cluster->leader;
+my ($standby, $behind) = $cluster->standbys;
+my $state   = sub { my ($what) = @_; $cluster->must($_, 'systemctl', $what, 'patroni') for $leader, $standby };
+my $asked   = sub { my ($sql) = @_; return $cluster->must($behind, qw(runuser -u postgres -- psql -d posts -XAtqc), $sql) };
+
+$trial->round(sub {
+    $cluster->partition($behind, both => $leader, 'tcp dport 5432', 'tcp sport 5432');
+    $trial->lasts(0.5);
+    my $had = $trial->accepted;
+    ok($trial->flows, 'acknowledged by two, and not at the third');
+    cmp_ok($trial->accepted, '>', $had, 'which lacks messages');
+    $state->('freeze');
+    $cluster->heal($behind);
+
+    $trial->stands(40);
+    is($asked->('select pg_is_in_recovery()'), 't', "$behind has not been promoted");
+    is($cluster->etcdctl($behind, qw(get --print-value-only /service/ngx_pgq/leader)), '', 'the lock has run out, and nobody has it');
+}, stops => 1, mend => sub { $state->('thaw') });
+
+isnt($cluster->leader, $behind, 'one of those that had them leads');
+$trial->end;
 
 done_testing;

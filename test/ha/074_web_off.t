@@ -6,7 +6,7 @@ use Pgq::Trial;
 
 for my $who ([ 'for clients that know both doors', kind => qr/roaming/ ], [ 'at the other door', door => 1 ]) {
     my ($name, @gap) = @$who;
-    my $trial   = Pgq::Trial->new("web host off, $name", allow => 'cut|away|late|reader .*', gap => {@gap});
+    my $trial   = Pgq::Trial->new("web host off, $name", hit => 0, allow => 'cut|away|late|reader .*', gap => {@gap});
     my $cluster = $trial->cluster;
 
     $trial->round(sub { $cluster->do_to(off => 'web1'); $trial->lasts(10) }, closes => 0, mend => sub { $cluster->do_to(up => 'web1') });

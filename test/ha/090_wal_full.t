@@ -39,6 +39,8 @@ $trial->round(sub {
         $cluster->must($full, qw(journalctl -q -o cat -u patroni), "--since=$since")
             =~ /MB are free for \Q$data\E or its WAL: waiting for more|LOG:  fetching timeline history file/
     } 60), 'and this one cannot follow, be it to be rewound or not');
+    like($cluster->must($full, qw(journalctl -q -o cat -u patroni), "--since=$since"), qr/No space left on device/, 'for want of room');
+    unlike(join(' ', map { $_->{State} } grep { $_->{Member} eq $full } $cluster->members), qr/streaming/, 'and does not');
 }, mend => sub { $cluster->must($full, 'rm', "$data/pg_wal/filler") });
 
 $trial->end;

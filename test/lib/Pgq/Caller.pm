@@ -4,8 +4,8 @@ package Pgq::Caller;
 # of Pgq::Callers, which says what the kinds are for:
 #
 #   new       a connection for each request            kept     one connection as long as it lasts
-#   roaming   knows all doors and gives each message an Idempotency-Key: whatever is no answer within three seconds is
-#             asked again at the next door, and so is 409, 503 and 504
+#   roaming   knows all doors, takes one after the other, and gives each message an Idempotency-Key: whatever is no answer
+#             within three seconds is asked again at the next door, and so is 409, 503 and 504
 #   reader    reads the newest posts all the time, and compares what it reads with what it read before
 #
 # A line for each thing that happened: outcome, message, id or status or reason, seconds since the first try, when, door.
@@ -14,7 +14,8 @@ package Pgq::Caller;
 #   again     a kept connection was closed before any byte of an answer: sent again, since nginx has not begun with it
 #   cut       the same on a new connection, or when the client is careful: it takes nothing for granted
 #   away      nobody listens       late     no answer in 40 seconds       broken   half an answer
-#   moved     a roaming client goes on to the next door         read, unread     an answer to GET, and a bad one
+#   moved     a roaming client goes on to the next door         turned, busy   and since it was told 503 or 504; 409
+#   read, unread     an answer to GET, and a bad one
 #   seen      a reader saw this message under that id           wrong    what it read cannot be
 
 use strict;
@@ -39,6 +40,8 @@ sub run {
     my ($self) = @_;
 
     for (my $i = 1; $self->{goes_on}->(); $i++) {
+        $self->_next_door if $self->{kind} eq 'roaming';
+
         if ($self->{kind} eq 'reader') {
             $self->_read;
         } elsif ($i % 10 == 0) {
@@ -72,22 +75,34 @@ sub _tell {
 
 # ---- requests
 
+sub _next_door {
+    my ($self) = @_;
+
+    $self->{door} = ($self->{door} + 1) % @{ $self->{doors} };
+
+    return;
+}
+
+
 # One request, until there is an answer or a failure.
 sub _ask {
     my ($self, $message, @request) = @_;
-    my $start = time;
-    my $left  = deadline(60);
+    my $start  = time;
+    my $left   = deadline(60);
+    my $untold = 0;    # an earlier try may have done it
 
     while (1) {
         my ($outcome, $rest) = $self->_try(@request);
 
         if ($self->{kind} eq 'roaming' && $left->() && ($outcome =~ /^(?:away|cut|late|broken)$/ || ($rest // '') =~ /^(?:409|503|504)$/)) {
-            $self->_tell('moved', $message, $rest || $outcome, $start);
-            $self->{door} = ($self->{door} + 1) % @{ $self->{doors} };
+            $self->_tell(($rest // '') =~ /^50/ ? 'turned' : ($rest // '') eq '409' ? 'busy' : 'moved', $message, $rest || $outcome, $start);
+            $untold ||= $outcome =~ /^(?:cut|late|broken|unknown)$/ || ($rest // '') eq '409';
+            $self->_next_door;
             sleep 0.05;
             next;
         }
 
+        $outcome = 'unknown' if $untold && $outcome =~ /^(?:refused|away)$/;
         $self->_tell($outcome, $message, $rest, $start);
 
         next if $outcome eq 'again';

@@ -15,6 +15,7 @@ package Pgq::Callers;
 use strict;
 use warnings;
 
+use List::Util qw(max);
 use POSIX ();
 use Time::HiRes qw(sleep time);
 
@@ -97,15 +98,26 @@ sub stop {
     my ($self) = @_;
 
     open my $out, '>', "$self->{dir}/stop" or die "$self->{dir}/stop: $!\n";
-    push @{ $self->{stuck} }, grep { !defined ended($_, 120) } @{ $self->{callers} }, $self->{watcher} // ();
+    for my $pid (@{ $self->{callers} }, $self->{watcher} // ()) {
+        my $status = ended($pid, 120);
+        push @{ $self->{died} }, defined $status ? "process $pid: status $status" : "process $pid did not end" if $status // 1;
+    }
     $self->_collect;
 
     return $self;
 }
 
 
-# How many outcomes of a kind there were.
-sub count { return $_[0]{count}{ $_[1] } // 0 }
+# How many outcomes of a kind there were; at one door, if it is given.
+sub count {
+    my ($self, $outcome, $door) = @_;
+
+    return (defined $door ? $self->{count_at}{$door}{$outcome} : $self->{count}{$outcome}) // 0;
+}
+
+
+# How many roaming clients went on for a reason: an outcome that is no answer.
+sub moved { return $_[0]{moved}{ $_[1] } // 0 }
 
 
 # The kinds of outcomes that there were.
@@ -116,22 +128,32 @@ sub outcomes { return sort keys %{ $_[0]{count} } }
 sub answers { return $_[0]{answers} }
 
 
-# The longest time in seconds without a 202: between two moments, if they are given; of one door, one kind of client.
+# The longest time in seconds without a 202: between two moments, if they are given; of one door; of one kind of client,
+# and then of whichever of them had the longest.
 sub gap {
+    my ($self, %where) = @_;
+    my @kinds = @{ $self->{kinds} };
+
+    return max map { $self->_gap(%where, client => $_) } grep { $kinds[ $_ - 1 ] =~ $where{kind} } 1 .. @kinds if $where{kind};
+    return $self->_gap(%where);
+}
+
+
+sub _gap {
     my ($self, %where) = @_;
     my ($from, $to) = ($where{from} // 0, $where{to} // time);
     my ($longest, $last) = (0, $where{from});
 
     for my $accepted (@{ $self->{accepted} }) {
-        my ($at, $door, $kind) = @$accepted;
+        my ($at, $door, $client) = @$accepted;
 
-        next if $at < $from || defined $where{door} && $door != $where{door} || $where{kind} && $kind !~ $where{kind};
+        next if $at < $from || defined $where{door} && $door != $where{door} || $where{client} && $client != $where{client};
         $longest = $at - $last if defined $last && $at - $last > $longest;
         $last = $at;
         last if $at > $to;
     }
 
-    return $longest;
+    return defined $last && $last > $from ? $longest : $to - $from;
 }
 
 
@@ -142,7 +164,7 @@ sub odd { return @{ $_[0]{odd} } }
 # The requests that failed, in words; empty when none did.
 sub failures {
     my ($self) = @_;
-    my %no = map { $_ => 1 } qw(accepted read again moved), $self->{patient} ? qw(cut away) : ();
+    my %no = map { $_ => 1 } qw(accepted read again moved turned busy), $self->{patient} ? qw(cut away) : ();
 
     return join ', ', map { "$self->{count}{$_} $_" } grep { !$no{$_} } sort keys %{ $self->{count} };
 }
@@ -161,7 +183,7 @@ sub summary {
 sub complaints {
     my ($self, $seconds) = @_;
     my $pg    = $self->{pg};
-    my @wrong = (@{ $self->{wrong} }, map { "process $_ did not end" } @{ $self->{stuck} });
+    my @wrong = (@{ $self->{wrong} }, @{ $self->{died} || [] });
     my (%post, %message);
 
     push @wrong, 'the queue is not drained'
@@ -228,15 +250,16 @@ sub _accepted {
 sub _collect {
     my ($self) = @_;
 
-    @$self{qw(count answers told longest accepted seen wrong posted odd)} = ({}, {}, {}, 0, [], [], [], [], []);
+    @$self{qw(count count_at moved answers told longest accepted seen wrong posted odd)} = ({}, {}, {}, {}, {}, 0, [], [], [], [], []);
 
     for my $n (1 .. @{ $self->{kinds} }) {
-        my @posted;
+        my (@posted, $seen);
 
         for my $line (split /\n/, slurp("$self->{dir}/$n")) {
             my ($outcome, $message, $rest, $seconds, $at, $door) = split /\t/, $line;
 
             if ($outcome eq 'seen') {
+                $seen++;
                 push @{ $self->{seen} }, [ $rest, $message ] if index($message, "$self->{number} ") == 0;
                 next;
             }
@@ -246,6 +269,8 @@ sub _collect {
             }
 
             $self->{count}{$outcome}++;
+            $self->{count_at}{$door}{$outcome}++;
+            $self->{moved}{$rest}++ if $outcome eq 'moved';
             push @{ $self->{odd} }, sprintf '%s %s of client %d (%s) at door %d after %.1f s', $outcome, $message || 'GET', $n,
                 $self->{kinds}[ $n - 1 ], $door, $seconds if $outcome =~ /late|broken/;
             $self->{longest} = $seconds if $seconds > $self->{longest};
@@ -254,11 +279,12 @@ sub _collect {
                 if $message ne '' && $outcome =~ /^(?:accepted|refused|unknown|cut|late|broken)$/;
 
             if ($outcome eq 'accepted') {
-                push @{ $self->{accepted} }, [ $at, $door, $self->{kinds}[ $n - 1 ] ];
+                push @{ $self->{accepted} }, [ $at, $door, $n ];
                 push @posted, $message;
             }
         }
 
+        push @{ $self->{wrong} }, "reader $n saw nothing" if $self->{kinds}[ $n - 1 ] eq 'reader' && !$seen;
         push @{ $self->{posted} }, \@posted;
     }
 
@@ -281,8 +307,8 @@ sub _fork {
     return $pid if $pid;
 
     $SIG{$_} = 'DEFAULT' for qw(INT TERM HUP);
-    eval { $code->(); 1 } or print STDERR $@;
-    POSIX::_exit(0);
+    my $good = eval { $code->(); 1 } or print STDERR $@;
+    POSIX::_exit($good ? 0 : 1);
 }
 
 

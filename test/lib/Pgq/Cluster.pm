@@ -22,7 +22,7 @@ use Pgq::Host qw(top run);
 use Pgq::Wait qw(poll_until);
 
 my $command = top() . '/provision/cluster';
-my $started;
+my ($started, $repaired);
 
 
 # Says why and ends the test where no cluster can run.
@@ -39,7 +39,10 @@ sub new {
     open my $in, '<', $peers or croak "$peers: $!";
     my @hosts = map { /^(\w+):(\w+):(\S+)$/ ? { role => $1, name => $2, address => $3, port => 80 } : () } <$in>;
 
-    return bless { hosts => [ map { bless $_, 'Pgq::Cluster::Host' } @hosts ] }, $class;
+    my $self = bless { hosts => [ map { bless $_, 'Pgq::Cluster::Host' } @hosts ] }, $class;
+    $self->repair if !$repaired++ && !$started;
+
+    return $self;
 }
 
 
@@ -246,15 +249,17 @@ sub heal {
 }
 
 
-# Puts right what a test that ended early has left behind: the next one begins with a whole cluster.
+# Puts right what a test that ended early has left behind: each file begins with it.
 sub repair {
     my ($self) = @_;
 
     for my $host (@{ $self->{hosts} }) {
         run([ $command, $_, $host->name ]) for qw(thaw up join);
         $self->on($host, qw(nft delete table ip pgq_partition));
-        $self->on($host, 'sh', '-c', 'systemctl thaw patroni; systemctl kill --kill-whom=all --signal=CONT haproxy');
-        $self->on($host, qw(systemctl start --no-block), $host->{role} eq 'web' ? qw(haproxy nginx) : qw(etcd patroni));
+        $self->on($host, 'sh', '-c', 'systemctl thaw patroni; systemctl kill --kill-whom=all --signal=CONT haproxy patroni');
+        $self->on($host, 'sh', '-c', 'cd /etc/systemd/system/patroni.service.d && rm pgq_clock.conf && systemctl daemon-reload && systemctl restart patroni');
+        $self->on($host, qw(systemctl start --no-block),
+            $host->{role} eq 'web' ? qw(haproxy nginx) : qw(etcd patroni ngx_pgq_etcd_aside.timer));
     }
 
     return;
@@ -291,12 +296,16 @@ sub kill_postmaster {
 sub etcd_leader {
     my ($self) = @_;
 
-    for my $host (map { $_->name } $self->databases) {
-        my ($status, $out) = $self->on($host, qw(/usr/local/lib/ngx_pgq/etcdctl endpoint status));
-        return $host if !$status && (split /, /, $out)[4] eq 'true';
-    }
+    # One after the other is asked: who has become the leader meanwhile may have been asked before.
+    my $leader = poll_until {
+        for my $host (map { $_->name } $self->databases) {
+            my ($status, $out) = $self->on($host, qw(/usr/local/lib/ngx_pgq/etcdctl endpoint status));
+            return $host if !$status && (split /, /, $out)[4] eq 'true';
+        }
+        return '';
+    } 20;
 
-    croak "no host's etcd leads";
+    return $leader || croak "no host's etcd leads";
 }
 
 

@@ -20,8 +20,9 @@ package Pgq::Trial;
 # them. They are added to the file that PGQ_RESULTS names, if it does.
 #
 # Options: bar (seconds that a gap shall not exceed), gap (options of Pgq::Callers::gap:
-# whose), allow (a pattern: outcomes of Pgq::Caller that belong to the fault), log (a pattern: lines of logs that do),
-# callers (options of Pgq::Callers).
+# whose), allow (a pattern: outcomes of Pgq::Caller that belong to the fault), hit (the number of the door that alone has
+# the fault: at the other one nothing is allowed), log (a pattern: lines of logs that belong to it), callers (options of
+# Pgq::Callers).
 
 use strict;
 use warnings;
@@ -57,6 +58,14 @@ sub cluster { return $_[0]{cluster} }
 sub since { return $_[0]{since} }
 
 
+# How many messages were accepted until now.
+sub accepted { return $_[0]{callers}->accepted }
+
+
+# How many clients that know both doors went to the other one for a reason: cut, away, late, broken. After end().
+sub moved { my ($self, $reason) = @_; return $self->{callers}->moved($reason) }
+
+
 # Each client is answered, but for those of a door that is closed; false when that takes too long.
 sub flows {
     my ($self, $closed) = @_;
@@ -76,16 +85,14 @@ sub lasts {
 }
 
 
-# Nobody is told 202 for so many seconds.
+# Nobody is told 202 for so many seconds, but for what is on its way to clients already.
 sub stands {
     my ($self, $seconds) = @_;
-    my ($last, $since) = (-1, time);
 
-    Test::More::ok((poll_until {
-        my $accepted = $self->{callers}->accepted;
-        ($last, $since) = ($accepted, time) if $accepted != $last;
-        return time - $since >= $seconds;
-    } $seconds + 15), "$self->{name}: no 202 for $seconds seconds");
+    $self->lasts(1);
+    my $accepted = $self->{callers}->accepted;
+    $self->lasts($seconds);
+    Test::More::is($self->{callers}->accepted - $accepted, 0, "$self->{name}: no 202 for $seconds seconds");
 
     return;
 }
@@ -133,8 +140,7 @@ sub takeover {
 sub end {
     my ($self) = @_;
     my $callers = $self->{callers}->stop;
-    my $may     = join '|', qw(accepted read again moved), $self->{allow} // ();
-    my @failed  = map { $callers->count($_) . " $_" } grep { !/^(?:$may)$/ } $callers->outcomes;
+    my @failed  = $self->_failed;
     my @wrong   = $callers->complaints(60);
 
     $self->_print(scalar grep { /^lost/ } @wrong);
@@ -150,12 +156,31 @@ sub end {
 }
 
 
+# Outcomes that are not allowed. A roaming client may be turned away where others may be refused, and there alone.
+sub _failed {
+    my ($self) = @_;
+    my $callers = $self->{callers};
+    my $good    = 'accepted|read|again|busy';
+    my $may     = join '|', $good, 'moved', grep { defined } $self->{allow}, ($self->{allow} // '') =~ /refused/ ? 'turned' : undef;
+    my @failed;
+
+    for my $door (0 .. $self->{cluster}->webs - 1) {
+        my $pattern = defined $self->{hit} && $door != $self->{hit} ? $good : $may;
+
+        push @failed, map { $callers->count($_, $door) . " $_ at door $door" }
+            grep { !/^(?:$pattern)$/ && $callers->count($_, $door) } $callers->outcomes;
+    }
+
+    return @failed;
+}
+
+
 # What was answered, and how long nobody was.
 sub _print {
     my ($self, $lost) = @_;
     my $callers = $self->{callers};
     my $answers = $callers->answers;
-    my %other   = map { $_ => $callers->count($_) } qw(moved cut away late broken);
+    my %other   = map { $_ => $callers->count($_) } qw(moved turned cut away late broken);
     my @gaps    = sort { $a <=> $b } map {
         $callers->gap(from => $_->[0], to => $_->[1], %{ $self->{gap} || {} })
     } @{ $self->{rounds} };
