@@ -39,7 +39,7 @@ module NgxPgq
 
     # The environment of provision/host/setup.
     def settings
-      ["NGX_PGQ_PATIENCE=#{patience}", *ENV.slice("NGX_PGQ_CLIENTS").map { |name, value| "#{name}='#{value}'" }]
+      [*("NGX_PGQ_PATIENCE=#{patience}" if ENV.key?("NGX_PGQ_PATIENCE")), *ENV.slice("NGX_PGQ_CLIENTS").map { |name, value| "#{name}='#{value}'" }]
     end
 
     def patience

@@ -94,14 +94,20 @@ etcd_join() {
 
 # Who has just come learns, and has no vote before it has all: else a quorum would need it while it is not there yet.
 etcd_promote() {
-    local deadline=$((SECONDS + 60 * NGX_PGQ_PATIENCE)) list id said=
+    local deadline=$((SECONDS + 60 * NGX_PGQ_PATIENCE)) list='' id='' said=
 
-    while list=$(etcd_peers member list 2>/dev/null) && id=$(sed -n "s#^\([0-9a-f]*\), .*https://$name:2380.*, true\$#\1#p" <<< "$list")
+    until list=$(etcd_peers member list 2>&1); do
+        [[ $SECONDS -lt $deadline ]] || die "the other members of etcd do not answer: $list"
+        sleep 1
+    done
+
+    while id=$(sed -n "s#^\([0-9a-f]*\), .*https://$name:2380.*, true\$#\1#p" <<< "$list")
         [[ -n $id ]]
     do
         said=$(etcd_peers member promote "$id" 2>&1) && return
         [[ $SECONDS -lt $deadline ]] || die "etcd gives this host no vote: $said"
         sleep 1
+        list=$(etcd_peers member list 2>/dev/null) || true
     done
 }
 
@@ -181,16 +187,19 @@ access() {
 
 
 patroni() {
-    local hba text archive=/bin/true restore=${NGX_PGQ_RESTORE:-}
+    local hba text rest replicator rewind archive=/bin/true restore=${NGX_PGQ_RESTORE:-}
 
     [[ ${#backup_names[@]} -eq 0 ]] || archive='pgbackrest --stanza=ngx_pgq archive-push %p'
-    [[ $restore =~ ^[A-Za-z0-9:.\ +-]*$ ]] || die "$restore is no time to restore to"
+    if [[ -n $restore && $restore != latest ]]; then    # pgBackRest reads no other form
+        restore=$(date -u -d "$restore" +'%F %T.%6N+00' 2>/dev/null) || die "$NGX_PGQ_RESTORE is no time to restore to"
+    fi
+    rest=$(secret rest) replicator=$(secret replicator) rewind=$(secret rewind)
     mapfile -t hba < <(access)
 
     text=$(fill "$kit/patroni/patroni.yml.in" NAME="$name" ADDRESS="$address" DATABASES="$(each ', ' % "${databases[@]}")" \
         ETCDS="$(each ', ' "'%:2379'" "${database_names[@]}")" HBA="$(each $'\n' '    - %' "${hba[@]}")" \
         ARCHIVE="$archive" METHOD="$([[ -n $restore ]] && echo restore || echo initdb)" RESTORE="${restore:-latest}" \
-        REST="$(secret rest)" REPLICATOR="$(secret replicator)" REWIND="$(secret rewind)" \
+        REST="$rest" REPLICATOR="$replicator" REWIND="$rewind" \
         TTL=$((20 * NGX_PGQ_PATIENCE)) LOOP_WAIT=$((5 * NGX_PGQ_PATIENCE)) RETRY_TIMEOUT=$((5 * NGX_PGQ_PATIENCE)) WAL_TIMEOUT=$((8 * NGX_PGQ_PATIENCE)))
     put /etc/patroni/config.yml 600 postgres:postgres <<< "$text"
 

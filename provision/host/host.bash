@@ -44,6 +44,7 @@ fill() {
     local template=$1 text pair
     shift
 
+    [[ -s $template ]] || die "there is no $template"
     text=$(< "$template")
 
     for pair in "$@"; do

@@ -3,7 +3,7 @@
 
 setup_web() {
     firewall \
-        "ip saddr { ${NGX_PGQ_CLIENTS:-${address%.*}.0/24} } tcp dport 80 accept" \
+        "ip saddr { $NGX_PGQ_CLIENTS } tcp dport 80 accept" \
         'ip saddr @webs tcp dport 5000 accept'
 
     haproxy
@@ -29,14 +29,15 @@ haproxy() {
 
 
 nginx() {
-    local door text doors=("$name")
+    local door text password doors=("$name")
 
     for door in "${web_names[@]}"; do
         [[ $door == "$name" ]] || doors+=("$door")
     done
 
     put /usr/lib/nginx/modules/ngx_http_pgq_module.so 644 root < "$kit/parts/ngx_http_pgq_module.so"
-    put /etc/ngx_pgq/pgpass 600 root <<< "*:*:posts:ngx_pgq_web:$(secret web)"
+    password=$(secret web)
+    put /etc/ngx_pgq/pgpass 600 root <<< "*:*:posts:ngx_pgq_web:$password"
     text=$(fill "$kit/provision/host/nginx.conf.in" NAME="$name" DOORS="$(each , % "${doors[@]}")" \
         CONNECT=$((2 * NGX_PGQ_PATIENCE)))
     put /etc/nginx/nginx.conf 644 root <<< "$text"

@@ -37,6 +37,14 @@ ok((poll_until { $cluster->etcd_leader ne $next } 10), 'then etcd leads elsewher
 lead_etcd($next);
 $timer->('start');
 ok((poll_until { $cluster->etcd_leader ne $next } 20), 'not for long');
+
+# ---- nor does a host make an etcd of its own while the others have a quorum
+
+$cluster->must($before, qw(systemctl stop etcd));
+my ($status, $out, $err) = $cluster->on($before, '/usr/local/lib/ngx_pgq/etcd_alone');
+is($status, 1, 'a host whose etcd alone is down is no survivor');
+like($err . $out, qr/etcd of pg\d answers: it is not lost/, 'and says why');
+$cluster->must($before, qw(systemctl start etcd));
 ok($cluster->settled, 'all members are in their places');
 
 done_testing;

@@ -80,6 +80,13 @@ ok($callers->wait_for(20), 'and the others');
 
 # ---- and less
 
+my ($away) = $cluster->standbys;
+$cluster->do_to(off => $away);
+ok(!eval { provision(remove => 'pg4') }, 'nobody is removed while another is away');
+like($@, qr/another database host is away: pg4 stays/, 'and that is said');
+$cluster->do_to(up => $away);
+ok($cluster->settled(120), 'it is back');
+
 ok(provision(remove => 'pg4'), 'the new primary is removed');
 ok(provision(remove => 'web3'), 'and the new door');
 $cluster = Pgq::Cluster->new;

@@ -47,7 +47,7 @@ is(join("\n", $callers->complaints), '', 'what was accepted is in posts, once');
 
 is($posted->('a'), '202', 'a message after the backup');
 ok($cluster->poll_query_until("select count(*) from posts where data->>'backup' = '$run a'", 1), 'is moved');
-my $moment = $cluster->safe_psql('select clock_timestamp()');
+my $moment = $cluster->safe_psql(q(select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US"Z"')));
 is($posted->('b'), '202', 'and another');
 ok($cluster->poll_query_until("select count(*) from posts where data->>'backup' = '$run b'", 1), 'is moved');
 $cluster->safe_psql('select ngx_pgq.pause()');
@@ -73,6 +73,13 @@ ok($archived->(), 'and archived');
 
 # ---- a moment
 
+for my $wrong ('nonsense', '2020-01-01 00:00:00Z') {
+    ok(!eval { provision('restore', "'$wrong'") }, "no restore to $wrong");
+    ok($cluster->settled(1), 'and nothing was touched');
+}
+
+# PostgreSQL does not end with Patroni then.
+$cluster->patronictl($cluster->leader, qw(pause --wait ngx_pgq));
 ok(provision('restore', "'$moment'"), 'back to a moment before the second message');
 ok($cluster->settled(120), 'a leader, and all others synchronous standbys');
 is($posts->(), 'a', 'the first is there, what came later is not');
