@@ -35,10 +35,15 @@ $trial->round(sub {
     my $had = $trial->accepted;
     ok($trial->flows, 'acknowledged by two, and not at the third');
     cmp_ok($trial->accepted, '>', $had, 'which lacks messages');
+    my $acknowledged = $cluster->safe_psql('select pg_current_wal_flush_lsn()');
     $state->('freeze');
+
+    # What the kernel of a host that is frozen has yet to send is for a connection that is no more.
+    $cluster->must($behind, qw(pkill -TERM -f), 'postgres: .*walreceiver');
     $cluster->heal($behind);
 
     $trial->stands(40);
+    is($asked->("select pg_last_wal_replay_lsn() < '$acknowledged'"), 't', "$behind lacks what was acknowledged");
     is($asked->('select pg_is_in_recovery()'), 't', "$behind has not been promoted");
     is($cluster->etcdctl($behind, qw(get --print-value-only /service/ngx_pgq/leader)), '', 'the lock has run out, and nobody has it');
 }, stops => 1, mend => sub { $state->('thaw') });
