@@ -36,6 +36,18 @@ is(join(' ', map { s{.*/}{}r } sort glob "$dir/secrets/web1/*"), 'ca.crt passwor
 like(slurp("$dir/secrets/web1/passwords"), qr/\Aweb=\w{48}\n\z/, 'and one password');
 is(join(' ', map { s{.*/}{}r } sort glob "$dir/secrets/backup1/*"), 'ca.crt host.crt host.key host.names', 'a backup host has no password');
 
+# ---- and renewed, hosts with old and with new ones know each other
+
+run([ 'cp', '-r', "$dir/secrets", "$dir/renewed" ]);
+unlink "$dir/renewed/ca.crt";
+text([ "$top/provision/secrets", "$dir/renewed", @peers ]);
+isnt(slurp("$dir/renewed/pg1/host.crt"), slurp("$dir/secrets/pg1/host.crt"), 'certificates are renewed');
+
+for my $which ([qw(renewed secrets)], [qw(secrets renewed)]) {
+    my ($ca, $host) = @$which;
+    is(text([ 'openssl', 'verify', '-CAfile', "$dir/$ca/ca.crt", "$dir/$host/pg1/host.crt" ]), "$dir/$host/pg1/host.crt: OK\n", "$host, of the CA of $ca");
+}
+
 # ---- what is written on a host
 
 mkdir "$dir/parts";
@@ -53,6 +65,16 @@ for my $peer (@peers[ 0, 3, 5 ]) {
     my @open = grep { (stat)[2] & 077 } grep { my $file = $_; grep { index(slurp($file), $_) >= 0 } passwords($name) }
         split /\n/, text([ 'find', "$dir/$name", '-type', 'f' ]);
     is("@open", '', 'no file with a password may be read by others');
+}
+
+# ---- what was said once is kept
+
+for my $said ({ NGX_PGQ_CLIENTS => '10.0.0.0/8', NGX_PGQ_PATIENCE => 3 }, {}) {
+    my ($role, $name, $address) = split /:/, $peers[3];
+
+    text([ "$dir/kit-$name/provision/host/setup", $name, $address, $role, @peers ], env => { NGX_PGQ_ROOT => "$dir/kept", %$said });
+    like(slurp("$dir/kept/etc/nftables.conf"), qr{ip saddr \{ 10\.0\.0\.0/8 \} tcp dport 80}, 'who may post');
+    like(slurp("$dir/kept/etc/haproxy/haproxy.cfg"), qr/timeout check 9s/, 'and how patient a host is');
 }
 
 sub passwords {

@@ -93,10 +93,11 @@ sub _ask {
 
     while (1) {
         my ($outcome, $rest) = $self->_try(@request);
+        my $on = $outcome =~ /^(?:away|cut|late|broken)$/ ? 'moved' : { 409 => 'busy', 503 => 'turned', 504 => 'turned' }->{ $rest // '' };
 
-        if ($self->{kind} eq 'roaming' && $left->() && ($outcome =~ /^(?:away|cut|late|broken)$/ || ($rest // '') =~ /^(?:409|503|504)$/)) {
-            $self->_tell(($rest // '') =~ /^50/ ? 'turned' : ($rest // '') eq '409' ? 'busy' : 'moved', $message, $rest || $outcome, $start);
-            $untold ||= $outcome =~ /^(?:cut|late|broken|unknown)$/ || ($rest // '') eq '409';
+        if ($on && $self->{kind} eq 'roaming' && $left->()) {
+            $self->_tell($on, $message, $rest || $outcome, $start);
+            $untold ||= $on eq 'busy' || $outcome =~ /^(?:cut|late|broken|unknown)$/;
             $self->_next_door;
             sleep 0.05;
             next;

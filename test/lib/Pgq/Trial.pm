@@ -161,7 +161,8 @@ sub _failed {
     my ($self) = @_;
     my $callers = $self->{callers};
     my $good    = 'accepted|read|again|busy';
-    my $may     = join '|', $good, 'moved', grep { defined } $self->{allow}, ($self->{allow} // '') =~ /refused/ ? 'turned' : undef;
+    my $allow   = $self->{allow} // 'none';
+    my $may     = join '|', $good, 'moved', $allow, $allow =~ /refused/ ? 'turned' : ();
     my @failed;
 
     for my $door (0 .. $self->{cluster}->webs - 1) {
