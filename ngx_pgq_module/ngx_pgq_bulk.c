@@ -28,16 +28,18 @@
 static ngx_int_t ngx_pgq_bulk_next(ngx_pgq_lines_t *lines,
     ngx_str_t *message, size_t *skipped);
 static ngx_int_t ngx_pgq_bulk_refuse(ngx_http_request_t *r,
-    ngx_pgq_lines_t *lines, ngx_pgq_json_error_t *err);
+    ngx_pgq_problem_t *problem, ngx_pgq_lines_t *lines,
+    ngx_pgq_json_error_t *err);
 static ngx_int_t ngx_pgq_bulk_too_many(ngx_http_request_t *r,
-    ngx_uint_t most);
+    ngx_pgq_problem_t *problem, ngx_uint_t most);
 static ngx_chain_t *ngx_pgq_bulk_body(ngx_http_request_t *r);
 
 
-/* NGX_DECLINED: the body has been read, and is messages, one a line */
+/* NGX_OK: the body is messages, one a line */
 
 ngx_int_t
-ngx_pgq_bulk_read(ngx_http_request_t *r, ngx_pgq_bulk_t *bulk)
+ngx_pgq_bulk_read(ngx_http_request_t *r, ngx_pgq_bulk_t *bulk,
+    ngx_pgq_problem_t *problem)
 {
     size_t                 skipped;
     ngx_int_t              rc;
@@ -62,11 +64,11 @@ ngx_pgq_bulk_read(ngx_http_request_t *r, ngx_pgq_bulk_t *bulk)
         }
 
         if (rc != NGX_OK) {
-            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+            return NGX_ERROR;
         }
 
         if (bulk->n == (ngx_uint_t) plcf->lines) {
-            return ngx_pgq_bulk_too_many(r, plcf->lines);
+            return ngx_pgq_bulk_too_many(r, problem, plcf->lines);
         }
 
         if (ngx_pgq_json_check(message.data, message.len,
@@ -74,7 +76,7 @@ ngx_pgq_bulk_read(ngx_http_request_t *r, ngx_pgq_bulk_t *bulk)
             != 0)
         {
             err.offset += skipped;
-            return ngx_pgq_bulk_refuse(r, &lines, &err);
+            return ngx_pgq_bulk_refuse(r, problem, &lines, &err);
         }
 
         bulk->n++;
@@ -86,10 +88,10 @@ ngx_pgq_bulk_read(ngx_http_request_t *r, ngx_pgq_bulk_t *bulk)
     if (bulk->n == 0) {
         err.offset = 0;
         err.problem = NULL;
-        return ngx_pgq_bulk_refuse(r, &lines, &err);
+        return ngx_pgq_bulk_refuse(r, problem, &lines, &err);
     }
 
-    return NGX_DECLINED;
+    return NGX_OK;
 }
 
 
@@ -230,47 +232,56 @@ ngx_pgq_bulk_next(ngx_pgq_lines_t *lines, ngx_str_t *message, size_t *skipped)
 
 
 static ngx_int_t
-ngx_pgq_bulk_refuse(ngx_http_request_t *r, ngx_pgq_lines_t *lines,
-    ngx_pgq_json_error_t *err)
+ngx_pgq_bulk_refuse(ngx_http_request_t *r, ngx_pgq_problem_t *problem,
+    ngx_pgq_lines_t *lines, ngx_pgq_json_error_t *err)
 {
-    u_char             detail[160];
-    ngx_pgq_problem_t  problem = { NGX_HTTP_BAD_REQUEST, "empty",
-                                   "There is no message in any line.",
-                                   -1, 0 };
+    u_char  *detail;
+
+    problem->status = NGX_HTTP_BAD_REQUEST;
+    problem->code = "empty";
+    problem->detail = "There is no message in any line.";
 
     if (err->problem) {
-        (void) ngx_snprintf(detail, sizeof(detail),
+        detail = ngx_pnalloc(r->pool, NGX_PGQ_PROBLEM_TEXT);
+        if (detail == NULL) {
+            return NGX_ERROR;
+        }
+
+        (void) ngx_snprintf(detail, NGX_PGQ_PROBLEM_TEXT,
                             "line %ui: %s, at byte %uz; no message was"
                             " queued%Z",
                             lines->number, err->problem, err->offset);
-        detail[sizeof(detail) - 1] = '\0';
 
-        problem.code = "not_json";
-        problem.detail = (char *) detail;
-        problem.offset = (ngx_int_t) err->offset;
-        problem.line = (ngx_int_t) lines->number;
+        problem->code = "not_json";
+        problem->detail = (char *) detail;
+        problem->offset = (ngx_int_t) err->offset;
+        problem->line = (ngx_int_t) lines->number;
     }
 
-    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
-                  "pgq enqueue: refused: %s", problem.detail);
-
-    return ngx_pgq_reply_problem(r, &problem);
+    return NGX_DECLINED;
 }
 
 
 static ngx_int_t
-ngx_pgq_bulk_too_many(ngx_http_request_t *r, ngx_uint_t most)
+ngx_pgq_bulk_too_many(ngx_http_request_t *r, ngx_pgq_problem_t *problem,
+    ngx_uint_t most)
 {
-    u_char             detail[96];
-    ngx_pgq_problem_t  problem = { NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
-                                   "too_many_lines", (char *) detail,
-                                   -1, 0 };
+    u_char  *detail;
 
-    (void) ngx_snprintf(detail, sizeof(detail),
+    detail = ngx_pnalloc(r->pool, NGX_PGQ_PROBLEM_TEXT);
+    if (detail == NULL) {
+        return NGX_ERROR;
+    }
+
+    (void) ngx_snprintf(detail, NGX_PGQ_PROBLEM_TEXT,
                         "At most %ui messages are taken at a time; none was"
                         " queued.%Z", most);
 
-    return ngx_pgq_reply_problem(r, &problem);
+    problem->status = NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
+    problem->code = "too_many_lines";
+    problem->detail = (char *) detail;
+
+    return NGX_DECLINED;
 }
 
 

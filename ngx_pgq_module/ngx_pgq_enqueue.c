@@ -50,6 +50,8 @@ static ngx_int_t ngx_pgq_enqueue_message(ngx_http_request_t *r);
 static ngx_int_t ngx_pgq_enqueue_one(ngx_http_request_t *r,
     ngx_str_t *message, ngx_str_t *key);
 static ngx_int_t ngx_pgq_enqueue_messages(ngx_http_request_t *r);
+static ngx_int_t ngx_pgq_enqueue_refuse(ngx_http_request_t *r, ngx_int_t rc,
+    ngx_pgq_problem_t *problem);
 static ngx_pgq_enqueue_t *ngx_pgq_enqueue_create(ngx_http_request_t *r,
     ngx_str_t *key, size_t body);
 static ngx_int_t ngx_pgq_enqueue_wait(ngx_pgq_enqueue_t *e);
@@ -68,6 +70,8 @@ static ngx_int_t ngx_pgq_enqueue_refused(ngx_pgq_enqueue_t *e,
 
 
 static ngx_str_t  ngx_pgq_enqueue_allow = ngx_string("POST, OPTIONS");
+static ngx_str_t  ngx_pgq_enqueue_accept =
+    ngx_string("application/json, text/plain, application/x-ndjson");
 static ngx_str_t  ngx_pgq_enqueue_type = ngx_string("application/json");
 static ngx_str_t  ngx_pgq_enqueue_applied = ngx_string("return=minimal");
 static ngx_str_t  ngx_pgq_enqueue_replayed = ngx_string("true");
@@ -79,6 +83,7 @@ ngx_pgq_enqueue_handler(ngx_http_request_t *r)
 {
     ngx_int_t            rc;
     ngx_pgq_record_t    *record;
+    ngx_pgq_problem_t    problem = ngx_pgq_problem_init;
     ngx_pgq_loc_conf_t  *plcf;
 
     record = ngx_pgq_record(r, NGX_PGQ_METRICS_POST);
@@ -96,9 +101,9 @@ ngx_pgq_enqueue_handler(ngx_http_request_t *r)
         return ngx_pgq_reply_method(r, &ngx_pgq_enqueue_allow);
     }
 
-    rc = ngx_pgq_message_announced(r);
-    if (rc != NGX_DECLINED) {
-        return rc;
+    rc = ngx_pgq_message_announced(r, &problem);
+    if (rc != NGX_OK) {
+        return ngx_pgq_enqueue_refuse(r, rc, &problem);
     }
 
     plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
@@ -132,30 +137,31 @@ ngx_pgq_enqueue_body_handler(ngx_http_request_t *r)
     rc = r->request_body_in_single_buf ? ngx_pgq_enqueue_message(r)
                                        : ngx_pgq_enqueue_messages(r);
 
-    if (rc != NGX_AGAIN) {
-        ngx_http_finalize_request(r, rc);
-    }
+    ngx_http_finalize_request(r, rc);
 }
 
 
-/* NGX_AGAIN: the request waits, with a ticket */
+/*
+ * These return what the request is to be finalized with: NGX_DONE when it
+ * waits, with a ticket that holds a reference of its own.
+ */
 
 static ngx_int_t
 ngx_pgq_enqueue_message(ngx_http_request_t *r)
 {
-    ngx_int_t    rc;
-    ngx_str_t    message, key;
-    ngx_pool_t  *memory;
+    ngx_int_t           rc;
+    ngx_str_t           message, key;
+    ngx_pool_t         *memory;
+    ngx_pgq_problem_t   problem = ngx_pgq_problem_init;
 
-    rc = ngx_pgq_message_read(r, &memory, &message);
+    rc = ngx_pgq_message_read(r, &memory, &message, &problem);
 
-    if (rc == NGX_DECLINED) {
-        rc = ngx_pgq_message_key(r, &key);
+    if (rc == NGX_OK) {
+        rc = ngx_pgq_message_key(r, &key, &problem);
     }
 
-    if (rc == NGX_DECLINED) {
-        rc = ngx_pgq_enqueue_one(r, &message, &key);
-    }
+    rc = rc == NGX_OK ? ngx_pgq_enqueue_one(r, &message, &key)
+                      : ngx_pgq_enqueue_refuse(r, rc, &problem);
 
     if (memory) {
         ngx_destroy_pool(memory);
@@ -213,15 +219,16 @@ ngx_pgq_enqueue_messages(ngx_http_request_t *r)
     ngx_str_t           key;
     ngx_pgq_bulk_t      bulk;
     ngx_pgq_enqueue_t  *e;
+    ngx_pgq_problem_t   problem = ngx_pgq_problem_init;
 
-    rc = ngx_pgq_bulk_read(r, &bulk);
-    if (rc != NGX_DECLINED) {
-        return rc;
+    rc = ngx_pgq_bulk_read(r, &bulk, &problem);
+
+    if (rc == NGX_OK) {
+        rc = ngx_pgq_message_key(r, &key, &problem);
     }
 
-    rc = ngx_pgq_message_key(r, &key);
-    if (rc != NGX_DECLINED) {
-        return rc;
+    if (rc != NGX_OK) {
+        return ngx_pgq_enqueue_refuse(r, rc, &problem);
     }
 
     e = ngx_pgq_enqueue_create(r, &key, 0);
@@ -237,6 +244,31 @@ ngx_pgq_enqueue_messages(ngx_http_request_t *r)
     e->ticket.write = ngx_pgq_enqueue_write;
 
     return ngx_pgq_enqueue_wait(e);
+}
+
+
+/* what a function that reads the request has returned, but NGX_OK */
+
+static ngx_int_t
+ngx_pgq_enqueue_refuse(ngx_http_request_t *r, ngx_int_t rc,
+    ngx_pgq_problem_t *problem)
+{
+    if (rc != NGX_DECLINED) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
+                  "pgq enqueue: refused: %s, %s", problem->code,
+                  problem->detail);
+
+    if (problem->status == NGX_HTTP_UNSUPPORTED_MEDIA_TYPE
+        && ngx_pgq_reply_header(r, "Accept-Post", &ngx_pgq_enqueue_accept)
+           == NULL)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_pgq_reply_problem(r, problem);
 }
 
 
@@ -298,12 +330,13 @@ ngx_pgq_enqueue_wait(ngx_pgq_enqueue_t *e)
     e->cleanup->handler = ngx_pgq_enqueue_cleanup;
     e->cleanup->data = e;
 
+    r->main->count++;
     r->read_event_handler = ngx_http_test_reading;
     r->write_event_handler = ngx_http_request_empty_handler;
 
     ngx_pgq_ticket_add(&e->ticket);
 
-    return NGX_AGAIN;
+    return NGX_DONE;
 }
 
 

@@ -5,7 +5,8 @@
  * it is, its idempotency key, the body in one piece, and whether it is what
  * they say.
  *
- * Called by enqueue.c; calls json (is it JSON), key, and reply (if not).
+ * Called by enqueue.c, which answers what is refused here; calls json (is it
+ * JSON) and key.
  *
  * Invariants:
  *  - what is refused for its form is refused before the database hears of it;
@@ -34,46 +35,36 @@ typedef enum {
 
 static ngx_str_t *ngx_pgq_message_headers(ngx_http_request_t *r,
     const char *lowcase, size_t len, ngx_uint_t *count);
-static ngx_int_t ngx_pgq_message_no_key(ngx_http_request_t *r,
+static ngx_int_t ngx_pgq_message_no_key(ngx_pgq_problem_t *problem,
     const char *code, const char *detail);
 static ngx_int_t ngx_pgq_message_body(ngx_http_request_t *r,
     ngx_pool_t **memory, ngx_str_t *message);
 static ngx_int_t ngx_pgq_message_text(ngx_http_request_t *r,
-    ngx_pool_t **memory, ngx_str_t *message);
+    ngx_pool_t **memory, ngx_str_t *message, ngx_pgq_problem_t *problem);
 static u_char *ngx_pgq_message_alloc(ngx_http_request_t *r,
     ngx_pool_t **memory, size_t len);
 static ngx_int_t ngx_pgq_message_refuse(ngx_http_request_t *r,
-    const char *code, ngx_pgq_json_error_t *err);
+    ngx_pgq_problem_t *problem, const char *code, ngx_pgq_json_error_t *err);
 static ngx_pgq_form_e ngx_pgq_message_form(ngx_http_request_t *r);
 static ngx_uint_t ngx_pgq_message_is(ngx_str_t *type, const char *name);
 static ngx_uint_t ngx_pgq_message_charset(ngx_str_t *parameters);
 
 
-static ngx_str_t  ngx_pgq_message_accept =
-    ngx_string("application/json, text/plain, application/x-ndjson");
-
-
-/* NGX_DECLINED: the headers announce something that is taken */
+/* whether the headers announce something that is taken */
 
 ngx_int_t
-ngx_pgq_message_announced(ngx_http_request_t *r)
+ngx_pgq_message_announced(ngx_http_request_t *r, ngx_pgq_problem_t *problem)
 {
-    ngx_pgq_problem_t  problem = { NGX_HTTP_UNSUPPORTED_MEDIA_TYPE,
-                                   "unsupported_type",
-                                   "The message has to be plain UTF-8, JSON or"
-                                   " text, without a content coding.", -1, 0 };
-
     if (ngx_pgq_message_form(r) != NGX_PGQ_FORM_UNSUPPORTED) {
-        return NGX_DECLINED;
+        return NGX_OK;
     }
 
-    if (ngx_pgq_reply_header(r, "Accept-Post", &ngx_pgq_message_accept)
-        == NULL)
-    {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
+    problem->status = NGX_HTTP_UNSUPPORTED_MEDIA_TYPE;
+    problem->code = "unsupported_type";
+    problem->detail = "The message has to be plain UTF-8, JSON or text,"
+                      " without a content coding.";
 
-    return ngx_pgq_reply_problem(r, &problem);
+    return NGX_DECLINED;
 }
 
 
@@ -87,15 +78,14 @@ ngx_pgq_message_bulk(ngx_http_request_t *r)
 
 
 /*
- * NGX_DECLINED: the body has been read, and is a message.  It lies where
- * nginx has put it, or in *memory, which is the caller's to destroy then.
+ * NGX_OK: the body is a message.  It lies where nginx has put it, or in
+ * *memory, which is the caller's to destroy, whatever is returned.
  */
 
 ngx_int_t
 ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
-    ngx_str_t *message)
+    ngx_str_t *message, ngx_pgq_problem_t *problem)
 {
-    ngx_int_t              rc;
     const u_char          *p;
     ngx_pgq_form_e         form;
     ngx_pgq_loc_conf_t    *plcf;
@@ -103,21 +93,20 @@ ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
 
     *memory = NULL;
 
-    rc = ngx_pgq_message_body(r, memory, message);
-    if (rc != NGX_OK) {
-        return rc;
+    if (ngx_pgq_message_body(r, memory, message) != NGX_OK) {
+        return NGX_ERROR;
     }
 
     if (message->len == 0) {
         err.offset = 0;
         err.problem = "the message is empty";
-        return ngx_pgq_message_refuse(r, "empty", &err);
+        return ngx_pgq_message_refuse(r, problem, "empty", &err);
     }
 
     form = ngx_pgq_message_form(r);
 
     if (form == NGX_PGQ_FORM_TEXT) {
-        return ngx_pgq_message_text(r, memory, message);
+        return ngx_pgq_message_text(r, memory, message, problem);
     }
 
     plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
@@ -129,14 +118,14 @@ ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
         p = message->data;
         message->len = ngx_pgq_json_trim(&p, message->len);
         message->data = (u_char *) p;
-        return NGX_DECLINED;
+        return NGX_OK;
     }
 
     if (form == NGX_PGQ_FORM_JSON) {
-        return ngx_pgq_message_refuse(r, "not_json", &err);
+        return ngx_pgq_message_refuse(r, problem, "not_json", &err);
     }
 
-    return ngx_pgq_message_text(r, memory, message);
+    return ngx_pgq_message_text(r, memory, message, problem);
 }
 
 
@@ -187,11 +176,12 @@ ngx_pgq_message_headers(ngx_http_request_t *r, const char *lowcase,
 /*
  * The idempotency key, in the request's memory: the scope, a separator that
  * no key contains, and what the client has sent; len 0 if there is none to be
- * heeded.  NGX_DECLINED: go on.
+ * used.
  */
 
 ngx_int_t
-ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key)
+ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
+    ngx_pgq_problem_t *problem)
 {
     ssize_t              n;
     ngx_str_t            scope, *value;
@@ -204,7 +194,7 @@ ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key)
     ngx_str_null(&scope);
 
     if (plcf->idempotency == NGX_PGQ_IDEMPOTENCY_OFF) {
-        return NGX_DECLINED;
+        return NGX_OK;
     }
 
     value = ngx_pgq_message_headers(r, "idempotency-key",
@@ -212,20 +202,20 @@ ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key)
 
     if (value == NULL) {
         return plcf->idempotency == NGX_PGQ_IDEMPOTENCY_REQUIRED
-               ? ngx_pgq_message_no_key(r, "key_required",
+               ? ngx_pgq_message_no_key(problem, "key_required",
                                         "An Idempotency-Key is required here.")
-               : NGX_DECLINED;
+               : NGX_OK;
     }
 
     if (plcf->scope
         && ngx_http_complex_value(r, plcf->scope, &scope) != NGX_OK)
     {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return NGX_ERROR;
     }
 
     key->data = ngx_pnalloc(r->pool, scope.len + 1 + NGX_PGQ_KEY_MAX);
     if (key->data == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return NGX_ERROR;
     }
 
     if (scope.len) {
@@ -236,7 +226,7 @@ ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key)
     n = ngx_pgq_key_read(key->data + scope.len, value->data, value->len);
 
     if (n < 0 || count > 1 || scope.len + n > NGX_PGQ_KEY_MAX) {
-        return ngx_pgq_message_no_key(r, "bad_key",
+        return ngx_pgq_message_no_key(problem, "bad_key",
                               "The Idempotency-Key has to be one string of 1"
                               " to 255 visible ASCII characters or spaces, in"
                               " quotes.");
@@ -244,20 +234,19 @@ ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key)
 
     key->len = scope.len + n;
 
-    return NGX_DECLINED;
+    return NGX_OK;
 }
 
 
 static ngx_int_t
-ngx_pgq_message_no_key(ngx_http_request_t *r, const char *code,
+ngx_pgq_message_no_key(ngx_pgq_problem_t *problem, const char *code,
     const char *detail)
 {
-    ngx_pgq_problem_t  problem = { NGX_HTTP_BAD_REQUEST, code, detail, -1, 0 };
+    problem->status = NGX_HTTP_BAD_REQUEST;
+    problem->code = code;
+    problem->detail = detail;
 
-    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
-                  "pgq enqueue: refused: %s", code);
-
-    return ngx_pgq_reply_problem(r, &problem);
+    return NGX_DECLINED;
 }
 
 
@@ -295,7 +284,7 @@ ngx_pgq_message_body(ngx_http_request_t *r, ngx_pool_t **memory,
 
     p = ngx_pgq_message_alloc(r, memory, len);
     if (p == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return NGX_ERROR;
     }
 
     message->data = p;
@@ -316,7 +305,7 @@ ngx_pgq_message_body(ngx_http_request_t *r, ngx_pool_t **memory,
 
         n = ngx_read_file(buf->file, p, len, buf->file_pos);
         if (n != (ssize_t) len) {
-            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+            return NGX_ERROR;
         }
 
         p += n;
@@ -346,7 +335,7 @@ ngx_pgq_message_alloc(ngx_http_request_t *r, ngx_pool_t **memory, size_t len)
 
 static ngx_int_t
 ngx_pgq_message_text(ngx_http_request_t *r, ngx_pool_t **memory,
-    ngx_str_t *message)
+    ngx_str_t *message, ngx_pgq_problem_t *problem)
 {
     char                  *json;
     cJSON                 *item;
@@ -355,12 +344,12 @@ ngx_pgq_message_text(ngx_http_request_t *r, ngx_pool_t **memory,
     ngx_pgq_json_error_t   err;
 
     if (ngx_pgq_json_utf8(message->data, message->len, &err) != 0) {
-        return ngx_pgq_message_refuse(r, "not_utf8", &err);
+        return ngx_pgq_message_refuse(r, problem, "not_utf8", &err);
     }
 
     text = ngx_pgq_message_alloc(r, memory, message->len + 1);
     if (text == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return NGX_ERROR;
     }
 
     ngx_memcpy(text, message->data, message->len);
@@ -368,14 +357,14 @@ ngx_pgq_message_text(ngx_http_request_t *r, ngx_pool_t **memory,
 
     item = cJSON_CreateStringReference((char *) text);
     if (item == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return NGX_ERROR;
     }
 
     json = cJSON_PrintUnformatted(item);
     cJSON_Delete(item);
 
     if (json == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return NGX_ERROR;
     }
 
     len = ngx_strlen(json);
@@ -389,31 +378,30 @@ ngx_pgq_message_text(ngx_http_request_t *r, ngx_pool_t **memory,
 
     cJSON_free(json);
 
-    return message->data ? NGX_DECLINED : NGX_HTTP_INTERNAL_SERVER_ERROR;
+    return message->data ? NGX_OK : NGX_ERROR;
 }
 
 
 static ngx_int_t
-ngx_pgq_message_refuse(ngx_http_request_t *r, const char *code,
-    ngx_pgq_json_error_t *err)
+ngx_pgq_message_refuse(ngx_http_request_t *r, ngx_pgq_problem_t *problem,
+    const char *code, ngx_pgq_json_error_t *err)
 {
-    u_char             detail[160];
-    ngx_pgq_problem_t  problem;
+    u_char  *detail;
 
-    (void) ngx_snprintf(detail, sizeof(detail), "%s, at byte %uz%Z",
+    detail = ngx_pnalloc(r->pool, NGX_PGQ_PROBLEM_TEXT);
+    if (detail == NULL) {
+        return NGX_ERROR;
+    }
+
+    (void) ngx_snprintf(detail, NGX_PGQ_PROBLEM_TEXT, "%s, at byte %uz%Z",
                         err->problem, err->offset);
-    detail[sizeof(detail) - 1] = '\0';
 
-    problem.status = NGX_HTTP_BAD_REQUEST;
-    problem.code = code;
-    problem.detail = (char *) detail;
-    problem.offset = (ngx_int_t) err->offset;
-    problem.line = 0;
+    problem->status = NGX_HTTP_BAD_REQUEST;
+    problem->code = code;
+    problem->detail = (char *) detail;
+    problem->offset = (ngx_int_t) err->offset;
 
-    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
-                  "pgq enqueue: refused: %s", detail);
-
-    return ngx_pgq_reply_problem(r, &problem);
+    return NGX_DECLINED;
 }
 
 

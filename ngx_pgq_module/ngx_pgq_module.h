@@ -267,6 +267,28 @@ ngx_pgq_record_t *ngx_pgq_record(ngx_http_request_t *r,
     ngx_pgq_metrics_handler_e handler);
 
 
+/*
+ * Why a request is refused.  The functions that read a request fill in what
+ * differs from ngx_pgq_problem_init, and return NGX_DECLINED; NGX_OK means
+ * that the request may go on, NGX_ERROR that this server has failed.  They
+ * answer nothing themselves.
+ */
+
+#define NGX_PGQ_PROBLEM_TEXT     192      /* of a detail made for it */
+
+
+typedef struct {
+    ngx_uint_t               status;
+    const char              *code;      /* for programs: a word */
+    const char              *detail;    /* for people: a sentence */
+    ngx_int_t                offset;    /* of the offending byte, or -1 */
+    ngx_int_t                line;      /* the offending one, or 0 */
+} ngx_pgq_problem_t;
+
+
+#define ngx_pgq_problem_init     { 0, NULL, NULL, -1, 0 }
+
+
 /* The room "bulk": the messages of one request, one a line. */
 
 typedef struct {
@@ -276,7 +298,8 @@ typedef struct {
 } ngx_pgq_bulk_t;
 
 
-ngx_int_t ngx_pgq_bulk_read(ngx_http_request_t *r, ngx_pgq_bulk_t *bulk);
+ngx_int_t ngx_pgq_bulk_read(ngx_http_request_t *r, ngx_pgq_bulk_t *bulk,
+    ngx_pgq_problem_t *problem);
 ngx_int_t ngx_pgq_bulk_write(ngx_pgq_bulk_t *bulk, u_char *p);
 ngx_uint_t ngx_pgq_bulk_line(ngx_pgq_bulk_t *bulk, ngx_uint_t n);
 ngx_int_t ngx_pgq_bulk_answer(ngx_pgq_bulk_t *bulk, u_char *first,
@@ -321,11 +344,13 @@ extern ngx_module_t  ngx_http_pgq_module;
 
 
 ngx_int_t ngx_pgq_enqueue_handler(ngx_http_request_t *r);
-ngx_int_t ngx_pgq_message_announced(ngx_http_request_t *r);
+ngx_int_t ngx_pgq_message_announced(ngx_http_request_t *r,
+    ngx_pgq_problem_t *problem);
 ngx_uint_t ngx_pgq_message_bulk(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
-    ngx_str_t *message);
-ngx_int_t ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key);
+    ngx_str_t *message, ngx_pgq_problem_t *problem);
+ngx_int_t ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
+    ngx_pgq_problem_t *problem);
 ngx_str_t *ngx_pgq_message_header(ngx_http_request_t *r, const char *lowcase,
     size_t len);
 ngx_int_t ngx_pgq_fetch_handler(ngx_http_request_t *r);
@@ -336,17 +361,10 @@ ngx_int_t ngx_pgq_page_status_handler(ngx_http_request_t *r);
 
 /*
  * The room "reply".  Each function answers the whole request and returns what
- * the request is to be finalized with.
+ * the request is to be finalized with.  That is whatever nginx's filters have
+ * returned, NGX_AGAIN included while the client does not read: it may only be
+ * handed on to nginx, and no value of it has a meaning of ours.
  */
-
-typedef struct {
-    ngx_uint_t               status;
-    const char              *code;      /* for programs: a word */
-    const char              *detail;    /* for people: a sentence */
-    ngx_int_t                offset;    /* of the offending byte, or -1 */
-    ngx_int_t                line;      /* the offending one, or 0 */
-} ngx_pgq_problem_t;
-
 
 ngx_int_t ngx_pgq_reply_body(ngx_http_request_t *r, ngx_uint_t status,
     ngx_str_t *type, u_char *data, size_t len);

@@ -26,8 +26,8 @@ typedef struct {
 } ngx_pgq_page_t;
 
 
-static ngx_int_t ngx_pgq_page_open(ngx_http_request_t *r,
-    ngx_pgq_page_t *page);
+static ngx_uint_t ngx_pgq_page_open(ngx_http_request_t *r,
+    ngx_pgq_page_t *page, ngx_int_t *rc);
 static ngx_int_t ngx_pgq_page_send(ngx_http_request_t *r, ngx_uint_t status,
     ngx_str_t *type, ngx_pgq_page_t *page, u_char *start);
 static void ngx_pgq_page_print(ngx_pgq_page_t *page, const char *fmt, ...);
@@ -63,8 +63,7 @@ ngx_pgq_page_metrics_handler(ngx_http_request_t *r)
     ngx_int_t        rc;
     ngx_pgq_page_t   page;
 
-    rc = ngx_pgq_page_open(r, &page);
-    if (rc != NGX_DECLINED) {
+    if (!ngx_pgq_page_open(r, &page, &rc)) {
         return rc;
     }
 
@@ -101,8 +100,7 @@ ngx_pgq_page_status_handler(ngx_http_request_t *r)
     ngx_pgq_metrics_pool_t    *pool;
     ngx_pgq_metrics_gauges_t   gauges;
 
-    rc = ngx_pgq_page_open(r, &page);
-    if (rc != NGX_DECLINED) {
+    if (!ngx_pgq_page_open(r, &page, &rc)) {
         return rc;
     }
 
@@ -161,34 +159,35 @@ ngx_pgq_page_status_handler(ngx_http_request_t *r)
 }
 
 
-/* NGX_DECLINED: there is a page to write; else what to finalize with */
+/* whether there is a page to write; if not, *rc is to be finalized with */
 
-static ngx_int_t
-ngx_pgq_page_open(ngx_http_request_t *r, ngx_pgq_page_t *page)
+static ngx_uint_t
+ngx_pgq_page_open(ngx_http_request_t *r, ngx_pgq_page_t *page, ngx_int_t *rc)
 {
-    ngx_int_t  rc;
-
     if (r->method == NGX_HTTP_OPTIONS) {
-        return ngx_pgq_reply_options(r, &ngx_pgq_page_allow);
+        *rc = ngx_pgq_reply_options(r, &ngx_pgq_page_allow);
+        return 0;
     }
 
     if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))) {
-        return ngx_pgq_reply_method(r, &ngx_pgq_page_allow);
+        *rc = ngx_pgq_reply_method(r, &ngx_pgq_page_allow);
+        return 0;
     }
 
-    rc = ngx_http_discard_request_body(r);
-    if (rc != NGX_OK) {
-        return rc;
+    *rc = ngx_http_discard_request_body(r);
+    if (*rc != NGX_OK) {
+        return 0;
     }
 
     page->pos = ngx_palloc(r->pool, NGX_PGQ_PAGE_SIZE);
     if (page->pos == NULL || ngx_pgq_metrics_all() == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return 0;
     }
 
     page->end = page->pos + NGX_PGQ_PAGE_SIZE;
 
-    return NGX_DECLINED;
+    return 1;
 }
 
 
