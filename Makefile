@@ -13,6 +13,7 @@ MAKEFLAGS += --no-print-directory
 PORT   ?= 8000
 MAX    ?= 1000
 N      ?= 1
+DEBIAN ?= 12 13
 SECONDS = $(if $(filter soak,$(MAKECMDGOALS)),3600,120)
 LISTEN ?= 127.0.0.1
 export PORT LISTEN
@@ -145,7 +146,7 @@ bench-cluster: packages-check build  ## measure a cluster of five containers bes
 
 ##@ Tests, one kind at a time
 
-.PHONY: check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-ha check-docs check-reload check-sanitize check-valgrind fuzz soak analyze
+.PHONY: check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-ha check-docs check-reload check-sanitize check-valgrind check-bare fuzz soak analyze
 check-docs: packages-check  ## what code and READMEs name agrees; the sources keep to the house style
 	@test/run docs
 
@@ -188,6 +189,10 @@ check-sanitize: packages-check build  ## the tests with module and extension und
 check-valgrind: packages-check build  ## the module's tests, and the extension in a whole server, under valgrind
 	@PGQ_VALGRIND=1 test/run module
 	@PGQ_SLOW=10 test/run valgrind
+
+check-bare: packages-check  ## the two commands of the README on bare systems: make check-bare DEBIAN="12 13 testing" (as root)
+	@provision/install-packages bare
+	@provision/bare $(DEBIAN)
 
 fuzz: packages-check build  ## feed every parser and the servers with what nobody would write, SECONDS=120 long
 	@provision/install-packages fuzz

@@ -7,6 +7,8 @@
 # there are a bridge and the hosts' ends of cables while the cluster runs; every mount is in a namespace that ends with
 # who made it.
 
+. "$top/provision/debian.bash"
+
 cache=$top/build/cluster
 lxc=$state/lxc
 
@@ -48,35 +50,6 @@ lxc_cgroup() {
 
 # ---- the root file system
 
-# Where this machine's own packages come from, or MIRROR. Another suite is at the same place.
-lxc_mirror() {
-    # shellcheck disable=SC2016  # these are apt's names
-    printf '%s\n' "${MIRROR:-$(apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(LABEL)' 'Created-By: Packages' \
-        | awk '$2 == "Debian" && $3 == "Debian" { print $1; exit }')}"
-}
-
-
-lxc_security() {
-    # shellcheck disable=SC2016
-    apt-get indextargets --format '$(REPO_URI) $(LABEL)' 'Created-By: Packages' \
-        | awk '$2 == "Debian-Security" { print $1; exit }'
-}
-
-
-# inside ROOT COMMAND...: runs COMMAND in a root that is not booted. Mounts end with it.
-inside() {
-    local root=$1
-    shift
-
-    # shellcheck disable=SC2016  # those are for the shell inside
-    unshare --mount --pid --fork --kill-child bash -ec '
-        root=$1; shift
-        mount -t proc proc "$root/proc"
-        mount --rbind /dev "$root/dev"
-        exec chroot "$root" "$@"' inside "$root" "$@"
-}
-
-
 # The root that all hosts share, made once, and again when what it consists of changes.
 lxc_root() {
     local root=$cache/root made mirror security
@@ -89,18 +62,14 @@ lxc_root() {
     say "making the root file system of the hosts (once)"
     rm -rf --one-file-system "$cache"
     mkdir -p "$cache"
-    mirror=$(lxc_mirror)
-    security=$(lxc_security)
+    mirror=$(debian_mirror)
+    security=$(debian_security)
     [[ -n $mirror ]] || die "where Debian's packages come from is not known here: make cluster MIRROR=<url>"
 
     unshare --mount debootstrap --variant=minbase --include="$include" trixie "$root" "$mirror" > "$cache/root.log" 2>&1 \
         || { tail -n 5 "$cache/root.log" >&2; die "debootstrap failed, see $cache/root.log"; }
 
-    {
-        echo "deb $mirror trixie main"
-        echo "deb $mirror trixie-updates main"
-        [[ -z $security ]] || echo "deb $security trixie-security main"
-    } > "$root/etc/apt/sources.list"
+    debian_sources trixie "$mirror" "$security" > "$root/etc/apt/sources.list"
 
     mkdir -p "$root/root/kit/provision"
     cp -r "$top/provision/host" "$root/root/kit/provision/"
