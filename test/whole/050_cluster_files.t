@@ -114,7 +114,7 @@ like(text([ 'nginx', '-t', '-q', '-e', "$dir/error.log", '-c', $nginx ]), qr/\A(
 # Patroni 4.0 itself takes `quorum`, its check does not, and Patroni 3.0's wants a pg_hba where it is not; with whom it
 # runs is another machine's.
 my $patroni = here('pg1', '/etc/patroni/config.yml', 'listen: \S+:' => 'listen: 127.0.0.1:', 'connect_address: pg1:' => 'connect_address: 192.0.2.11:',
-    'pg\d:' => 'localhost:', '/usr/lib/postgresql/17/bin' => pg_bin(), 'data_dir: \S+' => "data_dir: $dir/data");
+    'pg\d:' => 'localhost:', '/usr/local/lib/ngx_pgq/' => "$dir/pg1/usr/local/lib/ngx_pgq/", '/usr/lib/postgresql/17/bin' => pg_bin(), 'data_dir: \S+' => "data_dir: $dir/data");
 my @said = grep { !/synchronous_mode quorum is not a boolean|bootstrap\.pg_hba|already in use|status 1$|etcd3/ }
     split /\n/, text([ 'patroni', '--validate-config', $patroni ]);
 is(join("\n", @said), '', 'Patroni takes its configuration');
