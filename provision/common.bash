@@ -103,15 +103,29 @@ place() {
 }
 
 
-# remove DIR: removes what place() made, wherever it is.
+# own DIR: ends unless DIR is ours. Root writes, and gives away, only where nobody else can put something in its place.
+own() { [[ -O $1 ]] || die "$1 belongs to another user: make clean first"; }
+
+
+# give PATH OWNER MODE: PATH, which lies in a directory of ours, gets that owner, USER or USER:GROUP, and that mode.
+give() {
+    own "$(dirname "$1")"
+    [[ -e $1 && ! -L $1 ]] || die "$1 is not what was made there"
+    [[ $EUID -ne 0 ]] || chown -h "$2" "$1"
+    chmod "$3" "$1"
+}
+
+
+# remove DIR: removes what place() made, wherever it is. A link is followed only to a directory of the form that mktemp
+# makes, which belongs to the user who made the link: root removes nothing that another user's link points to.
 remove() {
     local dir=$1 real
 
     if [[ -L $dir ]]; then
         real=$(readlink "$dir")
-        case $real in
-            /var/tmp/ngx_pgq.*) rm -rf "$real" ;;
-        esac
+        if [[ $real =~ ^/var/tmp/ngx_pgq\.[A-Za-z0-9]{8}$ && -d $real && ! -L $real && $(stat -c %u "$dir") == "$(stat -c %u "$real")" ]]; then
+            rm -rf "$real"
+        fi
         rm -f "$dir"
     fi
 
@@ -155,7 +169,7 @@ port_free() {
 pid_of() {
     local pid
 
-    [[ -r $1 ]] && read -r pid < "$1" && [[ $pid =~ ^[0-9]+$ && -d /proc/$pid ]] || return 1
+    [[ -f $1 && -r $1 ]] && read -r pid < "$1" && [[ $pid =~ ^[0-9]+$ && -d /proc/$pid ]] || return 1
 
     if [[ $(readlink "/proc/$pid/cwd") == "$2" ]] || tr '\0' ' ' < "/proc/$pid/cmdline" | grep -qF -- "$2"; then
         printf '%s\n' "$pid"

@@ -33,7 +33,7 @@ database_use_private() {
         unset "$name"
     done
 
-    PGHOST=$(cd "$postgres_run/socket" && pwd -P)
+    PGHOST=$(cd "$postgres_run/socket" && pwd -P)/s
     PGPORT=$(< "$postgres_run/port")
     export PGHOST PGPORT PGUSER=postgres PGDATABASE=posts
 }

@@ -1,0 +1,124 @@
+# `make run`, `make stop` and `make clean` as root: what the users of PostgreSQL and nginx put in place of their files
+# leads root nowhere. Nothing outside of run/ and build/ changes its owner, its mode, its text, or is removed.
+
+use Pgq;
+use Pgq::Host qw(run temp_dir top slurp spew build_dir pg_version is_root server_user worker_user free_port);
+use Cwd qw(realpath);
+
+plan skip_all => 'root alone can be led astray' if !is_root();
+
+# ---- a clone, as far as `make run` needs one
+
+my $dir   = temp_dir('links');
+my $tree  = "$dir/tree";
+my $major = pg_version();
+my %env   = (PORT => free_port(), LISTEN => '127.0.0.1', PGVERSION => $major, map { $_ => undef } grep { /^(?:PG(?!VERSION)|DB_)/ } keys %ENV);
+
+run([ 'mkdir', '-p', "$tree/build" ]);
+run([ 'cp', '-r', top() . '/provision', top() . '/sql', $tree ]);
+symlink realpath(build_dir() . "/$_"), "$tree/build/$_" for "pg$major", 'nginx';
+
+sub provision {
+    my ($name, @arguments) = @_;
+    my ($status, $out, $err) = run([ "$tree/provision/$name", @arguments ], env => \%env);
+    return $status ? "$out$err" : 'well';
+}
+
+# ---- what must not be touched
+
+sub victim {
+    my ($name) = @_;
+    mkdir "$dir/$name", 0700;
+    spew("$dir/$name/file", "not yours\n");
+    chmod 0600, "$dir/$name/file";
+    return "$dir/$name";
+}
+
+sub state_of { return join ' ', map { my @s = stat; @s ? sprintf '%o %d %d', @s[ 2, 4, 5 ] : 'gone' } $_[0], "$_[0]/file" }
+
+my $victim   = victim('victim');
+my $untouched = state_of($victim);
+
+# Puts links to the victim wherever this user can, inside this directory and at these names: how many there are.
+sub plant {
+    my ($user, $place, @names) = @_;
+    my $script = <<'END';
+cd "$1" || exit 0; victim=$2; shift 2
+for name; do
+    to=$victim/file
+    case $name in *[!.]*/) to=$victim; name=${name%/} ;; esac
+    mv -T "$name" "$name.old" 2> /dev/null
+    ln -snT "$to" "$name" 2> /dev/null && echo "$name"
+done
+END
+    my ($status, $out) = run([
+        'setpriv', "--reuid=$user", '--regid=' . (getpwnam $user)[3], '--clear-groups', 'bash', '-c', $script, 'plant', $place, $victim, @names,
+    ]);
+    return split /\n/, $out;
+}
+
+sub untouched {
+    my ($when) = @_;
+    is(state_of($victim), $untouched, "$when: another's files have their owner and mode");
+    is(-e "$victim/file" ? slurp("$victim/file") : 'gone', "not yours\n", '... and their text');
+    return;
+}
+
+# ---- in each place in which a server's user may write
+
+is(provision(qw(run start)), 'well', 'a first start');
+is(join(' ', grep { (stat "$tree/run/$_")[4] } qw(. nginx nginx/temp postgres postgres/socket)), '', 'directories are root\'s, but for the leaves');
+is(provision(qw(run stop)), 'well', 'a stop');
+
+my @planted = (
+    plant(server_user(), "$tree/run/postgres", qw(initdb.log install.log port log socket/ data/)),
+    plant(server_user(), "$tree/run/postgres/socket", qw(s/)),
+    plant(worker_user(), "$tree/run/nginx", qw(nginx.conf nginx.conf.running error.log access.log nginx.pid url temp/)),
+    plant(worker_user(), "$tree/run/nginx/temp", qw(body/ proxy/ fastcgi/ uwsgi/ scgi/)),
+);
+is("@planted", '', 'no name that root writes to can be taken');
+
+@planted = plant(server_user(), "$tree/run/postgres/data", qw(ngx_pgq.conf pg_hba.conf pg_ident.conf postmaster.pid));
+is(scalar @planted, 4, 'those in the data directory can');
+provision(qw(run start));
+provision(qw(run status));
+provision(qw(run reload));
+provision(qw(run stop));
+untouched('a start, reload and stop');
+
+# ---- a pid file that names somebody else's process
+
+my $other = fork // die "fork: $!\n";
+if (!$other) {
+    exec 'sh', '-c', 'while :; do sleep 1; done', realpath("$tree/run/postgres") . '/data' or die "exec: $!\n";
+}
+unlink "$tree/run/postgres/data/postmaster.pid";    # a link by now
+spew("$tree/run/postgres/data/postmaster.pid", "$other\n");
+is(provision(qw(run stop)), 'well', "a stop that is led to a process of root's");
+ok(kill(0, $other), 'does not end it');
+kill 'KILL', $other;
+waitpid $other, 0;
+
+# ---- links that look like those to what lies elsewhere
+
+my $away = '/var/tmp/ngx_pgq.' . substr "$$" . 'pgqtests', 0, 8;
+mkdir $away, 0755;
+symlink $away, "$tree/run/postgres/data/away";
+for my $to ("$away/../../..$victim", "$away/..//..$victim", $away) {
+    unlink "$tree/build/pg9";
+    symlink $to, "$tree/build/pg9";
+    my (undef, undef, $uid) = getpwnam server_user();
+    run([ 'chown', '-h', server_user(), "$tree/build/pg9" ]);
+    is(provision('clean'), 'well', "make clean, with a link to $to");
+    untouched('it');
+    ok(-d $away, '... and what another user\'s link names stays');
+    mkdir "$tree/build";
+}
+ok(!-e "$tree/run", 'run/ is gone');
+ok(-e realpath(build_dir() . '/nginx') . '/ngx_http_pgq_module.so', 'what build/ linked to is not');
+
+symlink $away, "$tree/build/pg9";
+is(provision('clean'), 'well', 'make clean');
+ok(!-e $away, 'removes what root\'s own link names');
+
+done_testing;
