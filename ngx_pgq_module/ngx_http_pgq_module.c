@@ -42,7 +42,7 @@ static ngx_conf_num_bounds_t  ngx_http_pgq_depth_bounds = {
 
 
 static ngx_conf_num_bounds_t  ngx_http_pgq_timeout_bounds = {
-    ngx_conf_check_num_bounds, 1, 3600 * 1000     /* ms */
+    ngx_conf_check_num_bounds, 1, NGX_PGQ_MAX_TIMEOUT
 };
 
 

@@ -17,7 +17,12 @@
  *    alone;
  *  - a batch that may have been committed is not believed to be refused: the
  *    refusal is of the last time it was sent.  First its id is fenced, so that
- *    none of the times before can commit any more, or has.
+ *    none of the times before can commit any more, or has;
+ *  - a batch is not sent or fenced again when it was first sent more than
+ *    NGX_PGQ_MAX_TIMEOUT ago: the database knows it for ten minutes after the
+ *    end of its transaction.  The limit of pgq_timeout ensures it by elapsed
+ *    time, as no ticket waits longer; a host that stood still meanwhile, as
+ *    virtual machines may, is told by its clock.
  */
 
 #include "ngx_pgq_batch.h"
@@ -36,6 +41,7 @@ static ngx_msec_int_t ngx_pgq_batch_sooner(ngx_msec_int_t a,
     ngx_msec_int_t b);
 static void ngx_pgq_batch_clear(ngx_pgq_pool_t *pool);
 static ngx_pgq_batch_t *ngx_pgq_batch_create(ngx_pgq_pool_t *pool);
+static ngx_uint_t ngx_pgq_batch_old(ngx_pgq_batch_t *batch);
 static ngx_uint_t ngx_pgq_batch_takes(ngx_pgq_batch_t *batch,
     ngx_pgq_ticket_t *t);
 static void ngx_pgq_batch_put(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t);
@@ -90,6 +96,11 @@ ngx_pgq_batch_next(ngx_pgq_pool_t *pool)
 
         if (batch->n == 0) {
             ngx_pgq_batch_free(batch);
+            continue;
+        }
+
+        if (ngx_pgq_batch_old(batch)) {
+            ngx_pgq_batch_answer(batch, NGX_PGQ_UNKNOWN, NULL);
             continue;
         }
 
@@ -222,6 +233,16 @@ ngx_pgq_batch_create(ngx_pgq_pool_t *pool)
 }
 
 
+/* whether the database may have forgotten that it has taken this batch */
+
+static ngx_uint_t
+ngx_pgq_batch_old(ngx_pgq_batch_t *batch)
+{
+    return batch->again
+           && ngx_time() - batch->first > NGX_PGQ_MAX_TIMEOUT / 1000;
+}
+
+
 /* whether one more ticket may go with those that are there */
 
 static ngx_uint_t
@@ -345,6 +366,10 @@ ngx_pgq_batch_encode(ngx_pgq_call_t *call)
     }
 
     ngx_pgq_metrics_sent(batch->messages, batch->again);
+
+    if (!batch->again) {
+        batch->first = ngx_time();
+    }
 
     batch->again = 1;
     batch->sent = 1;

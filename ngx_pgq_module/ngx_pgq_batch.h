@@ -22,6 +22,7 @@ struct ngx_pgq_batch_s {
     size_t                   size;      /* of the messages */
     size_t                   keys_size;
     ngx_msec_t               start;     /* of the last time it was sent */
+    time_t                   first;     /* when it was sent under this id */
     ngx_pgq_pool_t          *pool;
     ngx_pool_t              *memory;
     ngx_pgq_call_t           call;

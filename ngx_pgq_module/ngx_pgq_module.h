@@ -47,6 +47,8 @@ typedef struct ngx_pgq_ticket_s  ngx_pgq_ticket_t;
 
 #define NGX_PGQ_UUID_LEN         16
 
+#define NGX_PGQ_MAX_TIMEOUT      300000    /* ms, of pgq_timeout */
+
 /* of the event loop's turn, in milliseconds since 1970 */
 
 #define ngx_pgq_now()                                                         \

@@ -133,11 +133,6 @@ ngx_pgq_fence(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("batch id must not be null")));
-	if (!ngx_pgq_ledger_remembers(PG_GETARG_UUID_P(0)))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("batch id is not of the last ten minutes"),
-				 errdetail("The ledger may have forgotten the batch.")));
 	PreventCommandIfReadOnly("ngx_pgq.fence()");
 	ngx_pgq_intake_begin(&intake);
 	entry = ngx_pgq_ledger_enter(PG_GETARG_UUID_P(0), true);

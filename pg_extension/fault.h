@@ -39,7 +39,7 @@
 	"batch-committed",			/* and the claim is still in hand */ \
 	"batch-aborted",			/* and the claim is still in hand */ \
 	/* the ledger: ledger.c, mover.c */ \
-	"ledger-due",				/* force: whatever the time of the period */ \
+	"ledger-due",				/* force: all times of the ledger are 3 s */ \
 	"ledger-locked", \
 	"ledger-truncated", \
 	"ledger-finished",			/* and the commit comes next */ \

@@ -13,6 +13,8 @@
  *	 get it does not wait.  The locks are of a kind of their own, which nothing
  *	 else uses.  Hence a key is taken by one transaction at a time, and no
  *	 unique index is needed.
+ * - Times are those of the database, see service_time.c: no wall clock decides
+ *	 anything here.
  * - The time of taking chooses the leaf, period by period in turn.  A key counts
  *	 for ngx_pgq.keep_keys from then on, wherever it lies: looking up goes
  *	 through all leaves.  It lets go of their locks at once, or under load no
@@ -53,9 +55,9 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-/* The ledger forgets a batch at the end of its third period at the latest. */
-#define KEEP_MIN_US \
-	(NGX_PGQ_LEDGER_SLOTS * NGX_PGQ_LEDGER_MS * INT64CONST(1000))
+/* A batch is not sent again when it is older than the ledger promises. */
+#define KEEP_MIN_US		(3 * NGX_PGQ_LEDGER_US)
+#define SAVE_US			INT64CONST(10000000)	/* between savings of the time */
 #define LOOK_US			INT64CONST(5000000)	/* from look to look at the leaves, */
 #define RETRY_US		INT64CONST(1000000)	/* while one is to be truncated */
 
@@ -379,10 +381,13 @@ lock_keys(NgxPgqKey *keys, int count, bool freed)
  * waits for another's key.  Needs an SPI connection.
  */
 void
-ngx_pgq_keys_take(NgxPgqKey *keys, int count, TimestampTz at, bool freed)
+ngx_pgq_keys_take(NgxPgqKey *keys, int count, bool freed)
 {
+	TimestampTz at;
+
 	if (count == 0)
 		return;
+	at = ngx_pgq_service_time();
 	lock_keys(keys, count, freed);
 	NGX_PGQ_FAULT("keys-locked");
 	look_up(keys, count, at - keep_us(), false);
@@ -395,7 +400,7 @@ ngx_pgq_keys_take(NgxPgqKey *keys, int count, TimestampTz at, bool freed)
  * attempt has committed.
  *
  * - That attempt took the key: its row is there with our id.  It does not go
- *	 before the ledger forgets the batch, and expired ones count here.
+ *	 as long as the batch may be sent again, and expired ones count here.
  * - It met the key taken: that row is there, unless it has expired since.  Ours
  *	 never was, so a row with another id is true whoever's it is.
  * - It met the key busy, or that row is gone: busy again.  Nothing was taken
@@ -447,7 +452,7 @@ has_expired(Oid relid)
 	if (leaf == NULL)
 		return false;
 	expired = RelationGetNumberOfBlocks(leaf) > 0 &&
-		newest_row(leaf) < GetCurrentTimestamp() - stay_us();
+		newest_row(leaf) < ngx_pgq_service_time() - stay_us();
 	table_close(leaf, NoLock);
 	return expired;
 }
@@ -473,10 +478,7 @@ is_old(Oid relid)
 	return old;
 }
 
-/*
- * Those who look up wait for our lock, so the commit must not wait for a
- * standby.  False if the leaf is in use.
- */
+/* False if the leaf is in use. */
 static bool
 truncate_leaf(int number, Oid relid)
 {
@@ -485,8 +487,6 @@ truncate_leaf(int number, Oid relid)
 	NGX_PGQ_FAULT("key-leaf-locked");
 	if (!has_expired(relid))
 		return true;
-	(void) set_config_option("synchronous_commit", "local", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
 	SPI_execute(psprintf("truncate ngx_pgq.key_%d", number), false, 0);
@@ -496,7 +496,41 @@ truncate_leaf(int number, Oid relid)
 	return true;
 }
 
+/*
+ * This transaction's commit does not wait for a standby: those who look up keys
+ * wait for our lock.
+ */
+static void
+commit_locally(void)
+{
+	(void) set_config_option("synchronous_commit", "local", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+}
+
+/* Without keys there is nothing that the time is needed for. */
+static bool
+any_keys(void)
+{
+	for (int i = 0; i < NGX_PGQ_KEY_SLOTS; i++)
+	{
+		Oid			relid = leaf_relid(i);
+		Relation	leaf = NULL;
+		bool		any;
+
+		if (OidIsValid(relid))
+			leaf = try_table_open(relid, AccessShareLock);
+		if (leaf == NULL)
+			continue;
+		any = RelationGetNumberOfBlocks(leaf) > 0;
+		table_close(leaf, AccessShareLock);
+		if (any)
+			return true;
+	}
+	return false;
+}
+
 static int64 look_after = 0;	/* ngx_pgq_clock() */
+static int64 save_after = 0;
 
 /* Is it time to look at the leaves? */
 bool
@@ -506,14 +540,15 @@ ngx_pgq_keys_due(void)
 }
 
 /*
- * Truncate a leaf whose keys have all expired.  Called in a transaction of its
- * own, when due; the commit is told by ngx_pgq_keys_keep().  One at a time: the
- * lock is let go of before the next is asked for.
+ * Truncate a leaf whose keys have all expired, and save the time.  Called in a
+ * transaction of its own, when due; the commit is told by ngx_pgq_keys_keep().
+ * One leaf at a time: the lock is let go of before the next is asked for.
  */
 void
 ngx_pgq_keys_tidy(NgxPgqDatabase *database)
 {
 	look_after = ngx_pgq_clock() + LOOK_US;
+	commit_locally();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	for (int i = 0; i < NGX_PGQ_KEY_SLOTS; i++)
 	{
@@ -524,6 +559,11 @@ ngx_pgq_keys_tidy(NgxPgqDatabase *database)
 		look_after = ngx_pgq_clock() + RETRY_US;
 		if (truncate_leaf(i, relid))
 			break;
+	}
+	if (ngx_pgq_clock() >= save_after && any_keys())
+	{
+		save_after = ngx_pgq_clock() + SAVE_US;
+		ngx_pgq_service_time_save();
 	}
 	PopActiveSnapshot();
 	NGX_PGQ_FAULT("keys-finished");

@@ -173,8 +173,7 @@ take_keys(NgxPgqIntake *intake, const pg_uuid_t *batch_id, NgxPgqKey *keys,
 	if (entry != NGX_PGQ_ENTRY_TAKEN)
 	{
 		NGX_PGQ_FAULT("batch-entered");
-		ngx_pgq_keys_take(keys, count, intake->at,
-						  entry == NGX_PGQ_ENTRY_FREED);
+		ngx_pgq_keys_take(keys, count, entry == NGX_PGQ_ENTRY_FREED);
 		return true;
 	}
 	ngx_pgq_keys_recall(keys, count);

@@ -4,32 +4,57 @@
  *	  The ledger of batches already taken: entering one, forgetting old ones.
  *
  * enqueue enters each batch, with the rights of the queue's owner; the first
- * mover of a database tidies.
+ * mover of a database tidies.  The caller's duty: a batch is sent, or fenced,
+ * for the last time within NGX_PGQ_LEDGER_US of the first time, by the caller's
+ * own elapsed time.
  *
- * - A batch id is a UUIDv7.  Its time alone chooses the leaf, period by period
- *	 in turn, so the same batch always meets the same unique index.
- * - In each period the leaf of the period before the last, which is the leaf
- *	 of the next, is truncated: a batch is remembered for one period at least.
- *	 That is done in the first half of the period only, so that the clocks of
- *	 those who make batch ids may run half a period fast and lose nothing.
+ * That a batch is taken at most once rests on no clock that anybody sets, on
+ * none that two hosts would have to agree about, and not on what the batch id
+ * says of a time:
+ *
+ * - Attempts of one batch come one after the other: each locks the batch id,
+ *	 by a lock of a kind of its own, until its transaction has ended, that is,
+ *	 until a commit has been confirmed by the synchronous standby and is visible.
+ * - Under that lock all leaves are looked into, by a snapshot newer than the
+ *	 lock.  So it does not matter which leaf a batch lies in: a new one goes to
+ *	 the current leaf.
+ * - A leaf is truncated when it has been quiet for NGX_PGQ_LEDGER_US, by the
+ *	 elapsed time of this server.  It is quiet from the moment on when it is not
+ *	 the current leaf and no transaction that may have written to it is in
+ *	 progress: one that waits for a standby for hours is not forgotten as soon
+ *	 as it has ended.  All its batches have been committed before.
+ * - How long a leaf has been quiet is in shared memory alone.  After a start, a
+ *	 crash or a promotion it counts from zero: frequent restarts cost space.
+ * - A writer asks whether its leaf is still the current one when it has locked
+ *	 it.  The mover first makes another leaf the current one, then looks for
+ *	 locks of writers.  So there is no writer it does not see.
  * - Truncating never waits for a lock, and so never makes anybody wait for it.
- * - A batch met again writes WAL all the same: its commit must wait for the
- *	 synchronous standby as the first one's had to.
- * - A batch that is fenced, not taken, has infinity for its time, for ever: who
- *	 fences twice must not believe that his first fence was the batch.
+ *
+ * A batch met again writes WAL all the same: its commit must wait for the
+ * synchronous standby as the first one's had to.  A batch that is fenced, not
+ * taken, has infinity for its time, for ever: a caller that fences twice must
+ * not believe that its first fence was the batch.
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/skey.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/index.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "storage/lock.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -39,42 +64,17 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-#define PERIOD_MS	NGX_PGQ_LEDGER_MS
-#define RETRY_US	INT64CONST(1000000)
+#define LOOK_US		INT64CONST(5000000) /* from look to look at the leaves */
+#define FORCED_US	INT64CONST(3000000) /* both times, in a test that asks */
 
-/* a TimestampTz counts from 2000, a UUIDv7 from 1970 */
-#define POSTGRES_EPOCH_MS \
-	(INT64CONST(1000) * SECS_PER_DAY * \
-	 (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE))
+#define LOCK_KIND	0x7068		/* of a batch id; 1 and 2 are the SQL functions' */
+#define LOCK_SEED	UINT64CONST(0x6e67785f62617463)
 
-/* Bytes 0 to 5 of a UUIDv7 are its time in ms. */
+/* How long a leaf that is quiet is kept, and how long one is the current. */
 static int64
-period_of_batch(const pg_uuid_t *batch_id)
+period_us(void)
 {
-	int64		ms = 0;
-
-	for (int i = 0; i < 6; i++)
-		ms = (ms << 8) | batch_id->data[i];
-	return ms / PERIOD_MS;
-}
-
-static int64
-period_now(int64 *into)
-{
-	int64		now = GetCurrentTimestamp() / 1000 + POSTGRES_EPOCH_MS;
-
-	*into = now % PERIOD_MS;
-	return now / PERIOD_MS;
-}
-
-/* Would the ledger know this batch, if it had been taken? */
-bool
-ngx_pgq_ledger_remembers(const pg_uuid_t *batch_id)
-{
-	int64		into;
-	int64		ago = period_now(&into) - period_of_batch(batch_id);
-
-	return ago >= -1 && ago <= 1;
+	return NGX_PGQ_FAULT_FORCED("ledger-due") ? FORCED_US : NGX_PGQ_LEDGER_US;
 }
 
 static Oid
@@ -101,78 +101,162 @@ leaf_is_ours(Relation rel)
 	TupleDesc	desc = RelationGetDescr(rel);
 
 	return ngx_pgq_is_plain(rel) && desc->natts == 3 &&
-		desc->constr->num_check == 0 &&
+		(desc->constr == NULL || desc->constr->num_check == 0) &&
 		TupleDescAttr(desc, 0)->atttypid == TIMESTAMPTZOID &&
 		TupleDescAttr(desc, 1)->atttypid == INT2OID &&
 		TupleDescAttr(desc, 2)->atttypid == UUIDOID;
 }
 
-static SPIPlanPtr
-enter_plan(int leaf)
+/*
+ * Lock a batch id until the transaction ends; true if another attempt was still
+ * in progress, and has been waited for.
+ */
+static bool
+lock_batch(const pg_uuid_t *batch_id)
 {
-	static SPIPlanPtr plans[NGX_PGQ_LEDGER_SLOTS];
+	uint64		hash = hash_bytes_extended(batch_id->data, UUID_LEN, LOCK_SEED);
+	LOCKTAG		tag;
 
-	if (plans[leaf] == NULL)
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
+						 (uint32) hash, LOCK_KIND);
+	if (LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	return true;
+}
+
+/* Is the batch in this leaf? */
+static bool
+leaf_has(Relation leaf, const pg_uuid_t *batch_id, Snapshot snapshot)
+{
+	Relation	index;
+	IndexScanDesc scan;
+	ScanKeyData wanted;
+	TupleTableSlot *row;
+	AttrNumber	place;
+	Oid			index_id = RelationGetPrimaryKeyIndex(leaf);
+	bool		found;
+
+	if (!OidIsValid(index_id))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("relation \"%s.%s\" lacks its primary key",
+						NGX_PGQ_SCHEMA, RelationGetRelationName(leaf)),
+				 errhint("Run sql/install.sql in this database.")));
+	index = index_open(index_id, AccessShareLock);
+	place = index->rd_index->indkey.values[0];
+	if (place == InvalidAttrNumber ||
+		TupleDescAttr(RelationGetDescr(leaf), place - 1)->atttypid != UUIDOID)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("the primary key of relation \"%s.%s\" does not begin with a batch id",
+						NGX_PGQ_SCHEMA, RelationGetRelationName(leaf))));
+
+	row = table_slot_create(leaf, NULL);
+	scan = index_beginscan(leaf, index, snapshot, 1, 0);
+	ScanKeyEntryInitialize(&wanted, 0, 1, BTEqualStrategyNumber, InvalidOid,
+						   InvalidOid, F_UUID_EQ, UUIDPGetDatum(batch_id));
+	index_rescan(scan, &wanted, 1, NULL, 0);
+	found = index_getnext_slot(scan, ForwardScanDirection, row);
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(row);
+	index_close(index, AccessShareLock);
+	return found;
+}
+
+/* The leaf that a batch lies in, whose id we have locked; -1 if none has it. */
+static int
+find_batch(const pg_uuid_t *batch_id)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	int			found = -1;
+
+	for (int i = 0; i < NGX_PGQ_LEDGER_SLOTS && found < 0; i++)
 	{
-		Oid			types[] = {INT2OID, UUIDOID, TIMESTAMPTZOID};
-		char	   *sql = psprintf("insert into ngx_pgq.batch_%d (slot, batch_id, at) "
-								   "values ($1, $2, $3) "
-								   "on conflict (batch_id, slot) do nothing", leaf);
-		SPIPlanPtr	plan = SPI_prepare(sql, lengthof(types), types);
+		Relation	leaf = table_open(leaf_relid(i, false), AccessShareLock);
 
-		SPI_keepplan(plan);
-		plans[leaf] = plan;
+		if (RelationGetNumberOfBlocks(leaf) > 0 &&
+			leaf_has(leaf, batch_id, snapshot))
+			found = i;
+		table_close(leaf, AccessShareLock);
 	}
-	return plans[leaf];
+	UnregisterSnapshot(snapshot);
+	return found;
+}
+
+/* The leaf that new batches go to. */
+static int
+current_leaf(void)
+{
+	NgxPgqDatabase *database = ngx_pgq_database_of_backend();
+
+	return database ? pg_atomic_read_u32(&database->ledger_leaf) : 0;
 }
 
 /*
- * Enter a batch that is most likely new: what INSERT ... ON CONFLICT does, but
- * without looking first, and by table and index alone.  False if there may be
- * such a batch; then nothing was entered, and nothing is known.
+ * The current leaf, locked until the transaction ends.  One that ceases to be
+ * the current leaf before we have its lock is let go of again: the mover has
+ * not seen us, and may take it for quiet.
  */
-static bool
-enter_at_once(int leaf, const pg_uuid_t *batch_id, TimestampTz at)
+static Relation
+open_current(int *leaf)
 {
-	Relation	rel = table_open(leaf_relid(leaf, false), RowExclusiveLock);
+	for (;;)
+	{
+		Relation	rel;
+
+		*leaf = current_leaf();
+		rel = table_open(leaf_relid(*leaf, false), RowExclusiveLock);
+		if (current_leaf() == *leaf)
+			return rel;
+		table_close(rel, RowExclusiveLock);
+	}
+}
+
+/* By table and index alone. */
+static void
+insert_plain(Relation rel, int leaf, const pg_uuid_t *batch_id, TimestampTz at)
+{
 	EState	   *estate = CreateExecutorState();
 	ResultRelInfo *target = makeNode(ResultRelInfo);
 	TupleTableSlot *row = MakeSingleTupleTableSlot(RelationGetDescr(rel),
 												   &TTSOpsVirtual);
-	bool		entered = false;
 
-	if (leaf_is_ours(rel))
-	{
-		TransactionId xid = GetCurrentTransactionId();
-		uint32		token = SpeculativeInsertionLockAcquire(xid);
+	InitResultRelInfo(target, rel, 0, NULL, 0);
+	ExecOpenIndices(target, false);
+	row->tts_values[0] = TimestampTzGetDatum(at);
+	row->tts_values[1] = Int16GetDatum(leaf);
+	row->tts_values[2] = UUIDPGetDatum(batch_id);
+	memset(row->tts_isnull, false, 3 * sizeof(bool));
+	ExecStoreVirtualTuple(row);
+	row->tts_tableOid = RelationGetRelid(rel);
 
-		InitResultRelInfo(target, rel, 0, NULL, 0);
-		ExecOpenIndices(target, true);
-		row->tts_values[0] = TimestampTzGetDatum(at);
-		row->tts_values[1] = Int16GetDatum(leaf);
-		row->tts_values[2] = UUIDPGetDatum(batch_id);
-		memset(row->tts_isnull, false, 3 * sizeof(bool));
-		ExecStoreVirtualTuple(row);
-		row->tts_tableOid = RelationGetRelid(rel);
-
-		table_tuple_insert_speculative(rel, row, GetCurrentCommandId(true), 0,
-									   NULL, token);
-		entered = ngx_pgq_insert_unique_tuples(target, row, estate);
-		table_tuple_complete_speculative(rel, row, token, entered);
-		SpeculativeInsertionLockRelease(xid);
-		ExecCloseIndices(target);
-	}
+	table_tuple_insert(rel, row, GetCurrentCommandId(true), 0, NULL);
+	ngx_pgq_insert_index_tuples(target, row, estate);
+	ExecCloseIndices(target);
 	ExecDropSingleTupleTableSlot(row);
 	FreeExecutorState(estate);
-	table_close(rel, NoLock);
-	return entered;
+}
+
+/* By the executor, for a leaf that somebody has added something to. */
+static void
+insert_by_executor(int leaf, const pg_uuid_t *batch_id, TimestampTz at)
+{
+	Oid			types[] = {INT2OID, UUIDOID, TIMESTAMPTZOID};
+	Datum		values[] = {Int16GetDatum(leaf), UUIDPGetDatum(batch_id),
+	TimestampTzGetDatum(at)};
+	char	   *sql = psprintf("insert into ngx_pgq.batch_%d (slot, batch_id, at) "
+							   "values ($1, $2, $3)", leaf);
+
+	SPI_execute_with_args(sql, lengthof(types), types, values, NULL, false, 0);
 }
 
 /* A batch that is there: have its row written again, and say what it is. */
 static NgxPgqEntry
-meet_again(int leaf, Datum *values)
+meet_again(int leaf, const pg_uuid_t *batch_id)
 {
 	Oid			types[] = {INT2OID, UUIDOID};
+	Datum		values[] = {Int16GetDatum(leaf), UUIDPGetDatum(batch_id)};
 	char	   *sql = psprintf("update ngx_pgq.batch_%d "
 							   "set at = greatest(at, pg_catalog.clock_timestamp()) "
 							   "where slot operator(pg_catalog.=) $1 "
@@ -198,78 +282,143 @@ meet_again(int leaf, Datum *values)
 NgxPgqEntry
 ngx_pgq_ledger_enter(const pg_uuid_t *batch_id, bool fence)
 {
-	int			leaf = period_of_batch(batch_id) % NGX_PGQ_LEDGER_SLOTS;
+	bool		waited = lock_batch(batch_id);
+	int			leaf = find_batch(batch_id);
 	TimestampTz at = fence ? DT_NOEND : GetCurrentTimestamp();
-	Datum		values[] = {Int16GetDatum(leaf), UUIDPGetDatum(batch_id),
-	TimestampTzGetDatum(at)};
+	Relation	rel;
 
-	if (enter_at_once(leaf, batch_id, at))
-		return NGX_PGQ_ENTRY_NEW;
+	if (leaf >= 0)
+		return meet_again(leaf, batch_id);
 
-	SPI_execute_plan(enter_plan(leaf), values, NULL, false, 0);
-	if (SPI_processed == 1)
-		return NGX_PGQ_ENTRY_FREED;
-	return meet_again(leaf, values);
+	rel = open_current(&leaf);
+	if (leaf_is_ours(rel))
+		insert_plain(rel, leaf, batch_id, at);
+	else
+		insert_by_executor(leaf, batch_id, at);
+	table_close(rel, NoLock);
+	CommandCounterIncrement();	/* so that this command finds it again */
+	return waited ? NGX_PGQ_ENTRY_FREED : NGX_PGQ_ENTRY_NEW;
 }
 
-/* True if the leaf is empty now, false if it is in use. */
+/* Has the leaf pages?  False if it is not there, or locked by another. */
 static bool
-truncate_leaf(int leaf)
+has_pages(Oid relid)
 {
-	Oid			relid = leaf_relid(leaf, true);
 	Relation	rel;
-	bool		empty;
+	bool		pages;
 
 	if (!OidIsValid(relid) ||
-		!ngx_pgq_lock_to_truncate(relid))
+		!ConditionalLockRelationOid(relid, AccessShareLock))
 		return false;
-	NGX_PGQ_FAULT("ledger-locked");
 	rel = try_table_open(relid, NoLock);
-	if (rel == NULL)
+	pages = rel != NULL && RelationGetNumberOfBlocks(rel) > 0;
+	if (rel != NULL)
+		table_close(rel, NoLock);
+	UnlockRelationOid(relid, AccessShareLock);
+	return pages;
+}
+
+/* Is no transaction in progress that may have written to the leaf? */
+static bool
+is_without_writers(Oid relid)
+{
+	if (!ConditionalLockRelationOid(relid, ShareLock))
 		return false;
-	empty = RelationGetNumberOfBlocks(rel) == 0;
-	table_close(rel, NoLock);
-	if (!empty)
-	{
-		PushActiveSnapshot(GetTransactionSnapshot());
-		SPI_connect();
-		SPI_execute(psprintf("truncate ngx_pgq.batch_%d", leaf), false, 0);
-		SPI_finish();
-		PopActiveSnapshot();
-		NGX_PGQ_FAULT("ledger-truncated");
-	}
+	UnlockRelationOid(relid, ShareLock);
 	return true;
 }
 
-static int64 tidied = -1;		/* the period we last truncated a leaf in */
-static int64 tidying = -1;		/* the same, if the transaction commits */
-static int64 try_after = 0;		/* ngx_pgq_clock() */
-
-/* Has a leaf become old that is still to be truncated? */
-bool
-ngx_pgq_ledger_due(void)
+/*
+ * Truncate a leaf that has been quiet for long, unless it is in use.  Everybody
+ * who enqueues waits for our lock, so the commit must not wait for a standby.
+ */
+static bool
+truncate_leaf(int leaf, Oid relid)
 {
-	int64		into;
-
-	return period_now(&into) != tidied && ngx_pgq_clock() >= try_after &&
-		(into < PERIOD_MS / 2 || NGX_PGQ_FAULT_FORCED("ledger-due"));
+	if (!ngx_pgq_lock_to_truncate(relid))
+		return false;
+	NGX_PGQ_FAULT("ledger-locked");
+	(void) set_config_option("synchronous_commit", "local", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_connect();
+	SPI_execute(psprintf("truncate ngx_pgq.batch_%d", leaf), false, 0);
+	SPI_finish();
+	PopActiveSnapshot();
+	NGX_PGQ_FAULT("ledger-truncated");
+	return true;
 }
 
 /*
- * Truncate the leaf that has become old.  Called in a transaction of its own,
- * when due; the commit is told by ngx_pgq_ledger_keep().  If the leaf is in
- * use or this fails, it is due again a while later.
+ * A leaf that is not the current one: note since when it is quiet, or truncate
+ * it.  True if it was truncated.
+ */
+static bool
+tidy_old(NgxPgqDatabase *database, int leaf, int64 now)
+{
+	Oid			relid = leaf_relid(leaf, true);
+	int64		quiet_at = pg_atomic_read_u64(&database->ledger_quiet_at[leaf]);
+
+	if (!has_pages(relid))
+		return false;
+	if (quiet_at == 0)
+	{
+		if (is_without_writers(relid))
+			pg_atomic_write_u64(&database->ledger_quiet_at[leaf], now);
+		return false;
+	}
+	return now - quiet_at >= period_us() && truncate_leaf(leaf, relid);
+}
+
+/* Let an empty leaf take over from the current one when that is old. */
+static void
+advance(NgxPgqDatabase *database, int64 now)
+{
+	int			current = pg_atomic_read_u32(&database->ledger_leaf);
+	int			next = (current + 1) % NGX_PGQ_LEDGER_SLOTS;
+	Oid			next_id = leaf_relid(next, true);
+	int64		since = pg_atomic_read_u64(&database->ledger_since);
+
+	if (since == 0)
+		pg_atomic_write_u64(&database->ledger_since, now);
+	else if (now - since >= period_us() && OidIsValid(next_id) &&
+			 has_pages(leaf_relid(current, true)) && !has_pages(next_id))
+	{
+		pg_atomic_write_u64(&database->ledger_quiet_at[current], 0);
+		pg_atomic_write_u64(&database->ledger_since, now);
+		/* an exchange, as it has to come before we look for writers */
+		pg_atomic_exchange_u32(&database->ledger_leaf, next);
+	}
+}
+
+static int64 look_after = 0;	/* ngx_pgq_clock() */
+
+/* Is it time to look at the leaves? */
+bool
+ngx_pgq_ledger_due(void)
+{
+	return ngx_pgq_clock() >= look_after || NGX_PGQ_FAULT_FORCED("ledger-due");
+}
+
+/*
+ * Truncate a leaf that has been quiet for long enough.  Called in a transaction
+ * of its own, when due; the commit is told by ngx_pgq_ledger_keep().  One at a
+ * time: the lock is let go of before the next is asked for.
  */
 void
 ngx_pgq_ledger_tidy(NgxPgqDatabase *database)
 {
-	int64		into;
-	int64		period = period_now(&into);
+	int64		now = ngx_pgq_clock();
+	int			current;
 
-	try_after = ngx_pgq_clock() + RETRY_US;
-	tidying = tidied;
-	if (truncate_leaf((period + 1) % NGX_PGQ_LEDGER_SLOTS))
-		tidying = period;
+	look_after = now + LOOK_US;
+	advance(database, now);
+	current = pg_atomic_read_u32(&database->ledger_leaf);
+	for (int i = 0; i < NGX_PGQ_LEDGER_SLOTS; i++)
+	{
+		if (i != current && tidy_old(database, i, now))
+			break;
+	}
 	NGX_PGQ_FAULT("ledger-finished");
 }
 
@@ -278,5 +427,4 @@ void
 ngx_pgq_ledger_keep(void)
 {
 	NGX_PGQ_FAULT("ledger-committed");
-	tidied = tidying;
 }

@@ -45,7 +45,7 @@
 #define NGX_PGQ_MOVERS		16	/* movers of one database */
 #define NGX_PGQ_SLOTS		4	/* leaves of the queue */
 #define NGX_PGQ_LEDGER_SLOTS 3	/* leaves of the ledger */
-#define NGX_PGQ_LEDGER_MS	INT64CONST(600000)	/* a leaf's period */
+#define NGX_PGQ_LEDGER_US	INT64CONST(600000000)	/* a batch is known so long */
 #define NGX_PGQ_KEY_SLOTS	4	/* leaves of the table of keys */
 #define NGX_PGQ_MESSAGES	65536	/* most messages of a batch */
 #define NGX_PGQ_KEYS		64	/* most keys of a batch */
@@ -115,6 +115,11 @@ typedef struct NgxPgqDatabase
 	pg_atomic_uint64 sweep_after;	/* atomic; ngx_pgq_clock(), none before it */
 	pg_atomic_uint32 paused;	/* atomic; 1: ngx_pgq.pause() */
 	pg_atomic_uint32 counted;	/* atomic; 1: what waited at start is counted */
+	pg_atomic_uint32 ledger_leaf;	/* atomic; new batches go there; by mover */
+	pg_atomic_uint64 ledger_since;	/* atomic; ngx_pgq_clock(), 0: not known */
+	/* atomic; ngx_pgq_clock() since when no writer has been there, 0: never */
+	pg_atomic_uint64 ledger_quiet_at[NGX_PGQ_LEDGER_SLOTS];
+	pg_atomic_uint64 service_offset;	/* atomic; see service_time.c */
 	NgxPgqSlot	slots[NGX_PGQ_SLOTS];	/* see there */
 	NgxPgqMover mover[NGX_PGQ_MOVERS];	/* see there */
 } NgxPgqDatabase;
@@ -337,9 +342,12 @@ extern NgxPgqEntry ngx_pgq_intake_enter(const pg_uuid_t *batch_id);
 extern void ngx_pgq_intake_write(NgxPgqIntake *intake, NgxPgqBatch *batch);
 extern void ngx_pgq_intake_end(NgxPgqIntake *intake);
 
+/* service_time.c */
+extern TimestampTz ngx_pgq_service_time(void);
+extern void ngx_pgq_service_time_save(void);
+
 /* key.c */
-extern void ngx_pgq_keys_take(NgxPgqKey *keys, int count, TimestampTz at,
-							  bool freed);
+extern void ngx_pgq_keys_take(NgxPgqKey *keys, int count, bool freed);
 extern void ngx_pgq_keys_recall(NgxPgqKey *keys, int count);
 extern bool ngx_pgq_keys_due(void);
 extern void ngx_pgq_keys_tidy(NgxPgqDatabase *database);
@@ -347,7 +355,6 @@ extern void ngx_pgq_keys_keep(void);
 
 /* ledger.c */
 extern NgxPgqEntry ngx_pgq_ledger_enter(const pg_uuid_t *batch_id, bool fence);
-extern bool ngx_pgq_ledger_remembers(const pg_uuid_t *batch_id);
 extern bool ngx_pgq_ledger_due(void);
 extern void ngx_pgq_ledger_tidy(NgxPgqDatabase *database);
 extern void ngx_pgq_ledger_keep(void);

@@ -105,6 +105,11 @@ ngx_pgq_database_assign(NgxPgqDatabase *database, const char *name)
 	pg_atomic_init_u64(&database->sweep_after, 0);
 	pg_atomic_init_u32(&database->paused, 0);
 	pg_atomic_init_u32(&database->counted, 0);
+	pg_atomic_init_u32(&database->ledger_leaf, 0);
+	pg_atomic_init_u64(&database->ledger_since, 0);
+	for (int i = 0; i < NGX_PGQ_LEDGER_SLOTS; i++)
+		pg_atomic_init_u64(&database->ledger_quiet_at[i], 0);
+	pg_atomic_init_u64(&database->service_offset, 0);
 	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
 		slot_init(&database->slots[i]);
 	for (int i = 0; i < NGX_PGQ_MOVERS; i++)

@@ -1,8 +1,10 @@
 -- ngx_pgq.batch: the ledger of batches taken, so that a batch sent twice is put into the queue once.
--- Written by ngx_pgq.enqueue(), its siblings and ngx_pgq.fence(); emptied by the first mover, one leaf every ten minutes.
+-- Written by ngx_pgq.enqueue(), its siblings and ngx_pgq.fence(), which look into all leaves; emptied by the first mover,
+-- a leaf at a time: ten minutes after the last transaction that wrote to it has ended, by elapsed time and not by any
+-- clock that can be set.
 --
 --   at        when the batch was taken, or met again; infinity: it was not, and will not be (ngx_pgq.fence())
---   slot      the leaf: from the time in the batch's id, which is a UUIDv7, ten minutes to a leaf
+--   slot      the leaf: the current one when the batch came, which takes turns with two others
 --   batch_id  the batch
 
 create table if not exists ngx_pgq.batch (

@@ -17,6 +17,7 @@ begin;
 \ir discard.sql
 \ir batch.sql
 \ir key.sql
+\ir service_time.sql
 \ir recent.sql
 \ir horizon.sql
 \ir grants.sql

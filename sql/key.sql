@@ -2,7 +2,7 @@
 -- Written by ngx_pgq.enqueue_keyed() and ngx_pgq.enqueue_all(), which also read it; emptied by the first mover, a leaf
 -- at a time, when all keys in it have expired (setting ngx_pgq.keep_keys).
 --
---   at           when the key was taken
+--   at           when the key was taken, by the database's own time (ngx_pgq.service_time)
 --   slot         the leaf: from that time
 --   key          as the client gave it
 --   fingerprint  SHA-256 of the message, or of the messages of one request

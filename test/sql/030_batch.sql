@@ -3,7 +3,7 @@
 \ir helper.psql
 create extension if not exists dblink;
 
-select plan(15);
+select plan(17);
 
 select pg_temp.uuid7() as batch \gset
 
@@ -24,9 +24,15 @@ select results_eq(
 commit;
 
 select is((select count(*) from ngx_pgq.batch where batch_id = :'batch'), 1::bigint, 'the ledger has it once');
-select is((select slot::bigint from ngx_pgq.batch where batch_id = :'batch'),
-          (('x' || lpad(left(replace(:'batch', '-', ''), 12), 16, '0'))::bit(64)::bigint / 600000) % 3,
-          'in the leaf its own time names');
+
+-- what the clock said where the batch ids were made does not matter
+select array_agg(pg_temp.uuid7(clock_timestamp() + skew)) as skewed
+  from unnest('{-20000 days,-3 days,-73 min,-611 s,-1 s,1 s,599 s,73 min,3 days,20000 days}'::interval[]) as skew \gset
+insert into ngx_pgq.batch (slot, batch_id) select n % 3, batch from unnest(:'skewed'::uuid[]) with ordinality as b (batch, n) where n % 2 = 0;
+select is((select count(*) from unnest(:'skewed'::uuid[]) as batch, generate_series(1, 2), lateral ngx_pgq.enqueue(batch, pg_temp.ids(1), array['"skewed"'])), 0::bigint,
+          'batches of all times, sent twice, are accepted');
+select ok(pg_temp.wait_for($$select count(*) = 5 from posts where data::text = '"skewed"'$$), 'and each is posted once, but those that were there');
+select is((select count(*) from ngx_pgq.batch where batch_id = any (:'skewed')), 10::bigint, 'the ledger has each once, whichever leaf it lies in');
 
 begin;
 select is_empty(format('select * from ngx_pgq.enqueue(%L, pg_temp.ids(1), array[''"rolled back"''])',

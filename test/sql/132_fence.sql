@@ -44,9 +44,9 @@ select is((select fenced from dblink_get_result('second') as result (fenced bool
 select dblink_disconnect('second') as disconnected \gset
 
 select throws_ok('select ngx_pgq.fence(null)', '22004', null, 'not null');
-select throws_ok($$select ngx_pgq.fence(pg_temp.uuid7(clock_timestamp() - interval '21 min'))$$, '22023', 'batch id is not of the last ten minutes',
-                 'not a batch that the ledger may have forgotten');
-select is(ngx_pgq.fence(pg_temp.uuid7(clock_timestamp() - interval '10 min')), true, 'but one of ten minutes ago');
+select pg_temp.uuid7(clock_timestamp() - interval '3 days 7 min') as early, pg_temp.uuid7(clock_timestamp() + interval '71 min') as late \gset
+select is_empty(format('select * from ngx_pgq.enqueue(%L, pg_temp.ids(1), array[%L])', :'early', '"early"'), 'a batch of another time than ours');
+select is(array[ngx_pgq.fence(:'early'), ngx_pgq.fence(:'late')], array[false, true], 'is fenced as any other');
 begin read only;
 select throws_ok($$select ngx_pgq.fence(pg_temp.uuid7())$$, '25006', null, 'not in a read-only transaction');
 commit;
