@@ -21,7 +21,6 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "replication/syncrep.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -153,29 +152,11 @@ ngx_pgq_open_table(const char *name, LOCKMODE mode)
 	return rel;
 }
 
-/*
- * Raise where nothing would wait for a standby though ngx_pgq.synchronous says
- * that something shall: whoever makes a server synchronous may be late, or
- * have it wrong.  The caller may try again: nothing is taken yet.
- */
-static void
-check_synchronous(void)
-{
-	if (!ngx_pgq_synchronous)
-		return;
-	if (SyncRepStandbyNames == NULL || *SyncRepStandbyNames == '\0' ||
-		synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
-		ereport(ERROR,
-				(errcode(ERRCODE_CANNOT_CONNECT_NOW),
-				 errmsg("no message is taken while commits do not wait for a standby"),
-				 errdetail("ngx_pgq.synchronous is on, and synchronous_standby_names is empty or synchronous_commit is less than on.")));
-}
-
 /* From here on we are the queue's owner, and have an SPI connection. */
 void
 ngx_pgq_intake_begin(NgxPgqIntake *intake)
 {
-	check_synchronous();
+	ngx_pgq_synchronous_expect();
 	intake->queue = ngx_pgq_open_table("queue", RowExclusiveLock);
 	intake->slot = ngx_pgq_slot_current();
 	intake->at = GetCurrentTimestamp();

@@ -346,6 +346,9 @@ extern void ngx_pgq_intake_end(NgxPgqIntake *intake);
 extern TimestampTz ngx_pgq_service_time(void);
 extern void ngx_pgq_service_time_save(void);
 
+/* synchronous.c */
+extern void ngx_pgq_synchronous_expect(void);
+
 /* key.c */
 extern void ngx_pgq_keys_take(NgxPgqKey *keys, int count, bool freed);
 extern void ngx_pgq_keys_recall(NgxPgqKey *keys, int count);

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * synchronous.c
+ *	  Whether commits of enqueue and fence wait for a standby, and whether a
+ *	  standby has confirmed them.
+ *
+ * Owns what the current transaction expects of its commit (called, expected).
+ * ngx_pgq_synchronous_expect() is called before a transaction takes messages
+ * or a fence.
+ *
+ * - The server releases a waiting commit without a word when
+ *	 synchronous_standby_names is emptied, and does not wait at all when a
+ *	 setting changes between the call and the commit.  So the settings do not
+ *	 decide whether a commit counts: it counts when the server has noted a
+ *	 standby's confirmation of that commit's WAL position.  Where it has not,
+ *	 the transaction's commit ends with a WARNING.
+ * - A transaction expects the strongest confirmation that its settings asked
+ *	 for at any of its calls or at its commit, and with ngx_pgq.synchronous on
+ *	 at least that a standby has flushed the commit.
+ * - The check runs after the commit, where an error would be a PANIC: it
+ *	 raises nothing above WARNING.
+ * - A prepared transaction is not checked: COMMIT PREPARED does not know what
+ *	 it contains.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "replication/syncrep.h"
+#include "replication/walsender.h"
+#include "replication/walsender_private.h"
+#include "storage/lwlock.h"
+
+#include "fault.h"
+#include "ngx_pgq.h"
+
+static bool called = false;		/* ngx_pgq_synchronous_expect() */
+static int	expected = SYNC_REP_NO_WAIT;	/* index of WalSndCtl->lsn; the
+											 * larger, the stronger */
+
+/* The confirmation that a commit with the current settings waits for. */
+static int
+requested(void)
+{
+	if (!SyncRepRequested() ||
+		SyncRepStandbyNames == NULL || *SyncRepStandbyNames == '\0')
+		return SYNC_REP_NO_WAIT;
+	switch (synchronous_commit)
+	{
+		case SYNCHRONOUS_COMMIT_REMOTE_WRITE:
+			return SYNC_REP_WAIT_WRITE;
+		case SYNCHRONOUS_COMMIT_REMOTE_FLUSH:
+			return SYNC_REP_WAIT_FLUSH;
+		case SYNCHRONOUS_COMMIT_REMOTE_APPLY:
+			return SYNC_REP_WAIT_APPLY;
+		default:
+			return SYNC_REP_NO_WAIT;
+	}
+}
+
+static bool
+is_confirmed(XLogRecPtr commit, int mode)
+{
+	bool		confirmed;
+
+	LWLockAcquire(SyncRepLock, LW_SHARED);
+	confirmed = WalSndCtl->lsn[mode] >= commit;
+	LWLockRelease(SyncRepLock);
+	return confirmed;
+}
+
+/* The transaction has committed, and its wait for a standby has ended. */
+static void
+check_commit(void)
+{
+	int			mode = Max(expected, requested());
+
+	if (ngx_pgq_synchronous)
+		mode = Max(mode, SYNC_REP_WAIT_FLUSH);
+	if (mode == SYNC_REP_NO_WAIT || is_confirmed(XactLastCommitEnd, mode))
+		return;
+	ereport(WARNING,
+			(errmsg("commit was not confirmed by a standby"),
+			 errdetail("The transaction has already committed locally, but might not have been replicated to a standby.")));
+}
+
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	if (!called)
+		return;
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+			check_commit();
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			break;
+		default:
+			return;
+	}
+	called = false;
+	expected = SYNC_REP_NO_WAIT;
+}
+
+/*
+ * Expect of this transaction's commit what the settings ask for now.  Raises
+ * where ngx_pgq.synchronous is on and the commit would not wait for a standby:
+ * the program that makes the server synchronous may be late or wrong.  The
+ * client may try again, because nothing has been written yet.
+ */
+void
+ngx_pgq_synchronous_expect(void)
+{
+	static bool registered = false;
+	int			mode = requested();
+
+	if (ngx_pgq_synchronous && mode < SYNC_REP_WAIT_FLUSH)
+		ereport(ERROR,
+				(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+				 errmsg("no message is taken while commits do not wait for a standby"),
+				 errdetail("ngx_pgq.synchronous is on, and synchronous_standby_names is empty or synchronous_commit is less than on.")));
+	if (!registered)
+	{
+		RegisterXactCallback(at_transaction_end, NULL);
+		registered = true;
+	}
+	called = true;
+	expected = Max(expected, mode);
+}
