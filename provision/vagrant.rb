@@ -10,6 +10,7 @@ require "digest"
 require "fileutils"
 require "json"
 require "net/http"
+require "openssl"
 require "rubygems/package"
 
 module NgxPgq
@@ -18,6 +19,7 @@ module NgxPgq
   SOURCES = %w[provision ngx_pgq_module pg_extension].freeze
   BUILD = %w[provision/parts provision/build.mk provision/install-packages ngx_pgq_module pg_extension].freeze
   MADE = /\.s?o\z/
+  SETTINGS = %w[NGX_PGQ_CLIENTS NGX_PGQ_MONITORS NGX_PGQ_RATE NGX_PGQ_UNLIMITED NGX_PGQ_HTTP].freeze
 
 
   # Five hosts, and whether messages get through.
@@ -39,7 +41,7 @@ module NgxPgq
 
     # The environment of provision/host/setup.
     def settings
-      [*("NGX_PGQ_PATIENCE=#{patience}" if ENV.key?("NGX_PGQ_PATIENCE")), *ENV.slice("NGX_PGQ_CLIENTS").map { |name, value| "#{name}='#{value}'" }]
+      [*("NGX_PGQ_PATIENCE=#{patience}" if ENV.key?("NGX_PGQ_PATIENCE")), *ENV.slice(*SETTINGS).map { |name, value| "#{name}='#{value}'" }]
     end
 
     def patience
@@ -50,7 +52,8 @@ module NgxPgq
     def smoke(env, machine)
       return unless hosts.all? { |host| env.machine(host[:name].to_sym, machine.provider_name).state.id == :running }
 
-      doors = hosts.select { |host| host[:role] == "web" }.map { |host| "http://#{address(host)}" }
+      doors = hosts.select { |host| host[:role] == "web" }.map { |host| "https://#{address(host)}" }
+      @ca = machine.env.local_data_path.join("ngx_pgq/secrets/ca.crt").to_s
       machine.ui.info("waiting until the cluster takes messages")
 
       texts = doors.map do |door|
@@ -66,6 +69,7 @@ module NgxPgq
 
       machine.ui.success("GET shows each message at both")
       machine.ui.success("running: POST #{doors.map { |door| "#{door}/post" }.join(" and ")}, GET …/get")
+      machine.ui.success("the CA of its certificates, for curl --cacert: #{@ca}")
     end
 
     private
@@ -86,6 +90,8 @@ module NgxPgq
     def ask(door, path, text, status)
       uri = URI(door + path)
       http = Net::HTTP.new(uri.host, uri.port, nil)
+      http.use_ssl = true
+      http.ca_file = @ca
       http.open_timeout = 5
       http.read_timeout = 60
 
@@ -96,7 +102,7 @@ module NgxPgq
                end
 
       answer.body.chomp if answer.code == status
-    rescue SystemCallError, IOError, Timeout::Error, Net::ProtocolError, Net::HTTPBadResponse
+    rescue SystemCallError, IOError, OpenSSL::SSL::SSLError, Timeout::Error, Net::ProtocolError, Net::HTTPBadResponse
       nil
     end
   end
@@ -122,7 +128,6 @@ module NgxPgq
   # The provisioner: makes one machine its role.
   class Setup < Vagrant.plugin("2", :provisioner)
     GIVEN = "/root/ngx_pgq".freeze
-    PARCEL = "/tmp/ngx_pgq.tar".freeze
     DONE = "ngx_pgq: done".freeze
 
     def provision
@@ -133,8 +138,9 @@ module NgxPgq
       host = config.host
 
       make("parts", digest(BUILD), "building for Debian 13", "provision/parts made")
-      make("secrets", cluster.peers.join(" "), "making CA, keys and passwords",
-           "provision/secrets made/secrets #{cluster.peers.join(" ")}")
+      names = ENV.fetch("NGX_PGQ_NAMES", "")
+      make("secrets", [*cluster.peers, *names.split].join(" "), "making CA, keys and passwords",
+           "NGX_PGQ_NAMES='#{names}' provision/secrets made/secrets #{cluster.peers.join(" ")}")
 
       give(SCRIPTS, "made/parts" => "parts", "made/secrets/#{host[:name]}" => "secrets/#{host[:name]}")
       run("(cd #{GIVEN} && provision/kit /root/kit #{host[:name]} made/parts made/secrets) && rm -rf #{GIVEN} && " \
@@ -152,27 +158,43 @@ module NgxPgq
       @machine.ui.info("#{news} (once)")
       FileUtils.rm_f(stamp)
       give(SOURCES, name == "secrets" ? { "made/secrets" => "secrets" } : {})
-      run("(cd #{GIVEN} && mkdir -p made && #{command} && umask 077 && tar -C made -cf #{PARCEL}.new #{name}) && rm -rf #{GIVEN} && " \
-          "chown #{@machine.ssh_info[:username]} #{PARCEL}.new && mv #{PARCEL}.new #{PARCEL}")
-      take(name)
+      parcel do |there|
+        run("(cd #{GIVEN} && mkdir -p made && #{command} && umask 077 && tar -C made -cf #{there} #{name}) && rm -rf #{GIVEN} && " \
+            "chown #{@machine.ssh_info[:username]} #{there}")
+        take(name, there)
+      end
       File.write(stamp, origin, perm: 0o600)
+    end
+
+    # Hands over the name of a file on the machine, in a directory that mktemp makes for Vagrant's user: nobody else can
+    # know it before, or look into it.
+    def parcel
+      said = +""
+      @machine.communicate.execute("mktemp -d /tmp/ngx_pgq.XXXXXXXX") { |stream, text| said << text if stream == :stdout }
+      directory = said.strip
+      raise Failed, text: "#{config.host[:name]} makes no directory" unless directory.start_with?("/tmp/ngx_pgq.")
+
+      yield "#{directory}/parcel.tar"
+      run("rm -rf #{directory}")
     end
 
     # The directories of this repository, and what is kept, to GIVEN on the machine.
     def give(directories, kept)
-      parcel = File.join(@kept, "parcel.tar")
+      here = File.join(@kept, "parcel.tar")
 
-      File.open(parcel, "wb", 0o600) do |file|
+      File.open(here, "wb", 0o600) do |file|
         Gem::Package::TarWriter.new(file) do |tar|
           directories.each { |directory| pack(tar, File.join(TOP, directory), directory, MADE) }
           kept.each { |to, from| pack(tar, File.join(@kept, from), to) }
         end
       end
 
-      @machine.communicate.upload(parcel, PARCEL)
-      run("umask 077 && rm -rf #{GIVEN} && mkdir #{GIVEN} && tar -C #{GIVEN} --no-same-owner -xmf #{PARCEL} && rm #{PARCEL}")
+      parcel do |there|
+        @machine.communicate.upload(here, there)
+        run("umask 077 && rm -rf #{GIVEN} && mkdir #{GIVEN} && tar -C #{GIVEN} --no-same-owner -xmf #{there}")
+      end
     ensure
-      FileUtils.rm_f(parcel)
+      FileUtils.rm_f(here)
     end
 
     # Scripts are known by their first line: not every system has a bit for them.
@@ -184,15 +206,14 @@ module NgxPgq
     end
 
     # From the machine: a directory of that name, in place of the one that is kept.
-    def take(name)
-      parcel = File.join(@kept, "parcel.tar")
-      FileUtils.touch(parcel)
-      File.chmod(0o600, parcel)
-      @machine.communicate.download(PARCEL, parcel)
-      run("rm #{PARCEL}")
+    def take(name, there)
+      here = File.join(@kept, "parcel.tar")
+      FileUtils.touch(here)
+      File.chmod(0o600, here)
+      @machine.communicate.download(there, here)
       FileUtils.rm_rf(File.join(@kept, name))
 
-      File.open(parcel, "rb") do |file|
+      File.open(here, "rb") do |file|
         Gem::Package::TarReader.new(file).each do |entry|
           next unless entry.file?
 
@@ -202,7 +223,7 @@ module NgxPgq
         end
       end
     ensure
-      FileUtils.rm_f(parcel)
+      FileUtils.rm_f(here)
     end
 
     # As root. To Vagrant a connection that breaks is a command that succeeded: here it has to have said that it is done.

@@ -2,8 +2,13 @@
 # The role of a web host: nginx with the module, and HAProxy. Sourced by setup, whose variables it uses.
 
 setup_web() {
+    local ports=443
+
+    [[ $NGX_PGQ_HTTP == off ]] || ports='{ 80, 443 }'
+
     firewall \
-        "ip saddr { $NGX_PGQ_CLIENTS } tcp dport 80 accept" \
+        "ip saddr { $NGX_PGQ_CLIENTS } tcp dport $ports accept" \
+        "ip saddr { $NGX_PGQ_MONITORS } tcp dport 9180 accept" \
         'ip saddr @webs tcp dport 5000 accept'
 
     haproxy
@@ -29,7 +34,7 @@ haproxy() {
 
 
 nginx() {
-    local door text password doors=("$name")
+    local door text password plain='' plain_other='' door_is=host unlimited doors=("$name")
 
     for door in "${web_names[@]}"; do
         [[ $door == "$name" ]] || doors+=("$door")
@@ -38,8 +43,20 @@ nginx() {
     put /usr/lib/nginx/modules/ngx_http_pgq_module.so 644 root < "$kit/parts/ngx_http_pgq_module.so"
     password=$(secret web)
     put /etc/ngx_pgq/pgpass 600 root <<< "*:*:posts:ngx_pgq_web:$password"
-    text=$(fill "$kit/provision/host/nginx.conf.in" NAME="$name" DOORS="$(each , % "${doors[@]}")" \
-        CONNECT=$((2 * NGX_PGQ_PATIENCE)))
+
+    # The certificate of the installation's own CA, or one of another CA where the operator has put it beside that.
+    [[ ! -e $kit/secrets/door.crt ]] || door_is=door
+    put /etc/ngx_pgq/door.key 600 root < "$kit/secrets/$door_is.key"
+    put /etc/ngx_pgq/door.crt 644 root < "$kit/secrets/$door_is.crt"
+
+    if [[ $NGX_PGQ_HTTP != off ]]; then
+        plain=$'\n        listen      80;' plain_other=$'\n        listen 80 default_server;'
+    fi
+
+    IFS=', ' read -ra unlimited <<< "$NGX_PGQ_UNLIMITED"
+    text=$(fill "$kit/provision/host/nginx.conf.in" NAME="$name" ADDRESS="$address" DOORS="$(each , % "${doors[@]}")" \
+        CONNECT=$((2 * NGX_PGQ_PATIENCE)) RATE="$NGX_PGQ_RATE" PLAIN="$plain" PLAIN_OTHER="$plain_other" \
+        UNLIMITED="$(each $'\n' '        % 0;' "${unlimited[@]}")" NAMES="$(server_names)")
     put /etc/nginx/nginx.conf 644 root <<< "$text"
 
     put /etc/systemd/system/nginx.service.d/ngx_pgq.conf 644 root < "$kit/provision/host/nginx.service.conf"
@@ -47,5 +64,11 @@ nginx() {
 
     # A module is loaded by a new process alone; and who has started anew has read everything.
     service nginx.service restart /usr/lib/nginx/modules/ngx_http_pgq_module.so
-    service nginx.service reload /etc/nginx/nginx.conf /etc/ngx_pgq/pgpass
+    service nginx.service reload /etc/nginx/nginx.conf /etc/ngx_pgq/pgpass /etc/ngx_pgq/door.crt /etc/ngx_pgq/door.key
+}
+
+
+# The names that requests may be for: those in the certificate, and addresses, which no name that changes can be.
+server_names() {
+    printf '%s "~^\\d+\\.\\d+\\.\\d+\\.\\d+$"' "$(tr , '\n' < "$kit/secrets/host.names" | sed -n 's/^DNS://p' | tr '\n' ' ')"
 }

@@ -25,9 +25,23 @@ ok(reaches($web, $pg, 5432), 'a web host reaches PostgreSQL');
 ok(reaches($web, $pg, 8008), 'and Patroni');
 ok(!reaches($web, $pg, $_), "but not port $_ of a database host") for 2379, 2380;
 ok(!reaches($pg, $web, 5000), 'a database host has no business with HAProxy');
-ok(reaches(undef, $web, 80), 'a client reaches nginx');
+ok(reaches(undef, $web, $_), "a client reaches port $_ of nginx") for 80, 443;
+ok(reaches(undef, $web, 9180), 'what watches the cluster reaches the listener for monitoring');
+ok(!reaches($pg, $web, 9180), 'a database host does not');
 ok(!reaches(undef, $web, 5000), 'but not HAProxy');
 ok(!reaches(undef, $pg, $_), "nor port $_ of a database host") for 5432, 8008, 2379;
+
+# ---- the door, with TLS
+
+my $door = 'https://' . $web->address;
+my @door = (@c, '--cacert', $cluster->ca);
+
+is(out(run([ @door, "$door/get?limit=1" ])), '200', 'the door has a certificate of the installation');
+is(out(run([ @door, '-w', '%{http_version}', "$door/get?limit=1" ])), '2', 'and HTTP/2');
+is(out(run([ @c, "$door/get?limit=1" ])), '000', 'which nobody else vouches for');
+is(out(run([ @door, '-H', 'Host: rebound.example', "$door/get?limit=1" ])), '421', 'another host\'s requests are refused');
+is(out(run([ @door, "$door/$_" ])), '404', "/$_ is not there") for qw(metrics status);
+is(out(run([ @c, 'http://' . $web->address . ":9180/$_" ])), '200', "but /$_ where monitoring is") for qw(metrics status);
 
 # ---- Patroni's REST API
 

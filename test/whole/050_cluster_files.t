@@ -2,7 +2,7 @@
 # may be read by others, and every host knows only its own part.
 
 use Pgq;
-use Pgq::Host qw(run temp_dir top slurp spew module_path build_dir pg_version pg_bin);
+use Pgq::Host qw(run temp_dir top slurp spew module_path build_dir pg_version pg_bin free_port);
 
 my $dir   = temp_dir('cluster');
 my $top   = top();
@@ -32,7 +32,18 @@ for my $name (qw(pg1 web1 web2 192.0.2.11)) {
         "PostgreSQL on pg1 answers to $name");
 }
 
-is(join(' ', map { s{.*/}{}r } sort glob "$dir/secrets/web1/*"), 'ca.crt passwords', 'a web host has no key');
+for my $name (qw(web1 localhost 192.0.2.21)) {
+    my $is = $name =~ /^\d/ ? '-checkip' : '-checkhost';
+    like(text([ 'openssl', 'x509', '-noout', '-in', "$dir/secrets/web1/host.crt", $is, $name ]), qr/ does match/, "nginx on web1 answers to $name");
+}
+
+for my $case ([ web1 => 'sslserver', 'OK' ], [ web1 => 'sslclient', 'unsuitable' ], [ pg1 => 'sslclient', 'OK' ]) {
+    my ($name, $purpose, $said) = @$case;
+    like(text([ 'openssl', 'verify', '-purpose', $purpose, '-CAfile', "$dir/secrets/ca.crt", "$dir/secrets/$name/host.crt" ]), qr/\b$said\b/,
+        "a certificate of $name as $purpose: $said");
+}
+
+is(join(' ', map { s{.*/}{}r } sort glob "$dir/secrets/web1/*"), 'ca.crt host.crt host.key host.names passwords', 'a web host has a key for its door');
 like(slurp("$dir/secrets/web1/passwords"), qr/\Aweb=\w{48}\n\z/, 'and one password');
 is(join(' ', map { s{.*/}{}r } sort glob "$dir/secrets/backup1/*"), 'ca.crt host.crt host.key host.names', 'a backup host has no password');
 
@@ -69,11 +80,21 @@ for my $peer (@peers[ 0, 3, 5 ]) {
 
 # ---- what was said once is kept
 
-for my $said ({ NGX_PGQ_CLIENTS => '10.0.0.0/8', NGX_PGQ_PATIENCE => 3 }, {}) {
+my %said = (
+    NGX_PGQ_CLIENTS => '10.0.0.0/8', NGX_PGQ_PATIENCE => 3, NGX_PGQ_MONITORS => '10.0.9.9', NGX_PGQ_RATE => 77, NGX_PGQ_UNLIMITED => '10.0.7.0/24, 10.0.8.8',
+    NGX_PGQ_HTTP => 'on',
+);
+
+for my $said (\%said, {}) {
     my ($role, $name, $address) = split /:/, $peers[3];
 
     text([ "$dir/kit-$name/provision/host/setup", $name, $address, $role, @peers ], env => { NGX_PGQ_ROOT => "$dir/kept", %$said });
-    like(slurp("$dir/kept/etc/nftables.conf"), qr{ip saddr \{ 10\.0\.0\.0/8 \} tcp dport 80}, 'who may post');
+    like(slurp("$dir/kept/etc/nftables.conf"), qr/ip saddr \{ 10\.0\.0\.0\/8 \} tcp dport \{ 80, 443 \}/, 'who may post, with and without TLS');
+    like(slurp("$dir/kept/etc/nftables.conf"), qr/ip saddr \{ 10\.0\.9\.9 \} tcp dport 9180/, 'who may read the metrics');
+    my $nginx = slurp("$dir/kept/etc/nginx/nginx.conf");
+    is(scalar(() = $nginx =~ /^ +listen +80\b/mg), 2, 'the plain door, and its default');
+    like($nginx, qr/rate=77r\/s/, 'the rate');
+    like($nginx, qr/^ +10\.0\.7\.0\/24 0;\n +10\.0\.8\.8 0;$/m, 'who has none');
     like(slurp("$dir/kept/etc/haproxy/haproxy.cfg"), qr/timeout check 9s/, 'and how patient a host is');
 }
 
@@ -95,7 +116,7 @@ sub here {
     $text =~ s{/etc/ngx_pgq/}{$dir/$name/etc/ngx_pgq/}g;
 
     while (my ($pattern, $replacement) = splice @other, 0, 2) {
-        $text =~ s/$pattern/$replacement/g;
+        $text =~ s/$pattern/my $first = $1; $replacement =~ s{\$\{1\}}{$first}r/ge;
     }
 
     spew("$dir/checked", $text);
@@ -106,7 +127,14 @@ sub here {
 
 is(text([ 'haproxy', '-c', '-q', '-f', here('web1', '/etc/haproxy/haproxy.cfg') ]), '', 'HAProxy takes its configuration');
 
-my $nginx = here('web1', '/etc/nginx/nginx.conf', 'host=web1,web2' => 'host=127.0.0.1,127.0.0.1', 'listen 80' => 'listen 127.0.0.1:80',
+unlike(slurp("$dir/web1/etc/nginx/nginx.conf"), qr/\blisten +80\b/, 'unless asked for there is no plain HTTP');
+like(slurp("$dir/web1/etc/nftables.conf"), qr{ip saddr \{ 192\.0\.2\.0/24 \} tcp dport 443 accept}, 'nor a way to it');
+
+# The test of a configuration opens its ports; nginx before 1.25.1 wants HTTP/2 said elsewhere.
+my ($tls, $inner) = map { free_port() } 1 .. 2;
+my $old   = text([ 'nginx', '-v' ]) =~ m{nginx/1\.(\d+)} && $1 < 25;
+my $nginx = here('web1', '/etc/nginx/nginx.conf', 'host=web1,web2' => 'host=127.0.0.1,127.0.0.1', '(listen +)443' => "\${1}127.0.0.1:$tls",
+    'listen +192\.0\.2\.21:9180[^;]*;' => '', '127\.0\.0\.1:9180' => "127.0.0.1:$inner", $old ? ('http2 +on;' => '') : (),
     '/usr/lib/nginx/modules/' => "$dir/web1/usr/lib/nginx/modules/", '/run/nginx.pid' => "$dir/nginx.pid", '/var/log/nginx/' => "$dir/");
 like(text([ 'nginx', '-t', '-q', '-e', "$dir/error.log", '-c', $nginx ]), qr/\A(?:.*the "user" directive makes sense only.*\n)?\z/,
     'nginx takes its configuration');

@@ -22,12 +22,20 @@ sub files { return grep { -f } map { chomp; $_ } `find \Q$_[0]\E -type f | sort`
 
 my $kept = "$dir/.vagrant/ngx_pgq";
 
+# A name in /tmp that somebody might expect there leads nowhere.
+my $theirs = spew("$dir/theirs", "theirs\n");
+run([ 'mkdir', '-p', "$dir/web1/tmp" ]);
+symlink $theirs, "$dir/web1/tmp/ngx_pgq.tar";
+
 is(vagrant(qw(pg2 web1)), <<'END', 'the first machine makes what all are given, whichever it is');
 pg2: building for Debian 13 (once)
 pg2: making CA, keys and passwords (once)
 pg2: ngx_pgq: pg2 is set up as a database host
 web1: ngx_pgq: web1 is set up as a web host
 END
+
+is(slurp($theirs), "theirs\n", 'nothing is written by a name in /tmp that can be known before');
+unlink "$dir/web1/tmp/ngx_pgq.tar";
 
 my %first = map { $_ => slurp($_) } files($kept);
 ok(exists $first{"$kept/$_"}, "$_ is kept") for qw(secrets/ca.key secrets/pg3/host.key parts/ngx_http_pgq_module.so);
@@ -37,7 +45,7 @@ for my $name (qw(pg2 web1)) {
     my @keys  = map { $first{$_} } grep { /\.key$/ && !m{/$name/} } keys %first;
     my @found = grep { my $file = $_; grep { index(slurp($file), $_) >= 0 } @keys } files("$dir/$name");
     is("@found", '', "$name has no key but its own");
-    is(join(' ', files("$dir/$name/tmp"), grep { -e } "$dir/$name/root/ngx_pgq"), '', '... and nothing is left on the way');
+    is(join(' ', glob("$dir/$name/tmp/*"), grep { -e } "$dir/$name/root/ngx_pgq"), '', '... and nothing is left on the way');
 }
 
 is(slurp("$dir/pg2/etc/ngx_pgq/postgres.key"), $first{"$kept/secrets/pg2/host.key"}, 'its own it has');

@@ -18,7 +18,7 @@ use Carp qw(croak);
 use JSON::PP ();
 
 use Pgq::Callers;
-use Pgq::Host qw(top run);
+use Pgq::Host qw(top run slurp);
 use Pgq::Wait qw(poll_until);
 
 my $command = top() . '/provision/cluster';
@@ -30,11 +30,15 @@ sub new {
     my ($class) = @_;
     my $peers = top() . '/run/cluster/peers';
 
-    # Not by run(): what it starts ends with the test.
+    # Not by run(): what it starts ends with the test. Load comes by plain HTTP.
     if (!-e $peers) {
         $started = $$;
+        local $ENV{NGX_PGQ_HTTP} = 'on';
         system("$command start > /dev/null") == 0 or croak 'there is no cluster';
     }
+
+    my $http = top() . '/run/cluster/http';
+    croak 'this cluster has no plain HTTP: NGX_PGQ_HTTP=on make cluster' if !-e $http || slurp($http) ne "on\n";
 
     open my $in, '<', $peers or croak "$peers: $!";
     my @hosts = map { /^(\w+):(\w+):(\S+)$/ ? { role => $1, name => $2, address => $3, port => 80 } : () } <$in>;
@@ -54,6 +58,9 @@ END {
     }
 }
 
+
+# The certificate of the installation's CA, by which the doors with TLS are known.
+sub ca { return top() . '/run/cluster/secrets/ca.crt' }
 
 sub webs      { return grep { $_->{role} eq 'web' } @{ $_[0]{hosts} } }
 sub databases { return grep { $_->{role} eq 'database' } @{ $_[0]{hosts} } }
