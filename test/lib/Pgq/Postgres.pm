@@ -31,7 +31,7 @@ my %signal = (smart => 'TERM', fast => 'INT', immediate => 'QUIT');
 
 
 # Options: name, bare (no database posts), conf (lines for postgresql.conf), database (posts), preload (ngx_pgq),
-# initdb (arguments, which forgo the copied cluster), valgrind (all its processes run under it).
+# initdb (arguments, which forgo the copied cluster), valgrind (all its processes run under it), env (of its processes).
 sub new {
     my ($class, %option) = @_;
     my $self = bless {
@@ -215,7 +215,7 @@ sub start {
         user  => server_user(),
         death => 'QUIT',
         out   => $self->{log},
-        env   => { PGDATA => undef, sanitizer_environment($self->{dir}) },
+        env   => { PGDATA => undef, sanitizer_environment($self->{dir}), %{ $self->{env} || {} } },
     );
 
     return $self if $option{no_wait};

@@ -1,0 +1,154 @@
+# P2: a batch is recognised when it is sent again, and a key counts, whatever the clocks of web and database hosts say:
+# clocks that differ, that jump while the server runs, and that are others after a restart or a promotion.
+
+use Pgq;
+
+plan skip_all => 'libfaketime and sanitizers both want to be loaded first' if $ENV{PGQ_SANITIZE} || $ENV{PGQ_VALGRIND};
+
+my ($library) = glob '/usr/lib/*/faketime/libfaketimeMT.so.1' or die "libfaketime is not installed\n";
+my $dir       = Pgq::Host::temp_dir('clocks');
+chmod 0755, $dir;
+
+# A server whose clock is a file.
+sub clock_of {
+    my ($name) = @_;
+    return (
+        LD_PRELOAD                   => $library,
+        FAKETIME_TIMESTAMP_FILE      => "$dir/$name",
+        FAKETIME_NO_CACHE            => 1,
+        FAKETIME_DONT_FAKE_MONOTONIC => 1,
+    );
+}
+
+sub set_clock {
+    my ($name, $seconds) = @_;
+    Pgq::Host::spew("$dir/$name.new", sprintf "%+d\n", $seconds);
+    rename "$dir/$name.new", "$dir/$name" or die "$dir/$name: $!\n";
+}
+
+# Seconds to add to the machine's clock so that it is about $skew off, and at $into seconds of a ten-minute period.
+sub at_second {
+    my ($skew, $into) = @_;
+    return $skew + $into - (time + $skew) % 600;
+}
+
+set_clock($_, 0) for qw(one two);
+my $pg = Pgq::Postgres->new(env => { clock_of('one') })->start;
+
+$pg->safe_psql(<<'END');
+create table sent (batch uuid, key text, message text);
+
+create function uuid7(skew interval) returns uuid language sql volatile as $$
+    select (lpad(to_hex((extract(epoch from clock_timestamp() + skew) * 1000)::bigint), 12, '0')
+            || '7' || substr(md5(random()::text), 1, 3) || '8' || substr(md5(random()::text), 1, 15))::uuid
+$$;
+
+-- batches made by web hosts whose clocks differ from ours, each with one keyed message
+create function send_new(tag text) returns bigint language sql volatile as $$
+    with made as (
+        insert into sent
+        select uuid7(skew * sign), tag || ' ' || n, to_json(tag || ' ' || n)::text
+          from unnest('{0 s,1 s,299 s,301 s,611 s,1207 s,73 min,1 day,3 days 7 min}'::interval[]) with ordinality as s (skew, n),
+               unnest('{-1,1}'::int[]) as sign
+        returning *
+    )
+    select count(*) from made, lateral (select count(*) from ngx_pgq.enqueue_keyed(batch, array[uuid7('0 s')], array[message], array[key || batch])) as answer
+$$;
+
+-- all batches once more: how many answers were not that the message is taken
+create function send_again() returns bigint language sql volatile as $$
+    select count(*) from sent, lateral (select * from ngx_pgq.enqueue_keyed(batch, array[uuid7('0 s')], array[message], array[key || batch])) as answer where sqlstate <> 'PQ200'
+$$;
+
+-- the same messages under new batches: how many keys were not recognised
+create function send_keys() returns bigint language sql volatile as $$
+    select count(*) from sent where coalesce((select sqlstate from ngx_pgq.enqueue_keyed(uuid7('0 s'), array[uuid7('0 s')], array[message], array[key || batch])), '') <> 'PQ200'
+$$;
+
+create function fenced() returns bigint language sql volatile as $$
+    select count(*) from sent where ngx_pgq.fence(batch)
+$$;
+END
+
+sub once {
+    my ($name, $server) = @_;
+    my $count = $server->safe_psql('select count(*) from sent');
+
+    is($server->safe_psql('select send_again()'), 0, "$name: each batch sent again is recognised");
+    is($server->safe_psql('select send_keys()'), 0, "$name: and each key");
+    is($server->safe_psql('select fenced()'), 0, "$name: no batch that was taken is fenced");
+    ok($server->poll_query_until('select count(*) from ngx_pgq.queue', 0), "$name: all is moved");
+    is($server->safe_psql('select count(*), count(distinct data::text) from posts'), join('|', $count, $count / 2), "$name: each message is posted once");
+}
+
+# A mover that starts anew, as the first one of a new primary does, and has looked at the ledger and the keys.
+sub new_mover {
+    my ($server) = @_;
+    my $movers = sub { $server->safe_psql("alter system set ngx_pgq.movers = $_[0]"); $server->reload };
+    my $old    = $server->safe_psql('select pid from ngx_pgq.status where mover = 1');
+
+    $movers->(0);
+    $server->poll_query_until('select count(*) from ngx_pgq.status where pid is not null', 0);
+    $movers->(1);
+    ok($server->poll_query_until("select count(*) from ngx_pgq.status where mover = 1 and pid <> $old and state = 'idle'", 1), 'a new mover');
+}
+
+# ---- jumps while it runs, into either half of a period
+for my $jump ([ 0, 100 ], [ 1, 400 ], [ -1, 100 ], [ 611, 100 ], [ -611, 400 ], [ 4381, 100 ], [ -4381, 100 ], [ 259_620, 400 ], [ -259_620, 100 ]) {
+    my ($skew, $into) = @$jump;
+
+    $pg->safe_psql("select send_new('before $skew')");
+    set_clock('one', at_second($skew, $into));
+    my $off = $pg->safe_psql('select round(extract(epoch from clock_timestamp()))') - time - $skew;
+    cmp_ok(abs $off, '<=', 601, "the clock is $skew s off, near second $into of a period");
+    new_mover($pg);
+    once("$skew s, second $into", $pg);
+}
+
+# ---- another clock after a restart
+for my $restart ([ 1207, 100, 'fast' ], [ -86_401, 100, 'immediate' ], [ 0, 400, 'fast' ]) {
+    my ($skew, $into, $how) = @$restart;
+
+    $pg->safe_psql("select send_new('before restart $skew')");
+    set_clock('one', at_second($skew, $into));
+    $pg->restart($how);
+    new_mover($pg);
+    once("restarted ($how), $skew s", $pg);
+}
+
+# ---- a promotion: the standby's clock is another one
+for my $skew (-600, 600, -259_501) {
+    my $standby = $pg->standby(env => { clock_of('two') });
+
+    set_clock('two', at_second($skew, 100));
+    $standby->start;
+    $pg->safe_psql("select send_new('before promotion $skew')");
+    my $lsn = $pg->safe_psql('select pg_current_wal_flush_lsn()');
+    $standby->poll_query_until("select pg_last_wal_replay_lsn() >= '$lsn'", 't');
+    $pg->stop('immediate');
+    $standby->promote;
+    $standby->poll_query_until(q{select count(*) from ngx_pgq.status where mover = 1 and state = 'idle'}, 1);
+    once("promoted, $skew s", $standby);
+    $standby->stop;
+    set_clock('one', 0);
+    $pg->start;
+    once('the old one', $pg);
+}
+
+# ---- what does let a key expire
+my $aged = sub { $pg->safe_psql("update ngx_pgq.service_time set at = at + interval '$_[0]'"); $pg->restart };
+my $key  = q{select coalesce((select sqlstate from ngx_pgq.enqueue_keyed(uuid7('0 s'), array[uuid7('0 s')], '{1}', '{aged}')), 'taken')};
+is($pg->safe_psql($key), 'taken', 'a key is taken');
+set_clock('one', 259_620);
+$aged->('23 h 50 min');
+is($pg->safe_psql($key), 'PQ200', 'it counts for a day of service');
+$aged->('11 min');
+is($pg->safe_psql($key), 'taken', 'and no longer');
+ok($pg->poll_query_until(q{select count(*) from ngx_pgq.key where at < (select max(at) from ngx_pgq.service_time) - interval '37 h'}, 0), 'no key is kept for ever');
+
+# the time goes on, and is saved while there are keys
+my $saved = $pg->safe_psql('select at from ngx_pgq.service_time');
+ok($pg->poll_query_until("select at > '$saved' from ngx_pgq.service_time", 't', 60), 'the time of service goes on');
+is($pg->safe_psql("select at - '$saved' < interval '5 min' from ngx_pgq.service_time"), 't', 'by what has elapsed');
+
+done_testing;
