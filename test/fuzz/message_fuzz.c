@@ -249,16 +249,17 @@ taken_as_json(ngx_str_t *message, fuzz_input_t body)
 static void
 read_message(few_request_t *f, form_e wanted, fuzz_input_t body, int depth)
 {
-    int          json, text;
-    ngx_int_t    rc;
-    ngx_str_t    message;
-    ngx_pool_t  *memory;
+    int                 json, text;
+    ngx_int_t           rc;
+    ngx_str_t           message;
+    ngx_pool_t         *memory;
+    ngx_pgq_problem_t   problem = ngx_pgq_problem_init;
 
-    rc = ngx_pgq_message_read(&f->request, &memory, &message);
+    rc = ngx_pgq_message_read(&f->request, &memory, &message, &problem);
 
     if (body.len == 0) {
-        fuzz_check(rc == NGX_OK && few_answer.status == 400);
-        fuzz_check(strcmp(few_answer.code, "empty") == 0);
+        fuzz_check(rc == NGX_DECLINED && problem.status == 400);
+        fuzz_check(strcmp(problem.code, "empty") == 0);
         fuzz_check(memory == NULL);
         return;
     }
@@ -267,7 +268,7 @@ read_message(few_request_t *f, form_e wanted, fuzz_input_t body, int depth)
     text = wanted != JSON && json_oracle_utf8(body.p, body.len) == 0;
 
     if (json || text) {
-        fuzz_check(rc == NGX_DECLINED && few_answer.answers == 0);
+        fuzz_check(rc == NGX_OK && problem.status == 0);
         json ? taken_as_json(&message, body) : taken_as_text(&message, body);
     }
 
@@ -279,11 +280,10 @@ read_message(few_request_t *f, form_e wanted, fuzz_input_t body, int depth)
         return;
     }
 
-    fuzz_check(rc == NGX_OK && few_answer.answers == 1);
-    fuzz_check(few_answer.status == 400);
-    fuzz_check(few_answer.offset >= 0
-               && few_answer.offset <= (ngx_int_t) body.len);
-    fuzz_check(strcmp(few_answer.code, wanted == JSON ? "not_json" : "not_utf8")
+    fuzz_check(rc == NGX_DECLINED && problem.status == 400);
+    fuzz_check(problem.offset >= 0
+               && problem.offset <= (ngx_int_t) body.len);
+    fuzz_check(strcmp(problem.code, wanted == JSON ? "not_json" : "not_utf8")
                == 0);
 }
 
@@ -297,6 +297,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     ngx_uint_t           in_file;
     fuzz_input_t         in = { p, len };
     few_request_t       *f;
+    ngx_pgq_problem_t    problem = ngx_pgq_problem_init;
     ngx_pgq_loc_conf_t   conf;
 
     memset(&conf, 0, sizeof(conf));
@@ -310,16 +311,16 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     few_body(f, in, piece, in_file);
 
     wanted = form(f);
-    rc = ngx_pgq_message_announced(&f->request);
+    rc = ngx_pgq_message_announced(&f->request, &problem);
 
-    fuzz_check(rc == NGX_DECLINED ? few_answer.answers == 0
-               : few_answer.answers == 1 && few_answer.status == 415);
+    fuzz_check(rc == NGX_OK ? problem.status == 0
+               : rc == NGX_DECLINED && problem.status == 415);
 
     if (wanted == NEITHER) {
-        fuzz_check(rc == NGX_OK);
+        fuzz_check(rc == NGX_DECLINED);
 
     } else if (wanted != UNCLEAR && wanted != LINES) {
-        fuzz_check(rc == NGX_DECLINED);
+        fuzz_check(rc == NGX_OK);
         read_message(f, wanted, in, (int) conf.depth);
     }
 
