@@ -51,6 +51,8 @@ static ngx_pgq_reply_status_t  ngx_pgq_reply_statuses[] = {
     { 414, "URI Too Long", "uri_too_long", "The address is too long." },
     { 415, "Unsupported Media Type", "unsupported_type",
       "The message is of a kind that is not taken." },
+    { 421, "Misdirected Request", "misdirected",
+      "This server does not answer for that host." },
     { 422, "Unprocessable Content", "unprocessable",
       "The request contradicts an earlier one." },
     { 429, "Too Many Requests", "too_many_requests",

@@ -1,0 +1,262 @@
+# P12: the defaults that provision/README.md lists are those of the shipped configurations, and each refuses what it is
+# there to refuse: in `make run`, on a cluster's web hosts, and in the examples.
+
+use Pgq;
+use Pgq::Host qw(run temp_dir top slurp spew build_dir module_path pg_version free_port);
+use Cwd qw(realpath);
+use IO::Socket::INET;
+
+my $top      = top();
+my $examples = "$top/ngx_pgq_module/examples";
+my $dir      = temp_dir('secure');
+
+# ---- the table
+
+sub included { my ($text) = @_; $text =~ s{^ *include (\S+);}{included(slurp("$examples/$1"))}gme; return $text =~ s/#.*//gr }
+
+my @config = map { s/\@(\w+)\@/$1/gr } map { included(slurp("$top/$_")) }
+    qw(provision/nginx.conf.in provision/host/nginx.conf.in ngx_pgq_module/examples/nginx.conf);
+my %row;
+
+for my $line (grep { /^\| .*\|$/ } split /\n/, slurp("$top/provision/README.md")) {
+    my ($purpose, $directive, @value) = split /\s*\|\s*/, $line =~ s/^\| //r;
+    next if $directive !~ /^`(\w+)`$/;
+    my $name = $1;
+    $row{$name} = 1;
+
+    for my $n (0 .. 2) {
+        my ($value) = $value[$n] =~ /^`(.*)`$/;
+        my @lines = $config[$n] =~ /(?:^|\s)(\Q$name\E\s[^;{]*)[;{]/g;
+        @lines = map { /listen\s+([^;]*);/g } grep { /\bpgq_metrics\b/ } split /^ +server \{/m, $config[$n] if $name eq 'pgq_metrics';
+        my $found = grep { defined $value && index(s/\s+/ /gr, $value) >= 0 } @lines;
+        ok(defined $value ? $found : !@lines, "$name of " . qw(run hosts examples)[$n] . ": $value[$n]");
+    }
+}
+
+my %guard = map { $_ => 1 } map { /(?:^|[\s;{])((?:limit_req_zone|limit_conn|\w+_timeout|client_max_body_size|pgq_lines|ssl_protocols|server_tokens|add_header|http2_max_\w+|reset_\w+))\s/g } @config;
+is(join(' ', grep { !$row{$_} } grep { !/^(?:proxy|ssl_session|pgq|connect)_/ || /lines/ } sort keys %guard), '', 'each directive of its kind has a row');
+
+# ---- what every one of them refuses
+
+# What curl gets: the status, and all of the answer.
+sub ask {
+    my (@arguments) = @_;
+    my ($status, $out) = run([ 'curl', '-s', '-i', '-k', '--max-time', timeout(30), @arguments ]);
+    my @statuses = $out =~ m{^HTTP/[\d.]+ (\d+)}mg;
+    return ($statuses[-1] // "none ($status)", $out);
+}
+
+# A connection that begins and says no more; how long nginx keeps it is found by silent().
+my @silent;
+sub begin {
+    my ($what, $port, $bytes) = @_;
+    my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) or die "connect: $@\n";
+    syswrite $socket, $bytes;
+    push @silent, [ $what, $socket, time ];
+    return;
+}
+
+sub silent {
+    for (@silent) {
+        my ($what, $socket, $since) = @$_;
+        $socket->blocking(0);
+        ok((poll_until { my $got = sysread $socket, my ($buffer), 4096; defined $got && $got == 0 || !defined $got && $!{ECONNRESET} } 20),
+            "$what: a connection that says nothing is closed");
+        cmp_ok(time - $since, '<', timeout(25), '... soon');
+    }
+    @silent = ();
+    return;
+}
+
+# These hold for a door and a listener for monitoring, each a URL; with options for curl.
+sub refuses {
+    my ($what, $door, $monitor, $size, @curl) = @_;
+    my ($port) = $door =~ /:(\d+)$/;
+    my @json = (@curl, '-H', 'Content-Type: application/json', '-d');
+
+    is((ask(@json, '1', "$door/post"))[0], 202, "$what: a message is accepted");
+    is((ask(@curl, '-H', 'Host: rebound.example', "$door/get"))[0], 421, "$what: another host's GET is refused");
+    is((ask(@json, '1', '-H', 'Host: rebound.example', "$door/post"))[0], 421, "$what: and POST");
+    is((ask('-H', 'Host: rebound.example', "$monitor/metrics"))[0], 421, "$what: and its look at the metrics");
+    is((ask(@curl, "$door/$_"))[0], 404, "$what: /$_ is not at the door") for qw(metrics status);
+    is((ask("$monitor/$_"))[0], 200, "$what: /$_ is at the listener for monitoring") for qw(metrics status);
+    unlike((ask("$monitor/status"))[1], qr/version|\d\.\d+\.\d/, "$what: /status tells no version");
+
+    for my $case ([ '/get' ], [ '/nowhere' ], [ '/post', '-d', '{' ], [ '/get', '-H', 'Host: rebound.example' ]) {
+        my ($path, @more) = @$case;
+        my ($status, $answer) = ask(@curl, @more, "$door$path");
+        like($answer, qr/^server: nginx\r$/mi, "$what: $status tells no version");
+        like($answer, qr/^x-content-type-options: nosniff\r$/mi, '... and no browser guesses what it is');
+    }
+
+    spew("$dir/lines", map { "$_\n" } 1 .. 1001);
+    spew("$dir/large", '"' . 'x' x $size . '"');
+    my ($status, $answer) = ask(@curl, '-H', 'Content-Type: application/x-ndjson', '--data-binary', "\@$dir/lines", "$door/post");
+    is($status, 413, "$what: 1001 lines are too many");
+    is((ask(@json, "\@$dir/large", "$door/post"))[0], 413, "$what: so are $size bytes and two");
+
+    begin($what, $port, $door =~ /^https/ ? "\x16\x03\x01" : "POST /post HTTP/1.1\r\nHost:");
+    begin("$what, monitoring", $monitor =~ /:(\d+)$/, "GET /metrics HTTP/1.1\r\nHost:");
+
+    return;
+}
+
+# How the answers to so many pipelined messages, from that address of this machine, are distributed.
+sub burst {
+    my ($port, $from, $count) = @_;
+    my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, LocalAddr => $from) or die "connect: $@\n";
+    my $said   = '';
+    my $pid  = fork // die "fork: $!\n";
+
+    if (!$pid) {
+        print {$socket} "POST /post HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n{" x $count;
+        print {$socket} "GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        $socket->flush;
+        POSIX::_exit(0);
+    }
+    while (sysread $socket, $said, 65536, length $said) { }
+    waitpid $pid, 0;
+    my %count;
+    $count{$_}++ for $said =~ m{HTTP/1\.1 (\d+)}g;
+    return (\%count, $said);
+}
+
+my $other = 10;
+
+sub too_fast {
+    my ($what, $port, $free) = @_;
+    my ($count, $said) = burst($port, '127.0.0.' . $other++, 400);
+    cmp_ok($count->{429} // 0, '>', 100, "$what: what is past 50 a second, and 50 at once, is refused") or diag(explain($count));
+    cmp_ok($count->{400} // 0, '>=', 50, '... and nothing else');
+    like($said, qr/429 Too Many.*?^Retry-After: 1\r$/ms, '... for a second');
+    is((burst($port, $free, 400))[0]{429}, undef, "$what: $free is not limited");
+    return;
+}
+
+sub too_many {
+    my ($what, $port) = @_;
+    my @waiting = map {
+        my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, LocalAddr => '127.0.0.2') or die "connect: $@\n";
+        syswrite $socket, "POST /post HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n";
+        $socket;
+    } 1 .. 257;
+    my $refused = '';
+    ok((poll_until {
+        for my $socket (@waiting) {
+            $socket->blocking(0);
+            $refused .= $_ if sysread $socket, $_, 4096;
+        }
+        return $refused =~ /429/;
+    } 8), "$what: a request beside 256 of its address is refused");
+    is(scalar(() = $refused =~ m{HTTP/1\.1 }g), 1, '... and no other');
+    return;
+}
+
+# ---- make run
+
+my $tree = "$dir/tree";
+my $port = free_port();
+my %env  = (PORT => $port, MONITOR => free_port(), LISTEN => '127.0.0.1', NAMES => 'queue.example.org', PGVERSION => pg_version(),
+    map { $_ => undef } grep { /^(?:PG(?!VERSION)|DB_)/ } keys %ENV);
+
+run([ 'mkdir', '-p', "$tree/build" ]);
+run([ 'cp', '-r', "$top/provision", "$top/sql", $tree ]);
+symlink realpath(build_dir() . "/$_"), "$tree/build/$_" for 'pg' . pg_version(), 'nginx';
+
+sub provision {
+    my ($status, $out, $err) = run([ "$tree/provision/run", @_ ], env => \%env);
+    return $status ? "$out$err" : 'well';
+}
+
+END { provision('stop') if $tree }
+
+is(provision('start'), 'well', 'make run');
+refuses('run', "http://127.0.0.1:$port", "http://127.0.0.1:$env{MONITOR}", 1_048_575);
+is((ask('-H', "Host: $_", "http://127.0.0.1:$port/get"))[0], 200, "run: $_ is its name") for qw(localhost 127.0.0.1 queue.example.org 192.0.2.1 [::1]);
+is((ask('-H', "Host: $_", "http://127.0.0.1:$port/get"))[0], 421, "run: $_ is not") for qw(192.0.2.1.example.net 127.0.0.1x example.org);
+too_many('run', $port);
+$env{RATE} = 50;
+is(provision('start'), 'well', 'make run, with another rate');
+too_fast('run', $port, '127.0.0.1');
+
+# ---- a cluster's web host
+
+my @peers = (qw(database:pg1:192.0.2.11 web:web1:192.0.2.21));
+my $pg    = Pgq::Postgres->new->start;
+
+mkdir "$dir/parts";
+run([ 'cp', module_path(), "$dir/parts/ngx_http_pgq_module.so" ]);
+run([ "$top/provision/secrets", "$dir/secrets", @peers ], env => { NGX_PGQ_NAMES => 'queue.example.org' });
+run([ "$top/provision/kit", "$dir/kit", 'web1', "$dir/parts", "$dir/secrets" ]);
+
+my $temp  = join '', map { "${_}_temp_path %%PREFIX%%/temp/$_;" } qw(proxy fastcgi uwsgi scgi);
+my $nginx = Pgq::Nginx->new(pg => $pg, config => '%%HEAD%% http { }');
+my ($inner, $plain) = (free_port(), free_port());
+
+# The http block of that host's configuration, on this machine's ports.
+sub host {
+    my (%settings) = @_;
+    run([ "$dir/kit/provision/host/setup", 'web1', '192.0.2.21', 'web', @peers ], env => { NGX_PGQ_ROOT => "$dir/web1", %settings });
+    my ($text) = slurp("$dir/web1/etc/nginx/nginx.conf") =~ /^(http \{.*)/ms;
+    my %change = (
+        'pgq_pool main "[^"]*"'         => 'pgq_pool main "' . $pg->conninfo(user => 'ngx_pgq_web') . '"',
+        '(?<=listen)( +)443'            => ' 127.0.0.1:' . $nginx->port,
+        '(?<=listen)( +)80\b'           => " 127.0.0.1:$plain",
+        'listen +192\.0\.2\.21:9180[^;]*;' => '',
+        '127\.0\.0\.1:9180'             => "127.0.0.1:$inner",
+        '/etc/ngx_pgq/'                 => "$dir/web1/etc/ngx_pgq/",
+        '/var/log/nginx'                => '%%PREFIX%%',
+        '^http \{'                      => "http {\nclient_body_temp_path %%PREFIX%%/temp/body; $temp",
+        # nginx before 1.25.1
+        (run([ 'nginx', '-v' ]))[2] =~ m{/1\.(\d+)} && $1 < 25 ? ('http2 +on;' => '', '(127\.0\.0\.1:' . $nginx->port . ' ssl)' => '127.0.0.1:' . $nginx->port . ' ssl http2') : (),
+    );
+    for my $pattern (sort { ($a =~ /ssl/) <=> ($b =~ /ssl/) } keys %change) {
+        $text =~ s/$pattern/$change{$pattern}/mg;
+    }
+    $nginx->configure(config => "%%HEAD%%\n$text");
+    return;
+}
+
+host(NGX_PGQ_HTTP => 'on', NGX_PGQ_UNLIMITED => '127.0.0.3');
+$nginx->start;
+my $door = 'https://localhost:' . $nginx->port;
+refuses('host', $door, "http://127.0.0.1:$inner", 1_048_575);
+is((ask("http://127.0.0.1:$plain/get"))[0], 200, 'host: plain HTTP, as it was asked for');
+is((ask("http://127.0.0.1:" . $nginx->port . '/get'))[0], 400, 'host: none at the door with TLS');
+
+my @verified = ('curl', '-s', '-o', '/dev/null', '--cacert', "$dir/secrets/ca.crt", '-w', '%{http_code} %{http_version}');
+is((run([ @verified, "https://$_:" . $nginx->port . '/get' ]))[1], '200 2', "host: its certificate is for $_") for qw(localhost 127.0.0.1);
+is((run([ @verified, '--resolve', "$_:" . $nginx->port . ':127.0.0.1', "https://$_:" . $nginx->port . '/get' ]))[1], '200 2', "host: and for $_")
+    for qw(web1 queue.example.org);
+is((run([ 'curl', '-s', '-o', '/dev/null', "$door/get" ]))[0], 60, 'host: which no other CA vouches for');
+is((run([ @verified, '--tlsv1.1', '--tls-max', '1.1', '--ciphers', 'DEFAULT:@SECLEVEL=0', "$door/get" ]))[0], 35, 'host: nothing older than TLS 1.2');
+
+too_many('host', $plain);
+host(NGX_PGQ_RATE => 50);
+$nginx->reload;
+too_fast('host', $plain, $_) for qw(127.0.0.1 127.0.0.3);
+
+# ---- the example
+
+my ($outer, $watch) = (free_port(), free_port());
+my $example = Pgq::Nginx->new(pg => $pg, name => 'example', config => '%%HEAD%% http { }');
+my ($text)  = slurp("$examples/nginx.conf") =~ /^(http \{.*)/ms;
+$text =~ s{include (\S+);}{include $examples/$1;}g;
+$text =~ s/listen( +)443/listen 127.0.0.1:@{[ $example->port ]}/g;
+$text =~ s/127\.0\.0\.1:9180/127.0.0.1:$watch/g;
+$text =~ s/pgq_pool main "[^"]*"/'pgq_pool main "' . $pg->conninfo(user => 'ngx_pgq_web') . '"'/e;
+$text =~ s/^http \{/http {\naccess_log off; client_body_temp_path %%PREFIX%%\/temp\/body; $temp/;
+run([ 'openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', 2, '-subj', '/CN=queue.example.org',
+    '-keyout', $example->dir . '/certificate.key', '-out', $example->dir . '/certificate.pem' ]);
+$example->configure(config => "%%HEAD%%\n$text")->start;
+my @name = ('--resolve', 'queue.example.org:' . $example->port . ':127.0.0.1');
+refuses('example', 'https://queue.example.org:' . $example->port, "http://127.0.0.1:$watch", 65_535, @name);
+
+my (undef, $many) = run([ 'curl', '-s', '-k', '--parallel', '--parallel-max', 50, @name, '-d', '{', '-o', '/dev/null', '-w', "%{http_code}\n",
+    'https://queue.example.org:' . $example->port . '/post?[1-600]' ]);
+cmp_ok(scalar(() = $many =~ /^429$/mg), '>', 50, 'example: what is past 100 a second is refused') or diag($many);
+is((ask(@name, '-H', 'Host: 127.0.0.1', 'https://queue.example.org:' . $example->port . '/get'))[0], 421, 'example: an address is no name of it');
+
+silent();
+
+done_testing;
