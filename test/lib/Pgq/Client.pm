@@ -17,22 +17,27 @@ use IO::Select;
 use IO::Socket::INET;
 use JSON::PP ();
 
-use Pgq::Wait qw(deadline);
+use Socket qw(SOL_SOCKET SO_RCVBUF SO_SNDBUF);
+
+use Pgq::Wait qw(deadline timeout);
 
 my $crlf = "\r\n";
 
 
 # A connection to a Pgq::Nginx, to a host of a Pgq::Cluster or to a port of this machine. Options: type (what post()
-# says it sends), timeout (seconds in which it connects).
+# says it sends), timeout (seconds in which it connects), buffer (bytes that the kernel may hold for it each way).
 sub new {
     my ($class, $server, %option) = @_;
     my $port    = ref $server ? $server->port : $server;
     my $address = ref $server && $server->can('address') ? $server->address : '127.0.0.1';
     my $socket  = IO::Socket::INET->new(
         PeerAddr => $address, PeerPort => $port, Proto => 'tcp', Timeout => delete $option{timeout} // 10,
+        Sockopts => [ map { [ SOL_SOCKET, $_, pack 'l', $option{buffer} ] } $option{buffer} ? (SO_RCVBUF, SO_SNDBUF) : () ],
     ) or croak "connect to $address:$port: $@";
 
     $socket->autoflush(1);
+
+    delete $option{buffer};
 
     return bless { socket => $socket, buffer => '', type => 'application/json', %option }, $class;
 }
@@ -55,6 +60,28 @@ sub send {
     }
 
     return 1;
+}
+
+
+# Sends bytes again and again, without reading, until the other side has taken nothing for so many seconds.
+sub stuff {
+    my ($self, $bytes, $seconds) = @_;
+    my $select = IO::Select->new($self->{socket});
+    my $rest   = '';
+
+    local $SIG{PIPE} = 'IGNORE';
+    $self->{socket}->blocking(0);
+
+    while ($select->can_write(timeout($seconds // 0.5))) {
+        $rest .= $bytes if length $rest < 65536;
+        my $count = syswrite $self->{socket}, $rest;
+        last if !defined $count && !$!{EAGAIN};
+        substr $rest, 0, $count // 0, '';
+    }
+
+    $self->{socket}->blocking(1);
+
+    return $self;
 }
 
 

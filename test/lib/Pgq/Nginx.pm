@@ -250,6 +250,8 @@ sub worker_pids {
 # be killed because it took longer than so many seconds.
 sub stop {
     my ($self, $signal, $seconds) = @_;
+    $self->{leaked} //= $self->leaked_connections if ($signal // 'QUIT') eq 'QUIT' && $self->running;
+
     my $pid = delete $self->{pid} // return 0;
     my @pids = descendants($pid);
 
@@ -401,10 +403,52 @@ sub leaked_lanes {
 }
 
 
+# The sockets that the workers have open.
+sub sockets {
+    my ($self) = @_;
+
+    return map { (readlink // '') =~ /^socket:\[(\d+)\]$/ ? $1 : () } map { glob "/proc/$_/fd/*" } $self->worker_pids;
+}
+
+
+# A connection that a worker keeps although the other side has closed it is a leak. Called before a graceful quit.
+sub leaked_connections {
+    my ($self) = @_;
+    my @leaked;
+
+    poll_until {
+        my %state = map { $_->{inode} => $_->{state} } _kernel_sockets();
+        @leaked = grep { ($state{$_} // '') =~ /^(?:|close_wait)$/ } $self->sockets;
+        return !@leaked;
+    } 10 and return;
+
+    return "$self->{name} keeps " . @leaked . ' connections that the other side has closed';
+}
+
+
+# What the kernel knows of its sockets. One that was reset is not among them.
+sub _kernel_sockets {
+    my @sockets;
+
+    for my $table (qw(tcp tcp6 udp udp6 unix)) {
+        open my $in, '<', "/proc/net/$table" or next;
+        my $head = <$in>;
+
+        while (my $line = <$in>) {
+            my @field = split ' ', $line;
+            push @sockets, $table eq 'unix' ? { inode => $field[6], state => 'unix' }
+                : { inode => $field[9], state => $table =~ /tcp/ && $field[3] eq '08' ? 'close_wait' : 'open' };
+        }
+    }
+
+    return @sockets;
+}
+
+
 # What this server did wrong, if anything: called when the test ends and the server is stopped.
 sub complaints {
     my ($self) = @_;
-    my @complaints = grep { defined } @$self{qw(stuck left)};
+    my @complaints = grep { defined } @$self{qw(stuck left leaked)};
 
     push @complaints, "$self->{name} ended with status $self->{status}" if $self->{status};
 

@@ -1,0 +1,133 @@
+package Pgq::Http2;
+
+# An HTTP/2 client that speaks in frames, so that it can refuse what no library refuses: with a window of 0 it gets the
+# headers of each answer, and never a byte of its body.
+#
+#   my $client = Pgq::Http2->new($nginx, window => 0);
+#   $client->request('POST', '/post', body => '1', headers => { 'content-type' => 'application/json' });
+#   $client->wait_for_answers(1);   $client->close;
+
+use strict;
+use warnings;
+
+use Carp qw(croak);
+use IO::Select;
+use IO::Socket::INET;
+
+use Pgq::Wait qw(deadline);
+
+my ($data, $headers, $settings, $ping) = (0, 1, 4, 6);    # types of frames
+my ($end_stream, $ack, $end_headers) = (1, 1, 4);         # and flags
+
+
+# Options: window (65535), the bytes of a body that may be sent before they are asked for.
+sub new {
+    my ($class, $server, %option) = @_;
+    my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $server->port, Proto => 'tcp', Timeout => 10)
+        or croak "connect: $@";
+    my $self = bless { socket => $socket, buffer => '', stream => -1, ended => {}, answers => 0 }, $class;
+
+    $self->_send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    $self->_frame($settings, 0, 0, pack 'n N', 4, $option{window} // 65535);
+
+    return $self;
+}
+
+
+# Sends a request: its headers, not compressed, and its body, if there is one.
+sub request {
+    my ($self, $method, $path, %option) = @_;
+    my %header = (':method' => $method, ':path' => $path, ':scheme' => 'http', ':authority' => 'localhost');
+    my $body   = $option{body} // '';
+    my $stream = $self->{stream} += 2;
+    my $more   = $option{headers} || {};
+
+    my $block = join '', map { my ($name, $value) = @$_; "\0" . _string($name) . _string($value) }
+        (map { [ $_ => $header{$_} ] } sort keys %header), (map { [ lc $_ => $more->{$_} ] } sort keys %$more);
+
+    $self->_frame($headers, $end_headers | (length $body ? 0 : $end_stream), $stream, $block);
+    $self->_frame($data, $end_stream, $stream, $body) if length $body;
+
+    return $stream;
+}
+
+
+# Whether so many answers have begun, all in all, within so many seconds.
+sub wait_for_answers {
+    my ($self, $count, $seconds) = @_;
+    my $left   = deadline($seconds // 30);
+    my $select = IO::Select->new($self->{socket});
+
+    while ($self->{answers} < $count) {
+        my $time = $left->();
+        return 0 if !$time || !$select->can_read($time);
+        sysread $self->{socket}, $self->{buffer}, 65536, length $self->{buffer} or return 0;
+        $self->_frames;
+    }
+
+    return 1;
+}
+
+
+sub _frames {
+    my ($self) = @_;
+
+    while (length $self->{buffer} >= 9) {
+        my ($high, $low, $type, $flags, $stream) = unpack 'C n C C N', $self->{buffer};
+        my $length = $high << 16 | $low;
+
+        return if length $self->{buffer} < 9 + $length;
+
+        my $payload = substr $self->{buffer}, 9, $length;
+        substr $self->{buffer}, 0, 9 + $length, '';
+
+        $self->{answers}++ if $type == $headers;
+        $self->_frame($type, $ack, 0, $type == $ping ? $payload : '') if ($type == $settings || $type == $ping) && !($flags & $ack);
+    }
+
+    return;
+}
+
+
+sub close {
+    my ($self) = @_;
+
+    CORE::close $self->{socket};
+
+    return;
+}
+
+
+# A string of HPACK, without Huffman's coding.
+sub _string {
+    my ($text) = @_;
+    my $length = length $text;
+
+    return chr($length) . $text if $length < 127;
+
+    $length -= 127;
+    my $number = chr 127;
+    for (; $length >= 128; $length >>= 7) { $number .= chr($length & 127 | 128) }
+
+    return $number . chr($length) . $text;
+}
+
+
+sub _frame {
+    my ($self, $type, $flags, $stream, $payload) = @_;
+    my $length = length $payload;
+
+    return $self->_send(pack('C n C C N', $length >> 16, $length & 65535, $type, $flags, $stream) . $payload);
+}
+
+
+sub _send {
+    my ($self, $bytes) = @_;
+
+    local $SIG{PIPE} = 'IGNORE';
+
+    return syswrite $self->{socket}, $bytes;
+}
+
+
+1;

@@ -1,0 +1,142 @@
+# An answer that the client does not read, whatever it says, leaves no connection behind when the client has gone: over
+# HTTP/1.1 with the socket full of answers to pipelined requests, over HTTP/2 with a window of 0.
+
+use Pgq;
+use Pgq::Http2;
+
+my $pg = Pgq::Postgres->new->start;
+$pg->safe_psql(q{alter table ngx_pgq.queue add constraint no_bad check (data::text <> '"bad"')});
+
+my $base    = $pg->conninfo(user => 'ngx_pgq_web');
+my $nowhere = 'host=127.0.0.1 port=' . Pgq::Host::free_port();
+my $pools   = qq{pgq_pool main "$base"; pgq_pool tiny "$base" size=1k; pgq_pool full "$nowhere" tickets=1; pgq_pool nowhere "$nowhere";};
+
+my $locations = <<'END';
+location = /required { pgq_idempotency required; pgq_post main; }
+location = /few      { pgq_lines 1; pgq_post main; }
+location = /tiny     { pgq_post tiny; }
+location = /full     { pgq_timeout 1h; pgq_post full; }
+location = /get/full { pgq_get full; }
+location = /nowhere  { pgq_timeout 100ms; pgq_post nowhere; }
+location = /get/none { pgq_timeout 100ms; pgq_get nowhere; }
+location = /metrics  { pgq_metrics; }
+location = /status   { pgq_status; }
+client_max_body_size 8k;
+END
+
+my $json = 'application/json';
+my $many = 'application/x-ndjson';
+
+# [what, method, path, body, headers]
+my @requests = (
+    [ 'an empty message',               'POST',    '/post',         '' ],
+    [ 'a message that is not JSON',     'POST',    '/post',         '{',        'Content-Type' => $json ],
+    [ 'a text that is not UTF-8',       'POST',    '/post',         "\xff",     'Content-Type' => 'text/plain' ],
+    [ 'a malformed key',                'POST',    '/post',         '1',        'Idempotency-Key' => '"' ],
+    [ 'a missing key',                  'POST',    '/required',     '1' ],
+    [ 'an empty line',                  'POST',    '/post',         "\n",       'Content-Type' => $many ],
+    [ 'a bad line',                     'POST',    '/post',         "1\n{\n",   'Content-Type' => $many ],
+    [ 'too many lines',                 'POST',    '/few',          "1\n2\n",   'Content-Type' => $many ],
+    [ 'a message that the pool cannot hold', 'POST', '/tiny',       '"' . 'x' x 2000 . '"' ],
+    [ 'a message that nginx refuses',   'POST',    '/post',         'x' x 9000 ],
+    [ 'a message with a coding',        'POST',    '/post',         '1',        'Content-Encoding' => 'gzip' ],
+    [ 'a full queue',                   'POST',    '/full',         '1' ],
+    [ 'no database',                    'POST',    '/nowhere',      '1' ],
+    [ 'a message refused by the database', 'POST', '/post',         '"bad"' ],
+    [ 'lines refused by the database',  'POST',    '/post',         "\"bad\"\n", 'Content-Type' => $many ],
+    [ 'a key in flight',                'POST',    '/post',         '"flight"', 'Idempotency-Key' => '"flight"' ],
+    [ 'a key of another message',       'POST',    '/post',         '"other"',  'Idempotency-Key' => '"used"' ],
+    [ 'a replay',                       'POST',    '/post',         '"used"',   'Idempotency-Key' => '"used"' ],
+    [ 'a message that is accepted',     'POST',    '/post',         '"' . 'y' x 2000 . '"' ],
+    [ 'lines that are accepted',        'POST',    '/post',         "1\n2\n",   'Content-Type' => $many ],
+    [ 'a method for POST',              'DELETE',  '/post' ],
+    [ 'a method for GET',               'POST',    '/get',          '1' ],
+    [ 'a method for a page',            'POST',    '/status',       '1' ],
+    [ 'the methods of POST',            'OPTIONS', '/post' ],
+    [ 'the methods of GET',             'OPTIONS', '/get' ],
+    [ 'an argument that is wrong',      'GET',     '/get?limit=0' ],
+    [ 'a full queue for GET',           'GET',     '/get/full' ],
+    [ 'no database for GET',            'GET',     '/get/none' ],
+    [ 'posts',                          'GET',     '/get' ],
+    [ 'posts without a body',           'HEAD',    '/get' ],
+    [ 'metrics',                        'GET',     '/metrics' ],
+    [ 'the status',                     'GET',     '/status' ],
+    [ 'a path that is not there',       'GET',     '/nothing' ],
+);
+
+# A key that another transaction holds, one that was used, and a queue that has one message and no room.
+my $holder = $pg->session;
+$holder->query(q{begin; select * from ngx_pgq.enqueue_keyed('018f3c5a-0000-7000-8000-000000000001',
+    array['018f3c5a-0000-7000-8000-000000000002']::uuid[], array['"flight"'], array['flight'])});
+
+sub begin {
+    my ($nginx) = @_;
+    my $waiting = Pgq::Client->new($nginx);
+    $waiting->send($waiting->request('POST', '/full', body => '1'));
+    Pgq::Client->new($nginx)->post('/post', '"used"', 'Idempotency-Key' => '"used"');
+    return $waiting;
+}
+
+sub sockets_return {
+    my ($nginx, $before, $what) = @_;
+    my $after;
+    ok((poll_until { ($after = () = $nginx->sockets) <= $before } 20), "$what: no connection is left")
+        or diag("there may be $before sockets, there are $after");
+    return;
+}
+
+{
+    my $nginx = Pgq::Nginx->new(
+        pg => $pg, pools => $pools, listen => 'rcvbuf=4k sndbuf=4k', locations => $locations, http => 'keepalive_requests 100000; lingering_time 1s;',
+    )->start;
+    my $waiting = begin($nginx);
+    my $before  = () = $nginx->sockets;
+
+    my @clients = map {
+        my ($what, $method, $path, $body, %headers) = @$_;
+        my $client = Pgq::Client->new($nginx, buffer => 4096);
+        $client->stuff($client->request($method, $path, body => $body, headers => \%headers), 0.2);
+    } @requests;
+
+    is(Pgq::Client->new($nginx)->post('/post', '1')->{status}, 202, 'others are served while they do not read');
+
+    for my $case (@requests) {
+        (shift @clients)->close;
+        sockets_return($nginx, $before + @clients, "pipelined, $case->[0]");
+    }
+
+    $waiting->close;
+    is($nginx->stop, 0, 'nginx quits when they have gone');
+}
+
+{
+    my $version = `nginx -v 2>&1`;
+    my $nginx = Pgq::Nginx->new(
+        pg => $pg, pools => $pools, locations => $locations, main => 'worker_rlimit_nofile 4096;',
+        $version =~ m{nginx/1\.2[0-4]} ? (listen => 'http2') : (server => 'http2 on;'),
+    )->start;
+    my $waiting = Pgq::Http2->new($nginx);
+    $waiting->request('POST', '/full', body => '1');
+    $waiting->request('POST', '/post', body => '"used"', headers => { 'idempotency-key' => '"used"' });
+    $waiting->wait_for_answers(1);
+    my $before = () = $nginx->sockets;
+
+    for my $case (@requests) {
+        my ($what, $method, $path, $body, %headers) = @$case;
+        my $client = Pgq::Http2->new($nginx, window => 0);
+        $client->request($method, $path, body => $body, headers => \%headers) for 1 .. 3;
+        ok($client->wait_for_answers(3), "window 0, $what: it is answered");
+        $client->close;
+        sockets_return($nginx, $before, "window 0, $what");
+    }
+
+    my $client = Pgq::Http2->new($nginx, window => 0);
+    $client->request('POST', '/post') for 1 .. 100;
+    ok($client->wait_for_answers(100), 'a hundred refusals that are not read');
+    $_->close for $client, $waiting;
+    is($nginx->stop, 0, 'nginx quits when their client has gone');
+}
+
+$holder->quit;
+
+done_testing;
