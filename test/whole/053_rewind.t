@@ -67,7 +67,8 @@ else {
 is($status, 0, 'who was not promoted is rewound to who was') or diag($err);
 
 spew($old->data . '/postgresql.conf', $conf);
-$old->append_conf("primary_conninfo = '@{[ $new->conninfo(database => 'postgres') ]}'\n");
+# What pg_basebackup had written for the other leads here, and counts more than postgresql.conf.
+spew($old->data . '/postgresql.auto.conf', "primary_conninfo = '@{[ $new->conninfo(database => 'postgres') ]}'\n");
 spew($old->data . '/standby.signal', '');
 $old->own($old->data . '/standby.signal', 0600);
 $old->start;
