@@ -43,7 +43,7 @@ typedef struct ngx_pgq_batch_s   ngx_pgq_batch_t;
 typedef struct ngx_pgq_ticket_s  ngx_pgq_ticket_t;
 
 
-#define NGX_PGQ_VERSION          "1.2"     /* as the extension's */
+#define NGX_PGQ_VERSION          "1.0"     /* as the extension's */
 
 #define NGX_PGQ_UUID_LEN         16
 

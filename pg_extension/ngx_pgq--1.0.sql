@@ -3,6 +3,8 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION ngx_pgq" to load this file. \quit
 
+-- wake.c
+
 create function ngx_pgq.slot()
 returns smallint
 as 'MODULE_PATHNAME', 'ngx_pgq_slot'
@@ -10,6 +12,8 @@ language c volatile strict parallel restricted;
 
 comment on function ngx_pgq.slot() is
 'the slot new messages go to; also has the commit of this transaction wake a mover';
+
+-- enqueue.c
 
 create function ngx_pgq.enqueue(
     batch_id uuid,
@@ -25,34 +29,118 @@ language c volatile parallel unsafe rows 1;
 comment on function ngx_pgq.enqueue(uuid, uuid[], text[]) is
 'put a batch of messages into the queue, once; a row for each message refused';
 
-create function ngx_pgq.mover_status(
+create function ngx_pgq.fence(batch_id uuid)
+returns boolean
+as 'MODULE_PATHNAME', 'ngx_pgq_fence'
+language c volatile parallel unsafe;
+
+comment on function ngx_pgq.fence(uuid) is
+'see to it that a batch is never taken; false if it was';
+
+-- keyed.c
+
+create function ngx_pgq.enqueue_keyed(
+    batch_id uuid,
+    message_ids uuid[],
+    messages text[],
+    keys text[],
+    out ordinal integer,
+    out sqlstate text,
+    out problem text)
+returns setof record
+as 'MODULE_PATHNAME', 'ngx_pgq_enqueue_keyed'
+language c volatile parallel unsafe rows 1;
+
+comment on function ngx_pgq.enqueue_keyed(uuid, uuid[], text[], text[]) is
+'put a batch of messages into the queue, once, and once for each idempotency key; a row for each message not put in';
+
+create function ngx_pgq.enqueue_all(
+    batch_id uuid,
+    first_id uuid,
+    messages text[],
+    key text default null,
+    out ordinal integer,
+    out sqlstate text,
+    out problem text)
+returns setof record
+as 'MODULE_PATHNAME', 'ngx_pgq_enqueue_all'
+language c volatile parallel unsafe rows 1;
+
+comment on function ngx_pgq.enqueue_all(uuid, uuid, text[], text) is
+'put the messages of one request into the queue, all or nothing, once; a row if nothing was put in';
+
+-- control.c
+
+create function ngx_pgq.pause()
+returns void
+as 'MODULE_PATHNAME', 'ngx_pgq_pause'
+language c volatile strict parallel unsafe;
+
+comment on function ngx_pgq.pause() is
+'stop moving in this database until resume() or a restart; returns when no batch is under way';
+
+create function ngx_pgq.resume()
+returns void
+as 'MODULE_PATHNAME', 'ngx_pgq_resume'
+language c volatile strict parallel unsafe;
+
+comment on function ngx_pgq.resume() is
+'end pause()';
+
+create function ngx_pgq.wait_until_drained(timeout interval default null)
+returns boolean
+as 'MODULE_PATHNAME', 'ngx_pgq_wait_until_drained'
+language c volatile parallel unsafe;
+
+comment on function ngx_pgq.wait_until_drained(interval) is
+'wait until no message is in the queue; false if the timeout came first';
+
+-- status.c: a row a slot and a row a mover
+
+create function ngx_pgq.status_rows(
     out database name,
+    out slot integer,
     out mover integer,
     out pid integer,
     out state text,
+    out depth bigint,
+    out bytes bigint,
+    out oldest_at timestamptz,
+    out rotations bigint,
+    out skipped text,
     out batches bigint,
     out messages bigint,
+    out rate double precision,
     out dead_letters bigint,
     out errors bigint,
     out last_error text,
     out last_move_at timestamptz,
     out started_at timestamptz)
 returns setof record
-as 'MODULE_PATHNAME', 'ngx_pgq_mover_status'
+as 'MODULE_PATHNAME', 'ngx_pgq_status_rows'
 language c volatile strict parallel restricted;
 
-comment on function ngx_pgq.mover_status() is
-'a row for each mover there is or was since the server started';
+comment on function ngx_pgq.status_rows() is
+'a row for each slot, and one for each mover there is or was since the server started';
 
 create view ngx_pgq.status as
-select * from ngx_pgq.mover_status();
+select database, slot, mover, pid, state, depth, bytes, date_trunc('milliseconds', clock_timestamp() - oldest_at) as oldest,
+       rotations, skipped, batches, messages, round(rate::numeric, 1) as rate, dead_letters, errors, last_error,
+       last_move_at, started_at
+  from ngx_pgq.status_rows();
 
 comment on view ngx_pgq.status is
-'what each mover is doing and has done since the server started';
+'what each slot holds, and what each mover is doing and has done since the server started';
 
 revoke all on function ngx_pgq.slot() from public;
 revoke all on function ngx_pgq.enqueue(uuid, uuid[], text[]) from public;
-revoke all on function ngx_pgq.mover_status() from public;
+revoke all on function ngx_pgq.fence(uuid) from public;
+revoke all on function ngx_pgq.enqueue_keyed(uuid, uuid[], text[], text[]) from public;
+revoke all on function ngx_pgq.enqueue_all(uuid, uuid, text[], text) from public;
+revoke all on function ngx_pgq.pause() from public;
+revoke all on function ngx_pgq.resume() from public;
+revoke all on function ngx_pgq.wait_until_drained(interval) from public;
+revoke all on function ngx_pgq.status_rows() from public;
 revoke all on ngx_pgq.status from public;
-grant execute on function ngx_pgq.mover_status() to pg_monitor;
+grant execute on function ngx_pgq.status_rows() to pg_monitor;
 grant select on ngx_pgq.status to pg_monitor;

@@ -6,8 +6,6 @@
  * Called by SQL.  Reads shared memory and nothing else: no table is touched,
  * and no mover waits for a reader.  The fields of a row are read one by one,
  * so a row is not a snapshot of one moment.
- *
- * ngx_pgq_mover_status() is what version 1.0 of the extension calls.
  */
 #include "postgres.h"
 
@@ -20,7 +18,6 @@
 
 #include "ngx_pgq.h"
 
-PG_FUNCTION_INFO_V1(ngx_pgq_mover_status);
 PG_FUNCTION_INFO_V1(ngx_pgq_status_rows);
 
 #define STATUS_COLUMNS	18
@@ -201,28 +198,6 @@ mover_row(NgxPgqDatabase *database, Name name, int m, Datum *values,
 	return true;
 }
 
-/* Call back for each entry that is in use. */
-static void
-each_database(ReturnSetInfo *result,
-			  void (*put_rows) (ReturnSetInfo *, NgxPgqDatabase *, Name))
-{
-	if (ngx_pgq_shared == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("ngx_pgq must be loaded via shared_preload_libraries")));
-	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
-	{
-		NgxPgqDatabase *database = &ngx_pgq_shared->database[d];
-		NameData	name;
-
-		LWLockAcquire(ngx_pgq_shared->lock, LW_SHARED);
-		namestrcpy(&name, database->name);
-		LWLockRelease(ngx_pgq_shared->lock);
-		if (*NameStr(name))
-			put_rows(result, database, &name);
-	}
-}
-
 static void
 put_database(ReturnSetInfo *result, NgxPgqDatabase *database, Name name)
 {
@@ -242,40 +217,23 @@ put_database(ReturnSetInfo *result, NgxPgqDatabase *database, Name name)
 Datum
 ngx_pgq_status_rows(PG_FUNCTION_ARGS)
 {
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+
 	InitMaterializedSRF(fcinfo, 0);
-	each_database((ReturnSetInfo *) fcinfo->resultinfo, put_database);
-	return (Datum) 0;
-}
-
-/* As of version 1.0: the movers alone, and fewer columns. */
-static void
-put_movers_1_0(ReturnSetInfo *result, NgxPgqDatabase *database, Name name)
-{
-	static const int columns[] = {STATUS_DATABASE, STATUS_MOVER, STATUS_PID,
-		STATUS_STATE, STATUS_BATCHES, STATUS_MESSAGES, STATUS_DEAD_LETTERS,
-	STATUS_ERRORS, STATUS_LAST_ERROR, STATUS_LAST_MOVE_AT, STATUS_STARTED_AT};
-	Datum		values[STATUS_COLUMNS];
-	bool		nulls[STATUS_COLUMNS];
-
-	for (int m = 0; m < NGX_PGQ_MOVERS; m++)
+	if (ngx_pgq_shared == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("ngx_pgq must be loaded via shared_preload_libraries")));
+	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
 	{
-		if (!mover_row(database, name, m, values, nulls))
-			continue;
-		/* each comes from its own place or from one further on */
-		for (size_t i = 0; i < lengthof(columns); i++)
-		{
-			values[i] = values[columns[i]];
-			nulls[i] = nulls[columns[i]];
-		}
-		tuplestore_putvalues(result->setResult, result->setDesc, values,
-							 nulls);
-	}
-}
+		NgxPgqDatabase *database = &ngx_pgq_shared->database[d];
+		NameData	name;
 
-Datum
-ngx_pgq_mover_status(PG_FUNCTION_ARGS)
-{
-	InitMaterializedSRF(fcinfo, 0);
-	each_database((ReturnSetInfo *) fcinfo->resultinfo, put_movers_1_0);
+		LWLockAcquire(ngx_pgq_shared->lock, LW_SHARED);
+		namestrcpy(&name, database->name);
+		LWLockRelease(ngx_pgq_shared->lock);
+		if (*NameStr(name))
+			put_database(result, database, &name);
+	}
 	return (Datum) 0;
 }

@@ -4,7 +4,6 @@ revoke all on schema ngx_pgq from public;
 revoke all on all functions in schema ngx_pgq from public;
 revoke all on all tables in schema ngx_pgq from public;
 revoke all on public.posts from public;
-revoke update on all tables in schema ngx_pgq from ngx_pgq_mover;      -- 1.0 had granted it
 
 -- nginx: may put batches into the queue and read posts
 grant usage on schema ngx_pgq to ngx_pgq_web;
