@@ -147,7 +147,7 @@ bench-cluster: packages-check build  ## measure a cluster of five containers bes
 
 ##@ Tests, one kind at a time
 
-.PHONY: check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-ha check-docs check-reload check-sanitize check-valgrind check-bare fuzz soak analyze
+.PHONY: check-others check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-ha check-docs check-reload check-sanitize check-valgrind check-bare fuzz soak analyze
 check-docs: packages-check  ## what code and READMEs name agrees; the sources keep to the house style
 	@test/run docs
 
@@ -173,6 +173,10 @@ check-module: packages-check build  ## the nginx module
 check-whole: packages-check build  ## a message's whole way
 	@test/run whole
 
+check-others: packages-check build  ## what HAProxy, Patroni, Prometheus and Vagrant's Ruby say of what we write for them
+	@provision/install-packages others
+	@PGQ_OTHERS=1 test/run module/140_metrics.t whole/050_cluster_files.t whole/052_vagrant.t
+
 check-ha: packages-check  ## faults of a cluster's hosts under load, on five LXC hosts made for it (as root)
 	@rm -f build/ha.results; trap 'cat build/ha.results 2> /dev/null || true' EXIT; \
 	    PGQ_JOBS=1 PGQ_RESULTS=$(CURDIR)/build/ha.results provision/with-cluster test/run ha
@@ -188,6 +192,7 @@ check-sanitize: packages-check build  ## the tests with module and extension und
 	@PGQ_BUILD=build/sanitize PGQ_SANITIZE=1 test/run unit sql isolation extension module whole
 
 check-valgrind: packages-check build  ## the module's tests, and the extension in a whole server, under valgrind
+	@provision/install-packages valgrind
 	@PGQ_VALGRIND=1 test/run module
 	@PGQ_SLOW=10 test/run valgrind
 

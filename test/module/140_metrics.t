@@ -79,10 +79,15 @@ sub moves {
 # What Prometheus's own tool says of the page, which is nothing.
 sub checked {
     my ($when) = @_;
-    my $text = Pgq::Client->new($nginx)->get('/metrics')->body;
-    my ($status, $out, $err) = Pgq::Host::run([ 'promtool', 'check', 'metrics' ], in => $text);
 
-    is("$status$out$err", '0', "promtool has no complaint $when");
+    SKIP: {
+        skip 'promtool is not installed: make check-others', 1 if !Pgq::Host::has_program('promtool');
+
+        my $text = Pgq::Client->new($nginx)->get('/metrics')->body;
+        my ($status, $out, $err) = Pgq::Host::run([ 'promtool', 'check', 'metrics' ], in => $text);
+
+        is("$status$out$err", '0', "promtool has no complaint $when");
+    }
 
     return;
 }

@@ -2,7 +2,9 @@
 # secret is made once, reaches those alone whom it concerns, and nothing is left on the way.
 
 use Pgq;
-use Pgq::Host qw(run temp_dir top slurp spew module_path build_dir pg_version);
+use Pgq::Host qw(run temp_dir top slurp spew module_path build_dir pg_version has_program);
+
+plan skip_all => 'ruby is not installed: make check-others' if !has_program('ruby');
 
 my $dir = temp_dir('vagrant');
 my $top = top();

@@ -22,7 +22,7 @@ use Pgq::Wait qw(poll_until deadline timeout);
 
 our @EXPORT_OK = qw(
     top build_dir module_path pg_version pg_bin temp_dir kept free_port is_root server_user worker_user
-    run spawn alive descendants ended kill_all adopt_orphans slurp spew sanitizer_environment reports
+    has_program run spawn alive descendants ended kill_all adopt_orphans slurp spew sanitizer_environment reports
 );
 
 my $top = realpath(dirname(__FILE__) . '/../../..');
@@ -71,6 +71,17 @@ sub is_root { return $> == 0 }
 sub server_user { return is_root() ? 'postgres' : scalar getpwuid($>) }
 
 sub worker_user { return is_root() ? 'www-data' : scalar getpwuid($>) }
+
+
+# Whether a program is there which only make check-others installs: there it has to be.
+sub has_program {
+    my ($name) = @_;
+    my $has = grep { -x "$_/$name" } split /:/, $ENV{PATH};
+
+    croak "there is no $name" if !$has && $ENV{PGQ_OTHERS};
+
+    return $has;
+}
 
 
 # ---- files
