@@ -11,6 +11,7 @@
  *	 takes them back.
  * - Locks the queue before its leaves, as the movers do.
  * - The messages of one call keep their order and carry one time.
+ * - An error quotes nothing that a message holds: it goes to the server's log.
  */
 #include "postgres.h"
 
@@ -179,15 +180,47 @@ ngx_pgq_intake_enter(const pg_uuid_t *batch_id)
 	return entry;
 }
 
+/*
+ * Rethrow the current error without the values of a message.  The detail of a
+ * failed check quotes the row; the text and the context of a data exception
+ * quote the value that could not be converted.
+ */
+static void
+rethrow_without_values(MemoryContext context)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	FlushErrorState();
+	error->detail = NULL;
+	error->detail_log = NULL;
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_DATA_EXCEPTION)
+	{
+		error->message = "a check, trigger or index of ngx_pgq.queue rejects a message";
+		error->context = NULL;
+	}
+	ReThrowError(error);
+}
+
 /* Put these messages into the queue; there is at least one. */
 void
 ngx_pgq_intake_write(NgxPgqIntake *intake, NgxPgqBatch *batch)
 {
+	MemoryContext context = CurrentMemoryContext;
 	Relation	leaf = ngx_pgq_open_table(psprintf("queue_%d", intake->slot),
 											   RowExclusiveLock);
 
-	if (!insert_bulk(intake, leaf, batch))
-		insert_by_executor(intake, batch);
+	PG_TRY();
+	{
+		if (!insert_bulk(intake, leaf, batch))
+			insert_by_executor(intake, batch);
+	}
+	PG_CATCH();
+	{
+		rethrow_without_values(context);
+	}
+	PG_END_TRY();
 	table_close(leaf, NoLock);
 	NGX_PGQ_FAULT("queue-written");
 }

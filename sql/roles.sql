@@ -28,3 +28,7 @@ $$;
 -- An answered request must be on the synchronous standby too; and a post once seen must never vanish.
 alter role ngx_pgq_web set synchronous_commit = on;
 alter role ngx_pgq_mover set synchronous_commit = on;
+
+-- The parameters of nginx's statements are messages: log_min_duration_statement and log_statement do not log them.
+alter role ngx_pgq_web set log_parameter_max_length = 0;
+alter role ngx_pgq_web set log_parameter_max_length_on_error = 0;
