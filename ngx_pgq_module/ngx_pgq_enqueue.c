@@ -506,6 +506,11 @@ ngx_pgq_enqueue_failed(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
                           " message; this one was not queued.";
         break;
 
+    case NGX_PGQ_KEYS_FULL:
+        return ngx_pgq_reply_unavailable(r, e->ticket.pool, "keys_full",
+                          "There are too many idempotency keys; the message"
+                          " was not queued.");
+
     case NGX_PGQ_UNKNOWN:
         ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
                       "pgq enqueue: outcome unknown after %M ms",

@@ -63,6 +63,7 @@ typedef enum {
     NGX_PGQ_REFUSED,       /* not committed: the data will never be taken */
     NGX_PGQ_IN_FLIGHT,     /* not committed: its key is under way elsewhere */
     NGX_PGQ_REUSED,        /* not committed: its key is another message's */
+    NGX_PGQ_KEYS_FULL,     /* not committed: its key is new, one too many */
     NGX_PGQ_AGAIN,         /* not committed: the database cannot, for now */
     NGX_PGQ_UNKNOWN        /* sent, and nobody said what became of it */
 } ngx_pgq_outcome_e;

@@ -28,6 +28,7 @@ static ngx_pgq_verdict_key_t  ngx_pgq_verdict_keys[] = {
     { "PQ200", NGX_PGQ_REPLAYED },      /* its words are the former id */
     { "PQ409", NGX_PGQ_IN_FLIGHT },
     { "PQ422", NGX_PGQ_REUSED },
+    { "PQ503", NGX_PGQ_KEYS_FULL },
     { NULL, NGX_PGQ_REFUSED }
 };
 

@@ -44,7 +44,7 @@
 	"ledger-truncated", \
 	"ledger-finished",			/* and the commit comes next */ \
 	"ledger-committed", \
-	/* keys: key.c */ \
+	/* keys: key_leaf.c */ \
 	"key-leaf-locked", \
 	"key-leaf-truncated", \
 	"keys-finished",			/* and the commit comes next */ \

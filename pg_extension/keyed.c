@@ -59,6 +59,17 @@ typedef struct Keys
 	int			owners[NGX_PGQ_KEYS];
 } Keys;
 
+static pg_cryptohash_ctx *
+hash_begin(void)
+{
+	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
+
+	if (pg_cryptohash_init(context) < 0)
+		elog(ERROR, "could not compute a fingerprint: %s",
+			 pg_cryptohash_error(context));
+	return context;
+}
+
 static void
 hash(pg_cryptohash_ctx *context, const void *data, size_t length)
 {
@@ -68,13 +79,28 @@ hash(pg_cryptohash_ctx *context, const void *data, size_t length)
 }
 
 static void
-fingerprint(uint8 *print, uint8 kind, const Datum *messages, int count)
+hash_end(pg_cryptohash_ctx *context, uint8 *result)
 {
-	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
-
-	if (pg_cryptohash_init(context) < 0)
+	if (pg_cryptohash_final(context, result, PG_SHA256_DIGEST_LENGTH) < 0)
 		elog(ERROR, "could not compute a fingerprint: %s",
 			 pg_cryptohash_error(context));
+	pg_cryptohash_free(context);
+}
+
+static void
+digest(NgxPgqKey *key, text *given)
+{
+	pg_cryptohash_ctx *context = hash_begin();
+
+	hash(context, VARDATA_ANY(given), VARSIZE_ANY_EXHDR(given));
+	hash_end(context, key->digest);
+}
+
+static void
+fingerprint(uint8 *print, uint8 kind, const Datum *messages, int count)
+{
+	pg_cryptohash_ctx *context = hash_begin();
+
 	hash(context, &kind, sizeof(kind));
 	for (int i = 0; i < count; i++)
 	{
@@ -86,10 +112,7 @@ fingerprint(uint8 *print, uint8 kind, const Datum *messages, int count)
 		hash(context, &prefix, sizeof(prefix));
 		hash(context, VARDATA_ANY(message), length);
 	}
-	if (pg_cryptohash_final(context, print, PG_SHA256_DIGEST_LENGTH) < 0)
-		elog(ERROR, "could not compute a fingerprint: %s",
-			 pg_cryptohash_error(context));
-	pg_cryptohash_free(context);
+	hash_end(context, print);
 }
 
 /* Is this a key that can be kept?  If not, say why. */
@@ -134,6 +157,10 @@ judge_by_key(const NgxPgqKey *key, Verdict *verdict)
 		case NGX_PGQ_KEY_BUSY:
 			verdict->sqlstate = "PQ409";
 			verdict->problem = "A message with this idempotency key is on its way.";
+			break;
+		case NGX_PGQ_KEY_FULL:
+			verdict->sqlstate = "PQ503";
+			verdict->problem = "There are too many idempotency keys.";
 			break;
 	}
 }
@@ -202,7 +229,7 @@ gather_keys(const Datum *elements, const bool *nulls, const NgxPgqBatch *batch,
 		if (nulls[i] || verdicts[i].sqlstate ||
 			!judge_key(DatumGetTextPP(elements[i]), &verdicts[i]))
 			continue;
-		key->key = DatumGetTextPP(elements[i]);
+		digest(key, DatumGetTextPP(elements[i]));
 		key->message_id = *DatumGetUUIDP(batch->ids[i]);
 		fingerprint(key->fingerprint, PRINT_ONE, &batch->messages[i], 1);
 		keys->owners[keys->count++] = i;
@@ -352,7 +379,7 @@ ngx_pgq_enqueue_all(PG_FUNCTION_ARGS)
 	if (refused == 0 && !PG_ARGISNULL(3) &&
 		judge_key(PG_GETARG_TEXT_PP(3), &verdict))
 	{
-		key->key = PG_GETARG_TEXT_PP(3);
+		digest(key, PG_GETARG_TEXT_PP(3));
 		key->message_id = *PG_GETARG_UUID_P(1);
 		fingerprint(key->fingerprint, PRINT_ALL, batch.messages, batch.count);
 		keyed = 1;

@@ -36,6 +36,7 @@ int			ngx_pgq_snapshot_grace;
 int			ngx_pgq_keep_posts;
 int			ngx_pgq_keep_posts_for;
 int			ngx_pgq_keep_keys;
+int			ngx_pgq_max_keys;
 bool		ngx_pgq_synchronous;
 
 static shmem_request_hook_type prev_shmem_request_hook;
@@ -173,6 +174,13 @@ define_settings(void)
 							&ngx_pgq_keep_keys,
 							24 * 60 * 60, 60, 30 * 24 * 60 * 60,
 							PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("ngx_pgq.max_keys",
+							"Sets the maximum number of idempotency keys.",
+							"Messages with new keys are refused while there are as many.",
+							&ngx_pgq_max_keys,
+							10000000, 1, INT_MAX,
+							PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 	DefineCustomBoolVariable("ngx_pgq.synchronous",
 							 "Takes messages only while commits wait for a standby.",

@@ -232,13 +232,14 @@ typedef enum NgxPgqKeyState
 	NGX_PGQ_KEY_OURS,			/* it was taken for this very message id */
 	NGX_PGQ_KEY_REPLAY,			/* for the same message under another id */
 	NGX_PGQ_KEY_OTHER,			/* for another message */
-	NGX_PGQ_KEY_BUSY			/* another transaction may be taking it */
+	NGX_PGQ_KEY_BUSY,			/* another transaction may be taking it */
+	NGX_PGQ_KEY_FULL			/* nothing, and there are too many others */
 } NgxPgqKeyState;
 
 /* A key in our hands; the caller fills in all but the last two. */
 typedef struct NgxPgqKey
 {
-	text	   *key;
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];	/* of the key as given */
 	uint8		fingerprint[PG_SHA256_DIGEST_LENGTH];
 	pg_uuid_t	message_id;
 	NgxPgqKeyState state;
@@ -256,6 +257,7 @@ extern int	ngx_pgq_snapshot_grace;
 extern int	ngx_pgq_keep_posts;
 extern int	ngx_pgq_keep_posts_for;
 extern int	ngx_pgq_keep_keys;
+extern int	ngx_pgq_max_keys;
 extern bool ngx_pgq_synchronous;
 extern List *ngx_pgq_database_names(char *raw);
 
@@ -352,6 +354,14 @@ extern void ngx_pgq_synchronous_expect(void);
 /* key.c */
 extern void ngx_pgq_keys_take(NgxPgqKey *keys, int count, bool freed);
 extern void ngx_pgq_keys_recall(NgxPgqKey *keys, int count);
+
+/* key_leaf.c */
+extern int	ngx_pgq_key_leaf_at(TimestampTz at);
+extern AttrNumber ngx_pgq_key_leaf_column(Relation leaf, const char *name,
+										  Oid type);
+extern Relation ngx_pgq_key_leaf_index(Relation leaf, AttrNumber place);
+extern Datum ngx_pgq_key_leaf_value(TupleTableSlot *row, AttrNumber place);
+extern int64 ngx_pgq_key_leaf_rows(int64 pages);
 extern bool ngx_pgq_keys_due(void);
 extern void ngx_pgq_keys_tidy(NgxPgqDatabase *database);
 extern void ngx_pgq_keys_keep(void);

@@ -4,19 +4,19 @@
 --
 --   at           when the key was taken, by the database's own time (ngx_pgq.service_time)
 --   slot         the leaf: from that time
---   key          as the client gave it
+--   digest       SHA-256 of the key, with its scope
 --   fingerprint  SHA-256 of the message, or of the messages of one request
 --   message_id   the message's id, or the first one's
 --
 -- An expired key may be taken again while its row is still there: of several the newest counts.
 
 create table if not exists ngx_pgq.key (
-    at           timestamptz      not null,
-    slot         smallint         not null,
-    key          text collate "C" not null check (octet_length(key) between 1 and 255),
-    fingerprint  bytea            not null check (octet_length(fingerprint) = 32),
-    message_id   uuid             not null,
-    primary key (key, at, slot)
+    at           timestamptz not null,
+    slot         smallint    not null,
+    digest       bytea       not null check (octet_length(digest) = 32),
+    fingerprint  bytea       not null check (octet_length(fingerprint) = 32),
+    message_id   uuid        not null,
+    primary key (digest, at, slot)
 ) partition by list (slot);
 
 -- Shows the movers the newest row of a leaf. Not IF NOT EXISTS, which locks out everybody who sends keys before it looks.

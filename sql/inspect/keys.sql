@@ -2,7 +2,7 @@
 
 select key.tableoid::regclass                                               as leaf,
        count(*)                                                             as rows,
-       count(*) filter (where at > setting.now - setting.keep)        as keys,
+       count(*) filter (where at > setting.now - setting.keep)              as keys,
        min(at)                                                              as oldest,
        max(at)                                                              as newest,
        pg_size_pretty(pg_total_relation_size(key.tableoid))                 as size

@@ -44,9 +44,9 @@ like(Pgq::Host::slurp("$dir/race.out"), qr/number of failed transactions: 0 /, '
 
 # ---- a commit that waits for its standby
 $pg->safe_psql(q{alter system set synchronous_standby_names = 'nobody'; select pg_reload_conf()});
-$pg->safe_psql(q{set synchronous_commit = local; insert into ngx_pgq.key (at, slot, key, fingerprint, message_id)
-                 select now() - interval '25 h', slot, 'old', sha256('x'), gen_random_uuid() from generate_series(0, 3) as slot where slot <> (select slot from ngx_pgq.key limit 1)});
-ok($pg->poll_query_until(q{select count(*) from ngx_pgq.key where key = 'old'}, 0, 30, env => { PGOPTIONS => '-c lock_timeout=1s' }), 'truncating does not wait for the standby, nor anybody for it');
+$pg->safe_psql(q{set synchronous_commit = local; insert into ngx_pgq.key (at, slot, digest, fingerprint, message_id)
+                 select now() - interval '25 h', slot, sha256('old'), sha256('x'), gen_random_uuid() from generate_series(0, 3) as slot where slot <> (select slot from ngx_pgq.key limit 1)});
+ok($pg->poll_query_until(q{select count(*) from ngx_pgq.key where digest = sha256('old')}, 0, 30, env => { PGOPTIONS => '-c lock_timeout=1s' }), 'truncating does not wait for the standby, nor anybody for it');
 my ($first, $second, $third) = map { $pg->session } 1 .. 3;
 $_->query('set client_min_messages = error') for $first, $second, $third;
 my ($batch, $id) = split /\|/, $pg->safe_psql('select uuid7(), uuid7()');
@@ -58,7 +58,7 @@ is($second->query(q{select once('slow', '2')}), 'PQ409', 'whatever he sends');
 is($second->query('rollback; begin; ' . q{select once('slow 2')}), 'taken', 'another key is free');
 is($second->query('rollback; begin; ' . q{select count(*) from ngx_pgq.enqueue(uuid7(), array[uuid7()], '{1}')}), 0, 'and a message without one');
 $second->query('rollback');
-is($pg->safe_psql(q{select count(*) from ngx_pgq.key where key = 'slow'}), 0, 'nobody sees it yet');
+is($pg->safe_psql(q{select count(*) from ngx_pgq.key where digest = sha256('slow')}), 0, 'nobody sees it yet');
 $pg->safe_psql(q{select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep' and query ~ 'once'});
 is($first->result, 'taken', 'when it need not wait any more, it is taken');
 $second->send(q{select once('slow')});
@@ -99,18 +99,19 @@ for my $level ('repeatable read', 'serializable') {
 sub leaf { my ($back) = @_; return "((extract(epoch from clock_timestamp()) - 946684800)::bigint / 43200 - $back) % 4" }
 sub fill {
     my ($back, $age, $rows) = @_;
-    $pg->safe_psql("insert into ngx_pgq.key (at, slot, key, fingerprint, message_id)
-                    select clock_timestamp() - interval '$age', @{[ leaf($back) ]}, 'k$back ' || n, sha256('x'), gen_random_uuid() from generate_series(1, $rows) as n");
+    $pg->safe_psql("insert into ngx_pgq.key (at, slot, digest, fingerprint, message_id)
+                    select clock_timestamp() - interval '$age', @{[ leaf($back) ]}, sha256(('k$back ' || n)::bytea), sha256('k$back'), gen_random_uuid() from generate_series(1, $rows) as n");
 }
 sub bytes { my ($back) = @_; return $pg->safe_psql("select pg_total_relation_size(format('ngx_pgq.key_%s', @{[ leaf($back) ]})::regclass)") }
-sub rows  { my ($back) = @_; return $pg->safe_psql("select count(*) from ngx_pgq.key where key like 'k$back %'") }
+sub rows  { my ($back) = @_; return $pg->safe_psql("select count(*) from ngx_pgq.key where fingerprint = sha256('k$back')") }
 
 $pg->safe_psql('truncate ngx_pgq.key');
 my $empty = bytes(1);
 fill(1, '23 hours', 1000);
 my $load = load('load', 60, q{
     select ngx_pgq.enqueue_keyed(uuid7(), array[uuid7(), uuid7()], array['1', '2'], array['load ' || uuid7(), 'load ' || uuid7()])});
-my $busy = q{select count(*) > 500 from ngx_pgq.key where key like 'load %'};
+my $loaded = q{fingerprint in (sha256('\x010000000131'), sha256('\x010000000132'))};    # of the messages 1 and 2
+my $busy = "select count(*) > 500 from ngx_pgq.key where $loaded";
 ok($pg->poll_query_until($busy), 'many take keys');
 
 my @sizes;
@@ -125,7 +126,7 @@ is(rows(1), 1000, 'what counts is kept');
 
 # ---- one expired key does not keep, one fresh key keeps a leaf
 fill(2, '25 hours', 10);
-$pg->safe_psql("insert into ngx_pgq.key (at, slot, key, fingerprint, message_id) select clock_timestamp(), @{[ leaf(3) ]}, 'fresh', sha256('x'), gen_random_uuid()");
+$pg->safe_psql("insert into ngx_pgq.key (at, slot, digest, fingerprint, message_id) select clock_timestamp(), @{[ leaf(3) ]}, sha256('fresh'), sha256('x'), gen_random_uuid()");
 fill(3, '49 hours', 10);
 ok((poll_until { rows(2) == 0 } 30), 'a leaf that has expired goes');
 is(rows(3), 10, 'one that has a fresh key in it does not, whichever leaf it is');
@@ -140,14 +141,41 @@ fill(2, '25 hours', 10);
 ok((poll_until { rows(2) == 0 } 30), 'what has expired goes');
 $reader->query('rollback; begin; select count(*) from ngx_pgq.key');
 fill(2, '25 hours', 10);
-my $before = $pg->safe_psql(q{select count(*) from ngx_pgq.key where key like 'load %'});
-ok((poll_until { $pg->safe_psql(q{select count(*) from ngx_pgq.key where key like 'load %'}) > $before + 2000 } 30), 'while somebody reads all keys, others take some');
+my $before = $pg->safe_psql("select count(*) from ngx_pgq.key where $loaded");
+ok((poll_until { $pg->safe_psql("select count(*) from ngx_pgq.key where $loaded") > $before + 2000 } 30), 'while somebody reads all keys, others take some');
 is(rows(2), 10, 'and what has expired waits');
 $reader->quit;
 ok((poll_until { rows(2) == 0 } 30), 'until he is gone');
 kill 'INT', $load;
 Pgq::Host::ended($load);
 unlike(Pgq::Host::slurp("$dir/load.err"), qr/error|fatal/i, 'none of those who take keys met an error');
+
+# ---- no more keys than ngx_pgq.max_keys
+sub most { $pg->safe_psql("alter system set ngx_pgq.max_keys = $_[0]; select pg_reload_conf()"); $pg->poll_query_until('show ngx_pgq.max_keys', $_[0]) }
+
+$pg->safe_psql('truncate ngx_pgq.key');
+my $start = -s $pg->log;
+is($pg->safe_psql(q{select once('before')}), 'taken', 'a key is taken');
+fill(1, '23 hours', 2000);
+most(2000);
+is($pg->safe_psql(q{select once('above')}), 'PQ503', 'with as many keys as ngx_pgq.max_keys a new one is refused');
+is($pg->safe_psql(q{select sqlstate || ' ' || problem from ngx_pgq.enqueue_all(uuid7(), uuid7(), '{1,2}', 'above')}), 'PQ503 There are too many idempotency keys.', 'also that of many messages');
+is($pg->safe_psql(q{select once('before')}), 'PQ200', 'a known key is known');
+is($pg->safe_psql(q{select once('before', '2')}), 'PQ422', 'and keeps its message');
+is($pg->safe_psql(q{select string_agg(ordinal || ' ' || sqlstate, ', ') from ngx_pgq.enqueue_keyed(uuid7(), array[uuid7(), uuid7(), uuid7(), uuid7()],
+    '{"\"mate\"","\"mate\"",1,"\"mate\""}', array[null, 'above', 'before', null])}), '2 PQ503, 3 PQ200', 'messages without a key are taken from the same batch');
+ok($pg->poll_query_until(q{select count(*) from posts where data::text = '"mate"'}, 2), 'and posted');
+ok((poll_until { $pg->log_contains(qr/new idempotency keys are refused, as there are 2000 \(ngx_pgq.max_keys\)/, $start) } 30), 'the log says so');
+most(3000);
+is($pg->safe_psql(q{select once('above')}), 'taken', 'with a higher limit it is taken');
+most(2000);
+is($pg->safe_psql(q{select once('above 2')}), 'PQ503', 'with the lower one another is not');
+$pg->safe_psql(q{update ngx_pgq.key set at = at - interval '25 hours' where fingerprint = sha256('k1')});
+ok($pg->poll_query_until(q{begin; select once('above 2'); rollback}, 'taken'), 'until others have expired and are removed');
+ok((poll_until { $pg->log_contains(qr/new idempotency keys are accepted again/, $start) } 30), 'the log says so');
+my $said = () = $pg->log_since($start) =~ /new idempotency keys/g;
+cmp_ok($said, '<=', 4, 'once for each change');
+most(10_000_000);
 
 # ---- the setting
 sub keep { $pg->safe_psql("alter system set ngx_pgq.keep_keys = '$_[0]'; select pg_reload_conf()"); $pg->poll_query_until('show ngx_pgq.keep_keys', $_[0]) }
@@ -158,7 +186,7 @@ for my $time (qw(1min 1d 10d 30d 7min 1d)) {
     keep($time);
     is($pg->safe_psql(q{select once('setting')}), 'PQ200', "with keep_keys = $time it is known");
 }
-my $looked = q{select sum(idx_scan) from pg_stat_user_indexes where indexrelname = (select format('key_%s_at_idx', slot) from ngx_pgq.key where key = 'setting')};
+my $looked = q{select sum(idx_scan) from pg_stat_user_indexes where indexrelname = (select format('key_%s_at_idx', slot) from ngx_pgq.key where digest = sha256('setting'))};
 $pg->safe_psql(q{update ngx_pgq.key set at = at - interval '2 min'});
 keep('1min');
 is($pg->safe_psql(q{begin; select once('setting'); rollback}), 'taken', 'after two minutes and with one it is not');

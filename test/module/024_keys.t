@@ -59,7 +59,7 @@ for my $case (
     is(keyed($value, '{"n": 1}')->{body}, $first->{body}, "$name: the same key");
 }
 is(keyed('"say \"hello\" \\\\ "', '1')->{status}, 202, 'with quotes and backslashes, escaped');
-is($pg->safe_psql(q{select count(*) from ngx_pgq.key where key = 'say "hello" \ '}), 1, 'is kept as it is meant');
+is($pg->safe_psql(q{select count(*) from ngx_pgq.key where digest = sha256(convert_to('say "hello" \\ ', 'UTF8'))}), 1, 'is kept as it is meant');
 is(keyed("\"$long\"", '1')->{status}, 202, '255 characters');
 
 for my $bad ('', '""', '"', '"one', 'one two', 'o"ne', '"one"two', '"\\x"', "\"${long}k\"", "k$long", '"gr\xc3\xbcn"', 'a,b', ';a=b', '"a", "b"') {
@@ -95,16 +95,16 @@ is(keyed('"single"', '"s"')->{status}, 202, 'one message');
 is(keyed('"single"', "\"s\"\n", @ndjson)->{status}, 422, 'is not a line of that');
 
 # ---- under way: it waits for its replica, and so does nobody else with that key
-$pg->safe_psql(q{alter system set synchronous_standby_names = 'nobody'}, database => 'postgres');
+my $standby = $pg->standby;
+$pg->safe_psql(q{alter system set synchronous_standby_names = '*'}, database => 'postgres');
 $pg->safe_psql('select pg_reload_conf()', database => 'postgres');
-poll_until { $pg->safe_psql('show synchronous_standby_names') eq 'nobody' } 10;
+poll_until { $pg->safe_psql('show synchronous_standby_names') eq '*' } 10;
 my @waiting = map { Pgq::Client->new($nginx) } 1 .. 2;
 $waiting[0]->send($waiting[0]->request('POST', '/post', body => '"flight"', headers => { 'Idempotency-Key' => '"flight"' }));
 $pg->poll_query_until("select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event = 'SyncRep'", 1);
 $waiting[1]->send($waiting[1]->request('POST', '/post', body => '"flight"', headers => { 'Idempotency-Key' => '"flight"' }));
 $pg->poll_query_until("select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event = 'SyncRep'", 2);
-$pg->safe_psql('alter system reset synchronous_standby_names', database => 'postgres');
-$pg->safe_psql('select pg_reload_conf()', database => 'postgres');
+$standby->start;
 is($waiting[0]->answer->{status}, 202, 'the first is accepted when it is replicated');
 my $flight = $waiting[1]->answer;
 is($flight->{status}, 409, 'the second was told that the first is under way');
@@ -112,6 +112,10 @@ is($flight->json->{code}, 'key_in_flight', 'by its code');
 is($flight->{headers}{'retry-after'}, 1, 'and when to come back');
 is(keyed('"flight"', '"flight"')->{headers}{'idempotency-replayed'}, 'true', 'then it is told the answer');
 is(posts('"flight"'), 1, 'it is there once');
+$pg->safe_psql('alter system reset synchronous_standby_names', database => 'postgres');
+$pg->safe_psql('select pg_reload_conf()', database => 'postgres');
+poll_until { $pg->safe_psql('show synchronous_standby_names') eq '' } 10;
+$standby->stop;
 
 # ---- in one batch, with others
 my $lock = $pg->session;
@@ -131,8 +135,27 @@ is(($count{202} // 0) + ($count{409} // 0), 200, 'the others are told so, or to 
 cmp_ok($count{202}, '>=', 100, 'each key has its 202');
 ok(!$pg->log_contains(qr/batch has \d+ idempotency keys/), 'nor does a batch have more keys than PostgreSQL takes');
 
+# ---- as many keys as there may be
+$pg->safe_psql('alter system set ngx_pgq.max_keys = 1');
+$pg->reload;
+$pg->poll_query_until('show ngx_pgq.max_keys', 1);
+poll_until { keyed('"full ' . ++$key . '"', '"too many"')->{status} == 503 } 10;
+for my $case ([ 'a message' => '"too many"' ], [ 'lines' => "1\n2\n", @ndjson ]) {
+    my ($name, @request) = @$case;
+    my $full = keyed('"above"', @request);
+    is($full->{status}, 503, "$name with a new key is refused while there are too many");
+    is($full->json->{code}, 'keys_full', 'by its code');
+    cmp_ok($full->{headers}{'retry-after'}, '>', 0, 'it may come back');
+}
+is(keyed('"one"', '{"n": 1}')->{body}, $first->{body}, 'a known key gets its first answer');
+is($client->post('/post', '"no key"')->{status}, 202, 'a message without a key is accepted');
+$pg->safe_psql('alter system reset ngx_pgq.max_keys');
+$pg->reload;
+ok((poll_until { keyed('"above"', '"above"')->{status} == 202 } 10), 'and one with a key when there may be more');
+is(posts('"above"'), 1, 'it is there once');
+
 my $metrics = $client->get('/metrics')->{body};
-like($metrics, qr/reason="$_"\} [1-9]/, "$_ is counted") for qw(bad_key key_in_flight key_required key_reused);
+like($metrics, qr/reason="$_"\} [1-9]/, "$_ is counted") for qw(bad_key key_in_flight key_required key_reused keys_full);
 
 # ---- it survives nginx and PostgreSQL
 $nginx->stop;
@@ -155,7 +178,7 @@ for my $place ([ before => 'Bind' ], [ after => 'Sync' ], [ before => 'CommandCo
     is($answer->{status}, 202, "$name: accepted");
     ok($wire->happened, 'although it was');
     ok(!exists $answer->{headers}{'idempotency-replayed'}, 'not as a replay of itself');
-    is($pg->safe_psql("select message_id from ngx_pgq.key where key = '$name'"), $answer->json->{id}, 'the key has its id');
+    is($pg->safe_psql("select message_id from ngx_pgq.key where digest = sha256('$name')"), $answer->json->{id}, 'the key has its id');
     is(posts("\"$name\""), 1, 'and it is there once');
 
     $wire->plan({ in => 'enqueue_keyed', @$place, do => 'cut' });

@@ -32,8 +32,8 @@ select columns_are('ngx_pgq', 'batch', array['at', 'slot', 'batch_id']);
 select col_is_pk('ngx_pgq', 'batch', array['batch_id', 'slot']::name[], 'a batch is there once');
 select is_partition_of('ngx_pgq', ('batch_' || slot)::name, 'ngx_pgq', 'batch', 'slot ' || slot || ' is a leaf of the ledger') from generate_series(0, 2) as slot;
 
-select columns_are('ngx_pgq', 'key', array['at', 'slot', 'key', 'fingerprint', 'message_id']);
-select col_is_pk('ngx_pgq', 'key', array['key', 'at', 'slot']::name[], 'a key is found by itself');
+select columns_are('ngx_pgq', 'key', array['at', 'slot', 'digest', 'fingerprint', 'message_id']);
+select col_is_pk('ngx_pgq', 'key', array['digest', 'at', 'slot']::name[], 'a key is found by itself');
 select has_index('ngx_pgq', 'key', 'key_at_idx', array['at'], 'and the newest, too');
 select is_partition_of('ngx_pgq', ('key_' || slot)::name, 'ngx_pgq', 'key', 'slot ' || slot || ' is a leaf of the keys') from generate_series(0, 3) as slot;
 select is((select count(*) from pg_class where relnamespace = 'ngx_pgq'::regnamespace and relname ~ '^key_[0-3]$' and reloptions = '{autovacuum_enabled=off}'), 4::bigint,

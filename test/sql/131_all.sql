@@ -43,7 +43,7 @@ select format('select * from ngx_pgq.enqueue_all(%L, %L, array[%L, %L], %L)', :'
 select is_empty(:'again', 'messages with a key');
 select is_empty(:'again', 'sent again, are accepted again');
 select results_eq($$select * from pg_temp.all_of(array['"e1"', '"e2"'], 'e')$$, format('values (0, ''PQ200'', %L)', :'id'), 'as another batch, they are told the first id');
-select is((select fingerprint from ngx_pgq.key where key = 'e'), sha256('\x0200000004226531220000000422653222'::bytea), 'by all of their bytes');
+select is((select fingerprint from ngx_pgq.key where digest = sha256('e')), sha256('\x0200000004226531220000000422653222'::bytea), 'by all of their bytes');
 select is(pg_temp.verdict(array['"e1"'], 'e'), '0 PQ422', 'fewer messages with this key are refused');
 select is(pg_temp.verdict(array['"e1"', '"e2"', '"e3"'], 'e'), '0 PQ422', 'and more');
 select is(pg_temp.verdict(array['"e1""e2"'], 'e'), '1 22P02', 'JSON comes first');

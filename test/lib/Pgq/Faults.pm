@@ -188,8 +188,8 @@ sub _old_batches {
 sub _old_keys {
     my ($self) = @_;
     my $sql = q{
-        insert into ngx_pgq.key (at, slot, key, fingerprint, message_id)
-        select '2000-01-01', ((extract(epoch from clock_timestamp()) - 946684800)::bigint / 43200 + 2) % 4, 'old ' || gen_random_uuid(), sha256('old'), gen_random_uuid()
+        insert into ngx_pgq.key (at, slot, digest, fingerprint, message_id)
+        select '2000-01-01', ((extract(epoch from clock_timestamp()) - 946684800)::bigint / 43200 + 2) % 4, sha256(uuid_send(gen_random_uuid())), sha256('old'), gen_random_uuid()
           from generate_series(1, 10)};
 
     poll_until { !($self->{pg}->psql($sql))[0] } or die "old keys cannot be made\n";
