@@ -211,6 +211,7 @@ ngx_pgq_intake_write(NgxPgqIntake *intake, NgxPgqBatch *batch)
 	Relation	leaf = ngx_pgq_open_table(psprintf("queue_%d", intake->slot),
 											   RowExclusiveLock);
 
+	ngx_pgq_disk_expect();
 	PG_TRY();
 	{
 		if (!insert_bulk(intake, leaf, batch))

@@ -38,6 +38,7 @@ int			ngx_pgq_keep_posts_for;
 int			ngx_pgq_keep_keys;
 int			ngx_pgq_max_keys;
 bool		ngx_pgq_synchronous;
+int			ngx_pgq_min_free_space;
 
 static shmem_request_hook_type prev_shmem_request_hook;
 static shmem_startup_hook_type prev_shmem_startup_hook;
@@ -189,6 +190,13 @@ define_settings(void)
 							 false,
 							 PGC_SIGHUP, 0,
 							 NULL, NULL, NULL);
+	DefineCustomIntVariable("ngx_pgq.min_free_space",
+							"Sets the free disk space below which no messages are taken; 0 takes them always.",
+							NULL,
+							&ngx_pgq_min_free_space,
+							0, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MB,
+							NULL, NULL, NULL);
 	NGX_PGQ_FAULT_DEFINE();
 	MarkGUCPrefixReserved("ngx_pgq");
 }

@@ -259,6 +259,7 @@ extern int	ngx_pgq_keep_posts_for;
 extern int	ngx_pgq_keep_keys;
 extern int	ngx_pgq_max_keys;
 extern bool ngx_pgq_synchronous;
+extern int	ngx_pgq_min_free_space;
 extern List *ngx_pgq_database_names(char *raw);
 
 /* shared.c */
@@ -350,6 +351,9 @@ extern void ngx_pgq_service_time_save(void);
 
 /* synchronous.c */
 extern void ngx_pgq_synchronous_expect(void);
+
+/* disk.c */
+extern void ngx_pgq_disk_expect(void);
 
 /* key.c */
 extern void ngx_pgq_keys_take(NgxPgqKey *keys, int count, bool freed);

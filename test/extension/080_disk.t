@@ -66,14 +66,38 @@ is(join("\n", splice @{ [ $crowd->stop->complaints ] }, 0, 10), '', 'each messag
 is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'there is no dead letter');
 $pg->stop;
 
-# ---- the WAL: there the server can only end
+# ---- the WAL: with ngx_pgq.min_free_space nobody can fill it by enqueue
 
 my $wal = Pgq::Disk->new('wal', 24);
 Pgq::Host::run([ 'cp', '-a', $pg->data . '/pg_wal/.', $wal->dir ]);
 Pgq::Host::run([ 'rm', '-r', $pg->data . '/pg_wal' ]);
 symlink $wal->dir, $pg->data . '/pg_wal' or die "pg_wal: $!\n";
-$pg->allow(qr/PANIC:.*No space left|terminated by signal 6/)->start;
+$pg->start;
 
+my $ask   = 'select count(*) from ngx_pgq.enqueue($$%s$$, array[gen_random_uuid()], array[$$"room"$$])';
+my $batch = $pg->safe_psql('select gen_random_uuid()');
+my $asked = sub { my ($status, $out, $err) = $pg->psql('\set VERBOSITY sqlstate' . "\n" . sprintf $ask, $_[0] // $pg->safe_psql('select gen_random_uuid()'));
+    return $status ? ($err =~ /ERROR:  (\w{5})/)[0] : q(taken) };
+
+is($asked->($batch), 'taken', 'a message');
+$pg->safe_psql(q(alter system set ngx_pgq.min_free_space = '30MB'; select pg_reload_conf()));
+ok((poll_until { $asked->() eq '53100' }), 'is refused while less is free');
+is($asked->($batch), 'taken', 'a batch that was taken is recognised');
+ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'what waits is moved');
+
+my $nginx = Pgq::Nginx->new(pg => $pg, timeout => '2s')->start;
+my $answer = Pgq::Client->new($nginx)->post('/post', '"no room"');
+is($answer->status, 503, 'nginx says that it cannot be taken now');
+cmp_ok($answer->header('retry-after') // 0, '>', 0, '... and when to come back');
+ok($nginx->log_contains(qr/cannot enqueue while less than 30 MB are free in "pg_wal" \(53100/), '... and why, in its log');
+$pg->safe_psql('alter system reset ngx_pgq.min_free_space; select pg_reload_conf()');
+ok((poll_until { Pgq::Client->new($nginx)->post('/post', '"there is room"')->status == 202 }), 'and then it is');
+$nginx->stop;
+is($pg->safe_psql(q(select count(*) from posts where data::text = '"no room"')), 0, 'what was refused is not there');
+
+# ---- without it the server can only end
+
+$pg->allow(qr/PANIC:.*No space left|terminated by signal 6/);
 $crowd = Pgq::Crowd->new($pg)->start;
 $crowd->wait_for(5);
 $wal->fill;
