@@ -11,7 +11,7 @@
  *	 rules, row security, other columns or partitions is the executor's.
  * - The caller has checked privileges and holds RowExclusiveLock.
  * - Checks, not-null constraints, the partition bound and unique indexes are
- *	 honoured here and raise what the executor would raise.
+ *	 honoured here and raise what the executor would raise, for each row.
  * - Memory is the current context's of ngx_pgq_bulk_begin(), which must live
  *	 until ngx_pgq_bulk_end(); after an error the transaction cleans up.
  */
@@ -42,6 +42,33 @@ ngx_pgq_is_plain(Relation rel)
 		!(constraints && constraints->has_generated_stored);
 }
 
+/*
+ * The name of a column that a table should have, with this type and not null,
+ * and has not; NULL if it has all of them.  It may have others.  Whoever owns a
+ * table may have altered it: nothing is read as what it was made as before this
+ * has been asked.
+ */
+const char *
+ngx_pgq_wrong_column(TupleDesc desc, const NgxPgqColumn *columns, int count)
+{
+	for (int i = 0; i < count; i++)
+	{
+		bool		found = false;
+
+		for (int place = 0; place < desc->natts && !found; place++)
+		{
+			Form_pg_attribute column = TupleDescAttr(desc, place);
+
+			found = !column->attisdropped && column->attnotnull &&
+				column->atttypid == columns[i].type &&
+				namestrcmp(&column->attname, columns[i].name) == 0;
+		}
+		if (!found)
+			return columns[i].name;
+	}
+	return NULL;
+}
+
 /* Find the places of our columns; false if there are others, or other types. */
 static bool
 find_places(TupleDesc desc, const NgxPgqColumn *columns, AttrNumber *places)
@@ -57,7 +84,8 @@ find_places(TupleDesc desc, const NgxPgqColumn *columns, AttrNumber *places)
 			continue;
 		while (i < NGX_PGQ_BULK_COLUMNS &&
 			   (namestrcmp(&column->attname, columns[i].name) != 0 ||
-				column->atttypid != columns[i].type))
+				column->atttypid != columns[i].type ||
+				column->atttypmod != -1 || column->attgenerated))
 			i++;
 		if (i == NGX_PGQ_BULK_COLUMNS)
 			return false;
@@ -89,7 +117,7 @@ ngx_pgq_bulk_begin(NgxPgqBulk *bulk, Relation rel, const NgxPgqColumn *columns)
 	for (int i = 0; i < NGX_PGQ_BULK_ROWS; i++)
 		bulk->rows[i] = NULL;
 	bulk->used = 0;
-	bulk->fits = !rel->rd_rel->relispartition;
+	bulk->check_bound = rel->rd_rel->relispartition;
 	bulk->options = 0;
 	bulk->span.low = InvalidBlockNumber;
 	bulk->span.high = 0;
@@ -149,8 +177,8 @@ ngx_pgq_bulk_add(NgxPgqBulk *bulk, const Datum *values)
 
 	if (desc->constr && desc->constr->num_check > 0)
 		ExecConstraints(bulk->target, row, bulk->estate);
-	if (!bulk->fits)
-		bulk->fits = ExecPartitionCheck(bulk->target, row, bulk->estate, true);
+	if (bulk->check_bound)
+		(void) ExecPartitionCheck(bulk->target, row, bulk->estate, true);
 
 	if (++bulk->used == NGX_PGQ_BULK_ROWS)
 		flush(bulk);

@@ -29,6 +29,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -80,21 +81,47 @@ delete_unless_locked(Relation leaf, ItemPointer tid, Snapshot snapshot)
 							  false) == TM_Ok;
 }
 
+const NgxPgqColumn ngx_pgq_message_columns[NGX_PGQ_MESSAGE_COLUMNS] = {
+	{"at", TIMESTAMPTZOID},
+	{"message_id", UUIDOID},
+	{"data", JSONOID}
+};
+
 /* Columns of a leaf by name: a dump restored may have another order. */
 static void
 find_columns(Relation leaf, AttrNumber *columns)
 {
-	static const char *const names[] = {"at", "message_id", "data"};
+	const char *wrong = ngx_pgq_wrong_column(RelationGetDescr(leaf),
+											 ngx_pgq_message_columns,
+											 NGX_PGQ_MESSAGE_COLUMNS);
 
-	for (size_t i = 0; i < lengthof(names); i++)
-	{
-		columns[i] = get_attnum(RelationGetRelid(leaf), names[i]);
-		if (columns[i] == InvalidAttrNumber)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_COLUMN),
-					 errmsg("column \"%s\" of relation \"%s\" does not exist",
-							names[i], RelationGetRelationName(leaf))));
-	}
+	if (wrong)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("column \"%s\" of relation \"%s\" is missing, nullable or of another type",
+						wrong, RelationGetRelationName(leaf))));
+	for (int i = 0; i < NGX_PGQ_MESSAGE_COLUMNS; i++)
+		columns[i] = get_attnum(RelationGetRelid(leaf),
+								ngx_pgq_message_columns[i].name);
+}
+
+/*
+ * A value of a message.  A column that is NOT NULL may hold null all the same
+ * where the constraint was not validated.
+ */
+static Datum
+value_of(HeapTuple tuple, AttrNumber column, TupleDesc desc)
+{
+	bool		isnull;
+	Datum		value = heap_getattr(tuple, column, desc, &isnull);
+
+	if (isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("a message in \"%s.queue\" is null in column \"%s\"",
+						NGX_PGQ_SCHEMA,
+						NameStr(TupleDescAttr(desc, column - 1)->attname))));
+	return value;
 }
 
 /* Keep a row of a scan as a message; returns its size. */
@@ -104,12 +131,11 @@ keep_message(NgxPgqClaim *claim, TupleTableSlot *row, const AttrNumber *columns)
 	NgxPgqMessage *message = &claim->messages[claim->count++];
 	HeapTuple	tuple = ExecCopySlotHeapTuple(row);
 	TupleDesc	desc = row->tts_tupleDescriptor;
-	bool		isnull;
 
 	ItemPointerCopy(&row->tts_tid, &message->tid);
-	message->at = heap_getattr(tuple, columns[0], desc, &isnull);
-	message->message_id = heap_getattr(tuple, columns[1], desc, &isnull);
-	message->data = heap_getattr(tuple, columns[2], desc, &isnull);
+	message->at = value_of(tuple, columns[0], desc);
+	message->message_id = value_of(tuple, columns[1], desc);
+	message->data = value_of(tuple, columns[2], desc);
 	return toast_raw_datum_size(message->data);
 }
 
@@ -123,7 +149,7 @@ take_rows(Relation leaf, NgxPgqSpan span, int limit, NgxPgqClaim *claim)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *row = table_slot_create(leaf, NULL);
-	AttrNumber	columns[3];
+	AttrNumber	columns[NGX_PGQ_MESSAGE_COLUMNS];
 	ItemPointerData low;
 	ItemPointerData high;
 	TableScanDesc scan;

@@ -7,8 +7,11 @@
  * Called by enqueue.c and keyed.c, between ngx_pgq_intake_begin() and _end().
  *
  * - Works with the rights of the owner of ngx_pgq.queue, so that callers need
- *	 EXECUTE on a function and nothing else; after an error the transaction
- *	 takes them back.
+ *	 EXECUTE on a function and nothing else, and with a search_path of its own,
+ *	 so that no name in a trigger of the owner's is looked up where the caller
+ *	 says; after an error the transaction takes both back.
+ * - Takes nothing while the queue is not what sql/queue.sql made: a mover could
+ *	 not read it.
  * - Locks the queue before its leaves, as the movers do.
  * - The messages of one call keep their order and carry one time.
  * - An error quotes nothing that a message holds: it goes to the server's log.
@@ -24,6 +27,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -96,7 +100,7 @@ insert_bulk(NgxPgqIntake *intake, Relation leaf, NgxPgqBatch *batch)
 	if (queue->trigdesc || queue->rd_rules || queue->rd_rel->relrowsecurity ||
 		!ngx_pgq_bulk_begin(&bulk, leaf, queue_columns))
 		return false;
-	bulk.fits = true;			/* the slot chose the leaf */
+	bulk.check_bound = false;	/* the slot chose the leaf */
 	bulk.options = TABLE_INSERT_SKIP_FSM;	/* in order: only ever forward */
 	for (int i = 0; i < batch->count; i++)
 	{
@@ -153,17 +157,37 @@ ngx_pgq_open_table(const char *name, LOCKMODE mode)
 	return rel;
 }
 
+/* The caller may try again: nothing is taken yet. */
+static void
+check_queue(Relation queue)
+{
+	const char *wrong = ngx_pgq_wrong_column(RelationGetDescr(queue),
+											 queue_columns,
+											 NGX_PGQ_BULK_COLUMNS);
+
+	if (wrong)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("column \"%s\" of relation \"%s.queue\" is missing, nullable or of another type",
+						wrong, NGX_PGQ_SCHEMA),
+				 errhint("See sql/queue.sql.")));
+}
+
 /* From here on we are the queue's owner, and have an SPI connection. */
 void
 ngx_pgq_intake_begin(NgxPgqIntake *intake)
 {
 	ngx_pgq_synchronous_expect();
 	intake->queue = ngx_pgq_open_table("queue", RowExclusiveLock);
+	check_queue(intake->queue);
 	intake->slot = ngx_pgq_slot_current();
 	intake->at = GetCurrentTimestamp();
 	GetUserIdAndSecContext(&intake->user, &intake->context);
 	SetUserIdAndSecContext(intake->queue->rd_rel->relowner,
 						   intake->context | SECURITY_LOCAL_USERID_CHANGE);
+	intake->settings = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	SPI_connect();
 }
 
@@ -230,6 +254,7 @@ void
 ngx_pgq_intake_end(NgxPgqIntake *intake)
 {
 	SPI_finish();
+	AtEOXact_GUC(false, intake->settings);
 	SetUserIdAndSecContext(intake->user, intake->context);
 	table_close(intake->queue, NoLock);
 }

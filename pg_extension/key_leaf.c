@@ -271,6 +271,7 @@ ngx_pgq_keys_tidy(NgxPgqDatabase *database)
 	look_after = ngx_pgq_clock() + LOOK_US;
 	commit_locally();
 	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_connect();
 	for (int i = 0; i < NGX_PGQ_KEY_SLOTS; i++)
 	{
 		Oid			relid = leaf_relid(i);
@@ -289,6 +290,7 @@ ngx_pgq_keys_tidy(NgxPgqDatabase *database)
 		save_after = ngx_pgq_clock() + SAVE_US;
 		ngx_pgq_service_time_save();
 	}
+	SPI_finish();
 	PopActiveSnapshot();
 	NGX_PGQ_FAULT("keys-finished");
 }

@@ -23,7 +23,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_namespace.h"
+#include "catalog/pg_type.h"
 #include "commands/async.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
@@ -43,6 +43,29 @@
 /* Sets our lock apart from those users take with pg_advisory_lock(). */
 #define POSTING_LOCK	0x7067
 
+/* public.posts; InvalidOid if it is not there.  public may have been made anew. */
+Oid
+ngx_pgq_posts_relid(void)
+{
+	Oid			schema = get_namespace_oid("public", true);
+
+	return OidIsValid(schema) ? get_relname_relid("posts", schema) : InvalidOid;
+}
+
+/* Has a table these columns?  It is not kept locked: this is for the status. */
+static bool
+has_columns(Oid relid, const NgxPgqColumn *columns, int count)
+{
+	Relation	rel = try_table_open(relid, AccessShareLock);
+	bool		wrong;
+
+	if (rel == NULL)
+		return false;
+	wrong = ngx_pgq_wrong_column(RelationGetDescr(rel), columns, count) != NULL;
+	table_close(rel, AccessShareLock);
+	return !wrong;
+}
+
 /*
  * Find what a mover works with, in this transaction's view of the catalogs,
  * which for the queue and its leaves is then true until the transaction ends.
@@ -54,6 +77,7 @@ ngx_pgq_find_tables(NgxPgqTables *tables)
 {
 	static const char *const leaves[NGX_PGQ_SLOTS] =
 	{"queue_0", "queue_1", "queue_2", "queue_3"};
+	static const NgxPgqColumn id[] = {{"id", INT8OID}};
 	Oid			schema = get_namespace_oid(NGX_PGQ_SCHEMA, true);
 
 	tables->missing = NULL;
@@ -68,9 +92,17 @@ ngx_pgq_find_tables(NgxPgqTables *tables)
 	}
 	if (!OidIsValid(get_relname_relid("dead_letter", schema)))
 		tables->missing = "the table ngx_pgq.dead_letter";
-	tables->posts = get_relname_relid("posts", PG_PUBLIC_NAMESPACE);
+	for (int i = 0; i < NGX_PGQ_SLOTS && tables->missing == NULL; i++)
+	{
+		if (!has_columns(tables->queue[i], ngx_pgq_message_columns,
+						 NGX_PGQ_MESSAGE_COLUMNS))
+			tables->missing = "a column of ngx_pgq.queue (at timestamptz, message_id uuid, data json; each not null)";
+	}
+	tables->posts = ngx_pgq_posts_relid();
 	if (!OidIsValid(tables->posts))
 		tables->missing = "the table public.posts";
+	else if (!has_columns(tables->posts, id, lengthof(id)))
+		tables->missing = "the column id of public.posts (bigint, not null)";
 	if (!OidIsValid(get_extension_oid("ngx_pgq", true)))
 		tables->missing = "the extension ngx_pgq";
 }

@@ -193,7 +193,7 @@ typedef struct NgxPgqBulk
 	ResultRelInfo *target;
 	TupleTableSlot *rows[NGX_PGQ_BULK_ROWS];
 	int			used;
-	bool		fits;			/* partition bound was checked */
+	bool		check_bound;	/* of a partition, for each row */
 	int			options;		/* of table_multi_insert() */
 	NgxPgqSpan	span;			/* blocks written to */
 } NgxPgqBulk;
@@ -212,8 +212,9 @@ typedef struct NgxPgqIntake
 	Relation	queue;
 	int			slot;
 	TimestampTz at;
-	Oid			user;			/* who called, and in what context */
+	Oid			user;			/* who called, in what context, */
 	int			context;
+	int			settings;		/* and with what settings */
 } NgxPgqIntake;
 
 /* What the ledger had of a batch that was to be entered. */
@@ -291,8 +292,11 @@ extern void ngx_pgq_guest_install(void);
 extern int	ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover,
 							   int limit, const char **missing);
 extern void ngx_pgq_find_tables(NgxPgqTables *tables);
+extern Oid	ngx_pgq_posts_relid(void);
 
 /* claim.c */
+#define NGX_PGQ_MESSAGE_COLUMNS	3
+extern const NgxPgqColumn ngx_pgq_message_columns[NGX_PGQ_MESSAGE_COLUMNS];
 extern void ngx_pgq_claim_take(NgxPgqDatabase *database,
 							   NgxPgqTables *tables, int limit,
 							   NgxPgqClaim *claim);
@@ -324,6 +328,8 @@ extern bool ngx_pgq_error_is_poison(int sqlerrcode);
 
 /* bulk.c */
 extern bool ngx_pgq_is_plain(Relation rel);
+extern const char *ngx_pgq_wrong_column(TupleDesc desc,
+										const NgxPgqColumn *columns, int count);
 extern bool ngx_pgq_bulk_begin(NgxPgqBulk *bulk, Relation rel,
 							   const NgxPgqColumn *columns);
 extern void ngx_pgq_bulk_add(NgxPgqBulk *bulk, const Datum *values);

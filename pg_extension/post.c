@@ -107,7 +107,7 @@ write_by_executor(NgxPgqClaim *claim)
 						  "select m.at, m.message_id, m.data "
 						  "from unnest($1, $2, $3) with ordinality as m (at, message_id, data, place) "
 						  "order by m.place returning id) "
-						  "select max(id) from post",
+						  "select max(id)::bigint from post",
 						  lengthof(types), types, values, NULL, false, 0);
 	id = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	return isnull ? 0 : DatumGetInt64(id);

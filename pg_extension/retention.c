@@ -190,8 +190,14 @@ fetch_posts(void)
 		bool		isnull;
 
 		posts.post[i].id = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull));
-		posts.post[i].at = desc->natts < 2 ? 0 :
-			DatumGetTimestampTz(SPI_getbinval(row, desc, 2, &isnull));
+		posts.post[i].at = 0;
+		if (desc->natts > 1)
+		{
+			Datum		at = SPI_getbinval(row, desc, 2, &isnull);
+
+			/* of no known age: it is not removed for that */
+			posts.post[i].at = isnull ? DT_NOEND : DatumGetTimestampTz(at);
+		}
 	}
 	return posts;
 }
@@ -233,7 +239,7 @@ compare_posts(const void *a, const void *b)
 static const char *
 row_name(void)
 {
-	Oid			relid = get_relname_relid("posts", PG_PUBLIC_NAMESPACE);
+	Oid			relid = ngx_pgq_posts_relid();
 	Relation	posts = OidIsValid(relid) ? try_table_open(relid, AccessShareLock) : NULL;
 	bool		plain;
 
@@ -273,7 +279,7 @@ remove_posts(const Posts *posts, bool gaps)
 	sql = psprintf("delete from public.posts where %s = any (array("
 				   "select %s from public.posts "
 				   "where id >= $1 and id <= $2 and (id <= $3 or at < $4) %s"
-				   "for update skip locked)) returning id",
+				   "for update skip locked)) returning id::bigint",
 				   row, row, gaps ? "and id = any ($5) " : "");
 	SPI_execute_with_args(sql, lengthof(types), types, values, NULL, false, 0);
 	removed = fetch_posts();
@@ -322,7 +328,7 @@ look_again(void)
 	progress.phase = progress.counting ? COUNTING : WALKING;
 	if (progress.passed == 0 || ngx_pgq_clock() < progress.again_after)
 		return;
-	SPI_execute_with_args("select id, at from public.posts "
+	SPI_execute_with_args("select id::bigint, at::timestamptz from public.posts "
 						  "where id = any ($1) order by id",
 						  lengthof(types), types, values, NULL, true, 0);
 	posts = fetch_posts();
@@ -342,7 +348,7 @@ count_posts(void)
 	int64		count;
 	bool		isnull;
 
-	SPI_execute_with_args("select count(*), min(id) from (select id "
+	SPI_execute_with_args("select count(*), min(id)::bigint from (select id "
 						  "from public.posts where id < $1 "
 						  "order by id desc limit $2) as newest",
 						  lengthof(types), types, values, NULL, true, 0);
@@ -394,7 +400,7 @@ walk(void)
 	values[0] = Int64GetDatum(progress.cursor);
 	values[1] = Int64GetDatum(keep_posts_for > 0 ? PG_INT64_MAX : progress.surplus);
 	values[2] = Int32GetDatum(limit);
-	SPI_execute_with_args("select id, at from public.posts "
+	SPI_execute_with_args("select id::bigint, at::timestamptz from public.posts "
 						  "where id > $1 and id <= $2 order by id limit $3",
 						  lengthof(types), types, values, NULL, true, 0);
 	posts = fetch_posts();

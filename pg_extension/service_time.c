@@ -4,13 +4,14 @@
  *	  The database's own time, by which idempotency keys expire.
  *
  * Owns the table ngx_pgq.service_time.  It reads like a wall clock, but begins
- * at installation, and from then on only the elapsed time of the server that is
- * the primary is added to it.  So it does not matter what the wall clocks of
+ * with the first key, and from then on only the elapsed time of the server that
+ * is the primary is added to it.  So it does not matter what the wall clocks of
  * the hosts say, nor whether they agree:
  *
  * - In between, shared memory holds what is to be added to ngx_pgq_clock().
  *	 After a start, a crash or a promotion that is found anew from the table.
- * - The first mover saves the time every few seconds while there are keys.  What
+ * - The first key saves the time with its own commit.  Then the first mover
+ *	 saves it every few seconds while there are keys.  What
  *	 was not saved, and the time in which no primary runs, does not count: the
  *	 time may be late, and is then made up for by nobody.  A key counts for
  *	 ngx_pgq.keep_keys at least.
@@ -31,7 +32,10 @@
 
 #include "ngx_pgq.h"
 
-/* What was saved last.  A dump that is restored may have added a row. */
+/*
+ * What was saved last; the beginning of time if nothing was.  A dump that is
+ * restored may have added a row.
+ */
 static TimestampTz
 saved_time(void)
 {
@@ -60,19 +64,40 @@ saved_time(void)
 	ExecDropSingleTupleTableSlot(row);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
+	return saved;
+}
 
-	if (saved == DT_NOBEGIN)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("relation \"%s.service_time\" has no row",
-						NGX_PGQ_SCHEMA),
-				 errhint("Run sql/install.sql in this database.")));
+/* Save a time; an earlier one is not forgotten for it. */
+static void
+save(TimestampTz at)
+{
+	Oid			types[] = {TIMESTAMPTZOID};
+	Datum		values[] = {TimestampTzGetDatum(at)};
+
+	SPI_execute_with_args("update ngx_pgq.service_time set at = $1 "
+						  "where at operator(pg_catalog.<) $1",
+						  lengthof(types), types, values, NULL, false, 0);
+	if (SPI_processed == 0 && saved_time() == DT_NOBEGIN)
+		SPI_execute_with_args("insert into ngx_pgq.service_time (at) values ($1)",
+							  lengthof(types), types, values, NULL, false, 0);
+}
+
+/* What was saved last; now, if nothing was, which is then the beginning. */
+static TimestampTz
+begin_time(void)
+{
+	TimestampTz saved = saved_time();
+
+	if (saved != DT_NOBEGIN)
+		return saved;
+	saved = GetCurrentTimestamp();
+	save(saved);
 	return saved;
 }
 
 /*
  * The database's own time.  Where no mover serves the database, nothing is
- * added to what was saved.
+ * added to what was saved.  Needs an SPI connection and the right to write.
  */
 TimestampTz
 ngx_pgq_service_time(void)
@@ -82,11 +107,11 @@ ngx_pgq_service_time(void)
 	uint64		found;
 
 	if (database == NULL)
-		return saved_time();
+		return begin_time();
 	offset = pg_atomic_read_u64(&database->service_offset);
 	if (offset == 0)
 	{
-		found = saved_time() - ngx_pgq_clock();
+		found = begin_time() - ngx_pgq_clock();
 		if (pg_atomic_compare_exchange_u64(&database->service_offset, &offset,
 										   found))
 			offset = found;
@@ -96,17 +121,10 @@ ngx_pgq_service_time(void)
 
 /*
  * Save the time, in a transaction of the first mover.  Nobody need wait for it,
- * nor for its standby.
+ * nor for its standby.  Needs an SPI connection.
  */
 void
 ngx_pgq_service_time_save(void)
 {
-	Oid			types[] = {TIMESTAMPTZOID};
-	Datum		values[] = {TimestampTzGetDatum(ngx_pgq_service_time())};
-
-	SPI_connect();
-	SPI_execute_with_args("update ngx_pgq.service_time set at = $1 "
-						  "where at operator(pg_catalog.<) $1",
-						  lengthof(types), types, values, NULL, false, 0);
-	SPI_finish();
+	save(ngx_pgq_service_time());
 }

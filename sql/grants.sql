@@ -27,7 +27,7 @@ grant select, delete, truncate on ngx_pgq.queue_0, ngx_pgq.queue_1, ngx_pgq.queu
 grant select, insert, update (id), delete on public.posts to ngx_pgq_mover;
 grant insert on ngx_pgq.dead_letter to ngx_pgq_mover;
 grant truncate on ngx_pgq.batch_0, ngx_pgq.batch_1, ngx_pgq.batch_2 to ngx_pgq_mover;
-grant select, update on ngx_pgq.service_time to ngx_pgq_mover;
+grant select, insert, update on ngx_pgq.service_time to ngx_pgq_mover;
 grant truncate on ngx_pgq.key_0, ngx_pgq.key_1, ngx_pgq.key_2, ngx_pgq.key_3 to ngx_pgq_mover;
 
 -- operators are granted ngx_pgq_owner: stop and start the movers and wait for them, retry and discard dead letters,

@@ -2,7 +2,7 @@
 -- Written by the first mover, every ten seconds while there are keys; read by ngx_pgq.enqueue_keyed() and
 -- ngx_pgq.enqueue_all().
 --
---   at  begins with the installation; only time in which a primary has been in service is added
+--   at  begins with the first key; only time in which a primary has been in service is added
 --
 -- It reads like a wall clock and falls behind it. No key expires early because the clocks of two hosts differ, or because
 -- one of them was set. One row; of several, as after a dump was restored, the latest counts.
@@ -10,9 +10,6 @@
 create table if not exists ngx_pgq.service_time (
     at  timestamptz not null
 );
-
-insert into ngx_pgq.service_time (at)
-select clock_timestamp() where not exists (select from ngx_pgq.service_time);
 
 select format('alter table %s owner to ngx_pgq_owner', oid::regclass)
   from pg_class
