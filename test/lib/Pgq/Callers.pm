@@ -22,6 +22,7 @@ use Time::HiRes qw(sleep time);
 use Pgq::Caller;
 use Pgq::Client;
 use Pgq::Host qw(temp_dir ended slurp);
+use Pgq::Status;
 use Pgq::Wait qw(poll_until);
 
 my $crowds = 0;
@@ -349,10 +350,11 @@ sub _call {
 }
 
 
-# Counters only grow, and a status is one of two; asked for on new connections, so that each worker has its turn.
+# Counters only grow, and the status is what it may be; asked for on new connections, so that each worker has its turn.
 sub _watch {
     my ($self) = @_;
-    my $out = $self->_open('watch');
+    my $out    = $self->_open('watch');
+    my $status = Pgq::Status->new($self->{doors}[0]);
     my %last;
 
     while ($self->_goes_on) {
@@ -370,10 +372,10 @@ sub _watch {
             grep { ($now{$_} // -1) < $last{$_} } sort keys %last;
         %last = %now;
 
-        $client = eval { Pgq::Client->new($self->{doors}[0]) } or next;
-        $answer = $client->get('/status', Connection => 'close') or next;
-        print {$out} 'status ', $answer->status, ' ', $answer->body =~ s/\s+/ /gr, "\n" if $answer->status != 200;
+        $status->ask;
     }
+
+    print {$out} map { "$_\n" } $status->complaints;
 
     return;
 }
