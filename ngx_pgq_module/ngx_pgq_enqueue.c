@@ -175,7 +175,6 @@ static ngx_int_t
 ngx_pgq_enqueue_one(ngx_http_request_t *r, ngx_str_t *message, ngx_str_t *key)
 {
     u_char             *p;
-    ngx_str_t          *prefer;
     ngx_pgq_enqueue_t  *e;
 
     e = ngx_pgq_enqueue_create(r, key,
@@ -199,12 +198,7 @@ ngx_pgq_enqueue_one(ngx_http_request_t *r, ngx_str_t *message, ngx_str_t *key)
     p = ngx_cpymem(p, message->data, message->len);
     *p = '}';
 
-    prefer = ngx_pgq_message_header(r, "prefer", sizeof("prefer") - 1);
-    e->minimal = prefer && ngx_strlcasestrn(prefer->data,
-                                            prefer->data + prefer->len,
-                                            (u_char *) "return=minimal",
-                                            sizeof("return=minimal") - 2)
-                           != NULL;
+    e->minimal = ngx_pgq_message_returns(r) == NGX_PGQ_RETURN_MINIMAL;
 
     return ngx_pgq_enqueue_wait(e);
 }

@@ -9,76 +9,98 @@
  */
 
 #include "ngx_pgq_key.h"
+#include "ngx_pgq_header.h"
 
 #include <string.h>
 
 
-static ssize_t ngx_pgq_key_string(u_char *key, const u_char *p,
-    const u_char *last, const u_char **end);
-static ssize_t ngx_pgq_key_token(u_char *key, const u_char *p,
-    const u_char *last, const u_char **end);
+static ssize_t ngx_pgq_key_item(u_char *key, ngx_pgq_header_t *h);
+static ssize_t ngx_pgq_key_string(u_char *key, ngx_pgq_header_t *h);
+static ssize_t ngx_pgq_key_token(u_char *key, ngx_pgq_header_t *h);
 
+
+/* the parameters mean nothing, but have to be well-formed */
 
 ssize_t
 ngx_pgq_key_read(u_char *key, const u_char *value, size_t len)
 {
-    ssize_t        n;
-    const u_char  *p, *last, *end;
+    ssize_t                n;
+    ngx_pgq_header_t       h;
+    ngx_pgq_header_word_t  name;
 
-    p = value;
-    last = value + len;
+    ngx_pgq_header_start(&h, value, len);
 
-    while (p < last && *p == ' ') {
-        p++;
+    n = ngx_pgq_key_item(key, &h);
+
+    while (n > 0 && ngx_pgq_header_skip(&h, ';')) {
+        h.pos++;
+        (void) ngx_pgq_header_skip(&h, ';');
+
+        if (ngx_pgq_header_token(&h, &name) != 0) {
+            return -1;
+        }
+
+        if (h.pos < h.last && *h.pos == '=') {
+            h.pos++;
+
+            if (ngx_pgq_key_item(NULL, &h) < 0) {
+                return -1;
+            }
+        }
     }
 
-    if (p < last && *p == '"') {
-        n = ngx_pgq_key_string(key, p + 1, last, &end);
-
-    } else {
-        n = ngx_pgq_key_token(key, p, last, &end);
-    }
-
-    if (n <= 0) {
-        return -1;
-    }
-
-    while (end < last && *end == ' ') {
-        end++;
-    }
-
-    return end == last || *end == ';' ? n : -1;
+    return n > 0 && h.pos == h.last ? n : -1;
 }
 
 
-/* behind the first quote, to behind the last one */
+/* returns its length; without a key its characters are only passed over */
 
 static ssize_t
-ngx_pgq_key_string(u_char *key, const u_char *p, const u_char *last,
-    const u_char **end)
+ngx_pgq_key_item(u_char *key, ngx_pgq_header_t *h)
 {
     ssize_t  n;
 
-    for (n = 0; p < last; p++) {
+    if (h->pos < h->last && *h->pos == '"') {
+        return ngx_pgq_key_string(key, h);
+    }
 
-        if (*p == '"') {
-            *end = p + 1;
+    n = ngx_pgq_key_token(key, h);
+
+    return n ? n : -1;
+}
+
+
+static ssize_t
+ngx_pgq_key_string(u_char *key, ngx_pgq_header_t *h)
+{
+    ssize_t  n;
+
+    for (n = 0, h->pos++; h->pos < h->last; h->pos++) {
+
+        if (*h->pos == '"') {
+            h->pos++;
             return n;
         }
 
-        if (*p == '\\') {
-            p++;
+        if (*h->pos == '\\') {
+            h->pos++;
 
-            if (p == last || (*p != '"' && *p != '\\')) {
+            if (h->pos == h->last || (*h->pos != '"' && *h->pos != '\\')) {
                 return -1;
             }
         }
 
-        if (*p < 0x20 || *p > 0x7e || n == NGX_PGQ_KEY_MAX) {
+        if (*h->pos < 0x20 || *h->pos > 0x7e
+            || (key && n == NGX_PGQ_KEY_MAX))
+        {
             return -1;
         }
 
-        key[n++] = *p;
+        if (key) {
+            key[n] = *h->pos;
+        }
+
+        n++;
     }
 
     return -1;
@@ -86,23 +108,28 @@ ngx_pgq_key_string(u_char *key, const u_char *p, const u_char *last,
 
 
 static ssize_t
-ngx_pgq_key_token(u_char *key, const u_char *p, const u_char *last,
-    const u_char **end)
+ngx_pgq_key_token(u_char *key, ngx_pgq_header_t *h)
 {
     ssize_t  n;
 
-    for (n = 0; p < last && *p != ' ' && *p != ';'; p++) {
+    for (n = 0; h->pos < h->last; h->pos++) {
 
-        if (*p < 0x21 || *p > 0x7e || strchr("\",\\", *p)
-            || n == NGX_PGQ_KEY_MAX)
+        if (ngx_pgq_header_space(*h->pos) || *h->pos == ';') {
+            break;
+        }
+
+        if (*h->pos < 0x21 || *h->pos > 0x7e || strchr("\",\\", *h->pos)
+            || (key && n == NGX_PGQ_KEY_MAX))
         {
             return -1;
         }
 
-        key[n++] = *p;
-    }
+        if (key) {
+            key[n] = *h->pos;
+        }
 
-    *end = p;
+        n++;
+    }
 
     return n;
 }

@@ -5,8 +5,8 @@
  * it is, its idempotency key, the body in one piece, and whether it is what
  * they say.
  *
- * Called by enqueue.c, which answers what is refused here; calls json (is it
- * JSON) and key.
+ * Called by enqueue.c, which answers what is refused here; calls fields (what
+ * the headers say), json (is it JSON) and key.
  *
  * Invariants:
  *  - what is refused for its form is refused before the database hears of it;
@@ -24,17 +24,7 @@
 #define NGX_PGQ_MESSAGE_SEPARATOR  0x1f    /* of scope and key */
 
 
-typedef enum {
-    NGX_PGQ_FORM_JSON = 0,     /* says that it is JSON */
-    NGX_PGQ_FORM_TEXT,         /* says that it is text */
-    NGX_PGQ_FORM_ANY,          /* JSON if it parses as JSON, else text */
-    NGX_PGQ_FORM_BULK,         /* says that it is JSON texts, one a line */
-    NGX_PGQ_FORM_UNSUPPORTED
-} ngx_pgq_form_e;
-
-
-static ngx_str_t *ngx_pgq_message_headers(ngx_http_request_t *r,
-    const char *lowcase, size_t len, ngx_uint_t *count);
+static ngx_pgq_fields_t *ngx_pgq_message_fields(ngx_http_request_t *r);
 static ngx_int_t ngx_pgq_message_no_key(ngx_pgq_problem_t *problem,
     const char *code, const char *detail);
 static ngx_int_t ngx_pgq_message_body(ngx_http_request_t *r,
@@ -45,26 +35,38 @@ static u_char *ngx_pgq_message_alloc(ngx_http_request_t *r,
     ngx_pool_t **memory, size_t len);
 static ngx_int_t ngx_pgq_message_refuse(ngx_http_request_t *r,
     ngx_pgq_problem_t *problem, const char *code, ngx_pgq_json_error_t *err);
-static ngx_pgq_form_e ngx_pgq_message_form(ngx_http_request_t *r);
-static ngx_uint_t ngx_pgq_message_is(ngx_str_t *type, const char *name);
-static ngx_uint_t ngx_pgq_message_charset(ngx_str_t *parameters);
 
 
-/* whether the headers announce something that is taken */
+/*
+ * Whether the headers announce something that is taken.  It is called first:
+ * the other functions use what it has read.
+ */
 
 ngx_int_t
 ngx_pgq_message_announced(ngx_http_request_t *r, ngx_pgq_problem_t *problem)
 {
-    if (ngx_pgq_message_form(r) != NGX_PGQ_FORM_UNSUPPORTED) {
-        return NGX_OK;
+    ngx_pgq_fields_t  *fields;
+
+    fields = ngx_pgq_message_fields(r);
+    ngx_pgq_fields_read(r, fields);
+
+    if (fields->form == NGX_PGQ_FORM_MALFORMED) {
+        problem->status = NGX_HTTP_BAD_REQUEST;
+        problem->code = "bad_type";
+        problem->detail = "The Content-Type has to be one media type, such as"
+                          " application/json.";
+        return NGX_DECLINED;
     }
 
-    problem->status = NGX_HTTP_UNSUPPORTED_MEDIA_TYPE;
-    problem->code = "unsupported_type";
-    problem->detail = "The message has to be plain UTF-8, JSON or text,"
-                      " without a content coding.";
+    if (fields->coded || fields->form == NGX_PGQ_FORM_UNSUPPORTED) {
+        problem->status = NGX_HTTP_UNSUPPORTED_MEDIA_TYPE;
+        problem->code = "unsupported_type";
+        problem->detail = "The message has to be plain UTF-8, JSON or text,"
+                          " without a content coding.";
+        return NGX_DECLINED;
+    }
 
-    return NGX_DECLINED;
+    return NGX_OK;
 }
 
 
@@ -73,7 +75,27 @@ ngx_pgq_message_announced(ngx_http_request_t *r, ngx_pgq_problem_t *problem)
 ngx_uint_t
 ngx_pgq_message_bulk(ngx_http_request_t *r)
 {
-    return ngx_pgq_message_form(r) == NGX_PGQ_FORM_BULK;
+    return ngx_pgq_message_fields(r)->form == NGX_PGQ_FORM_BULK;
+}
+
+
+/* which answer the client prefers */
+
+ngx_pgq_return_e
+ngx_pgq_message_returns(ngx_http_request_t *r)
+{
+    return ngx_pgq_message_fields(r)->returns;
+}
+
+
+static ngx_pgq_fields_t *
+ngx_pgq_message_fields(ngx_http_request_t *r)
+{
+    ngx_pgq_record_t  *record;
+
+    record = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
+
+    return &record->fields;
 }
 
 
@@ -103,7 +125,7 @@ ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
         return ngx_pgq_message_refuse(r, problem, "empty", &err);
     }
 
-    form = ngx_pgq_message_form(r);
+    form = ngx_pgq_message_fields(r)->form;
 
     if (form == NGX_PGQ_FORM_TEXT) {
         return ngx_pgq_message_text(r, memory, message, problem);
@@ -129,50 +151,6 @@ ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
 }
 
 
-/* a request header that nginx keeps no field for */
-
-ngx_str_t *
-ngx_pgq_message_header(ngx_http_request_t *r, const char *lowcase, size_t len)
-{
-    ngx_uint_t  count;
-
-    return ngx_pgq_message_headers(r, lowcase, len, &count);
-}
-
-
-/* the first of that name, and how many there are */
-
-static ngx_str_t *
-ngx_pgq_message_headers(ngx_http_request_t *r, const char *lowcase,
-    size_t len, ngx_uint_t *count)
-{
-    ngx_str_t        *first;
-    ngx_uint_t        i;
-    ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
-
-    first = NULL;
-    *count = 0;
-
-    part = &r->headers_in.headers.part;
-
-    for ( /* void */ ; part; part = part->next) {
-        h = part->elts;
-
-        for (i = 0; i < part->nelts; i++) {
-            if (h[i].key.len == len
-                && ngx_memcmp(h[i].lowcase_key, lowcase, len) == 0)
-            {
-                first = first ? first : &h[i].value;
-                (*count)++;
-            }
-        }
-    }
-
-    return first;
-}
-
-
 /*
  * The idempotency key, in the request's memory: the scope, a separator that
  * no key contains, and what the client has sent; len 0 if there is none to be
@@ -184,8 +162,8 @@ ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
     ngx_pgq_problem_t *problem)
 {
     ssize_t              n;
-    ngx_str_t            scope, *value;
-    ngx_uint_t           count;
+    ngx_str_t            scope;
+    ngx_pgq_fields_t    *fields;
     ngx_pgq_loc_conf_t  *plcf;
 
     plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
@@ -197,10 +175,9 @@ ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
         return NGX_OK;
     }
 
-    value = ngx_pgq_message_headers(r, "idempotency-key",
-                                    sizeof("idempotency-key") - 1, &count);
+    fields = ngx_pgq_message_fields(r);
 
-    if (value == NULL) {
+    if (fields->key == NULL) {
         return plcf->idempotency == NGX_PGQ_IDEMPOTENCY_REQUIRED
                ? ngx_pgq_message_no_key(problem, "key_required",
                                         "An Idempotency-Key is required here.")
@@ -223,9 +200,10 @@ ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
         key->data[scope.len++] = NGX_PGQ_MESSAGE_SEPARATOR;
     }
 
-    n = ngx_pgq_key_read(key->data + scope.len, value->data, value->len);
+    n = ngx_pgq_key_read(key->data + scope.len, fields->key->data,
+                         fields->key->len);
 
-    if (n < 0 || count > 1 || scope.len + n > NGX_PGQ_KEY_MAX) {
+    if (n < 0 || fields->keys > 1 || scope.len + n > NGX_PGQ_KEY_MAX) {
         return ngx_pgq_message_no_key(problem, "bad_key",
                               "The Idempotency-Key has to be one string of 1"
                               " to 255 visible ASCII characters or spaces, in"
@@ -402,108 +380,4 @@ ngx_pgq_message_refuse(ngx_http_request_t *r, ngx_pgq_problem_t *problem,
     problem->offset = (ngx_int_t) err->offset;
 
     return NGX_DECLINED;
-}
-
-
-static ngx_pgq_form_e
-ngx_pgq_message_form(ngx_http_request_t *r)
-{
-    u_char     *end;
-    ngx_str_t   type, parameters, *coding;
-
-    coding = ngx_pgq_message_header(r, "content-encoding",
-                                    sizeof("content-encoding") - 1);
-
-    if (coding && coding->len && !ngx_pgq_message_is(coding, "identity")) {
-        return NGX_PGQ_FORM_UNSUPPORTED;
-    }
-
-    if (r->headers_in.content_type == NULL) {
-        return NGX_PGQ_FORM_ANY;
-    }
-
-    type = r->headers_in.content_type->value;
-    end = ngx_strlchr(type.data, type.data + type.len, ';');
-
-    parameters.len = 0;
-
-    if (end) {
-        parameters.data = end + 1;
-        parameters.len = type.data + type.len - parameters.data;
-        type.len = end - type.data;
-    }
-
-    while (type.len && type.data[type.len - 1] == ' ') {
-        type.len--;
-    }
-
-    if (!ngx_pgq_message_charset(&parameters)) {
-        return NGX_PGQ_FORM_UNSUPPORTED;
-    }
-
-    if (ngx_pgq_message_is(&type, "application/x-ndjson")) {
-        return NGX_PGQ_FORM_BULK;
-    }
-
-    if (ngx_pgq_message_is(&type, "application/json")
-        || (type.len > 5
-            && ngx_strncasecmp(type.data + type.len - 5, (u_char *) "+json", 5)
-               == 0))
-    {
-        return NGX_PGQ_FORM_JSON;
-    }
-
-    if (ngx_pgq_message_is(&type, "text/plain")) {
-        return NGX_PGQ_FORM_TEXT;
-    }
-
-    return NGX_PGQ_FORM_ANY;
-}
-
-
-static ngx_uint_t
-ngx_pgq_message_is(ngx_str_t *type, const char *name)
-{
-    return type->len == ngx_strlen(name)
-           && ngx_strncasecmp(type->data, (u_char *) name, type->len) == 0;
-}
-
-
-/* whether the charset, if one is named, is UTF-8 or a part of it */
-
-static ngx_uint_t
-ngx_pgq_message_charset(ngx_str_t *parameters)
-{
-    u_char     *p, *last;
-    ngx_str_t   charset;
-
-    if (parameters->len == 0) {
-        return 1;
-    }
-
-    last = parameters->data + parameters->len;
-
-    p = ngx_strlcasestrn(parameters->data, last, (u_char *) "charset=",
-                         sizeof("charset=") - 2);
-    if (p == NULL) {
-        return 1;
-    }
-
-    p += sizeof("charset=") - 1;
-
-    if (p < last && *p == '"') {
-        p++;
-    }
-
-    charset.data = p;
-
-    while (p < last && *p != '"' && *p != ';' && *p != ' ') {
-        p++;
-    }
-
-    charset.len = p - charset.data;
-
-    return ngx_pgq_message_is(&charset, "utf-8")
-           || ngx_pgq_message_is(&charset, "utf8")
-           || ngx_pgq_message_is(&charset, "us-ascii");
 }

@@ -30,8 +30,8 @@ static ngx_str_t  ngx_pgq_metrics_zone_name = ngx_string("ngx_pgq_metrics");
 /* codes of problems; what is not here is counted as the last */
 
 static const char  *ngx_pgq_metrics_reason_names[NGX_PGQ_METRICS_REASONS] = {
-    "bad_argument", "bad_key", "bad_request", "conflict", "empty", "error",
-    "forbidden", "internal_error", "key_in_flight", "key_required",
+    "bad_argument", "bad_key", "bad_request", "bad_type", "conflict", "empty",
+    "error", "forbidden", "internal_error", "key_in_flight", "key_required",
     "key_reused", "keys_full", "method_not_allowed", "no_database",
     "not_found",
     "not_json", "not_utf8", "outcome_unknown", "queue_full", "refused",

@@ -17,7 +17,7 @@
 #define NGX_PGQ_METRICS_LANES    5       /* states; closed ones are gone */
 #define NGX_PGQ_METRICS_CODES    600
 #define NGX_PGQ_METRICS_CLASSES  (36 * 36)
-#define NGX_PGQ_METRICS_REASONS  32
+#define NGX_PGQ_METRICS_REASONS  48
 #define NGX_PGQ_METRICS_BOUNDS   10
 
 

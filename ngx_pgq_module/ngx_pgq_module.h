@@ -13,15 +13,16 @@
  * Calls go one way, along the flow, and come back by callback:
  *
  *   POST -> enqueue -> ticket -> batch -> pool -> call -> lane ==> database
- *           (message, bulk)     (encode, verdict)
+ *           (fields, message,   (encode, verdict)
+ *            bulk)
  *   GET  -> fetch   --------------------> pool -> call -> lane ==> database
  *
  * Who has something to count calls metrics, which calls nobody; page shows
  * what was counted, record what became of one request.
  *
- * Only lane, call and conninfo include libpq.  Only enqueue, message, bulk,
- * fetch, reply, record and page, and the front desk (ngx_http_pgq_module.c),
- * touch ngx_http_request_t.
+ * Only lane, call and conninfo include libpq.  Only enqueue, fields, message,
+ * bulk, fetch, reply, record and page, and the front desk
+ * (ngx_http_pgq_module.c), touch ngx_http_request_t.
  */
 
 #ifndef NGX_PGQ_MODULE_H
@@ -251,10 +252,45 @@ void ngx_pgq_ticket_free(ngx_queue_t *tickets);
 void ngx_pgq_batch_init(ngx_pgq_pool_t *pool);
 
 
+/* The room "fields": what the headers of a request say. */
+
+typedef enum {
+    NGX_PGQ_FORM_JSON = 0,
+    NGX_PGQ_FORM_TEXT,
+    NGX_PGQ_FORM_ANY,           /* JSON if it is JSON, else text */
+    NGX_PGQ_FORM_BULK,          /* JSON texts, one a line */
+    NGX_PGQ_FORM_UNSUPPORTED,
+    NGX_PGQ_FORM_MALFORMED
+} ngx_pgq_form_e;
+
+
+typedef enum {
+    NGX_PGQ_RETURN_DEFAULT = 0,
+    NGX_PGQ_RETURN_MINIMAL,
+    NGX_PGQ_RETURN_REPRESENTATION
+} ngx_pgq_return_e;
+
+
+typedef struct {
+    ngx_pgq_form_e           form;
+    ngx_pgq_return_e         returns;       /* of Prefer */
+    ngx_str_t               *key;           /* the last one's value, or NULL */
+    ngx_uint_t               keys;          /* how many there are */
+    unsigned                 coded:1;       /* has a content coding */
+    unsigned                 typed:1;
+    unsigned                 return_seen:1;
+    unsigned                 prefer_malformed:1;
+} ngx_pgq_fields_t;
+
+
+void ngx_pgq_fields_read(ngx_http_request_t *r, ngx_pgq_fields_t *fields);
+
+
 /* The room "record": what is told of a request when it is over. */
 
 typedef struct {
     ngx_http_request_t      *request;
+    ngx_pgq_fields_t         fields;        /* of a POST */
     ngx_pgq_metrics_handler_e  handler;
     ngx_uint_t               batch;         /* messages, or 0 */
     ngx_msec_t               wait;
@@ -354,8 +390,7 @@ ngx_int_t ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
     ngx_str_t *message, ngx_pgq_problem_t *problem);
 ngx_int_t ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
     ngx_pgq_problem_t *problem);
-ngx_str_t *ngx_pgq_message_header(ngx_http_request_t *r, const char *lowcase,
-    size_t len);
+ngx_pgq_return_e ngx_pgq_message_returns(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_fetch_handler(ngx_http_request_t *r);
 void ngx_pgq_fetch_init(ngx_pgq_pool_t *pool);
 ngx_int_t ngx_pgq_page_metrics_handler(ngx_http_request_t *r);

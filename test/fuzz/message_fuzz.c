@@ -3,171 +3,159 @@
 /*
  * Requests with any headers and any body, in any pieces, in memory or on disk:
  * what the message room makes of them.  It has to be what the unit tests'
- * second opinion on JSON and a plain reading of the headers say.
+ * second opinions on JSON and on header fields say.
  *
  * An input is three bytes (how long a piece is, whether pieces are in a file,
  * how deep JSON may be), headers up to an empty line, and the body.
  */
 
 #include "few.h"
+#include "header_oracle.h"
 #include "json_oracle.h"
-
-#include <ctype.h>
-#include <strings.h>
+#include "ngx_pgq_key.h"
 
 
 typedef enum {
-    JSON, TEXT, ANY, LINES, NEITHER, UNCLEAR
+    JSON, TEXT, ANY, LINES, NEITHER, MALFORMED
 } form_e;
 
 
+/* What the headers say, each read by the second opinion. */
+
 typedef struct {
-    const char  *p;
-    size_t       len;
-} text_t;
-
-
-static text_t
-trim(text_t text)
-{
-    while (text.len && text.p[0] == ' ') {
-        text.p++;
-        text.len--;
-    }
-
-    while (text.len && text.p[text.len - 1] == ' ') {
-        text.len--;
-    }
-
-    return text;
-}
-
-
-static int
-is(text_t text, const char *word)
-{
-    return text.len == strlen(word)
-           && strncasecmp(text.p, word, text.len) == 0;
-}
-
-
-static int
-begins(text_t text, const char *word)
-{
-    return text.len >= strlen(word)
-           && strncasecmp(text.p, word, strlen(word)) == 0;
-}
-
-
-/* The first header of that name. */
-
-static int
-header(few_request_t *f, const char *name, text_t *value)
-{
-    int  i;
-
-    for (i = 0; i < FEW_HEADERS; i++) {
-        if (f->headers[i].key.len == strlen(name)
-            && strncasecmp((char *) f->headers[i].key.data, name, strlen(name))
-               == 0)
-        {
-            value->p = (char *) f->headers[i].value.data;
-            value->len = f->headers[i].value.len;
-            return 1;
-        }
-    }
-
-    return 0;
-}
-
-
-/*
- * 1: UTF-8, or not said; 0: something else.  -1 where the parameters are not
- * such as a client would write, and either is right.
- */
-
-static int
-charset(text_t parameters)
-{
-    size_t  i, found;
-    text_t  name, value;
-
-    for (found = 0, i = 0; i + 8 <= parameters.len; i++) {
-        found += strncasecmp(parameters.p + i, "charset=", 8) == 0;
-    }
-
-    if (found == 0) {
-        return 1;
-    }
-
-    name = trim(parameters);
-
-    if (found > 1 || !begins(name, "charset=")) {
-        return -1;
-    }
-
-    value.p = name.p + 8;
-    value.len = name.len - 8;
-
-    if (value.len >= 2 && value.p[0] == '"' && value.p[value.len - 1] == '"') {
-        value.p++;
-        value.len -= 2;
-    }
-
-    for (i = 0; i < value.len; i++) {
-        if (!isalnum((unsigned char) value.p[i]) && value.p[i] != '-') {
-            return -1;
-        }
-    }
-
-    if (is(value, "utf-8") || is(value, "utf8") || is(value, "us-ascii")) {
-        return 1;
-    }
-
-    /* a longer word that begins so is no charset that there is */
-
-    return begins(value, "utf8") || begins(value, "utf-8")
-           || begins(value, "us-ascii") ? -1 : 0;
-}
+    form_e            form;
+    int               coded;
+    ngx_pgq_return_e  returns;
+    int               keys;
+    long              key_len;              /* -1: it is none */
+    char              key[HEADER_ORACLE_MAX];
+} said_t;
 
 
 static form_e
-form(few_request_t *f)
+form(const ngx_table_elt_t *h)
 {
-    int          known;
-    text_t       type, parameters;
-    const char  *end;
+    int     i, utf8;
+    char    name[HEADER_ORACLE_MAX];
+    size_t  n;
 
-    if (header(f, "content-encoding", &type) && type.len
-        && !is(type, "identity"))
+    static const char  *json[] = { "application/json", "application/x-json",
+                                   "text/json", "text/x-json", NULL };
+    static const char  *lines[] = { "ndjson", "jsonl", "jsonlines",
+                                    "json-lines", "ldjson", NULL };
+
+    if (header_oracle_type((char *) h->value.data, h->value.len, name, &utf8)
+        != 0)
     {
+        return MALFORMED;
+    }
+
+    if (!utf8) {
         return NEITHER;
     }
 
-    if (!header(f, "content-type", &type)) {
-        return ANY;
+    n = strlen(strchr(name, '/') + 1);
+
+    if (n > 5 && strcmp(name + strlen(name) - 5, "+json") == 0) {
+        return JSON;
     }
 
-    parameters.len = 0;
-    end = type.len ? memchr(type.p, ';', type.len) : NULL;
-
-    if (end) {
-        parameters.p = end + 1;
-        parameters.len = type.p + type.len - parameters.p;
-        type.len = end - type.p;
+    for (i = 0; json[i]; i++) {
+        if (strcmp(name, json[i]) == 0) {
+            return JSON;
+        }
     }
 
-    type = trim(type);
-    known = parameters.len ? charset(parameters) : 1;
+    n = strncmp(name, "application/", 12) == 0 ? 12
+        : strncmp(name, "text/", 5) == 0 ? 5 : 0;
+    n += n && strncmp(name + n, "x-", 2) == 0 ? 2 : 0;
 
-    return known < 0 ? UNCLEAR
-           : !known ? NEITHER
-           : is(type, "application/x-ndjson") ? LINES
-           : is(type, "application/json") ? JSON
-           : type.len > 5 && strncasecmp(type.p + type.len - 5, "+json", 5) == 0
-             ? JSON
-           : is(type, "text/plain") ? TEXT
-           : ANY;
+    for (i = 0; n && lines[i]; i++) {
+        if (strcmp(name + n, lines[i]) == 0) {
+            return LINES;
+        }
+    }
+
+    return strcmp(name, "text/plain") == 0 ? TEXT : ANY;
+}
+
+
+static int
+named(const ngx_table_elt_t *h, const char *name)
+{
+    return h->key.len == strlen(name)
+           && memcmp(h->key.data, name, h->key.len) == 0;
+}
+
+
+static void
+read_headers(few_request_t *f, said_t *said)
+{
+    int               i, rc, types, returns;
+    char              value[HEADER_ORACLE_MAX];
+    ngx_table_elt_t  *h;
+
+    memset(said, 0, offsetof(said_t, key));
+    said->form = ANY;
+    types = returns = 0;
+
+    for (i = 0; i < FEW_HEADERS; i++) {
+        h = &f->headers[i];
+
+        if (named(h, "content-type")) {
+            said->form = types++ ? MALFORMED : form(h);
+
+        } else if (named(h, "content-encoding")) {
+            said->coded |= header_oracle_codings((char *) h->value.data,
+                                                 h->value.len) != 0;
+
+        } else if (named(h, "idempotency-key")) {
+            said->keys++;
+            said->key_len = header_oracle_key((char *) h->value.data,
+                                              h->value.len, said->key);
+
+        } else if (named(h, "prefer") && returns >= 0) {
+            rc = header_oracle_prefer((char *) h->value.data, h->value.len,
+                                      value);
+
+            if (rc < 0) {
+                returns = -1;
+                said->returns = NGX_PGQ_RETURN_DEFAULT;
+
+            } else if (rc && returns++ == 0) {
+                said->returns = strcmp(value, "minimal") == 0
+                                ? NGX_PGQ_RETURN_MINIMAL
+                                : strcmp(value, "representation") == 0
+                                ? NGX_PGQ_RETURN_REPRESENTATION
+                                : NGX_PGQ_RETURN_DEFAULT;
+            }
+        }
+    }
+}
+
+
+static void
+read_key(few_request_t *f, const said_t *said)
+{
+    ngx_int_t           rc;
+    ngx_str_t           key;
+    ngx_pgq_problem_t   problem = ngx_pgq_problem_init;
+
+    rc = ngx_pgq_message_key(&f->request, &key, &problem);
+
+    if (said->keys == 0) {
+        fuzz_check(rc == NGX_OK && key.len == 0);
+
+    } else if (said->keys > 1 || said->key_len < 0
+               || said->key_len > NGX_PGQ_KEY_MAX)
+    {
+        fuzz_check(rc == NGX_DECLINED && problem.status == 400);
+        fuzz_check(strcmp(problem.code, "bad_key") == 0);
+
+    } else {
+        fuzz_check(rc == NGX_OK && key.len == (size_t) said->key_len);
+        fuzz_check(memcmp(key.data, said->key, key.len) == 0);
+    }
 }
 
 
@@ -292,7 +280,7 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 {
     size_t               piece;
-    form_e               wanted;
+    said_t               said;
     ngx_int_t            rc;
     ngx_uint_t           in_file;
     fuzz_input_t         in = { p, len };
@@ -305,23 +293,31 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     piece = fuzz_byte(&in);
     in_file = fuzz_byte(&in) % 3;
     conf.depth = fuzz_byte(&in) % 64 + 1;
+    conf.idempotency = NGX_PGQ_IDEMPOTENCY_ON;
 
     f = few_request(&conf);
+    f->ctx[0] = ngx_pgq_record(&f->request, NGX_PGQ_METRICS_POST);
     in = few_headers(f, in);
     few_body(f, in, piece, in_file);
 
-    wanted = form(f);
+    read_headers(f, &said);
     rc = ngx_pgq_message_announced(&f->request, &problem);
 
-    fuzz_check(rc == NGX_OK ? problem.status == 0
-               : rc == NGX_DECLINED && problem.status == 415);
+    if (said.form == MALFORMED) {
+        fuzz_check(rc == NGX_DECLINED && problem.status == 400);
 
-    if (wanted == NEITHER) {
-        fuzz_check(rc == NGX_DECLINED);
+    } else if (said.form == NEITHER || said.coded) {
+        fuzz_check(rc == NGX_DECLINED && problem.status == 415);
 
-    } else if (wanted != UNCLEAR && wanted != LINES) {
-        fuzz_check(rc == NGX_OK);
-        read_message(f, wanted, in, (int) conf.depth);
+    } else {
+        fuzz_check(rc == NGX_OK && problem.status == 0);
+        fuzz_check(ngx_pgq_message_bulk(&f->request) == (said.form == LINES));
+        fuzz_check(ngx_pgq_message_returns(&f->request) == said.returns);
+        read_key(f, &said);
+
+        if (said.form != LINES) {
+            read_message(f, said.form, in, (int) conf.depth);
+        }
     }
 
     few_request_free(f);
