@@ -93,7 +93,7 @@ for my $case ([ 'idle' => '' ], [ 'amid work' => q{insert into ngx_pgq.queue (da
 ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0, 60), 'and goes on afterwards');
 
 # a commit that waits for a standby that is not there
-$pg->safe_psql(q{alter system set synchronous_standby_names = 'nobody'; select pg_reload_conf()});
+$pg->commits_wait_for('nobody');
 $pg->safe_psql(q{set synchronous_commit = local; insert into ngx_pgq.queue (data) values ('"stuck"')});
 ok($pg->poll_query_until("select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover' and wait_event = 'SyncRep'", 1),
     'its commit waits for the standby');

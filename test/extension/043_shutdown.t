@@ -64,7 +64,7 @@ nothing_is_left('what was committed is moved after a smart shutdown');
 
 # commits that wait for a standby
 sub stick {
-    $pg->safe_psql(q{alter system set synchronous_standby_names = 'nobody'; select pg_reload_conf()});
+    $pg->commits_wait_for('nobody');
     $pg->safe_psql(q{set synchronous_commit = local; insert into ngx_pgq.queue (data) values ('"stuck"')});
     ok($pg->poll_query_until(q{select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover' and wait_event = 'SyncRep'}, 1, 10),
         'a mover waits for the standby');

@@ -96,9 +96,7 @@ is(keyed('"single"', "\"s\"\n", @ndjson)->{status}, 422, 'is not a line of that'
 
 # ---- under way: it waits for its replica, and so does nobody else with that key
 my $standby = $pg->standby;
-$pg->safe_psql(q{alter system set synchronous_standby_names = '*'}, database => 'postgres');
-$pg->safe_psql('select pg_reload_conf()', database => 'postgres');
-poll_until { $pg->safe_psql('show synchronous_standby_names') eq '*' } 10;
+$pg->commits_wait_for('*');
 my @waiting = map { Pgq::Client->new($nginx) } 1 .. 2;
 $waiting[0]->send($waiting[0]->request('POST', '/post', body => '"flight"', headers => { 'Idempotency-Key' => '"flight"' }));
 $pg->poll_query_until("select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event = 'SyncRep'", 1);

@@ -432,6 +432,35 @@ sub session {
 }
 
 
+# From now on commits wait for standbys of these names, of which none is there, or ('') for none. The checkpointer, which
+# reads its settings when it gets to it, has the say: so a commit is tried until one waits, or none does.
+sub commits_wait_for {
+    my ($self, $names) = @_;
+    my @local   = (env => { PGOPTIONS => '-c synchronous_commit=local' }, database => 'postgres');
+    my $session = $self->session(database => 'postgres');
+    my $pid     = $session->query('select pg_backend_pid()');
+    my $is      = '';
+
+    $self->safe_psql("alter system set synchronous_standby_names = '$names'; select pg_reload_conf()", @local);
+
+    my $good = poll_until {
+        $session->send("select pg_logical_emit_message(true, '', '')");
+        poll_until {
+            $is = $self->safe_psql("select case when wait_event = 'SyncRep' then 'waits' when state = 'idle' then 'ended' end
+                 from pg_stat_activity where pid = $pid and query ~ 'emit_message'", @local);
+            return $is;
+        };
+        $self->safe_psql("select pg_cancel_backend($pid)", @local) if $is eq 'waits';
+        $session->result;
+        return $is eq ($names eq '' ? 'ended' : 'waits');
+    } 30;
+
+    $session->quit;
+
+    return $good && $self->poll_query_until('show synchronous_standby_names', $names, 30, @local);
+}
+
+
 # Asks again and again until the answer is the expected one ('t'); false when the time is over.
 sub poll_query_until {
     my ($self, $sql, $expected, $seconds, %option) = @_;
