@@ -1,7 +1,8 @@
 -- public.posts: what has been posted.
 -- Written by the movers only; read by everybody who was granted it, by GET /get among others.
 --
---   id          in the order of commits: whoever has seen one never finds a smaller new one
+--   id          in the order of commits: whoever has seen one never finds a smaller new one; not in that of sending,
+--               where several movers work or a backlog is moved
 --   at          when the message came in
 --   message_id  the message's id, as its sender was told
 --   data        the message, to the byte
