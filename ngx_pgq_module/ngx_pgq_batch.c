@@ -20,9 +20,10 @@
  *    none of the times before can commit any more, or has;
  *  - a batch is not sent or fenced again when it was first sent more than
  *    NGX_PGQ_MAX_TIMEOUT ago: the database knows it for ten minutes after the
- *    end of its transaction.  The limit of pgq_timeout ensures it by elapsed
- *    time, as no ticket waits longer; a host that stood still meanwhile, as
- *    virtual machines may, is told by its clock.
+ *    end of its transaction.  The limit of pgq_timeout ensures that while
+ *    nginx runs, as no ticket waits longer.  nginx's timers stand still while
+ *    the host is suspended, so the age of a batch is by a clock that goes on.
+ *    Neither can be set.
  */
 
 #include "ngx_pgq_batch.h"
@@ -42,6 +43,7 @@ static ngx_msec_int_t ngx_pgq_batch_sooner(ngx_msec_int_t a,
 static void ngx_pgq_batch_clear(ngx_pgq_pool_t *pool);
 static ngx_pgq_batch_t *ngx_pgq_batch_create(ngx_pgq_pool_t *pool);
 static ngx_uint_t ngx_pgq_batch_old(ngx_pgq_batch_t *batch);
+static time_t ngx_pgq_batch_clock(void);
 static ngx_uint_t ngx_pgq_batch_takes(ngx_pgq_batch_t *batch,
     ngx_pgq_ticket_t *t);
 static void ngx_pgq_batch_put(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t);
@@ -239,7 +241,25 @@ static ngx_uint_t
 ngx_pgq_batch_old(ngx_pgq_batch_t *batch)
 {
     return batch->again
-           && ngx_time() - batch->first > NGX_PGQ_MAX_TIMEOUT / 1000;
+           && ngx_pgq_batch_clock() - batch->first
+              > NGX_PGQ_MAX_TIMEOUT / 1000;
+}
+
+
+/* elapsed seconds, those in which the host was suspended included */
+
+static time_t
+ngx_pgq_batch_clock(void)
+{
+#ifdef CLOCK_BOOTTIME
+    struct timespec  now;
+
+    if (clock_gettime(CLOCK_BOOTTIME, &now) == 0) {
+        return now.tv_sec;
+    }
+#endif
+
+    return ngx_pgq_seconds();
 }
 
 
@@ -368,7 +388,7 @@ ngx_pgq_batch_encode(ngx_pgq_call_t *call)
     ngx_pgq_metrics_sent(batch->messages, batch->again);
 
     if (!batch->again) {
-        batch->first = ngx_time();
+        batch->first = ngx_pgq_batch_clock();
     }
 
     batch->again = 1;

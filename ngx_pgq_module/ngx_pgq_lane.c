@@ -386,7 +386,7 @@ ngx_pgq_lane_complain(ngx_pgq_lane_t *lane, const char *why,
 
     known = ngx_strncmp(lane->complaint, why, sizeof(lane->complaint) - 1)
             == 0;
-    now = ngx_time();
+    now = ngx_pgq_seconds();
 
     if (known && lane->complained
         && now - lane->complained < NGX_PGQ_LANE_QUIET)

@@ -325,7 +325,7 @@ ngx_pgq_metrics_well(ngx_uint_t pool)
 {
     if (ngx_pgq_metrics) {
         ngx_pgq_metrics->pools[pool].connected =
-                                              (ngx_atomic_uint_t) ngx_time();
+                                (ngx_atomic_uint_t) (ngx_current_msec / 1000);
     }
 }
 

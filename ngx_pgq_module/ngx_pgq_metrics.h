@@ -56,7 +56,7 @@ typedef struct {
     u_char                   name[NGX_PGQ_METRICS_NAME];
     ngx_atomic_t             connects;
     ngx_atomic_t             failures;
-    ngx_atomic_t             connected;     /* s since 1970, well until */
+    ngx_atomic_t             connected;     /* elapsed s, well until */
     ngx_atomic_t             padding[5];
 } ngx_pgq_metrics_pool_t;
 

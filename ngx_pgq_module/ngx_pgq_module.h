@@ -50,7 +50,11 @@ typedef struct ngx_pgq_ticket_s  ngx_pgq_ticket_t;
 
 #define NGX_PGQ_MAX_TIMEOUT      300000    /* ms, of pgq_timeout */
 
-/* of the event loop's turn, in milliseconds since 1970 */
+/* elapsed seconds, by a clock that nobody sets; the same in all workers */
+
+#define ngx_pgq_seconds()        ((time_t) (ngx_current_msec / 1000))
+
+/* of the event loop's turn, in milliseconds since 1970: for ids only */
 
 #define ngx_pgq_now()                                                         \
     ((uint64_t) ngx_cached_time->sec * 1000 + ngx_cached_time->msec)

@@ -134,7 +134,8 @@ ngx_pgq_page_status_handler(ngx_http_request_t *r)
                     + gauges.lanes[NGX_PGQ_LANE_BUSY];
 
         well = connected > 0
-               || ngx_time() - (time_t) pool->connected <= NGX_PGQ_PAGE_MOMENT;
+               || ngx_pgq_seconds() - (time_t) pool->connected
+                  <= NGX_PGQ_PAGE_MOMENT;
         all = all && well;
 
         ngx_pgq_page_name(name, pool->name);

@@ -34,7 +34,7 @@ ngx_int_t
 ngx_pgq_pool_init(ngx_pgq_pool_t *pool, ngx_cycle_t *cycle)
 {
     pool->log = cycle->log;
-    pool->drained_at = ngx_time();
+    pool->drained_at = ngx_pgq_seconds();
 
     ngx_queue_init(&pool->idle);
 
@@ -151,7 +151,7 @@ ngx_pgq_pool_drained(ngx_pgq_pool_t *pool)
 {
     ngx_pgq_pool_forget(pool);
 
-    pool->drained_at = ngx_time();
+    pool->drained_at = ngx_pgq_seconds();
     pool->drained[pool->drained_at % NGX_PGQ_DRAIN_SECONDS]++;
 }
 
@@ -163,7 +163,7 @@ ngx_pgq_pool_forget(ngx_pgq_pool_t *pool)
 {
     time_t  s, now;
 
-    now = ngx_time();
+    now = ngx_pgq_seconds();
 
     if (now - pool->drained_at >= NGX_PGQ_DRAIN_SECONDS
         || now < pool->drained_at)
@@ -191,7 +191,7 @@ ngx_pgq_pool_retry_after(ngx_pgq_pool_t *pool)
     time_t      silent;
     ngx_uint_t  i, pace, wait;
 
-    silent = ngx_time() - pool->drained_at;
+    silent = ngx_pgq_seconds() - pool->drained_at;
 
     ngx_pgq_pool_forget(pool);
 

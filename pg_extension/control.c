@@ -116,22 +116,35 @@ queue_has_rows(void)
 	return found;
 }
 
+/* Microseconds of an interval that begins now. */
+static int64
+interval_us(Datum interval)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+															  TimestampTzGetDatum(now),
+															  interval));
+
+	if (TIMESTAMP_NOT_FINITE(end))
+		return TIMESTAMP_IS_NOEND(end) ? PG_INT64_MAX : 0;
+	return end - now;
+}
+
 /*
- * True as soon as the queue is seen empty, false when the timeout has passed;
- * null waits for ever.  Keeps no lock on a slot, so that slots go on rotating.
+ * True as soon as the queue is seen empty, false when the timeout has elapsed,
+ * whatever the wall clock does meanwhile; null waits until it is empty.  Keeps
+ * no lock on a slot, so that slots go on rotating.
  */
 Datum
 ngx_pgq_wait_until_drained(PG_FUNCTION_ARGS)
 {
-	TimestampTz until = DT_NOEND;
+	int64		timeout = PG_ARGISNULL(0) ? PG_INT64_MAX :
+		interval_us(PG_GETARG_DATUM(0));
+	int64		started = ngx_pgq_clock();
 
-	if (!PG_ARGISNULL(0))
-		until = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-														TimestampTzGetDatum(GetCurrentTimestamp()),
-														PG_GETARG_DATUM(0)));
 	while (queue_has_rows())
 	{
-		if (GetCurrentTimestamp() >= until)
+		if (ngx_pgq_clock() - started >= timeout)
 			PG_RETURN_BOOL(false);
 		sleep_a_while(DRAIN_LOOK_MS);
 	}

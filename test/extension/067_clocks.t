@@ -135,6 +135,21 @@ for my $skew (-600, 600, -259_501) {
     once('the old one', $pg);
 }
 
+# ---- a timeout is that of elapsed time
+$pg->safe_psql(q{select ngx_pgq.pause()});
+$pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('"waits"')});
+my $waiter = $pg->session;
+$waiter->send(q{select ngx_pgq.wait_until_drained('1 s')});
+set_clock('one', -4381);
+is($waiter->result(30), 'f', 'a wait of one second ends, though the clock is set back by more than an hour');
+$waiter->send(q{select ngx_pgq.wait_until_drained('1 hour')});
+set_clock('one', 4381);
+ok($waiter->waits(1), 'and one of an hour does not, though the clock is set by two hours');
+$pg->safe_psql(q{select ngx_pgq.resume()});
+is($waiter->result(30), 't', 'before the queue is drained');
+$waiter->quit;
+$pg->safe_psql(q{delete from posts where data::text = '"waits"'});
+
 # ---- what does let a key expire
 my $aged = sub { $pg->safe_psql("update ngx_pgq.service_time set at = at + interval '$_[0]'"); $pg->restart };
 my $key  = q{select coalesce((select sqlstate from ngx_pgq.enqueue_keyed(uuid7('0 s'), array[uuid7('0 s')], '{1}', '{aged}')), 'taken')};
