@@ -51,14 +51,16 @@ ngx_pgq_json_check(const u_char *p, size_t len, unsigned depth_max,
     text.start = p;
     text.end = p + len;
     text.err = err;
+    text.unfit = 0;
+    err->grammatical = 0;
 
     if (depth_max > NGX_PGQ_JSON_DEPTH_MAX) {
         depth_max = NGX_PGQ_JSON_DEPTH_MAX;
     }
 
     if (len >= 3 && p[0] == 0xef && p[1] == 0xbb && p[2] == 0xbf) {
-        ngx_pgq_json_fail(&text, p, "byte order mark");
-        return -1;
+        ngx_pgq_json_unfit(&text, p, "byte order mark");
+        p += 3;
     }
 
     object = 0;
@@ -73,7 +75,8 @@ ngx_pgq_json_check(const u_char *p, size_t len, unsigned depth_max,
 
         if (p == text.end) {
             if (state == sw_more && depth == 0) {
-                return 0;
+                err->grammatical = text.unfit;
+                return text.unfit ? -1 : 0;
             }
 
             ngx_pgq_json_fail(&text, p, depth == 0 ? "empty"
@@ -103,9 +106,13 @@ ngx_pgq_json_check(const u_char *p, size_t len, unsigned depth_max,
                 break;
             }
 
-            if (depth == depth_max) {
-                p = ngx_pgq_json_fail(&text, p, "nested too deeply");
-                break;
+            if (depth >= depth_max) {
+                ngx_pgq_json_unfit(&text, p, "nested too deeply");
+            }
+
+            if (depth == NGX_PGQ_JSON_DEPTH_MAX) {
+                err->grammatical = 1;
+                return -1;
             }
 
             object = (c == '{');

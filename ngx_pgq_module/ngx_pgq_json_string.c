@@ -23,6 +23,8 @@ static const u_char *ngx_pgq_json_escape(ngx_pgq_json_text_t *text,
 static const u_char *ngx_pgq_json_hex(ngx_pgq_json_text_t *text,
     const u_char *p, unsigned *code);
 static const u_char *ngx_pgq_json_plain(const u_char *p, const u_char *end);
+static size_t ngx_pgq_json_put(u_char *dst, size_t n, const void *from,
+    size_t len);
 
 
 #define ngx_pgq_json_every(byte)  ((uint64_t) (byte) * 0x0101010101010101)
@@ -38,6 +40,7 @@ ngx_pgq_json_utf8(const u_char *p, size_t len, ngx_pgq_json_error_t *err)
     text.start = p;
     text.end = p + len;
     text.err = err;
+    text.unfit = 0;
 
     while (p < text.end) {
 
@@ -68,6 +71,63 @@ ngx_pgq_json_utf8(const u_char *p, size_t len, ngx_pgq_json_error_t *err)
     }
 
     return 0;
+}
+
+
+size_t
+ngx_pgq_json_quote(u_char *dst, const u_char *p, size_t len)
+{
+    u_char         c, escape[6] = "\\u00";
+    size_t         n, some;
+    const u_char  *end, *next;
+
+    static const char  hex[] = "0123456789abcdef", letters[] = "btnvfr";
+
+    end = p + len;
+    n = ngx_pgq_json_put(dst, 0, "\"", 1);
+
+    for ( /* void */ ; p < end; p = next + 1) {
+        next = ngx_pgq_json_plain(p, end);
+        some = next - p;
+
+        n = ngx_pgq_json_put(dst, n, p, some);
+
+        if (next == end) {
+            break;
+        }
+
+        c = *next;
+
+        if (c >= 0x80) {
+            n = ngx_pgq_json_put(dst, n, next, 1);
+
+        } else if (c >= 0x20) {
+            n = ngx_pgq_json_put(dst, n, "\\", 1);
+            n = ngx_pgq_json_put(dst, n, next, 1);
+
+        } else if (c >= '\b' && c <= '\r' && c != '\v') {
+            n = ngx_pgq_json_put(dst, n, "\\", 1);
+            n = ngx_pgq_json_put(dst, n, &letters[c - '\b'], 1);
+
+        } else {
+            escape[4] = (u_char) hex[c >> 4];
+            escape[5] = (u_char) hex[c & 15];
+            n = ngx_pgq_json_put(dst, n, escape, 6);
+        }
+    }
+
+    return ngx_pgq_json_put(dst, n, "\"", 1);
+}
+
+
+static size_t
+ngx_pgq_json_put(u_char *dst, size_t n, const void *from, size_t len)
+{
+    if (dst) {
+        memcpy(dst + n, from, len);
+    }
+
+    return n + len;
 }
 
 
@@ -119,14 +179,15 @@ ngx_pgq_json_string(ngx_pgq_json_text_t *text, const u_char *p)
 
 /*
  * p is at the backslash.  A surrogate is good only as the first of a pair that
- * is whole: the second is read here too.
+ * is whole: the second is read here too.  What follows a lone one is read as
+ * if that was a character.
  */
 
 static const u_char *
 ngx_pgq_json_escape(ngx_pgq_json_text_t *text, const u_char *p)
 {
     unsigned       code;
-    const u_char  *escape;
+    const u_char  *escape, *next;
 
     escape = p++;
 
@@ -150,7 +211,7 @@ ngx_pgq_json_escape(ngx_pgq_json_text_t *text, const u_char *p)
     }
 
     if (code == 0) {
-        return ngx_pgq_json_fail(text, escape, "escape \\u0000");
+        ngx_pgq_json_unfit(text, escape, "escape \\u0000");
     }
 
     if (code < 0xd800 || code > 0xdfff) {
@@ -164,20 +225,22 @@ ngx_pgq_json_escape(ngx_pgq_json_text_t *text, const u_char *p)
     if (code >= 0xdc00 || p[0] != '\\'
         || (text->end - p > 1 && p[1] != 'u'))
     {
-        return ngx_pgq_json_fail(text, escape, "lone surrogate escape");
+        ngx_pgq_json_unfit(text, escape, "lone surrogate escape");
+        return p;
     }
 
     if (text->end - p == 1) {
         return ngx_pgq_json_fail(text, text->end, "unfinished string");
     }
 
-    p = ngx_pgq_json_hex(text, p + 2, &code);
+    next = ngx_pgq_json_hex(text, p + 2, &code);
 
-    if (p != NULL && (code < 0xdc00 || code > 0xdfff)) {
-        return ngx_pgq_json_fail(text, escape, "lone surrogate escape");
+    if (next != NULL && (code < 0xdc00 || code > 0xdfff)) {
+        ngx_pgq_json_unfit(text, escape, "lone surrogate escape");
+        return p;
     }
 
-    return p;
+    return next;
 }
 
 
@@ -310,12 +373,23 @@ ngx_pgq_json_character(const u_char *p, const u_char *end)
 }
 
 
+void
+ngx_pgq_json_unfit(ngx_pgq_json_text_t *text, const u_char *p,
+    const char *problem)
+{
+    (void) ngx_pgq_json_fail(text, p, problem);
+    text->unfit = 1;
+}
+
+
 const u_char *
 ngx_pgq_json_fail(ngx_pgq_json_text_t *text, const u_char *p,
     const char *problem)
 {
-    text->err->offset = p - text->start;
-    text->err->problem = problem;
+    if (!text->unfit) {
+        text->err->offset = p - text->start;
+        text->err->problem = problem;
+    }
 
     return NULL;
 }

@@ -20,6 +20,7 @@ typedef struct {
     const u_char          *start;
     const u_char          *end;
     ngx_pgq_json_error_t  *err;
+    unsigned               unfit:1;     /* the error is set by unfit() */
 } ngx_pgq_json_text_t;
 
 
@@ -38,8 +39,17 @@ const u_char *ngx_pgq_json_string(ngx_pgq_json_text_t *text, const u_char *p);
 const u_char *ngx_pgq_json_character(const u_char *p, const u_char *end);
 
 /*
- * Both set the error and return NULL; p may be end for fail.  Unexpected looks
- * at the bytes first: what is no text at all is called that.
+ * The text may be grammatical, but is refused: sets the error.  The reader
+ * goes on to see whether the grammar holds to the end.
+ */
+
+void ngx_pgq_json_unfit(ngx_pgq_json_text_t *text, const u_char *p,
+    const char *problem);
+
+/*
+ * Both set the error, unless there is one, and return NULL; p may be end for
+ * fail.  Unexpected looks at the bytes first: what is no text at all is called
+ * that.
  */
 
 const u_char *ngx_pgq_json_fail(ngx_pgq_json_text_t *text, const u_char *p,

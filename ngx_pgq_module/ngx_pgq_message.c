@@ -18,8 +18,6 @@
 #include "ngx_pgq_json.h"
 #include "ngx_pgq_key.h"
 
-#include <cjson/cJSON.h>
-
 
 #define NGX_PGQ_MESSAGE_SEPARATOR  0x1f    /* of scope and key */
 
@@ -143,7 +141,9 @@ ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
         return NGX_OK;
     }
 
-    if (form == NGX_PGQ_FORM_JSON) {
+    /* what is JSON but for what PostgreSQL cannot hold is no text either */
+
+    if (form == NGX_PGQ_FORM_JSON || err.grammatical) {
         return ngx_pgq_message_refuse(r, problem, "not_json", &err);
     }
 
@@ -309,54 +309,45 @@ ngx_pgq_message_alloc(ngx_http_request_t *r, ngx_pool_t **memory, size_t len)
 }
 
 
-/* makes a JSON string of a text */
+/* makes a JSON string of a text, which must not be longer than a body may */
 
 static ngx_int_t
 ngx_pgq_message_text(ngx_http_request_t *r, ngx_pool_t **memory,
     ngx_str_t *message, ngx_pgq_problem_t *problem)
 {
-    char                  *json;
-    cJSON                 *item;
-    u_char                *text;
-    size_t                 len;
-    ngx_pgq_json_error_t   err;
+    size_t                     len;
+    u_char                    *json;
+    ngx_pgq_json_error_t       err;
+    ngx_http_core_loc_conf_t  *clcf;
 
     if (ngx_pgq_json_utf8(message->data, message->len, &err) != 0) {
         return ngx_pgq_message_refuse(r, problem, "not_utf8", &err);
     }
 
-    text = ngx_pgq_message_alloc(r, memory, message->len + 1);
-    if (text == NULL) {
-        return NGX_ERROR;
+    clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
+    len = ngx_pgq_json_quote(NULL, message->data, message->len);
+
+    if (clcf->client_max_body_size
+        && (off_t) len > clcf->client_max_body_size)
+    {
+        problem->status = NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
+        problem->code = "too_large";
+        problem->detail = "The text, as a JSON string, is longer than this"
+                          " server takes.";
+        return NGX_DECLINED;
     }
 
-    ngx_memcpy(text, message->data, message->len);
-    text[message->len] = '\0';
-
-    item = cJSON_CreateStringReference((char *) text);
-    if (item == NULL) {
-        return NGX_ERROR;
-    }
-
-    json = cJSON_PrintUnformatted(item);
-    cJSON_Delete(item);
-
+    json = ngx_pgq_message_alloc(r, memory, len);
     if (json == NULL) {
         return NGX_ERROR;
     }
 
-    len = ngx_strlen(json);
+    (void) ngx_pgq_json_quote(json, message->data, message->len);
 
-    message->data = ngx_pgq_message_alloc(r, memory, len);
+    message->data = json;
     message->len = len;
 
-    if (message->data) {
-        ngx_memcpy(message->data, json, len);
-    }
-
-    cJSON_free(json);
-
-    return message->data ? NGX_OK : NGX_ERROR;
+    return NGX_OK;
 }
 
 

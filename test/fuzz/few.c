@@ -13,6 +13,7 @@
 volatile ngx_msec_t   ngx_current_msec;
 volatile ngx_time_t  *ngx_cached_time;
 ngx_module_t          ngx_http_pgq_module;
+ngx_module_t          ngx_http_core_module = { .ctx_index = 1 };
 u_char               *few_file;
 size_t                few_file_len;
 void                (*few_finalized)(few_request_t *f, ngx_int_t rc);

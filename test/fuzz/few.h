@@ -25,7 +25,8 @@ typedef struct {
     ngx_list_part_t          parts[2];      /* of the headers */
     ngx_table_elt_t          headers[FEW_HEADERS];
     void                    *ctx[1];
-    void                    *conf[1];
+    void                    *conf[2];       /* the module's, and the core's */
+    ngx_http_core_loc_conf_t  core;
     void                    *data;          /* the harness's */
 } few_request_t;
 

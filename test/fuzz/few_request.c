@@ -25,6 +25,7 @@ few_request(ngx_pgq_loc_conf_t *conf)
     fuzz_check(f != NULL);
 
     f->conf[0] = conf;
+    f->conf[1] = &f->core;
     f->request.connection = &connection;
     f->request.main = &f->request;
     f->request.ctx = f->ctx;

@@ -30,6 +30,12 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     fuzz_check(result == json_oracle(p, len, DEPTH));
     fuzz_check(result == 0 || (err.problem != NULL && err.offset <= len));
 
+    /* depth is given up before the rest is decoded */
+
+    fuzz_check(result == 0
+               || err.grammatical == (json_oracle_grammatical(p, len) == 0)
+               || (err.grammatical && json_oracle_utf8(p, len) != 0));
+
     /* what went before the offence is good, or only not at its end */
 
     rest = err.offset;

@@ -6,7 +6,8 @@
  * second opinions on JSON and on header fields say.
  *
  * An input is three bytes (how long a piece is, whether pieces are in a file,
- * how deep JSON may be), headers up to an empty line, and the body.
+ * how deep JSON may be, and in its upper bits how long a string may be),
+ * headers up to an empty line, and the body.
  */
 
 #include "few.h"
@@ -203,6 +204,22 @@ unescaped(u_char *dst, const u_char *p, size_t len)
 }
 
 
+/* How long a text is as a JSON string. */
+
+static size_t
+quoted(fuzz_input_t body)
+{
+    size_t  n;
+
+    for (n = 2; body.len; body.len--, body.p++) {
+        n += strchr("\"\\\b\f\n\r\t", *body.p) ? 2
+             : *body.p < 0x20 ? 6 : 1;
+    }
+
+    return n;
+}
+
+
 static void
 taken_as_text(ngx_str_t *message, fuzz_input_t body)
 {
@@ -237,7 +254,7 @@ taken_as_json(ngx_str_t *message, fuzz_input_t body)
 static void
 read_message(few_request_t *f, form_e wanted, fuzz_input_t body, int depth)
 {
-    int                 json, text;
+    int                 json, text, utf8;
     ngx_int_t           rc;
     ngx_str_t           message;
     ngx_pool_t         *memory;
@@ -253,9 +270,17 @@ read_message(few_request_t *f, form_e wanted, fuzz_input_t body, int depth)
     }
 
     json = wanted != TEXT && json_oracle(body.p, body.len, depth) == 0;
-    text = wanted != JSON && json_oracle_utf8(body.p, body.len) == 0;
+    utf8 = json_oracle_utf8(body.p, body.len) == 0;
+    text = utf8 && wanted != JSON
+           && (wanted == TEXT
+               || json_oracle_grammatical(body.p, body.len) != 0);
 
-    if (json || text) {
+    if (text && !json
+        && quoted(body) > (size_t) f->core.client_max_body_size)
+    {
+        fuzz_check(rc == NGX_DECLINED && problem.status == 413);
+
+    } else if (json || text) {
         fuzz_check(rc == NGX_OK && problem.status == 0);
         json ? taken_as_json(&message, body) : taken_as_text(&message, body);
     }
@@ -271,8 +296,13 @@ read_message(few_request_t *f, form_e wanted, fuzz_input_t body, int depth)
     fuzz_check(rc == NGX_DECLINED && problem.status == 400);
     fuzz_check(problem.offset >= 0
                && problem.offset <= (ngx_int_t) body.len);
-    fuzz_check(strcmp(problem.code, wanted == JSON ? "not_json" : "not_utf8")
-               == 0);
+
+    if (wanted == TEXT) {
+        fuzz_check(strcmp(problem.code, "not_utf8") == 0);
+
+    } else if (wanted == JSON || utf8) {
+        fuzz_check(strcmp(problem.code, "not_json") == 0);
+    }
 }
 
 
@@ -282,6 +312,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     size_t               piece;
     said_t               said;
     ngx_int_t            rc;
+    unsigned             limits;
     ngx_uint_t           in_file;
     fuzz_input_t         in = { p, len };
     few_request_t       *f;
@@ -292,10 +323,12 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 
     piece = fuzz_byte(&in);
     in_file = fuzz_byte(&in) % 3;
-    conf.depth = fuzz_byte(&in) % 64 + 1;
+    limits = fuzz_byte(&in);
+    conf.depth = limits % 64 + 1;
     conf.idempotency = NGX_PGQ_IDEMPOTENCY_ON;
 
     f = few_request(&conf);
+    f->core.client_max_body_size = 16 << limits / 64 * 4;
     f->ctx[0] = ngx_pgq_record(&f->request, NGX_PGQ_METRICS_POST);
     in = few_headers(f, in);
     few_body(f, in, piece, in_file);

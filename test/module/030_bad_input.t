@@ -2,6 +2,8 @@
 
 use Pgq;
 
+use Encode ();
+
 my $pg     = Pgq::Postgres->new->start;
 my $nginx  = Pgq::Nginx->new(pg => $pg, server => 'client_max_body_size 4m;')->start;
 my $client = Pgq::Client->new($nginx);
@@ -63,6 +65,45 @@ for my $case ([ 'a zero byte', "a\0b", 1 ], [ 'a byte that is not UTF-8', "a\x80
     }
 }
 
+# What is JSON by the grammar is JSON for every type but a text's: it is refused, not made a string, where PostgreSQL cannot
+# hold it. What is not is a text, whatever it begins with.
+my @types = (undef, 'application/x-www-form-urlencoded', 'image/png', 'text/csv');
+
+for my $case (
+    [ 'the character U+0000',        '{"a":"x\u0000y"}',             7 ],
+    [ 'U+0000 in a key',             '{"\u0000":1}',                 2 ],
+    [ 'a lone high surrogate',       '["\ud83d"]',                   2 ],
+    [ 'a lone low surrogate',        '"\ude00\ud83d"',               1 ],
+    [ '1,001 levels',                '[' x 1001 . ']' x 1001,        1000 ],
+    [ '10,000 levels',               '[' x 10_000 . ']' x 10_000,    1000 ],
+    [ 'a byte order mark',           "\xef\xbb\xbf{\"a\":1}",        0 ],
+    [ 'one before white space',      "\xef\xbb\xbf \n[1]\n",         0 ],
+) {
+    my ($name, $body, $offset) = @$case;
+
+    for my $type (@types) {
+        my $as     = $type // 'no type';
+        my $answer = $client->post('/post', $body, 'Content-Type' => $type);
+        is($answer->{status}, 400, "$name is refused, as $as") or next;
+        is($answer->json->{code}, 'not_json', "$name, as $as: for what it is");
+        is($answer->json->{offset}, $offset, "$name, as $as: the place is named");
+    }
+}
+
+for my $text ('{"a":"\u0000"', '"\u0000" and more', '"\ud800\x"', '[[link]] and more', "\xef\xbb\xbfhello",
+    '{"a":1,}', "{'a':1}", '[1] [2]', 'NaN')
+{
+    for my $type (@types) {
+        my $answer = $client->post('/post', $text, 'Content-Type' => $type);
+        is($answer->{status}, 202, "$text is a text, as " . ($type // 'no type')) or next;
+        is($answer->json->{msg}, Encode::decode('UTF-8', $text), 'to the letter');
+    }
+}
+
+is($client->post('/post', '"\u0000"', 'Content-Type' => 'text/plain')->json->{msg}, '"\u0000"', 'what says that it is text is a text');
+$pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
+$pg->safe_psql(q{delete from posts where data::text <> '"next"'});
+
 # What looks bad and is JSON, to be kept to the letter.
 my %kept = (
     'a string of 1 MB'          => '"' . 'x' x 1_000_000 . '"',
@@ -91,6 +132,25 @@ is($answer->json->{code}, 'too_large', 'too long: as a problem');
 
 $answer = Pgq::Client->new($nginx)->post_chunked('/post', [ '"', ('x' x 1048576) x 4, '"' ]);
 is($answer->{status}, 413, 'a message that is too long is refused when it says no length');
+
+# A text counts as what it becomes: a JSON string, which may be six times as long.
+for my $case ([ "\x01", 699_050, 6 ], [ "\n", 2_097_151, 2 ], [ '"', 2_097_151, 2 ], [ 'x', 4_194_302, 1 ], [ "\xc3\xa4", 2_097_151, 2 ]) {
+    my ($character, $most, $size) = @$case;
+    my $name = sprintf 'the byte %s', join ' ', map { sprintf '%02x', ord } split //, $character;
+
+    for my $type ('text/plain', undef) {
+        my $client = Pgq::Client->new($nginx);
+        $answer = $client->post('/post', $character x ($most + 1), 'Content-Type' => $type);
+        is($answer->{status}, 413, "$name: more than 4 MB as a string is too much");
+        is($answer->json->{code}, 'too_large', "$name: and said so");
+    }
+
+    $answer = Pgq::Client->new($nginx)->post('/post', $character x $most, 'Content-Type' => 'text/plain', Prefer => 'return=minimal');
+    is($answer->{status}, 202, "$name: 4 MB as a string are taken");
+    $pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
+    is($pg->safe_psql("delete from posts where message_id = '@{[ $answer->json->{id} ]}' returning length(data #>> '{}') * $size + 2 > 4194290"), 't',
+        "$name: all of it");
+}
 
 is($pg->safe_psql("select count(*) from posts where data::text <> '\"next\"'") + 0, scalar keys %kept, 'nothing refused is kept');
 

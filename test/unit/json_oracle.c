@@ -17,6 +17,8 @@ typedef struct {
     uint32_t  *code;                /* ends with END */
     size_t     at;
     int        depth_left;
+    int        lenient;             /* the grammar alone */
+    int        deep;                /* it was given up at its depth */
 } json_oracle_t;
 
 
@@ -227,6 +229,10 @@ json_oracle_string(json_oracle_t *oracle)
             if (json_oracle_eat(oracle, 'u')) {
                 unit = json_oracle_unit(oracle);
 
+                if (oracle->lenient && unit >= 0) {
+                    continue;
+                }
+
                 if (unit <= 0 || open != (unit >= 0xdc00 && unit <= 0xdfff)) {
                     return 0;
                 }
@@ -288,6 +294,7 @@ static int
 json_oracle_members(json_oracle_t *oracle, uint32_t close)
 {
     if (oracle->depth_left == 0) {
+        oracle->deep = 1;
         return 0;
     }
 
@@ -370,6 +377,7 @@ json_oracle(const unsigned char *p, size_t len, int depth_max)
     oracle.code = malloc((len + 1) * sizeof(uint32_t));
     oracle.at = 0;
     oracle.depth_left = depth_max;
+    oracle.lenient = 0;
 
     if (oracle.code == NULL) {
         abort();
@@ -378,6 +386,33 @@ json_oracle(const unsigned char *p, size_t len, int depth_max)
     good = json_oracle_decode(p, len, oracle.code) != -1
            && json_oracle_value(&oracle)
            && oracle.code[oracle.at] == END;
+
+    free(oracle.code);
+
+    return good ? 0 : -1;
+}
+
+
+int
+json_oracle_grammatical(const unsigned char *p, size_t len)
+{
+    int            good;
+    json_oracle_t  oracle;
+
+    oracle.code = malloc((len + 1) * sizeof(uint32_t));
+    oracle.at = 0;
+    oracle.depth_left = 1024;
+    oracle.lenient = 1;
+    oracle.deep = 0;
+
+    if (oracle.code == NULL) {
+        abort();
+    }
+
+    good = json_oracle_decode(p, len, oracle.code) != -1
+           && (json_oracle_eat(&oracle, 0xfeff), 1)
+           && ((json_oracle_value(&oracle) && oracle.code[oracle.at] == END)
+               || oracle.deep);
 
     free(oracle.code);
 

@@ -13,9 +13,16 @@
 #include <stddef.h>
 
 
-/* Both return 0 when good, -1 when not. */
+/* All return 0 when good, -1 when not. */
 
 int json_oracle(const unsigned char *p, size_t len, int depth_max);
+
+/*
+ * By the grammar alone: with U+0000, any surrogates, and a byte order mark
+ * before it; or good up to more than 1,024 levels.
+ */
+int json_oracle_grammatical(const unsigned char *p, size_t len);
+
 int json_oracle_utf8(const unsigned char *p, size_t len);
 
 

@@ -200,6 +200,62 @@ test_lists(void)
 }
 
 
+/* Whether the grammar alone allows it, where PostgreSQL does not. */
+
+static void
+test_grammatical(void)
+{
+    char                 *text;
+    size_t                i;
+    ngx_pgq_json_error_t  err;
+
+    static const struct {
+        const char  *text;
+        size_t       offset;
+        unsigned     grammatical;
+    } texts[] = {
+        { "{\"a\":\"x\\u0000y\"}", 7, 1 },
+        { "{\"\\u0000\":1} ", 2, 1 },
+        { "[\"\\ud800\",\"\\u0000\"]", 2, 1 },
+        { "\"\\udc00\\ud800\"", 1, 1 },
+        { "\"\\ud800\\ud800\\udc00\"", 1, 1 },
+        { "\"\\ud800\\n\"", 1, 1 },
+        { "\xef\xbb\xbf{\"a\":1}", 0, 1 },
+        { "\xef\xbb\xbf\"\\u0000\"", 0, 1 },
+        { "{\"a\":\"\\u0000\"", 6, 0 },
+        { "\"\\u0000\" and more", 1, 0 },
+        { "\"\\ud800\\x\"", 1, 0 },
+        { "\"\\ud800\\u12\"", 11, 0 },
+        { "\xef\xbb\xbfhello", 0, 0 },
+        { "\xef\xbb\xbf", 0, 0 },
+        { "\xef\xbb\xbf\xef\xbb\xbf{}", 0, 0 },
+        { "hello", 0, 0 },
+        { "{\"a\":1,}", 7, 0 }
+    };
+
+    for (i = 0; i < count(texts); i++) {
+        ok(judge(texts[i].text, strlen(texts[i].text), DEPTH, &err) == -1
+           && err.offset == texts[i].offset
+           && err.grammatical == texts[i].grammatical,
+           "%s is %sJSON by the grammar", texts[i].text,
+           texts[i].grammatical ? "" : "not ");
+    }
+
+    ok(judge("[[1]]", 5, 1, &err) == -1 && err.grammatical == 1
+       && err.offset == 1, "so is JSON that is nested too deeply");
+    ok(judge("[[1]", 4, 1, &err) == -1 && err.grammatical == 0
+       && err.offset == 1, "what is no JSON and too deep is not");
+
+    text = malloc(1025);
+    memset(text, '[', 1025);
+    ok(judge(text, 1025, 1000, &err) == -1 && err.grammatical == 1
+       && err.offset == 1000, "what begins with 1025 levels counts as JSON");
+    ok(judge(text, 1024, 1000, &err) == -1 && err.grammatical == 0,
+       "what begins with 1024 levels, and ends, does not");
+    free(text);
+}
+
+
 /* A text cut short is refused, there where it ends or a character began. */
 
 static void
@@ -415,6 +471,7 @@ main(void)
     guard_init();
 
     test_lists();
+    test_grammatical();
     test_truncated();
     test_depth();
     test_long();

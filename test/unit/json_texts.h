@@ -89,6 +89,7 @@ judge(const void *text, size_t len, unsigned depth, ngx_pgq_json_error_t *err)
     if (ngx_pgq_json_check(guard_before(text, len), len, depth, &again)
         != result
         || again.offset != err->offset || again.problem != err->problem
+        || (result != 0 && again.grammatical != err->grammatical)
         || (result != 0 && (err->problem == NULL || err->offset > len)))
     {
         abort();
@@ -105,10 +106,16 @@ judge(const void *text, size_t len, unsigned depth, ngx_pgq_json_error_t *err)
 static inline int
 agree(const void *text, size_t len)
 {
+    int                   result;
     size_t                i;
     ngx_pgq_json_error_t  err;
 
-    if (judge(text, len, DEPTH, &err) == json_oracle(text, len, DEPTH)) {
+    result = judge(text, len, DEPTH, &err);
+
+    if (result == json_oracle(text, len, DEPTH)
+        && (result == 0
+            || err.grammatical == (json_oracle_grammatical(text, len) == 0)))
+    {
         return 1;
     }
 
