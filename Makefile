@@ -173,7 +173,7 @@ check-module: packages-check build  ## the nginx module
 check-whole: packages-check build  ## a message's whole way
 	@test/run whole
 
-check-others: packages-check build  ## what HAProxy, Patroni, Prometheus and Vagrant's Ruby say of what we write for them
+check-others: packages-check build  ## what HAProxy, nftables, Patroni, Prometheus and Vagrant's Ruby say of what we write for them
 	@provision/install-packages others
 	@PGQ_OTHERS=1 test/run module/140_metrics.t whole/050_cluster_files.t whole/052_vagrant.t
 

@@ -2,11 +2,13 @@
 # The role of a web host: nginx with the module, and HAProxy. Sourced by setup, whose variables it uses.
 
 setup_web() {
-    local ports=443
+    local ports=443 but=''
 
     [[ $NGX_PGQ_HTTP == off ]] || ports='{ 80, 443 }'
+    [[ -z $NGX_PGQ_UNLIMITED ]] || but="ip saddr != { $NGX_PGQ_UNLIMITED } "
 
     firewall \
+        "${but}tcp dport $ports add @connections { ip saddr ct count over 512 } reject with tcp reset" \
         "ip saddr { $NGX_PGQ_CLIENTS } tcp dport $ports accept" \
         "ip saddr { $NGX_PGQ_MONITORS } tcp dport 9180 accept" \
         'ip saddr @webs tcp dport 5000 accept'

@@ -142,6 +142,29 @@ my $nginx = here('web1', '/etc/nginx/nginx.conf', 'host=web1,web2' => 'host=127.
 like(text([ 'nginx', '-t', '-q', '-e', "$dir/error.log", '-c', $nginx ]), qr/\A(?:.*the "user" directive makes sense only.*\n)?\z/,
     'nginx takes its configuration');
 
+# The firewall, in a network of its own, in which loopback is not let in without being looked at; a server at the door, and
+# a client that has more and more connections to it.
+SKIP: {
+    skip 'nft is not installed: make check-others', 2 if !has_program('nft');
+    skip 'only root can make a network', 2 if !Pgq::Host::is_root();
+
+    my $client = spew("$dir/client", <<'END');
+        use IO::Socket::INET;
+        my $server = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 443, Listen => 4096) or die "listen: $@\n";
+        for (1 .. 600) {
+            push @made, IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => 443, Timeout => 5) // last;
+        }
+        print scalar @made;
+END
+    my $connections = sub {
+        my ($name, @other) = @_;
+        my $rules = here($name, '/etc/nftables.conf', 'iif lo accept' => '', @other);
+        return text([ 'unshare', '--net', 'sh', '-c', 'ip link set lo up; nft -f "$1" && perl "$2"', 'sh', $rules, $client ]);
+    };
+    is($connections->('web1', '192\.0\.2\.0/24' => '127.0.0.0/8'), 512, 'nftables takes the firewall, which lets an address have 512 connections');
+    is($connections->('kept', '10\.0\.0\.0/8' => '127.0.0.0/8', '10\.0\.8\.8' => '127.0.0.1'), 600, 'but for those that are not limited');
+}
+
 # Patroni 4.0 itself takes `quorum`, its check does not, and Patroni 3.0's wants a pg_hba where it is not; with whom it
 # runs is another machine's.
 my $patroni = here('pg1', '/etc/patroni/config.yml', 'listen: \S+:' => 'listen: 127.0.0.1:', 'connect_address: pg1:' => 'connect_address: 192.0.2.11:',
