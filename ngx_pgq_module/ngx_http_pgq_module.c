@@ -28,6 +28,7 @@ static char *ngx_http_pgq_post(ngx_conf_t *cf, ngx_command_t *cmd,
 static char *ngx_http_pgq_get(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 static char *ngx_http_pgq_page(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+static void ngx_http_pgq_warn_size(ngx_conf_t *cf, ngx_pgq_pool_t *pool);
 static void ngx_http_pgq_handler(ngx_conf_t *cf, ngx_pgq_loc_conf_t *plcf,
     ngx_http_handler_pt handler);
 static ngx_pgq_pool_t *ngx_http_pgq_find_pool(ngx_conf_t *cf,
@@ -319,7 +320,7 @@ ngx_http_pgq_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     ngx_conf_merge_value(conf->depth, prev->depth, 1000);
     ngx_conf_merge_msec_value(conf->timeout, prev->timeout, 30000);
-    ngx_conf_merge_value(conf->lines, prev->lines, 10000);
+    ngx_conf_merge_value(conf->lines, prev->lines, 1000);
     ngx_conf_merge_uint_value(conf->idempotency, prev->idempotency,
                               NGX_PGQ_IDEMPOTENCY_ON);
 
@@ -339,7 +340,31 @@ ngx_http_pgq_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         }
     }
 
+    if (conf->post) {
+        ngx_http_pgq_warn_size(cf, conf->post);
+    }
+
     return NGX_CONF_OK;
+}
+
+
+/* of a body that nginx takes, and that the pool can never hold */
+
+static void
+ngx_http_pgq_warn_size(ngx_conf_t *cf, ngx_pgq_pool_t *pool)
+{
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (clcf->client_max_body_size == 0
+        || clcf->client_max_body_size > (off_t) pool->max_size)
+    {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "\"client_max_body_size\" of location \"%V\""
+                           " exceeds \"size=\" of pgq_pool \"%V\"",
+                           &clcf->name, &pool->name);
+    }
 }
 
 

@@ -164,6 +164,15 @@ ngx_pgq_bulk_line(ngx_pgq_bulk_t *bulk, ngx_uint_t n)
 }
 
 
+size_t
+ngx_pgq_bulk_answer_size(ngx_pgq_bulk_t *bulk)
+{
+    return sizeof(NGX_PGQ_BULK_HEAD) - 1
+           + bulk->n * (NGX_PGQ_UUID_TEXT_LEN + sizeof("\"\",") - 1)
+           + sizeof(NGX_PGQ_BULK_TAIL) - 1;
+}
+
+
 /* {"status":"queued","ids":["…","…"]}, in the request's memory */
 
 ngx_int_t
@@ -172,11 +181,7 @@ ngx_pgq_bulk_answer(ngx_pgq_bulk_t *bulk, u_char *first, ngx_str_t *body)
     u_char      *p, id[NGX_PGQ_UUID_LEN];
     ngx_uint_t   i;
 
-    body->len = sizeof(NGX_PGQ_BULK_HEAD) - 1
-                + bulk->n * (NGX_PGQ_UUID_TEXT_LEN + sizeof("\"\",") - 1)
-                + sizeof(NGX_PGQ_BULK_TAIL) - 1;
-
-    p = ngx_pnalloc(bulk->request->pool, body->len);
+    p = ngx_pnalloc(bulk->request->pool, ngx_pgq_bulk_answer_size(bulk));
     if (p == NULL) {
         return NGX_ERROR;
     }

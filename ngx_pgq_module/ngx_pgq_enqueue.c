@@ -2,12 +2,9 @@
 
 /*
  * The room "enqueue" is the door for POST: it makes a ticket of a request and
- * its message or messages, and an answer of the ticket's outcome.
- * It allocates the ticket, for one message in one piece with the answer's body
- * around it, and frees it when it comes back with the message queued.
- *
- * Called by nginx; calls message, bulk, ticket (full, add, leave, end), record
- * and reply.
+ * its message or messages; outcome.c answers the request when the ticket is
+ * answered.  It allocates the ticket, for one message in one piece with the
+ * answer's body around it.
  *
  * Invariants:
  *  - a request with a ticket has a cleanup that points at it; whichever of
@@ -18,31 +15,7 @@
  *    when it has been.
  */
 
-#include "ngx_pgq_module.h"
-#include "ngx_pgq_json.h"
-#include "ngx_pgq_uuid.h"
-
-
-/* around the message: {"status":"queued","id":"…","msg":…} */
-
-#define NGX_PGQ_ENQUEUE_HEAD     "{\"status\":\"queued\",\"id\":\""
-#define NGX_PGQ_ENQUEUE_MIDDLE   "\",\"msg\":"
-
-#define NGX_PGQ_ENQUEUE_HEAD_LEN                                              \
-    (sizeof(NGX_PGQ_ENQUEUE_HEAD) - 1 + NGX_PGQ_UUID_TEXT_LEN                 \
-     + sizeof(NGX_PGQ_ENQUEUE_MIDDLE) - 1)
-
-
-typedef struct {
-    ngx_pgq_ticket_t         ticket;
-    ngx_http_request_t      *request;
-    ngx_pool_cleanup_t      *cleanup;
-    ngx_pgq_record_t        *record;
-    ngx_pgq_bulk_t           bulk;
-    unsigned                 done:1;
-    unsigned                 minimal:1;
-    u_char                   body[1];   /* the answer's, around the message */
-} ngx_pgq_enqueue_t;
+#include "ngx_pgq_enqueue.h"
 
 
 static void ngx_pgq_enqueue_body_handler(ngx_http_request_t *r);
@@ -55,32 +28,22 @@ static ngx_int_t ngx_pgq_enqueue_refuse(ngx_http_request_t *r, ngx_int_t rc,
 static ngx_pgq_enqueue_t *ngx_pgq_enqueue_create(ngx_http_request_t *r,
     ngx_str_t *key, size_t body);
 static ngx_int_t ngx_pgq_enqueue_wait(ngx_pgq_enqueue_t *e);
+static ngx_int_t ngx_pgq_enqueue_too_large(ngx_http_request_t *r);
+static ngx_int_t ngx_pgq_enqueue_full(ngx_http_request_t *r,
+    ngx_pgq_pool_t *pool);
 static ngx_int_t ngx_pgq_enqueue_write(ngx_pgq_ticket_t *t, u_char *p);
 static void ngx_pgq_enqueue_cleanup(void *data);
-static void ngx_pgq_enqueue_answer(ngx_pgq_ticket_t *t,
-    ngx_pgq_outcome_e outcome, ngx_str_t *problem);
-static ngx_int_t ngx_pgq_enqueue_replay(ngx_pgq_enqueue_t *e,
-    ngx_str_t *former);
-static ngx_int_t ngx_pgq_enqueue_accepted(ngx_pgq_enqueue_t *e);
-static ngx_int_t ngx_pgq_enqueue_body(ngx_pgq_enqueue_t *e, ngx_str_t *body);
-static ngx_int_t ngx_pgq_enqueue_failed(ngx_pgq_enqueue_t *e,
-    ngx_http_request_t *r, ngx_pgq_outcome_e outcome, ngx_str_t *problem);
-static ngx_int_t ngx_pgq_enqueue_refused(ngx_pgq_enqueue_t *e,
-    ngx_http_request_t *r, ngx_str_t *problem);
 
 
 static ngx_str_t  ngx_pgq_enqueue_allow = ngx_string("POST, OPTIONS");
 static ngx_str_t  ngx_pgq_enqueue_accept =
     ngx_string("application/json, text/plain, application/x-ndjson");
-static ngx_str_t  ngx_pgq_enqueue_type = ngx_string("application/json");
-static ngx_str_t  ngx_pgq_enqueue_applied = ngx_string("return=minimal");
-static ngx_str_t  ngx_pgq_enqueue_replayed = ngx_string("true");
-static ngx_str_t  ngx_pgq_enqueue_soon = ngx_string("1");
 
 
 ngx_int_t
 ngx_pgq_enqueue_handler(ngx_http_request_t *r)
 {
+    size_t               len;
     ngx_int_t            rc;
     ngx_pgq_record_t    *record;
     ngx_pgq_problem_t    problem = ngx_pgq_problem_init;
@@ -108,11 +71,15 @@ ngx_pgq_enqueue_handler(ngx_http_request_t *r)
 
     plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
 
-    if (ngx_pgq_ticket_full(plcf->post, r->headers_in.content_length_n > 0
-                                        ? r->headers_in.content_length_n : 0))
-    {
-        return ngx_pgq_reply_unavailable(r, plcf->post, "queue_full",
-                      "Too many messages wait here; this one was not queued.");
+    len = r->headers_in.content_length_n > 0
+          ? (size_t) r->headers_in.content_length_n : 0;
+
+    if (len > plcf->post->max_size) {
+        return ngx_pgq_enqueue_too_large(r);
+    }
+
+    if (ngx_pgq_ticket_full(plcf->post, 1, len)) {
+        return ngx_pgq_enqueue_full(r, plcf->post);
     }
 
     r->request_body_in_single_buf = !ngx_pgq_message_bulk(r);
@@ -198,7 +165,7 @@ ngx_pgq_enqueue_one(ngx_http_request_t *r, ngx_str_t *message, ngx_str_t *key)
     p = ngx_cpymem(p, message->data, message->len);
     *p = '}';
 
-    e->minimal = ngx_pgq_message_returns(r) == NGX_PGQ_RETURN_MINIMAL;
+    e->returns = ngx_pgq_message_returns(r);
 
     return ngx_pgq_enqueue_wait(e);
 }
@@ -294,7 +261,7 @@ ngx_pgq_enqueue_create(ngx_http_request_t *r, ngx_str_t *key, size_t body)
     e->ticket.pool = plcf->post;
     e->ticket.timeout = plcf->timeout;
     e->ticket.key = *key;
-    e->ticket.answer = ngx_pgq_enqueue_answer;
+    e->ticket.answer = ngx_pgq_outcome_answer;
     e->ticket.data = e;
 
     return e;
@@ -310,12 +277,16 @@ ngx_pgq_enqueue_wait(ngx_pgq_enqueue_t *e)
     r = e->request;
     pool = e->ticket.pool;
 
+    if (e->ticket.n > pool->max_tickets || e->ticket.len > pool->max_size) {
+        ngx_free(e);
+        return ngx_pgq_enqueue_too_large(r);
+    }
+
     /* the rest may have filled up while the body arrived */
 
-    if (ngx_pgq_ticket_full(pool, e->ticket.len)) {
+    if (ngx_pgq_ticket_full(pool, e->ticket.n, e->ticket.len)) {
         ngx_free(e);
-        return ngx_pgq_reply_unavailable(r, pool, "queue_full",
-                      "Too many messages wait here; this one was not queued.");
+        return ngx_pgq_enqueue_full(r, pool);
     }
 
     e->record->ticket = 1;
@@ -334,6 +305,30 @@ ngx_pgq_enqueue_wait(ngx_pgq_enqueue_t *e)
 }
 
 
+/* more than the pool can ever hold: to come back would not help */
+
+static ngx_int_t
+ngx_pgq_enqueue_too_large(ngx_http_request_t *r)
+{
+    ngx_pgq_problem_t  problem = { NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
+                         "too_large",
+                         "The request is larger than this server can hold;"
+                         " no message was queued.", -1, 0 };
+
+    return ngx_pgq_reply_problem(r, &problem);
+}
+
+
+static ngx_int_t
+ngx_pgq_enqueue_full(ngx_http_request_t *r, ngx_pgq_pool_t *pool)
+{
+    ngx_pgq_metrics_full(pool->metrics);
+
+    return ngx_pgq_reply_unavailable(r, pool, "queue_full",
+                      "Too many messages wait here; this one was not queued.");
+}
+
+
 static ngx_int_t
 ngx_pgq_enqueue_write(ngx_pgq_ticket_t *t, u_char *p)
 {
@@ -349,210 +344,10 @@ ngx_pgq_enqueue_cleanup(void *data)
     ngx_pgq_enqueue_t  *e = data;
 
     if (e->done) {
-        ngx_pgq_ticket_end(&e->ticket);
+        e->ticket.pool->unread -= e->unread;
         ngx_free(e);
 
     } else {
         ngx_pgq_ticket_leave(&e->ticket);
     }
-}
-
-
-static void
-ngx_pgq_enqueue_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
-    ngx_str_t *problem)
-{
-    ngx_int_t            rc;
-    ngx_connection_t    *c;
-    ngx_pgq_enqueue_t   *e;
-    ngx_http_request_t  *r;
-
-    e = t->data;
-    r = e->request;
-    c = r->connection;
-
-    e->record->answered = 1;
-    e->record->batch = t->mates;
-    e->record->wait = ngx_pgq_ticket_wait(t);
-
-    if (outcome == NGX_PGQ_DONE || outcome == NGX_PGQ_REPLAYED) {
-        e->done = 1;
-        rc = outcome == NGX_PGQ_REPLAYED ? ngx_pgq_enqueue_replay(e, problem)
-                                         : ngx_pgq_enqueue_accepted(e);
-
-    } else {
-        e->cleanup->handler = NULL;
-        rc = ngx_pgq_enqueue_failed(e, r, outcome, problem);
-    }
-
-    ngx_http_finalize_request(r, rc);
-    ngx_http_run_posted_requests(c);
-}
-
-
-/* queued some time before, under an id that is told again */
-
-static ngx_int_t
-ngx_pgq_enqueue_replay(ngx_pgq_enqueue_t *e, ngx_str_t *former)
-{
-    if (former->len != NGX_PGQ_UUID_TEXT_LEN
-        || ngx_pgq_uuid_read(e->ticket.id, former->data) != 0)
-    {
-        ngx_log_error(NGX_LOG_ALERT, e->request->connection->log, 0,
-                      "pgq enqueue: a replay without its id");
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    e->record->replayed = 1;
-    ngx_memcpy(e->record->id, e->ticket.id, NGX_PGQ_UUID_LEN);
-
-    if (e->ticket.write == NULL) {
-        (void) ngx_pgq_uuid_print(e->body + sizeof(NGX_PGQ_ENQUEUE_HEAD) - 1,
-                                  e->ticket.id);
-    }
-
-    if (ngx_pgq_reply_header(e->request, "Idempotency-Replayed",
-                             &ngx_pgq_enqueue_replayed)
-        == NULL)
-    {
-        return NGX_ERROR;
-    }
-
-    return ngx_pgq_enqueue_accepted(e);
-}
-
-
-static ngx_int_t
-ngx_pgq_enqueue_accepted(ngx_pgq_enqueue_t *e)
-{
-    ngx_str_t  body;
-
-    if (e->ticket.write) {
-        if (ngx_pgq_bulk_answer(&e->bulk, e->ticket.id, &body) != NGX_OK) {
-            return NGX_ERROR;
-        }
-
-    } else if (ngx_pgq_enqueue_body(e, &body) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    return ngx_pgq_reply_body(e->request, NGX_HTTP_ACCEPTED,
-                              &ngx_pgq_enqueue_type, body.data, body.len);
-}
-
-
-/* the answer for one message */
-
-static ngx_int_t
-ngx_pgq_enqueue_body(ngx_pgq_enqueue_t *e, ngx_str_t *body)
-{
-    body->data = e->body;
-    body->len = NGX_PGQ_ENQUEUE_HEAD_LEN + e->ticket.len + 1;
-
-    if (!e->minimal) {
-        return NGX_OK;
-    }
-
-    /* {"status":"queued","id":"…"} */
-
-    body->len = sizeof(NGX_PGQ_ENQUEUE_HEAD) - 1 + NGX_PGQ_UUID_TEXT_LEN;
-    e->body[body->len++] = '"';
-    e->body[body->len++] = '}';
-
-    return ngx_pgq_reply_header(e->request, "Preference-Applied",
-                                &ngx_pgq_enqueue_applied)
-           ? NGX_OK : NGX_ERROR;
-}
-
-
-static ngx_int_t
-ngx_pgq_enqueue_failed(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
-    ngx_pgq_outcome_e outcome, ngx_str_t *problem)
-{
-    ngx_pgq_problem_t  document = { 504, "outcome_unknown",
-                         "The database did not say in time whether the"
-                         " message was queued: it was, or it never will be.",
-                         -1, 0 };
-
-    switch (outcome) {
-
-    case NGX_PGQ_REFUSED:
-        return ngx_pgq_enqueue_refused(e, r, problem);
-
-    case NGX_PGQ_IN_FLIGHT:
-        document.status = NGX_HTTP_CONFLICT;
-        document.code = "key_in_flight";
-        document.detail = "A message with this Idempotency-Key is on its way;"
-                          " this one was not queued.";
-
-        if (ngx_pgq_reply_header(r, "Retry-After", &ngx_pgq_enqueue_soon)
-            == NULL)
-        {
-            return NGX_HTTP_INTERNAL_SERVER_ERROR;
-        }
-
-        break;
-
-    case NGX_PGQ_REUSED:
-        document.status = 422;
-        document.code = "key_reused";
-        document.detail = "This Idempotency-Key was used with another"
-                          " message; this one was not queued.";
-        break;
-
-    case NGX_PGQ_KEYS_FULL:
-        return ngx_pgq_reply_unavailable(r, e->ticket.pool, "keys_full",
-                          "There are too many idempotency keys; the message"
-                          " was not queued.");
-
-    case NGX_PGQ_UNKNOWN:
-        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
-                      "pgq enqueue: outcome unknown after %M ms",
-                      ngx_pgq_ticket_wait(&e->ticket));
-        break;
-
-    default: /* NGX_PGQ_AGAIN */
-        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
-                      "pgq enqueue: no database in %M ms",
-                      ngx_pgq_ticket_wait(&e->ticket));
-
-        return ngx_pgq_reply_unavailable(r, e->ticket.pool, "no_database",
-                          "No database took the message in time; it was not"
-                          " queued.");
-    }
-
-    return ngx_pgq_reply_problem(r, &document);
-}
-
-
-static ngx_int_t
-ngx_pgq_enqueue_refused(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
-    ngx_str_t *problem)
-{
-    u_char                *last, detail[192];
-    ngx_pgq_problem_t      document = { NGX_HTTP_BAD_REQUEST, "refused",
-                                        (char *) detail, -1, 0 };
-    ngx_pgq_json_error_t   err;
-
-    if (e->ticket.ordinal) {
-        document.line = ngx_pgq_bulk_line(&e->bulk, e->ticket.ordinal);
-
-        last = ngx_snprintf(detail, sizeof(detail) - 1,
-                            "line %i: no message was queued, as the database"
-                            " refuses this one: %V", document.line, problem);
-
-    } else {
-        last = ngx_snprintf(detail, sizeof(detail) - 1,
-                            "The database refuses the message: %V", problem);
-    }
-
-    /* its words may be cut, but not a character of them */
-
-    if (ngx_pgq_json_utf8(detail, last - detail, &err) != 0) {
-        last = detail + err.offset;
-    }
-
-    *last = '\0';
-
-    return ngx_pgq_reply_problem(r, &document);
 }

@@ -330,6 +330,18 @@ ngx_pgq_metrics_well(ngx_uint_t pool)
 }
 
 
+/* a message was refused, as too many wait */
+
+void
+ngx_pgq_metrics_full(ngx_uint_t pool)
+{
+    if (ngx_pgq_metrics) {
+        ngx_pgq_metrics->pools[pool].full =
+                                       (ngx_atomic_uint_t) ngx_pgq_seconds();
+    }
+}
+
+
 ngx_pgq_metrics_t *
 ngx_pgq_metrics_all(void)
 {

@@ -57,7 +57,8 @@ typedef struct {
     ngx_atomic_t             connects;
     ngx_atomic_t             failures;
     ngx_atomic_t             connected;     /* elapsed s, well until */
-    ngx_atomic_t             padding[5];
+    ngx_atomic_t             full;          /* likewise, refused last */
+    ngx_atomic_t             padding[4];
 } ngx_pgq_metrics_pool_t;
 
 
@@ -114,6 +115,7 @@ void ngx_pgq_metrics_waiting(ngx_uint_t pool, ngx_int_t tickets,
 void ngx_pgq_metrics_lane(ngx_uint_t pool, ngx_int_t from, ngx_int_t to);
 void ngx_pgq_metrics_connect(ngx_uint_t pool, ngx_uint_t done);
 void ngx_pgq_metrics_well(ngx_uint_t pool);
+void ngx_pgq_metrics_full(ngx_uint_t pool);
 
 /* for who shows them */
 

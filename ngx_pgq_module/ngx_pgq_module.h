@@ -170,7 +170,11 @@ struct ngx_pgq_pool_s {
 
     /* of ticket.c */
     ngx_queue_t              waiting;       /* oldest first */
-    size_t                   size;          /* of unanswered messages */
+    ngx_uint_t               messages;      /* unanswered ones */
+    size_t                   size;          /* of them */
+
+    /* of enqueue.c */
+    size_t                   unread;        /* of answers being sent */
 
     /* of batch.c */
     ngx_queue_t              again;         /* batches to send again */
@@ -240,10 +244,10 @@ struct ngx_pgq_ticket_s {
 #define ngx_pgq_ticket_wait(t)  (ngx_current_msec - (t)->start)
 
 
-ngx_uint_t ngx_pgq_ticket_full(ngx_pgq_pool_t *pool, size_t len);
+ngx_uint_t ngx_pgq_ticket_full(ngx_pgq_pool_t *pool, ngx_uint_t n,
+    size_t len);
 void ngx_pgq_ticket_add(ngx_pgq_ticket_t *t);
 void ngx_pgq_ticket_leave(ngx_pgq_ticket_t *t);
-void ngx_pgq_ticket_end(ngx_pgq_ticket_t *t);
 ngx_msec_int_t ngx_pgq_ticket_expire(ngx_queue_t *tickets, ngx_msec_t now,
     ngx_pgq_outcome_e outcome);
 void ngx_pgq_ticket_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
@@ -345,6 +349,7 @@ ngx_int_t ngx_pgq_bulk_read(ngx_http_request_t *r, ngx_pgq_bulk_t *bulk,
     ngx_pgq_problem_t *problem);
 ngx_int_t ngx_pgq_bulk_write(ngx_pgq_bulk_t *bulk, u_char *p);
 ngx_uint_t ngx_pgq_bulk_line(ngx_pgq_bulk_t *bulk, ngx_uint_t n);
+size_t ngx_pgq_bulk_answer_size(ngx_pgq_bulk_t *bulk);
 ngx_int_t ngx_pgq_bulk_answer(ngx_pgq_bulk_t *bulk, u_char *first,
     ngx_str_t *body);
 

@@ -17,7 +17,7 @@
 
 
 #define NGX_PGQ_PAGE_SIZE        (256 * 1024)
-#define NGX_PGQ_PAGE_MOMENT      2       /* s, after there was a lane */
+#define NGX_PGQ_PAGE_MOMENT      2       /* s, that a pool's state lasts */
 
 
 typedef struct {
@@ -40,6 +40,7 @@ static void ngx_pgq_page_histogram(ngx_pgq_page_t *page, const char *name,
 static void ngx_pgq_page_pools(ngx_pgq_page_t *page, uint32_t places);
 static void ngx_pgq_page_name(u_char *dst, u_char *src);
 static void ngx_pgq_page_build(ngx_pgq_page_t *page);
+static const char *ngx_pgq_page_status(ngx_uint_t well, ngx_uint_t full);
 static uint32_t ngx_pgq_page_places(ngx_http_request_t *r);
 
 
@@ -96,6 +97,7 @@ ngx_pgq_page_status_handler(ngx_http_request_t *r)
     uint32_t                   places;
     ngx_int_t                  rc;
     ngx_uint_t                 i, j, lanes, connected, workers, well, all;
+    ngx_uint_t                 full, some;
     ngx_pgq_page_t             page, list;
     ngx_pgq_metrics_pool_t    *pool;
     ngx_pgq_metrics_gauges_t   gauges;
@@ -112,6 +114,7 @@ ngx_pgq_page_status_handler(ngx_http_request_t *r)
     start = page.pos;
 
     all = 1;
+    some = 0;
     places = ngx_pgq_page_places(r);
     workers = ngx_pgq_metrics_gauges(0, &gauges);
 
@@ -136,7 +139,11 @@ ngx_pgq_page_status_handler(ngx_http_request_t *r)
         well = connected > 0
                || ngx_pgq_seconds() - (time_t) pool->connected
                   <= NGX_PGQ_PAGE_MOMENT;
+        full = pool->full
+               && ngx_pgq_seconds() - (time_t) pool->full
+                  <= NGX_PGQ_PAGE_MOMENT;
         all = all && well;
+        some = some || full;
 
         ngx_pgq_page_name(name, pool->name);
         ngx_pgq_page_print(&list, "%s{\"name\":\"%s\",\"status\":\"%s\","
@@ -144,12 +151,12 @@ ngx_pgq_page_status_handler(ngx_http_request_t *r)
                            "\"waiting_tickets\":%uA,\"waiting_bytes\":%uA}",
                            list.pos == start - NGX_PGQ_PAGE_SIZE / 2
                            ? "" : ",",
-                           name, well ? "ok" : "unavailable", lanes,
+                           name, ngx_pgq_page_status(well, full), lanes,
                            connected, gauges.tickets, gauges.bytes);
     }
 
     ngx_pgq_page_print(&page, "{\"status\":\"%s\",\"workers\":%ui,"
-                       "\"pools\":[%*s]}\n", all ? "ok" : "unavailable",
+                       "\"pools\":[%*s]}\n", ngx_pgq_page_status(all, some),
                        workers,
                        (size_t) (list.pos - (start - NGX_PGQ_PAGE_SIZE / 2)),
                        start - NGX_PGQ_PAGE_SIZE / 2);
@@ -157,6 +164,15 @@ ngx_pgq_page_status_handler(ngx_http_request_t *r)
     return ngx_pgq_page_send(r, all ? NGX_HTTP_OK
                                     : NGX_HTTP_SERVICE_UNAVAILABLE,
                              &ngx_pgq_page_json, &page, start);
+}
+
+
+/* a full pool refuses messages for a while; other servers may be as full */
+
+static const char *
+ngx_pgq_page_status(ngx_uint_t well, ngx_uint_t full)
+{
+    return !well ? "unavailable" : full ? "full" : "ok";
 }
 
 

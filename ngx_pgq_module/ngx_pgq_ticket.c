@@ -5,7 +5,7 @@
  * answer: how many may wait, how long, and who is told.  A ticket is one
  * allocation of the door's.
  *
- * Called by enqueue.c (full, add, leave, end) and by batch.c, which takes
+ * Called by enqueue.c (full, add, leave) and by batch.c, which takes
  * tickets out of pool->waiting, and has them answered (expire, answer, free).
  *
  * Invariants:
@@ -13,19 +13,21 @@
  *  - a ticket is answered once, or left by its client and then never;
  *  - a ticket of a batch stays in it, answered or left, until the batch ends
  *    or is to be sent again;
- *  - what a ticket takes counts as long as it takes it: one that was queued is
- *    its door's until the client has read the answer.
+ *  - a ticket counts, in messages and in bytes, until it is answered or left.
  */
 
 #include "ngx_pgq_module.h"
 
 
-/* whether one more message of that length is too much */
+static void ngx_pgq_ticket_release(ngx_pgq_ticket_t *t);
+
+
+/* whether so many messages, of that length together, are too many for now */
 
 ngx_uint_t
-ngx_pgq_ticket_full(ngx_pgq_pool_t *pool, size_t len)
+ngx_pgq_ticket_full(ngx_pgq_pool_t *pool, ngx_uint_t n, size_t len)
 {
-    return pool->unanswered >= pool->max_tickets
+    return pool->messages + n > pool->max_tickets
            || pool->size + len > pool->max_size;
 }
 
@@ -39,6 +41,7 @@ ngx_pgq_ticket_add(ngx_pgq_ticket_t *t)
 
     t->batch = NULL;
     t->start = ngx_current_msec;
+    pool->messages += t->n;
     pool->size += t->len;
 
     ngx_queue_insert_tail(&pool->waiting, &t->queue);
@@ -56,10 +59,8 @@ ngx_pgq_ticket_add(ngx_pgq_ticket_t *t)
 void
 ngx_pgq_ticket_leave(ngx_pgq_ticket_t *t)
 {
-    t->pool->size -= t->len;
     t->answer = NULL;
-
-    ngx_pgq_pool_release(t->pool);
+    ngx_pgq_ticket_release(t);
 
     if (t->batch == NULL) {
         ngx_queue_remove(&t->queue);
@@ -68,14 +69,13 @@ ngx_pgq_ticket_leave(ngx_pgq_ticket_t *t)
 }
 
 
-/* the answer to one that was queued has been read, or its client has gone */
-
-void
-ngx_pgq_ticket_end(ngx_pgq_ticket_t *t)
+static void
+ngx_pgq_ticket_release(ngx_pgq_ticket_t *t)
 {
+    t->pool->messages -= t->n;
     t->pool->size -= t->len;
 
-    ngx_pgq_pool_count(t->pool, 0);
+    ngx_pgq_pool_release(t->pool);
 }
 
 
@@ -142,17 +142,13 @@ ngx_pgq_ticket_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
 
     answer = t->answer;
     t->answer = NULL;
+    ngx_pgq_ticket_release(t);
 
     if (outcome == NGX_PGQ_DONE || outcome == NGX_PGQ_REPLAYED) {
-        ngx_pgq_pool_release(t->pool);
         ngx_pgq_pool_drained(t->pool);
         answer(t, outcome, problem);
         return;
     }
-
-    t->pool->size -= t->len;
-
-    ngx_pgq_pool_release(t->pool);
 
     answer(t, outcome, problem);
 

@@ -11,8 +11,8 @@ my $pg = Pgq::Postgres->new->start;
 $pg->safe_psql("alter role ngx_pgq_web set max_stack_depth = '200kB'");
 my $nginx = Pgq::Nginx->new(
     pg        => $pg,
-    pool      => 'lanes=1 tickets=20 size=16m',
-    server    => 'client_max_body_size 4m;',
+    pool      => 'lanes=1 tickets=20000 size=16m',
+    server    => 'client_max_body_size 4m; pgq_lines 10000;',
     locations => 'location = /few { pgq_post main; pgq_lines 3; } location = /disk { pgq_post main; client_body_in_file_only clean; }'
         . ' location = /small { pgq_post main; client_body_buffer_size 1k; }',
 )->start;
@@ -108,7 +108,7 @@ forget();
 $answer = $client->post('/few', "1\n2\n3\n4\n", @ndjson);
 is($answer->{status}, 413, 'one more is too many');
 is($answer->json->{code}, 'too_many_lines', 'and said so');
-is($client->post('/post', "1\n" x 10_001, @ndjson)->{status}, 413, '10,000 is the default');
+is($client->post('/post', "1\n" x 10_001, @ndjson)->{status}, 413, 'of any number that is set');
 is($client->post('/post', '"' . 'x' x 5_000_000 . '"', @ndjson)->{status}, 413, 'nor more than nginx takes');
 $client = Pgq::Client->new($nginx);
 
@@ -164,7 +164,7 @@ is(data(), '"first"', 'who left before it was sent has sent nothing');
 
 # ---- memory: a body on disk is not in memory while it waits
 my @big = map { Pgq::Client->new($nginx) } 1 .. 8;
-my $big = join '', map { '"' . 'z' x 98 . "\"\n" } 1 .. 10_000;
+my $big = join '', map { '"' . 'z' x 998 . "\"\n" } 1 .. 1_000;
 my ($worker) = $nginx->worker_pids;
 sub resident { my ($kb) = Pgq::Host::slurp("/proc/$worker/smaps_rollup") =~ /^Anonymous:\s+(\d+)/m; return $kb }
 $client->post('/disk', $big, @ndjson);

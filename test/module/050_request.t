@@ -15,7 +15,7 @@ sub message { return '"' . substr('0123456789abcdef' x ($_[0] / 16 + 1), 0, $_[0
 
 for my $size (2, 3, 1000, 1024, 4095, 4096, 8192, 16383, 16384, 16385, 65536, 262144, 1048575, 1048576) {
     my $message = message($size);
-    my $answer  = $client->post('/post', $message);
+    my $answer  = $client->post('/post', $message, Prefer => 'return=representation');
     is($answer->{status}, 202, "$size bytes are accepted");
     ok(index($answer->{body}, $message) > 0, "$size bytes are answered");
 }

@@ -17,7 +17,7 @@ use IO::Select;
 use IO::Socket::INET;
 use JSON::PP ();
 
-use Socket qw(SOL_SOCKET SO_RCVBUF SO_SNDBUF);
+use Socket qw(PF_INET SOCK_STREAM SOL_SOCKET SO_RCVBUF SO_SNDBUF inet_aton pack_sockaddr_in);
 
 use Pgq::Wait qw(deadline timeout);
 
@@ -30,16 +30,27 @@ sub new {
     my ($class, $server, %option) = @_;
     my $port    = ref $server ? $server->port : $server;
     my $address = ref $server && $server->can('address') ? $server->address : '127.0.0.1';
-    my $socket  = IO::Socket::INET->new(
+    my $buffer  = delete $option{buffer};
+    my $socket  = $buffer ? _narrow($address, $port, $buffer) : IO::Socket::INET->new(
         PeerAddr => $address, PeerPort => $port, Proto => 'tcp', Timeout => delete $option{timeout} // 10,
-        Sockopts => [ map { [ SOL_SOCKET, $_, pack 'l', $option{buffer} ] } $option{buffer} ? (SO_RCVBUF, SO_SNDBUF) : () ],
     ) or croak "connect to $address:$port: $@";
 
     $socket->autoflush(1);
 
-    delete $option{buffer};
-
     return bless { socket => $socket, buffer => '', type => 'application/json', %option }, $class;
+}
+
+
+# A connection whose buffers are small from its first packet on.
+sub _narrow {
+    my ($address, $port, $buffer) = @_;
+    my $socket = IO::Handle->new;
+
+    CORE::socket($socket, PF_INET, SOCK_STREAM, 0) or return;
+    setsockopt $socket, SOL_SOCKET, $_, pack 'l', $buffer for SO_RCVBUF, SO_SNDBUF;
+    connect $socket, pack_sockaddr_in($port, inet_aton($address)) or return;
+
+    return bless $socket, 'IO::Socket::INET';
 }
 
 

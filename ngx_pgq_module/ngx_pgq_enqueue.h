@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The rooms "enqueue" and "outcome": a POST with its ticket.
+ */
+
+#ifndef NGX_PGQ_ENQUEUE_H
+#define NGX_PGQ_ENQUEUE_H
+
+
+#include "ngx_pgq_module.h"
+#include "ngx_pgq_uuid.h"
+
+
+/* around the message: {"status":"queued","id":"…","msg":…} */
+
+#define NGX_PGQ_ENQUEUE_HEAD     "{\"status\":\"queued\",\"id\":\""
+#define NGX_PGQ_ENQUEUE_MIDDLE   "\",\"msg\":"
+
+#define NGX_PGQ_ENQUEUE_HEAD_LEN                                              \
+    (sizeof(NGX_PGQ_ENQUEUE_HEAD) - 1 + NGX_PGQ_UUID_TEXT_LEN                 \
+     + sizeof(NGX_PGQ_ENQUEUE_MIDDLE) - 1)
+
+
+typedef struct {
+    ngx_pgq_ticket_t         ticket;
+    ngx_http_request_t      *request;
+    ngx_pool_cleanup_t      *cleanup;
+    ngx_pgq_record_t        *record;
+    ngx_pgq_bulk_t           bulk;
+    size_t                   unread;    /* counted in pool->unread */
+    ngx_pgq_return_e         returns;
+    unsigned                 done:1;
+    u_char                   body[1];   /* the answer's, around the message */
+} ngx_pgq_enqueue_t;
+
+
+void ngx_pgq_outcome_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
+    ngx_str_t *problem);
+
+
+#endif /* NGX_PGQ_ENQUEUE_H */

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The room "outcome" answers a POST whose ticket has been answered: the id of
+ * a message that is queued, with the message where the answer may have it, or
+ * the problem of one that is not.
+ *
+ * Invariants:
+ *  - a ticket that is answered with its message queued is freed here, at once
+ *    or by the request's cleanup, when the answer lies in it;
+ *  - an answer counts in pool->unread until the client has read it, and is
+ *    cut short where that would be too much.  It never keeps others from
+ *    waiting.
+ */
+
+#include "ngx_pgq_enqueue.h"
+#include "ngx_pgq_json.h"
+
+
+/* a longer message is part of the answer only on request */
+
+#define NGX_PGQ_OUTCOME_ECHO     4096
+
+
+static ngx_int_t ngx_pgq_outcome_replay(ngx_pgq_enqueue_t *e,
+    ngx_str_t *former);
+static ngx_int_t ngx_pgq_outcome_accepted(ngx_pgq_enqueue_t *e);
+static ngx_int_t ngx_pgq_outcome_body(ngx_pgq_enqueue_t *e, ngx_str_t *body);
+static ngx_uint_t ngx_pgq_outcome_whole(ngx_pgq_enqueue_t *e, size_t len);
+static ngx_int_t ngx_pgq_outcome_short(ngx_pgq_enqueue_t *e,
+    ngx_str_t *body);
+static ngx_int_t ngx_pgq_outcome_failed(ngx_pgq_enqueue_t *e,
+    ngx_http_request_t *r, ngx_pgq_outcome_e outcome, ngx_str_t *problem);
+static ngx_int_t ngx_pgq_outcome_refused(ngx_pgq_enqueue_t *e,
+    ngx_http_request_t *r, ngx_str_t *problem);
+
+
+static ngx_str_t  ngx_pgq_outcome_type = ngx_string("application/json");
+static ngx_str_t  ngx_pgq_outcome_minimal = ngx_string("return=minimal");
+static ngx_str_t  ngx_pgq_outcome_representation =
+    ngx_string("return=representation");
+static ngx_str_t  ngx_pgq_outcome_replayed = ngx_string("true");
+static ngx_str_t  ngx_pgq_outcome_soon = ngx_string("1");
+
+
+void
+ngx_pgq_outcome_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
+    ngx_str_t *problem)
+{
+    ngx_int_t            rc;
+    ngx_connection_t    *c;
+    ngx_pgq_enqueue_t   *e;
+    ngx_http_request_t  *r;
+
+    e = t->data;
+    r = e->request;
+    c = r->connection;
+
+    e->record->answered = 1;
+    e->record->batch = t->mates;
+    e->record->wait = ngx_pgq_ticket_wait(t);
+
+    if (outcome == NGX_PGQ_DONE || outcome == NGX_PGQ_REPLAYED) {
+        e->done = 1;
+        rc = outcome == NGX_PGQ_REPLAYED ? ngx_pgq_outcome_replay(e, problem)
+                                         : ngx_pgq_outcome_accepted(e);
+
+        if (e->unread == 0) {
+            e->cleanup->handler = NULL;
+            ngx_free(e);
+        }
+
+    } else {
+        e->cleanup->handler = NULL;
+        rc = ngx_pgq_outcome_failed(e, r, outcome, problem);
+    }
+
+    ngx_http_finalize_request(r, rc);
+    ngx_http_run_posted_requests(c);
+}
+
+
+/* queued some time before, under an id that is told again */
+
+static ngx_int_t
+ngx_pgq_outcome_replay(ngx_pgq_enqueue_t *e, ngx_str_t *former)
+{
+    if (former->len != NGX_PGQ_UUID_TEXT_LEN
+        || ngx_pgq_uuid_read(e->ticket.id, former->data) != 0)
+    {
+        ngx_log_error(NGX_LOG_ALERT, e->request->connection->log, 0,
+                      "pgq enqueue: a replay without its id");
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    e->record->replayed = 1;
+    ngx_memcpy(e->record->id, e->ticket.id, NGX_PGQ_UUID_LEN);
+
+    if (e->ticket.write == NULL) {
+        (void) ngx_pgq_uuid_print(e->body + sizeof(NGX_PGQ_ENQUEUE_HEAD) - 1,
+                                  e->ticket.id);
+    }
+
+    if (ngx_pgq_reply_header(e->request, "Idempotency-Replayed",
+                             &ngx_pgq_outcome_replayed)
+        == NULL)
+    {
+        return NGX_ERROR;
+    }
+
+    return ngx_pgq_outcome_accepted(e);
+}
+
+
+static ngx_int_t
+ngx_pgq_outcome_accepted(ngx_pgq_enqueue_t *e)
+{
+    ngx_str_t   body, *applied;
+
+    if (ngx_pgq_outcome_body(e, &body) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    applied = NULL;
+
+    if (e->returns == NGX_PGQ_RETURN_MINIMAL) {
+        applied = &ngx_pgq_outcome_minimal;
+
+    } else if (e->returns == NGX_PGQ_RETURN_REPRESENTATION && e->unread) {
+        applied = &ngx_pgq_outcome_representation;
+    }
+
+    if (applied
+        && ngx_pgq_reply_header(e->request, "Preference-Applied", applied)
+           == NULL)
+    {
+        return NGX_ERROR;
+    }
+
+    return ngx_pgq_reply_body(e->request, NGX_HTTP_ACCEPTED,
+                              &ngx_pgq_outcome_type, body.data, body.len);
+}
+
+
+/* the whole answer lives as long as e, a short one as long as the request */
+
+static ngx_int_t
+ngx_pgq_outcome_body(ngx_pgq_enqueue_t *e, ngx_str_t *body)
+{
+    size_t  len;
+
+    len = e->ticket.write ? ngx_pgq_bulk_answer_size(&e->bulk)
+                          : NGX_PGQ_ENQUEUE_HEAD_LEN + e->ticket.len + 1;
+
+    if (!ngx_pgq_outcome_whole(e, len)) {
+        return ngx_pgq_outcome_short(e, body);
+    }
+
+    e->unread = len;
+    e->ticket.pool->unread += len;
+
+    if (e->ticket.write) {
+        return ngx_pgq_bulk_answer(&e->bulk, e->ticket.id, body);
+    }
+
+    body->data = e->body;
+    body->len = len;
+
+    return NGX_OK;
+}
+
+
+/* whether the answer has all that it may have */
+
+static ngx_uint_t
+ngx_pgq_outcome_whole(ngx_pgq_enqueue_t *e, size_t len)
+{
+    if (e->ticket.pool->unread + len > e->ticket.pool->max_size
+        || e->returns == NGX_PGQ_RETURN_MINIMAL)
+    {
+        return 0;
+    }
+
+    return e->ticket.write || e->returns == NGX_PGQ_RETURN_REPRESENTATION
+           || e->ticket.len <= NGX_PGQ_OUTCOME_ECHO;
+}
+
+
+/* {"status":"queued","id":"…"}, of many messages without their ids */
+
+static ngx_int_t
+ngx_pgq_outcome_short(ngx_pgq_enqueue_t *e, ngx_str_t *body)
+{
+    u_char  *p;
+
+    p = ngx_pnalloc(e->request->pool, NGX_PGQ_ENQUEUE_HEAD_LEN);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    body->data = p;
+
+    if (e->ticket.write) {
+        p = ngx_cpymem(p, "{\"status\":\"queued\"}",
+                       sizeof("{\"status\":\"queued\"}") - 1);
+
+    } else {
+        p = ngx_cpymem(p, NGX_PGQ_ENQUEUE_HEAD,
+                       sizeof(NGX_PGQ_ENQUEUE_HEAD) - 1);
+        p = ngx_pgq_uuid_print(p, e->ticket.id);
+        *p++ = '"';
+        *p++ = '}';
+    }
+
+    body->len = p - body->data;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_pgq_outcome_failed(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
+    ngx_pgq_outcome_e outcome, ngx_str_t *problem)
+{
+    ngx_pgq_problem_t  document = { 504, "outcome_unknown",
+                         "The database did not say in time whether the"
+                         " message was queued: it was, or it never will be.",
+                         -1, 0 };
+
+    switch (outcome) {
+
+    case NGX_PGQ_REFUSED:
+        return ngx_pgq_outcome_refused(e, r, problem);
+
+    case NGX_PGQ_IN_FLIGHT:
+        document.status = NGX_HTTP_CONFLICT;
+        document.code = "key_in_flight";
+        document.detail = "A message with this Idempotency-Key is on its way;"
+                          " this one was not queued.";
+
+        if (ngx_pgq_reply_header(r, "Retry-After", &ngx_pgq_outcome_soon)
+            == NULL)
+        {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        break;
+
+    case NGX_PGQ_REUSED:
+        document.status = 422;
+        document.code = "key_reused";
+        document.detail = "This Idempotency-Key was used with another"
+                          " message; this one was not queued.";
+        break;
+
+    case NGX_PGQ_KEYS_FULL:
+        return ngx_pgq_reply_unavailable(r, e->ticket.pool, "keys_full",
+                          "There are too many idempotency keys; the message"
+                          " was not queued.");
+
+    case NGX_PGQ_UNKNOWN:
+        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
+                      "pgq enqueue: outcome unknown after %M ms",
+                      ngx_pgq_ticket_wait(&e->ticket));
+        break;
+
+    default: /* NGX_PGQ_AGAIN */
+        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
+                      "pgq enqueue: no database in %M ms",
+                      ngx_pgq_ticket_wait(&e->ticket));
+
+        return ngx_pgq_reply_unavailable(r, e->ticket.pool, "no_database",
+                          "No database took the message in time; it was not"
+                          " queued.");
+    }
+
+    return ngx_pgq_reply_problem(r, &document);
+}
+
+
+static ngx_int_t
+ngx_pgq_outcome_refused(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
+    ngx_str_t *problem)
+{
+    u_char                *last, detail[192];
+    ngx_pgq_problem_t      document = { NGX_HTTP_BAD_REQUEST, "refused",
+                                        (char *) detail, -1, 0 };
+    ngx_pgq_json_error_t   err;
+
+    if (e->ticket.ordinal) {
+        document.line = ngx_pgq_bulk_line(&e->bulk, e->ticket.ordinal);
+
+        last = ngx_snprintf(detail, sizeof(detail) - 1,
+                            "line %i: no message was queued, as the database"
+                            " refuses this one: %V", document.line, problem);
+
+    } else {
+        last = ngx_snprintf(detail, sizeof(detail) - 1,
+                            "The database refuses the message: %V", problem);
+    }
+
+    /* its words may be cut, but not a character of them */
+
+    if (ngx_pgq_json_utf8(detail, last - detail, &err) != 0) {
+        last = detail + err.offset;
+    }
+
+    *last = '\0';
+
+    return ngx_pgq_reply_problem(r, &document);
+}
