@@ -337,7 +337,7 @@ ngx_pgq_metrics_full(ngx_uint_t pool)
 {
     if (ngx_pgq_metrics) {
         ngx_pgq_metrics->pools[pool].full =
-                                       (ngx_atomic_uint_t) ngx_pgq_seconds();
+                                       (ngx_atomic_uint_t) (ngx_current_msec / 1000);
     }
 }
 
