@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * compat.h
- *	  What differs between the servers ngx_pgq builds for, 15 to 17.
+ *	  What differs between the servers ngx_pgq builds for, 15 to 18.
  *
  * The only file that looks at PG_VERSION_NUM.  Each function here has the
  * newest server's meaning; everything else is written once.
@@ -9,6 +9,7 @@
 #ifndef NGX_PGQ_COMPAT_H
 #define NGX_PGQ_COMPAT_H
 
+#include "access/genam.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_database.h"
 #include "common/jsonapi.h"
@@ -98,6 +99,28 @@ ngx_pgq_insert_unique_tuples(ResultRelInfo *target, TupleTableSlot *slot,
 	ExecInsertIndexTuples(target, slot, estate, false, true, &conflict, NIL);
 #endif
 	return !conflict;
+}
+
+/* The index of the primary key, also if that is deferrable. */
+static inline Oid
+ngx_pgq_primary_key(Relation rel)
+{
+#if PG_VERSION_NUM >= 180000
+	return RelationGetPrimaryKeyIndex(rel, true);
+#else
+	return RelationGetPrimaryKeyIndex(rel);
+#endif
+}
+
+/* A scan of an index, with so many keys to come. */
+static inline IndexScanDesc
+ngx_pgq_index_scan(Relation rel, Relation index, Snapshot snapshot, int keys)
+{
+#if PG_VERSION_NUM >= 180000
+	return index_beginscan(rel, index, snapshot, NULL, keys, 0);
+#else
+	return index_beginscan(rel, index, snapshot, keys, 0);
+#endif
 }
 
 /* A lexer over text that need not end in a NUL; unescapes strings. */

@@ -126,7 +126,7 @@ look_into(Relation leaf, Snapshot snapshot, NgxPgqKey *keys, Found *found,
 	};
 	TupleTableSlot *row = table_slot_create(leaf, NULL);
 	Relation	index = ngx_pgq_key_leaf_index(leaf, columns.digest);
-	IndexScanDesc scan = index_beginscan(leaf, index, snapshot, 1, 0);
+	IndexScanDesc scan = ngx_pgq_index_scan(leaf, index, snapshot, 1);
 
 	for (int k = 0; k < count; k++)
 	{

@@ -126,7 +126,7 @@ newest_row(Relation leaf)
 	AttrNumber	place = ngx_pgq_key_leaf_column(leaf, "at", TIMESTAMPTZOID);
 	Relation	index = ngx_pgq_key_leaf_index(leaf, place);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	IndexScanDesc scan = index_beginscan(leaf, index, snapshot, 0, 0);
+	IndexScanDesc scan = ngx_pgq_index_scan(leaf, index, snapshot, 0);
 	TupleTableSlot *row = table_slot_create(leaf, NULL);
 	TimestampTz newest = DT_NOBEGIN;
 

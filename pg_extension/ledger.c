@@ -134,7 +134,7 @@ leaf_has(Relation leaf, const pg_uuid_t *batch_id, Snapshot snapshot)
 	ScanKeyData wanted;
 	TupleTableSlot *row;
 	AttrNumber	place;
-	Oid			index_id = RelationGetPrimaryKeyIndex(leaf);
+	Oid			index_id = ngx_pgq_primary_key(leaf);
 	bool		found;
 
 	if (!OidIsValid(index_id))
@@ -153,7 +153,7 @@ leaf_has(Relation leaf, const pg_uuid_t *batch_id, Snapshot snapshot)
 						NGX_PGQ_SCHEMA, RelationGetRelationName(leaf))));
 
 	row = table_slot_create(leaf, NULL);
-	scan = index_beginscan(leaf, index, snapshot, 1, 0);
+	scan = ngx_pgq_index_scan(leaf, index, snapshot, 1);
 	ScanKeyEntryInitialize(&wanted, 0, 1, BTEqualStrategyNumber, InvalidOid,
 						   InvalidOid, F_UUID_EQ, UUIDPGetDatum(batch_id));
 	index_rescan(scan, &wanted, 1, NULL, 0);
