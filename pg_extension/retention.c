@@ -17,13 +17,16 @@
  *	 mover's time, and much less while messages wait behind full batches.
  * - The cursor is kept from round to round: what was removed, and cannot be
  *	 vacuumed yet, is not walked over again.
+ * - The walk starts anew every ten minutes, as rows may have been copied in
+ *	 below the cursor, and when the newest id is smaller than it was, as after
+ *	 TRUNCATE ... RESTART IDENTITY.
  * - A post that somebody has locked is passed over and looked at again; so is
  *	 one amid older ones that is too young itself.  One that somebody's trigger
  *	 or foreign key refuses to let go is found by halving, passed over, and
- *	 looked at again when the walk starts anew, minutes later.
+ *	 looked at again when the walk starts anew.
  * - Nobody is waited for longer than LOCK_TIMEOUT, whatever is locked.
  * - Counting is exact: a post is removed for being one too many only after
- *	 keep_posts newer ones were seen.
+ *	 keep_posts newer ones were seen, in the last count.
  * - A commit of ours is not flushed: what a crash brings back goes again.
  */
 #include "postgres.h"
@@ -83,6 +86,7 @@ typedef struct Posts
 typedef struct Progress
 {
 	Phase		phase;
+	int64		newest;			/* the largest id when the round began */
 	int64		cursor;			/* posts up to this id were dealt with */
 	int64		surplus;		/* posts up to this id are too many */
 	bool		counting;		/* in this round */
@@ -95,7 +99,7 @@ typedef struct Progress
 	int64		round_after;	/* none before this time */
 	int64		quiet_until;	/* one by then, if nothing is posted */
 	int64		again_after;
-	int64		anew_after;		/* 0: no reason to */
+	int64		anew_after;		/* start the walk anew then */
 	int			passed;
 	int64		passed_id[PASSED];
 } Progress;
@@ -110,6 +114,17 @@ static int64 step_cost = 0;
 static int64 failed_until = 0;
 static int64 failed_pause = FAILED_MIN_US;
 
+/* Start the walk anew, and count before a post is one too many. */
+static void
+start_anew(void)
+{
+	progress.cursor = PG_INT64_MIN;
+	progress.surplus = PG_INT64_MIN;
+	progress.count_after = 0;
+	progress.passed = 0;
+	progress.anew_after = ngx_pgq_clock() + ANEW_US;
+}
+
 /* Begin at the bottom, if the settings are not what they were. */
 static void
 heed_settings(void)
@@ -120,7 +135,9 @@ heed_settings(void)
 	keep_posts = ngx_pgq_keep_posts;
 	keep_posts_for = ngx_pgq_keep_posts_for;
 	memset(&progress, 0, sizeof(progress));
+	progress.newest = PG_INT64_MIN;
 	progress.limit = STEP_REMOVE;
+	start_anew();
 	failed_until = 0;
 	failed_pause = FAILED_MIN_US;
 }
@@ -219,8 +236,6 @@ pass_over(int64 id)
 {
 	if (progress.passed < PASSED)
 		progress.passed_id[progress.passed++] = id;
-	else if (progress.anew_after == 0)
-		progress.anew_after = ngx_pgq_clock() + ANEW_US;
 }
 
 static int
@@ -292,14 +307,29 @@ remove_posts(const Posts *posts, bool gaps)
 	}
 }
 
+static int64
+newest_id(void)
+{
+	Datum		id;
+	bool		isnull;
+
+	SPI_execute("select max(id)::bigint from public.posts", true, 0);
+	id = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	return isnull ? PG_INT64_MIN : DatumGetInt64(id);
+}
+
 /* The phases' steps: each moves on to the next phase when it is done. */
 
 static void
 start_round(NgxPgqDatabase *database)
 {
 	int64		now = ngx_pgq_clock();
+	int64		newest = newest_id();
 
 	progress.phase = AGAIN;
+	if (newest < progress.newest || now >= progress.anew_after)
+		start_anew();
+	progress.newest = newest;
 	if (keep_posts > 0 &&
 		(posted(database) != progress.posted || now >= progress.count_after))
 	{
@@ -310,12 +340,6 @@ start_round(NgxPgqDatabase *database)
 		progress.count_after = now + QUIET_US;
 	}
 	progress.posted = posted(database);
-	if (progress.anew_after != 0 && progress.anew_after <= now)
-	{
-		progress.cursor = 0;
-		progress.passed = 0;
-		progress.anew_after = 0;
-	}
 }
 
 static void
@@ -361,10 +385,10 @@ count_posts(void)
 	progress.counted += count;
 	progress.count_cost += ngx_pgq_clock() - started;
 
-	if (progress.counted == keep_posts)
-		progress.surplus = Max(progress.surplus, progress.counted_to - 1);
 	if (progress.counted == keep_posts || count < limit)
 	{
+		progress.surplus = progress.counted == keep_posts ?
+			progress.counted_to - 1 : PG_INT64_MIN;
 		progress.counting = false;
 		progress.phase = WALKING;
 	}
@@ -493,6 +517,4 @@ ngx_pgq_retention_failed(int sqlerrcode)
 		progress.passed = 0;
 	else
 		progress.cursor = tried_id;
-	if (progress.anew_after == 0)
-		progress.anew_after = now + ANEW_US;
 }
