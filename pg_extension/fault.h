@@ -34,10 +34,10 @@
 	"id-taken",					/* before its post is written */ \
 	"posts-written", \
 	"letter-written", \
-	"notified", \
 	"batch-finished",			/* and the commit comes next */ \
 	"batch-committed",			/* and the claim is still in hand */ \
 	"batch-aborted",			/* and the claim is still in hand */ \
+	"notified",					/* after the batch's commit */ \
 	/* the ledger: ledger.c, mover.c */ \
 	"ledger-due",				/* force: all times of the ledger are 3 s */ \
 	"ledger-locked", \

@@ -14,6 +14,12 @@
  *	 several movers claim at the same time.
  * - A batch of one is moved inside a subtransaction, deferred constraints
  *	 included: what posts refuses then becomes a dead letter.
+ * - What triggers on posts set does not outlive them: the settings are those of
+ *	 the mover again before the transaction commits, synchronous_commit among
+ *	 them.  Deferred triggers have run by then.
+ * - Readers are told after the commit, in a transaction of its own that waits
+ *	 for no standby: NOTIFY may fail, and holds a lock of the whole server until
+ *	 its commit.  Neither may keep a post from being committed.
  * - The queue is locked before its leaves, as everybody else does who needs
  *	 both: so no command that changes them meets us in a deadlock.
  * - No transaction is open while the process sleeps.
@@ -31,6 +37,8 @@
 #include "nodes/makefuncs.h"
 #include "pgstat.h"
 #include "storage/lock.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
@@ -42,6 +50,8 @@
 
 /* Sets our lock apart from those users take with pg_advisory_lock(). */
 #define POSTING_LOCK	0x7067
+
+#define ANNOUNCE_US		INT64CONST(1000000) /* between tries to tell readers */
 
 /* public.posts; InvalidOid if it is not there.  public may have been made anew. */
 Oid
@@ -117,6 +127,18 @@ lock_posting(void)
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
+/* Have deferred triggers on posts run now, where there are triggers. */
+static void
+run_deferred(NgxPgqTables *tables)
+{
+	Relation	posts = table_open(tables->posts, NoLock);
+	bool		triggers = !ngx_pgq_is_plain(posts);
+
+	table_close(posts, NoLock);
+	if (triggers)
+		SPI_execute("set constraints all immediate", false, 0);
+}
+
 /*
  * Make a post of a single message, or learn why posts refuses it: then the
  * error is returned and nothing of the attempt is left.
@@ -133,7 +155,7 @@ try_post(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id)
 	PG_TRY();
 	{
 		*id = ngx_pgq_post_write(tables, claim);
-		SPI_execute("set constraints all immediate", false, 0);
+		run_deferred(tables);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -152,13 +174,43 @@ try_post(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id)
 	return error;
 }
 
-static void
-notify_readers(int64 id)
+static int64 last_id;			/* of this batch; 0: no posts */
+static int64 unannounced = 0;	/* readers are to be told of this id; 0: none */
+static int64 announce_after = 0;	/* ngx_pgq_clock() */
+
+/* Are readers to be told of posts that were committed? */
+bool
+ngx_pgq_announce_due(void)
+{
+	return unannounced > 0 && ngx_pgq_clock() >= announce_after;
+}
+
+/*
+ * Tell readers the id of the last post that was committed.  Called in a
+ * transaction of its own, when due; the commit is told by
+ * ngx_pgq_announce_done().  After a failure it is tried again, at intervals.
+ */
+void
+ngx_pgq_announce(NgxPgqDatabase *database)
 {
 	char		payload[32];
 
-	snprintf(payload, sizeof(payload), INT64_FORMAT, id);
+	(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	/* a full queue: whoever asks how full has the server drop its tail */
+	if (announce_after > 0)
+		(void) OidFunctionCall0(F_PG_NOTIFICATION_QUEUE_USAGE);
+	announce_after = ngx_pgq_clock() + ANNOUNCE_US;
+	snprintf(payload, sizeof(payload), INT64_FORMAT, unannounced);
 	Async_Notify(NGX_PGQ_CHANNEL, payload);
+	NGX_PGQ_FAULT("notified");
+}
+
+void
+ngx_pgq_announce_done(void)
+{
+	unannounced = 0;
+	announce_after = 0;
 }
 
 /* Move what was claimed; true if it became a dead letter. */
@@ -174,7 +226,10 @@ move_claim(NgxPgqTables *tables, NgxPgqClaim *claim, int limit)
 	if (limit == 1)
 		refused = try_post(tables, claim, &id);
 	else
+	{
 		id = ngx_pgq_post_write(tables, claim);
+		run_deferred(tables);
+	}
 	if (refused)
 	{
 		ngx_pgq_dead_letter_write(claim, refused);
@@ -182,9 +237,7 @@ move_claim(NgxPgqTables *tables, NgxPgqClaim *claim, int limit)
 	}
 	else
 		NGX_PGQ_FAULT("posts-written");
-	if (id > 0)
-		notify_readers(id);
-	NGX_PGQ_FAULT("notified");
+	last_id = id;
 	return refused != NULL;
 }
 
@@ -224,9 +277,12 @@ ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover, int limit,
 	NgxPgqTables tables;
 	NgxPgqClaim claim = {0, 0, NULL};
 	bool		dead = false;
+	int			settings;
 
 	*missing = NULL;
+	last_id = 0;
 	begin();
+	settings = NewGUCNestLevel();
 	ngx_pgq_find_tables(&tables);
 	*missing = tables.missing;
 	if (tables.missing == NULL)
@@ -240,6 +296,7 @@ ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover, int limit,
 		SPI_finish();
 		PopActiveSnapshot();
 	}
+	AtEOXact_GUC(false, settings);
 	if (claim.count > 0)
 		NGX_PGQ_FAULT("batch-finished");
 	CommitTransactionCommand();
@@ -247,6 +304,7 @@ ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover, int limit,
 		NGX_PGQ_FAULT("batch-committed");
 	ngx_pgq_claim_keep();
 
+	unannounced = Max(unannounced, last_id);
 	if (claim.count > 0)
 		count_batch(mover, claim.count, dead);
 	return claim.count;

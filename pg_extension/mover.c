@@ -103,7 +103,9 @@ connect_to_database(void)
 	BackgroundWorkerInitializeConnection(name, my_role, 0);
 	SetConfigOption("application_name", MyBgworkerEntry->bgw_name,
 					PGC_USERSET, PGC_S_SESSION);
-	SetConfigOption("search_path", "pg_catalog", PGC_USERSET, PGC_S_OVERRIDE);
+	/* for what users have added to posts; our own SQL names schemas */
+	SetConfigOption("search_path", "pg_catalog, public", PGC_USERSET,
+					PGC_S_OVERRIDE);
 }
 
 static void
@@ -113,6 +115,29 @@ remember_error(const char *text)
 	LWLockAcquire(ngx_pgq_shared->lock, LW_EXCLUSIVE);
 	strlcpy(me->last_error, text, sizeof(me->last_error));
 	LWLockRelease(ngx_pgq_shared->lock);
+}
+
+/*
+ * What people have added to posts runs with the rights of our role.  Say so
+ * where the status is read, and end: the launcher tries again, at intervals.
+ */
+static void
+refuse_superuser(void)
+{
+	bool		refused;
+
+	StartTransactionCommand();
+	refused = superuser();
+	CommitTransactionCommand();
+	if (!refused)
+		return;
+	remember_error(psprintf("role \"%s\" (setting ngx_pgq.role) is a superuser",
+							my_role));
+	ereport(FATAL,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("%s: role \"%s\" is a superuser, and must not be",
+					MyBgworkerEntry->bgw_name, my_role),
+			 errhint("Change ngx_pgq.role.")));
 }
 
 /* One log line about errors, and then for a while none. */
@@ -254,50 +279,6 @@ pace(void)
 }
 
 /*
- * One batch, its errors caught.  Returns the number of messages moved, or -1
- * if it is to be tried again at once.
- */
-static int
-cycle(MemoryContext context)
-{
-	const char *missing = NULL;
-	volatile int moved = 0;
-	volatile int failed = 0;
-	ErrorData  *volatile error = NULL;
-
-	pace();
-	PG_TRY();
-	{
-		moved = ngx_pgq_move_batch(database, me, batch_limit, &missing);
-		report_missing(missing);
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		AbortOutOfAnyTransaction();
-		MemoryContextSwitchTo(context);
-		NGX_PGQ_FAULT("batch-aborted");
-		failed = ngx_pgq_claim_give_back(database);
-		ngx_pgq_sweep_failed(database, false);
-	}
-	PG_END_TRY();
-
-	if (error == NULL)
-	{
-		last_moved = moved;
-		last_was_full = moved == batch_limit;
-		backoff_ms = BACKOFF_MIN_MS;
-		batch_limit = Min(batch_limit * 2, ngx_pgq_batch_size);
-		return moved;
-	}
-	if (!handle_error(error, failed))
-		back_off();
-	return -1;
-}
-
-/*
  * Housekeeping between batches: a transaction of its own.  Returns 0, or the
  * code of the error it failed with; then it waits for its next time.
  */
@@ -337,6 +318,60 @@ tidy(MemoryContext context, const char *activity,
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	return sqlerrcode;
+}
+
+/* Tell readers of what was committed. */
+static void
+announce(MemoryContext context)
+{
+	if (ngx_pgq_announce_due())
+		(void) tidy(context, "telling readers of new posts", ngx_pgq_announce,
+					ngx_pgq_announce_done);
+}
+
+/*
+ * One batch, its errors caught.  Returns the number of messages moved, or -1
+ * if it is to be tried again at once.
+ */
+static int
+cycle(MemoryContext context)
+{
+	const char *missing = NULL;
+	volatile int moved = 0;
+	volatile int failed = 0;
+	ErrorData  *volatile error = NULL;
+
+	pace();
+	PG_TRY();
+	{
+		moved = ngx_pgq_move_batch(database, me, batch_limit, &missing);
+		report_missing(missing);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(context);
+		NGX_PGQ_FAULT("batch-aborted");
+		failed = ngx_pgq_claim_give_back(database);
+		ngx_pgq_sweep_failed(database, false);
+	}
+	PG_END_TRY();
+
+	if (error == NULL)
+	{
+		last_moved = moved;
+		last_was_full = moved == batch_limit;
+		backoff_ms = BACKOFF_MIN_MS;
+		batch_limit = Min(batch_limit * 2, ngx_pgq_batch_size);
+		announce(context);
+		return moved;
+	}
+	if (!handle_error(error, failed))
+		back_off();
+	return -1;
 }
 
 static void
@@ -459,6 +494,7 @@ ngx_pgq_mover_main(Datum arg)
 	enter(DatumGetInt32(arg));
 	NGX_PGQ_FAULT("mover-entered");
 	connect_to_database();
+	refuse_superuser();
 	NGX_PGQ_FAULT("mover-connected");
 
 	context = AllocSetContextCreate(TopMemoryContext, "ngx_pgq mover",
@@ -484,7 +520,10 @@ ngx_pgq_mover_main(Datum arg)
 		if (my_number == 1 && !reported_missing)
 			keep_house(context);
 		if (!work_to_do() || cycle(context) == 0)
+		{
+			announce(context);
 			rest();
+		}
 		else
 			pgstat_report_stat(false);
 	}

@@ -293,6 +293,9 @@ extern int	ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover,
 							   int limit, const char **missing);
 extern void ngx_pgq_find_tables(NgxPgqTables *tables);
 extern Oid	ngx_pgq_posts_relid(void);
+extern bool ngx_pgq_announce_due(void);
+extern void ngx_pgq_announce(NgxPgqDatabase *database);
+extern void ngx_pgq_announce_done(void);
 
 /* claim.c */
 #define NGX_PGQ_MESSAGE_COLUMNS	3

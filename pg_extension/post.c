@@ -99,18 +99,24 @@ write_by_executor(NgxPgqClaim *claim)
 {
 	Oid			types[] = {TIMESTAMPTZARRAYOID, UUIDARRAYOID, JSONARRAYOID};
 	Datum		values[3];
-	Datum		id;
+	int64		last = 0;
 	bool		isnull;
 
 	claim_arrays(claim, values);
-	SPI_execute_with_args("with post as (insert into public.posts (at, message_id, data) "
+	SPI_execute_with_args("insert into public.posts (at, message_id, data) "
 						  "select m.at, m.message_id, m.data "
 						  "from unnest($1, $2, $3) with ordinality as m (at, message_id, data, place) "
-						  "order by m.place returning id) "
-						  "select max(id)::bigint from post",
+						  "order by m.place returning id::bigint",
 						  lengthof(types), types, values, NULL, false, 0);
-	id = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	return isnull ? 0 : DatumGetInt64(id);
+	for (uint64 i = 0; i < SPI_processed && SPI_tuptable; i++)
+	{
+		Datum		id = SPI_getbinval(SPI_tuptable->vals[i],
+									   SPI_tuptable->tupdesc, 1, &isnull);
+
+		if (!isnull)
+			last = Max(last, DatumGetInt64(id));
+	}
+	return last;
 }
 
 /*
@@ -124,6 +130,8 @@ ngx_pgq_post_write(NgxPgqTables *tables, NgxPgqClaim *claim)
 	AclResult	acl = pg_class_aclcheck(tables->posts, GetUserId(), ACL_INSERT);
 	int64		id = 0;
 
+	/* ids that this process has in stock may be less than others' by now */
+	ResetSequenceCaches();
 	if (acl != ACLCHECK_OK || !write_bulk(posts, claim, &id))
 		id = write_by_executor(claim);
 	table_close(posts, NoLock);
