@@ -12,8 +12,8 @@
  *	 transaction only this process gives out ids, and the server releases the
  *	 lock after the commit has become visible.  Claims are made before it, so
  *	 several movers claim at the same time.
- * - A batch of one is moved inside a subtransaction, deferred constraints
- *	 included: what posts refuses then becomes a dead letter.
+ * - What keeps a batch from being moved is found by trial.c, when the mover asks
+ *	 for a trial.
  * - What triggers on posts set does not outlive them: the settings are those of
  *	 the mover again before the transaction commits, synchronous_commit among
  *	 them.  Deferred triggers have run by then.
@@ -139,41 +139,6 @@ run_deferred(NgxPgqTables *tables)
 		SPI_execute("set constraints all immediate", false, 0);
 }
 
-/*
- * Make a post of a single message, or learn why posts refuses it: then the
- * error is returned and nothing of the attempt is left.
- */
-static ErrorData *
-try_post(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id)
-{
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		*id = ngx_pgq_post_write(tables, claim);
-		run_deferred(tables);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-
-	if (error && !ngx_pgq_error_is_poison(error->sqlerrcode))
-		ReThrowError(error);
-	return error;
-}
-
 static int64 last_id;			/* of this batch; 0: no posts */
 static int64 unannounced = 0;	/* readers are to be told of this id; 0: none */
 static int64 announce_after = 0;	/* ngx_pgq_clock() */
@@ -213,36 +178,28 @@ ngx_pgq_announce_done(void)
 	announce_after = 0;
 }
 
-/* Move what was claimed; true if it became a dead letter. */
-static bool
-move_claim(NgxPgqTables *tables, NgxPgqClaim *claim, int limit)
+/* Move what was claimed.  Returns how many messages became dead letters. */
+static int
+move_claim(NgxPgqTables *tables, NgxPgqClaim *claim, bool trial)
 {
-	ErrorData  *refused = NULL;
-	int64		id = 0;
+	int			dead = 0;
 
 	NGX_PGQ_FAULT("claimed");
 	lock_posting();
 	NGX_PGQ_FAULT("posting-locked");
-	if (limit == 1)
-		refused = try_post(tables, claim, &id);
+	if (trial)
+		dead = ngx_pgq_trial(tables, claim, &last_id);
 	else
 	{
-		id = ngx_pgq_post_write(tables, claim);
+		last_id = ngx_pgq_post_write(tables, claim);
 		run_deferred(tables);
 	}
-	if (refused)
-	{
-		ngx_pgq_dead_letter_write(claim, refused);
-		NGX_PGQ_FAULT("letter-written");
-	}
-	else
-		NGX_PGQ_FAULT("posts-written");
-	last_id = id;
-	return refused != NULL;
+	NGX_PGQ_FAULT("posts-written");
+	return dead;
 }
 
 static void
-count_batch(NgxPgqMover *mover, int messages, bool dead)
+count_batch(NgxPgqMover *mover, int messages, int dead)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
@@ -251,10 +208,8 @@ count_batch(NgxPgqMover *mover, int messages, bool dead)
 						messages * UINT64CONST(1000) / NGX_PGQ_RATE_SEC);
 	pg_atomic_write_u64(&mover->moved_at, now);
 	pg_atomic_fetch_add_u64(&mover->batches, 1);
-	if (dead)
-		pg_atomic_fetch_add_u64(&mover->dead_letters, messages);
-	else
-		pg_atomic_fetch_add_u64(&mover->messages, messages);
+	pg_atomic_fetch_add_u64(&mover->dead_letters, dead);
+	pg_atomic_fetch_add_u64(&mover->messages, messages - dead);
 }
 
 static void
@@ -267,16 +222,16 @@ begin(void)
 }
 
 /*
- * Move up to limit messages.  Returns how many there were; 0 means that none
- * are left, or that *missing is not there.
+ * Move up to limit messages, or have each of a few tried.  Returns how many there
+ * were; 0 means that none are left, or that *missing is not there.
  */
 int
 ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover, int limit,
-				   const char **missing)
+				   bool trial, const char **missing)
 {
 	NgxPgqTables tables;
 	NgxPgqClaim claim = {0, 0, NULL};
-	bool		dead = false;
+	int			dead = 0;
 	int			settings;
 
 	*missing = NULL;
@@ -292,7 +247,7 @@ ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover, int limit,
 		SPI_connect();
 		ngx_pgq_claim_take(database, &tables, limit, &claim);
 		if (claim.count > 0)
-			dead = move_claim(&tables, &claim, limit);
+			dead = move_claim(&tables, &claim, trial);
 		SPI_finish();
 		PopActiveSnapshot();
 	}
@@ -306,6 +261,9 @@ ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover, int limit,
 
 	unannounced = Max(unannounced, last_id);
 	if (claim.count > 0)
+	{
+		ngx_pgq_trial_done(trial);
 		count_batch(mover, claim.count, dead);
+	}
 	return claim.count;
 }

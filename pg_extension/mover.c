@@ -7,9 +7,10 @@
  * own entry in shared memory from start to exit.
  *
  * - Sleeps on its latch when there is nothing to do, with no transaction open.
- * - An error ends a batch, not the process.  An error that is a message's
- *	 fault halves the next batch until the message stands alone (see move);
- *	 any other is waited out, 100 ms at first, 10 s at most.
+ * - An error ends a batch, not the process.  It is waited out, 100 ms at first,
+ *	 10 s at most.  One that lasts over a few tries halves the next batch, one
+ *	 that is plainly about data at once and without waiting, until a message
+ *	 stands alone: then trial.c finds out whose fault it is.
  * - SIGTERM ends it wherever it waits, SIGHUP has it read its settings, SIGINT
  *	 cancels the batch it is at.
  * - Nothing a message holds is logged: of an error that posts raises only the
@@ -36,6 +37,8 @@
 
 #define BACKOFF_MIN_MS	100
 #define BACKOFF_MAX_MS	10000
+#define BACKOFF_HALVING_MS	400 /* at most, while batches get smaller */
+#define FAILURES		3		/* of a batch, before it is halved */
 #define STATISTICS_MS	1000	/* between reports, at least */
 #define MISSING_MS		2000	/* between looks for a missing table */
 #define PAUSED_MS		60000	/* resume() sets the latch */
@@ -54,6 +57,7 @@ static int	batch_limit;		/* of the next batch */
 static int	last_moved;			/* messages of the last batch */
 static bool last_was_full;		/* it met its limit */
 static int	backoff_ms;			/* after the next error */
+static int	failures = 0;		/* since a batch was moved */
 static const char *reported_missing = NULL;
 static int64 log_after = 0;		/* ngx_pgq_clock() */
 static int	not_logged = 0;
@@ -163,18 +167,18 @@ log_error(const char *text)
 }
 
 /*
- * Deal with an error that ended a batch of so many messages.  True if it was a
- * message's fault.  A message that is alone is move's to judge: what comes up
- * to here then is not about the message.
+ * Deal with an error that ended a batch of so many messages.  True if a smaller
+ * one is to be tried at once.
  */
 static bool
 handle_error(ErrorData *error, int count)
 {
-	bool		poison = batch_limit > 1 &&
-	ngx_pgq_error_is_poison(error->sqlerrcode);
+	bool		data = batch_limit > 1 &&
+	ngx_pgq_error_is_about_data(error->sqlerrcode);
 	char	   *text;
 
-	if (poison)
+	failures++;
+	if (data)
 		text = psprintf("posts refuses a message, SQLSTATE %s%s%s",
 						unpack_sql_state(error->sqlerrcode),
 						error->constraint_name ? ", constraint " : "",
@@ -186,9 +190,12 @@ handle_error(ErrorData *error, int count)
 	remember_error(text);
 	log_error(text);
 
-	if (poison)
-		batch_limit = Max(Min(batch_limit, count) / 2, 1);
-	return poison;
+	if (batch_limit > 1 && (data || failures >= FAILURES))
+	{
+		batch_limit = Max(Min(batch_limit, Max(count, 2)) / 2, 1);
+		backoff_ms = Min(backoff_ms, BACKOFF_HALVING_MS);
+	}
+	return data;
 }
 
 /* Say once what is missing, and once that it is there again. */
@@ -309,7 +316,7 @@ tidy(MemoryContext context, const char *activity,
 		MemoryContextSwitchTo(context);
 		sqlerrcode = error->sqlerrcode;
 		text = psprintf("housekeeping: %s, SQLSTATE %s",
-						ngx_pgq_error_is_poison(sqlerrcode) ?
+						ngx_pgq_error_is_about_data(sqlerrcode) ?
 						"a post is not let go" : error->message,
 						unpack_sql_state(sqlerrcode));
 		remember_error(text);
@@ -339,12 +346,14 @@ cycle(MemoryContext context)
 	const char *missing = NULL;
 	volatile int moved = 0;
 	volatile int failed = 0;
+	bool		trial = batch_limit == 1 && failures > 0;
+	int			limit = trial ? ngx_pgq_trial_size() : batch_limit;
 	ErrorData  *volatile error = NULL;
 
 	pace();
 	PG_TRY();
 	{
-		moved = ngx_pgq_move_batch(database, me, batch_limit, &missing);
+		moved = ngx_pgq_move_batch(database, me, limit, trial, &missing);
 		report_missing(missing);
 	}
 	PG_CATCH();
@@ -363,8 +372,10 @@ cycle(MemoryContext context)
 	if (error == NULL)
 	{
 		last_moved = moved;
-		last_was_full = moved == batch_limit;
+		last_was_full = moved == limit;
 		backoff_ms = BACKOFF_MIN_MS;
+		if (moved > 0)
+			failures = 0;
 		batch_limit = Min(batch_limit * 2, ngx_pgq_batch_size);
 		announce(context);
 		return moved;

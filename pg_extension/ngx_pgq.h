@@ -290,7 +290,7 @@ extern void ngx_pgq_guest_install(void);
 
 /* move.c */
 extern int	ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover,
-							   int limit, const char **missing);
+							   int limit, bool trial, const char **missing);
 extern void ngx_pgq_find_tables(NgxPgqTables *tables);
 extern Oid	ngx_pgq_posts_relid(void);
 extern bool ngx_pgq_announce_due(void);
@@ -327,7 +327,12 @@ extern bool ngx_pgq_leaf_has_rows(Relation leaf, uint64 *count);
 /* post.c */
 extern int64 ngx_pgq_post_write(NgxPgqTables *tables, NgxPgqClaim *claim);
 extern void ngx_pgq_dead_letter_write(NgxPgqClaim *claim, ErrorData *error);
-extern bool ngx_pgq_error_is_poison(int sqlerrcode);
+
+/* trial.c */
+extern bool ngx_pgq_error_is_about_data(int sqlerrcode);
+extern int	ngx_pgq_trial_size(void);
+extern int	ngx_pgq_trial(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id);
+extern void ngx_pgq_trial_done(bool trial);
 
 /* bulk.c */
 extern bool ngx_pgq_is_plain(Relation rel);

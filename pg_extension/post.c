@@ -29,9 +29,6 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-/* ERRCODE_TO_CATEGORY() of a class; MAKE_SQLSTATE counts from '0' */
-#define CLASS(a, b)		MAKE_SQLSTATE(a, b, '0', '0', '0')
-
 static const NgxPgqColumn posts_columns[NGX_PGQ_BULK_COLUMNS] = {
 	{"id", INT8OID},
 	{"at", TIMESTAMPTZOID},
@@ -157,36 +154,4 @@ ngx_pgq_dead_letter_write(NgxPgqClaim *claim, ErrorData *error)
 						  "select m.at, m.message_id, m.data, $4, $5 "
 						  "from unnest($1, $2, $3) as m (at, message_id, data)",
 						  lengthof(types), types, values, NULL, false, 0);
-}
-
-/*
- * Is the message to blame for this error, and not the server, its settings or
- * its state?  Errors that users' triggers invent are about messages; of those
- * the server raises, it is the classes that are not listed here.
- */
-bool
-ngx_pgq_error_is_poison(int sqlerrcode)
-{
-	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
-	{
-		case CLASS('0', '8'):	/* connection */
-		case CLASS('0', 'A'):	/* not supported */
-		case CLASS('2', '5'):	/* transaction state */
-		case CLASS('2', '8'):	/* authorization */
-		case CLASS('3', 'D'):	/* no such database */
-		case CLASS('3', 'F'):	/* no such schema */
-		case CLASS('4', '0'):	/* rolled back */
-		case CLASS('5', '3'):	/* resources */
-		case CLASS('5', '5'):	/* object state */
-		case CLASS('5', '7'):	/* operator intervention */
-		case CLASS('5', '8'):	/* system */
-		case CLASS('7', '2'):	/* snapshot */
-		case CLASS('F', '0'):	/* configuration file */
-		case CLASS('X', 'X'):	/* internal */
-			return false;
-		case CLASS('4', '2'):	/* privileges, names */
-			return sqlerrcode == ERRCODE_DATATYPE_MISMATCH;
-		default:
-			return true;
-	}
 }

@@ -501,7 +501,7 @@ ngx_pgq_retention_failed(int sqlerrcode)
 	bool		again = before.phase == RESTING || before.phase == AGAIN;
 
 	progress = before;
-	if (tried_id == 0 || !ngx_pgq_error_is_poison(sqlerrcode))
+	if (tried_id == 0 || !ngx_pgq_error_is_about_data(sqlerrcode))
 	{
 		failed_until = now + failed_pause;
 		failed_pause = Min(failed_pause * 2, FAILED_MAX_US);

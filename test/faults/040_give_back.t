@@ -19,7 +19,7 @@ for my $point (qw(span-taken rows-taken claimed posting-locked id-taken posts-wr
     for my $action (qw(error fatal)) {
         $faults->arm($point => $action);
         ok(posted("$point $action"), "$point: $action");
-        ok($faults->happened($point), 'it had happened');
+        ok((poll_until { $faults->happened($point) }), 'it had happened');
     }
 }
 

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * trial.c
+ *	  Whose fault is an error?  Messages tried one by one, to tell a message that
+ *	  posts refuses from a server, or a table, that refuses all.
+ *
+ * Called by move when the mover has halved a batch that keeps failing down to
+ * one message.  Each message of the trial is moved inside a subtransaction,
+ * deferred constraints included, all in the one transaction of the batch.
+ *
+ * An SQLSTATE alone does not answer the question: each class has errors of both
+ * sorts.  So the messages bear witness for each other:
+ *
+ * - A message that fails while another one passes, in the trial or by another
+ *	 mover since the trials began, is to blame, and becomes a dead letter.  An
+ *	 error that is not plainly about data has to last for ROUNDS trials first.
+ * - If all fail, an error that is plainly about data makes dead letters as well,
+ *	 but only of REFUSED messages since one has passed, and then of one every
+ *	 REFUSED_US: a table that refuses everything must not turn the queue into
+ *	 dead letters, and a long row of bad messages must not stop it.
+ * - If all fail with another error, nobody is blamed.  The transaction fails,
+ *	 all stay in the queue, the mover waits, and the next trial has twice as many
+ *	 witnesses.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+
+#include "fault.h"
+#include "ngx_pgq.h"
+
+#define ROUNDS			3
+#define REFUSED			20
+#define REFUSED_US		INT64CONST(10000000)
+
+#define WITNESSES_MIN	2
+#define WITNESSES_MAX	1000
+
+static int	witnesses = WITNESSES_MIN;	/* messages of the next trial */
+static int	rounds = 0;			/* trials since this mover has moved a batch */
+static uint64 posted_before;	/* by all movers, when the first of them began */
+static int	refused = 0;		/* dead letters since something has passed */
+static int64 refused_at = 0;	/* ngx_pgq_clock() of the last one */
+
+/* What this trial has come to, if its transaction commits. */
+static int	passed_now;
+static int	refused_now;
+
+/* Is this the key that we have chosen ourselves? */
+static bool
+is_key_of_posts(const char *constraint)
+{
+	Relation	posts = try_table_open(ngx_pgq_posts_relid(), AccessShareLock);
+	Oid			key = InvalidOid;
+
+	if (posts != NULL)
+	{
+		key = RelationGetPrimaryKeyIndex(posts);
+		table_close(posts, NoLock);
+	}
+	return OidIsValid(key) && strcmp(get_rel_name(key), constraint) == 0;
+}
+
+/*
+ * Is an error plainly about the data of a message?  A hint, by which a batch is
+ * halved at once.  Codes that users' triggers invent are; of the server's own
+ * those of data, constraints and RAISE.
+ */
+bool
+ngx_pgq_error_is_about_data(int sqlerrcode)
+{
+	static const char server[] = "00 01 02 03 08 09 0A 0B 0F 0L 0P 0Z 20 21 24 "
+	"25 26 27 28 2B 2D 2F 34 38 39 3B 3D 3F 40 42 53 54 55 57 58 72 F0 HV XX";
+	char		class[3] = {0};
+
+	if (sqlerrcode == ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED)
+		return false;
+	if (sqlerrcode == ERRCODE_DATATYPE_MISMATCH)
+		return true;
+	memcpy(class, unpack_sql_state(sqlerrcode), 2);
+	return strstr(server, class) == NULL;
+}
+
+/* The same of an error whose constraint is known. */
+static bool
+is_about_data(const ErrorData *error)
+{
+	switch (error->sqlerrcode)
+	{
+		case ERRCODE_CHECK_VIOLATION:	/* without a name: no such partition */
+			return error->constraint_name != NULL;
+		case ERRCODE_UNIQUE_VIOLATION:
+			return error->constraint_name == NULL ||
+				!is_key_of_posts(error->constraint_name);
+		case ERRCODE_NOT_NULL_VIOLATION:	/* ours never are null */
+			return false;
+		default:
+			return ngx_pgq_error_is_about_data(error->sqlerrcode);
+	}
+}
+
+/*
+ * Make a post of a message, or learn why it fails: then the error is returned
+ * and nothing of the attempt is left.
+ */
+static ErrorData *
+try_post(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		int64		posted = ngx_pgq_post_write(tables, claim);
+
+		SPI_execute("set constraints all immediate", false, 0);
+		ReleaseCurrentSubTransaction();
+		*id = Max(*id, posted);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return error;
+}
+
+/* How many messages have become posts, by all movers. */
+static uint64
+posted(void)
+{
+	NgxPgqDatabase *database = ngx_pgq_database_of_backend();
+	uint64		sum = 0;
+
+	for (int i = 0; i < NGX_PGQ_MOVERS && database; i++)
+		sum += pg_atomic_read_u64(&database->mover[i].messages);
+	return sum;
+}
+
+/* Is the message to blame for this error? */
+static bool
+is_to_blame(const ErrorData *error)
+{
+	bool		data = is_about_data(error);
+
+	if (passed_now > 0 || posted() != posted_before)
+		return data || rounds >= ROUNDS;
+	return data && (refused + refused_now < REFUSED ||
+					(refused_now == 0 &&
+					 ngx_pgq_clock() - refused_at >= REFUSED_US));
+}
+
+/* How many messages a trial is of. */
+int
+ngx_pgq_trial_size(void)
+{
+	return witnesses;
+}
+
+/*
+ * Try each message of a claim: it becomes a post or a dead letter, or all of it
+ * fails.  Returns how many became dead letters; *id is the last post's, 0 if
+ * there is none.  Needs an SPI connection and the posting lock.
+ */
+int
+ngx_pgq_trial(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id)
+{
+	ErrorData **errors = palloc0_array(ErrorData *, claim->count);
+
+	*id = 0;
+	passed_now = 0;
+	refused_now = 0;
+	if (rounds++ == 0)
+		posted_before = posted();
+	for (int i = 0; i < claim->count; i++)
+	{
+		NgxPgqClaim one = {claim->slot, 1, &claim->messages[i]};
+
+		errors[i] = try_post(tables, &one, id);
+		passed_now += errors[i] == NULL;
+	}
+	for (int i = 0; i < claim->count; i++)
+	{
+		NgxPgqClaim one = {claim->slot, 1, &claim->messages[i]};
+
+		if (errors[i] == NULL)
+			continue;
+		if (!is_to_blame(errors[i]))
+		{
+			witnesses = Min(witnesses * 2, WITNESSES_MAX);
+			ReThrowError(errors[i]);
+		}
+		ngx_pgq_dead_letter_write(&one, errors[i]);
+		refused_now++;
+		NGX_PGQ_FAULT("letter-written");
+	}
+	return refused_now;
+}
+
+/* The transaction of a batch has committed: a trial, or one that passed whole. */
+void
+ngx_pgq_trial_done(bool trial)
+{
+	refused = trial && passed_now == 0 ? refused + refused_now : 0;
+	if (trial && refused_now > 0)
+		refused_at = ngx_pgq_clock();
+	rounds = 0;
+	witnesses = WITNESSES_MIN;
+}
