@@ -300,20 +300,22 @@ ngx_pgq_ledger_enter(const pg_uuid_t *batch_id, bool fence)
 	return waited ? NGX_PGQ_ENTRY_FREED : NGX_PGQ_ENTRY_NEW;
 }
 
-/* Has the leaf pages?  False if it is not there, or locked by another. */
-static bool
-has_pages(Oid relid)
+/* The pages of a leaf; -1 if it is not there, or locked by another session. */
+static int64
+count_pages(Oid relid)
 {
 	Relation	rel;
-	bool		pages;
+	int64		pages = -1;
 
 	if (!OidIsValid(relid) ||
 		!ConditionalLockRelationOid(relid, AccessShareLock))
-		return false;
+		return -1;
 	rel = try_table_open(relid, NoLock);
-	pages = rel != NULL && RelationGetNumberOfBlocks(rel) > 0;
 	if (rel != NULL)
+	{
+		pages = RelationGetNumberOfBlocks(rel);
 		table_close(rel, NoLock);
+	}
 	UnlockRelationOid(relid, AccessShareLock);
 	return pages;
 }
@@ -359,7 +361,7 @@ tidy_old(NgxPgqDatabase *database, int leaf, int64 now)
 	Oid			relid = leaf_relid(leaf, true);
 	int64		quiet_at = pg_atomic_read_u64(&database->ledger_quiet_at[leaf]);
 
-	if (!has_pages(relid))
+	if (count_pages(relid) <= 0)
 		return false;
 	if (quiet_at == 0)
 	{
@@ -370,19 +372,36 @@ tidy_old(NgxPgqDatabase *database, int leaf, int64 now)
 	return now - quiet_at >= period_us() && truncate_leaf(leaf, relid);
 }
 
-/* Let an empty leaf take over from the current one when that is old. */
+/* An empty leaf; -1 if there is none. */
+static int
+empty_leaf(int current)
+{
+	for (int i = 1; i < NGX_PGQ_LEDGER_SLOTS; i++)
+	{
+		int			leaf = (current + i) % NGX_PGQ_LEDGER_SLOTS;
+
+		if (count_pages(leaf_relid(leaf, true)) == 0)
+			return leaf;
+	}
+	return -1;
+}
+
+/*
+ * Let an empty leaf take over from the current one when that is old: whichever
+ * is empty, as a transaction that does not end keeps one from being truncated.
+ */
 static void
 advance(NgxPgqDatabase *database, int64 now)
 {
 	int			current = pg_atomic_read_u32(&database->ledger_leaf);
-	int			next = (current + 1) % NGX_PGQ_LEDGER_SLOTS;
-	Oid			next_id = leaf_relid(next, true);
 	int64		since = pg_atomic_read_u64(&database->ledger_since);
+	int			next;
 
 	if (since == 0)
 		pg_atomic_write_u64(&database->ledger_since, now);
-	else if (now - since >= period_us() && OidIsValid(next_id) &&
-			 has_pages(leaf_relid(current, true)) && !has_pages(next_id))
+	else if (now - since >= period_us() &&
+			 count_pages(leaf_relid(current, true)) > 0 &&
+			 (next = empty_leaf(current)) >= 0)
 	{
 		pg_atomic_write_u64(&database->ledger_quiet_at[current], 0);
 		pg_atomic_write_u64(&database->ledger_since, now);

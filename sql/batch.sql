@@ -4,7 +4,7 @@
 -- clock that can be set.
 --
 --   at        when the batch was taken, or met again; infinity: it was not, and will not be (ngx_pgq.fence())
---   slot      the leaf: the current one when the batch came, which takes turns with two others
+--   slot      the leaf: the current one when the batch came; an empty one of the three takes over from it
 --   batch_id  the batch
 
 create table if not exists ngx_pgq.batch (
