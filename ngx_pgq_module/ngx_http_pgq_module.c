@@ -28,7 +28,6 @@ static char *ngx_http_pgq_post(ngx_conf_t *cf, ngx_command_t *cmd,
 static char *ngx_http_pgq_get(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 static char *ngx_http_pgq_page(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
-static void ngx_http_pgq_warn_size(ngx_conf_t *cf, ngx_pgq_pool_t *pool);
 static void ngx_http_pgq_handler(ngx_conf_t *cf, ngx_pgq_loc_conf_t *plcf,
     ngx_http_handler_pt handler);
 static ngx_pgq_pool_t *ngx_http_pgq_find_pool(ngx_conf_t *cf,
@@ -146,6 +145,13 @@ static ngx_command_t  ngx_http_pgq_commands[] = {
       offsetof(ngx_pgq_loc_conf_t, scope),
       NULL },
 
+    { ngx_string("pgq_origins"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
+      ngx_pgq_origin_set,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
       ngx_null_command
 };
 
@@ -198,6 +204,8 @@ ngx_http_pgq_postconfiguration(ngx_conf_t *cf)
     if (ngx_http_pgq_resolve_names(cf, pmcf) != NGX_OK) {
         return NGX_ERROR;
     }
+
+    ngx_pgq_origin_init();
 
     pmcf->metrics = ngx_pgq_metrics_zone(cf, &ngx_http_pgq_module,
                                          ngx_http_pgq_init_metrics, pmcf);
@@ -300,6 +308,7 @@ ngx_http_pgq_create_loc_conf(ngx_conf_t *cf)
     plcf->timeout = NGX_CONF_UNSET_MSEC;
     plcf->lines = NGX_CONF_UNSET;
     plcf->idempotency = NGX_CONF_UNSET_UINT;
+    plcf->origins = NGX_CONF_UNSET_PTR;
 
     return plcf;
 }
@@ -324,6 +333,8 @@ ngx_http_pgq_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_uint_value(conf->idempotency, prev->idempotency,
                               NGX_PGQ_IDEMPOTENCY_ON);
 
+    ngx_conf_merge_ptr_value(conf->origins, prev->origins, NULL);
+
     if (conf->scope == NULL) {
         conf->scope = prev->scope;
     }
@@ -341,30 +352,10 @@ ngx_http_pgq_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     }
 
     if (conf->post) {
-        ngx_http_pgq_warn_size(cf, conf->post);
+        ngx_pgq_parameter_warn(cf, conf->post);
     }
 
     return NGX_CONF_OK;
-}
-
-
-/* of a body that nginx takes, and that the pool can never hold */
-
-static void
-ngx_http_pgq_warn_size(ngx_conf_t *cf, ngx_pgq_pool_t *pool)
-{
-    ngx_http_core_loc_conf_t  *clcf;
-
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
-    if (clcf->client_max_body_size == 0
-        || clcf->client_max_body_size > (off_t) pool->max_size)
-    {
-        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
-                           "\"client_max_body_size\" of location \"%V\""
-                           " exceeds \"size=\" of pgq_pool \"%V\"",
-                           &clcf->name, &pool->name);
-    }
 }
 
 

@@ -11,6 +11,7 @@
  *    the two ends first cuts the other's pointer;
  *  - the ticket is the first field of what is allocated, so that the ticket
  *    room may free it;
+ *  - what the headers decide is refused before the body is asked for;
  *  - what cannot wait any more is refused before its body is read, and again
  *    when it has been.
  */
@@ -21,12 +22,12 @@
 static void ngx_pgq_enqueue_body_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_pgq_enqueue_message(ngx_http_request_t *r);
 static ngx_int_t ngx_pgq_enqueue_one(ngx_http_request_t *r,
-    ngx_str_t *message, ngx_str_t *key);
+    ngx_str_t *message);
 static ngx_int_t ngx_pgq_enqueue_messages(ngx_http_request_t *r);
 static ngx_int_t ngx_pgq_enqueue_refuse(ngx_http_request_t *r, ngx_int_t rc,
     ngx_pgq_problem_t *problem);
 static ngx_pgq_enqueue_t *ngx_pgq_enqueue_create(ngx_http_request_t *r,
-    ngx_str_t *key, size_t body);
+    size_t body);
 static ngx_int_t ngx_pgq_enqueue_wait(ngx_pgq_enqueue_t *e);
 static ngx_int_t ngx_pgq_enqueue_too_large(ngx_http_request_t *r);
 static ngx_int_t ngx_pgq_enqueue_full(ngx_http_request_t *r,
@@ -56,6 +57,10 @@ ngx_pgq_enqueue_handler(ngx_http_request_t *r)
 
     ngx_http_set_ctx(r, record, ngx_http_pgq_module);
 
+    if (ngx_pgq_origin_foreign(r)) {
+        return ngx_pgq_origin_refuse(r);
+    }
+
     if (r->method == NGX_HTTP_OPTIONS) {
         return ngx_pgq_reply_options(r, &ngx_pgq_enqueue_allow);
     }
@@ -65,6 +70,11 @@ ngx_pgq_enqueue_handler(ngx_http_request_t *r)
     }
 
     rc = ngx_pgq_message_announced(r, &problem);
+
+    if (rc == NGX_OK) {
+        rc = ngx_pgq_message_key(r, &record->key, &problem);
+    }
+
     if (rc != NGX_OK) {
         return ngx_pgq_enqueue_refuse(r, rc, &problem);
     }
@@ -117,17 +127,13 @@ static ngx_int_t
 ngx_pgq_enqueue_message(ngx_http_request_t *r)
 {
     ngx_int_t           rc;
-    ngx_str_t           message, key;
+    ngx_str_t           message;
     ngx_pool_t         *memory;
     ngx_pgq_problem_t   problem = ngx_pgq_problem_init;
 
     rc = ngx_pgq_message_read(r, &memory, &message, &problem);
 
-    if (rc == NGX_OK) {
-        rc = ngx_pgq_message_key(r, &key, &problem);
-    }
-
-    rc = rc == NGX_OK ? ngx_pgq_enqueue_one(r, &message, &key)
+    rc = rc == NGX_OK ? ngx_pgq_enqueue_one(r, &message)
                       : ngx_pgq_enqueue_refuse(r, rc, &problem);
 
     if (memory) {
@@ -139,13 +145,12 @@ ngx_pgq_enqueue_message(ngx_http_request_t *r)
 
 
 static ngx_int_t
-ngx_pgq_enqueue_one(ngx_http_request_t *r, ngx_str_t *message, ngx_str_t *key)
+ngx_pgq_enqueue_one(ngx_http_request_t *r, ngx_str_t *message)
 {
     u_char             *p;
     ngx_pgq_enqueue_t  *e;
 
-    e = ngx_pgq_enqueue_create(r, key,
-                               NGX_PGQ_ENQUEUE_HEAD_LEN + message->len + 1);
+    e = ngx_pgq_enqueue_create(r, NGX_PGQ_ENQUEUE_HEAD_LEN + message->len + 1);
     if (e == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
@@ -177,22 +182,17 @@ static ngx_int_t
 ngx_pgq_enqueue_messages(ngx_http_request_t *r)
 {
     ngx_int_t           rc;
-    ngx_str_t           key;
     ngx_pgq_bulk_t      bulk;
     ngx_pgq_enqueue_t  *e;
     ngx_pgq_problem_t   problem = ngx_pgq_problem_init;
 
     rc = ngx_pgq_bulk_read(r, &bulk, &problem);
 
-    if (rc == NGX_OK) {
-        rc = ngx_pgq_message_key(r, &key, &problem);
-    }
-
     if (rc != NGX_OK) {
         return ngx_pgq_enqueue_refuse(r, rc, &problem);
     }
 
-    e = ngx_pgq_enqueue_create(r, &key, 0);
+    e = ngx_pgq_enqueue_create(r, 0);
     if (e == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
@@ -234,7 +234,7 @@ ngx_pgq_enqueue_refuse(ngx_http_request_t *r, ngx_int_t rc,
 
 
 static ngx_pgq_enqueue_t *
-ngx_pgq_enqueue_create(ngx_http_request_t *r, ngx_str_t *key, size_t body)
+ngx_pgq_enqueue_create(ngx_http_request_t *r, size_t body)
 {
     ngx_pgq_enqueue_t   *e;
     ngx_pool_cleanup_t  *cln;
@@ -260,7 +260,7 @@ ngx_pgq_enqueue_create(ngx_http_request_t *r, ngx_str_t *key, size_t body)
     e->record = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
     e->ticket.pool = plcf->post;
     e->ticket.timeout = plcf->timeout;
-    e->ticket.key = *key;
+    e->ticket.key = e->record->key;
     e->ticket.answer = ngx_pgq_outcome_answer;
     e->ticket.data = e;
 

@@ -100,6 +100,10 @@ ngx_pgq_fetch_handler(ngx_http_request_t *r)
 
     ngx_http_set_ctx(r, record, ngx_http_pgq_module);
 
+    if (ngx_pgq_origin_foreign(r)) {
+        return ngx_pgq_origin_refuse(r);
+    }
+
     if (r->method == NGX_HTTP_OPTIONS) {
         return ngx_pgq_reply_options(r, &ngx_pgq_fetch_allow);
     }

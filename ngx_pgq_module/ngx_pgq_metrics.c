@@ -30,13 +30,15 @@ static ngx_str_t  ngx_pgq_metrics_zone_name = ngx_string("ngx_pgq_metrics");
 /* codes of problems; what is not here is counted as the last */
 
 static const char  *ngx_pgq_metrics_reason_names[NGX_PGQ_METRICS_REASONS] = {
-    "bad_argument", "bad_key", "bad_request", "bad_type", "conflict", "empty",
-    "error", "forbidden", "internal_error", "key_in_flight", "key_required",
-    "key_reused", "keys_full", "method_not_allowed", "no_database",
-    "not_found",
-    "not_json", "not_utf8", "outcome_unknown", "queue_full", "refused",
-    "request_timeout", "too_large", "too_many_lines", "too_many_requests",
-    "unauthorized", "unavailable", "unprocessable", "unsupported_type",
+    "bad_argument", "bad_gateway", "bad_key", "bad_range", "bad_request",
+    "bad_type", "bad_version", "conflict", "empty", "error", "forbidden",
+    "foreign_origin", "headers_too_large", "internal_error", "key_in_flight",
+    "key_required", "key_reused", "keys_full", "length_required",
+    "method_not_allowed", "misdirected", "no_database", "not_acceptable",
+    "not_found", "not_implemented", "not_json", "not_utf8", "outcome_unknown",
+    "precondition_failed", "queue_full", "refused", "request_timeout",
+    "too_large", "too_many_lines", "too_many_requests", "unauthorized",
+    "unavailable", "unprocessable", "unsupported_type", "upgrade_required",
     "uri_too_long", "other", NULL
 };
 
@@ -337,7 +339,7 @@ ngx_pgq_metrics_full(ngx_uint_t pool)
 {
     if (ngx_pgq_metrics) {
         ngx_pgq_metrics->pools[pool].full =
-                                       (ngx_atomic_uint_t) (ngx_current_msec / 1000);
+                                (ngx_atomic_uint_t) (ngx_current_msec / 1000);
     }
 }
 

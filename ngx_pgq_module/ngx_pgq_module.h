@@ -299,6 +299,7 @@ void ngx_pgq_fields_read(ngx_http_request_t *r, ngx_pgq_fields_t *fields);
 typedef struct {
     ngx_http_request_t      *request;
     ngx_pgq_fields_t         fields;        /* of a POST */
+    ngx_str_t                key;           /* of a POST; len 0: none */
     ngx_pgq_metrics_handler_e  handler;
     ngx_uint_t               batch;         /* messages, or 0 */
     ngx_msec_t               wait;
@@ -359,6 +360,7 @@ ngx_int_t ngx_pgq_bulk_answer(ngx_pgq_bulk_t *bulk, u_char *first,
 void ngx_pgq_parameter_defaults(ngx_pgq_pool_t *pool);
 char *ngx_pgq_parameter_read(ngx_conf_t *cf, ngx_pgq_pool_t *pool,
     ngx_str_t *parameter);
+void ngx_pgq_parameter_warn(ngx_conf_t *cf, ngx_pgq_pool_t *pool);
 
 
 /* The doors, and what goes out through them. */
@@ -378,6 +380,7 @@ typedef struct {
     ngx_msec_t               timeout;
     ngx_uint_t               idempotency;
     ngx_http_complex_value_t  *scope;       /* of keys; NULL: none */
+    ngx_array_t             *origins;       /* ngx_str_t; NULL: none */
 } ngx_pgq_loc_conf_t;
 
 
@@ -424,6 +427,14 @@ ngx_int_t ngx_pgq_reply_unavailable(ngx_http_request_t *r,
 ngx_table_elt_t *ngx_pgq_reply_header(ngx_http_request_t *r,
     const char *name, ngx_str_t *value);
 ngx_int_t ngx_pgq_reply_handler(ngx_http_request_t *r);
+
+
+/* The room "origin": which pages of browsers may post and read. */
+
+char *ngx_pgq_origin_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+void ngx_pgq_origin_init(void);
+ngx_uint_t ngx_pgq_origin_foreign(ngx_http_request_t *r);
+ngx_int_t ngx_pgq_origin_refuse(ngx_http_request_t *r);
 
 
 #endif /* NGX_PGQ_MODULE_H */

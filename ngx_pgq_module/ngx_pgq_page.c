@@ -181,6 +181,11 @@ ngx_pgq_page_status(ngx_uint_t well, ngx_uint_t full)
 static ngx_uint_t
 ngx_pgq_page_open(ngx_http_request_t *r, ngx_pgq_page_t *page, ngx_int_t *rc)
 {
+    if (ngx_pgq_origin_foreign(r)) {
+        *rc = ngx_pgq_origin_refuse(r);
+        return 0;
+    }
+
     if (r->method == NGX_HTTP_OPTIONS) {
         *rc = ngx_pgq_reply_options(r, &ngx_pgq_page_allow);
         return 0;

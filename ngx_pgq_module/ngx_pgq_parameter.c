@@ -107,6 +107,26 @@ ngx_pgq_parameter_read(ngx_conf_t *cf, ngx_pgq_pool_t *pool,
 }
 
 
+/* warns of a body that nginx takes, and that the pool can never hold */
+
+void
+ngx_pgq_parameter_warn(ngx_conf_t *cf, ngx_pgq_pool_t *pool)
+{
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (clcf->client_max_body_size == 0
+        || clcf->client_max_body_size > (off_t) pool->max_size)
+    {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "\"client_max_body_size\" of location \"%V\""
+                           " exceeds \"size=\" of pgq_pool \"%V\"",
+                           &clcf->name, &pool->name);
+    }
+}
+
+
 static ngx_int_t
 ngx_pgq_parameter_number(void *field, ngx_str_t *value)
 {

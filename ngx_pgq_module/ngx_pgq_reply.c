@@ -19,13 +19,14 @@
 
 typedef struct {
     ngx_uint_t   status;
-    const char  *title;
+    const char  *line;      /* the status line; a space after the number */
     const char  *code;      /* of nginx's own refusals */
     const char  *detail;
 } ngx_pgq_reply_status_t;
 
 
-static const char *ngx_pgq_reply_title(ngx_uint_t status);
+static ngx_pgq_reply_status_t *ngx_pgq_reply_status(ngx_uint_t status);
+static ngx_int_t ngx_pgq_reply_discard(ngx_http_request_t *r);
 static char *ngx_pgq_reply_document(ngx_pgq_problem_t *problem);
 
 
@@ -33,37 +34,66 @@ static ngx_str_t  ngx_pgq_reply_problem_type =
     ngx_string("application/problem+json");
 
 
+/* nginx's words for some of them are older than RFC 9110's */
+
 static ngx_pgq_reply_status_t  ngx_pgq_reply_statuses[] = {
-    { 400, "Bad Request", "bad_request",
-      "The request is not one that HTTP allows." },
-    { 401, "Unauthorized", "unauthorized", "Say who you are." },
-    { 403, "Forbidden", "forbidden", "This is not for you." },
-    { 404, "Not Found", "not_found", "There is nothing here." },
-    { 405, "Method Not Allowed", "method_not_allowed",
+    { 400, "400 Bad Request", "bad_request",
+      "The request is not valid HTTP." },
+    { 401, "401 Unauthorized", "unauthorized",
+      "Authentication is required." },
+    { 402, "402 Payment Required", "forbidden",
+      "Payment is required." },
+    { 403, "403 Forbidden", "forbidden",
+      "Access is denied." },
+    { 404, "404 Not Found", "not_found",
+      "There is no such resource." },
+    { 405, "405 Method Not Allowed", "method_not_allowed",
       "The method is not one of those in Allow." },
-    { 408, "Request Timeout", "request_timeout",
+    { 406, "406 Not Acceptable", "not_acceptable",
+      "There is no such representation." },
+    { 408, "408 Request Timeout", "request_timeout",
       "The request did not arrive in time." },
-    { 409, "Conflict", "conflict", "Something else is under way." },
-    { 412, "Precondition Failed", "precondition_failed",
-      "What the request was made to depend on is not so." },
-    { 413, "Content Too Large", "too_large",
-      "The message is longer than this server takes." },
-    { 414, "URI Too Long", "uri_too_long", "The address is too long." },
-    { 415, "Unsupported Media Type", "unsupported_type",
-      "The message is of a kind that is not taken." },
-    { 421, "Misdirected Request", "misdirected",
+    { 409, "409 Conflict", "conflict",
+      "Another request is in progress." },
+    { 410, "410 Gone", "not_found",
+      "The resource has been removed." },
+    { 411, "411 Length Required", "length_required",
+      "A Content-Length is required." },
+    { 412, "412 Precondition Failed", "precondition_failed",
+      "A precondition of the request does not hold." },
+    { 413, "413 Content Too Large", "too_large",
+      "The request is larger than this server accepts." },
+    { 414, "414 URI Too Long", "uri_too_long",
+      "The URI is too long." },
+    { 415, "415 Unsupported Media Type", "unsupported_type",
+      "The media type is not accepted here." },
+    { 416, "416 Range Not Satisfiable", "bad_range",
+      "The range is outside of the representation." },
+    { 421, "421 Misdirected Request", "misdirected",
       "This server does not answer for that host." },
-    { 422, "Unprocessable Content", "unprocessable",
+    { 422, "422 Unprocessable Content", "unprocessable",
       "The request contradicts an earlier one." },
-    { 429, "Too Many Requests", "too_many_requests",
-      "Too many requests: slow down." },
-    { 500, "Internal Server Error", "internal_error",
-      "The server failed; nothing was queued." },
-    { 503, "Service Unavailable", "unavailable",
-      "The server cannot take it now; nothing was queued." },
-    { 504, "Gateway Timeout", "outcome_unknown",
+    { 426, "426 Upgrade Required", "upgrade_required",
+      "Another protocol is required." },
+    { 429, "429 Too Many Requests", "too_many_requests",
+      "There were too many requests." },
+    { 431, "431 Request Header Fields Too Large", "headers_too_large",
+      "The header fields are larger than this server accepts." },
+    { 500, "500 Internal Server Error", "internal_error",
+      "The server failed; no message was queued." },
+    { 501, "501 Not Implemented", "not_implemented",
+      "The server does not implement what the request needs." },
+    { 502, "502 Bad Gateway", "bad_gateway",
+      "A server behind this one failed." },
+    { 503, "503 Service Unavailable", "unavailable",
+      "The server is not available now; no message was queued." },
+    { 504, "504 Gateway Timeout", "outcome_unknown",
       "The message may or may not have been queued." },
-    { 0, "Error", "error", "The request was refused." }
+    { 505, "505 HTTP Version Not Supported", "bad_version",
+      "The HTTP version is not supported." },
+    { 507, "507 Insufficient Storage", "unavailable",
+      "The server has no space left; no message was queued." },
+    { 0, NULL, "error", "The request was refused." }
 };
 
 
@@ -108,14 +138,14 @@ ngx_pgq_reply_body(ngx_http_request_t *r, ngx_uint_t status, ngx_str_t *type,
 ngx_int_t
 ngx_pgq_reply_problem(ngx_http_request_t *r, ngx_pgq_problem_t *problem)
 {
-    char    *text;
-    size_t   len;
-    u_char  *body;
+    char        *text;
+    size_t       len;
+    u_char      *body;
+    const char  *line;
 
     ngx_pgq_metrics_reject(problem->code);
 
-    if (r->request_body == NULL && ngx_http_discard_request_body(r) != NGX_OK)
-    {
+    if (ngx_pgq_reply_discard(r) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -135,9 +165,11 @@ ngx_pgq_reply_problem(ngx_http_request_t *r, ngx_pgq_problem_t *problem)
     ngx_memcpy(body, text, len);
     cJSON_free(text);
 
-    if (problem->status == 422) {
-        /* nginx has no words for it */
-        ngx_str_set(&r->headers_out.status_line, "422 Unprocessable Content");
+    line = ngx_pgq_reply_status(problem->status)->line;
+
+    if (line) {
+        r->headers_out.status_line.data = (u_char *) line;
+        r->headers_out.status_line.len = ngx_strlen(line);
     }
 
     return ngx_pgq_reply_body(r, problem->status, &ngx_pgq_reply_problem_type,
@@ -145,12 +177,32 @@ ngx_pgq_reply_problem(ngx_http_request_t *r, ngx_pgq_problem_t *problem)
 }
 
 
+/* a client that waits for "100 Continue" is not asked for its body */
+
+static ngx_int_t
+ngx_pgq_reply_discard(ngx_http_request_t *r)
+{
+    if (r->request_body) {
+        return NGX_OK;
+    }
+
+    if (r->headers_in.expect && !r->expect_tested) {
+        r->expect_tested = 1;
+        r->keepalive = 0;
+    }
+
+    return ngx_http_discard_request_body(r);
+}
+
+
 static char *
 ngx_pgq_reply_document(ngx_pgq_problem_t *problem)
 {
-    char   *text;
-    cJSON  *document;
+    char        *text;
+    cJSON       *document;
+    const char  *line;
 
+    line = ngx_pgq_reply_status(problem->status)->line;
     document = cJSON_CreateObject();
 
     if (document == NULL) {
@@ -161,7 +213,7 @@ ngx_pgq_reply_document(ngx_pgq_problem_t *problem)
 
     if (cJSON_AddStringToObject(document, "type", "about:blank")
         && cJSON_AddStringToObject(document, "title",
-                                   ngx_pgq_reply_title(problem->status))
+                                   line ? line + sizeof("400 ") - 1 : "Error")
         && cJSON_AddNumberToObject(document, "status",
                                    (double) problem->status)
         && cJSON_AddStringToObject(document, "code", problem->code)
@@ -280,11 +332,11 @@ ngx_pgq_reply_handler(ngx_http_request_t *r)
 
     problem.status = r->err_status ? r->err_status : NGX_HTTP_NOT_FOUND;
 
-    for (s = ngx_pgq_reply_statuses; s->status; s++) {
-        if (s->status == problem.status) {
-            break;
-        }
-    }
+    /* or nginx would take its own phrase */
+
+    r->err_status = 0;
+
+    s = ngx_pgq_reply_status(problem.status);
 
     problem.code = s->code;
     problem.detail = s->detail;
@@ -295,8 +347,8 @@ ngx_pgq_reply_handler(ngx_http_request_t *r)
 }
 
 
-static const char *
-ngx_pgq_reply_title(ngx_uint_t status)
+static ngx_pgq_reply_status_t *
+ngx_pgq_reply_status(ngx_uint_t status)
 {
     ngx_pgq_reply_status_t  *s;
 
@@ -306,5 +358,5 @@ ngx_pgq_reply_title(ngx_uint_t status)
         }
     }
 
-    return s->title;
+    return s;
 }

@@ -26,7 +26,8 @@ use Pgq::Wait qw(poll_until timeout);
 our @instances;
 
 my $doors = <<'END';
-error_page 400 404 405 408 411 412 413 414 421 494 500 501 502 503 504 505 /problem;
+error_page 400 404 405 408 411 412 413 414 421 500 501 502 503 504 505 /problem;
+error_page 494 =431 /problem;
 
         location = /post { pgq_post main; }
         location = /get  { pgq_get main; }

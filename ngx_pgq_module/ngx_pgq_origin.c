@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The room "origin" decides whether a page in a browser may post and read.  A
+ * browser lets any page send requests to any server, and says in the headers
+ * Origin and Sec-Fetch-Site which page it was.  Pages of the server's own
+ * origin may, and pages of the origins in pgq_origins; those get the headers
+ * of CORS as well, in nginx's own refusals, too.
+ *
+ * Invariants:
+ *  - a request without either header is no page's, and is not refused;
+ *  - what a page may not do is refused before the body is read;
+ *  - credentials of a browser (cookies) are never allowed to other origins.
+ */
+
+#include "ngx_pgq_module.h"
+
+
+#define NGX_PGQ_ORIGIN_METHODS   "GET, HEAD, POST, OPTIONS"
+#define NGX_PGQ_ORIGIN_HEADERS   "Authorization, Content-Type,"               \
+                                 " Idempotency-Key, Prefer"
+#define NGX_PGQ_ORIGIN_EXPOSED   "ETag, Idempotency-Replayed,"                \
+                                 " Preference-Applied, Retry-After"
+
+
+typedef struct {
+    ngx_str_t               *origin;
+    ngx_uint_t               origins;       /* how many there are */
+    unsigned                 cross_site:1;
+    unsigned                 preflight:1;
+} ngx_pgq_origin_t;
+
+
+static void ngx_pgq_origin_read(ngx_http_request_t *r, ngx_pgq_origin_t *o);
+static ngx_str_t *ngx_pgq_origin_listed(ngx_array_t *origins,
+    ngx_str_t *origin);
+static ngx_uint_t ngx_pgq_origin_matches(ngx_str_t *pattern,
+    ngx_str_t *origin);
+static ngx_uint_t ngx_pgq_origin_own(ngx_http_request_t *r,
+    ngx_str_t *origin);
+static void ngx_pgq_origin_strip_port(ngx_str_t *host, const char *port);
+static ngx_uint_t ngx_pgq_origin_valid(ngx_str_t *origin);
+static ngx_int_t ngx_pgq_origin_header_filter(ngx_http_request_t *r);
+
+
+static ngx_http_output_header_filter_pt  ngx_pgq_origin_next_filter;
+
+static ngx_str_t  ngx_pgq_origin_any = ngx_string("*");
+
+static struct {
+    const char  *name;
+    ngx_str_t    value;
+    ngx_uint_t   preflight;
+} ngx_pgq_origin_cors[] = {
+    { "Access-Control-Expose-Headers",
+      ngx_string(NGX_PGQ_ORIGIN_EXPOSED), 0 },
+    { "Access-Control-Allow-Methods", ngx_string(NGX_PGQ_ORIGIN_METHODS), 1 },
+    { "Access-Control-Allow-Headers", ngx_string(NGX_PGQ_ORIGIN_HEADERS), 1 },
+    { "Access-Control-Max-Age", ngx_string("600"), 1 },
+    { NULL, ngx_null_string, 0 }
+};
+
+
+/* pgq_origins origin ... | *; */
+
+char *
+ngx_pgq_origin_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_pgq_loc_conf_t  *plcf = conf;
+
+    ngx_str_t   *value, *origin;
+    ngx_uint_t   i;
+
+    if (plcf->origins != NGX_CONF_UNSET_PTR) {
+        return "is duplicate";
+    }
+
+    plcf->origins = ngx_array_create(cf->pool, cf->args->nelts - 1,
+                                     sizeof(ngx_str_t));
+    if (plcf->origins == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    value = cf->args->elts;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+        origin = ngx_array_push(plcf->origins);
+        if (origin == NULL) {
+            return NGX_CONF_ERROR;
+        }
+
+        *origin = value[i];
+        ngx_strlow(origin->data, origin->data, origin->len);
+
+        if (!ngx_pgq_origin_valid(origin)) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid origin \"%V\"", origin);
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+/* "*", or scheme://host[:port], where the host may begin with "*." */
+
+static ngx_uint_t
+ngx_pgq_origin_valid(ngx_str_t *origin)
+{
+    u_char  *p, *last;
+
+    if (origin->len == 1 && origin->data[0] == '*') {
+        return 1;
+    }
+
+    last = origin->data + origin->len;
+    p = ngx_strlchr(origin->data, last, ':');
+
+    if (p == NULL || p == origin->data || last - p < 4
+        || p[1] != '/' || p[2] != '/')
+    {
+        return 0;
+    }
+
+    p += 3;
+
+    if (last - p > 2 && p[0] == '*' && p[1] == '.') {
+        p += 2;
+    }
+
+    for ( /* void */ ; p < last; p++) {
+        if (*p <= ' ' || *p == '/' || *p == '*' || *p == ',') {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
+void
+ngx_pgq_origin_init(void)
+{
+    ngx_pgq_origin_next_filter = ngx_http_top_header_filter;
+    ngx_http_top_header_filter = ngx_pgq_origin_header_filter;
+}
+
+
+/* whether a page has sent the request that may not */
+
+ngx_uint_t
+ngx_pgq_origin_foreign(ngx_http_request_t *r)
+{
+    ngx_pgq_origin_t     o;
+    ngx_pgq_loc_conf_t  *plcf;
+
+    if (r != r->main) {
+        return 0;
+    }
+
+    ngx_pgq_origin_read(r, &o);
+
+    if (o.origins == 0 && !o.cross_site) {
+        return 0;
+    }
+
+    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
+
+    if (ngx_pgq_origin_listed(plcf->origins, o.origin)) {
+        return o.origins > 1;
+    }
+
+    return o.origins != 1 || o.cross_site || !ngx_pgq_origin_own(r, o.origin);
+}
+
+
+ngx_int_t
+ngx_pgq_origin_refuse(ngx_http_request_t *r)
+{
+    ngx_pgq_problem_t  problem = { NGX_HTTP_FORBIDDEN, "foreign_origin",
+                         "Pages of other origins may not use this server.",
+                         -1, 0 };
+
+    return ngx_pgq_reply_problem(r, &problem);
+}
+
+
+static void
+ngx_pgq_origin_read(ngx_http_request_t *r, ngx_pgq_origin_t *o)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    ngx_memzero(o, sizeof(ngx_pgq_origin_t));
+
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+
+            if (h[i].key.len == 6
+                && ngx_memcmp(h[i].lowcase_key, "origin", 6) == 0)
+            {
+                o->origin = &h[i].value;
+                o->origins++;
+
+            } else if (h[i].key.len == 14
+                       && ngx_memcmp(h[i].lowcase_key, "sec-fetch-site", 14)
+                          == 0)
+            {
+                o->cross_site = h[i].value.len == 10
+                                && ngx_strncasecmp(h[i].value.data,
+                                                   (u_char *) "cross-site",
+                                                   10)
+                                   == 0;
+
+            } else if (h[i].key.len == 29
+                       && ngx_memcmp(h[i].lowcase_key,
+                                     "access-control-request-method", 29)
+                          == 0)
+            {
+                o->preflight = r->method == NGX_HTTP_OPTIONS;
+            }
+        }
+    }
+}
+
+
+/* what Access-Control-Allow-Origin is to say; NULL: it is not listed */
+
+static ngx_str_t *
+ngx_pgq_origin_listed(ngx_array_t *origins, ngx_str_t *origin)
+{
+    ngx_str_t   *pattern, *any;
+    ngx_uint_t   i;
+
+    if (origins == NULL) {
+        return NULL;
+    }
+
+    any = NULL;
+    pattern = origins->elts;
+
+    for (i = 0; i < origins->nelts; i++) {
+
+        if (pattern[i].len == 1) {
+            any = &ngx_pgq_origin_any;
+
+        } else if (origin && ngx_pgq_origin_matches(&pattern[i], origin)) {
+            return origin;
+        }
+    }
+
+    return any;
+}
+
+
+static ngx_uint_t
+ngx_pgq_origin_matches(ngx_str_t *pattern, ngx_str_t *origin)
+{
+    size_t   head, tail;
+    u_char  *star;
+
+    star = ngx_strlchr(pattern->data, pattern->data + pattern->len, '*');
+
+    if (star == NULL) {
+        return pattern->len == origin->len
+               && ngx_strncasecmp(pattern->data, origin->data, origin->len)
+                  == 0;
+    }
+
+    head = star - pattern->data;
+    tail = pattern->len - head - 1;
+
+    return origin->len > head + tail
+           && ngx_strncasecmp(origin->data, pattern->data, head) == 0
+           && ngx_strncasecmp(origin->data + origin->len - tail, star + 1,
+                              tail)
+              == 0
+           && ngx_strlchr(origin->data + head,
+                          origin->data + origin->len - tail, '/')
+              == NULL;
+}
+
+
+/*
+ * Whether it is the origin of the host that the request is for.  Before a
+ * proxy that ends TLS the scheme is not known here.
+ */
+
+static ngx_uint_t
+ngx_pgq_origin_own(ngx_http_request_t *r, ngx_str_t *origin)
+{
+    ngx_str_t    host, own;
+    const char  *port;
+
+    if (r->headers_in.host == NULL) {
+        return 0;
+    }
+
+    host = *origin;
+    own = r->headers_in.host->value;
+
+    if (host.len > 8
+        && ngx_strncasecmp(host.data, (u_char *) "https://", 8) == 0)
+    {
+        host.data += 8;
+        host.len -= 8;
+        port = ":443";
+
+    } else if (host.len > 7
+               && ngx_strncasecmp(host.data, (u_char *) "http://", 7) == 0)
+    {
+#if (NGX_HTTP_SSL)
+        if (r->connection->ssl) {
+            return 0;
+        }
+#endif
+        host.data += 7;
+        host.len -= 7;
+        port = ":80";
+
+    } else {
+        return 0;
+    }
+
+    ngx_pgq_origin_strip_port(&host, port);
+    ngx_pgq_origin_strip_port(&own, port);
+
+    return host.len == own.len
+           && ngx_strncasecmp(host.data, own.data, own.len) == 0;
+}
+
+
+static void
+ngx_pgq_origin_strip_port(ngx_str_t *host, const char *port)
+{
+    size_t  len;
+
+    len = ngx_strlen(port);
+
+    if (host->len > len
+        && ngx_memcmp(host->data + host->len - len, port, len) == 0)
+    {
+        host->len -= len;
+    }
+}
+
+
+static ngx_int_t
+ngx_pgq_origin_header_filter(ngx_http_request_t *r)
+{
+    ngx_str_t           *allowed;
+    ngx_uint_t           i;
+    ngx_pgq_origin_t     o;
+    ngx_pgq_loc_conf_t  *plcf;
+
+    static ngx_str_t  vary = ngx_string("Origin");
+
+    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
+
+    if (plcf->origins == NULL || r != r->main) {
+        return ngx_pgq_origin_next_filter(r);
+    }
+
+    ngx_pgq_origin_read(r, &o);
+
+    if (ngx_pgq_reply_header(r, "Vary", &vary) == NULL) {
+        return NGX_ERROR;
+    }
+
+    allowed = o.origins == 1 ? ngx_pgq_origin_listed(plcf->origins, o.origin)
+                             : NULL;
+
+    if (allowed == NULL) {
+        return ngx_pgq_origin_next_filter(r);
+    }
+
+    if (ngx_pgq_reply_header(r, "Access-Control-Allow-Origin", allowed)
+        == NULL)
+    {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; ngx_pgq_origin_cors[i].name; i++) {
+
+        if ((o.preflight || !ngx_pgq_origin_cors[i].preflight)
+            && ngx_pgq_reply_header(r, ngx_pgq_origin_cors[i].name,
+                                    &ngx_pgq_origin_cors[i].value)
+               == NULL)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return ngx_pgq_origin_next_filter(r);
+}

@@ -1,0 +1,81 @@
+# Every status that nginx itself sends is a problem document whose title is the status phrase; what the headers of a
+# request decide is refused without 100 Continue.
+
+use Pgq;
+
+my $pg    = Pgq::Postgres->new->start;
+my $nginx = Pgq::Nginx->new(
+    pg        => $pg,
+    http      => 'client_max_body_size 1k; lingering_timeout 1s; large_client_header_buffers 2 2k; limit_req_zone $server_port zone=few:1m rate=1r/m; limit_req_status 429;',
+    locations => 'location = /required { pgq_idempotency required; pgq_post main; } location = /gone { return 410; } location = /teapot { return 418; }'
+        . ' location = /few { limit_req zone=few; pgq_get main; } location = /behind { proxy_pass http://127.0.0.1:1; }'
+        . ' location = /tiny { pgq_post tiny; } error_page 410 418 429 /problem;',
+    pools     => 'pgq_pool main "' . $pg->conninfo(user => 'ngx_pgq_web') . '"; pgq_pool tiny "' . $pg->conninfo(user => 'ngx_pgq_web') . '" size=100;',
+)->start;
+
+sub sent {
+    my ($bytes) = @_;
+    my $client = Pgq::Client->new($nginx);
+    $client->send($bytes);
+    return $client->answer;
+}
+
+my $host = "Host: localhost\r\n";
+
+# [what, status, phrase, code, bytes]
+for my $case (
+    [ 'a malformed header',       400, 'Bad Request',                     'bad_request',        "GET /get HTTP/1.1\r\n$host: x\r\n\r\n" ],
+    [ 'a path that is not there', 404, 'Not Found',                       'not_found',          "GET /nowhere HTTP/1.1\r\n$host\r\n" ],
+    [ 'TRACE',                    405, 'Method Not Allowed',              'method_not_allowed', "TRACE /get HTTP/1.1\r\n$host\r\n" ],
+    [ 'a removed resource',       410, 'Gone',                            'not_found',          "GET /gone HTTP/1.1\r\n$host\r\n" ],
+    [ 'a body of 2 kB',           413, 'Content Too Large',               'too_large',          "POST /post HTTP/1.1\r\n${host}Content-Length: 2000\r\n\r\n" ],
+    [ 'a URI of 4 kB',            414, 'URI Too Long',                    'uri_too_long',       'GET /' . 'x' x 4000 . " HTTP/1.1\r\n$host\r\n" ],
+    [ 'a header of 4 kB',         431, 'Request Header Fields Too Large', 'headers_too_large',  "GET /get HTTP/1.1\r\n${host}X: " . 'x' x 4000 . "\r\n\r\n" ],
+    [ 'a transfer coding',        501, 'Not Implemented',                 'not_implemented',    "POST /post HTTP/1.1\r\n${host}Transfer-Encoding: gzip, chunked\r\n\r\n" ],
+    [ 'a server that is away',    502, 'Bad Gateway',                     'bad_gateway',        "GET /behind HTTP/1.1\r\n$host\r\n" ],
+    [ 'HTTP/2.0 as a version',    505, 'HTTP Version Not Supported',      'bad_version',        "GET /get HTTP/2.0\r\n$host\r\n" ],
+) {
+    my ($what, $status, $phrase, $code, $bytes) = @$case;
+    my $answer = sent($bytes);
+    is($answer->status, $status, "$what is answered $status");
+    is($answer->{reason}, $phrase, "$what: with its phrase");
+    is($answer->header('content-type'), 'application/problem+json', "$what: as a problem");
+    my $problem = $answer->json;
+    is($problem->{status}, $status, "$what: the document says the status");
+    is($problem->{title}, $phrase, "$what: its title is the phrase");
+    is($problem->{code}, $code, "$what: its code is $code");
+    unlike($problem->{detail}, qr/^The request was refused/, "$what: its detail says more than that");
+}
+
+sent("GET /few HTTP/1.1\r\n$host\r\n");
+is(sent("GET /few HTTP/1.1\r\n$host\r\n")->json->{title}, 'Too Many Requests', 'so is one of a limit');
+my $answer = sent("GET /teapot HTTP/1.1\r\n$host\r\n");
+is($answer->status . ' ' . $answer->json->{code}, '418 error', 'a status that is not in the table is a problem without a title of its own');
+
+# ---- without 100 Continue
+for my $case (
+    [ 'a method',         405, '/get',      {} ],
+    [ 'a coding',         415, '/post',     { 'Content-Encoding' => 'gzip' } ],
+    [ 'a charset',        415, '/post',     { 'Content-Type' => 'text/plain; charset=latin1' } ],
+    [ 'a malformed type', 400, '/post',     { 'Content-Type' => 'x/' } ],
+    [ 'a malformed key',  400, '/post',     { 'Idempotency-Key' => '"x' } ],
+    [ 'a missing key',    400, '/required', {} ],
+    [ 'another origin',   403, '/post',     { Origin => 'http://evil' } ],
+    [ 'a length that the pool cannot hold', 413, '/tiny', { 'Content-Length' => 101 } ],
+    [ 'a length that nginx refuses', 413, '/post', { 'Content-Length' => 2000 } ],
+    [ 'a path that is not there', 404, '/nowhere', {} ],
+) {
+    my ($what, $status, $path, $headers) = @$case;
+    my $client = Pgq::Client->new($nginx);
+    $client->send($client->request('POST', $path, headers => { 'Content-Length' => 3, Expect => '100-continue', %$headers }));
+    is($client->answer(interim => 1)->status, $status, "$what is refused without 100 Continue");
+    ok($client->closed, "$what: the connection is closed");
+}
+
+my $client = Pgq::Client->new($nginx);
+$client->send($client->request('POST', '/post', headers => { 'Content-Length' => 3, Expect => '100-continue' }));
+is($client->answer(interim => 1)->status, 100, 'what may be accepted is asked for');
+$client->send('"a"');
+is($client->answer->status, 202, 'and accepted');
+
+done_testing;

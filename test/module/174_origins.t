@@ -1,0 +1,112 @@
+# P12: a page in a browser may post and read when it is of the server's own origin, or of one in pgq_origins; a page of
+# any other origin is refused before its body is read. Programs, which send neither Origin nor Sec-Fetch-Site, may.
+
+use Pgq;
+
+my $pg    = Pgq::Postgres->new->start;
+my $nginx = Pgq::Nginx->new(
+    pg        => $pg,
+    locations => <<'END',
+location = /metrics { pgq_metrics; }
+location = /status  { pgq_status; }
+location = /listed  { pgq_origins https://app.example.com http://localhost:3000 https://*.example.org; pgq_post main; }
+location = /read    { pgq_origins https://app.example.com; pgq_get main; }
+location = /any     { pgq_origins *; pgq_post main; }
+END
+)->start;
+my $host = 'localhost:' . $nginx->port;
+
+sub ask {
+    my ($method, $path, %headers) = @_;
+    return Pgq::Client->new($nginx)->method($method, $path, $method eq 'POST' ? '1' : undef, Host => $host, %headers);
+}
+
+# [what, headers, whether /post, /get and the pages let it in]
+for my $case (
+    [ 'a program',                      {},                                                                1 ],
+    [ 'an own page',                    { Origin => "http://$host", 'Sec-Fetch-Site' => 'same-origin' },   1 ],
+    [ 'an own page, in capitals',       { Origin => 'HTTP://' . uc $host },                                1 ],
+    [ 'an own page of port 80',         { Origin => 'http://a.example', Host => 'a.example:80' },          1 ],
+    [ 'an own page behind a TLS proxy', { Origin => 'https://a.example', Host => 'a.example' },            1 ],
+    [ 'the address bar',                { 'Sec-Fetch-Site' => 'none' },                                    1 ],
+    [ 'a page of another site',         { 'Sec-Fetch-Site' => 'cross-site' },                              0 ],
+    [ 'a page of another site, in capitals', { 'Sec-Fetch-Site' => 'Cross-Site' },                         0 ],
+    [ 'another origin',                 { Origin => 'https://evil.example.net' },                          0 ],
+    [ 'another port',                   { Origin => 'http://localhost:1' },                                0 ],
+    [ 'no port',                        { Origin => 'http://localhost' },                                  0 ],
+    [ 'an origin that begins as ours',  { Origin => "http://$host.evil.example" },                         0 ],
+    [ 'a sandboxed page',               { Origin => 'null' },                                              0 ],
+    [ 'an empty origin',                { Origin => '' },                                                  0 ],
+    [ 'a scheme that is not HTTP',      { Origin => "chrome-extension://$host" },                          0 ],
+    [ 'an own page of another site',    { Origin => "http://$host", 'Sec-Fetch-Site' => 'cross-site' },    0 ],
+    [ 'a form',                         { Origin => 'null', 'Content-Type' => 'application/x-www-form-urlencoded' }, 0 ],
+    [ 'a form of plain text',           { Origin => 'http://x', 'Content-Type' => 'text/plain' },          0 ],
+) {
+    my ($what, $headers, $good) = @$case;
+
+    for my $request ([ POST => '/post', 202 ], [ GET => '/get', 200 ], [ OPTIONS => '/post', 204 ], [ OPTIONS => '/get', 204 ],
+        [ GET => '/metrics', 200 ], [ GET => '/status', 200 ]) {
+        my ($method, $path, $status) = @$request;
+        my $answer = ask($method, $path, %$headers);
+        is($answer->status, $good ? $status : 403, "$what: $method $path is " . ($good ? 'answered' : 'refused'));
+        is($answer->json->{code}, 'foreign_origin', "$what: as a problem") if !$good;
+        is($answer->header('access-control-allow-origin'), undef, "$what: nothing is allowed to other origins");
+    }
+}
+
+# two of them, and a body that is not asked for
+my $client = Pgq::Client->new($nginx);
+$client->send("POST /post HTTP/1.1\r\nHost: $host\r\nOrigin: http://$host\r\nOrigin: http://evil\r\nContent-Length: 1\r\n\r\n1");
+is($client->answer->status, 403, 'two origins are refused');
+$client = Pgq::Client->new($nginx);
+$client->send("POST /post HTTP/1.1\r\nHost: $host\r\nOrigin: http://evil\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n");
+is($client->answer(interim => 1)->status, 403, 'the body of another origin is not asked for');
+ok($client->closed, 'and the connection is closed');
+
+# ---- pgq_origins
+for my $case (
+    [ '/listed', 'https://app.example.com',          202 ],
+    [ '/listed', 'https://APP.example.com',          202 ],
+    [ '/listed', 'http://localhost:3000',            202 ],
+    [ '/listed', 'https://a.example.org',            202 ],
+    [ '/listed', 'https://a.b.example.org',          202 ],
+    [ '/listed', 'https://example.org',              403 ],
+    [ '/listed', 'http://a.example.org',             403 ],
+    [ '/listed', 'https://example.org.evil',         403 ],
+    [ '/listed', 'https://evil/.example.org',        403 ],
+    [ '/listed', 'https://app.example.com:8443',     403 ],
+    [ '/listed', 'null',                             403 ],
+    [ '/any',    'https://evil.example.net',         202, '*' ],
+    [ '/any',    'null',                             202, '*' ],
+) {
+    my ($path, $origin, $status, $allowed) = @$case;
+    my $answer = ask('POST', $path, Origin => $origin, 'Sec-Fetch-Site' => 'cross-site');
+    is($answer->status, $status, "$path, $origin: $status");
+    is($answer->header('access-control-allow-origin'), $status == 202 ? $allowed // $origin : undef, "$path, $origin: the browser is told");
+    is($answer->header('vary'), 'Origin', "$path, $origin: caches are told");
+    is($answer->header('access-control-allow-credentials'), undef, "$path, $origin: cookies are not allowed");
+    is($answer->header('access-control-allow-methods'), undef, "$path, $origin: an answer is no preflight's");
+}
+
+is(ask('GET', '/read', Origin => 'https://app.example.com')->header('access-control-allow-origin'), 'https://app.example.com', 'GET, too');
+is(ask('POST', '/listed', 'Sec-Fetch-Site' => 'cross-site')->status, 403, 'another site without an origin is not listed');
+is(ask('POST', '/any', 'Sec-Fetch-Site' => 'cross-site')->status, 202, 'but with * it is');
+is(ask('POST', '/listed')->status, 202, 'a program may, whatever is listed');
+is(ask('POST', '/listed', Origin => "http://$host")->status, 202, 'an own page as well');
+
+my $answer = ask('OPTIONS', '/listed', Origin => 'https://app.example.com', 'Access-Control-Request-Method' => 'POST');
+is($answer->status, 204, 'a preflight is answered');
+is($answer->header('access-control-allow-methods'), 'GET, HEAD, POST, OPTIONS', 'with the methods');
+like($answer->header('access-control-allow-headers'), qr/\bContent-Type\b.*\bIdempotency-Key\b/, 'and the headers that may be sent');
+
+# ---- configurations
+for my $case ([ 'https://a.example', 1 ], [ 'http://a:1 https://b', 1 ], [ 'a.example', 0 ], [ 'https://', 0 ], [ 'https://a/', 0 ],
+    [ 'https://*', 0 ], [ 'null', 0 ], [ 'https://a,https://b', 0 ]) {
+    my ($origins, $good) = @$case;
+    $nginx->configure(http => "pgq_origins $origins;");
+    my ($status, $text) = $nginx->test;
+    is($status, $good ? 0 : 1, "pgq_origins $origins is " . ($good ? 'accepted' : 'refused'));
+    like($text, qr/invalid origin/, "pgq_origins $origins: the reason is named") if !$good;
+}
+
+done_testing;
