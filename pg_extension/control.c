@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * control.c
- *	  The levers: ngx_pgq.pause(), resume() and wait_until_drained().
+ *	  ngx_pgq.pause(), resume() and wait_until_drained(), for the database of the
+ *	  caller.
  *
- * Called by SQL, for the database of the caller.  A pause is a flag in shared
- * memory: it ends with resume() or with the server; ngx_pgq.movers = 0 is the
- * way to stop movers for longer.  While it lasts messages come in and wait.
+ * A pause is a flag in shared memory.  It ends with resume(), with the database
+ * or with the server; ngx_pgq.movers = 0 stops movers for longer.  Messages that
+ * come in meanwhile wait.
+ *
+ * - pause() takes the flag back when its transaction is rolled back, which
+ *	 includes a call that fails or is cancelled, and the end of its session.
  */
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/xact.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -54,18 +59,103 @@ sleep_a_while(long ms)
 	CHECK_FOR_INTERRUPTS();
 }
 
-/* Is a mover at work, or has one not noticed yet that it is paused? */
+/* The pause that the transaction at hand has begun, until its end. */
+static NgxPgqDatabase *begun_for = NULL;
+static SubTransactionId begun_in;
+
+static void
+take_back(void)
+{
+	uint32		pid = MyProcPid;
+
+	if (begun_for && pg_atomic_compare_exchange_u32(&begun_for->paused, &pid, 0))
+		ngx_pgq_wake_all(begun_for);
+	begun_for = NULL;
+}
+
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_ABORT:
+			take_back();
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PREPARE:
+			begun_for = NULL;
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+at_subtransaction_end(SubXactEvent event, SubTransactionId id,
+					  SubTransactionId parent, void *arg)
+{
+	if (begun_for == NULL || begun_in < id)
+		return;
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		take_back();
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+		begun_in = parent;
+}
+
+/* Pause, to be taken back on rollback, unless there is a pause already. */
+static void
+begin_pause(NgxPgqDatabase *database)
+{
+	static bool registered = false;
+	uint32		none = 0;
+
+	if (!registered)
+	{
+		RegisterXactCallback(at_transaction_end, NULL);
+		RegisterSubXactCallback(at_subtransaction_end, NULL);
+		registered = true;
+	}
+	if (pg_atomic_compare_exchange_u32(&database->paused, &none, MyProcPid))
+	{
+		begun_for = database;
+		begun_in = GetCurrentSubTransactionId();
+	}
+}
+
+/* Is it at work, or has it not noticed yet that it is paused? */
+static bool
+is_moving(NgxPgqMover *mover)
+{
+	uint32		state = pg_atomic_read_u32(&mover->state);
+
+	return state == NGX_PGQ_MOVING || state == NGX_PGQ_IDLE;
+}
+
 static bool
 any_moving(NgxPgqDatabase *database)
 {
 	for (int i = 0; i < NGX_PGQ_MOVERS; i++)
 	{
-		uint32		state = pg_atomic_read_u32(&database->mover[i].state);
-
-		if (state == NGX_PGQ_MOVING || state == NGX_PGQ_IDLE)
+		if (is_moving(&database->mover[i]))
 			return true;
 	}
 	return false;
+}
+
+/* Context of an error that ends the wait. */
+static void
+describe_wait(void *arg)
+{
+	NgxPgqDatabase *database = arg;
+
+	for (int i = 0; i < NGX_PGQ_MOVERS; i++)
+	{
+		NgxPgqMover *mover = &database->mover[i];
+
+		if (is_moving(mover))
+			errcontext("waiting for mover %d (process %u) to end its batch",
+					   i + 1, pg_atomic_read_u32(&mover->pid));
+	}
 }
 
 /*
@@ -76,11 +166,20 @@ Datum
 ngx_pgq_pause(PG_FUNCTION_ARGS)
 {
 	NgxPgqDatabase *database = my_database();
+	ErrorContextCallback context = {error_context_stack, describe_wait, database};
 
-	pg_atomic_exchange_u32(&database->paused, 1);
+	begin_pause(database);
 	ngx_pgq_wake_all(database);
+	error_context_stack = &context;
 	while (any_moving(database))
+	{
+		if (pg_atomic_read_u32(&database->paused) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("the pause was ended by another session")));
 		sleep_a_while(PAUSE_LOOK_MS);
+	}
+	error_context_stack = context.previous;
 	PG_RETURN_VOID();
 }
 

@@ -232,6 +232,35 @@ look_anew(void)
 	}
 }
 
+/* Have the status say why movers that should run do not. */
+static void
+say_not_started(int d, int first, int last, const char *why)
+{
+	for (int m = first; m <= last; m++)
+	{
+		NgxPgqMover *mover = &ngx_pgq_shared->database[d].mover[m];
+
+		if (wanted[d].start[m].handle || pg_atomic_read_u32(&mover->pid))
+			continue;
+		ngx_pgq_mover_error(mover, why);
+		pg_atomic_exchange_u32(&mover->state, NGX_PGQ_FAILED);
+	}
+}
+
+/*
+ * Another database has this name now, or none.  Nobody has told us of what is
+ * in the queue of this one; errors and a pause were the other's.
+ */
+static void
+begin_anew(NgxPgqDatabase *database)
+{
+	pg_atomic_exchange_u32(&database->paused, 0);
+	for (int m = 0; m < NGX_PGQ_MOVERS; m++)
+		ngx_pgq_mover_error(&database->mover[m], "");
+	pg_atomic_exchange_u32(&database->blind, 1);
+	pg_atomic_exchange_u32(&database->wake, 1);
+}
+
 /* Look whether a database and the movers' role are there. */
 static void
 look(int d)
@@ -253,11 +282,11 @@ look(int d)
 	want->reported = what;
 	want->there = what == NULL;
 	if (pg_atomic_exchange_u32(&database->oid, oid) != oid)
-	{
-		/* nobody has told us of what is in the queue of this one */
-		pg_atomic_exchange_u32(&database->blind, 1);
-		pg_atomic_exchange_u32(&database->wake, 1);
-	}
+		begin_anew(database);
+	if (what)
+		say_not_started(d, 0, ngx_pgq_movers - 1,
+						psprintf("%s \"%s\" does not exist", what,
+								 OidIsValid(oid) ? ngx_pgq_role : database->name));
 	if (want->there)
 	{
 		want->backoff = BACKOFF_MIN;
@@ -305,6 +334,7 @@ start_mover(int d, int m)
 							m + 1, database->name),
 					 errhint("You may need to increase max_worker_processes.")));
 		full_reported = true;
+		say_not_started(d, m, m, "no worker slot is free, see max_worker_processes");
 		pause_doubled(&start->not_before, &start->backoff);
 	}
 	MemoryContextSwitchTo(context);
@@ -372,6 +402,16 @@ free_entry(int d)
 		read_settings();
 }
 
+/* A mover that is not to run any more did not fail. */
+static void
+forget_failure(int d, int m)
+{
+	uint32		failed = NGX_PGQ_FAILED;
+
+	(void) pg_atomic_compare_exchange_u32(&ngx_pgq_shared->database[d].mover[m].state,
+										  &failed, NGX_PGQ_STOPPED);
+}
+
 /* Bring one database to what it should be; returns when to look again. */
 static int64
 tend(int d)
@@ -401,6 +441,8 @@ tend(int d)
 
 		next = Min(next, due);
 		busy |= want->start[m].handle != NULL;
+		if (m >= ngx_pgq_movers)
+			forget_failure(d, m);
 	}
 	if (want->wanted)
 		return Min(next, want->look_after);

@@ -68,13 +68,29 @@ set_state(NgxPgqMoverState state)
 	pg_atomic_exchange_u32(&me->state, state);
 }
 
+/*
+ * The server does not let a process know what it has died of: its log does.
+ * What is said already, in this life, is better.
+ */
+static void
+say_not_started(void)
+{
+	if (pg_atomic_read_u64(&me->error_at) < pg_atomic_read_u64(&me->started_at))
+		ngx_pgq_mover_error(me, "could not connect to the database as ngx_pgq.role, see the server's log");
+	set_state(NGX_PGQ_FAILED);
+}
+
 /* On exit, however it comes about: what we claimed is for others again. */
 static void
 leave(int code, Datum arg)
 {
 	ngx_pgq_claim_give_back(database);
 	ngx_pgq_sweep_failed(database, true);
-	set_state(NGX_PGQ_STOPPED);
+	if (code != 0 && !ProcDiePending &&
+		pg_atomic_read_u32(&me->state) == NGX_PGQ_STARTING)
+		say_not_started();
+	else
+		set_state(NGX_PGQ_STOPPED);
 	pg_atomic_write_u32(&me->pid, 0);
 	if (ngx_pgq_span_any(database) || pg_atomic_read_u32(&database->wake))
 		ngx_pgq_wake(database, true);
@@ -116,9 +132,7 @@ static void
 remember_error(const char *text)
 {
 	pg_atomic_fetch_add_u64(&me->errors, 1);
-	LWLockAcquire(ngx_pgq_shared->lock, LW_EXCLUSIVE);
-	strlcpy(me->last_error, text, sizeof(me->last_error));
-	LWLockRelease(ngx_pgq_shared->lock);
+	ngx_pgq_mover_error(me, text);
 }
 
 /*

@@ -114,6 +114,7 @@ create function ngx_pgq.status_rows(
     out dead_letters bigint,
     out errors bigint,
     out last_error text,
+    out last_error_at timestamptz,
     out last_move_at timestamptz,
     out started_at timestamptz)
 returns setof record
@@ -126,7 +127,7 @@ comment on function ngx_pgq.status_rows() is
 create view ngx_pgq.status as
 select database, slot, mover, pid, state, depth, bytes, date_trunc('milliseconds', clock_timestamp() - oldest_at) as oldest,
        rotations, skipped, batches, messages, round(rate::numeric, 1) as rate, dead_letters, errors, last_error,
-       last_move_at, started_at
+       last_error_at, last_move_at, started_at
   from ngx_pgq.status_rows();
 
 comment on view ngx_pgq.status is

@@ -57,6 +57,7 @@ typedef enum NgxPgqMoverState
 {
 	NGX_PGQ_STOPPED,			/* no process */
 	NGX_PGQ_STARTING,			/* connecting to its database */
+	NGX_PGQ_FAILED,				/* no process: it could not start, see last_error */
 	NGX_PGQ_MOVING,				/* working, or woken and about to */
 	NGX_PGQ_IDLE,				/* asleep; a commit wakes it */
 	NGX_PGQ_BACKING_OFF,		/* asleep after an error */
@@ -100,6 +101,7 @@ typedef struct NgxPgqMover
 	pg_atomic_uint64 rate;		/* atomic; messages a second, times 1000, */
 	pg_atomic_uint64 moved_at;	/* atomic; at this TimestampTz, 0: never */
 	pg_atomic_uint64 started_at;	/* atomic; TimestampTz, 0: never */
+	pg_atomic_uint64 error_at;	/* atomic; TimestampTz of last_error, 0: none */
 	char		last_error[NGX_PGQ_ERROR_LEN];	/* shared->lock */
 } NgxPgqMover;
 
@@ -113,7 +115,7 @@ typedef struct NgxPgqDatabase
 	pg_atomic_uint32 blind;		/* atomic; 1: committed to unknown blocks */
 	pg_atomic_uint64 swept_at;	/* atomic; ngx_pgq_clock() of the last sweep */
 	pg_atomic_uint64 sweep_after;	/* atomic; ngx_pgq_clock(), none before it */
-	pg_atomic_uint32 paused;	/* atomic; 1: ngx_pgq.pause() */
+	pg_atomic_uint32 paused;	/* atomic; pid of who called pause(), 0: none */
 	pg_atomic_uint32 counted;	/* atomic; 1: what waited at start is counted */
 	pg_atomic_uint32 ledger_leaf;	/* atomic; new batches go there; by mover */
 	pg_atomic_uint64 ledger_since;	/* atomic; ngx_pgq_clock(), 0: not known */
@@ -398,6 +400,7 @@ extern void ngx_pgq_retention_failed(int sqlerrcode);
 
 /* status.c */
 extern double ngx_pgq_rate(NgxPgqMover *mover, TimestampTz now);
+extern void ngx_pgq_mover_error(NgxPgqMover *mover, const char *text);
 
 /* wake.c */
 extern int	ngx_pgq_slot_current(void);

@@ -71,6 +71,7 @@ mover_init(NgxPgqMover *mover)
 	pg_atomic_init_u64(&mover->rate, 0);
 	pg_atomic_init_u64(&mover->moved_at, 0);
 	pg_atomic_init_u64(&mover->started_at, 0);
+	pg_atomic_init_u64(&mover->error_at, 0);
 	mover->last_error[0] = '\0';
 }
 

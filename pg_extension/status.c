@@ -20,7 +20,7 @@
 
 PG_FUNCTION_INFO_V1(ngx_pgq_status_rows);
 
-#define STATUS_COLUMNS	18
+#define STATUS_COLUMNS	19
 
 /* The columns of status_rows(). */
 enum
@@ -41,6 +41,7 @@ enum
 	STATUS_DEAD_LETTERS,
 	STATUS_ERRORS,
 	STATUS_LAST_ERROR,
+	STATUS_LAST_ERROR_AT,
 	STATUS_LAST_MOVE_AT,
 	STATUS_STARTED_AT
 };
@@ -54,6 +55,8 @@ state_name(NgxPgqMoverState state)
 			return "stopped";
 		case NGX_PGQ_STARTING:
 			return "starting";
+		case NGX_PGQ_FAILED:
+			return "could not start";
 		case NGX_PGQ_MOVING:
 			return "moving";
 		case NGX_PGQ_IDLE:
@@ -156,7 +159,9 @@ put_slot(ReturnSetInfo *result, NgxPgqDatabase *database, Name name, int s)
 	put_text(values, nulls, STATUS_STATE, state);
 	put(values, nulls, STATUS_DEPTH, Int64GetDatum(depth));
 	put(values, nulls, STATUS_BYTES, Int64GetDatum((int64) blocks * BLCKSZ));
-	if (depth > 0)
+	/* a message may have been inserted with an infinite time */
+	if (depth > 0 &&
+		!TIMESTAMP_NOT_FINITE((TimestampTz) pg_atomic_read_u64(&slot->since)))
 		put_time(values, nulls, STATUS_OLDEST_AT, &slot->since);
 	put_count(values, nulls, STATUS_ROTATIONS, &slot->rotations);
 	put_text(values, nulls, STATUS_SKIPPED,
@@ -164,7 +169,20 @@ put_slot(ReturnSetInfo *result, NgxPgqDatabase *database, Name name, int s)
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
-/* A mover's row, in STATUS_COLUMNS columns; false if there never was one. */
+/* Keep why a batch failed, or why a mover does not run. */
+void
+ngx_pgq_mover_error(NgxPgqMover *mover, const char *text)
+{
+	LWLockAcquire(ngx_pgq_shared->lock, LW_EXCLUSIVE);
+	strlcpy(mover->last_error, text, sizeof(mover->last_error));
+	pg_atomic_write_u64(&mover->error_at, *text ? GetCurrentTimestamp() : 0);
+	LWLockRelease(ngx_pgq_shared->lock);
+}
+
+/*
+ * A mover's row, in STATUS_COLUMNS columns; false if there never was one, and
+ * none has been tried.
+ */
 static bool
 mover_row(NgxPgqDatabase *database, Name name, int m, Datum *values,
 		  bool *nulls)
@@ -173,7 +191,8 @@ mover_row(NgxPgqDatabase *database, Name name, int m, Datum *values,
 	uint32		pid = pg_atomic_read_u32(&mover->pid);
 	char		error[NGX_PGQ_ERROR_LEN];
 
-	if (pg_atomic_read_u64(&mover->started_at) == 0)
+	if (pg_atomic_read_u64(&mover->started_at) == 0 &&
+		pg_atomic_read_u32(&mover->state) == NGX_PGQ_STOPPED)
 		return false;
 	LWLockAcquire(ngx_pgq_shared->lock, LW_SHARED);
 	strlcpy(error, mover->last_error, sizeof(error));
@@ -193,6 +212,7 @@ mover_row(NgxPgqDatabase *database, Name name, int m, Datum *values,
 	put_count(values, nulls, STATUS_DEAD_LETTERS, &mover->dead_letters);
 	put_count(values, nulls, STATUS_ERRORS, &mover->errors);
 	put_text(values, nulls, STATUS_LAST_ERROR, error);
+	put_time(values, nulls, STATUS_LAST_ERROR_AT, &mover->error_at);
 	put_time(values, nulls, STATUS_LAST_MOVE_AT, &mover->moved_at);
 	put_time(values, nulls, STATUS_STARTED_AT, &mover->started_at);
 	return true;

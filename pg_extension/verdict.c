@@ -3,14 +3,18 @@
  * verdict.c
  *	  Is this message JSON that the server can keep and give back?
  *
- * Called by enqueue for each message.  The server's own parser decides, and it
- * says no without raising, so that one bad message does not hurt its batch.
+ * The server's own parser decides.  No message makes this file raise, so that
+ * one bad message does not hurt its batch.
  *
  * - Strings are unescaped while parsing: a \u0000 or a lone surrogate, which
  *	 the type json would let in and every later use would choke on, is refused.
  * - The parser raises when it runs out of stack.  It needs well under a
  *	 kilobyte for a level, so a message is refused that has more levels than
  *	 max_stack_depth has kilobytes, before the parser sees it.
+ * - Before PostgreSQL 16 the parser raises for an escape such as \u20ac that the
+ *	 encoding of the database does not have, and in a database of SQL_ASCII for
+ *	 each beyond ASCII.  The error is caught: the parser holds memory and nothing
+ *	 else.
  */
 #include "postgres.h"
 
@@ -54,6 +58,34 @@ nesting_depth(const char *json, int length)
 	return deepest;
 }
 
+/* Parse; true if an escape does not exist in the encoding of the database. */
+static bool
+parse(JsonLexContext *lexer, JsonParseErrorType *result)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool untranslatable = false;
+
+	PG_TRY();
+	{
+		*result = pg_parse_json(lexer, &nullSemAction);
+		untranslatable = ngx_pgq_json_untranslatable(*result);
+	}
+	PG_CATCH();
+	{
+		int			code = geterrcode();
+
+		if (code != ERRCODE_FEATURE_NOT_SUPPORTED &&
+			ERRCODE_TO_CATEGORY(code) != ERRCODE_DATA_EXCEPTION)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		*result = JSON_UNICODE_HIGH_ESCAPE;
+		untranslatable = true;
+	}
+	PG_END_TRY();
+	return untranslatable;
+}
+
 /*
  * True if the message, a text, is good; otherwise says why, as SQLSTATE and
  * a text.  Allocates freely in the current memory context.
@@ -66,6 +98,7 @@ ngx_pgq_verdict(Datum message, const char **sqlstate, char **problem)
 	int			length = VARSIZE_ANY_EXHDR(value);
 	JsonLexContext *lexer;
 	JsonParseErrorType error;
+	bool		untranslatable;
 	int			at;				/* at the end there is no token */
 
 	if (length > max_stack_depth &&
@@ -78,11 +111,11 @@ ngx_pgq_verdict(Datum message, const char **sqlstate, char **problem)
 	}
 
 	lexer = ngx_pgq_json_lexer(json, length);
-	error = pg_parse_json(lexer, &nullSemAction);
+	untranslatable = parse(lexer, &error);
 	if (error == JSON_SUCCESS)
 		return true;
 
-	*sqlstate = ngx_pgq_json_untranslatable(error) ? "22P05" : "22P02";
+	*sqlstate = untranslatable ? "22P05" : "22P02";
 	at = lexer->token_start ? lexer->token_start - json : length;
 	*problem = psprintf("byte %d: %s", at + 1,
 						json_errdetail(error, lexer));

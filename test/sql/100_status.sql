@@ -5,7 +5,7 @@
 select plan(13);
 
 select columns_are('ngx_pgq', 'status', array['database', 'slot', 'mover', 'pid', 'state', 'depth', 'bytes', 'oldest', 'rotations',
-                                              'skipped', 'batches', 'messages', 'rate', 'dead_letters', 'errors', 'last_error',
+                                              'skipped', 'batches', 'messages', 'rate', 'dead_letters', 'errors', 'last_error', 'last_error_at',
                                               'last_move_at', 'started_at']);
 select is((select count(*) from ngx_pgq.status where slot is not null), 4::bigint, 'a row a slot');
 select ok(pg_temp.wait_for($$select state = 'idle' from ngx_pgq.status where mover = 1$$), 'a mover with nothing to do is idle');
