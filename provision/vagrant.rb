@@ -19,7 +19,7 @@ module NgxPgq
   SOURCES = %w[provision ngx_pgq_module pg_extension].freeze
   BUILD = %w[provision/parts provision/build.mk provision/install-packages ngx_pgq_module pg_extension].freeze
   MADE = /\.s?o\z/
-  SETTINGS = %w[NGX_PGQ_CLIENTS NGX_PGQ_MONITORS NGX_PGQ_RATE NGX_PGQ_UNLIMITED NGX_PGQ_HTTP].freeze
+  SETTINGS = %w[NGX_PGQ_CLIENTS NGX_PGQ_MONITORS NGX_PGQ_RATE NGX_PGQ_UNLIMITED NGX_PGQ_ORIGINS NGX_PGQ_HTTP].freeze
 
 
   # Five hosts, and whether messages get through.

@@ -36,7 +36,7 @@ haproxy() {
 
 
 nginx() {
-    local door text password plain='' plain_other='' door_is=host unlimited doors=("$name")
+    local door text password plain='' plain_other='' origins='' door_is=host unlimited doors=("$name")
 
     for door in "${web_names[@]}"; do
         [[ $door == "$name" ]] || doors+=("$door")
@@ -55,9 +55,10 @@ nginx() {
         plain=$'\n        listen      80;' plain_other=$'\n        listen 80 default_server;'
     fi
 
+    [[ -z $NGX_PGQ_ORIGINS ]] || origins=$'\n'"    pgq_origins             $NGX_PGQ_ORIGINS;"
     IFS=', ' read -ra unlimited <<< "$NGX_PGQ_UNLIMITED"
     text=$(fill "$kit/provision/host/nginx.conf.in" NAME="$name" ADDRESS="$address" DOORS="$(each , % "${doors[@]}")" \
-        CONNECT=$((2 * NGX_PGQ_PATIENCE)) RATE="$NGX_PGQ_RATE" PLAIN="$plain" PLAIN_OTHER="$plain_other" \
+        CONNECT=$((2 * NGX_PGQ_PATIENCE)) RATE="$NGX_PGQ_RATE" PLAIN="$plain" PLAIN_OTHER="$plain_other" ORIGINS="$origins" \
         UNLIMITED="$(each $'\n' '        % 0;' "${unlimited[@]}")" NAMES="$(server_names)")
     put /etc/nginx/nginx.conf 644 root <<< "$text"
 

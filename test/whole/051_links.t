@@ -12,7 +12,7 @@ plan skip_all => 'root alone can be led astray' if !is_root();
 my $dir   = temp_dir('links');
 my $tree  = "$dir/tree";
 my $major = pg_version();
-my %env   = (PORT => free_port(), LISTEN => '127.0.0.1', PGVERSION => $major, map { $_ => undef } grep { /^(?:PG(?!VERSION)|DB_)/ } keys %ENV);
+my %env   = (PORT => free_port(), MONITOR => free_port(), LISTEN => '127.0.0.1', PGVERSION => $major, map { $_ => undef } grep { /^(?:PG(?!VERSION)|DB_)/ } keys %ENV);
 
 run([ 'mkdir', '-p', "$tree/build" ]);
 run([ 'cp', '-r', top() . '/provision', top() . '/sql', $tree ]);

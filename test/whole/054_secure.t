@@ -81,6 +81,12 @@ sub refuses {
     is((ask("$monitor/$_"))[0], 200, "$what: /$_ is at the listener for monitoring") for qw(metrics status);
     unlike((ask("$monitor/status"))[1], qr/version|\d\.\d+\.\d/, "$what: /status tells no version");
 
+    for my $case ([ 'Origin: https://evil.example', 403 ], [ 'Origin: null', 403 ], [ 'Sec-Fetch-Site: cross-site', 403 ], [ "Origin: $door", 202 ]) {
+        my ($header, $status) = @$case;
+        is((ask(@json, '1', '-H', $header, "$door/post"))[0], $status, "$what: a page with $header posts: $status");
+        is((ask(@curl, '-H', $header, "$door/get"))[0], $status == 202 ? 200 : $status, '... and reads');
+    }
+
     for my $case ([ '/get' ], [ '/nowhere' ], [ '/post', '-d', '{' ], [ '/get', '-H', 'Host: rebound.example' ]) {
         my ($path, @more) = @$case;
         my ($status, $answer) = ask(@curl, @more, "$door$path");
@@ -174,8 +180,12 @@ refuses('run', "http://127.0.0.1:$port", "http://127.0.0.1:$env{MONITOR}", 1_048
 is((ask('-H', "Host: $_", "http://127.0.0.1:$port/get"))[0], 200, "run: $_ is its name") for qw(localhost 127.0.0.1 queue.example.org 192.0.2.1 [::1]);
 is((ask('-H', "Host: $_", "http://127.0.0.1:$port/get"))[0], 421, "run: $_ is not") for qw(192.0.2.1.example.net 127.0.0.1x example.org);
 too_many('run', $port);
-$env{RATE} = 50;
-is(provision('start'), 'well', 'make run, with another rate');
+my @page = ('-d', '1', "http://127.0.0.1:$port/post", '-H');
+is((ask(@page, 'Origin: https://app.example.com'))[0], 403, 'run: a page of another origin may not post');
+@env{qw(RATE ORIGINS)} = (50, 'https://app.example.com https://*.example.org');
+is(provision('start'), 'well', 'make run, with another rate and origins');
+is((ask(@page, "Origin: https://$_"))[0], 202, "run: one of $_ may, where it is named") for qw(app.example.com www.example.org);
+is((ask(@page, 'Origin: https://app.example.com.evil.net'))[0], 403, 'run: no other');
 too_fast('run', $port, '127.0.0.1');
 
 # ---- a cluster's web host
@@ -231,8 +241,9 @@ is((run([ 'curl', '-s', '-o', '/dev/null', "$door/get" ]))[0], 60, 'host: which 
 is((run([ @verified, '--tlsv1.1', '--tls-max', '1.1', '--ciphers', 'DEFAULT:@SECLEVEL=0', "$door/get" ]))[0], 35, 'host: nothing older than TLS 1.2');
 
 too_many('host', $plain);
-host(NGX_PGQ_RATE => 50);
+host(NGX_PGQ_RATE => 50, NGX_PGQ_ORIGINS => 'https://app.example.com');
 $nginx->reload;
+is((ask('-d', '1', '-H', 'Origin: https://app.example.com', "$door/post"))[0], 202, 'host: a page of an origin that is named posts');
 too_fast('host', $plain, $_) for qw(127.0.0.1 127.0.0.3);
 
 # ---- the example
