@@ -175,7 +175,7 @@ check-whole: packages-check build  ## a message's whole way
 
 check-others: packages-check build  ## what HAProxy, nftables, Patroni, Prometheus and Vagrant's Ruby say of what we write for them
 	@provision/install-packages others
-	@PGQ_OTHERS=1 test/run module/140_metrics.t whole/050_cluster_files.t whole/052_vagrant.t
+	@PGQ_OTHERS=1 test/run docs module/140_metrics.t whole/050_cluster_files.t whole/052_vagrant.t
 
 check-ha: packages-check  ## faults of a cluster's hosts under load, on five LXC hosts made for it (as root)
 	@rm -f build/ha.results; trap 'cat build/ha.results 2> /dev/null || true' EXIT; \
