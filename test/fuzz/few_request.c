@@ -214,6 +214,24 @@ ngx_pgq_reply_body(ngx_http_request_t *r, ngx_uint_t status, ngx_str_t *type,
 }
 
 
+/* a request here is never sent by a page of another origin */
+
+ngx_uint_t
+ngx_pgq_origin_foreign(ngx_http_request_t *r)
+{
+    (void) r;
+
+    return 0;
+}
+
+
+ngx_int_t
+ngx_pgq_origin_refuse(ngx_http_request_t *r)
+{
+    return few_reply(r, 403, "");
+}
+
+
 ngx_int_t
 ngx_pgq_reply_options(ngx_http_request_t *r, ngx_str_t *allow)
 {
