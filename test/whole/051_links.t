@@ -2,7 +2,7 @@
 # leads root nowhere. Nothing outside of run/ and build/ changes its owner, its mode, its text, or is removed.
 
 use Pgq;
-use Pgq::Host qw(run temp_dir top slurp spew build_dir pg_version is_root server_user worker_user free_port);
+use Pgq::Host qw(run temp_dir top slurp spew build_dir pg_version is_root server_user worker_user free_port module_path pg_bin);
 use Cwd qw(realpath);
 
 plan skip_all => 'root alone can be led astray' if !is_root();
@@ -16,7 +16,11 @@ my %env   = (PORT => free_port(), MONITOR => free_port(), LISTEN => '127.0.0.1',
 
 run([ 'mkdir', '-p', "$tree/build" ]);
 run([ 'cp', '-r', top() . '/provision', top() . '/sql', $tree ]);
-symlink realpath(build_dir() . "/$_"), "$tree/build/$_" for "pg$major", 'nginx';
+# What was built may lie in /var/tmp itself: make clean must not find the way there.
+for my $name ("pg$major", 'nginx') {
+    symlink realpath(build_dir() . "/$name"), "$dir/$name";
+    symlink "$dir/$name", "$tree/build/$name";
+}
 
 sub provision {
     my ($name, @arguments) = @_;
@@ -115,7 +119,7 @@ for my $to ("$away/../../..$victim", "$away/..//..$victim", $away) {
     mkdir "$tree/build";
 }
 ok(!-e "$tree/run", 'run/ is gone');
-ok(-e realpath(build_dir() . '/nginx') . '/ngx_http_pgq_module.so', 'what build/ linked to is not');
+ok(-e module_path() && -x pg_bin() . '/postgres', 'what build/ linked to is not');
 
 symlink $away, "$tree/build/pg9";
 is(provision('clean'), 'well', 'make clean');
