@@ -2,18 +2,20 @@
 # The role of a database host: etcd, and Patroni, which starts PostgreSQL. Sourced by setup, whose variables it uses.
 
 setup_database() {
-    local user
+    local file
 
     firewall \
         'ip saddr @databases tcp dport { 2379, 2380, 5432, 8008 } accept' \
         'ip saddr @webs tcp dport { 5432, 8008 } accept'
 
-    for user in postgres etcd; do
-        put "/etc/ngx_pgq/$user.crt" 644 root < "$kit/secrets/host.crt"
-        put "/etc/ngx_pgq/$user.key" 600 "$user:$user" < "$kit/secrets/host.key"
+    put /etc/ngx_pgq/postgres.crt 644 root < "$kit/secrets/host.crt"
+    put /etc/ngx_pgq/postgres.key 600 postgres:postgres < "$kit/secrets/host.key"
+    put /etc/ngx_pgq/etcd-ca.crt 644 root < "$kit/secrets/etcd-ca.crt"
+    for file in etcd:etcd etcd-client:postgres; do
+        put "/etc/ngx_pgq/${file%:*}.crt" 644 root < "$kit/secrets/etcd.crt"
+        put "/etc/ngx_pgq/${file%:*}.key" 600 "${file#*:}:${file#*:}" < "$kit/secrets/etcd.key"
     done
     put /etc/ngx_pgq/passwords 600 postgres:postgres < "$kit/secrets/passwords"
-    kernel 61-ngx_pgq_database database.sysctl.conf
 
     extension
     etcd
@@ -38,7 +40,10 @@ extension() {
     done
 
     put /usr/local/lib/ngx_pgq/post_bootstrap 755 root < "$kit/patroni/post_bootstrap"
-    put /usr/local/lib/ngx_pgq/pg_rewind 755 root < "$kit/patroni/pg_rewind"
+    for file in pg_rewind state has_everything; do
+        put "/usr/local/lib/ngx_pgq/$file" 755 root < "$kit/patroni/$file"
+    done
+    printf '%s\n' "${database_names[@]}" | put /etc/ngx_pgq/databases 644 root
 }
 
 
@@ -46,11 +51,15 @@ etcd() {
     local state=new member text tool cluster
 
     cluster=$(each , '%=https://%:2380' "${database_names[@]}")
+    for tool in etcdctl etcd_alone etcd_aside; do
+        put "/usr/local/lib/ngx_pgq/$tool" 755 root < "$kit/patroni/$tool"
+    done
 
-    if [[ -z $root && ! -d /var/lib/etcd/ngx_pgq/member ]]; then
+    if [[ -z $root ]] && ! etcd_initialised; then
         # A host that comes back empty is no founder: the others know its name, and that what it had is gone.
         if member=$(etcd_member); then
             state=existing
+            etcd_keep_aside
             [[ -z $member ]] || etcd_peers member remove "$member" > /dev/null
             etcd_join
             cluster=$(etcd_cluster)
@@ -69,15 +78,40 @@ etcd() {
     put /etc/systemd/system/etcd.service.d/ngx_pgq.conf 644 root < "$kit/patroni/etcd.service.conf"
     [[ -n $root ]] || systemctl daemon-reload
     # Its own certificate it reads whenever it shows it.
-    service etcd.service restart /etc/default/etcd /etc/ngx_pgq/ca.crt
+    service etcd.service restart /etc/default/etcd /etc/ngx_pgq/etcd-ca.crt
     [[ $state != existing || -n $root ]] || etcd_promote
 
-    for tool in etcdctl etcd_alone etcd_aside; do
-        put "/usr/local/lib/ngx_pgq/$tool" 755 root < "$kit/patroni/$tool"
-    done
     put /etc/systemd/system/ngx_pgq_etcd_aside.service 644 root < "$kit/patroni/etcd_aside.service"
     put /etc/systemd/system/ngx_pgq_etcd_aside.timer 644 root < "$kit/patroni/etcd_aside.timer"
     service ngx_pgq_etcd_aside.timer restart /etc/systemd/system/ngx_pgq_etcd_aside.timer
+}
+
+
+# Whether this host's etcd is a member with its data. A directory alone tells nothing: an etcd that has lost its data makes
+# one before it finds that it cannot start. A member with its data answers while the others have a quorum; without one no
+# member answers, and what is there stays.
+etcd_initialised() {
+    local deadline=$((SECONDS + 20 * NGX_PGQ_PATIENCE))
+
+    compgen -G '/var/lib/etcd/ngx_pgq/member/wal/*.wal' > /dev/null || return 1
+    etcd_member > /dev/null || return 0
+
+    systemctl start --no-block etcd.service
+    until /usr/local/lib/ngx_pgq/etcdctl endpoint health > /dev/null 2>&1; do
+        [[ $SECONDS -lt $deadline ]] || return 1
+        sleep 1
+    done
+}
+
+
+# What an etcd had that becomes a new member is kept aside.
+etcd_keep_aside() {
+    local data=/var/lib/etcd/ngx_pgq
+
+    [[ -d $data ]] || return 0
+    say "etcd does not serve with the data that it has, and the others have a quorum: it becomes a new member"
+    systemctl stop etcd.service
+    mv "$data" "$data.$(date -u +%Y%m%dT%H%M%SZ)"
 }
 
 
@@ -120,7 +154,7 @@ etcd_peers() {
         [[ $endpoint == "$name" ]] || others+=("$endpoint")
     done
 
-    etcdctl --endpoints="$(each , 'https://%:2379' "${others[@]}")" --cacert=/etc/ngx_pgq/ca.crt \
+    etcdctl --endpoints="$(each , 'https://%:2379' "${others[@]}")" --cacert=/etc/ngx_pgq/etcd-ca.crt \
         --cert=/etc/ngx_pgq/etcd.crt --key=/etc/ngx_pgq/etcd.key --command-timeout="$((5 * NGX_PGQ_PATIENCE))s" "$@"
 }
 
@@ -211,5 +245,5 @@ patroni() {
         systemctl daemon-reload
     fi
 
-    service patroni.service reload /etc/patroni/config.yml /etc/ngx_pgq/postgres.crt
+    service patroni.service reload /etc/patroni/config.yml /etc/ngx_pgq/postgres.crt /etc/ngx_pgq/etcd-client.crt
 }

@@ -34,6 +34,8 @@ my $archived = sub {
 
 ok($cluster->settled, 'a leader, and all others synchronous standbys');
 ok(provision('backup'), 'a backup, with a host for it');
+is(join(' ', $cluster->must('backup1', qw(runuser -u postgres -- pgbackrest --stanza=ngx_pgq --output=json info)) =~ /"cipher":"([^"]*)"/), 'aes-256-cbc',
+    'which is encrypted');
 
 # ---- backup
 

@@ -45,7 +45,19 @@ for my $case ([ web1 => 'sslserver', 'OK' ], [ web1 => 'sslclient', 'unsuitable'
 
 is(join(' ', map { s{.*/}{}r } sort glob "$dir/secrets/web1/*"), 'ca.crt host.crt host.key host.names passwords', 'a web host has a key for its door');
 like(slurp("$dir/secrets/web1/passwords"), qr/\Aweb=\w{48}\n\z/, 'and one password');
-is(join(' ', map { s{.*/}{}r } sort glob "$dir/secrets/backup1/*"), 'ca.crt host.crt host.key host.names', 'a backup host has no password');
+is(join(' ', map { s{.*/}{}r } sort glob "$dir/secrets/backup1/*"), 'ca.crt host.crt host.key host.names passwords', 'a backup host has a passphrase');
+like(slurp("$dir/secrets/backup1/passwords"), qr/\Arepository=\w{48}\n\z/, 'that of its repository, alone');
+
+is(text([ 'openssl', 'verify', '-attime', time - 5 * 86400, '-CAfile', "$dir/secrets/ca.crt", "$dir/secrets/web1/host.crt" ]), "$dir/secrets/web1/host.crt: OK\n",
+    'a host whose clock is behind takes them, too');
+
+# ---- etcd lets in whoever has a certificate of its CA: that is one of its own, which certifies database hosts only
+
+for my $case ([ 'pg1/etcd' => 'etcd-ca', 'OK' ], [ 'pg1/host' => 'etcd-ca', 'failed' ], [ 'web1/host' => 'etcd-ca', 'failed' ], [ 'backup1/host' => 'etcd-ca', 'failed' ]) {
+    my ($file, $ca, $said) = @$case;
+    like(text([ 'openssl', 'verify', '-CAfile', "$dir/secrets/$ca.crt", "$dir/secrets/$file.crt" ]), qr/\b$said\b/, "etcd and $file.crt: $said");
+}
+is(join(' ', map { s{.*/secrets/}{}r } glob "$dir/secrets/*/etcd.key"), 'pg1/etcd.key pg2/etcd.key pg3/etcd.key', 'database hosts alone have one');
 
 # ---- and renewed, hosts with old and with new ones know each other
 
@@ -78,6 +90,20 @@ for my $peer (@peers[ 0, 3, 5 ]) {
     is("@open", '', 'no file with a password may be read by others');
 }
 
+for my $case ([ 'etc/default/etcd', qr/^ETCD_TRUSTED_CA_FILE=\S+etcd-ca\.crt$/m ], [ 'etc/default/etcd', qr/^ETCD_PEER_TRUSTED_CA_FILE=\S+etcd-ca\.crt$/m ],
+    [ 'etc/patroni/config.yml', qr{^  cacert: /etc/ngx_pgq/etcd-ca\.crt$}m ], [ 'etc/ngx_pgq/databases', qr/\Apg1\npg2\npg3\n\z/ ]) {
+    my ($file, $pattern) = @$case;
+    like(slurp("$dir/pg1/$file"), $pattern, "$file: $pattern");
+}
+
+# ---- a TCP connection of any program ends within seconds of the other side's silence
+
+for my $name (qw(pg1 web1 backup1)) {
+    my %kernel = slurp("$dir/$name/etc/sysctl.d/60-ngx_pgq.conf") =~ /^net\.ipv4\.tcp_(\w+) = (\d+)$/mg;
+    is(join(' ', map { "$_ $kernel{$_}" } sort keys %kernel), 'keepalive_intvl 2 keepalive_probes 3 keepalive_time 5 retries2 5 syn_retries 2',
+        "$name: when idle, when sending, when connecting");
+}
+
 # ---- what was said once is kept
 
 my %said = (
@@ -106,6 +132,7 @@ sub passwords {
 
 like(slurp("$dir/pg1/etc/pgbackrest.conf"), qr/^repo1-host=backup1$/m, 'backups go to the backup host');
 like(slurp("$dir/pg1/etc/patroni/config.yml"), qr/^ *archive_command: 'pgbackrest /m, 'and what is archived');
+like(slurp("$dir/backup1/etc/pgbackrest.conf"), qr/^repo1-cipher-type=aes-256-cbc\nrepo1-cipher-pass=\w{48}$/m, 'where they are encrypted');
 is(join(' ', slurp("$dir/backup1/etc/pgbackrest.conf") =~ /^tls-server-auth=(.*)$/mg), 'pg1=ngx_pgq pg2=ngx_pgq pg3=ngx_pgq', 'which lets in database hosts alone');
 
 # The file as it is there, for a machine that is not that host.
