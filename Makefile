@@ -74,7 +74,7 @@ psql:  ## psql in the database of `make run`
 
 ##@ A cluster of five hosts
 
-.PHONY: cluster cluster-stop cluster-status cluster-switchover cluster-psql cluster-logs cluster-upgrade cluster-backup cluster-restore
+.PHONY: cluster cluster-stop cluster-status cluster-switchover cluster-failover cluster-reinit cluster-psql cluster-logs cluster-upgrade cluster-backup cluster-restore
 cluster:  ## make three database and two web hosts, as LXC containers of this machine (as root)
 	@provision/install-packages cluster
 	@provision/cluster start
@@ -87,6 +87,12 @@ cluster-status:  ## who leads, how far the others are, what waits
 
 cluster-switchover:  ## let another member become the primary
 	@provision/cluster switchover
+
+cluster-failover:  ## HOST becomes the primary, if it has all that was acknowledged: make cluster-failover HOST=pg2
+	@provision/cluster failover $(HOST)
+
+cluster-reinit:  ## replace HOST's data by a copy of the primary's, if that has all: make cluster-reinit HOST=pg2
+	@provision/cluster reinit $(HOST)
 
 cluster-psql:  ## psql at the primary
 	@provision/cluster psql

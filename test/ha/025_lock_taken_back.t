@@ -3,6 +3,7 @@
 # meanwhile reads at the first, what it alone has, too.
 
 use Pgq;
+use Pgq::Host qw(run top);
 use Pgq::Trial;
 
 my $trial   = Pgq::Trial->new('lock taken back by a primary that stood still', allow => 'refused|unknown|unread|late',
@@ -34,7 +35,11 @@ $trial->round(sub {
             "$host stays as it is");
     }
     $trial->stands(10);
-}, stops => 1, mend => sub { $cluster->patronictl($new, qw(failover ngx_pgq --force --candidate), $new) });
+}, stops => 1, mend => sub {
+    isnt((run([ top() . '/provision/cluster', reinit => $new ]))[0], 0, 'make cluster-reinit does not throw away what the second one acknowledged');
+    my ($status, $out, $err) = run([ top() . '/provision/cluster', failover => $new ]);
+    is($status, 0, 'make cluster-failover lets it lead, as it provably has everything') or diag("$out$err");
+});
 
 is($cluster->leader, $new, 'the second one leads again');
 $trial->end;

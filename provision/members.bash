@@ -1,0 +1,124 @@
+# shellcheck shell=bash disable=SC2154
+# What a cluster's operator sees of its members, and the two commands that may lose data when they are used at the wrong
+# moment, each behind a check. Sourced by provision/cluster.
+
+# A clock that differs by more than this many seconds from this machine's is reported.
+skew_reported=2
+
+
+# The difference of an epoch from this machine's clock, in words; nothing where it is small. Reaching a host takes time:
+# its clock was read some time between the two moments.
+skew() {
+    awk -v from="$1" -v to="$2" -v clock="$3" -v least="$skew_reported" 'BEGIN {
+        skew = clock < from ? clock - from : clock > to ? clock - to : 0
+        if (skew > least || skew < -least) printf "CLOCK %+.0f s", skew
+    }'
+}
+
+
+# A line for each database host, from itself: what it says also while nobody can say anything of all of them.
+database_hosts() {
+    local host line from wrong=() most=0 newest=()
+
+    for host in "${databases[@]}"; do
+        from=$EPOCHREALTIME
+        line=$(on "$host" timeout 40 /usr/local/lib/ngx_pgq/state < /dev/null 2> /dev/null) || line="$host: does not answer"
+
+        if [[ $line =~ ^(.*)'; clock '([0-9.]+)$ ]]; then
+            line="${BASH_REMATCH[1]}; $(skew "$from" "$EPOCHREALTIME" "${BASH_REMATCH[2]}")"
+            line=${line%; }
+        fi
+        echo "$line"
+
+        [[ ! $line =~ newest\ timeline\ ([0-9]+) ]] || {
+            newest+=("$host:${BASH_REMATCH[1]}")
+            [[ $line != *"PostgreSQL primary"* || $host != "$leader" ]] || most=${BASH_REMATCH[1]}
+        }
+        case $line in
+            *"does not stream"*|*"does not replay"*) wrong+=("$host does not replicate") ;;
+            *"PostgreSQL primary"*) [[ $host == "$leader" ]] || wrong+=("$host is a primary that does not hold Patroni's lock") ;;
+        esac
+        [[ $line != *CLOCK* ]] || wrong+=("$host has another time than this machine")
+    done
+
+    for host in "${newest[@]}"; do
+        [[ $most -eq 0 || ${host#*:} -le $most ]] || wrong+=("${host%:*} has timeline ${host#*:}, which the primary does not have")
+    done
+    [[ ${#wrong[@]} -eq 0 ]] || printf '! %s: see patroni/README.md\n' "${wrong[@]}"
+}
+
+
+web_hosts() {
+    local host from said clock
+
+    for host in "${webs[@]}"; do
+        from=$EPOCHREALTIME
+        said=$(on "$host" curl -s --max-time 5 -w '\n%header{date}' http://127.0.0.1:9180/status < /dev/null) || said='nginx does not answer'
+        printf '%s: %s' "$host" "$(printf '%s' "${said%$'\n'*}")"    # without its own line break
+        # The header has whole seconds, and nginx's clock stands while nothing happens.
+        if clock=$(date -d "${said##*$'\n'}" +%s 2> /dev/null); then
+            clock=$(skew "${from%.*}" "$EPOCHREALTIME" "$clock")
+            [[ -z $clock ]] || printf '\n! %s: %s: see patroni/README.md' "$host" "$clock"
+        fi
+        echo
+    done
+}
+
+
+status() {
+    leader=
+    if patronictl list; then
+        leader=$(leader) || true
+    fi
+    database_hosts
+    [[ -n $leader ]] || die "nobody leads: see patroni/README.md"
+
+    sql -X -P pager=off -P footer=off <<'SQL'
+select synchronous_standby_names, count(*) filter (where r.sync_state in ('sync', 'quorum')) as synchronous,
+       coalesce(max(extract(milliseconds from r.replay_lag))::int, 0) as replay_lag_ms,
+       (select 'by hand: see patroni/README.md' from pg_file_settings
+         where name = 'synchronous_standby_names' and sourcefile like '%/postgresql.auto.conf' limit 1) as set
+  from (select current_setting('synchronous_standby_names') as synchronous_standby_names) s
+  left join pg_stat_replication r on true
+ group by 1;
+select case when current_setting('archive_command') <> '/bin/true' then last_archived_wal end as archived, last_archived_time as at,
+       case when last_failed_time > coalesce(last_archived_time, '-infinity') then last_failed_wal end as cannot_archive
+  from pg_stat_archiver;
+select coalesce(sum(depth), 0) as waiting, max(oldest) as since,
+       count(*) filter (where mover is not null and pid is not null) as movers, sum(messages) as moved,
+       (select count(*) from ngx_pgq.dead_letter) as dead_letters, (select max(id) from posts) as last_post
+  from ngx_pgq.status;
+SQL
+
+    web_hosts
+}
+
+
+# Whether a member provably has all that was acknowledged; it says why not.
+has_everything() { on "$1" timeout 60 runuser -u postgres -- /usr/local/lib/ngx_pgq/has_everything < /dev/null; }
+
+
+# Makes HOST the primary while another one leads, or nobody does, and a switchover is not possible.
+failover() {
+    local host=$1
+
+    [[ " ${databases[*]} " == *" $host "* && -n $host ]] || die "which host? make cluster-failover HOST=${databases[0]}, or another of ${databases[*]}"
+    leader=$(leader) || leader=
+    [[ $leader != "$host" ]] || die "$host leads already"
+    [[ -z $leader ]] || ! sql -XAtqc 'select 1 from pg_stat_replication where application_name = '"'$host'"' and state = '"'streaming'" 2> /dev/null | grep -q 1 \
+        || die "$leader leads and $host streams from it: make cluster-switchover loses nothing"
+    has_everything "$host" || die "$host does not become the primary: see patroni/README.md"
+    on "$host" patronictl -c /etc/patroni/config.yml failover ngx_pgq --candidate "$host" --force
+}
+
+
+# Throws HOST's data away and copies the primary's.
+reinit() {
+    local host=$1
+
+    [[ " ${databases[*]} " == *" $host "* && -n $host ]] || die "which host? make cluster-reinit HOST=${databases[0]}, or another of ${databases[*]}"
+    leader=$(leader) || die "nobody leads: there is nothing to copy"
+    [[ $leader != "$host" ]] || die "$host leads: its data is what the others copy"
+    has_everything "$leader" || die "the data of $host stays: see patroni/README.md"
+    on "$leader" patronictl -c /etc/patroni/config.yml reinit ngx_pgq "$host" --force --wait
+}

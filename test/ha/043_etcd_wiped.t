@@ -1,0 +1,35 @@
+# P10: etcd's data of one host is lost while its service runs on and tries again and again, which leaves a directory that
+# looks like a member's. `make cluster` asks etcd: it becomes a member again, and stays one.
+
+use Pgq;
+use Pgq::Host qw(run top);
+use Pgq::Trial;
+
+my $trial   = Pgq::Trial->new('etcd without its data', bar => 5);
+my $cluster = $trial->cluster;
+my ($host)  = grep { $_ ne $cluster->etcd_leader } $cluster->standbys;
+$host //= ($cluster->standbys)[0];
+
+sub members { return join ' ', sort map { /^\w+, started, (\w+), .*, false$/ ? $1 : "not: $_" } split /\n/, $cluster->etcdctl($cluster->leader, qw(member list)) }
+sub healthy { return !($cluster->on($host, qw(/usr/local/lib/ngx_pgq/etcdctl endpoint health)))[0] }
+
+my $before = members();
+
+$trial->round(sub {
+    $cluster->must($host, 'sh', '-c', 'systemctl kill --signal=KILL etcd; rm -rf /var/lib/etcd/ngx_pgq/*');
+    ok((poll_until { -1 < index(($cluster->on($host, 'ls', '/var/lib/etcd/ngx_pgq'))[1], 'member') } timeout(30)), 'a directory is there again');
+    ok(!healthy(), 'but no member');
+}, mend => sub {
+    my ($status, $out, $err) = run([ top() . '/provision/cluster', 'start' ]);
+    is($status, 0, 'make cluster') or diag("$out$err");
+    ok(healthy(), 'its etcd serves');
+    is(members(), $before, 'all are members, with a vote');
+    my $starts = $cluster->must($host, qw(systemctl show -p NRestarts --value etcd));
+    $trial->lasts(10);
+    is($cluster->must($host, qw(systemctl show -p NRestarts --value etcd)), $starts, 'and it goes on');
+    like($cluster->must($host, 'ls', '/var/lib/etcd'), qr/^ngx_pgq\.\d+T\d+Z$/m, 'what it had is kept aside');
+});
+
+$trial->end;
+
+done_testing;
