@@ -1,5 +1,5 @@
 # P1 to P3: faults of a cluster's hosts in a random order, each for a random time, sometimes two at once, under load; for
-# PGQ_SECONDS (3600). PGQ_SEED repeats the order. What holds for each fault alone (test/ha/) has to hold for all of them:
+# PGQ_SECONDS (3600). The hosts' clocks differ by up to three days all the while, and jump. PGQ_SEED repeats the order. What holds for each fault alone (test/ha/) has to hold for all of them:
 # it is asked after each five, so that a failure says when.
 
 use Pgq;
@@ -52,7 +52,18 @@ my @door = (
     [ 'off',              $web, $does->('off'), $does->('up') ],
 );
 
+# Clocks differ by up to three days, and by nothing that is a multiple of what a clock is asked for.
+my @hosts = map { $_->name } $cluster->databases, $cluster->webs;
+my $jump  = sub {
+    my ($chance, $host) = @_;
+    my $offset = $chance->below(518_401) - 259_200;
+
+    diag(sprintf '%s %s: the clock jumps to %+d s', scalar localtime, $host, $offset);
+    $cluster->clock($host, $offset);
+};
+
 diag("PGQ_SEED=$seed");
+$jump->(Pgq::Chance->new($seed, 'clock', $_), $_) for @hosts;
 
 # Two faults that follow each other within 30 seconds may keep a client waiting for longer than it is waited for.
 for (my $case = 1; time < $end; $case++) {
@@ -72,6 +83,7 @@ for (my $case = 1; time < $end; $case++) {
                 diag(sprintf '%s %s: %s', scalar localtime, $host, $name);
                 $do->($host);
             }
+            $jump->($chance, $chance->pick(@hosts)) if $chance->one_in(2);
             $trial->lasts($chance->below(30));
         }, closes => $closed, mend => sub {
             for (reverse @at) {
@@ -84,5 +96,7 @@ for (my $case = 1; time < $end; $case++) {
     $trial->end;
     last if !Test::More->builder->is_passing;
 }
+
+$cluster->true_clock(@hosts);
 
 done_testing;

@@ -264,10 +264,40 @@ sub repair {
         run([ $command, $_, $host->name ]) for qw(thaw up join);
         $self->on($host, qw(nft delete table ip pgq_partition));
         $self->on($host, 'sh', '-c', 'systemctl thaw patroni; systemctl kill --kill-whom=all --signal=CONT haproxy patroni');
-        $self->on($host, 'sh', '-c', 'cd /etc/systemd/system/patroni.service.d && rm pgq_clock.conf && systemctl daemon-reload && systemctl restart patroni');
+        $self->true_clock($host);
         $self->on($host, qw(systemctl start --no-block),
             $host->{role} eq 'web' ? qw(haproxy nginx) : qw(etcd patroni ngx_pgq_etcd_aside.timer));
     }
+
+    return;
+}
+
+
+# ---- clocks
+
+# The clock of what decides on a host, PostgreSQL and Patroni or nginx, is so many seconds from the true one: containers
+# have that of the machine. The first time it is restarted for that; later it jumps.
+sub clock {
+    my ($self, $name, $offset) = @_;
+    my $unit = $self->host($name)->{role} eq 'web' ? 'nginx' : 'patroni';
+    my $file = "/etc/systemd/system/$unit.service.d/pgq_clock.conf";
+
+    $self->must($name, 'sh', '-c', sprintf 'echo "%+d" > /etc/pgq_clock.new; mv /etc/pgq_clock.new /etc/pgq_clock', $offset);
+    $self->must($name, 'sh', '-c', qq(test -e $file || {
+        printf '[Service]\\nEnvironment=LD_PRELOAD=%s FAKETIME_TIMESTAMP_FILE=/etc/pgq_clock FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1\\n' \\
+            /usr/lib/*/faketime/libfaketimeMT.so.1 > $file
+        systemctl daemon-reload; systemctl restart $unit; }));
+
+    return;
+}
+
+
+# The hosts have the machine's clock again.
+sub true_clock {
+    my ($self, @hosts) = @_;
+
+    $self->on($_, 'sh', '-c', 'for unit in patroni nginx; do
+        rm /etc/systemd/system/$unit.service.d/pgq_clock.conf 2> /dev/null && systemctl daemon-reload && systemctl restart $unit; done') for @hosts;
 
     return;
 }

@@ -16,7 +16,8 @@ package Pgq::Trial;
 #
 # end() asserts what holds for every fault: what was accepted is in posts once, what was refused is not, what is unknown
 # is there at most once; ids grow with what each client was told; what a reader saw stays; the queue drains; one
-# timeline; no request fails. It prints the answers by status and the gaps, which are measurements: no test fails by
+# timeline; no request fails; and test/oracle/oracle, which shares no code with this, finds the same of a load of its own. It
+# prints the answers by status and the gaps, which are measurements: no test fails by
 # them. They are added to the file that PGQ_RESULTS names, if it does.
 #
 # Options: bar (seconds that a gap shall not exceed), gap (options of Pgq::Callers::gap:
@@ -27,11 +28,15 @@ package Pgq::Trial;
 use strict;
 use warnings;
 
+use POSIX ();
 use Time::HiRes qw(time);
 
 use Pgq::Cluster;
-use Pgq::Host qw(temp_dir spew);
+use Pgq::Host qw(temp_dir spew run ended top);
 use Pgq::Wait qw(poll_until);
+
+my $oracle = top() . '/test/oracle/oracle';
+my $runs   = 0;
 
 
 sub new {
@@ -46,8 +51,43 @@ sub new {
     $self->{callers} = $self->{cluster}->callers(
         roaming => 2, reader => 2, pause => 0.01, careful => 1, patient => 1, since => $self->{since}, %{ $option{callers} || {} },
     )->start;
+    $self->_oracle_starts;
+
+    # What nginx logs from here on: the time in its lines may be anything.
+    $self->{logged}{ $_->name } = 1 + $self->{cluster}->must($_, qw(stat -c %s /var/log/nginx/error.log)) for $self->{cluster}->webs;
 
     return $self;
+}
+
+
+# ---- the independent check: test/oracle/oracle has a load of its own, and judges it by itself
+
+sub _oracle_starts {
+    my ($self) = @_;
+
+    $self->{run}    = join '-', int time, $$, ++$runs;
+    $self->{oracle} = temp_dir('oracle');
+    defined(my $pid = fork) or die "fork: $!\n";
+    if (!$pid) {
+        exec $oracle, 'write', $self->{oracle}, $self->{run}, 2, 1, map { $_->address } $self->{cluster}->webs or POSIX::_exit(1);
+    }
+    $self->{oracle_pid} = $pid;
+
+    return;
+}
+
+
+sub _oracle_judges {
+    my ($self) = @_;
+    my $order = $self->{callers}{order};
+    my $posts = $self->{cluster}->safe_psql("select id, message_id, data::jsonb->>'writer', data::jsonb->>'n' from posts
+         where id > $self->{since} and data::text like '{\"oracle\":\"$self->{run}\"%'");
+    my ($status, $out, $err) = run([ $oracle, 'check', $order ? () : '--no-order', $self->{oracle}, $self->{run} ], in => "$posts\n");
+
+    Test::More::is($status, 0, "$self->{name}: the independent check finds the same") or Test::More::diag($out . $err);
+    Test::More::diag($out =~ /^(oracle: .*)$/m ? $1 : $err);
+
+    return;
 }
 
 
@@ -139,7 +179,9 @@ sub takeover {
 
 sub end {
     my ($self) = @_;
+    open my $stop, '>', "$self->{oracle}/stop" or die "$self->{oracle}/stop: $!\n";
     my $callers = $self->{callers}->stop;
+    Test::More::is(ended($self->{oracle_pid}, 120), 0, "$self->{name}: the independent check ends");
     my @failed  = $self->_failed;
     my @wrong   = $callers->complaints(60);
 
@@ -148,6 +190,7 @@ sub end {
     Test::More::is(join("\n", @failed), '', "$self->{name}: no request fails");
     Test::More::is(join("\n", splice @wrong, 0, 20), '',
         "$self->{name}: what was accepted is in posts once, in order, and what was seen stays");
+    $self->_oracle_judges;
     Test::More::like($self->{cluster}->timelines, qr/^\d+$/, "$self->{name}: one timeline");
     Test::More::is(join("\n", $self->_logs), '', "$self->{name}: and nothing in the logs that must not be");
     $self->_keep if !Test::More->builder->is_passing;
@@ -215,8 +258,8 @@ sub _logs {
     for my $web ($self->{cluster}->webs) {
         my ($status, $out) = $self->{cluster}->on($web, 'journalctl', '-q', '-o', 'cat', '-u', 'nginx', "--since=$since");
         push @bad, map { $web->name . ": $_" } grep { /\[(?:alert|emerg)\]/ } split /\n/, $out;
-        ($status, $out) = $self->{cluster}->on($web, 'grep', '-aE', '\[(alert|emerg)\]', '/var/log/nginx/error.log');
-        push @bad, map { $web->name . ": $_" } grep { _stamp($_) >= int $self->{began} } split /\n/, $out;
+        ($status, $out) = $self->{cluster}->on($web, 'sh', '-c', "tail -c +$self->{logged}{ $web->name } /var/log/nginx/error.log | grep -aE '\\[(alert|emerg)\\]'");
+        push @bad, map { $web->name . ": $_" } split /\n/, $out;
     }
     for my $database ($self->{cluster}->databases) {
         my ($status, $out) = $self->{cluster}->on($database, 'journalctl', '-q', '-o', 'cat', '-u', 'patroni', "--since=$since");
@@ -240,17 +283,6 @@ sub _keep {
     }
 
     return;
-}
-
-
-# When nginx wrote a line, as epoch seconds; the hosts' clocks are this machine's, in UTC.
-sub _stamp {
-    my ($line) = @_;
-    my ($y, $m, $d, $h, $min, $s) = $line =~ m{^(\d+)/(\d+)/(\d+) (\d+):(\d+):(\d+)} or return 0;
-
-    require Time::Local;
-
-    return Time::Local::timegm($s, $min, $h, $d, $m - 1, $y);
 }
 
 

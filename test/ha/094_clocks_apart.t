@@ -1,0 +1,52 @@
+# P2: batches are recognised whatever the clocks of the hosts say. A web host's clock is ten minutes ahead, or the
+# standbys' are ten minutes behind; the primary's answers are lost for half a second, so that batches which it committed
+# are unknown, and then its host is off. The web hosts send these batches again, to a primary whose mover has just
+# started and finds all that is old: each message is in posts once.
+#
+# All clocks are moved so that the fault is in the first half of a period of ten minutes. Offsets that are not multiples
+# of any period of the extension are tried as well.
+
+use Pgq;
+use Pgq::Trial;
+
+my $cluster = Pgq::Cluster->new;
+my @webs    = map { $_->name } $cluster->webs;
+my @hosts   = ((map { $_->name } $cluster->databases), @webs);
+
+# Which hosts are how far from the others.
+my @cases = (
+    [ "a web host's clock 600 s ahead",        sub { $webs[0] },           600 ],
+    [ "the standbys' clocks 600 s behind",     sub { $cluster->standbys }, -600 ],
+    [ "a web host's clock 7,654 s ahead",      sub { $webs[1] },           7654 ],
+    [ "the standbys' clocks 201,234 s behind", sub { $cluster->standbys }, -201_234 ],
+);
+
+for my $case (@cases) {
+    my ($name, $who, $apart) = @$case;
+    my %apart = map { $_ => $apart } $who->();
+    my $base  = 600 - time % 600 + 5;
+
+    $cluster->clock($_, $base + ($apart{$_} // 0)) for @hosts;
+    ok($cluster->settled(120), 'all members are in their places');
+    $base = 600 - time % 600 + 5;
+    $cluster->clock($_, $base + ($apart{$_} // 0)) for @hosts;
+
+    my $trial = Pgq::Trial->new($name, allow => 'away|cut|broken|reader .*');
+
+    $trial->takeover(sub {
+        my ($leader) = @_;
+
+        $cluster->partition($_, in => $leader, 'tcp sport 5432 ip length > 52') for @webs;
+        $trial->lasts(0.5);
+        $cluster->do_to(off => $leader);
+        $cluster->heal(@webs);
+        cmp_ok((time + $base) % 600, '<', 300, 'in the first half of a period');
+    }, mend => sub { $cluster->do_to(up => @_) });
+
+    $trial->end;
+}
+
+$cluster->true_clock(@hosts);
+ok($cluster->settled(120), 'all members are in their places');
+
+done_testing;
