@@ -31,6 +31,10 @@ for my $case (@cases) {
     $base = 600 - time % 600 + 5;
     $cluster->clock($_, $base + ($apart{$_} // 0)) for @hosts;
 
+    for my $host (@hosts) {
+        ok((poll_until { abs(($cluster->clock_of($host) // 1e9) - $base - ($apart{$host} // 0)) < 60 } timeout(20)), "$host has that time");
+    }
+
     my $trial = Pgq::Trial->new($name, allow => 'away|cut|broken|reader .*');
 
     $trial->takeover(sub {

@@ -281,14 +281,29 @@ sub clock {
     my ($self, $name, $offset) = @_;
     my $unit = $self->host($name)->{role} eq 'web' ? 'nginx' : 'patroni';
     my $file = "/etc/systemd/system/$unit.service.d/pgq_clock.conf";
+    my %fake = (FAKETIME_TIMESTAMP_FILE => '/etc/pgq_clock', FAKETIME_NO_CACHE => 1, FAKETIME_DONT_FAKE_MONOTONIC => 1);
+
+    # nginx keeps no variable of its environment but those that it is told to.
+    my $start = $unit eq 'nginx' ? '\\nExecStart=\\nExecStart=/usr/sbin/nginx -g "daemon on; master_process on; env LD_PRELOAD; '
+        . join(' ', map { "env $_;" } sort keys %fake) . '"' : '';
 
     $self->must($name, 'sh', '-c', sprintf 'echo "%+d" > /etc/pgq_clock.new; mv /etc/pgq_clock.new /etc/pgq_clock', $offset);
-    $self->must($name, 'sh', '-c', qq(test -e $file || {
-        printf '[Service]\\nEnvironment=LD_PRELOAD=%s FAKETIME_TIMESTAMP_FILE=/etc/pgq_clock FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1\\n' \\
-            /usr/lib/*/faketime/libfaketimeMT.so.1 > $file
-        systemctl daemon-reload; systemctl restart $unit; }));
+    $self->must($name, 'sh', '-c', "test -e $file || { printf '[Service]\\nEnvironment=LD_PRELOAD=%s "
+        . join(' ', map { "$_=$fake{$_}" } sort keys %fake) . "$start\\n' /usr/lib/*/faketime/libfaketimeMT.so.1 > $file
+            systemctl daemon-reload; systemctl restart $unit; }");
 
     return;
+}
+
+
+# How many seconds a host's clock is from this machine's; undef when it does not say.
+sub clock_of {
+    my ($self, $name) = @_;
+    my ($status, $out) = $self->host($name)->{role} eq 'web'
+        ? $self->on($name, 'sh', '-c', q(date -d "$(curl -s -o /dev/null -w '%header{date}' http://127.0.0.1:9180/status)" +%s))
+        : $self->on($name, qw(runuser -u postgres -- psql -d posts -XAtqc), 'select round(extract(epoch from clock_timestamp()))');
+
+    return $status || $out !~ /^\d+$/ ? undef : $out - time;
 }
 
 
