@@ -77,6 +77,13 @@ sub begin {
     return $waiting;
 }
 
+# The sockets of an nginx whose lanes to the database, two of each of two pools, are all there.
+sub sockets {
+    my ($nginx) = @_;
+    $pg->poll_query_until(q{select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and state = 'idle'}, 4);
+    return scalar(() = $nginx->sockets);
+}
+
 sub sockets_return {
     my ($nginx, $before, $what) = @_;
     my $after;
@@ -90,7 +97,7 @@ sub sockets_return {
         pg => $pg, pools => $pools, listen => 'rcvbuf=4k sndbuf=4k', locations => $locations, http => 'keepalive_requests 100000; lingering_time 1s;',
     )->start;
     my $waiting = begin($nginx);
-    my $before  = () = $nginx->sockets;
+    my $before  = sockets($nginx);
 
     my @clients = map {
         my ($what, $method, $path, $body, %headers) = @$_;
@@ -119,7 +126,7 @@ sub sockets_return {
     $waiting->request('POST', '/full', body => '1');
     $waiting->request('POST', '/post', body => '"used"', headers => { 'idempotency-key' => '"used"' });
     $waiting->wait_for_answers(1);
-    my $before = () = $nginx->sockets;
+    my $before = sockets($nginx);
 
     for my $case (@requests) {
         my ($what, $method, $path, $body, %headers) = @$case;
