@@ -103,7 +103,7 @@ place() {
 }
 
 
-# own DIR: ends unless DIR is ours. Root writes, and gives away, only where nobody else can put something in its place.
+# own DIR: ends unless DIR is ours. Root writes and changes owners only where no other user can replace the path.
 own() { [[ -O $1 ]] || die "$1 belongs to another user: make clean first"; }
 
 

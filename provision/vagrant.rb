@@ -166,8 +166,8 @@ module NgxPgq
       File.write(stamp, origin, perm: 0o600)
     end
 
-    # Hands over the name of a file on the machine, in a directory that mktemp makes for Vagrant's user: nobody else can
-    # know it before, or look into it.
+    # Hands over the name of a file on the machine, in a directory that mktemp makes for Vagrant's user: no other user
+    # can know its name in advance, or read it.
     def parcel
       said = +""
       @machine.communicate.execute("mktemp -d /tmp/ngx_pgq.XXXXXXXX") { |stream, text| said << text if stream == :stdout }

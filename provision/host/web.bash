@@ -71,7 +71,7 @@ nginx() {
 }
 
 
-# The names that requests may be for: those in the certificate, and addresses, which no name that changes can be.
+# Accepted host names: those in the certificate, and IP addresses, which DNS rebinding cannot use.
 server_names() {
     printf '%s "~^\\d+\\.\\d+\\.\\d+\\.\\d+$"' "$(tr , '\n' < "$kit/secrets/host.names" | sed -n 's/^DNS://p' | tr '\n' ' ')"
 }

@@ -152,7 +152,7 @@ sub too_many {
             $refused .= $_ if sysread $socket, $_, 4096;
         }
         return $refused =~ /429/;
-    } 8), "$what: a request beside 256 of its address is refused");
+    } 8), "$what: a request is refused while 256 of its address are in progress");
     is(scalar(() = $refused =~ m{HTTP/1\.1 }g), 1, '... and no other');
     return;
 }
