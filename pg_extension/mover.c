@@ -13,8 +13,8 @@
  *	 stands alone: then trial.c finds out whose fault it is.
  * - SIGTERM ends it wherever it waits, SIGHUP has it read its settings, SIGINT
  *	 cancels the batch it is at.
- * - Nothing a message holds is logged: of an error that posts raises only the
- *	 code and the name of what refused, as messages of such errors quote values.
+ * - Nothing a message holds is logged: of an error that may quote a value only
+ *	 the code and the name of the constraint, see ngx_pgq_error_text().
  */
 #include "postgres.h"
 
@@ -189,18 +189,17 @@ handle_error(ErrorData *error, int count)
 {
 	bool		data = batch_limit > 1 &&
 	ngx_pgq_error_is_about_data(error->sqlerrcode);
+	const char *words = ngx_pgq_error_text(error);
 	char	   *text;
 
 	failures++;
-	if (data)
-		text = psprintf("posts refuses a message, SQLSTATE %s%s%s",
-						unpack_sql_state(error->sqlerrcode),
-						error->constraint_name ? ", constraint " : "",
-						error->constraint_name ? error->constraint_name : "");
-	else
-		text = psprintf("%s, SQLSTATE %s; retry in %d ms",
-						error->message ? error->message : "unknown error",
-						unpack_sql_state(error->sqlerrcode), backoff_ms);
+	text = psprintf("%s, SQLSTATE %s%s%s",
+					words ? words : "posts refuses a message",
+					unpack_sql_state(error->sqlerrcode),
+					error->constraint_name ? ", constraint " : "",
+					error->constraint_name ? error->constraint_name : "");
+	if (!data)
+		text = psprintf("%s; retry in %d ms", text, backoff_ms);
 	remember_error(text);
 	log_error(text);
 
@@ -321,6 +320,7 @@ tidy(MemoryContext context, const char *activity,
 	PG_CATCH();
 	{
 		ErrorData  *error;
+		const char *words;
 		char	   *text;
 
 		MemoryContextSwitchTo(context);
@@ -329,9 +329,11 @@ tidy(MemoryContext context, const char *activity,
 		AbortOutOfAnyTransaction();
 		MemoryContextSwitchTo(context);
 		sqlerrcode = error->sqlerrcode;
-		text = psprintf("housekeeping: %s, SQLSTATE %s",
-						ngx_pgq_error_is_about_data(sqlerrcode) ?
-						"a post is not let go" : error->message,
+		words = ngx_pgq_error_text(error);
+		if (words == NULL)
+			words = chore == ngx_pgq_retention_step ? "a post is not let go" :
+				psprintf("failed at %s", activity);
+		text = psprintf("housekeeping: %s, SQLSTATE %s", words,
 						unpack_sql_state(sqlerrcode));
 		remember_error(text);
 		log_error(text);

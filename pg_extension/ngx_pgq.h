@@ -332,6 +332,7 @@ extern void ngx_pgq_dead_letter_write(NgxPgqClaim *claim, ErrorData *error);
 
 /* trial.c */
 extern bool ngx_pgq_error_is_about_data(int sqlerrcode);
+extern const char *ngx_pgq_error_text(const ErrorData *error);
 extern int	ngx_pgq_trial_size(void);
 extern int	ngx_pgq_trial(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id);
 extern void ngx_pgq_trial_done(bool trial);

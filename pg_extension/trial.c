@@ -87,7 +87,28 @@ ngx_pgq_error_is_about_data(int sqlerrcode)
 	return strstr(server, class) == NULL;
 }
 
-/* The same of an error whose constraint is known. */
+/*
+ * The text of an error, if it holds nothing of a message; else NULL.  It may,
+ * unless the error is the server's about itself and was raised in no function:
+ * the context then is at most our own statement.
+ */
+const char *
+ngx_pgq_error_text(const ErrorData *error)
+{
+	static const char *const own = "08 25 40 53 55 57 58 XX";
+	const char *sqlstate = unpack_sql_state(error->sqlerrcode);
+	char		class[3] = {sqlstate[0], sqlstate[1], 0};
+
+	if (error->context && (strchr(error->context, '\n') ||
+						   strncmp(error->context, "SQL statement ", 14) != 0))
+		return NULL;
+	if (error->sqlerrcode != ERRCODE_INSUFFICIENT_PRIVILEGE &&
+		strstr(own, class) == NULL)
+		return NULL;
+	return error->message;
+}
+
+/* Is an error about data?  Its constraint is known here. */
 static bool
 is_about_data(const ErrorData *error)
 {
