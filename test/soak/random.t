@@ -83,7 +83,8 @@ for (my $case = 1; time < $end; $case++) {
                 diag(sprintf '%s %s: %s', scalar localtime, $host, $name);
                 $do->($host);
             }
-            $jump->($chance, $chance->pick(@hosts)) if $chance->one_in(2);
+            my @up = grep { my $host = $_; !grep { $_->[0] eq $host } @at } @hosts;
+            $jump->($chance, $chance->pick(@up)) if $chance->one_in(2);
             $trial->lasts($chance->below(30));
         }, closes => $closed, mend => sub {
             for (reverse @at) {
