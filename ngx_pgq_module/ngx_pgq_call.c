@@ -50,10 +50,11 @@ static ngx_pgq_lane_statement_t  ngx_pgq_call_statements[] = {
  * SQLSTATEs, by class or whole, that the data itself is to blame for.  All
  * others say that the database cannot for now, or was set up wrongly: the
  * lane is dropped and the call tried again, by its owner, elsewhere or later.
+ * Class 54 is among those: a database near wraparound says 54000 to everybody.
  */
 
 static const char  *ngx_pgq_call_refusals[] = {
-    "22", "23", "44", "54", "P0", NULL
+    "22", "23", "44", "P0", NULL
 };
 
 
