@@ -452,6 +452,7 @@ ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
         return;
     }
 
+    batch->blamed = batch->n == 1;
     batch->problem.data = ngx_pstrdup(batch->memory, &call->problem);
     batch->problem.len = batch->problem.data ? call->problem.len : 0;
 
@@ -497,7 +498,8 @@ ngx_pgq_batch_refused(ngx_pgq_batch_t *batch)
 {
     ngx_pgq_batch_drop_left(batch);
 
-    if (batch->n > 1) {
+    if (!batch->blamed) {
+        /* one ticket that is left of several may not be the bad one */
         ngx_pgq_batch_halve(batch);
         return;
     }

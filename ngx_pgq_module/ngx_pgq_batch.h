@@ -34,6 +34,7 @@ struct ngx_pgq_batch_s {
     unsigned                 unknown:1; /* may have been committed */
     unsigned                 fencing:1; /* is to be made sure not to be */
     unsigned                 fenced:1;  /* the server's answer to that */
+    unsigned                 blamed:1;  /* refused with one ticket in it */
 };
 
 
