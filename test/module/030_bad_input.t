@@ -116,7 +116,7 @@ my %kept = (
 );
 
 for my $name (sort keys %kept) {
-    my $answer = $client->post('/post', $kept{$name});
+    my $answer = $client->post('/post', $kept{$name}, Prefer => 'return=representation');
     is($answer->{status}, 202, "$name is accepted") or diag($answer->{body});
     is(($answer->{body} =~ /"msg":(.*)\}\z/s)[0], $kept{$name}, "$name is answered as it came");
 
