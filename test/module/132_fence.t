@@ -46,7 +46,7 @@ sub late {
     my ($name, $expected, $messages, @more) = @_;
     mood('true');
     my $from = -s $pg->log;
-    is(post_all($messages, { in => 'enqueue', before => 'Bind', do => 'leave', for => 1 }, @more), $expected, "$name: $expected");
+    is(post_all($messages, { in => 'enqueue', before => 'Bind', do => 'leave', for => 3 }, @more), $expected, "$name: $expected");
     mood('false');
     ok($wire->happened, "$name: it happened");
     ok((poll_until { $pg->log_contains(qr/batch was fenced/, $from) } 10), "$name: the first attempt comes, and meets the fence");

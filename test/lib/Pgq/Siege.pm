@@ -465,7 +465,11 @@ sub _accepted {
         return $self->_wrong($case, @ids . ' ids for ' . @lines . ' lines') if @ids != @lines;
         @{ $self->{message} }{@ids} = @lines;
     } elsif ($expect) {
-        return $self->_wrong($case, "no message: $body") if !$expect->{minimal} && !defined $message;
+        # what is larger than 4 kB is echoed only to those who ask for it
+        my $sent = $expect->{json} // _quoted($expect->{text});
+        my $large = do { use bytes; length $sent } > 4096;
+        return $self->_wrong($case, "no message: $body") if !$expect->{minimal} && !$large && !defined $message;
+        $self->{message}{ $ids[0] } = $sent if $large && $expect->{json};
 
         if (defined $message) {
             my $good = $expect->{json} ? $message eq $expect->{json} : eval { $json->decode($message) eq $json->decode(_quoted($expect->{text})) };
