@@ -24,7 +24,9 @@ for my $setting ([ 1, 1000 ], [ 4, 1000 ], [ 1, 1 ], [ 4, 2 ]) {
     $pg->safe_psql(q{alter table posts add constraint path check ((data->>'path') is null or (data->>'path')::jsonpath is not null)});
     $insert->(q{('{"path": "$.[[["}'), ('{"ok": 1}')});
     ok($posted->(q{'{"ok": 1}'}, 1), "$name: a message behind one that raises a syntax error is posted");
-    ok($dead->('42601'), "$name: that one is a dead letter");
+    # another mover may have posted the other one before this one was tried: more of them come
+    ok((poll_until { $insert->(q{('{"ok": 2}')}); $pg->safe_psql('select count(*) from ngx_pgq.dead_letter') } 60), "$name: that one is a dead letter");
+    is($pg->safe_psql('select string_agg(sqlstate, $$ $$) from ngx_pgq.dead_letter'), '42601', "$name: and no other");
     $pg->safe_psql('alter table posts drop constraint path');
     $clean->();
 }
