@@ -12,6 +12,8 @@
  *	 says; after an error the transaction takes both back.
  * - Takes nothing while the queue is not what sql/queue.sql made: a mover could
  *	 not read it.
+ * - For a superuser, a trigger of the owner's cannot be deferred to the end of
+ *	 the transaction, where it would run as superuser.
  * - Locks the queue before its leaves, as the movers do.
  * - The messages of one call keep their order and carry one time.
  * - An error quotes nothing that a message holds: it goes to the server's log.
@@ -184,7 +186,9 @@ ngx_pgq_intake_begin(NgxPgqIntake *intake)
 	intake->at = GetCurrentTimestamp();
 	GetUserIdAndSecContext(&intake->user, &intake->context);
 	SetUserIdAndSecContext(intake->queue->rd_rel->relowner,
-						   intake->context | SECURITY_LOCAL_USERID_CHANGE);
+						   intake->context | SECURITY_LOCAL_USERID_CHANGE |
+						   (superuser_arg(intake->user) ?
+							SECURITY_RESTRICTED_OPERATION : 0));
 	intake->settings = NewGUCNestLevel();
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);

@@ -5,6 +5,11 @@ revoke all on all functions in schema ngx_pgq from public;
 revoke all on all tables in schema ngx_pgq from public;
 revoke all on public.posts from public;
 
+-- what PUBLIC has, unless somebody has revoked it
+grant usage on schema public to ngx_pgq_owner, ngx_pgq_mover, ngx_pgq_web;
+select format('grant connect on database %I to ngx_pgq_mover, ngx_pgq_web', current_database())
+\gexec
+
 -- nginx: may put batches into the queue and read posts
 grant usage on schema ngx_pgq to ngx_pgq_web;
 grant execute on function ngx_pgq.enqueue(uuid, uuid[], text[]) to ngx_pgq_web;

@@ -7,7 +7,10 @@
 set client_min_messages = warning;
 
 begin;
+-- No name below is looked up where somebody else may have made an object of that name.
+set local search_path = pg_catalog, pg_temp;
 \ir roles.sql
+\ir existing.sql
 \ir extension.sql
 \ir queue.sql
 \ir posts.sql

@@ -1,6 +1,5 @@
 -- ngx_pgq.retry_all(): puts all dead letters back into the queue, as they came in; how many there were.
--- Called by operators, when what refused them is mended; runs with the caller's rights, which are those of
--- ngx_pgq_owner.
+-- Called by operators, when what refused them is mended; runs with the rights of ngx_pgq_owner, as discard() does.
 --
 -- What another session is retrying or discarding at the moment is left to it, so nobody waits.
 
@@ -9,7 +8,10 @@ returns bigint
 language sql
 volatile
 parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
 as $$
+    set constraints all immediate;
     with wanted as materialized (
         select id from ngx_pgq.dead_letter for update skip locked
     ), letter as (

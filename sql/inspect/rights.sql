@@ -13,7 +13,7 @@ select coalesce(nullif(acl.grantee, 0)::regrole::text, 'public') as role, object
         union all
         select 'schema', nspname, coalesce(nspacl, acldefault('n', nspowner)), nspowner
           from pg_namespace
-         where nspname = 'ngx_pgq') as object,
+         where nspname in ('ngx_pgq', 'public')) as object,
        aclexplode(object.acl) as acl
  where acl.grantee <> object.owner
  group by 1, 2, 3
