@@ -19,10 +19,11 @@ grant execute on function ngx_pgq.enqueue_all(uuid, uuid, text[], text) to ngx_p
 grant execute on function ngx_pgq.recent(integer, bigint) to ngx_pgq_web;
 grant select on public.posts to ngx_pgq_web;
 
--- applications: may insert into the queue, as part of their own transactions
+-- applications: may insert into the queue, as part of their own transactions. Not at, which decides how long a post is
+-- kept, and not message_id
 grant usage on schema ngx_pgq to ngx_pgq_producer;
 grant execute on function ngx_pgq.slot() to ngx_pgq_producer;
-grant insert on ngx_pgq.queue to ngx_pgq_producer;
+grant insert (data) on ngx_pgq.queue to ngx_pgq_producer;
 
 -- the movers: empty the leaves of the queue, write posts and dead letters, remove posts that are no longer to be kept
 -- (settings ngx_pgq.keep_posts and ngx_pgq.keep_posts_for), truncate drained leaves, the ledger and expired keys.

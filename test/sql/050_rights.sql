@@ -2,7 +2,7 @@
 
 \ir helper.psql
 
-select plan(42);
+select plan(45);
 
 select is((select rolsuper or rolcreaterole or rolcreatedb or rolreplication or rolbypassrls from pg_roles where rolname = name),
           false, name || ' has no special power')
@@ -45,6 +45,9 @@ reset role;
 
 set role ngx_pgq_test_producer;
 select lives_ok($$insert into ngx_pgq.queue (data) values ('"from a producer"')$$, 'a producer may insert into the queue');
+select throws_ok($$insert into ngx_pgq.queue (at, data) values ('infinity', '1')$$, '42501', null, 'a producer may not choose a time');
+select throws_ok($$insert into ngx_pgq.queue (message_id, data) values (gen_random_uuid(), '1')$$, '42501', null, 'a producer may not choose an id');
+select throws_ok($$insert into ngx_pgq.queue (slot, data) values (0, '1')$$, '42501', null, 'a producer may not choose a slot');
 select throws_ok('select count(*) from ngx_pgq.queue', '42501', null, 'a producer may not read it');
 select throws_ok('delete from ngx_pgq.queue', '42501', null, 'a producer may not delete from it');
 select throws_ok($$select ngx_pgq.enqueue(gen_random_uuid(), '{}', '{}')$$, '42501', null, 'a producer may not enqueue batches');
