@@ -140,7 +140,7 @@ static ngx_command_t  ngx_http_pgq_commands[] = {
 
     { ngx_string("pgq_idempotency_scope"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_http_set_complex_value_slot,
+      ngx_pgq_parameter_scope,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_pgq_loc_conf_t, scope),
       NULL },
@@ -309,6 +309,7 @@ ngx_http_pgq_create_loc_conf(ngx_conf_t *cf)
     plcf->lines = NGX_CONF_UNSET;
     plcf->idempotency = NGX_CONF_UNSET_UINT;
     plcf->origins = NGX_CONF_UNSET_PTR;
+    plcf->scoped = NGX_CONF_UNSET;
 
     return plcf;
 }
@@ -335,9 +336,11 @@ ngx_http_pgq_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     ngx_conf_merge_ptr_value(conf->origins, prev->origins, NULL);
 
-    if (conf->scope == NULL) {
+    if (conf->scoped == NGX_CONF_UNSET) {
         conf->scope = prev->scope;
     }
+
+    ngx_conf_merge_value(conf->scoped, prev->scoped, 1);
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 

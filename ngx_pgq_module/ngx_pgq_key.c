@@ -10,6 +10,7 @@
 
 #include "ngx_pgq_key.h"
 #include "ngx_pgq_header.h"
+#include "ngx_pgq_json.h"
 
 #include <string.h>
 
@@ -50,6 +51,28 @@ ngx_pgq_key_read(u_char *key, const u_char *value, size_t len)
     }
 
     return n > 0 && h.pos == h.last ? n : -1;
+}
+
+
+int
+ngx_pgq_key_scope(const u_char *text, size_t len)
+{
+    size_t                i;
+    ngx_pgq_json_error_t  err;
+
+    if (len > NGX_PGQ_KEY_SCOPE_MAX
+        || ngx_pgq_json_utf8(text, len, &err) != 0)
+    {
+        return 0;
+    }
+
+    for (i = 0; i < len; i++) {
+        if (text[i] < 0x20 || text[i] == 0x7f) {
+            return 0;
+        }
+    }
+
+    return 1;
 }
 
 

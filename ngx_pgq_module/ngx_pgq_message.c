@@ -19,10 +19,13 @@
 #include "ngx_pgq_key.h"
 
 
-#define NGX_PGQ_MESSAGE_SEPARATOR  0x1f    /* of scope and key */
+#define NGX_PGQ_MESSAGE_KIND       0x1e    /* ends the kind of a scope */
+#define NGX_PGQ_MESSAGE_SEPARATOR  0x1f    /* ends a scope */
 
 
 static ngx_pgq_fields_t *ngx_pgq_message_fields(ngx_http_request_t *r);
+static ngx_int_t ngx_pgq_message_scope(ngx_http_request_t *r, ngx_str_t *key,
+    ngx_pgq_problem_t *problem);
 static ngx_int_t ngx_pgq_message_no_key(ngx_pgq_problem_t *problem,
     const char *code, const char *detail);
 static ngx_int_t ngx_pgq_message_body(ngx_http_request_t *r,
@@ -152,9 +155,8 @@ ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
 
 
 /*
- * The idempotency key, in the request's memory: the scope, a separator that
- * no key contains, and what the client has sent; len 0 if there is none to be
- * used.
+ * The idempotency key, in the request's memory: its scope and what the client
+ * has sent; len 0 if there is none to be used.
  */
 
 ngx_int_t
@@ -162,14 +164,13 @@ ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
     ngx_pgq_problem_t *problem)
 {
     ssize_t              n;
-    ngx_str_t            scope;
+    ngx_int_t            rc;
     ngx_pgq_fields_t    *fields;
     ngx_pgq_loc_conf_t  *plcf;
 
     plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
 
     ngx_str_null(key);
-    ngx_str_null(&scope);
 
     if (plcf->idempotency == NGX_PGQ_IDEMPOTENCY_OFF) {
         return NGX_OK;
@@ -184,33 +185,100 @@ ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
                : NGX_OK;
     }
 
-    if (plcf->scope
-        && ngx_http_complex_value(r, plcf->scope, &scope) != NGX_OK)
-    {
-        return NGX_ERROR;
+    rc = ngx_pgq_message_scope(r, key, problem);
+    if (rc != NGX_OK) {
+        return rc;
     }
 
-    key->data = ngx_pnalloc(r->pool, scope.len + 1 + NGX_PGQ_KEY_MAX);
-    if (key->data == NULL) {
-        return NGX_ERROR;
-    }
-
-    if (scope.len) {
-        ngx_memcpy(key->data, scope.data, scope.len);
-        key->data[scope.len++] = NGX_PGQ_MESSAGE_SEPARATOR;
-    }
-
-    n = ngx_pgq_key_read(key->data + scope.len, fields->key->data,
+    n = ngx_pgq_key_read(key->data + key->len, fields->key->data,
                          fields->key->len);
 
-    if (n < 0 || fields->keys > 1 || scope.len + n > NGX_PGQ_KEY_MAX) {
+    if (n < 0 || fields->keys > 1) {
         return ngx_pgq_message_no_key(problem, "bad_key",
                               "The Idempotency-Key has to be one string of 1"
                               " to 255 visible ASCII characters or spaces, in"
                               " quotes.");
     }
 
-    key->len = scope.len + n;
+    key->len += n;
+
+    return NGX_OK;
+}
+
+
+/*
+ * Begins a key with whose key it is.  No value and no key can be taken for
+ * another scope: neither has control characters.
+ *
+ *   value 0x1f              what pgq_idempotency_scope says
+ *   user 0x1e name 0x1f     without it, the name of the basic authentication
+ *   address 0x1e text 0x1f  without a name, the client's address
+ */
+
+static ngx_int_t
+ngx_pgq_message_scope(ngx_http_request_t *r, ngx_str_t *key,
+    ngx_pgq_problem_t *problem)
+{
+    u_char              *p;
+    ngx_int_t            rc;
+    ngx_str_t            kind, scope;
+    ngx_pgq_loc_conf_t  *plcf;
+
+    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
+
+    ngx_str_null(&kind);
+    ngx_str_null(&scope);
+
+    if (plcf->scope
+        && ngx_http_complex_value(r, plcf->scope, &scope) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (plcf->scope == NULL && plcf->scoped) {
+        rc = ngx_http_auth_basic_user(r);
+
+        if (rc == NGX_ERROR) {
+            return NGX_ERROR;
+        }
+
+        if (rc == NGX_OK) {
+            scope = r->headers_in.user;
+            ngx_str_set(&kind, "user");
+        }
+    }
+
+    if (scope.len == 0 && plcf->scoped) {
+        scope = r->connection->addr_text;
+        ngx_str_set(&kind, "address");
+    }
+
+    if (scope.len && !ngx_pgq_key_scope(scope.data, scope.len)) {
+        return ngx_pgq_message_no_key(problem, "bad_scope",
+                              "The scope of an Idempotency-Key, by"
+                              " pgq_idempotency_scope or the user's name, has"
+                              " to be UTF-8 of at most 255 bytes without"
+                              " control characters.");
+    }
+
+    p = ngx_pnalloc(r->pool, kind.len + scope.len + 2 + NGX_PGQ_KEY_MAX);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    key->data = p;
+
+    if (kind.len) {
+        p = ngx_cpymem(p, kind.data, kind.len);
+        *p++ = NGX_PGQ_MESSAGE_KIND;
+    }
+
+    if (scope.len) {
+        p = ngx_cpymem(p, scope.data, scope.len);
+        *p++ = NGX_PGQ_MESSAGE_SEPARATOR;
+    }
+
+    key->len = p - key->data;
 
     return NGX_OK;
 }

@@ -31,15 +31,15 @@ static ngx_str_t  ngx_pgq_metrics_zone_name = ngx_string("ngx_pgq_metrics");
 
 static const char  *ngx_pgq_metrics_reason_names[NGX_PGQ_METRICS_REASONS] = {
     "bad_argument", "bad_gateway", "bad_key", "bad_range", "bad_request",
-    "bad_type", "bad_version", "conflict", "empty", "error", "forbidden",
-    "foreign_origin", "headers_too_large", "internal_error", "key_in_flight",
-    "key_required", "key_reused", "keys_full", "length_required",
-    "method_not_allowed", "misdirected", "no_database", "not_acceptable",
-    "not_found", "not_implemented", "not_json", "not_utf8", "outcome_unknown",
-    "precondition_failed", "queue_full", "refused", "request_timeout",
-    "too_large", "too_many_lines", "too_many_requests", "unauthorized",
-    "unavailable", "unprocessable", "unsupported_type", "upgrade_required",
-    "uri_too_long", "other", NULL
+    "bad_scope", "bad_type", "bad_version", "conflict", "empty", "error",
+    "forbidden", "foreign_origin", "headers_too_large", "internal_error",
+    "key_in_flight", "key_required", "key_reused", "keys_full",
+    "length_required", "method_not_allowed", "misdirected", "no_database",
+    "not_acceptable", "not_found", "not_implemented", "not_json", "not_utf8",
+    "outcome_unknown", "precondition_failed", "queue_full", "refused",
+    "request_timeout", "too_large", "too_many_lines", "too_many_requests",
+    "unauthorized", "unavailable", "unprocessable", "unsupported_type",
+    "upgrade_required", "uri_too_long", "other", NULL
 };
 
 

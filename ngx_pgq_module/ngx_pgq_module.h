@@ -361,6 +361,7 @@ void ngx_pgq_parameter_defaults(ngx_pgq_pool_t *pool);
 char *ngx_pgq_parameter_read(ngx_conf_t *cf, ngx_pgq_pool_t *pool,
     ngx_str_t *parameter);
 void ngx_pgq_parameter_warn(ngx_conf_t *cf, ngx_pgq_pool_t *pool);
+char *ngx_pgq_parameter_scope(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 
 
 /* The doors, and what goes out through them. */
@@ -379,7 +380,8 @@ typedef struct {
     ngx_int_t                lines;
     ngx_msec_t               timeout;
     ngx_uint_t               idempotency;
-    ngx_http_complex_value_t  *scope;       /* of keys; NULL: none */
+    ngx_flag_t               scoped;        /* keys have a scope */
+    ngx_http_complex_value_t  *scope;       /* NULL: user, else address */
     ngx_array_t             *origins;       /* ngx_str_t; NULL: none */
 } ngx_pgq_loc_conf_t;
 

@@ -2,7 +2,8 @@
 
 /*
  * The room "parameter" owns the parameters of pgq_pool: their names, their
- * defaults, and what values they take.
+ * defaults, and what values they take; and the directives that take more than
+ * nginx's own functions read.
  *
  * Called by the front desk, while the configuration is read.
  */
@@ -124,6 +125,32 @@ ngx_pgq_parameter_warn(ngx_conf_t *cf, ngx_pgq_pool_t *pool)
                            " exceeds \"size=\" of pgq_pool \"%V\"",
                            &clcf->name, &pool->name);
     }
+}
+
+
+/* the directive pgq_idempotency_scope value | off */
+
+char *
+ngx_pgq_parameter_scope(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_pgq_loc_conf_t  *plcf = conf;
+
+    ngx_str_t  *value;
+
+    if (plcf->scoped != NGX_CONF_UNSET) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (value[1].len == 3 && ngx_strncmp(value[1].data, "off", 3) == 0) {
+        plcf->scoped = 0;
+        return NGX_CONF_OK;
+    }
+
+    plcf->scoped = 1;
+
+    return ngx_http_set_complex_value_slot(cf, cmd, conf);
 }
 
 

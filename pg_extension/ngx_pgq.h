@@ -49,7 +49,7 @@
 #define NGX_PGQ_KEY_SLOTS	4	/* leaves of the table of keys */
 #define NGX_PGQ_MESSAGES	65536	/* most messages of a batch */
 #define NGX_PGQ_KEYS		64	/* most keys of a batch */
-#define NGX_PGQ_KEY_LEN		255 /* most bytes of a key */
+#define NGX_PGQ_KEY_LEN		1024	/* most bytes of a key, with its scope */
 #define NGX_PGQ_ERROR_LEN	256 /* an error kept for the status view */
 #define NGX_PGQ_RATE_SEC	10	/* a mover's rate is of about that time */
 

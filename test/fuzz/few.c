@@ -314,6 +314,17 @@ ngx_http_arg(ngx_http_request_t *r, u_char *name, size_t len, ngx_str_t *value)
 }
 
 
+/* nobody has a name here: it is the core's to read one */
+
+ngx_int_t
+ngx_http_auth_basic_user(ngx_http_request_t *r)
+{
+    (void) r;
+
+    return NGX_DECLINED;
+}
+
+
 ngx_int_t
 ngx_http_complex_value(ngx_http_request_t *r, ngx_http_complex_value_t *val,
     ngx_str_t *value)

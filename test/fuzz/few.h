@@ -17,6 +17,7 @@
 
 
 #define FEW_HEADERS  32
+#define FEW_ADDRESS  "192.0.2.1"
 
 
 typedef struct {

@@ -19,7 +19,9 @@ few_request(ngx_pgq_loc_conf_t *conf)
     few_request_t  *f;
 
     static ngx_log_t         log;
-    static ngx_connection_t  connection = { .log = &log };
+    static ngx_connection_t  connection = {
+        .log = &log, .addr_text = ngx_string(FEW_ADDRESS)
+    };
 
     f = calloc(1, sizeof(few_request_t));
     fuzz_check(f != NULL);

@@ -29,6 +29,7 @@ typedef struct {
     ngx_pgq_return_e  returns;
     int               keys;
     long              key_len;              /* -1: it is none */
+    ngx_str_t         scope;                /* a value for it, or no data */
     char              key[HEADER_ORACLE_MAX];
 } said_t;
 
@@ -115,6 +116,9 @@ read_headers(few_request_t *f, said_t *said)
             said->key_len = header_oracle_key((char *) h->value.data,
                                               h->value.len, said->key);
 
+        } else if (named(h, "x-scope")) {
+            said->scope = h->value;
+
         } else if (named(h, "prefer") && returns >= 0) {
             rc = header_oracle_prefer((char *) h->value.data, h->value.len,
                                       value);
@@ -135,17 +139,63 @@ read_headers(few_request_t *f, said_t *said)
 }
 
 
+/* How a key begins; its length, -1 if the scope is none. */
+
+static long
+scope(const said_t *said, int scoped, char *text)
+{
+    long    n;
+    size_t  i;
+
+    n = 0;
+
+    for (i = 0; i < said->scope.len; i++) {
+        text[n++] = (char) said->scope.data[i];
+
+        if (said->scope.data[i] < ' ' || said->scope.data[i] == 0x7f) {
+            return -1;
+        }
+    }
+
+    if (n > 255 || json_oracle_utf8((u_char *) text, (size_t) n) != 0) {
+        return -1;
+    }
+
+    if (n) {
+        text[n++] = 0x1f;
+        return n;
+    }
+
+    return scoped ? sprintf(text, "address\x1e%s\x1f", FEW_ADDRESS) : 0;
+}
+
+
 static void
 read_key(few_request_t *f, const said_t *said)
 {
-    ngx_int_t           rc;
-    ngx_str_t           key;
-    ngx_pgq_problem_t   problem = ngx_pgq_problem_init;
+    long                       n;
+    char                       begin[HEADER_ORACLE_MAX];
+    ngx_int_t                  rc;
+    ngx_str_t                  key;
+    ngx_pgq_problem_t          problem = ngx_pgq_problem_init;
+    ngx_pgq_loc_conf_t        *conf = f->conf[0];
+    ngx_http_complex_value_t   value;
 
+    memset(&value, 0, sizeof(value));
+    value.value = said->scope;
+    conf->scoped = f->request.request_body->bufs != NULL || said->scope.data;
+    conf->scope = said->scope.data ? &value : NULL;
+
+    n = scope(said, (int) conf->scoped, begin);
     rc = ngx_pgq_message_key(&f->request, &key, &problem);
+    conf->scope = NULL;
 
     if (said->keys == 0) {
         fuzz_check(rc == NGX_OK && key.len == 0);
+
+    } else if (n < 0) {
+        fuzz_check(rc == NGX_DECLINED && problem.status == 400);
+        fuzz_check(strcmp(problem.code, "bad_scope") == 0);
 
     } else if (said->keys > 1 || said->key_len < 0
                || said->key_len > NGX_PGQ_KEY_MAX)
@@ -154,8 +204,10 @@ read_key(few_request_t *f, const said_t *said)
         fuzz_check(strcmp(problem.code, "bad_key") == 0);
 
     } else {
-        fuzz_check(rc == NGX_OK && key.len == (size_t) said->key_len);
-        fuzz_check(memcmp(key.data, said->key, key.len) == 0);
+        fuzz_check(rc == NGX_OK && key.len == (size_t) (n + said->key_len));
+        fuzz_check(memcmp(key.data, begin, (size_t) n) == 0);
+        fuzz_check(memcmp(key.data + n, said->key, (size_t) said->key_len)
+                   == 0);
     }
 }
 

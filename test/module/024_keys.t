@@ -9,7 +9,7 @@ my $nginx = Pgq::Nginx->new(
     pool      => 'lanes=2',
     timeout   => '60s',
     http      => 'log_format pgq "$request_uri $status $pgq_id $pgq_outcome";',
-    locations => 'location = /off { pgq_post main; pgq_idempotency off; } location = /must { pgq_post main; pgq_idempotency required; }'
+    locations => 'pgq_idempotency_scope off; location = /off { pgq_post main; pgq_idempotency off; } location = /must { pgq_post main; pgq_idempotency required; }'
         . ' location = /scoped { pgq_post main; pgq_idempotency_scope $arg_who; } location = /hasty { pgq_post main; pgq_timeout 500ms; }'
         . ' location = /metrics { pgq_metrics; }',
 );
@@ -166,7 +166,8 @@ $nginx->stop;
 
 # ---- unknown outcomes: sent again, each key is still taken once
 my $wire = Pgq::Wire->new($pg)->start;
-$nginx  = Pgq::Nginx->new(name => 'wired', pg => $pg, conninfo => $wire->conninfo(user => 'ngx_pgq_web'), pool => 'lanes=2', timeout => '60s')->start;
+$nginx  = Pgq::Nginx->new(name => 'wired', pg => $pg, conninfo => $wire->conninfo(user => 'ngx_pgq_web'), pool => 'lanes=2', timeout => '60s',
+    locations => 'pgq_idempotency_scope off;')->start;
 $client = Pgq::Client->new($nginx);
 poll_until { $wire->clients == 2 } 10;
 for my $place ([ before => 'Bind' ], [ after => 'Sync' ], [ before => 'CommandComplete' ], [ before => 'ReadyForQuery' ]) {

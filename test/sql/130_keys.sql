@@ -44,16 +44,16 @@ select is_empty($$select * from pg_temp.keyed(array['{"a": 1}', '{"a": 1}'], arr
 
 -- a batch of all kinds
 select is(pg_temp.verdicts(array['1', '{"a": 1}', '[', '2', '3', '4', '5', null, '6'],
-                           array[null, 'k1', 'k2', 'k2', 'k2', 'k3', repeat('x', 256), 'k4', '']),
+                           array[null, 'k1', 'k2', 'k2', 'k2', 'k3', repeat('x', 1025), 'k4', '']),
           '2 PQ200, 3 22P02, 5 PQ409, 7 54000, 8 22004, 9 22023', 'each message of a batch has its own verdict, by ordinal');
 select ok(pg_temp.wait_for($$select count(*) = 3 from posts where data::text in ('1', '2', '4')$$), 'those without one are posted');
 select is((select count(*) from posts where data::text in ('3', '5', '6')), 0::bigint, 'and no others');
 select is(pg_temp.verdicts(array['2', '3'], array['k2', 'k2']), '1 PQ200, 2 PQ422', 'the key of a message that was refused is taken by the next one');
 select is(pg_temp.verdicts(array['[', '7'], array['k5', null]), '1 22P02', 'a message that is refused');
 select is(pg_temp.verdicts(array['8'], array['k5']), null, 'leaves its key free');
-select is(pg_temp.verdicts(array['9'], array[repeat('x', 255)]), null, 'a key may have 255 bytes');
+select is(pg_temp.verdicts(array['9'], array[repeat('x', 1024)]), null, 'a key may have 1024 bytes');
 select is(pg_temp.verdicts(array['9'], array[repeat('ü', 127) || 'x']), null, 'whatever they are');
-select is(pg_temp.verdicts(array['9'], array[repeat('ü', 128)]), '1 54000', 'bytes, not characters');
+select is(pg_temp.verdicts(array['9'], array[repeat('ü', 513)]), '1 54000', 'bytes, not characters');
 select is((select count(*) from ngx_pgq.enqueue_keyed(pg_temp.uuid7(), '{}', '{}', '{}')), 0::bigint, 'a batch may be empty');
 
 -- a batch sent again

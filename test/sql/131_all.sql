@@ -58,7 +58,7 @@ select results_eq($$select sqlstate from ngx_pgq.enqueue_keyed(pg_temp.uuid7(), 
 
 -- refused ones leave the key, and bad keys
 select is(pg_temp.verdict(array['"h"', 'h'], 'h') || ', ' || coalesce(pg_temp.verdict(array['"h"'], 'h'), 'ok'), '2 22P02, ok', 'what is refused leaves its key free');
-select is(pg_temp.verdict(array['1'], '') || ', ' || pg_temp.verdict(array['1'], repeat('x', 256)), '0 22023, 0 54000', 'a key has 1 to 255 bytes');
+select is(pg_temp.verdict(array['1'], '') || ', ' || pg_temp.verdict(array['1'], repeat('x', 1025)), '0 22023, 0 54000', 'a key has 1 to 1024 bytes');
 select is_empty($$select * from pg_temp.all_of('{}')$$, 'no messages at all are accepted');
 select throws_ok($$select * from pg_temp.all_of(null)$$, '22004', null, 'but not null');
 select throws_ok($$select * from pg_temp.all_of((select array_agg('1'::text) from generate_series(1, 65537)))$$, '54000', null, 'at most 65536');
