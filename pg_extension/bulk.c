@@ -69,6 +69,21 @@ ngx_pgq_wrong_column(TupleDesc desc, const NgxPgqColumn *columns, int count)
 	return NULL;
 }
 
+/* Raise, unless a table of ours has these columns; the caller may try again. */
+void
+ngx_pgq_check_columns(Relation rel, const NgxPgqColumn *columns, int count)
+{
+	const char *wrong = ngx_pgq_wrong_column(RelationGetDescr(rel), columns,
+											 count);
+
+	if (wrong)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("column \"%s\" of relation \"%s.%s\" is missing, nullable or of another type",
+						wrong, NGX_PGQ_SCHEMA, RelationGetRelationName(rel)),
+				 errhint("See sql/queue.sql.")));
+}
+
 /* Find the places of our columns; false if there are others, or other types. */
 static bool
 find_places(TupleDesc desc, const NgxPgqColumn *columns, AttrNumber *places)

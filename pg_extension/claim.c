@@ -91,15 +91,8 @@ const NgxPgqColumn ngx_pgq_message_columns[NGX_PGQ_MESSAGE_COLUMNS] = {
 static void
 find_columns(Relation leaf, AttrNumber *columns)
 {
-	const char *wrong = ngx_pgq_wrong_column(RelationGetDescr(leaf),
-											 ngx_pgq_message_columns,
-											 NGX_PGQ_MESSAGE_COLUMNS);
-
-	if (wrong)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("column \"%s\" of relation \"%s\" is missing, nullable or of another type",
-						wrong, RelationGetRelationName(leaf))));
+	ngx_pgq_check_columns(leaf, ngx_pgq_message_columns,
+						  NGX_PGQ_MESSAGE_COLUMNS);
 	for (int i = 0; i < NGX_PGQ_MESSAGE_COLUMNS; i++)
 		columns[i] = get_attnum(RelationGetRelid(leaf),
 								ngx_pgq_message_columns[i].name);

@@ -85,22 +85,6 @@ ngx_pgq_insert_index_tuples(ResultRelInfo *target, TupleTableSlot *slot,
 #endif
 }
 
-/* The same for a row inserted speculatively: a duplicate is reported. */
-static inline bool
-ngx_pgq_insert_unique_tuples(ResultRelInfo *target, TupleTableSlot *slot,
-							 EState *estate)
-{
-	bool		conflict = false;
-
-#if PG_VERSION_NUM >= 160000
-	ExecInsertIndexTuples(target, slot, estate, false, true, &conflict, NIL,
-						  false);
-#else
-	ExecInsertIndexTuples(target, slot, estate, false, true, &conflict, NIL);
-#endif
-	return !conflict;
-}
-
 /* The index of the primary key, also if that is deferrable. */
 static inline Oid
 ngx_pgq_primary_key(Relation rel)

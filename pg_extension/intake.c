@@ -159,29 +159,14 @@ ngx_pgq_open_table(const char *name, LOCKMODE mode)
 	return rel;
 }
 
-/* The caller may try again: nothing is taken yet. */
-static void
-check_queue(Relation queue)
-{
-	const char *wrong = ngx_pgq_wrong_column(RelationGetDescr(queue),
-											 queue_columns,
-											 NGX_PGQ_BULK_COLUMNS);
-
-	if (wrong)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("column \"%s\" of relation \"%s.queue\" is missing, nullable or of another type",
-						wrong, NGX_PGQ_SCHEMA),
-				 errhint("See sql/queue.sql.")));
-}
-
 /* From here on we are the queue's owner, and have an SPI connection. */
 void
 ngx_pgq_intake_begin(NgxPgqIntake *intake)
 {
 	ngx_pgq_synchronous_expect();
 	intake->queue = ngx_pgq_open_table("queue", RowExclusiveLock);
-	check_queue(intake->queue);
+	ngx_pgq_check_columns(intake->queue, queue_columns,
+						  NGX_PGQ_BULK_COLUMNS);
 	intake->slot = ngx_pgq_slot_current();
 	intake->at = GetCurrentTimestamp();
 	GetUserIdAndSecContext(&intake->user, &intake->context);

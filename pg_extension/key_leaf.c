@@ -29,7 +29,6 @@
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -194,17 +193,6 @@ truncate_leaf(int number, Oid relid)
 	return true;
 }
 
-/*
- * This transaction's commit does not wait for a standby: those who look up keys
- * wait for our lock.
- */
-static void
-commit_locally(void)
-{
-	(void) set_config_option("synchronous_commit", "local", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
-}
-
 /* How many keys there are at most; a leaf that others have locked counts as 0. */
 static int64
 count_keys(void)
@@ -269,7 +257,6 @@ ngx_pgq_keys_tidy(NgxPgqDatabase *database)
 	int64		count;
 
 	look_after = ngx_pgq_clock() + LOOK_US;
-	commit_locally();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
 	for (int i = 0; i < NGX_PGQ_KEY_SLOTS; i++)

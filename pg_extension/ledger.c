@@ -54,7 +54,6 @@
 #include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -330,18 +329,13 @@ is_without_writers(Oid relid)
 	return true;
 }
 
-/*
- * Truncate a leaf that has been quiet for long, unless it is in use.  Everybody
- * who enqueues waits for our lock, so the commit must not wait for a standby.
- */
+/* Truncate a leaf that has been quiet for long, unless it is in use. */
 static bool
 truncate_leaf(int leaf, Oid relid)
 {
 	if (!ngx_pgq_lock_to_truncate(relid))
 		return false;
 	NGX_PGQ_FAULT("ledger-locked");
-	(void) set_config_option("synchronous_commit", "local", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
 	SPI_execute(psprintf("truncate ngx_pgq.batch_%d", leaf), false, 0);

@@ -160,8 +160,6 @@ ngx_pgq_announce(NgxPgqDatabase *database)
 {
 	char		payload[32];
 
-	(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	/* a full queue: whoever asks how full has the server drop its tail */
 	if (announce_after > 0)
 		(void) OidFunctionCall0(F_PG_NOTIFICATION_QUEUE_USAGE);

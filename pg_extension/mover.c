@@ -301,6 +301,10 @@ pace(void)
 /*
  * Housekeeping between batches: a transaction of its own.  Returns 0, or the
  * code of the error it failed with; then it waits for its next time.
+ *
+ * - Its commit waits for no standby, as it may hold locks that everybody waits
+ *	 for, and need not be flushed: what a crash undoes is done again.
+ * - What triggers set ends with the chore, as it does with a batch.
  */
 static int
 tidy(MemoryContext context, const char *activity,
@@ -310,10 +314,17 @@ tidy(MemoryContext context, const char *activity,
 
 	PG_TRY();
 	{
+		int			settings;
+
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
 		pgstat_report_activity(STATE_RUNNING, activity);
+		(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0,
+								 false);
+		settings = NewGUCNestLevel();
 		chore(database);
+		AtEOXact_GUC(false, settings);
 		CommitTransactionCommand();
 		committed();
 	}

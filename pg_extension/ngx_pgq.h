@@ -276,6 +276,7 @@ extern NgxPgqSpan ngx_pgq_span_take(NgxPgqDatabase *database, int slot);
 extern void ngx_pgq_span_give(NgxPgqDatabase *database, int slot,
 							  NgxPgqSpan span);
 extern bool ngx_pgq_span_any(NgxPgqDatabase *database);
+extern uint64 ngx_pgq_database_posted(NgxPgqDatabase *database);
 extern NgxPgqSpan ngx_pgq_span_union(NgxPgqSpan a, NgxPgqSpan b);
 extern void ngx_pgq_slot_came(NgxPgqSlot *slot, uint64 count);
 extern void ngx_pgq_slot_empty(NgxPgqSlot *slot);
@@ -341,6 +342,8 @@ extern void ngx_pgq_trial_done(bool trial);
 extern bool ngx_pgq_is_plain(Relation rel);
 extern const char *ngx_pgq_wrong_column(TupleDesc desc,
 										const NgxPgqColumn *columns, int count);
+extern void ngx_pgq_check_columns(Relation rel, const NgxPgqColumn *columns,
+								  int count);
 extern bool ngx_pgq_bulk_begin(NgxPgqBulk *bulk, Relation rel,
 							   const NgxPgqColumn *columns);
 extern void ngx_pgq_bulk_add(NgxPgqBulk *bulk, const Datum *values);

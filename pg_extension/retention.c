@@ -27,7 +27,8 @@
  * - Nobody is waited for longer than LOCK_TIMEOUT, whatever is locked.
  * - Counting is exact: a post is removed for being one too many only after
  *	 keep_posts newer ones were seen, in the last count.
- * - A commit of ours is not flushed: what a crash brings back goes again.
+ * - A commit of ours is not flushed (see mover.c): what a crash brings back goes
+ *	 again.
  */
 #include "postgres.h"
 
@@ -142,17 +143,6 @@ heed_settings(void)
 	failed_pause = FAILED_MIN_US;
 }
 
-/* How many messages became posts since the server started. */
-static uint64
-posted(NgxPgqDatabase *database)
-{
-	uint64		sum = 0;
-
-	for (int i = 0; i < NGX_PGQ_MOVERS; i++)
-		sum += pg_atomic_read_u64(&database->mover[i].messages);
-	return sum;
-}
-
 /*
  * Milliseconds until a step is due; 0: now.  Busy: the last batch was full, so
  * messages are waiting.
@@ -171,7 +161,7 @@ ngx_pgq_retention_wait(NgxPgqDatabase *database, bool busy)
 			  step_ended + step_cost * (busy ? SHARE_BUSY : SHARE));
 	if (progress.phase == RESTING)
 	{
-		if (keep_posts > 0 && posted(database) != progress.posted)
+		if (keep_posts > 0 && ngx_pgq_database_posted(database) != progress.posted)
 			due = Max(due, progress.round_after);
 		else
 			due = Max(due, Max(progress.round_after, progress.quiet_until));
@@ -331,7 +321,7 @@ start_round(NgxPgqDatabase *database)
 		start_anew();
 	progress.newest = newest;
 	if (keep_posts > 0 &&
-		(posted(database) != progress.posted || now >= progress.count_after))
+		(ngx_pgq_database_posted(database) != progress.posted || now >= progress.count_after))
 	{
 		progress.counting = true;
 		progress.counted_to = PG_INT64_MAX;
@@ -339,7 +329,7 @@ start_round(NgxPgqDatabase *database)
 		progress.count_cost = 0;
 		progress.count_after = now + QUIET_US;
 	}
-	progress.posted = posted(database);
+	progress.posted = ngx_pgq_database_posted(database);
 }
 
 static void
@@ -459,7 +449,6 @@ ngx_pgq_retention_step(NgxPgqDatabase *database)
 
 	pgstat_report_activity(STATE_RUNNING, "removing old posts");
 	XactIsoLevel = XACT_READ_COMMITTED; /* others' locks are no errors */
-	set_for_step("synchronous_commit", "off");
 	set_for_step("lock_timeout", LOCK_TIMEOUT);
 	set_for_step("enable_seqscan", "off");	/* statistics may be old, */
 	set_for_step("jit", "off"); /* and this makes plans look expensive */
@@ -477,6 +466,8 @@ ngx_pgq_retention_step(NgxPgqDatabase *database)
 	else
 		walk();
 
+	if (tried_id != 0)
+		SPI_execute("set constraints all immediate", false, 0);
 	SPI_finish();
 	PopActiveSnapshot();
 	step_ended = ngx_pgq_clock();

@@ -22,7 +22,8 @@
  *	 and in posts, as pg_dump would which has a snapshot and no locks yet.  So a
  *	 leaf waits for older snapshots, but not for ever: who has not locked it by
  *	 then is not going to read it.
- * - The commit does not wait for a standby: the lock would last as long.
+ * - The commit does not wait for a standby (see mover.c): the lock would last as
+ *	 long.
  */
 #include "postgres.h"
 
@@ -37,7 +38,6 @@
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -174,8 +174,6 @@ truncate_leaf(int number)
 {
 	char	   *sql = psprintf("truncate " NGX_PGQ_SCHEMA ".queue_%d", number);
 
-	(void) set_config_option("synchronous_commit", "local", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
 	SPI_execute(sql, false, 0);

@@ -212,6 +212,17 @@ ngx_pgq_span_any(NgxPgqDatabase *database)
 	return false;
 }
 
+/* How many messages became posts since the server started. */
+uint64
+ngx_pgq_database_posted(NgxPgqDatabase *database)
+{
+	uint64		sum = 0;
+
+	for (int i = 0; i < NGX_PGQ_MOVERS; i++)
+		sum += pg_atomic_read_u64(&database->mover[i].messages);
+	return sum;
+}
+
 /* Messages were committed to this slot.  Must not raise: called after commit. */
 void
 ngx_pgq_slot_came(NgxPgqSlot *slot, uint64 count)

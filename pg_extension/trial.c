@@ -165,11 +165,8 @@ static uint64
 posted(void)
 {
 	NgxPgqDatabase *database = ngx_pgq_database_of_backend();
-	uint64		sum = 0;
 
-	for (int i = 0; i < NGX_PGQ_MOVERS && database; i++)
-		sum += pg_atomic_read_u64(&database->mover[i].messages);
-	return sum;
+	return database ? ngx_pgq_database_posted(database) : 0;
 }
 
 /* Is the message to blame for this error? */

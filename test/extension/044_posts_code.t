@@ -50,6 +50,23 @@ for my $kind ('', 'constraint') {
     is($pg->safe_psql('select path, commit from audit'), 'pg_catalog, public|on', "$tag trigger: has the mover's settings again");
 }
 
+# housekeeping runs what people add as well: removing old posts fires their triggers
+for my $kind ('', 'constraint') {
+    my $when = $kind ? 'deferrable initially deferred' : '';
+    my $tag  = $kind || 'plain';
+
+    $pg->safe_psql("create $kind trigger careless after delete on posts $when for each row execute function careless()");
+    $pg->safe_psql('alter system set ngx_pgq.keep_posts = 1');
+    $pg->reload;
+    ok($pg->poll_query_until('select count(*) from posts', 1), "$tag trigger on delete: posts are removed");
+    $pg->safe_psql('alter system reset ngx_pgq.keep_posts');
+    $pg->reload;
+    $pg->safe_psql('drop trigger careless on posts; truncate audit');
+    $insert->("kept $tag", 2);
+    ok($moved->("kept $tag", 2), "$tag trigger on delete: the next batch");
+    is($pg->safe_psql('select distinct path, commit from audit'), 'pg_catalog, public|on', "$tag trigger on delete: has the mover's settings");
+}
+
 # the commit of that very batch waits for its standby
 for my $when ('', 'deferrable initially deferred') {
     my $kind = $when ? 'constraint' : '';
