@@ -268,6 +268,7 @@ ngx_http_pgq_init_metrics(ngx_shm_zone_t *zone, void *data)
 
     for (i = 0; i < pmcf->pools.nelts; i++) {
         pools[i]->metrics = ngx_pgq_metrics_name(zone, &pools[i]->name);
+        pools[i]->reads->metrics = ngx_pgq_metrics_reads(pools[i]->metrics);
     }
 
     return NGX_OK;
@@ -407,7 +408,8 @@ ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     pool->target = ngx_pgq_target_create(cf, &value[2], &pool->name);
 
-    return pool->target ? NGX_CONF_OK : NGX_CONF_ERROR;
+    return pool->target && ngx_pgq_pool_reads(cf, pool) == NGX_OK
+           ? NGX_CONF_OK : NGX_CONF_ERROR;
 }
 
 
@@ -554,7 +556,7 @@ ngx_http_pgq_init_process(ngx_cycle_t *cycle)
 
     for (i = 0; i < pmcf->pools.nelts; i++) {
         ngx_pgq_batch_init(pools[i]);
-        ngx_pgq_fetch_init(pools[i]);
+        ngx_pgq_read_init(pools[i]->reads);
 
         if (ngx_pgq_pool_init(pools[i], cycle) != NGX_OK) {
             return NGX_ERROR;

@@ -4,7 +4,7 @@
  * The room "batch" owns the batches that tickets travel in.  A batch has a
  * memory pool of its own.
  *
- * A source of calls to pool.c; calls ticket, encode and verdict.
+ * A source of calls to pool.c; calls ticket, encode, verdict and resend.
  *
  * Invariants:
  *  - a batch is in exactly one place: pool->sent, while a lane has its call,
@@ -12,6 +12,7 @@
  *  - a batch keeps its id and its tickets until its outcome is known, so that
  *    the database can tell that it has seen it; tickets that were answered
  *    or left in the meantime do not travel again;
+ *  - a batch is sent again after a pause, which grows from time to time;
  *  - a message the database refuses takes no other with it: a batch that is
  *    refused as a whole is halved, under new ids, until the message stands
  *    alone;
@@ -38,8 +39,6 @@ static ngx_msec_int_t ngx_pgq_batch_expire(ngx_pgq_pool_t *pool,
     ngx_msec_t now);
 static ngx_msec_int_t ngx_pgq_batch_expire_one(ngx_pgq_batch_t *batch,
     ngx_msec_t now);
-static ngx_msec_int_t ngx_pgq_batch_sooner(ngx_msec_int_t a,
-    ngx_msec_int_t b);
 static void ngx_pgq_batch_clear(ngx_pgq_pool_t *pool);
 static ngx_pgq_batch_t *ngx_pgq_batch_create(ngx_pgq_pool_t *pool);
 static ngx_uint_t ngx_pgq_batch_old(ngx_pgq_batch_t *batch);
@@ -77,7 +76,7 @@ ngx_pgq_batch_init(ngx_pgq_pool_t *pool)
     ngx_queue_init(&pool->again);
     ngx_queue_init(&pool->sent);
 
-    ngx_pgq_pool_source(pool, &ngx_pgq_batch_source);
+    pool->source = &ngx_pgq_batch_source;
 }
 
 
@@ -88,13 +87,9 @@ ngx_pgq_batch_next(ngx_pgq_pool_t *pool)
     ngx_pgq_batch_t   *batch;
     ngx_pgq_ticket_t  *t;
 
-    while (!ngx_queue_empty(&pool->again)) {
-        q = ngx_queue_head(&pool->again);
-        batch = ngx_queue_data(q, ngx_pgq_batch_t, queue);
+    while ((batch = ngx_pgq_resend_next(pool)) != NULL) {
 
         ngx_pgq_batch_drop_left(batch);
-
-        ngx_queue_remove(q);
 
         if (batch->n == 0) {
             ngx_pgq_batch_free(batch);
@@ -146,7 +141,7 @@ static ngx_msec_int_t
 ngx_pgq_batch_expire(ngx_pgq_pool_t *pool, ngx_msec_t now)
 {
     ngx_queue_t      *q;
-    ngx_msec_int_t    next;
+    ngx_msec_int_t    next, pause;
     ngx_pgq_batch_t  *batch;
 
     next = ngx_pgq_ticket_expire(&pool->waiting, now, NGX_PGQ_AGAIN);
@@ -157,8 +152,7 @@ ngx_pgq_batch_expire(ngx_pgq_pool_t *pool, ngx_msec_t now)
     {
         batch = ngx_queue_data(q, ngx_pgq_batch_t, queue);
 
-        next = ngx_pgq_batch_sooner(next,
-                                    ngx_pgq_batch_expire_one(batch, now));
+        next = ngx_pgq_sooner(next, ngx_pgq_batch_expire_one(batch, now));
     }
 
     for (q = ngx_queue_head(&pool->again);
@@ -168,8 +162,7 @@ ngx_pgq_batch_expire(ngx_pgq_pool_t *pool, ngx_msec_t now)
         batch = ngx_queue_data(q, ngx_pgq_batch_t, queue);
         q = ngx_queue_next(q);
 
-        next = ngx_pgq_batch_sooner(next,
-                                    ngx_pgq_batch_expire_one(batch, now));
+        next = ngx_pgq_sooner(next, ngx_pgq_batch_expire_one(batch, now));
 
         /* nobody knows when it will be sent: what has left does not stay */
 
@@ -178,6 +171,13 @@ ngx_pgq_batch_expire(ngx_pgq_pool_t *pool, ngx_msec_t now)
         if (batch->n == 0) {
             ngx_queue_remove(&batch->queue);
             ngx_pgq_batch_free(batch);
+            continue;
+        }
+
+        pause = (ngx_msec_int_t) (batch->due - now);
+
+        if (pause > 0) {
+            next = ngx_pgq_sooner(next, pause);
         }
     }
 
@@ -191,15 +191,6 @@ ngx_pgq_batch_expire_one(ngx_pgq_batch_t *batch, ngx_msec_t now)
     return ngx_pgq_ticket_expire(&batch->tickets, now,
                                  batch->sent || batch->unknown
                                  ? NGX_PGQ_UNKNOWN : NGX_PGQ_AGAIN);
-}
-
-
-/* of two times to wait, either of which may be -1: none */
-
-static ngx_msec_int_t
-ngx_pgq_batch_sooner(ngx_msec_int_t a, ngx_msec_int_t b)
-{
-    return b < 0 || (a >= 0 && a < b) ? a : b;
 }
 
 
@@ -222,6 +213,7 @@ ngx_pgq_batch_create(ngx_pgq_pool_t *pool)
 
     batch->pool = pool;
     batch->memory = memory;
+    batch->due = ngx_current_msec;
     ngx_queue_init(&batch->tickets);
     ngx_pgq_uuid_v7(batch->id, ngx_pgq_now());
 
@@ -406,6 +398,10 @@ ngx_pgq_batch_row(ngx_pgq_call_t *call, ngx_str_t *fields)
 
     batch = call->data;
 
+    if (fields[0].data == NULL) {
+        return;    /* the last row: see call.c */
+    }
+
     if (batch->fencing) {
         batch->fenced = fields[0].len == 1 && fields[0].data[0] == 't';
         return;
@@ -437,8 +433,7 @@ ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
 
     if (outcome == NGX_PGQ_AGAIN || outcome == NGX_PGQ_UNKNOWN) {
         ngx_pgq_encode_free(batch);
-        ngx_queue_insert_tail(&batch->pool->again, &batch->queue);
-        ngx_pgq_pool_wake(batch->pool);
+        ngx_pgq_resend(batch);
         return;
     }
 
@@ -486,8 +481,7 @@ ngx_pgq_batch_fenced(ngx_pgq_batch_t *batch, ngx_pgq_outcome_e outcome)
 
     /* committed, some time before; sent again it gets its verdicts */
 
-    ngx_queue_insert_head(&batch->pool->again, &batch->queue);
-    ngx_pgq_pool_wake(batch->pool);
+    ngx_pgq_resend(batch);
 }
 
 
@@ -549,6 +543,8 @@ ngx_pgq_batch_halve(ngx_pgq_batch_t *batch)
 
     ngx_pgq_uuid_v7(batch->id, ngx_pgq_now());
     batch->again = 0;
+    batch->resends = 0;
+    batch->due = ngx_current_msec;
 
     ngx_queue_insert_head(&batch->pool->again, &batch->queue);
     ngx_pgq_pool_wake(batch->pool);

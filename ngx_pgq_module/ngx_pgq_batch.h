@@ -23,6 +23,8 @@ struct ngx_pgq_batch_s {
     size_t                   keys_size;
     ngx_msec_t               start;     /* of the last time it was sent */
     time_t                   first;     /* when it was sent under this id */
+    ngx_msec_t               due;       /* in pool->again: not before this */
+    ngx_uint_t               resends;
     ngx_pgq_pool_t          *pool;
     ngx_pool_t              *memory;
     ngx_pgq_call_t           call;
@@ -40,6 +42,8 @@ struct ngx_pgq_batch_s {
 
 ngx_int_t ngx_pgq_encode(ngx_pgq_batch_t *batch);
 void ngx_pgq_encode_free(ngx_pgq_batch_t *batch);
+void ngx_pgq_resend(ngx_pgq_batch_t *batch);
+ngx_pgq_batch_t *ngx_pgq_resend_next(ngx_pgq_pool_t *pool);
 void ngx_pgq_verdict(ngx_pgq_batch_t *batch, ngx_str_t *fields);
 
 

@@ -12,12 +12,15 @@
  *  - each started call ends with one done();
  *  - NGX_PGQ_DONE only when the server has answered without an error, is
  *    ready for the next query, is in no transaction, and has sent no
- *    WARNING: a cancelled wait for a synchronous replica looks like success
- *    but for its WARNING, and with the extended protocol the command's
- *    completion is sent before the commit;
+ *    WARNING after the last row: a cancelled wait for a synchronous replica
+ *    looks like success but for its WARNING, and with the extended protocol
+ *    the command's completion is sent before the commit.  So that there is a
+ *    last row, each write ends with one that is all null;
  *  - NGX_PGQ_REFUSED and NGX_PGQ_AGAIN only when the server has said that
  *    the transaction failed and is ready for the next query; a connection
- *    that ends instead leaves the outcome unknown.
+ *    that ends instead leaves the outcome unknown;
+ *  - a read is NGX_PGQ_REFUSED by each error that another connection would
+ *    get as well; the lane is kept.
  */
 
 #include "ngx_pgq_lane.h"
@@ -27,22 +30,40 @@
 
 /* the contract with the database; its other half is in sql/ */
 
-static ngx_pgq_lane_statement_t  ngx_pgq_call_statements[] = {
-    { "enqueue",
-      "select ordinal, sqlstate, problem"
-      " from ngx_pgq.enqueue($1::uuid, $2::uuid[], $3::text[])" },
-    { "enqueue_keyed",
-      "select ordinal, sqlstate, problem"
-      " from ngx_pgq.enqueue_keyed($1::uuid, $2::uuid[], $3::text[],"
-                                 " $4::text[])" },
-    { "enqueue_all",
-      "select ordinal, sqlstate, problem"
-      " from ngx_pgq.enqueue_all($1::uuid, $2::uuid, $3::text[], $4::text)" },
-    { "fence",
+#define NGX_PGQ_CALL_VERDICTS    "select ordinal, sqlstate, problem from "
+#define NGX_PGQ_CALL_LAST        " union all select null, null, null"
+
+
+/* by ngx_pgq_write_e */
+
+static ngx_pgq_lane_statement_t  ngx_pgq_call_writes[] = {
+    { "enqueue", 3,
+      NGX_PGQ_CALL_VERDICTS
+      "ngx_pgq.enqueue($1::uuid, $2::uuid[], $3::text[])"
+      NGX_PGQ_CALL_LAST },
+    { "enqueue_keyed", 4,
+      NGX_PGQ_CALL_VERDICTS
+      "ngx_pgq.enqueue_keyed($1::uuid, $2::uuid[], $3::text[], $4::text[])"
+      NGX_PGQ_CALL_LAST },
+    { "enqueue_all", 4,
+      NGX_PGQ_CALL_VERDICTS
+      "ngx_pgq.enqueue_all($1::uuid, $2::uuid, $3::text[], $4::text)"
+      NGX_PGQ_CALL_LAST },
+    { "fence", 1,
       "select ngx_pgq.fence($1::uuid)" },
-    { "recent",
-      "select ngx_pgq.recent($1::integer, $2::bigint)" },
-    { NULL, NULL }
+    { NULL, 0, NULL }
+};
+
+
+/*
+ * By ngx_pgq_read_e.  Reads are not prepared: each is planned for its own
+ * arguments, and an error of the plan is the error of one read.
+ */
+
+static ngx_pgq_lane_statement_t  ngx_pgq_call_reads[] = {
+    { NULL, 3,
+      "select id, at, data, older"
+      " from ngx_pgq.recent($1::integer, $2::bigint, $3::integer)" }
 };
 
 
@@ -58,11 +79,23 @@ static const char  *ngx_pgq_call_refusals[] = {
 };
 
 
+/*
+ * SQLSTATEs of a read that say that this connection, or this moment, is to
+ * blame: the read is tried again.  All others would come again.
+ */
+
+static const char  *ngx_pgq_call_transient[] = {
+    "08", "40", "57P", NULL
+};
+
+
 static void ngx_pgq_call_ready(ngx_pgq_lane_t *lane);
 static void ngx_pgq_call_result(ngx_pgq_lane_t *lane, PGresult *res);
 static void ngx_pgq_call_rows(ngx_pgq_call_t *call, PGresult *res);
 static void ngx_pgq_call_error(ngx_pgq_lane_t *lane, ngx_pgq_call_t *call,
     PGresult *res);
+static ngx_uint_t ngx_pgq_call_listed(const char **classes,
+    const char *sqlstate);
 static void ngx_pgq_call_done(ngx_pgq_lane_t *lane);
 static void ngx_pgq_call_lost(ngx_pgq_lane_t *lane);
 
@@ -91,15 +124,23 @@ ngx_pgq_call_init_lanes(ngx_pgq_pool_t *pool, ngx_log_t *log)
         lane = &pool->lanes[i];
         lane->pool = pool;
         lane->ops = &ngx_pgq_call_ops;
-        lane->statements = ngx_pgq_call_statements;
+        lane->statements = pool->reading ? ngx_pgq_call_reads
+                                         : ngx_pgq_call_writes;
         lane->state = NGX_PGQ_LANE_CLOSED;
     }
+
+    return NGX_OK;
+}
+
+
+void
+ngx_pgq_call_open_lanes(ngx_pgq_pool_t *pool)
+{
+    ngx_uint_t  i;
 
     for (i = 0; i < pool->nlanes; i++) {
         ngx_pgq_lane_open(&pool->lanes[i]);
     }
-
-    return NGX_OK;
 }
 
 
@@ -134,8 +175,6 @@ ngx_pgq_call_libpq(void)
 ngx_int_t
 ngx_pgq_call_start(ngx_pgq_call_t *call, ngx_pgq_lane_t *lane)
 {
-    static const int  nparams[NGX_PGQ_STATEMENTS] = { 3, 4, 4, 1, 2 };
-
     if (call->encode(call) != NGX_OK) {
         return NGX_DECLINED;
     }
@@ -143,8 +182,7 @@ ngx_pgq_call_start(ngx_pgq_call_t *call, ngx_pgq_lane_t *lane)
     call->outcome = NGX_PGQ_UNKNOWN;
     call->answered = 0;
 
-    if (ngx_pgq_lane_send(lane, call->statement, nparams[call->statement],
-                          call->values, call->lengths)
+    if (ngx_pgq_lane_send(lane, call->statement, call->values, call->lengths)
         != NGX_OK)
     {
         ngx_pgq_lane_drop(lane, "08006", PQerrorMessage(lane->conn));
@@ -171,13 +209,20 @@ ngx_pgq_call_result(ngx_pgq_lane_t *lane, PGresult *res)
 
     call = lane->data;
 
-    if (PQresultStatus(res) == PGRES_TUPLES_OK) {
-        call->answered = 1;
+    switch (PQresultStatus(res)) {
+
+    case PGRES_SINGLE_TUPLE:
         ngx_pgq_call_rows(call, res);
         return;
-    }
 
-    ngx_pgq_call_error(lane, call, res);
+    case PGRES_TUPLES_OK:
+        /* all rows were before this */
+        call->answered = 1;
+        return;
+
+    default:
+        ngx_pgq_call_error(lane, call, res);
+    }
 }
 
 
@@ -209,11 +254,9 @@ ngx_pgq_call_rows(ngx_pgq_call_t *call, PGresult *res)
 static void
 ngx_pgq_call_error(ngx_pgq_lane_t *lane, ngx_pgq_call_t *call, PGresult *res)
 {
-    size_t        len;
-    const char  **class, *sqlstate, *words;
+    const char  *sqlstate, *words;
 
     sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
-    words = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
 
     if (sqlstate == NULL) {
         /* libpq itself: the connection is gone */
@@ -222,19 +265,39 @@ ngx_pgq_call_error(ngx_pgq_lane_t *lane, ngx_pgq_call_t *call, PGresult *res)
 
     ngx_pgq_metrics_error(sqlstate);
 
-    call->outcome = NGX_PGQ_AGAIN;
+    if (lane->pool->reading
+        ? ngx_pgq_call_listed(ngx_pgq_call_transient, sqlstate)
+        : !ngx_pgq_call_listed(ngx_pgq_call_refusals, sqlstate))
+    {
+        call->outcome = NGX_PGQ_AGAIN;
 
-    for (class = ngx_pgq_call_refusals; *class; class++) {
-        len = ngx_strlen(*class);
-
-        if (ngx_strncmp(sqlstate, *class, len) == 0) {
-            call->outcome = NGX_PGQ_REFUSED;
-        }
+    } else {
+        call->outcome = NGX_PGQ_REFUSED;
     }
 
     ngx_memcpy(lane->sqlstate, sqlstate, sizeof(lane->sqlstate) - 1);
-    ngx_cpystrn(lane->words, (u_char *) (words ? words : ""),
-                sizeof(lane->words));
+
+    if (call->outcome == NGX_PGQ_REFUSED && !lane->pool->reading) {
+        /* for the sender of the message, and not for the log */
+        words = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
+        ngx_pgq_words(lane->words, sizeof(lane->words), words ? words : "");
+        return;
+    }
+
+    ngx_pgq_lane_quote(lane->words, sizeof(lane->words), res);
+}
+
+
+static ngx_uint_t
+ngx_pgq_call_listed(const char **classes, const char *sqlstate)
+{
+    for ( /* void */ ; *classes; classes++) {
+        if (ngx_strncmp(sqlstate, *classes, ngx_strlen(*classes)) == 0) {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 
@@ -250,7 +313,7 @@ ngx_pgq_call_done(ngx_pgq_lane_t *lane)
 
     if (call->answered && call->outcome == NGX_PGQ_UNKNOWN) {
 
-        if (lane->warned) {
+        if (lane->warned && !lane->pool->reading) {
             /* committed here, perhaps not where it is replicated to */
             call->done(call, NGX_PGQ_UNKNOWN);
             return;
@@ -263,6 +326,7 @@ ngx_pgq_call_done(ngx_pgq_lane_t *lane)
 
     call->problem.data = lane->words;
     call->problem.len = ngx_strlen(lane->words);
+    call->sqlstate = lane->sqlstate;
 
     if (call->outcome == NGX_PGQ_REFUSED) {
         ngx_pgq_lane_healthy(lane);

@@ -26,7 +26,6 @@
 #define NGX_PGQ_LANE_WAIT_MIN    50      /* ms */
 #define NGX_PGQ_LANE_WAIT_MAX    500     /* what a failover is longer by */
 #define NGX_PGQ_LANE_LASTING     10000   /* ms, a connection that was good */
-#define NGX_PGQ_LANE_QUIET       10      /* s, for a complaint told before */
 #define NGX_PGQ_LANE_CALM        10000   /* ms, after what was outsized */
 #define NGX_PGQ_LANE_OLD_AGAIN   1000    /* ms, while none is to spare */
 #define NGX_PGQ_LANE_OLD_LATER   60000   /* ms, after none could connect */
@@ -380,7 +379,7 @@ static void
 ngx_pgq_lane_complain(ngx_pgq_lane_t *lane, const char *why,
     const char *words, ngx_msec_t wait)
 {
-    size_t      len;
+    u_char      quoted[NGX_PGQ_WORDS_LEN];
     time_t      now;
     ngx_uint_t  known;
 
@@ -389,7 +388,7 @@ ngx_pgq_lane_complain(ngx_pgq_lane_t *lane, const char *why,
     now = ngx_pgq_seconds();
 
     if (known && lane->complained
-        && now - lane->complained < NGX_PGQ_LANE_QUIET)
+        && now - lane->complained < NGX_PGQ_QUIET)
     {
         return;
     }
@@ -397,13 +396,11 @@ ngx_pgq_lane_complain(ngx_pgq_lane_t *lane, const char *why,
     lane->complained = now;
     ngx_cpystrn(lane->complaint, (u_char *) why, sizeof(lane->complaint));
 
-    /* libpq's messages end with a line feed, and may have more of them */
-
-    len = strcspn(words, "\n");
+    ngx_pgq_words(quoted, sizeof(quoted), words);
 
     ngx_log_error(NGX_LOG_ERR, lane->pool->log, 0,
-                  "pgq lane: lost %s:%s, retry in %M ms: %*s (%s, %ui requests"
+                  "pgq lane: lost %s:%s, retry in %M ms: %s (%s, %ui requests"
                   " wait)",
                   lane->endpoint.host->name, lane->endpoint.host->port, wait,
-                  len, words, why, lane->pool->unanswered);
+                  quoted, why, lane->pool->unanswered);
 }

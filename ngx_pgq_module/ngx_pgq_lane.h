@@ -11,6 +11,7 @@
 
 #include "ngx_pgq_module.h"
 #include "ngx_pgq_target.h"
+#include "ngx_pgq_words.h"
 
 
 /* libpq's, named so that who only holds lanes need not include it */
@@ -20,7 +21,8 @@ struct pg_result;
 
 
 typedef struct {
-    const char              *name;      /* in words, and as prepared */
+    const char              *name;      /* NULL: it is not prepared */
+    int                      nparams;
     const char              *text;
 } ngx_pgq_lane_statement_t;
 
@@ -52,7 +54,7 @@ struct ngx_pgq_lane_s {
     ngx_queue_t                queue;      /* the user's: idle lanes */
     ngx_pgq_pool_t            *pool;
     ngx_pgq_lane_ops_t        *ops;
-    ngx_pgq_lane_statement_t  *statements; /* ends with a NULL name */
+    ngx_pgq_lane_statement_t  *statements; /* up to a NULL name: prepared */
     void                      *data;       /* the user's: what is under way */
     u_char                     sqlstate[6];    /* the user's: of a failure */
     u_char                     words[128];
@@ -65,15 +67,16 @@ struct ngx_pgq_lane_s {
     ngx_event_t                age;        /* until another takes over */
     ngx_pgq_lane_t            *old;        /* that this one takes over from */
     ngx_msec_t                 since;      /* connected */
-    ngx_uint_t                 prepared;
+    ngx_int_t                  prepared;   /* -1: the pool's setup is next */
     ngx_uint_t                 failures;   /* in a row */
     time_t                     complained;
     u_char                     complaint[8];
+    time_t                     warning;    /* of the last WARNING logged */
     u_char                     farewell[6];    /* the server's last word */
     u_char                     farewell_words[128];
 
     unsigned                   queued:1;   /* the user's: in pool->idle */
-    unsigned                   warned:1;   /* the server sent a WARNING */
+    unsigned                   warned:1;   /* a WARNING since the last row */
     unsigned                   flushing:1;
     unsigned                   ripe:1;     /* waits for its turn alone */
     unsigned                   leaving:1;  /* closes when it is idle */
@@ -85,8 +88,10 @@ void ngx_pgq_lane_close(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_drop(ngx_pgq_lane_t *lane, const char *why,
     const char *words);
 ngx_int_t ngx_pgq_lane_send(ngx_pgq_lane_t *lane, ngx_uint_t statement,
-    int nparams, const char *const *values, const int *lengths);
+    const char *const *values, const int *lengths);
 void ngx_pgq_lane_healthy(ngx_pgq_lane_t *lane);
+void ngx_pgq_lane_quote(u_char *dst, size_t size,
+    const struct pg_result *res);
 
 
 /* within the room: its life, how it connects, and how it works */

@@ -184,7 +184,7 @@ ngx_pgq_lane_poll(ngx_pgq_lane_t *lane, PostgresPollingStatusType polling)
             return;
         }
 
-        lane->prepared = 0;
+        lane->prepared = lane->pool->setup ? -1 : 0;
         ngx_pgq_lane_prepare(lane);
         return;
 
@@ -219,24 +219,31 @@ ngx_pgq_lane_step_handler(ngx_event_t *ev)
 }
 
 
-/* the next statement to prepare, or the end of the attempt */
+/* the setup, the next statement to prepare, or the end of the attempt */
 
 void
 ngx_pgq_lane_prepare(ngx_pgq_lane_t *lane)
 {
+    int                        sent;
     ngx_pgq_lane_statement_t  *statement;
 
-    statement = &lane->statements[lane->prepared];
+    if (lane->prepared < 0) {
+        sent = PQsendQuery(lane->conn, lane->pool->setup);
 
-    if (statement->name == NULL) {
-        ngx_pgq_lane_pass_turn(lane);
-        ngx_pgq_lane_connected(lane);
-        return;
+    } else {
+        statement = &lane->statements[lane->prepared];
+
+        if (statement->name == NULL) {
+            ngx_pgq_lane_pass_turn(lane);
+            ngx_pgq_lane_connected(lane);
+            return;
+        }
+
+        sent = PQsendPrepare(lane->conn, statement->name, statement->text, 0,
+                             NULL);
     }
 
-    if (!PQsendPrepare(lane->conn, statement->name, statement->text, 0, NULL)
-        || ngx_pgq_lane_flush(lane) != NGX_OK)
-    {
+    if (!sent || ngx_pgq_lane_flush(lane) != NGX_OK) {
         ngx_pgq_lane_fail(lane);
     }
 }

@@ -43,26 +43,32 @@ static ngx_uint_t ngx_pgq_lane_fits(ngx_pgq_lane_t *lane);
 static ngx_uint_t ngx_pgq_lane_says(ngx_pgq_lane_t *lane, const char *name);
 
 
-/* parameters are binary, results are text */
+/* parameters are binary, results are text, and come row by row */
 
 ngx_int_t
-ngx_pgq_lane_send(ngx_pgq_lane_t *lane, ngx_uint_t statement, int nparams,
+ngx_pgq_lane_send(ngx_pgq_lane_t *lane, ngx_uint_t statement,
     const char *const *values, const int *lengths)
 {
-    int     i;
-    size_t  size;
+    int                        i, sent;
+    size_t                     size;
+    ngx_pgq_lane_statement_t  *s;
 
     static const int  formats[] = { 1, 1, 1, 1, 1, 1, 1, 1 };
 
+    s = &lane->statements[statement];
+
     lane->warned = 0;
 
-    if (!PQsendQueryPrepared(lane->conn, lane->statements[statement].name,
-                             nparams, values, lengths, formats, 0))
-    {
+    sent = s->name ? PQsendQueryPrepared(lane->conn, s->name, s->nparams,
+                                         values, lengths, formats, 0)
+                   : PQsendQueryParams(lane->conn, s->text, s->nparams, NULL,
+                                       values, lengths, formats, 0);
+
+    if (!sent || !PQsetSingleRowMode(lane->conn)) {
         return NGX_ERROR;
     }
 
-    for (i = 0, size = 0; i < nparams; i++) {
+    for (i = 0, size = 0; i < s->nparams; i++) {
         size += lengths[i];
     }
 
@@ -196,9 +202,15 @@ ngx_pgq_lane_unasked(ngx_pgq_lane_t *lane)
 static void
 ngx_pgq_lane_result(ngx_pgq_lane_t *lane, PGresult *res)
 {
+    u_char       words[NGX_PGQ_WORDS_LEN];
     const char  *sqlstate;
 
     if (lane->state == NGX_PGQ_LANE_BUSY) {
+
+        if (PQresultStatus(res) == PGRES_SINGLE_TUPLE) {
+            /* what libpq has read until now came before the completion */
+            lane->warned = 0;
+        }
 
         if (!ngx_pgq_lane_common(lane, PQresultMemorySize(res))) {
             ngx_pgq_lane_outsized(lane);
@@ -215,8 +227,10 @@ ngx_pgq_lane_result(ngx_pgq_lane_t *lane, PGresult *res)
     sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
     sqlstate = sqlstate ? sqlstate : "08006";
 
+    ngx_pgq_lane_quote(words, sizeof(words), res);
+
     ngx_pgq_metrics_error(sqlstate);
-    ngx_pgq_lane_drop(lane, sqlstate, PQresultErrorMessage(res));
+    ngx_pgq_lane_drop(lane, sqlstate, (char *) words);
 }
 
 
@@ -323,33 +337,34 @@ ngx_pgq_lane_flush(ngx_pgq_lane_t *lane)
 }
 
 
-/* what the server says beside its answers; libpq calls it */
+/*
+ * What the server says beside its answers; libpq calls it while it reads, and
+ * reads no completion before PQgetResult() has returned the row before it.
+ */
 
 void
 ngx_pgq_lane_notice(void *data, const struct pg_result *res)
 {
-    const char      *severity, *sqlstate, *words;
+    u_char           words[NGX_PGQ_WORDS_LEN];
+    const char      *severity, *sqlstate;
     ngx_pgq_lane_t  *lane;
 
     lane = data;
 
     severity = PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
     sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
-    words = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
 
     if (severity == NULL || sqlstate == NULL) {
         return;
     }
-
-    words = words ? words : "";
 
     if (ngx_strcmp(severity, "FATAL") == 0
         || ngx_strcmp(severity, "PANIC") == 0)
     {
         ngx_cpystrn(lane->farewell, (u_char *) sqlstate,
                     sizeof(lane->farewell));
-        ngx_cpystrn(lane->farewell_words, (u_char *) words,
-                    sizeof(lane->farewell_words));
+        ngx_pgq_lane_quote(lane->farewell_words, sizeof(lane->farewell_words),
+                           res);
         return;
     }
 
@@ -359,7 +374,39 @@ ngx_pgq_lane_notice(void *data, const struct pg_result *res)
 
     lane->warned = 1;
 
+    if (lane->warning && ngx_pgq_seconds() - lane->warning < NGX_PGQ_QUIET) {
+        return;
+    }
+
+    lane->warning = ngx_pgq_seconds();
+    ngx_pgq_lane_quote(words, sizeof(words), res);
+
     ngx_log_error(NGX_LOG_WARN, lane->pool->log, 0,
-                  "pgq lane: %s:%s warns: %s", lane->endpoint.host->name,
-                  lane->endpoint.host->port, words);
+                  "pgq lane: %s:%s warns: %s (%s)", lane->endpoint.host->name,
+                  lane->endpoint.host->port, words, sqlstate);
+}
+
+
+/*
+ * The text of an error or a WARNING, to be logged and shown.  Data of messages
+ * may be in the text of a data exception, class 22, and in what a function of
+ * a procedural language raised, whose context names the language.
+ */
+
+void
+ngx_pgq_lane_quote(u_char *dst, size_t size, const struct pg_result *res)
+{
+    const char  *words, *context, *sqlstate;
+
+    words = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
+    context = PQresultErrorField(res, PG_DIAG_CONTEXT);
+    sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+
+    if ((context && ngx_strstr(context, "PL/") != NULL)
+        || (sqlstate && ngx_strncmp(sqlstate, "22", 2) == 0))
+    {
+        words = "the text may hold data and is not shown";
+    }
+
+    ngx_pgq_words(dst, size, words ? words : "");
 }

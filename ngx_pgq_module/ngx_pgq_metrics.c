@@ -14,7 +14,8 @@
  *    up; of one that was killed the process id is left, and whoever adds
  *    gauges up skips the places of processes that are no more;
  *  - a pool keeps its place for as long as the memory lives, by its name;
- *    past the last place they share it, under the name "other";
+ *    past the last place they share it, under the name "other".  Its GETs
+ *    have a place of their own, so many places further on;
  *  - outside of workers there is nothing to count in, and nothing is counted.
  */
 
@@ -36,7 +37,8 @@ static const char  *ngx_pgq_metrics_reason_names[NGX_PGQ_METRICS_REASONS] = {
     "key_in_flight", "key_required", "key_reused", "keys_full",
     "length_required", "method_not_allowed", "misdirected", "no_database",
     "not_acceptable", "not_found", "not_implemented", "not_json", "not_utf8",
-    "outcome_unknown", "precondition_failed", "queue_full", "refused",
+    "outcome_unknown", "precondition_failed", "queue_full", "read_failed",
+    "read_timeout", "reads_full", "refused",
     "request_timeout", "too_large", "too_many_lines", "too_many_requests",
     "unauthorized", "unavailable", "unprocessable", "unsupported_type",
     "upgrade_required", "uri_too_long", "other", NULL
@@ -132,6 +134,15 @@ ngx_pgq_metrics_name(ngx_shm_zone_t *zone, ngx_str_t *name)
     ngx_memcpy(metrics->pools[i].name, "other", sizeof("other"));
 
     return i;
+}
+
+
+/* the place of a pool's GETs, beside that of its POSTs */
+
+ngx_uint_t
+ngx_pgq_metrics_reads(ngx_uint_t pool)
+{
+    return pool + NGX_PGQ_METRICS_POOLS;
 }
 
 

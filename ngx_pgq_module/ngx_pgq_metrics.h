@@ -13,6 +13,7 @@
 
 
 #define NGX_PGQ_METRICS_POOLS    16      /* the last is of all that follow */
+#define NGX_PGQ_METRICS_PLACES   (2 * NGX_PGQ_METRICS_POOLS)
 #define NGX_PGQ_METRICS_NAME     64
 #define NGX_PGQ_METRICS_LANES    5       /* states; closed ones are gone */
 #define NGX_PGQ_METRICS_CODES    600
@@ -62,7 +63,7 @@ typedef struct {
 } ngx_pgq_metrics_pool_t;
 
 
-/* gauges of one pool in one worker; one cache line, one writer */
+/* gauges of one place in one worker; one cache line, one writer */
 
 typedef struct {
     ngx_atomic_t             lanes[NGX_PGQ_METRICS_LANES];
@@ -75,7 +76,7 @@ typedef struct {
 typedef struct {
     ngx_atomic_t             pid;           /* 0: nobody's */
     ngx_atomic_t             padding[7];
-    ngx_pgq_metrics_gauges_t  pools[NGX_PGQ_METRICS_POOLS];
+    ngx_pgq_metrics_gauges_t  pools[NGX_PGQ_METRICS_PLACES];
 } ngx_pgq_metrics_worker_t;
 
 
@@ -86,7 +87,7 @@ typedef struct {
     ngx_atomic_t             requests[NGX_PGQ_METRICS_HANDLERS]
                                      [NGX_PGQ_METRICS_CODES];
     ngx_atomic_t             classes[NGX_PGQ_METRICS_CLASSES];
-    ngx_pgq_metrics_pool_t   pools[NGX_PGQ_METRICS_POOLS];
+    ngx_pgq_metrics_pool_t   pools[NGX_PGQ_METRICS_PLACES];
     ngx_pgq_metrics_worker_t  workers[NGX_MAX_PROCESSES];
 } ngx_pgq_metrics_t;
 
@@ -97,6 +98,7 @@ ngx_shm_zone_t *ngx_pgq_metrics_zone(ngx_conf_t *cf, void *tag,
     ngx_shm_zone_init_pt init, void *data);
 ngx_int_t ngx_pgq_metrics_create(ngx_shm_zone_t *zone, void *former);
 ngx_uint_t ngx_pgq_metrics_name(ngx_shm_zone_t *zone, ngx_str_t *name);
+ngx_uint_t ngx_pgq_metrics_reads(ngx_uint_t pool);
 void ngx_pgq_metrics_init(ngx_shm_zone_t *zone);
 void ngx_pgq_metrics_exit(void);
 

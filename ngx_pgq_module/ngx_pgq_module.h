@@ -7,6 +7,7 @@
  *   ticket   one waiting request; it outlives its request
  *   batch    tickets that travel and commit together, under one batch id
  *   call     one statement on its way to the database and back
+ *   read     the call that answers all GETs that wait for the same posts
  *   lane     one libpq connection of one nginx worker
  *   pool     the lanes of one worker to one database, and what waits for them
  *
@@ -15,13 +16,14 @@
  *   POST -> enqueue -> ticket -> batch -> pool -> call -> lane ==> database
  *           (fields, message,   (encode, verdict)
  *            bulk)
- *   GET  -> fetch   --------------------> pool -> call -> lane ==> database
+ *   GET  -> fetch -> read --------------> pool -> call -> lane ==> database
+ *                   (answer)
  *
  * Who has something to count calls metrics, which calls nobody; page shows
  * what was counted, record what became of one request.
  *
  * Only lane, call and conninfo include libpq.  Only enqueue, fields, message,
- * bulk, fetch, reply, record and page, and the front desk
+ * bulk, fetch, answer, reply, record and page, and the front desk
  * (ngx_http_pgq_module.c), touch ngx_http_request_t.
  */
 
@@ -54,10 +56,23 @@ typedef struct ngx_pgq_ticket_s  ngx_pgq_ticket_t;
 
 #define ngx_pgq_seconds()        ((time_t) (ngx_current_msec / 1000))
 
+/* s, until a complaint that has not changed is logged again */
+
+#define NGX_PGQ_QUIET            10
+
 /* of the event loop's turn, in milliseconds since 1970: for ids only */
 
 #define ngx_pgq_now()                                                         \
     ((uint64_t) ngx_cached_time->sec * 1000 + ngx_cached_time->msec)
+
+
+/* of two times to wait, either of which may be -1: none */
+
+static ngx_inline ngx_msec_int_t
+ngx_pgq_sooner(ngx_msec_int_t a, ngx_msec_int_t b)
+{
+    return b < 0 || (a >= 0 && a < b) ? a : b;
+}
 
 
 /* what became of a call, or of a ticket */
@@ -84,18 +99,21 @@ typedef enum {
     NGX_PGQ_ENQUEUE = 0,
     NGX_PGQ_ENQUEUE_KEYED,
     NGX_PGQ_ENQUEUE_ALL,
-    NGX_PGQ_FENCE,
-    NGX_PGQ_RECENT,
-    NGX_PGQ_STATEMENTS
-} ngx_pgq_statement_e;
+    NGX_PGQ_FENCE
+} ngx_pgq_write_e;
+
+
+typedef enum {
+    NGX_PGQ_RECENT = 0
+} ngx_pgq_read_e;
 
 
 #define NGX_PGQ_MAX_PARAMS       4
-#define NGX_PGQ_MAX_FIELDS       3
+#define NGX_PGQ_MAX_FIELDS       4
 
 
 struct ngx_pgq_call_s {
-    ngx_pgq_statement_e      statement;
+    ngx_uint_t               statement;     /* a write, or a read */
     const char              *values[NGX_PGQ_MAX_PARAMS];
     int                      lengths[NGX_PGQ_MAX_PARAMS];
 
@@ -112,18 +130,22 @@ struct ngx_pgq_call_s {
     ngx_pgq_outcome_e        outcome;
     unsigned                 answered:1;    /* a result without an error */
     ngx_str_t                problem;       /* until done() returns */
+    u_char                  *sqlstate;      /* of the problem, as long */
 };
 
 
 ngx_int_t ngx_pgq_call_start(ngx_pgq_call_t *call, ngx_pgq_lane_t *lane);
 ngx_int_t ngx_pgq_call_init_lanes(ngx_pgq_pool_t *pool, ngx_log_t *log);
+void ngx_pgq_call_open_lanes(ngx_pgq_pool_t *pool);
 void ngx_pgq_call_exit_lanes(ngx_pgq_pool_t *pool);
 ngx_uint_t ngx_pgq_call_libpq(void);
 
 
 /*
  * The room "pool": lanes, and who has work for them.  Configured once, before
- * the workers are made; the lower parts live in each worker.
+ * the workers are made; the lower parts live in each worker.  What pgq_pool
+ * configures are two: the pool of POSTs, and in pool->reads the pool of GETs.
+ * Each has lanes of its own, so that no POST waits for a GET.
  */
 
 typedef struct {
@@ -136,7 +158,6 @@ typedef struct {
 } ngx_pgq_source_t;
 
 
-#define NGX_PGQ_SOURCES          2
 #define NGX_PGQ_DRAIN_SECONDS    8      /* what Retry-After is taken from */
 
 
@@ -152,6 +173,11 @@ struct ngx_pgq_pool_s {
     ngx_msec_t               connect_timeout;
     ngx_msec_t               answer_timeout;
     ngx_msec_t               lane_age;
+    ngx_uint_t               read_lanes;
+    size_t                   answer_size;   /* of the posts in one answer */
+    size_t                   unread_size;   /* of all answers not yet read */
+    ngx_pgq_pool_t          *reads;         /* the pool of GETs */
+    char                    *setup;         /* said to each new connection */
 
     /* of pool.c */
     ngx_log_t               *log;
@@ -160,18 +186,16 @@ struct ngx_pgq_pool_s {
     ngx_queue_t              idle;          /* lanes without a call */
     ngx_event_t              dispatch;
     ngx_event_t              timer;
-    ngx_pgq_source_t        *sources[NGX_PGQ_SOURCES];
-    ngx_uint_t               nsources;
-    ngx_uint_t               turn;
-    ngx_uint_t               unanswered;    /* requests, of all sources */
+    ngx_pgq_source_t        *source;
+    ngx_uint_t               unanswered;    /* requests */
     size_t                   counted;       /* of size, by the metrics */
     ngx_uint_t               drained[NGX_PGQ_DRAIN_SECONDS];
     time_t                   drained_at;    /* the last second of them */
 
-    /* of ticket.c */
+    /* of ticket.c; of answer.c in a pool of GETs */
     ngx_queue_t              waiting;       /* oldest first */
     ngx_uint_t               messages;      /* unanswered ones */
-    size_t                   size;          /* of them */
+    size_t                   size;          /* of them; or of answers */
 
     /* of enqueue.c */
     size_t                   unread;        /* of answers being sent */
@@ -180,21 +204,28 @@ struct ngx_pgq_pool_s {
     ngx_queue_t              again;         /* batches to send again */
     ngx_queue_t              sent;          /* batches on their way */
 
-    /* of fetch.c */
+    /* of read.c */
     ngx_queue_t              fetches;       /* waiting, oldest first */
     ngx_queue_t              fetching;      /* on their way */
+    time_t                   complained;
+
+    unsigned                 reading:1;     /* a pool of GETs */
+    unsigned                 opened:1;      /* has its lanes */
 };
 
 
+ngx_int_t ngx_pgq_pool_reads(ngx_conf_t *cf, ngx_pgq_pool_t *pool);
 ngx_int_t ngx_pgq_pool_init(ngx_pgq_pool_t *pool, ngx_cycle_t *cycle);
 void ngx_pgq_pool_exit(ngx_pgq_pool_t *pool);
-void ngx_pgq_pool_source(ngx_pgq_pool_t *pool, ngx_pgq_source_t *source);
+void ngx_pgq_pool_open(ngx_pgq_pool_t *pool);
 void ngx_pgq_pool_hold(ngx_pgq_pool_t *pool, ngx_msec_t deadline);
+void ngx_pgq_pool_alarm(ngx_pgq_pool_t *pool, ngx_msec_t moment);
 void ngx_pgq_pool_release(ngx_pgq_pool_t *pool);
 void ngx_pgq_pool_count(ngx_pgq_pool_t *pool, ngx_int_t tickets);
 void ngx_pgq_pool_drained(ngx_pgq_pool_t *pool);
 void ngx_pgq_pool_wake(ngx_pgq_pool_t *pool);
 ngx_uint_t ngx_pgq_pool_retry_after(ngx_pgq_pool_t *pool);
+ngx_uint_t ngx_pgq_pool_connected(ngx_pgq_pool_t *pool);
 
 /* of call.c, when a lane has nothing to do, and when it is lost */
 void ngx_pgq_pool_lane_idle(ngx_pgq_lane_t *lane);
@@ -406,7 +437,7 @@ ngx_int_t ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
     ngx_pgq_problem_t *problem);
 ngx_pgq_return_e ngx_pgq_message_returns(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_fetch_handler(ngx_http_request_t *r);
-void ngx_pgq_fetch_init(ngx_pgq_pool_t *pool);
+void ngx_pgq_read_init(ngx_pgq_pool_t *pool);
 ngx_int_t ngx_pgq_page_metrics_handler(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_page_status_handler(ngx_http_request_t *r);
 
@@ -420,6 +451,8 @@ ngx_int_t ngx_pgq_page_status_handler(ngx_http_request_t *r);
 
 ngx_int_t ngx_pgq_reply_body(ngx_http_request_t *r, ngx_uint_t status,
     ngx_str_t *type, u_char *data, size_t len);
+ngx_int_t ngx_pgq_reply_chain(ngx_http_request_t *r, ngx_uint_t status,
+    ngx_str_t *type, ngx_chain_t *out, size_t len);
 ngx_int_t ngx_pgq_reply_problem(ngx_http_request_t *r,
     ngx_pgq_problem_t *problem);
 ngx_int_t ngx_pgq_reply_options(ngx_http_request_t *r, ngx_str_t *allow);

@@ -26,6 +26,24 @@ typedef struct {
 } ngx_pgq_page_t;
 
 
+typedef enum {
+    NGX_PGQ_PAGE_TICKETS = 0,
+    NGX_PGQ_PAGE_BYTES,
+    NGX_PGQ_PAGE_CONNECTS,
+    NGX_PGQ_PAGE_FAILURES,
+    NGX_PGQ_PAGE_LANES
+} ngx_pgq_page_value_e;
+
+
+typedef struct {
+    const char              *name;
+    const char              *type;
+    const char              *help;
+    ngx_pgq_page_value_e     value;
+    ngx_uint_t               reads;     /* of a pool's GETs, not POSTs */
+} ngx_pgq_page_gauge_t;
+
+
 static ngx_uint_t ngx_pgq_page_open(ngx_http_request_t *r,
     ngx_pgq_page_t *page, ngx_int_t *rc);
 static ngx_int_t ngx_pgq_page_send(ngx_http_request_t *r, ngx_uint_t status,
@@ -38,6 +56,8 @@ static void ngx_pgq_page_totals(ngx_pgq_page_t *page);
 static void ngx_pgq_page_histogram(ngx_pgq_page_t *page, const char *name,
     ngx_pgq_metrics_histogram_e histogram, const char *help);
 static void ngx_pgq_page_pools(ngx_pgq_page_t *page, uint32_t places);
+static void ngx_pgq_page_pool(ngx_pgq_page_t *page,
+    ngx_pgq_page_gauge_t *metric, ngx_uint_t place);
 static void ngx_pgq_page_name(u_char *dst, u_char *src);
 static void ngx_pgq_page_build(ngx_pgq_page_t *page);
 static const char *ngx_pgq_page_status(ngx_uint_t well, ngx_uint_t full);
@@ -396,23 +416,28 @@ ngx_pgq_page_histogram(ngx_pgq_page_t *page, const char *name,
 static void
 ngx_pgq_page_pools(ngx_pgq_page_t *page, uint32_t places)
 {
-    u_char                     name[2 * NGX_PGQ_METRICS_NAME];
-    ngx_uint_t                 i, j, k, workers;
-    ngx_atomic_uint_t          n;
-    ngx_pgq_metrics_pool_t    *pool;
+    ngx_uint_t                 i, k, workers;
     ngx_pgq_metrics_gauges_t   gauges;
 
-    static struct {
-        const char            *name;
-        const char            *type;
-        const char            *help;
-    } metrics[] = {
-        { "pgq_waiting_tickets", "gauge", "Requests without an answer." },
-        { "pgq_waiting_bytes", "gauge", "Bytes of their messages." },
-        { "pgq_connects_total", "counter", "Connections made." },
+    static ngx_pgq_page_gauge_t  metrics[] = {
+        { "pgq_waiting_tickets", "gauge", "POSTs without an answer.",
+          NGX_PGQ_PAGE_TICKETS, 0 },
+        { "pgq_waiting_bytes", "gauge", "Bytes of their messages.",
+          NGX_PGQ_PAGE_BYTES, 0 },
+        { "pgq_waiting_reads", "gauge", "GETs without an answer.",
+          NGX_PGQ_PAGE_TICKETS, 1 },
+        { "pgq_unread_bytes", "gauge",
+          "Bytes of answers to GETs that their clients have not read.",
+          NGX_PGQ_PAGE_BYTES, 1 },
+        { "pgq_connects_total", "counter", "Connections made.",
+          NGX_PGQ_PAGE_CONNECTS, 0 },
         { "pgq_failed_connects_total", "counter",
-          "Attempts to connect that failed." },
-        { "pgq_lanes", "gauge", "Lanes by what they do." }
+          "Attempts to connect that failed.",
+          NGX_PGQ_PAGE_FAILURES, 0 },
+        { "pgq_lanes", "gauge", "Lanes of POSTs by what they do.",
+          NGX_PGQ_PAGE_LANES, 0 },
+        { "pgq_read_lanes", "gauge", "Lanes of GETs by what they do.",
+          NGX_PGQ_PAGE_LANES, 1 }
     };
 
     workers = ngx_pgq_metrics_gauges(0, &gauges);
@@ -423,36 +448,65 @@ ngx_pgq_page_pools(ngx_pgq_page_t *page, uint32_t places)
                           metrics[k].help);
 
         for (i = 0; i < NGX_PGQ_METRICS_POOLS; i++) {
-
-            if (!(places & (1u << i))) {
-                continue;
+            if (places & (1u << i)) {
+                ngx_pgq_page_pool(page, &metrics[k], i);
             }
-
-            pool = &ngx_pgq_metrics_all()->pools[i];
-            ngx_pgq_page_name(name, pool->name);
-            (void) ngx_pgq_metrics_gauges(i, &gauges);
-
-            if (k == 4) {
-                for (j = 0; j < NGX_PGQ_METRICS_LANES; j++) {
-                    ngx_pgq_page_print(page, "pgq_lanes{pool=\"%s\","
-                                       "state=\"%s\"} %uA\n", name,
-                                       ngx_pgq_page_lanes[j],
-                                       gauges.lanes[j]);
-                }
-
-                continue;
-            }
-
-            n = k == 0 ? gauges.tickets : k == 1 ? gauges.bytes
-                : k == 2 ? pool->connects : pool->failures;
-
-            ngx_pgq_page_print(page, "%s{pool=\"%s\"} %uA\n", metrics[k].name,
-                               name, n);
         }
     }
 
     ngx_pgq_page_head(page, "pgq_workers", "gauge", "Workers of nginx.");
     ngx_pgq_page_print(page, "pgq_workers %ui\n", workers);
+}
+
+
+/* what one pool has of a metric; connections are counted together */
+
+static void
+ngx_pgq_page_pool(ngx_pgq_page_t *page, ngx_pgq_page_gauge_t *metric,
+    ngx_uint_t place)
+{
+    u_char                     name[2 * NGX_PGQ_METRICS_NAME];
+    ngx_uint_t                 i;
+    ngx_atomic_uint_t          n;
+    ngx_pgq_metrics_pool_t    *pool, *reads;
+    ngx_pgq_metrics_gauges_t   gauges;
+
+    pool = &ngx_pgq_metrics_all()->pools[place];
+    reads = &ngx_pgq_metrics_all()->pools[ngx_pgq_metrics_reads(place)];
+
+    ngx_pgq_page_name(name, pool->name);
+    (void) ngx_pgq_metrics_gauges(metric->reads ? ngx_pgq_metrics_reads(place)
+                                                : place, &gauges);
+
+    if (metric->value == NGX_PGQ_PAGE_LANES) {
+        for (i = 0; i < NGX_PGQ_METRICS_LANES; i++) {
+            ngx_pgq_page_print(page, "%s{pool=\"%s\",state=\"%s\"} %uA\n",
+                               metric->name, name, ngx_pgq_page_lanes[i],
+                               gauges.lanes[i]);
+        }
+
+        return;
+    }
+
+    switch (metric->value) {
+
+    case NGX_PGQ_PAGE_TICKETS:
+        n = gauges.tickets;
+        break;
+
+    case NGX_PGQ_PAGE_BYTES:
+        n = gauges.bytes;
+        break;
+
+    case NGX_PGQ_PAGE_CONNECTS:
+        n = pool->connects + reads->connects;
+        break;
+
+    default:
+        n = pool->failures + reads->failures;
+    }
+
+    ngx_pgq_page_print(page, "%s{pool=\"%s\"} %uA\n", metric->name, name, n);
 }
 
 

@@ -58,6 +58,18 @@ static ngx_pgq_parameter_t  ngx_pgq_parameters[] = {
       offsetof(ngx_pgq_pool_t, lane_age),
       ngx_pgq_parameter_age },
 
+    { ngx_string("read_lanes="),
+      offsetof(ngx_pgq_pool_t, read_lanes),
+      ngx_pgq_parameter_number },
+
+    { ngx_string("answer_size="),
+      offsetof(ngx_pgq_pool_t, answer_size),
+      ngx_pgq_parameter_size },
+
+    { ngx_string("unread_size="),
+      offsetof(ngx_pgq_pool_t, unread_size),
+      ngx_pgq_parameter_size },
+
     { ngx_null_string, 0, NULL }
 };
 
@@ -73,6 +85,9 @@ ngx_pgq_parameter_defaults(ngx_pgq_pool_t *pool)
     pool->connect_timeout = 2 * 1000;
     pool->answer_timeout = 10 * 1000;
     pool->lane_age = 60 * 60 * 1000;
+    pool->read_lanes = 1;
+    pool->answer_size = 1024 * 1024;
+    pool->unread_size = 64 * 1024 * 1024;
 }
 
 

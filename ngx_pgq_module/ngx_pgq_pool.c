@@ -4,9 +4,7 @@
  * The room "pool" owns the lanes of one worker to one database, gives idle
  * lanes their next call, and watches over the age of what is unanswered.
  *
- * Called by ticket.c (hold, release, wake, drained), by batch.c and fetch.c,
- * which are its sources of calls, by call.c (a lane is idle, or gone), by
- * reply.c (retry_after), and by the front desk (init, exit).
+ * The calls come from its source, batch.c or read.c.
  *
  * Invariants:
  *  - a lane is in pool->idle exactly while it has a connection and no call;
@@ -22,13 +20,53 @@
 
 #define NGX_PGQ_POOL_RETRY_MAX   40      /* s, and half of it more */
 #define NGX_PGQ_POOL_TICK        10      /* ms between looks at ages */
+#define NGX_PGQ_POOL_SLACK       1000    /* ms, for a timeout to arrive */
+#define NGX_PGQ_POOL_SETUP       "set statement_timeout = "
 
 
 static void ngx_pgq_pool_forget(ngx_pgq_pool_t *pool);
 static void ngx_pgq_pool_dispatch_handler(ngx_event_t *ev);
-static ngx_pgq_call_t *ngx_pgq_pool_next(ngx_pgq_pool_t *pool);
 static void ngx_pgq_pool_timer_handler(ngx_event_t *ev);
 
+
+/*
+ * The pool of GETs beside a configured pool of POSTs.  The server itself ends
+ * a read that takes longer than answer_timeout; only a server that says
+ * nothing at all is left, a little later.
+ */
+
+ngx_int_t
+ngx_pgq_pool_reads(ngx_conf_t *cf, ngx_pgq_pool_t *pool)
+{
+    ngx_pgq_pool_t  *reads;
+
+    reads = ngx_palloc(cf->pool, sizeof(ngx_pgq_pool_t));
+    if (reads == NULL) {
+        return NGX_ERROR;
+    }
+
+    *reads = *pool;
+
+    reads->reading = 1;
+    reads->nlanes = pool->read_lanes;
+    reads->answer_timeout = pool->answer_timeout + NGX_PGQ_POOL_SLACK;
+
+    reads->setup = ngx_pcalloc(cf->pool, sizeof(NGX_PGQ_POOL_SETUP)
+                                         + NGX_INT_T_LEN);
+    if (reads->setup == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_sprintf((u_char *) reads->setup, NGX_PGQ_POOL_SETUP "%M",
+                pool->answer_timeout);
+
+    pool->reads = reads;
+
+    return NGX_OK;
+}
+
+
+/* and that of its GETs; the sources have been set */
 
 ngx_int_t
 ngx_pgq_pool_init(ngx_pgq_pool_t *pool, ngx_cycle_t *cycle)
@@ -47,31 +85,44 @@ ngx_pgq_pool_init(ngx_pgq_pool_t *pool, ngx_cycle_t *cycle)
     pool->timer.log = cycle->log;
     pool->timer.cancelable = 1;
 
-    return ngx_pgq_call_init_lanes(pool, cycle->log);
+    if (ngx_pgq_call_init_lanes(pool, cycle->log) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (pool->reading) {
+        /* its lanes connect when there is a GET */
+        return NGX_OK;
+    }
+
+    ngx_pgq_pool_open(pool);
+
+    return ngx_pgq_pool_init(pool->reads, cycle);
+}
+
+
+/* has the lanes connect, the first time */
+
+void
+ngx_pgq_pool_open(ngx_pgq_pool_t *pool)
+{
+    if (!pool->opened) {
+        pool->opened = 1;
+        ngx_pgq_call_open_lanes(pool);
+    }
 }
 
 
 void
 ngx_pgq_pool_exit(ngx_pgq_pool_t *pool)
 {
-    ngx_uint_t  i;
-
-    if (pool->lanes == NULL) {
-        return;
+    if (pool->lanes) {
+        ngx_pgq_call_exit_lanes(pool);
+        pool->source->clear(pool);
     }
 
-    ngx_pgq_call_exit_lanes(pool);
-
-    for (i = 0; i < pool->nsources; i++) {
-        pool->sources[i]->clear(pool);
+    if (!pool->reading) {
+        ngx_pgq_pool_exit(pool->reads);
     }
-}
-
-
-void
-ngx_pgq_pool_source(ngx_pgq_pool_t *pool, ngx_pgq_source_t *source)
-{
-    pool->sources[pool->nsources++] = source;
 }
 
 
@@ -83,11 +134,19 @@ ngx_pgq_pool_hold(ngx_pgq_pool_t *pool, ngx_msec_t deadline)
     pool->unanswered++;
     pool->timer.cancelable = 0;
     ngx_pgq_pool_count(pool, 1);
+    ngx_pgq_pool_alarm(pool, deadline);
+}
 
+
+/* the source is to be asked again at that moment at the latest */
+
+void
+ngx_pgq_pool_alarm(ngx_pgq_pool_t *pool, ngx_msec_t moment)
+{
     if (!pool->timer.timer_set
-        || (ngx_msec_int_t) (pool->timer.timer.key - deadline) > 0)
+        || (ngx_msec_int_t) (pool->timer.timer.key - moment) > 0)
     {
-        ngx_add_timer(&pool->timer, deadline - ngx_current_msec);
+        ngx_add_timer(&pool->timer, moment - ngx_current_msec);
     }
 }
 
@@ -212,6 +271,25 @@ ngx_pgq_pool_retry_after(ngx_pgq_pool_t *pool)
 }
 
 
+/* whether a lane has a connection */
+
+ngx_uint_t
+ngx_pgq_pool_connected(ngx_pgq_pool_t *pool)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < pool->nlanes + 1; i++) {
+        if (pool->lanes[i].state == NGX_PGQ_LANE_IDLE
+            || pool->lanes[i].state == NGX_PGQ_LANE_BUSY)
+        {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
 static void
 ngx_pgq_pool_dispatch_handler(ngx_event_t *ev)
 {
@@ -224,7 +302,7 @@ ngx_pgq_pool_dispatch_handler(ngx_event_t *ev)
 
     while (!ngx_queue_empty(&pool->idle)) {
 
-        call = ngx_pgq_pool_next(pool);
+        call = pool->source->next(pool);
 
         if (call == NULL) {
             return;
@@ -252,49 +330,19 @@ ngx_pgq_pool_dispatch_handler(ngx_event_t *ev)
 }
 
 
-/* the sources take turns, so that none starves */
-
-static ngx_pgq_call_t *
-ngx_pgq_pool_next(ngx_pgq_pool_t *pool)
-{
-    ngx_uint_t       i;
-    ngx_pgq_call_t  *call;
-
-    for (i = 0; i < pool->nsources; i++) {
-
-        pool->turn = (pool->turn + 1) % pool->nsources;
-        call = pool->sources[pool->turn]->next(pool);
-
-        if (call) {
-            return call;
-        }
-    }
-
-    return NULL;
-}
-
-
 static void
 ngx_pgq_pool_timer_handler(ngx_event_t *ev)
 {
-    ngx_uint_t       i;
     ngx_pgq_pool_t  *pool;
-    ngx_msec_int_t   next, wait;
+    ngx_msec_int_t   next;
 
     pool = ev->data;
-    next = -1;
-
-    for (i = 0; i < pool->nsources; i++) {
-        wait = pool->sources[i]->expire(pool, ngx_current_msec);
-
-        if (wait >= 0 && (next < 0 || wait < next)) {
-            next = wait;
-        }
-    }
+    next = pool->source->expire(pool, ngx_current_msec);
 
     if (next >= 0) {
-        ngx_add_timer(&pool->timer,
-                      ngx_max((ngx_msec_t) next + 1, NGX_PGQ_POOL_TICK));
+        ngx_pgq_pool_alarm(pool, ngx_current_msec
+                                 + ngx_max((ngx_msec_t) next + 1,
+                                           NGX_PGQ_POOL_TICK));
         ngx_pgq_pool_wake(pool);
     }
 }

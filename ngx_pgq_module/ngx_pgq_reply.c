@@ -101,9 +101,33 @@ ngx_int_t
 ngx_pgq_reply_body(ngx_http_request_t *r, ngx_uint_t status, ngx_str_t *type,
     u_char *data, size_t len)
 {
-    ngx_int_t     rc;
     ngx_buf_t    *buf;
     ngx_chain_t   out;
+
+    buf = ngx_calloc_buf(r->pool);
+    if (buf == NULL) {
+        return NGX_ERROR;
+    }
+
+    buf->pos = data;
+    buf->last = data + len;
+    buf->memory = len > 0;
+
+    out.buf = buf;
+    out.next = NULL;
+
+    return ngx_pgq_reply_chain(r, status, type, &out, len);
+}
+
+
+/* the buffers are the request's, and all of memory */
+
+ngx_int_t
+ngx_pgq_reply_chain(ngx_http_request_t *r, ngx_uint_t status,
+    ngx_str_t *type, ngx_chain_t *out, size_t len)
+{
+    ngx_int_t     rc;
+    ngx_chain_t  *last;
 
     r->headers_out.status = status;
     r->headers_out.content_length_n = len;
@@ -117,21 +141,12 @@ ngx_pgq_reply_body(ngx_http_request_t *r, ngx_uint_t status, ngx_str_t *type,
         return rc;
     }
 
-    buf = ngx_calloc_buf(r->pool);
-    if (buf == NULL) {
-        return NGX_ERROR;
-    }
+    for (last = out; last->next; last = last->next) { /* void */ }
 
-    buf->pos = data;
-    buf->last = data + len;
-    buf->memory = len > 0;
-    buf->last_buf = (r == r->main);
-    buf->last_in_chain = 1;
+    last->buf->last_buf = (r == r->main);
+    last->buf->last_in_chain = 1;
 
-    out.buf = buf;
-    out.next = NULL;
-
-    return ngx_http_output_filter(r, &out);
+    return ngx_http_output_filter(r, out);
 }
 
 

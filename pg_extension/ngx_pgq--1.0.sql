@@ -95,6 +95,24 @@ language c volatile parallel unsafe;
 comment on function ngx_pgq.wait_until_drained(interval) is
 'wait until no message is in the queue; false if the timeout came first';
 
+-- recent.c: what sql/recent.sql needs
+
+create function ngx_pgq.json_octets(data json)
+returns integer
+as 'MODULE_PATHNAME', 'ngx_pgq_json_octets'
+language c immutable strict parallel safe;
+
+comment on function ngx_pgq.json_octets(json) is
+'the length of a JSON value, of which nothing is read';
+
+create function ngx_pgq.json_utf8(data json)
+returns json
+as 'MODULE_PATHNAME', 'ngx_pgq_json_utf8'
+language c stable strict parallel safe;
+
+comment on function ngx_pgq.json_utf8(json) is
+'a JSON value with each character that UTF-8 does not have replaced by \ufffd';
+
 -- status.c: a row a slot and a row a mover
 
 create function ngx_pgq.status_rows(
@@ -141,6 +159,8 @@ revoke all on function ngx_pgq.enqueue_all(uuid, uuid, text[], text) from public
 revoke all on function ngx_pgq.pause() from public;
 revoke all on function ngx_pgq.resume() from public;
 revoke all on function ngx_pgq.wait_until_drained(interval) from public;
+revoke all on function ngx_pgq.json_octets(json) from public;
+revoke all on function ngx_pgq.json_utf8(json) from public;
 revoke all on function ngx_pgq.status_rows() from public;
 revoke all on ngx_pgq.status from public;
 grant execute on function ngx_pgq.status_rows() to pg_monitor;

@@ -16,7 +16,8 @@ grant execute on function ngx_pgq.enqueue(uuid, uuid[], text[]) to ngx_pgq_web;
 grant execute on function ngx_pgq.fence(uuid) to ngx_pgq_web;
 grant execute on function ngx_pgq.enqueue_keyed(uuid, uuid[], text[], text[]) to ngx_pgq_web;
 grant execute on function ngx_pgq.enqueue_all(uuid, uuid, text[], text) to ngx_pgq_web;
-grant execute on function ngx_pgq.recent(integer, bigint) to ngx_pgq_web;
+grant execute on function ngx_pgq.recent(integer, bigint, integer) to ngx_pgq_web;
+grant execute on function ngx_pgq.json_octets(json), ngx_pgq.json_utf8(json) to ngx_pgq_web;
 grant select on public.posts to ngx_pgq_web;
 
 -- applications: may insert into the queue, as part of their own transactions. Not at, which decides how long a post is

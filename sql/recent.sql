@@ -1,26 +1,42 @@
--- ngx_pgq.recent(most, before): the newest posts as the body of GET /get, newest first.
+-- ngx_pgq.recent(most, before, size): the newest posts, newest first; GET /get is made of them.
 -- Called by nginx; runs with the caller's rights, who needs SELECT on posts.
 --
 --   most    how many at most
 --   before  only posts with smaller ids; null: from the newest on
+--   size    at most so many bytes of data, as many posts as fit, though one at least
+--
+--   id, data
+--   at      in RFC 3339; null if it is infinite, or its year has not four digits
+--   older   the id of the next post, null after the last of them: where it is not null in the last row, size has ended it
+--
+-- It is one query of a kind that the planner puts into its caller's, so that rows are sent as they are found, and that
+-- reads the length, not the data, of what it leaves out.
 
-create or replace function ngx_pgq.recent(most integer default 100, before bigint default null)
-returns text
+create or replace function ngx_pgq.recent(
+    most integer default 100, before bigint default null, size integer default 1048576)
+returns table (id bigint, at text, data json, older bigint)
 language sql
 stable
 parallel safe
+rows 100
 as $$
-    select '{"msg":['
-           || coalesce(string_agg('{"id":' || post.id
-                                  || ',"data":' || post.data::text
-                                  || ',"at":"' || to_char(post.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-                                  || '"}', ',' order by post.id desc), '')
-           || ']}'
-      from (select id, data, at
-              from public.posts
-             where before is null or id < before
-             order by id desc
-             limit most) as post
+    select post.id,
+           case when post.at >= '0001-01-01 00:00:00Z' and post.at < '10000-01-01 00:00:00Z'
+                then to_char(post.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') end,
+           ngx_pgq.json_utf8(post.data),
+           post.older
+      from (select newest.id, newest.at, newest.data,
+                   row_number() over downwards as place,
+                   sum(ngx_pgq.json_octets(newest.data)) over downwards as bytes,
+                   lead(newest.id) over downwards as older
+              from (select posts.id, posts.at, posts.data
+                      from public.posts
+                     where posts.id < coalesce(before, 9223372036854775807)
+                     order by posts.id desc
+                     limit most) as newest
+            window downwards as (order by newest.id desc rows unbounded preceding)) as post
+     where post.place = 1 or post.bytes <= size
+     order by post.id desc
 $$;
 
-alter function ngx_pgq.recent(integer, bigint) owner to ngx_pgq_owner;
+alter function ngx_pgq.recent(integer, bigint, integer) owner to ngx_pgq_owner;

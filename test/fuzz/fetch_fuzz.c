@@ -5,7 +5,8 @@
  * of steps: a byte that says what happens, one for whom, and what it needs.
  * Requests come, leave and expire, calls get a row, an end, or none; a request
  * that is answered may take another with it.  Each is answered at most once,
- * and what is asked of the database is what the arguments say.
+ * what is asked of the database is what the arguments say, and an answer's
+ * memory is freed with the last request that it answers.
  */
 
 #include "few.h"
@@ -28,6 +29,8 @@ typedef struct {
 static get_t            gets[REQUESTS];
 static ngx_pgq_call_t  *calls[CALLS];
 static ngx_pgq_pool_t   pool;
+static ngx_log_t        errors;
+static ngx_time_t       now;
 static int              drags;
 
 
@@ -102,6 +105,12 @@ finalized(few_request_t *f, ngx_int_t rc)
     fuzz_check(rc == NGX_OK ? few_answer.answers == 1
                : rc == NGX_HTTP_INTERNAL_SERVER_ERROR);
 
+    if (few_answer.status == 200) {
+        fuzz_check(few_answer.len >= sizeof("{\"msg\":[]}") - 1);
+        fuzz_check(memcmp(few_answer.body, "{\"msg\":[", 8) == 0);
+        fuzz_check(few_answer.body[few_answer.len - 1] == '}');
+    }
+
     few_answered();
     leave(get);
 
@@ -148,7 +157,8 @@ come(get_t *get, ngx_pgq_loc_conf_t *conf, fuzz_input_t *in)
                || few_answer.status == 503)
     {
         fuzz_check(rc == NGX_OK && few_answer.status == 503);
-        fuzz_check(pool.unanswered >= pool.max_tickets);
+        fuzz_check(pool.unanswered >= pool.max_tickets
+                   || pool.size >= pool.unread_size);
 
     } else {
         fuzz_check(rc == NGX_DONE && few_answer.answers == 0);
@@ -171,13 +181,13 @@ call(ngx_pgq_call_t **c)
     uint32_t  limit;
     uint64_t  number;
 
-    if (*c || (*c = pool.sources[0]->next(&pool)) == NULL) {
+    if (*c || (*c = pool.source->next(&pool)) == NULL) {
         return;
     }
 
     fuzz_check((*c)->statement == NGX_PGQ_RECENT);
     fuzz_check((*c)->encode(*c) == NGX_OK);
-    fuzz_check((*c)->lengths[0] == 4);
+    fuzz_check((*c)->lengths[0] == 4 && (*c)->lengths[2] == 4);
     memcpy(&limit, (*c)->values[0], 4);
     limit = be32toh(limit);
     before = -1;
@@ -203,12 +213,20 @@ call(ngx_pgq_call_t **c)
 static void
 row(ngx_pgq_call_t *c, fuzz_input_t *in)
 {
-    size_t     len;
+    int        i;
+    size_t     len, n;
     ngx_str_t  fields[NGX_PGQ_MAX_FIELDS];
 
     memset(fields, 0, sizeof(fields));
-    fields[0].data = (u_char *) fuzz_bytes(in, fuzz_byte(in) % 32, &len);
-    fields[0].len = len;
+
+    for (i = 0; i < NGX_PGQ_MAX_FIELDS; i++) {
+        /* the id is never null */
+        n = fuzz_byte(in) % (i ? 64 : 20);
+        if (i == 0 || n) {
+            fields[i].data = (u_char *) fuzz_bytes(in, n, &len);
+            fields[i].len = len;
+        }
+    }
 
     if (c) {
         c->row(c, fields);
@@ -224,6 +242,7 @@ end(ngx_pgq_call_t **c, ngx_pgq_outcome_e outcome)
     *c = NULL;
 
     if (ended) {
+        ended->sqlstate = (u_char *) (drags % 2 ? "57014" : "42501");
         ended->done(ended, outcome);
     }
 }
@@ -269,7 +288,7 @@ step(ngx_pgq_loc_conf_t *conf, fuzz_input_t *in)
 
     default:
         ngx_current_msec += who * 8;
-        wait = pool.sources[0]->expire(&pool, ngx_current_msec);
+        wait = pool.source->expire(&pool, ngx_current_msec);
         fuzz_check(wait == -1 || (wait > 0 && wait <= TIMEOUT));
         break;
     }
@@ -289,12 +308,17 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     memset(calls, 0, sizeof(calls));
 
     conf.get = &pool;
+    pool.reads = &pool;
     conf.timeout = TIMEOUT;
     pool.max_tickets = fuzz_byte(&in) % REQUESTS + 1;
+    pool.unread_size = 3 * 4096;
+    pool.log = &errors;
+    ngx_cached_time = &now;
+    pool.answer_size = 1024;
     few_finalized = finalized;
     ngx_current_msec = (ngx_msec_t) -500;
 
-    ngx_pgq_fetch_init(&pool);
+    ngx_pgq_read_init(&pool);
 
     while (in.len) {
         step(&conf, &in);
@@ -307,7 +331,8 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     }
 
     fuzz_check(pool.unanswered == 0);
-    pool.sources[0]->clear(&pool);
+    pool.source->clear(&pool);
+    fuzz_check(pool.size == 0);
 
     return 0;
 }

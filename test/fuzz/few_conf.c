@@ -9,22 +9,6 @@
 #include <arpa/inet.h>
 
 
-void *
-ngx_array_push(ngx_array_t *a)
-{
-    void  *elts;
-
-    if (a->nelts == a->nalloc) {
-        elts = ngx_palloc(a->pool, 2 * a->size * a->nalloc);
-        memcpy(elts, a->elts, a->size * a->nelts);
-        a->elts = elts;
-        a->nalloc *= 2;
-    }
-
-    return (u_char *) a->elts + a->size * a->nelts++;
-}
-
-
 u_char *
 ngx_cpystrn(u_char *dst, u_char *src, size_t n)
 {

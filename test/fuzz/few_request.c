@@ -235,6 +235,30 @@ ngx_pgq_origin_refuse(ngx_http_request_t *r)
 
 
 ngx_int_t
+ngx_pgq_reply_chain(ngx_http_request_t *r, ngx_uint_t status, ngx_str_t *type,
+    ngx_chain_t *out, size_t len)
+{
+    size_t  at, n;
+
+    fuzz_check(type->len > 0);
+    free(few_answer.body);
+    few_answer.body = malloc(len + 1);
+    few_answer.len = len;
+
+    for (at = 0; out; out = out->next) {
+        n = out->buf->last - out->buf->pos;
+        fuzz_check(n > 0 && at + n <= len);
+        memcpy(few_answer.body + at, out->buf->pos, n);
+        at += n;
+    }
+
+    fuzz_check(at == len);
+
+    return few_reply(r, status, "");
+}
+
+
+ngx_int_t
 ngx_pgq_reply_options(ngx_http_request_t *r, ngx_str_t *allow)
 {
     fuzz_check(allow->len > 0);
@@ -290,9 +314,24 @@ ngx_pgq_record(ngx_http_request_t *r, ngx_pgq_metrics_handler_e handler)
 
 
 void
-ngx_pgq_pool_source(ngx_pgq_pool_t *pool, ngx_pgq_source_t *source)
+ngx_pgq_pool_open(ngx_pgq_pool_t *pool)
 {
-    pool->sources[pool->nsources++] = source;
+    pool->opened = 1;
+}
+
+
+ngx_uint_t
+ngx_pgq_pool_connected(ngx_pgq_pool_t *pool)
+{
+    return pool->opened;
+}
+
+
+void
+ngx_pgq_pool_count(ngx_pgq_pool_t *pool, ngx_int_t tickets)
+{
+    (void) pool;
+    (void) tickets;
 }
 
 

@@ -52,9 +52,24 @@ like($answer->{headers}{etag}, qr/^W\//, 'with a weak ETag then');
 is($client->method('OPTIONS', '/get')->{headers}{allow}, 'GET, HEAD, OPTIONS', 'OPTIONS says what is allowed');
 is($client->method('POST', '/get', '{}')->{status}, 405, 'POST is not');
 
-# A big answer does not fit into one read of libpq's.
+# Bytes are limited, too: what does not fit comes with the next request.
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json(repeat('x', 10000)) from generate_series(1, 1000)});
 $pg->poll_query_until('select count(*) from posts', 2501);
-ok(length $client->get('/get?limit=1000')->{body} > 10_000_000, '10 MB come whole');
+my ($before, @ids) = ('');
+do {
+    my $page = $client->get("/get?limit=1000$before")->json;
+    push @ids, map { $_->{id} } @{ $page->{msg} };
+    $before = $page->{next} ? "&before=$page->{next}" : '';
+} while $before && @ids < 10_000;
+is("@ids[ 0 .. 103 ]", join(' ', reverse 2398 .. 2501), 'an answer has as many posts as fit into answer_size');
+cmp_ok(scalar @ids, '>', 1900, 'next leads through all of them');
+is("@ids", join(' ', reverse $ids[-1] .. 2501), 'each of which comes once');
+
+# A big answer does not fit into one read of libpq's.
+$nginx->configure(pool => 'answer_size=16m');
+$nginx->reload;
+my $whole = Pgq::Client->new($nginx)->get('/get?limit=1000');
+ok(length $whole->{body} > 10_000_000, '10 MB come whole where they are allowed');
+is($whole->json->{next}, undef, 'and nothing is next');
 
 done_testing;

@@ -125,6 +125,11 @@ moves('20 messages, one after the other', requests('post', 202, 20), 'pgq_batche
 
 is(join(' ', map { $last->{qq{pgq_batch_messages_bucket{le="$_"}}} } qw(1 4 16384 +Inf)), '20 20 20 20', 'in batches of one');
 
+# GETs open their lanes when the first one comes, in each worker
+ok((poll_until { Pgq::Client->new($nginx)->get('/get'); page()->{'pgq_read_lanes{pool="main",state="idle"}'} == 2 }),
+    'lanes of GETs are counted by themselves');
+$last = page();
+
 Pgq::Client->new($nginx)->get('/get') for 1 .. 7;
 Pgq::Client->new($nginx)->get('/get?limit=0');
 moves('7 times GET, and one that is wrong', requests('get', 200, 7), requests('get', 400, 1), rejects('bad_argument', 1));
@@ -198,7 +203,7 @@ $last = page();
 ok($nginx->reload, 'a reload');
 ok((poll_until { 2 == $nginx->worker_pids }), 'the old workers leave');
 ok((poll_until { page()->{$idle} == 4 }), 'their lanes are no more');
-moves('and what was counted stays', 'pgq_connects_total{pool="main"}=4');
+moves('and what was counted stays', 'pgq_connects_total{pool="main"}=4', 'pgq_read_lanes{pool="main",state="idle"}=-2');
 
 # under load
 my $load = Pgq::Host::spawn([ Pgq::Host::build_dir() . '/bench/pgq_load', '--quiet', '--connections', 8, '--seconds', timeout(60),

@@ -20,14 +20,14 @@ sub nginx {
     )->start;
 }
 
-# Where the lanes are, once both are there; by the server's name.
+# Where the lanes of POSTs are, once both are there and have prepared their last statement; by the server's name.
 sub lanes_at {
     my (@servers) = @_;
 
     my $where = poll_until {
         my %count = map {
             $_->name => $_->safe_psql(q{select count(*) from pg_stat_activity where usename = 'ngx_pgq_web'
-                and state = 'idle' and query ~ 'recent'})
+                and state = 'idle' and query ~ 'fence'})
         } @servers;
         my ($all) = grep { $count{$_} == 2 } keys %count;
         return $all // '';
@@ -82,6 +82,7 @@ subtest 'a server that becomes read-only' => sub {
     my $nginx  = nginx('', $pg, $standby);
     my $client = Pgq::Client->new($nginx);
     is($client->post('/post', '"writable"')->status, 202, 'it is written to');
+    is($client->get('/get')->status, 200, 'and read');
 
     # (a server says it with the end of the next statement, which is the one of GET)
     my $position = $nginx->log_position;

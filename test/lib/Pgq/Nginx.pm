@@ -83,6 +83,7 @@ sub pid   { return $_[0]{pid} }
 sub log   { return "$_[0]{dir}/error.log" }
 sub url   { return "http://127.0.0.1:$_[0]{port}" . ($_[1] // '') }
 sub lanes { return ($_[0]{pool} // '') =~ /\blanes=(\d+)/ ? $1 : 2 }
+sub read_lanes { return ($_[0]{pool} // '') =~ /\bread_lanes=(\d+)/ ? $1 : 1 }
 
 
 # Writes nginx.conf, with options changed if there are any; they count at the next start or reload.
@@ -388,7 +389,7 @@ sub leaked_lanes {
 
     return if !$pg || $self->{pools} || $self->{config} || !$self->running || !$pg->running;
 
-    my $most  = $self->lanes * $self->{workers};
+    my $most  = ($self->lanes + $self->read_lanes) * $self->{workers};
     my $user  = $self->{user} // 'ngx_pgq_web';
     my $count = '';
 

@@ -22,7 +22,8 @@ package Pgq::Wire;
 #   answer    the server does not get the statement (before Parse or Bind); the client gets these `bytes`, and with
 #             `end` the connection ends
 #
-# `in` is what the connection is at: connect, prepare, or the name of the statement it executes.
+# `in` is what the connection is at: connect, prepare (or a simple query), or the name of the statement it executes; for
+# one that is not prepared, the name of the function that it calls.
 #
 # TLS is refused in the server's name. With Pgq::Wire->new($pg, tls => 1) it goes through, to the server's port, and what
 # is read from either side after the message Encryption is a message Bytes, in connect.
@@ -364,10 +365,16 @@ sub _message_of {
     return syswrite $c->{front}, 'N' if $name eq 'Encryption' && !$self->{tls};
     $c->{raw} = 1 if $name eq 'Encryption';
 
-    $c->{in} = 'prepare' if $name eq 'Parse';
+    if ($name eq 'Parse') {
+        my ($statement, $text) = $frame =~ /\A.{5}([^\0]*)\0([^\0]*)\0/s;
+        $c->{in} = $statement ne '' ? 'prepare' : $text =~ /ngx_pgq\.(\w+)\(/ ? $1 : 'unnamed';
+    }
+
+    $c->{in} = 'prepare' if $name eq 'Query';
 
     if ($name eq 'Bind' && !$c->{known}{$direction}) {
-        ($c->{in}, my $rest) = $frame =~ /\A.{5}[^\0]*\0([^\0]*)\0(.*)\z/s;
+        my ($statement, $rest) = $frame =~ /\A.{5}[^\0]*\0([^\0]*)\0(.*)\z/s;
+        $c->{in} = $statement if $statement ne '';
         my $formats = unpack 'n', $rest;
         push @{ $self->{sent} }, unpack 'H*', unpack 'N/a', substr $rest, 4 + 2 * $formats;
     }
@@ -436,7 +443,7 @@ sub _do {
     } elsif ($do eq 'gather') {
         $c->{gathered}{$direction} = { bytes => '', size => $step->{size} };
     } elsif ($do eq 'insert') {
-        _write($c->{front}, $step->{bytes});
+        _send($c, 'back', $step->{bytes});
     } elsif ($do eq 'answer') {
         $c->{answer} = $step;
     }

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The room "answer" owns the bodies of answers to GET, each in a memory pool
+ * of its own.  It is made with one holder, which fills it and leaves it, and
+ * gets one more with each reply, until that request's memory is freed.
+ *
+ * Invariants:
+ *  - an answer's bytes count in pool->size from their allocation until its
+ *    last holder leaves it;
+ *  - the body is written once and shared: each reply has buffers of its own
+ *    that point into it;
+ *  - the ETag is made of ids, times and lengths.  Posts do not change, so
+ *    that equal posts have equal tags, and a large post need not be hashed.
+ */
+
+#include "ngx_pgq_answer.h"
+
+
+#define NGX_PGQ_ANSWER_PIECE     4096    /* doubled four times at most */
+#define NGX_PGQ_ANSWER_AT_LEN    64
+
+
+static void ngx_pgq_answer_add(ngx_pgq_answer_t *answer, const void *data,
+    size_t len);
+static ngx_int_t ngx_pgq_answer_grow(ngx_pgq_answer_t *answer, size_t len);
+static ngx_int_t ngx_pgq_answer_hold(ngx_pgq_answer_t *answer,
+    ngx_http_request_t *r);
+static void ngx_pgq_answer_cleanup(void *data);
+
+
+#define ngx_pgq_answer_text(answer, text)                                     \
+    ngx_pgq_answer_add(answer, text, sizeof(text) - 1)
+
+
+static ngx_str_t  ngx_pgq_answer_type = ngx_string("application/json");
+static ngx_str_t  ngx_pgq_answer_cache = ngx_string("no-cache");
+
+
+ngx_pgq_answer_t *
+ngx_pgq_answer_create(ngx_pgq_pool_t *pool)
+{
+    ngx_pool_t        *memory;
+    ngx_pgq_answer_t  *answer;
+
+    memory = ngx_create_pool(1024, pool->log);
+    if (memory == NULL) {
+        return NULL;
+    }
+
+    answer = ngx_pcalloc(memory, sizeof(ngx_pgq_answer_t));
+
+    if (answer == NULL
+        || ngx_array_init(&answer->pieces, memory, 8, sizeof(ngx_str_t))
+           != NGX_OK)
+    {
+        ngx_destroy_pool(memory);
+        return NULL;
+    }
+
+    answer->pool = pool;
+    answer->memory = memory;
+    answer->holders = 1;
+    ngx_md5_init(&answer->md5);
+
+    ngx_pgq_answer_text(answer, "{\"msg\":[");
+
+    return answer;
+}
+
+
+/* one more post */
+
+void
+ngx_pgq_answer_row(ngx_pgq_answer_t *answer, ngx_str_t *fields)
+{
+    u_char      line[2 * NGX_INT64_LEN + NGX_PGQ_ANSWER_AT_LEN];
+    ngx_str_t  *id, *at, *data;
+
+    id = &fields[NGX_PGQ_ANSWER_ID];
+    at = &fields[NGX_PGQ_ANSWER_AT];
+    data = &fields[NGX_PGQ_ANSWER_DATA];
+
+    if (answer->last_len) {
+        ngx_pgq_answer_text(answer, ",");
+    }
+
+    ngx_pgq_answer_text(answer, "{\"id\":");
+    ngx_pgq_answer_add(answer, id->data, id->len);
+    ngx_pgq_answer_text(answer, ",\"data\":");
+    ngx_pgq_answer_add(answer, data->data, data->len);
+
+    if (at->data) {
+        ngx_pgq_answer_text(answer, ",\"at\":\"");
+        ngx_pgq_answer_add(answer, at->data, at->len);
+        ngx_pgq_answer_text(answer, "\"}");
+
+    } else {
+        ngx_pgq_answer_text(answer, ",\"at\":null}");
+    }
+
+    ngx_md5_update(&answer->md5, line,
+                   ngx_snprintf(line, sizeof(line), "%V %V %uz\n", id, at,
+                                data->len) - line);
+
+    answer->last_len = ngx_min(id->len, sizeof(answer->last));
+    ngx_memcpy(answer->last, id->data, answer->last_len);
+    answer->cut = fields[NGX_PGQ_ANSWER_OLDER].data != NULL;
+}
+
+
+/* the posts are complete */
+
+ngx_int_t
+ngx_pgq_answer_end(ngx_pgq_answer_t *answer)
+{
+    u_char  digest[16];
+
+    ngx_pgq_answer_text(answer, "]");
+
+    if (answer->cut) {
+        ngx_pgq_answer_text(answer, ",\"next\":");
+        ngx_pgq_answer_add(answer, answer->last, answer->last_len);
+        ngx_md5_update(&answer->md5, "next", 4);
+    }
+
+    ngx_pgq_answer_text(answer, "}");
+
+    ngx_md5_final(digest, &answer->md5);
+
+    answer->tag.len = 2 * sizeof(digest) + 2;
+    answer->tag.data = ngx_pnalloc(answer->memory, answer->tag.len);
+
+    if (answer->tag.data == NULL || answer->failed) {
+        return NGX_ERROR;
+    }
+
+    answer->tag.data[0] = '"';
+    *ngx_hex_dump(answer->tag.data + 1, digest, sizeof(digest)) = '"';
+
+    return NGX_OK;
+}
+
+
+/* the not-modified filter answers 304 when it knows the tag */
+
+ngx_int_t
+ngx_pgq_answer_reply(ngx_pgq_answer_t *answer, ngx_http_request_t *r)
+{
+    ngx_str_t    *pieces;
+    ngx_uint_t    i;
+    ngx_chain_t  *out, *cl, **last;
+
+    if (ngx_pgq_answer_hold(answer, r) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    r->headers_out.etag = ngx_pgq_reply_header(r, "ETag", &answer->tag);
+
+    if (r->headers_out.etag == NULL
+        || ngx_pgq_reply_header(r, "Cache-Control", &ngx_pgq_answer_cache)
+           == NULL)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    out = NULL;
+    last = &out;
+    pieces = answer->pieces.elts;
+
+    for (i = 0; i < answer->pieces.nelts; i++) {
+
+        cl = ngx_alloc_chain_link(r->pool);
+        if (cl == NULL) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        cl->buf = ngx_calloc_buf(r->pool);
+        if (cl->buf == NULL) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        cl->buf->pos = pieces[i].data;
+        cl->buf->last = pieces[i].data + pieces[i].len;
+        cl->buf->memory = 1;
+        cl->next = NULL;
+
+        *last = cl;
+        last = &cl->next;
+    }
+
+    return ngx_pgq_reply_chain(r, NGX_HTTP_OK, &ngx_pgq_answer_type, out,
+                               answer->len);
+}
+
+
+void
+ngx_pgq_answer_leave(ngx_pgq_answer_t *answer)
+{
+    ngx_pgq_pool_t  *pool;
+
+    if (--answer->holders) {
+        return;
+    }
+
+    pool = answer->pool;
+    pool->size -= answer->size;
+
+    ngx_destroy_pool(answer->memory);
+
+    ngx_pgq_pool_count(pool, 0);
+
+    /* reads may wait for the memory */
+
+    ngx_pgq_pool_wake(pool);
+}
+
+
+static void
+ngx_pgq_answer_add(ngx_pgq_answer_t *answer, const void *data, size_t len)
+{
+    size_t         n;
+    ngx_str_t     *piece;
+    const u_char  *p;
+
+    p = data;
+
+    while (len && !answer->failed) {
+
+        if (answer->room == 0 && ngx_pgq_answer_grow(answer, len) != NGX_OK) {
+            answer->failed = 1;
+            return;
+        }
+
+        piece = (ngx_str_t *) answer->pieces.elts + answer->pieces.nelts - 1;
+        n = ngx_min(len, answer->room);
+
+        ngx_memcpy(piece->data + piece->len, p, n);
+        piece->len += n;
+        answer->room -= n;
+        answer->len += n;
+
+        p += n;
+        len -= n;
+    }
+}
+
+
+/* another piece, for so much at least */
+
+static ngx_int_t
+ngx_pgq_answer_grow(ngx_pgq_answer_t *answer, size_t len)
+{
+    size_t      size;
+    ngx_str_t  *piece;
+
+    size = NGX_PGQ_ANSWER_PIECE << ngx_min(answer->pieces.nelts, 4);
+    size = ngx_max(size, len);
+
+    piece = ngx_array_push(&answer->pieces);
+    if (piece == NULL) {
+        return NGX_ERROR;
+    }
+
+    piece->len = 0;
+    piece->data = ngx_pnalloc(answer->memory, size);
+
+    if (piece->data == NULL) {
+        answer->pieces.nelts--;
+        return NGX_ERROR;
+    }
+
+    answer->room = size;
+    answer->size += size;
+    answer->pool->size += size;
+
+    ngx_pgq_pool_count(answer->pool, 0);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_pgq_answer_hold(ngx_pgq_answer_t *answer, ngx_http_request_t *r)
+{
+    ngx_pool_cleanup_t  *cln;
+
+    cln = ngx_pool_cleanup_add(r->pool, 0);
+    if (cln == NULL) {
+        return NGX_ERROR;
+    }
+
+    cln->handler = ngx_pgq_answer_cleanup;
+    cln->data = answer;
+    answer->holders++;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_pgq_answer_cleanup(void *data)
+{
+    ngx_pgq_answer_leave(data);
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The room "answer": the body of an answer to GET.  It is in memory once,
+ * however many requests it answers.
+ */
+
+#ifndef NGX_PGQ_ANSWER_H
+#define NGX_PGQ_ANSWER_H
+
+
+#include "ngx_pgq_module.h"
+
+#include <ngx_md5.h>
+
+
+/* what a row of recent() has, in this order */
+
+typedef enum {
+    NGX_PGQ_ANSWER_ID = 0,
+    NGX_PGQ_ANSWER_AT,         /* absent: JSON has no word for that time */
+    NGX_PGQ_ANSWER_DATA,
+    NGX_PGQ_ANSWER_OLDER       /* the next post's id, absent at the last */
+} ngx_pgq_answer_field_e;
+
+
+typedef struct {
+    ngx_pgq_pool_t          *pool;
+    ngx_pool_t              *memory;
+    ngx_uint_t               holders;
+    ngx_array_t              pieces;    /* ngx_str_t, full but for the last */
+    size_t                   room;      /* left in the last piece */
+    size_t                   size;      /* of all pieces, counted */
+    size_t                   len;       /* of the body */
+    ngx_md5_t                md5;
+    ngx_str_t                tag;
+    u_char                   last[NGX_INT64_LEN];   /* id, as text */
+    size_t                   last_len;
+    unsigned                 cut:1;     /* there are older posts */
+    unsigned                 failed:1;  /* no memory */
+} ngx_pgq_answer_t;
+
+
+ngx_pgq_answer_t *ngx_pgq_answer_create(ngx_pgq_pool_t *pool);
+void ngx_pgq_answer_row(ngx_pgq_answer_t *answer, ngx_str_t *fields);
+ngx_int_t ngx_pgq_answer_end(ngx_pgq_answer_t *answer);
+ngx_int_t ngx_pgq_answer_reply(ngx_pgq_answer_t *answer,
+    ngx_http_request_t *r);
+void ngx_pgq_answer_leave(ngx_pgq_answer_t *answer);
+
+
+#endif /* NGX_PGQ_ANSWER_H */

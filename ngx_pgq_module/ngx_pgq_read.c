@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The room "read" owns the reads: each is a call to the database that answers
+ * all GETs, here called fetches, that wait for the same posts.
+ *
+ * Invariants:
+ *  - a read is in pool->fetches while it waits, and in pool->fetching while
+ *    its call is under way.  A fetch joins a read that waits, never one under
+ *    way, which may not see what the client has seen already;
+ *  - a fetch is in the list of its read until it is answered, or leaves.  A
+ *    read without fetches ends as soon as its call has;
+ *  - no read is sent while the answers that clients have not read yet take
+ *    unread_size or more;
+ *  - reading twice does no harm: a read that the connection failed is tried
+ *    again until the location's pgq_timeout.  What the database has refused,
+ *    or has not answered within answer_timeout, is not.
+ */
+
+#include "ngx_pgq_read.h"
+
+
+struct ngx_pgq_read_s {
+    ngx_queue_t              queue;
+    ngx_queue_t              fetches;
+    ngx_pgq_pool_t          *pool;
+    ngx_pgq_call_t           call;
+    ngx_pgq_answer_t        *answer;    /* NULL without a row */
+    uint32_t                 limit;     /* in network byte order */
+    uint32_t                 size;
+    uint64_t                 before;
+    unsigned                 sent:1;
+};
+
+
+static ngx_pgq_read_t *ngx_pgq_read_find(ngx_pgq_pool_t *pool,
+    uint32_t limit, uint64_t before);
+static ngx_pgq_call_t *ngx_pgq_read_next(ngx_pgq_pool_t *pool);
+static ngx_msec_int_t ngx_pgq_read_expire(ngx_pgq_pool_t *pool,
+    ngx_msec_t now);
+static ngx_msec_int_t ngx_pgq_read_expire_list(ngx_queue_t *reads,
+    ngx_queue_t *expired, ngx_msec_t now);
+static void ngx_pgq_read_clear(ngx_pgq_pool_t *pool);
+static ngx_int_t ngx_pgq_read_encode(ngx_pgq_call_t *call);
+static void ngx_pgq_read_row(ngx_pgq_call_t *call, ngx_str_t *fields);
+static void ngx_pgq_read_done(ngx_pgq_call_t *call,
+    ngx_pgq_outcome_e outcome);
+static ngx_pgq_read_result_e ngx_pgq_read_complete(ngx_pgq_read_t *read);
+static ngx_pgq_read_result_e ngx_pgq_read_refused(ngx_pgq_read_t *read);
+static void ngx_pgq_read_answer(ngx_pgq_fetch_t *f,
+    ngx_pgq_read_result_e result, ngx_pgq_answer_t *answer);
+static void ngx_pgq_read_free(ngx_pgq_read_t *read);
+
+
+static ngx_pgq_source_t  ngx_pgq_read_source = {
+    ngx_pgq_read_next,
+    ngx_pgq_read_expire,
+    ngx_pgq_read_clear
+};
+
+
+void
+ngx_pgq_read_init(ngx_pgq_pool_t *pool)
+{
+    ngx_queue_init(&pool->fetches);
+    ngx_queue_init(&pool->fetching);
+
+    pool->source = &ngx_pgq_read_source;
+}
+
+
+/* without memory the fetch is still its owner's */
+
+ngx_int_t
+ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_int_t limit, int64_t before)
+{
+    uint32_t         most;
+    uint64_t         id;
+    ngx_pgq_read_t  *read;
+    ngx_pgq_pool_t  *pool;
+
+    pool = f->pool;
+    most = htonl((uint32_t) limit);
+    id = htobe64((uint64_t) before);
+
+    read = ngx_pgq_read_find(pool, most, id);
+
+    if (read == NULL) {
+        read = ngx_calloc(sizeof(ngx_pgq_read_t), pool->log);
+        if (read == NULL) {
+            return NGX_ERROR;
+        }
+
+        ngx_queue_init(&read->fetches);
+
+        read->pool = pool;
+        read->limit = most;
+        read->size = htonl((uint32_t) pool->answer_size);
+        read->before = id;
+
+        read->call.statement = NGX_PGQ_RECENT;
+        read->call.encode = ngx_pgq_read_encode;
+        read->call.row = ngx_pgq_read_row;
+        read->call.done = ngx_pgq_read_done;
+        read->call.data = read;
+
+        ngx_queue_insert_tail(&pool->fetches, &read->queue);
+    }
+
+    f->read = read;
+    f->start = ngx_current_msec;
+
+    ngx_queue_insert_tail(&read->fetches, &f->queue);
+    ngx_pgq_pool_hold(pool, f->start + f->timeout);
+    ngx_pgq_pool_open(pool);
+    ngx_pgq_pool_wake(pool);
+
+    return NGX_OK;
+}
+
+
+/* one that waits for the same posts */
+
+static ngx_pgq_read_t *
+ngx_pgq_read_find(ngx_pgq_pool_t *pool, uint32_t limit, uint64_t before)
+{
+    ngx_queue_t     *q;
+    ngx_pgq_read_t  *read;
+
+    for (q = ngx_queue_head(&pool->fetches);
+         q != ngx_queue_sentinel(&pool->fetches);
+         q = ngx_queue_next(q))
+    {
+        read = ngx_queue_data(q, ngx_pgq_read_t, queue);
+
+        if (read->limit == limit && read->before == before) {
+            return read;
+        }
+    }
+
+    return NULL;
+}
+
+
+/* the client has gone, and does not wait any more */
+
+void
+ngx_pgq_read_leave(ngx_pgq_fetch_t *f)
+{
+    ngx_pgq_read_t  *read;
+
+    read = f->read;
+    f->read = NULL;
+
+    ngx_queue_remove(&f->queue);
+    ngx_pgq_pool_release(f->pool);
+
+    if (read && !read->sent && ngx_queue_empty(&read->fetches)) {
+        ngx_queue_remove(&read->queue);
+        ngx_pgq_read_free(read);
+    }
+}
+
+
+static ngx_pgq_call_t *
+ngx_pgq_read_next(ngx_pgq_pool_t *pool)
+{
+    ngx_queue_t     *q;
+    ngx_pgq_read_t  *read;
+
+    if (ngx_queue_empty(&pool->fetches) || pool->size >= pool->unread_size) {
+        return NULL;
+    }
+
+    q = ngx_queue_head(&pool->fetches);
+    ngx_queue_remove(q);
+
+    ngx_queue_insert_tail(&pool->fetching, q);
+
+    read = ngx_queue_data(q, ngx_pgq_read_t, queue);
+    read->sent = 1;
+
+    return &read->call;
+}
+
+
+static ngx_msec_int_t
+ngx_pgq_read_expire(ngx_pgq_pool_t *pool, ngx_msec_t now)
+{
+    ngx_queue_t     *q, expired;
+    ngx_msec_int_t   waiting, sent;
+
+    ngx_queue_init(&expired);
+
+    waiting = ngx_pgq_read_expire_list(&pool->fetches, &expired, now);
+    sent = ngx_pgq_read_expire_list(&pool->fetching, &expired, now);
+
+    /* an answer may end a connection, and with it other requests */
+
+    while (!ngx_queue_empty(&expired)) {
+        q = ngx_queue_head(&expired);
+
+        ngx_pgq_read_answer(ngx_queue_data(q, ngx_pgq_fetch_t, queue),
+                            ngx_pgq_pool_connected(pool)
+                            ? NGX_PGQ_READ_TIMEOUT : NGX_PGQ_READ_NO_DATABASE,
+                            NULL);
+    }
+
+    return ngx_pgq_sooner(waiting, sent);
+}
+
+
+/* moves the fetches that have waited too long; ms until the next will have */
+
+static ngx_msec_int_t
+ngx_pgq_read_expire_list(ngx_queue_t *reads, ngx_queue_t *expired,
+    ngx_msec_t now)
+{
+    ngx_queue_t      *q, *p;
+    ngx_msec_int_t    wait, least;
+    ngx_pgq_read_t   *read;
+    ngx_pgq_fetch_t  *f;
+
+    least = -1;
+
+    for (q = ngx_queue_head(reads); q != ngx_queue_sentinel(reads); /* void */)
+    {
+        read = ngx_queue_data(q, ngx_pgq_read_t, queue);
+        q = ngx_queue_next(q);
+
+        for (p = ngx_queue_head(&read->fetches);
+             p != ngx_queue_sentinel(&read->fetches);
+             /* void */)
+        {
+            f = ngx_queue_data(p, ngx_pgq_fetch_t, queue);
+            p = ngx_queue_next(p);
+
+            wait = (ngx_msec_int_t) (f->start + f->timeout - now);
+
+            if (wait > 0) {
+                least = least < 0 ? wait : ngx_min(least, wait);
+                continue;
+            }
+
+            ngx_queue_remove(&f->queue);
+            ngx_queue_insert_tail(expired, &f->queue);
+            f->read = NULL;
+        }
+
+        if (!read->sent && ngx_queue_empty(&read->fetches)) {
+            ngx_queue_remove(&read->queue);
+            ngx_pgq_read_free(read);
+        }
+    }
+
+    return least;
+}
+
+
+static void
+ngx_pgq_read_clear(ngx_pgq_pool_t *pool)
+{
+    ngx_uint_t    i;
+    ngx_queue_t  *q, *lists[2];
+
+    lists[0] = &pool->fetches;
+    lists[1] = &pool->fetching;
+
+    for (i = 0; i < 2; i++) {
+        while (!ngx_queue_empty(lists[i])) {
+            q = ngx_queue_head(lists[i]);
+            ngx_queue_remove(q);
+            ngx_pgq_read_free(ngx_queue_data(q, ngx_pgq_read_t, queue));
+        }
+    }
+}
+
+
+static ngx_int_t
+ngx_pgq_read_encode(ngx_pgq_call_t *call)
+{
+    ngx_pgq_read_t  *read;
+
+    read = call->data;
+
+    call->values[0] = (char *) &read->limit;
+    call->lengths[0] = sizeof(read->limit);
+    call->values[1] = read->before ? (char *) &read->before : NULL;
+    call->lengths[1] = sizeof(read->before);
+    call->values[2] = (char *) &read->size;
+    call->lengths[2] = sizeof(read->size);
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_pgq_read_row(ngx_pgq_call_t *call, ngx_str_t *fields)
+{
+    ngx_pgq_read_t  *read;
+
+    read = call->data;
+
+    if (ngx_queue_empty(&read->fetches)) {
+        return;
+    }
+
+    if (read->answer == NULL) {
+        read->answer = ngx_pgq_answer_create(read->pool);
+    }
+
+    if (read->answer) {
+        ngx_pgq_answer_row(read->answer, fields);
+    }
+}
+
+
+static void
+ngx_pgq_read_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
+{
+    ngx_queue_t            *q;
+    ngx_pgq_read_t         *read;
+    ngx_pgq_read_result_e   result;
+
+    read = call->data;
+    ngx_queue_remove(&read->queue);
+
+    if (ngx_queue_empty(&read->fetches)) {
+        ngx_pgq_read_free(read);
+        return;
+    }
+
+    if (outcome == NGX_PGQ_AGAIN || outcome == NGX_PGQ_UNKNOWN) {
+
+        if (read->answer) {
+            ngx_pgq_answer_leave(read->answer);
+            read->answer = NULL;
+        }
+
+        read->sent = 0;
+        ngx_queue_insert_head(&read->pool->fetches, &read->queue);
+        ngx_pgq_pool_wake(read->pool);
+        return;
+    }
+
+    result = outcome == NGX_PGQ_DONE ? ngx_pgq_read_complete(read)
+                                     : ngx_pgq_read_refused(read);
+
+    while (!ngx_queue_empty(&read->fetches)) {
+        q = ngx_queue_head(&read->fetches);
+
+        ngx_pgq_read_answer(ngx_queue_data(q, ngx_pgq_fetch_t, queue), result,
+                            read->answer);
+    }
+
+    ngx_pgq_read_free(read);
+}
+
+
+/* there may be no posts */
+
+static ngx_pgq_read_result_e
+ngx_pgq_read_complete(ngx_pgq_read_t *read)
+{
+    if (read->answer == NULL) {
+        read->answer = ngx_pgq_answer_create(read->pool);
+    }
+
+    return read->answer && ngx_pgq_answer_end(read->answer) == NGX_OK
+           ? NGX_PGQ_READ_DONE : NGX_PGQ_READ_NO_MEMORY;
+}
+
+
+/* the database is there, and says no */
+
+static ngx_pgq_read_result_e
+ngx_pgq_read_refused(ngx_pgq_read_t *read)
+{
+    ngx_uint_t       i;
+    ngx_pgq_call_t  *call;
+    ngx_pgq_pool_t  *pool;
+
+    /* statement_timeout, lock_timeout */
+    static const char  *timeouts[] = { "57014", "55P03" };
+
+    call = &read->call;
+    pool = read->pool;
+
+    if (pool->complained == 0
+        || ngx_pgq_seconds() - pool->complained >= NGX_PGQ_QUIET)
+    {
+        pool->complained = ngx_pgq_seconds();
+        ngx_log_error(NGX_LOG_ERR, pool->log, 0,
+                      "pgq fetch: posts not read: %V (%s)", &call->problem,
+                      call->sqlstate);
+    }
+
+    for (i = 0; i < sizeof(timeouts) / sizeof(timeouts[0]); i++) {
+        if (ngx_strcmp(call->sqlstate, timeouts[i]) == 0) {
+            return NGX_PGQ_READ_TIMEOUT;
+        }
+    }
+
+    return NGX_PGQ_READ_FAILED;
+}
+
+
+static void
+ngx_pgq_read_answer(ngx_pgq_fetch_t *f, ngx_pgq_read_result_e result,
+    ngx_pgq_answer_t *answer)
+{
+    ngx_pgq_read_leave(f);
+
+    if (result == NGX_PGQ_READ_DONE) {
+        ngx_pgq_pool_drained(f->pool);
+    }
+
+    f->done(f, result, answer);
+}
+
+
+static void
+ngx_pgq_read_free(ngx_pgq_read_t *read)
+{
+    if (read->answer) {
+        ngx_pgq_answer_leave(read->answer);
+    }
+
+    ngx_free(read);
+}

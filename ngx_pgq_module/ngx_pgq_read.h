@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The room "read": one call to the database answers all GETs that wait for
+ * the same posts.
+ */
+
+#ifndef NGX_PGQ_READ_H
+#define NGX_PGQ_READ_H
+
+
+#include "ngx_pgq_answer.h"
+
+
+typedef struct ngx_pgq_read_s   ngx_pgq_read_t;
+typedef struct ngx_pgq_fetch_s  ngx_pgq_fetch_t;
+
+
+typedef enum {
+    NGX_PGQ_READ_DONE = 0,
+    NGX_PGQ_READ_NO_DATABASE,
+    NGX_PGQ_READ_TIMEOUT,
+    NGX_PGQ_READ_FAILED,       /* by the database's own word */
+    NGX_PGQ_READ_NO_MEMORY
+} ngx_pgq_read_result_e;
+
+
+/* one waiting GET; its owner fills in the lower part */
+
+struct ngx_pgq_fetch_s {
+    ngx_queue_t              queue;     /* of its read, or those answered */
+    ngx_pgq_read_t          *read;      /* NULL: it is being answered */
+
+    ngx_pgq_pool_t          *pool;
+    ngx_msec_t               start;
+    ngx_msec_t               timeout;
+    /* once, unless it has left; the answer is there when it is done */
+    void                   (*done)(ngx_pgq_fetch_t *f,
+                                ngx_pgq_read_result_e result,
+                                ngx_pgq_answer_t *answer);
+    void                    *data;
+};
+
+
+ngx_int_t ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_int_t limit,
+    int64_t before);
+void ngx_pgq_read_leave(ngx_pgq_fetch_t *f);
+
+
+#endif /* NGX_PGQ_READ_H */

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The room "resend" decides when a batch is sent again.  It owns the pauses
+ * of the batches in pool->again.
+ *
+ * Invariant: between two times that a batch is sent there is a pause, which
+ * grows from time to time.  Other batches go first meanwhile.
+ */
+
+#include "ngx_pgq_batch.h"
+
+
+#define NGX_PGQ_RESEND_PAUSE      10      /* ms, at first; then doubled */
+#define NGX_PGQ_RESEND_PAUSE_MAX  1000
+
+
+/* puts a batch that is in no queue into pool->again */
+
+void
+ngx_pgq_resend(ngx_pgq_batch_t *batch)
+{
+    ngx_msec_t  pause;
+
+    pause = NGX_PGQ_RESEND_PAUSE << ngx_min(batch->resends, 8);
+    pause = ngx_min(pause, NGX_PGQ_RESEND_PAUSE_MAX);
+    pause = pause / 2 + ngx_random() % (pause / 2 + 1);
+
+    batch->resends++;
+    batch->due = ngx_current_msec + pause;
+
+    ngx_queue_insert_tail(&batch->pool->again, &batch->queue);
+    ngx_pgq_pool_alarm(batch->pool, batch->due);
+}
+
+
+/* takes a batch whose pause is over out of pool->again; or NULL */
+
+ngx_pgq_batch_t *
+ngx_pgq_resend_next(ngx_pgq_pool_t *pool)
+{
+    ngx_queue_t      *q;
+    ngx_pgq_batch_t  *batch;
+
+    for (q = ngx_queue_head(&pool->again);
+         q != ngx_queue_sentinel(&pool->again);
+         q = ngx_queue_next(q))
+    {
+        batch = ngx_queue_data(q, ngx_pgq_batch_t, queue);
+
+        if ((ngx_msec_int_t) (batch->due - ngx_current_msec) <= 0) {
+            ngx_queue_remove(q);
+            return batch;
+        }
+    }
+
+    return NULL;
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The room "words" makes texts of others fit for a log: one line, of bounded
+ * length, that a terminal shows as it is.
+ */
+
+#include "ngx_pgq_words.h"
+
+
+/*
+ * Copies the first line and terminates it; control characters, those of
+ * U+0080 to U+009F included, become \xNN.
+ */
+
+void
+ngx_pgq_words(u_char *dst, size_t size, const char *src)
+{
+    u_char        *start, *last, former;
+    const u_char  *p;
+
+    start = dst;
+    last = dst + size - 1;
+    former = 0;
+
+    for (p = (const u_char *) src;
+         *p && *p != LF && *p != CR;
+         former = *p++)
+    {
+        if (*p >= ' ' && *p != 0x7f
+            && !(p[0] == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f)
+            && !(former == 0xc2 && *p >= 0x80 && *p <= 0x9f))
+        {
+            if (dst == last) {
+                break;
+            }
+
+            *dst++ = *p;
+            continue;
+        }
+
+        if (last - dst < 4) {
+            break;
+        }
+
+        dst = ngx_sprintf(dst, "\\x%02xd", (int) *p);
+    }
+
+    /* no half of a character */
+
+    while (*p && dst > start && (*p & 0xc0) == 0x80) {
+        p--;
+        dst--;
+    }
+
+    *dst = '\0';
+}
