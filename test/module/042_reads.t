@@ -103,7 +103,7 @@ subtest 'a read that the database refuses' => sub {
     my $backend = "select string_agg(pid::text, ' ' order by pid) from pg_stat_activity where usename = 'ngx_pgq_web'";
     my $before  = $pg->safe_psql($backend);
 
-    $pg->safe_psql('revoke usage on schema public from public');
+    $pg->safe_psql('revoke usage on schema public from public, ngx_pgq_web');
     my %seen = map { my $answer = $client->get('/get'); $answer->status . ' ' . $answer->json->{code} => 1 } 1 .. 20;
     is(join(', ', keys %seen), '503 read_failed', 'is answered at once, with a code of its own');
     is($client->post('/post', '"meanwhile"')->status, 202, 'POSTs go on');
@@ -111,7 +111,7 @@ subtest 'a read that the database refuses' => sub {
     my $lines = () = $nginx->log_since($position) =~ /pgq fetch: posts not read: permission denied for schema public \(42501\)/g;
     is($lines, 1, 'one line in the log');
 
-    $pg->safe_psql('grant usage on schema public to public');
+    $pg->safe_psql('grant usage on schema public to public, ngx_pgq_web');
     is($client->get('/get')->status, 200, 'and afterwards it is taken again');
     $nginx->stop;
 };

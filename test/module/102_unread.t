@@ -64,23 +64,25 @@ my @requests = (
     [ 'a path that is not there',       'GET',     '/nothing' ],
 );
 
-# A key that another transaction holds, one that was used, and a queue that has one message and no room.
+# A key that another transaction holds, one that was used, and queues of POSTs and of GETs that have one request and no room.
 my $holder = $pg->session;
 $holder->query(q{begin; select * from ngx_pgq.enqueue_keyed('018f3c5a-0000-7000-8000-000000000001',
     array['018f3c5a-0000-7000-8000-000000000002']::uuid[], array['"flight"'], array['flight'])});
 
 sub begin {
     my ($nginx) = @_;
-    my $waiting = Pgq::Client->new($nginx);
-    $waiting->send($waiting->request('POST', '/full', body => '1'));
+    my @waiting = map { Pgq::Client->new($nginx) } 1 .. 2;
+    $waiting[0]->send($waiting[0]->request('POST', '/full', body => '1'));
+    $waiting[1]->send($waiting[1]->request('GET', '/get/full'));
     Pgq::Client->new($nginx)->post('/post', '"used"', 'Idempotency-Key' => '"used"');
-    return $waiting;
+    Pgq::Client->new($nginx)->get('/get');
+    return @waiting;
 }
 
-# The sockets of an nginx whose lanes to the database, two of each of two pools, are all there.
+# The sockets of an nginx whose lanes to the database are all there: two of each of two pools, and one of GETs.
 sub sockets {
     my ($nginx) = @_;
-    $pg->poll_query_until(q{select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and state = 'idle'}, 4);
+    $pg->poll_query_until(q{select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and state = 'idle'}, 5);
     return scalar(() = $nginx->sockets);
 }
 
@@ -96,7 +98,7 @@ sub sockets_return {
     my $nginx = Pgq::Nginx->new(
         pg => $pg, pools => $pools, listen => 'rcvbuf=4k sndbuf=4k', locations => $locations, http => 'keepalive_requests 100000; lingering_time 1s;',
     )->start;
-    my $waiting = begin($nginx);
+    my @waiting = begin($nginx);
     my $before  = sockets($nginx);
 
     my @clients = map {
@@ -112,7 +114,7 @@ sub sockets_return {
         sockets_return($nginx, $before + @clients, "pipelined, $case->[0]");
     }
 
-    $waiting->close;
+    $_->close for @waiting;
     is($nginx->stop, 0, 'nginx quits when they have gone');
 }
 
@@ -124,8 +126,10 @@ sub sockets_return {
     )->start;
     my $waiting = Pgq::Http2->new($nginx);
     $waiting->request('POST', '/full', body => '1');
+    $waiting->request('GET', '/get/full');
     $waiting->request('POST', '/post', body => '"used"', headers => { 'idempotency-key' => '"used"' });
-    $waiting->wait_for_answers(1);
+    $waiting->request('GET', '/get');
+    $waiting->wait_for_answers(2);
     my $before = sockets($nginx);
 
     for my $case (@requests) {

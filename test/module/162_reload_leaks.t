@@ -12,7 +12,7 @@ use Time::HiRes qw(time);
 my $reloads = $ENV{PGQ_RELOADS} // 40;
 my $first   = int($reloads / 4);    # what malloc and libpq keep for good is there by then
 my $workers = 2;
-my $lanes   = 2;
+my $lanes   = 3;                    # of each: two of POSTs, one of GETs, which is there from a worker's first GET on
 
 # Whoever forgets a conninfo forgets this much.
 my $pg    = Pgq::Postgres->new->start;
@@ -21,7 +21,7 @@ my $nginx = Pgq::Nginx->new(
     pg        => $pg,
     workers   => $workers,
     conninfo  => $long,
-    pool      => "lanes=$lanes",
+    pool      => "lanes=2 read_lanes=1",
     locations => 'location = /metrics { pgq_metrics; } location = /status { pgq_status; }',
 )->start;
 
@@ -60,8 +60,8 @@ sub connections {
 
 # Taken while nobody sends anything, when the new workers have their lanes.
 sub figures {
-    my %now = (connections => connections());
-    poll_until { ($now{connections} = connections()) == $lanes * $workers } 20;
+    my %now;
+    poll_until { Pgq::Client->new($nginx)->get('/get'); ($now{connections} = connections()) == $lanes * $workers } 20;
 
     my $master = $nginx->pid;
     my @pids   = sort { $a <=> $b } $nginx->worker_pids;
@@ -89,7 +89,7 @@ sub wrong {
         $nginx->configure(%{ $wrong{$said} });
         kill 'HUP', $nginx->pid;
         $nginx->wait_for_log($said, $position) or $unsaid++;
-        $nginx->configure(conninfo => $long, pool => "lanes=$lanes");
+        $nginx->configure(conninfo => $long, pool => "lanes=2 read_lanes=1");
     }
 
     return;
