@@ -408,8 +408,16 @@ ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     pool->target = ngx_pgq_target_create(cf, &value[2], &pool->name);
 
-    return pool->target && ngx_pgq_pool_reads(cf, pool) == NGX_OK
-           ? NGX_CONF_OK : NGX_CONF_ERROR;
+    if (pool->target == NULL
+        || (pool->verify
+            && ngx_pgq_target_verify(cf, pool->target, &pool->name)
+               != NGX_OK)
+        || ngx_pgq_pool_reads(cf, pool) != NGX_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
 }
 
 

@@ -16,7 +16,10 @@
  *    it is, which might ask a directory service: each file that it would
  *    look for there has a name that cannot be;
  *  - libpq is not asked to read what this process may not: see readable();
- *  - GSSAPI is not used, which would ask a KDC and wait for it.
+ *  - GSSAPI is not used, which would ask a KDC and wait for it;
+ *  - where libpq knows require_auth, a password is used for SCRAM only, which
+ *    does not tell it to the server and has the server prove that it knows
+ *    the password, unless the settings say otherwise.
  */
 
 #include "ngx_pgq_conninfo.h"
@@ -43,7 +46,6 @@ static const char  *ngx_pgq_conninfo_defaults[][2] = {
     { "keepalives_interval", "2" },
     { "keepalives_count", "3" },
     { "tcp_user_timeout", "10000" },
-    { "require_auth", "!gss,!sspi" },
     { "sslcert", NGX_PGQ_CONNINFO_NONE },
     { "sslkey", NGX_PGQ_CONNINFO_NONE },
     { "sslrootcert", NGX_PGQ_CONNINFO_NONE },
@@ -185,6 +187,10 @@ ngx_pgq_conninfo_settle(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
         value = ngx_pgq_conninfo_value(o,
                                  ngx_pgq_conninfo_option(given, o->keyword));
 
+        if (ngx_strcmp(o->keyword, "require_auth") == 0) {
+            ci->chooses_auth = 1;
+        }
+
         if (value == NULL || *value == '\0'
             || ngx_strcmp(o->keyword, "service") == 0)
         {
@@ -269,6 +275,7 @@ ngx_pgq_conninfo_note(ngx_pgq_conninfo_t *ci, PQconninfoOption *o,
             : ngx_strcmp(o->keyword, "port") == 0 ? &ci->port
             : ngx_strcmp(o->keyword, "password") == 0 ? &ci->password
             : ngx_strcmp(o->keyword, "passfile") == 0 ? &ci->passfile
+            : ngx_strcmp(o->keyword, "require_auth") == 0 ? &ci->auth
             : NULL;
 
     if (place != NULL) {
@@ -299,6 +306,7 @@ ngx_pgq_conninfo_note(ngx_pgq_conninfo_t *ci, PQconninfoOption *o,
         && ngx_strncmp(value, "verify-", 7) == 0)
     {
         ci->verifies = 1;
+        ci->verifies_name = ngx_strcmp(value, "verify-full") == 0;
     }
 
     if (ngx_strcmp(o->keyword, "sslrootcert") == 0
@@ -379,6 +387,10 @@ ngx_pgq_conninfo_fill(ngx_pgq_conninfo_t *ci, const char *host,
     *v++ = hostaddr;
     *k++ = "port";
     *v++ = port;
+    *k++ = "require_auth";    /* unknown to libpq 15, which skips a NULL */
+    *v++ = !ci->chooses_auth ? NULL
+           : ci->auth ? ci->auth
+           : password ? "scram-sha-256" : "!gss,!sspi";
     *k++ = "password";
     *v++ = password;
     *k++ = "target_session_attrs";

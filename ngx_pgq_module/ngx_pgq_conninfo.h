@@ -44,16 +44,19 @@ typedef struct {
 
     char                    *password;
     char                    *passfile;
+    char                    *auth;          /* require_auth, if it is set */
     char                    *files[NGX_PGQ_CONNINFO_FILES];    /* of TLS */
     ngx_pgq_attrs_e          attrs;
     unsigned                 verifies:1;    /* the server's certificate, */
     unsigned                 rooted:1;      /* by a file that has a name */
+    unsigned                 verifies_name:1;
+    unsigned                 chooses_auth:1;    /* libpq has require_auth */
 } ngx_pgq_conninfo_t;
 
 
-/* host, hostaddr, port, password, target_session_attrs */
+/* host, hostaddr, port, require_auth, password, target_session_attrs */
 
-#define NGX_PGQ_CONNINFO_FREE    5
+#define NGX_PGQ_CONNINFO_FREE    6
 
 
 ngx_int_t ngx_pgq_conninfo_read(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,

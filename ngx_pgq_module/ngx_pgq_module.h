@@ -178,6 +178,7 @@ struct ngx_pgq_pool_s {
     size_t                   unread_size;   /* of all answers not yet read */
     ngx_pgq_pool_t          *reads;         /* the pool of GETs */
     char                    *setup;         /* said to each new connection */
+    ngx_flag_t               verify;        /* before a password is sent */
 
     /* of pool.c */
     ngx_log_t               *log;

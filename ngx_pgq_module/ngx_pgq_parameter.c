@@ -22,6 +22,7 @@ static ngx_int_t ngx_pgq_parameter_number(void *field, ngx_str_t *value);
 static ngx_int_t ngx_pgq_parameter_size(void *field, ngx_str_t *value);
 static ngx_int_t ngx_pgq_parameter_time(void *field, ngx_str_t *value);
 static ngx_int_t ngx_pgq_parameter_age(void *field, ngx_str_t *value);
+static ngx_int_t ngx_pgq_parameter_flag(void *field, ngx_str_t *value);
 
 
 static ngx_pgq_parameter_t  ngx_pgq_parameters[] = {
@@ -70,6 +71,10 @@ static ngx_pgq_parameter_t  ngx_pgq_parameters[] = {
       offsetof(ngx_pgq_pool_t, unread_size),
       ngx_pgq_parameter_size },
 
+    { ngx_string("verify="),
+      offsetof(ngx_pgq_pool_t, verify),
+      ngx_pgq_parameter_flag },
+
     { ngx_null_string, 0, NULL }
 };
 
@@ -88,6 +93,7 @@ ngx_pgq_parameter_defaults(ngx_pgq_pool_t *pool)
     pool->read_lanes = 1;
     pool->answer_size = 1024 * 1024;
     pool->unread_size = 64 * 1024 * 1024;
+    pool->verify = 1;
 }
 
 
@@ -238,4 +244,21 @@ ngx_pgq_parameter_age(void *field, ngx_str_t *value)
     *(ngx_msec_t *) field = n;
 
     return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_pgq_parameter_flag(void *field, ngx_str_t *value)
+{
+    if (value->len == 2 && ngx_strncmp(value->data, "on", 2) == 0) {
+        *(ngx_flag_t *) field = 1;
+        return NGX_OK;
+    }
+
+    if (value->len == 3 && ngx_strncmp(value->data, "off", 3) == 0) {
+        *(ngx_flag_t *) field = 0;
+        return NGX_OK;
+    }
+
+    return NGX_ERROR;
 }

@@ -6,8 +6,8 @@
  * configuration's, also for addresses that are learned later, of which each
  * worker has its own.
  *
- * Called by the front desk (create, names), by lanes (aim, miss, places) and
- * by resolve.c (learn).
+ * Called by the front desk (create, verify, names), by lanes (aim, miss,
+ * places) and by resolve.c (learn).
  *
  * Invariants:
  *  - libpq never looks up a name: what is aimed at has an address or is a
@@ -25,6 +25,7 @@ static ngx_int_t ngx_pgq_target_hosts(ngx_conf_t *cf,
     struct ngx_pgq_target_s *target);
 static ngx_int_t ngx_pgq_target_host(ngx_conf_t *cf,
     struct ngx_pgq_target_s *target, char *name, char *address, char *port);
+static ngx_uint_t ngx_pgq_target_is_local(ngx_pgq_host_t *host);
 static ngx_int_t ngx_pgq_target_find(ngx_conf_t *cf, ngx_pgq_host_t *host,
     ngx_str_t *pool);
 static ngx_int_t ngx_pgq_target_position(ngx_pgq_address_t *addresses,
@@ -76,6 +77,65 @@ ngx_pgq_target_create(ngx_conf_t *cf, ngx_str_t *conninfo, ngx_str_t *pool)
     }
 
     return target;
+}
+
+
+/*
+ * Refuses a password for a server that is not verified: another server in its
+ * place could ask for the password, or guess it from the answer of SCRAM.
+ */
+
+ngx_int_t
+ngx_pgq_target_verify(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
+    ngx_str_t *pool)
+{
+    ngx_uint_t       i;
+    ngx_pgq_host_t  *hosts;
+
+    hosts = target->hosts.elts;
+
+    for (i = 0; i < target->hosts.nelts; i++) {
+
+        if (hosts[i].password == NULL || target->conninfo.verifies_name
+            || ngx_pgq_target_is_local(&hosts[i]))
+        {
+            continue;
+        }
+
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "pgq_pool \"%V\" has a password for host \"%s\","
+                           " whose certificate is not verified: set"
+                           " \"sslmode=verify-full\", or \"verify=off\" to"
+                           " allow this", pool, hosts[i].name);
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+/* A Unix socket, or an address that stays on this machine. */
+
+static ngx_uint_t
+ngx_pgq_target_is_local(ngx_pgq_host_t *host)
+{
+    in_addr_t  addr;
+
+    if (host->named) {
+        return ngx_strcasecmp((u_char *) host->name, (u_char *) "localhost")
+               == 0;
+    }
+
+    if (host->addresses[0][0] == '\0'
+        || ngx_strcmp(host->addresses[0], "::1") == 0)
+    {
+        return 1;
+    }
+
+    addr = ngx_inet_addr((u_char *) host->addresses[0],
+                         ngx_strlen(host->addresses[0]));
+
+    return addr != INADDR_NONE && ntohl(addr) >> 24 == IN_LOOPBACKNET;
 }
 
 

@@ -55,6 +55,8 @@ struct ngx_pgq_target_s {
 
 struct ngx_pgq_target_s *ngx_pgq_target_create(ngx_conf_t *cf,
     ngx_str_t *conninfo, ngx_str_t *pool);
+ngx_int_t ngx_pgq_target_verify(ngx_conf_t *cf,
+    struct ngx_pgq_target_s *target, ngx_str_t *pool);
 ngx_int_t ngx_pgq_target_names(ngx_conf_t *cf,
     struct ngx_pgq_target_s *target, ngx_str_t *pool,
     ngx_resolver_t *resolver, ngx_msec_t timeout);

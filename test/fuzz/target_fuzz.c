@@ -243,6 +243,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 
     if (target) {
         check_hosts(target, text);
+        (void) ngx_pgq_target_verify(&cf, target, &pool);
 
         while (in.len) {
             step(target, &in);

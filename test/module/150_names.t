@@ -20,7 +20,7 @@ sub nginx {
 
     return Pgq::Nginx->new(
         conninfo => "host=$host port=$port dbname=posts user=ngx_pgq_web password=$password",
-        pool     => $pool,
+        pool     => "$pool verify=off",
         timeout  => $option{timeout} // '20s',
         http     => "resolver @{[ $dns->address ]}; resolver_timeout @{[ $option{resolver_timeout} // '5s' ]};",
     );

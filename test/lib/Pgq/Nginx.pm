@@ -228,7 +228,7 @@ sub test {
 
     my ($status, $out, $err) = Pgq::Host::run([
         '/usr/sbin/nginx', '-t', '-p', $self->{dir}, '-c', "$self->{dir}/nginx.conf", '-e', "$self->{dir}/test.log",
-    ], env => { sanitizer_environment($self->{dir}) });
+    ], env => { sanitizer_environment($self->{dir}), %{ $self->{env} || {} } });
 
     return ($status, $out . $err);
 }
