@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "fields" walks once over a request's header fields and keeps what
- * the module wants to know of them: what the body is, which answer the client
- * prefers, and its Idempotency-Key.  Their grammar is header.c's.
- *
- * Called by message.c, which refuses what is malformed or not supported.
+ * The room "fields" reads a request's header fields: what the body is, which
+ * answer the client prefers, its Idempotency-Key, and what a browser says of
+ * the page that sent the request.  No other file of the module walks over
+ * them.  Their grammar is header.c's.
  *
  * Invariants:
  *  - a field may come in several lines: lines of a list are one list, and of
@@ -20,17 +19,22 @@
 
 typedef struct {
     ngx_str_t                name;
-    void                   (*read)(ngx_pgq_fields_t *fields, ngx_str_t *line);
+    void                   (*read)(void *data, ngx_str_t *line);
 } ngx_pgq_fields_name_t;
 
 
-static void ngx_pgq_fields_coding(ngx_pgq_fields_t *fields, ngx_str_t *line);
-static void ngx_pgq_fields_type(ngx_pgq_fields_t *fields, ngx_str_t *line);
+static void ngx_pgq_fields_walk(ngx_http_request_t *r,
+    ngx_pgq_fields_name_t *names, void *data);
+static void ngx_pgq_fields_coding(void *data, ngx_str_t *line);
+static void ngx_pgq_fields_type(void *data, ngx_str_t *line);
 static ngx_pgq_form_e ngx_pgq_fields_form(ngx_str_t *line);
 static ngx_pgq_form_e ngx_pgq_fields_known(ngx_pgq_header_word_t *type,
     ngx_pgq_header_word_t *subtype);
-static void ngx_pgq_fields_key(ngx_pgq_fields_t *fields, ngx_str_t *line);
-static void ngx_pgq_fields_prefer(ngx_pgq_fields_t *fields, ngx_str_t *line);
+static void ngx_pgq_fields_key(void *data, ngx_str_t *line);
+static void ngx_pgq_fields_prefer(void *data, ngx_str_t *line);
+static void ngx_pgq_fields_origin(void *data, ngx_str_t *line);
+static void ngx_pgq_fields_site(void *data, ngx_str_t *line);
+static void ngx_pgq_fields_preflight(void *data, ngx_str_t *line);
 
 
 static ngx_pgq_fields_name_t  ngx_pgq_fields_names[] = {
@@ -41,34 +45,21 @@ static ngx_pgq_fields_name_t  ngx_pgq_fields_names[] = {
     { ngx_null_string, NULL }
 };
 
+static ngx_pgq_fields_name_t  ngx_pgq_fields_page_names[] = {
+    { ngx_string("access-control-request-method"), ngx_pgq_fields_preflight },
+    { ngx_string("origin"), ngx_pgq_fields_origin },
+    { ngx_string("sec-fetch-site"), ngx_pgq_fields_site },
+    { ngx_null_string, NULL }
+};
+
 
 void
 ngx_pgq_fields_read(ngx_http_request_t *r, ngx_pgq_fields_t *fields)
 {
-    ngx_uint_t              i;
-    ngx_list_part_t        *part;
-    ngx_table_elt_t        *h;
-    ngx_pgq_fields_name_t  *n;
-
     ngx_memzero(fields, sizeof(ngx_pgq_fields_t));
     fields->form = NGX_PGQ_FORM_ANY;
 
-    for (part = &r->headers_in.headers.part; part; part = part->next) {
-        h = part->elts;
-
-        for (i = 0; i < part->nelts; i++) {
-            for (n = ngx_pgq_fields_names; n->read; n++) {
-
-                if (h[i].key.len == n->name.len
-                    && ngx_memcmp(h[i].lowcase_key, n->name.data, n->name.len)
-                       == 0)
-                {
-                    n->read(fields, &h[i].value);
-                    break;
-                }
-            }
-        }
-    }
+    ngx_pgq_fields_walk(r, ngx_pgq_fields_names, fields);
 
     if (fields->prefer_malformed) {
         fields->returns = NGX_PGQ_RETURN_DEFAULT;
@@ -76,11 +67,50 @@ ngx_pgq_fields_read(ngx_http_request_t *r, ngx_pgq_fields_t *fields)
 }
 
 
+void
+ngx_pgq_fields_page(ngx_http_request_t *r, ngx_pgq_fields_page_t *page)
+{
+    ngx_memzero(page, sizeof(ngx_pgq_fields_page_t));
+
+    ngx_pgq_fields_walk(r, ngx_pgq_fields_page_names, page);
+}
+
+
+static void
+ngx_pgq_fields_walk(ngx_http_request_t *r, ngx_pgq_fields_name_t *names,
+    void *data)
+{
+    ngx_uint_t              i;
+    ngx_list_part_t        *part;
+    ngx_table_elt_t        *h;
+    ngx_pgq_fields_name_t  *n;
+
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+            for (n = names; n->read; n++) {
+
+                if (h[i].key.len == n->name.len
+                    && ngx_memcmp(h[i].lowcase_key, n->name.data, n->name.len)
+                       == 0)
+                {
+                    n->read(data, &h[i].value);
+                    break;
+                }
+            }
+        }
+    }
+}
+
+
 /* a list of codings, of which the one that changes nothing is supported */
 
 static void
-ngx_pgq_fields_coding(ngx_pgq_fields_t *fields, ngx_str_t *line)
+ngx_pgq_fields_coding(void *data, ngx_str_t *line)
 {
+    ngx_pgq_fields_t  *fields = data;
+
     int                    rc;
     ngx_pgq_header_t       h;
     ngx_pgq_header_word_t  coding;
@@ -100,8 +130,10 @@ ngx_pgq_fields_coding(ngx_pgq_fields_t *fields, ngx_str_t *line)
 
 
 static void
-ngx_pgq_fields_type(ngx_pgq_fields_t *fields, ngx_str_t *line)
+ngx_pgq_fields_type(void *data, ngx_str_t *line)
 {
+    ngx_pgq_fields_t  *fields = data;
+
     fields->form = fields->typed ? NGX_PGQ_FORM_MALFORMED
                                  : ngx_pgq_fields_form(line);
     fields->typed = 1;
@@ -191,8 +223,10 @@ ngx_pgq_fields_known(ngx_pgq_header_word_t *type,
 
 
 static void
-ngx_pgq_fields_key(ngx_pgq_fields_t *fields, ngx_str_t *line)
+ngx_pgq_fields_key(void *data, ngx_str_t *line)
 {
+    ngx_pgq_fields_t  *fields = data;
+
     fields->key = line;
     fields->keys++;
 }
@@ -201,8 +235,10 @@ ngx_pgq_fields_key(ngx_pgq_fields_t *fields, ngx_str_t *line)
 /* of a preference that comes twice the first counts */
 
 static void
-ngx_pgq_fields_prefer(ngx_pgq_fields_t *fields, ngx_str_t *line)
+ngx_pgq_fields_prefer(void *data, ngx_str_t *line)
 {
+    ngx_pgq_fields_t  *fields = data;
+
     int                    rc;
     ngx_pgq_header_t       h;
     ngx_pgq_header_word_t  name, value;
@@ -228,4 +264,58 @@ ngx_pgq_fields_prefer(ngx_pgq_fields_t *fields, ngx_str_t *line)
     if (rc != 0) {
         fields->prefer_malformed = 1;
     }
+}
+
+
+/* one origin; white space around it, which nginx leaves there, is not of it */
+
+static void
+ngx_pgq_fields_origin(void *data, ngx_str_t *line)
+{
+    ngx_pgq_fields_page_t  *page = data;
+
+    ngx_pgq_header_t  h;
+
+    ngx_pgq_header_start(&h, line->data, line->len);
+
+    page->origin.data = (u_char *) h.pos;
+    page->origin.len = h.last - h.pos;
+    page->origins++;
+}
+
+
+/*
+ * One token.  Browsers send it once and well-formed: whoever in between has
+ * made anything else of it does not hide that another site was in it.
+ */
+
+static void
+ngx_pgq_fields_site(void *data, ngx_str_t *line)
+{
+    ngx_pgq_fields_page_t  *page = data;
+
+    int                    rc;
+    ngx_pgq_header_t       h;
+    ngx_pgq_header_word_t  site, value;
+
+    ngx_pgq_header_start(&h, line->data, line->len);
+
+    while ((rc = ngx_pgq_header_preference(&h, &site, &value)) == 1) {
+        if (ngx_pgq_header_is(&site, "cross-site")) {
+            page->cross_site = 1;
+        }
+    }
+
+    if (rc != 0) {
+        page->cross_site = 1;
+    }
+}
+
+
+static void
+ngx_pgq_fields_preflight(void *data, ngx_str_t *line)
+{
+    ngx_pgq_fields_page_t  *page = data;
+
+    page->preflight = 1;
 }

@@ -23,7 +23,7 @@
  * what was counted, record what became of one request.
  *
  * Only lane, call and conninfo include libpq.  Only enqueue, fields, message,
- * bulk, fetch, answer, reply, record and page, and the front desk
+ * bulk, fetch, answer, reply, origin, record and page, and the front desk
  * (ngx_http_pgq_module.c), touch ngx_http_request_t.
  */
 
@@ -323,7 +323,18 @@ typedef struct {
 } ngx_pgq_fields_t;
 
 
+/* what a browser says of the page that sent the request */
+
+typedef struct {
+    ngx_str_t                origin;        /* the last one's value */
+    ngx_uint_t               origins;       /* how many there are */
+    unsigned                 cross_site:1;
+    unsigned                 preflight:1;   /* asks for a method */
+} ngx_pgq_fields_page_t;
+
+
 void ngx_pgq_fields_read(ngx_http_request_t *r, ngx_pgq_fields_t *fields);
+void ngx_pgq_fields_page(ngx_http_request_t *r, ngx_pgq_fields_page_t *page);
 
 
 /* The room "record": what is told of a request when it is over. */

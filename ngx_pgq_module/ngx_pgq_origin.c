@@ -23,15 +23,6 @@
                                  " Preference-Applied, Retry-After"
 
 
-typedef struct {
-    ngx_str_t               *origin;
-    ngx_uint_t               origins;       /* how many there are */
-    unsigned                 cross_site:1;
-    unsigned                 preflight:1;
-} ngx_pgq_origin_t;
-
-
-static void ngx_pgq_origin_read(ngx_http_request_t *r, ngx_pgq_origin_t *o);
 static ngx_str_t *ngx_pgq_origin_listed(ngx_array_t *origins,
     ngx_str_t *origin);
 static ngx_uint_t ngx_pgq_origin_matches(ngx_str_t *pattern,
@@ -152,26 +143,30 @@ ngx_pgq_origin_init(void)
 ngx_uint_t
 ngx_pgq_origin_foreign(ngx_http_request_t *r)
 {
-    ngx_pgq_origin_t     o;
-    ngx_pgq_loc_conf_t  *plcf;
+    ngx_pgq_loc_conf_t     *plcf;
+    ngx_pgq_fields_page_t   page;
 
     if (r != r->main) {
         return 0;
     }
 
-    ngx_pgq_origin_read(r, &o);
+    ngx_pgq_fields_page(r, &page);
 
-    if (o.origins == 0 && !o.cross_site) {
+    if (page.origins == 0 && !page.cross_site) {
         return 0;
     }
 
     plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
 
-    if (ngx_pgq_origin_listed(plcf->origins, o.origin)) {
-        return o.origins > 1;
+    if (page.origins > 1) {
+        return 1;
     }
 
-    return o.origins != 1 || o.cross_site || !ngx_pgq_origin_own(r, o.origin);
+    if (ngx_pgq_origin_listed(plcf->origins, &page.origin)) {
+        return 0;
+    }
+
+    return page.cross_site || !ngx_pgq_origin_own(r, &page.origin);
 }
 
 
@@ -183,48 +178,6 @@ ngx_pgq_origin_refuse(ngx_http_request_t *r)
                          -1, 0 };
 
     return ngx_pgq_reply_problem(r, &problem);
-}
-
-
-static void
-ngx_pgq_origin_read(ngx_http_request_t *r, ngx_pgq_origin_t *o)
-{
-    ngx_uint_t        i;
-    ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
-
-    ngx_memzero(o, sizeof(ngx_pgq_origin_t));
-
-    for (part = &r->headers_in.headers.part; part; part = part->next) {
-        h = part->elts;
-
-        for (i = 0; i < part->nelts; i++) {
-
-            if (h[i].key.len == 6
-                && ngx_memcmp(h[i].lowcase_key, "origin", 6) == 0)
-            {
-                o->origin = &h[i].value;
-                o->origins++;
-
-            } else if (h[i].key.len == 14
-                       && ngx_memcmp(h[i].lowcase_key, "sec-fetch-site", 14)
-                          == 0)
-            {
-                o->cross_site = h[i].value.len == 10
-                                && ngx_strncasecmp(h[i].value.data,
-                                                   (u_char *) "cross-site",
-                                                   10)
-                                   == 0;
-
-            } else if (h[i].key.len == 29
-                       && ngx_memcmp(h[i].lowcase_key,
-                                     "access-control-request-method", 29)
-                          == 0)
-            {
-                o->preflight = r->method == NGX_HTTP_OPTIONS;
-            }
-        }
-    }
 }
 
 
@@ -248,7 +201,7 @@ ngx_pgq_origin_listed(ngx_array_t *origins, ngx_str_t *origin)
         if (pattern[i].len == 1) {
             any = &ngx_pgq_origin_any;
 
-        } else if (origin && ngx_pgq_origin_matches(&pattern[i], origin)) {
+        } else if (ngx_pgq_origin_matches(&pattern[i], origin)) {
             return origin;
         }
     }
@@ -279,9 +232,7 @@ ngx_pgq_origin_matches(ngx_str_t *pattern, ngx_str_t *origin)
            && ngx_strncasecmp(origin->data + origin->len - tail, star + 1,
                               tail)
               == 0
-           && ngx_strlchr(origin->data + head,
-                          origin->data + origin->len - tail, '/')
-              == NULL;
+           && ngx_pgq_origin_valid(origin);
 }
 
 
@@ -352,10 +303,10 @@ ngx_pgq_origin_strip_port(ngx_str_t *host, const char *port)
 static ngx_int_t
 ngx_pgq_origin_header_filter(ngx_http_request_t *r)
 {
-    ngx_str_t           *allowed;
-    ngx_uint_t           i;
-    ngx_pgq_origin_t     o;
-    ngx_pgq_loc_conf_t  *plcf;
+    ngx_str_t              *allowed;
+    ngx_uint_t              i, preflight;
+    ngx_pgq_loc_conf_t     *plcf;
+    ngx_pgq_fields_page_t   page;
 
     static ngx_str_t  vary = ngx_string("Origin");
 
@@ -365,14 +316,14 @@ ngx_pgq_origin_header_filter(ngx_http_request_t *r)
         return ngx_pgq_origin_next_filter(r);
     }
 
-    ngx_pgq_origin_read(r, &o);
+    ngx_pgq_fields_page(r, &page);
 
     if (ngx_pgq_reply_header(r, "Vary", &vary) == NULL) {
         return NGX_ERROR;
     }
 
-    allowed = o.origins == 1 ? ngx_pgq_origin_listed(plcf->origins, o.origin)
-                             : NULL;
+    allowed = page.origins == 1
+              ? ngx_pgq_origin_listed(plcf->origins, &page.origin) : NULL;
 
     if (allowed == NULL) {
         return ngx_pgq_origin_next_filter(r);
@@ -384,9 +335,11 @@ ngx_pgq_origin_header_filter(ngx_http_request_t *r)
         return NGX_ERROR;
     }
 
+    preflight = page.preflight && r->method == NGX_HTTP_OPTIONS;
+
     for (i = 0; ngx_pgq_origin_cors[i].name; i++) {
 
-        if ((o.preflight || !ngx_pgq_origin_cors[i].preflight)
+        if ((preflight || !ngx_pgq_origin_cors[i].preflight)
             && ngx_pgq_reply_header(r, ngx_pgq_origin_cors[i].name,
                                     &ngx_pgq_origin_cors[i].value)
                == NULL)

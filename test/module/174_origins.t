@@ -38,6 +38,18 @@ for my $case (
     [ 'a sandboxed page',               { Origin => 'null' },                                              0 ],
     [ 'an empty origin',                { Origin => '' },                                                  0 ],
     [ 'a scheme that is not HTTP',      { Origin => "chrome-extension://$host" },                          0 ],
+    [ 'an own page, white space around it', { Origin => " \t http://$host\t ", 'Sec-Fetch-Site' => "\tsame-origin\t" }, 1 ],
+    [ 'another origin, white space around it', { Origin => "\thttp://evil.example.net\t" },              0 ],
+    [ 'white space for an origin',      { Origin => "\t" },                                               0 ],
+    [ 'white space in an origin',       { Origin => "http://$host\tx" },                                  0 ],
+    [ 'two origins in a line',          { Origin => "http://$host, http://$host" },                       0 ],
+    [ 'two origins in a line, no comma', { Origin => "http://$host http://$host" },                       0 ],
+    [ 'another site, white space around it', { 'Sec-Fetch-Site' => "\tcross-site\t" },                    0 ],
+    [ 'another site, with a parameter', { 'Sec-Fetch-Site' => 'cross-site;a=b' },                         0 ],
+    [ 'another site in a list',         { 'Sec-Fetch-Site' => 'cross-site, same-origin' },                0 ],
+    [ 'a malformed site',               { 'Sec-Fetch-Site' => '"cross-site"' },                           0 ],
+    [ 'a site with a parameter',        { Origin => "http://$host", 'Sec-Fetch-Site' => 'same-origin ; a' }, 1 ],
+    [ 'a site that is not known',       { 'Sec-Fetch-Site' => 'cross-site-to-come' },                     1 ],
     [ 'an own page of another site',    { Origin => "http://$host", 'Sec-Fetch-Site' => 'cross-site' },    0 ],
     [ 'a form',                         { Origin => 'null', 'Content-Type' => 'application/x-www-form-urlencoded' }, 0 ],
     [ 'a form of plain text',           { Origin => 'http://x', 'Content-Type' => 'text/plain' },          0 ],
@@ -52,6 +64,26 @@ for my $case (
         is($answer->json->{code}, 'foreign_origin', "$what: as a problem") if !$good;
         is($answer->header('access-control-allow-origin'), undef, "$what: nothing is allowed to other origins");
     }
+}
+
+# several lines of a field
+for my $case (
+    [ 'two origins are refused',                        403, '/post',   "Origin: http://$host", 'Origin: http://evil' ],
+    [ 'the same origin twice, too',                     403, '/post',   "Origin: http://$host", "Origin: http://$host" ],
+    [ 'and an empty one',                               403, '/post',   "Origin: http://$host", 'Origin:' ],
+    [ 'a listed origin twice',                          403, '/listed', ('Origin: https://app.example.com') x 2 ],
+    [ 'any origin twice',                               403, '/any',    ('Origin: https://app.example.com') x 2 ],
+    [ 'any origin once',                                202, '/any',    "origin:\thttps://app.example.com\t" ],
+    [ 'another site in the first of two lines',         403, '/post',   'Sec-Fetch-Site: cross-site', 'Sec-Fetch-Site: none' ],
+    [ 'another site in the second of two lines',        403, '/post',   'Sec-Fetch-Site: none', 'sec-fetch-site:cross-site' ],
+    [ 'two lines without another site',                 202, '/post',   'Sec-Fetch-Site: none', 'Sec-Fetch-Site: same-origin' ],
+) {
+    my ($what, $status, $path, @lines) = @$case;
+    my $client = Pgq::Client->new($nginx);
+    $client->send(join "\r\n", "POST $path HTTP/1.1", "Host: $host", @lines, 'Content-Length: 1', '', '1');
+    my $answer = $client->answer;
+    is($answer->status, $status, "$what: $status");
+    is($answer->header('access-control-allow-origin'), $status == 202 && $path eq '/any' ? '*' : undef, "$what: what the browser is told");
 }
 
 # two of them, and a body that is not asked for
@@ -76,6 +108,10 @@ for my $case (
     [ '/listed', 'https://evil/.example.org',        403 ],
     [ '/listed', 'https://app.example.com:8443',     403 ],
     [ '/listed', 'null',                             403 ],
+    [ '/listed', "\thttps://a.example.org\t",        202, 'https://a.example.org' ],
+    [ '/listed', "https://a\tb.example.org",         403 ],
+    [ '/listed', 'https://a b.example.org',          403 ],
+    [ '/listed', 'https://a,b.example.org',          403 ],
     [ '/any',    'https://evil.example.net',         202, '*' ],
     [ '/any',    'null',                             202, '*' ],
 ) {
