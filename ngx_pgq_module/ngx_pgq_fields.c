@@ -317,5 +317,5 @@ ngx_pgq_fields_preflight(void *data, ngx_str_t *line)
 {
     ngx_pgq_fields_page_t  *page = data;
 
-    page->preflight = 1;
+    page->preflight = line->len != 0;
 }
