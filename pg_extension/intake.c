@@ -16,7 +16,10 @@
  *	 the transaction, where it would run as superuser.
  * - Locks the queue before its leaves, as the movers do.
  * - The messages of one call keep their order and carry one time.
- * - An error quotes nothing that a message holds: it goes to the server's log.
+ * - No error brings a part of a message into the server's log.  The text of a
+ *	 RAISE goes to the caller only, all others that may quote a value to nobody.
+ *	 Deferred triggers run at the end of the call, not at the commit, so that
+ *	 this holds for their errors, too.
  */
 #include "postgres.h"
 
@@ -136,6 +139,7 @@ insert_by_executor(NgxPgqIntake *intake, NgxPgqBatch *batch)
 						  "select $1, m.id, $2, m.data "
 						  "from unnest($3, $4) as m (id, data)",
 						  lengthof(types), types, values, NULL, false, 0);
+	intake->deferred = true;
 	ngx_pgq_wake_at_commit(intake->slot, nowhere, batch->count);
 	ngx_pgq_wake_at_commit_anywhere();
 }
@@ -169,6 +173,7 @@ ngx_pgq_intake_begin(NgxPgqIntake *intake)
 						  NGX_PGQ_BULK_COLUMNS);
 	intake->slot = ngx_pgq_slot_current();
 	intake->at = GetCurrentTimestamp();
+	intake->deferred = false;
 	GetUserIdAndSecContext(&intake->user, &intake->context);
 	SetUserIdAndSecContext(intake->queue->rd_rel->relowner,
 						   intake->context | SECURITY_LOCAL_USERID_CHANGE |
@@ -193,10 +198,30 @@ ngx_pgq_intake_enter(const pg_uuid_t *batch_id)
 	return entry;
 }
 
+/* Can the text of an error hold no value?  Of a constraint it has the names. */
+static bool
+has_no_value(const ErrorData *error)
+{
+	return ngx_pgq_error_text(error) != NULL ||
+		(ERRCODE_TO_CATEGORY(error->sqlerrcode) ==
+		 ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION &&
+		 !ngx_pgq_error_in_function(error));
+}
+
+/* Is the text of an error one that a trigger's author wrote, for the caller? */
+static bool
+is_raise(const ErrorData *error)
+{
+	size_t		length = error->context ? strcspn(error->context, "\n") : 0;
+
+	return length > 6 &&
+		strncmp(error->context + length - 6, " RAISE", 6) == 0;
+}
+
 /*
- * Rethrow the current error without the values of a message.  The detail of a
- * failed check quotes the row; the text and the context of a data exception
- * quote the value that could not be converted.
+ * Rethrow the current error without the values of a message, which the details
+ * of a failed check, the text of a failed cast and a query that a trigger has
+ * composed may quote.
  */
 static void
 rethrow_without_values(MemoryContext context)
@@ -208,10 +233,26 @@ rethrow_without_values(MemoryContext context)
 	FlushErrorState();
 	error->detail = NULL;
 	error->detail_log = NULL;
-	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_DATA_EXCEPTION)
+	if (!has_no_value(error))
 	{
-		error->message = "a check, trigger or index of ngx_pgq.queue rejects a message";
-		error->context = NULL;
+		const char *text = "a check, trigger or index of ngx_pgq.queue rejects a message";
+
+		if (is_raise(error))
+		{
+			ereport(LOG_SERVER_ONLY,
+					(errmsg_internal("%s, SQLSTATE %s", text,
+									 unpack_sql_state(error->sqlerrcode))));
+			error->output_to_server = false;
+			error->context[strcspn(error->context, "\n")] = '\0';
+		}
+		else
+		{
+			error->message = pstrdup(text);
+			error->context = NULL;
+		}
+		error->hint = NULL;
+		error->internalquery = NULL;
+		error->internalpos = 0;
 	}
 	ReThrowError(error);
 }
@@ -239,11 +280,30 @@ ngx_pgq_intake_write(NgxPgqIntake *intake, NgxPgqBatch *batch)
 	NGX_PGQ_FAULT("queue-written");
 }
 
+/* Run deferred triggers with the caller's rights, as the commit would. */
+static void
+run_deferred(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		SPI_execute("set constraints all immediate", false, 0);
+	}
+	PG_CATCH();
+	{
+		rethrow_without_values(context);
+	}
+	PG_END_TRY();
+}
+
 void
 ngx_pgq_intake_end(NgxPgqIntake *intake)
 {
-	SPI_finish();
 	AtEOXact_GUC(false, intake->settings);
 	SetUserIdAndSecContext(intake->user, intake->context);
+	if (intake->deferred)
+		run_deferred();
+	SPI_finish();
 	table_close(intake->queue, NoLock);
 }

@@ -217,6 +217,7 @@ typedef struct NgxPgqIntake
 	Oid			user;			/* who called, in what context, */
 	int			context;
 	int			settings;		/* and with what settings */
+	bool		deferred;		/* triggers may be left for the commit */
 } NgxPgqIntake;
 
 /* What the ledger had of a batch that was to be entered. */
@@ -333,6 +334,7 @@ extern void ngx_pgq_dead_letter_write(NgxPgqClaim *claim, ErrorData *error);
 
 /* trial.c */
 extern bool ngx_pgq_error_is_about_data(int sqlerrcode);
+extern bool ngx_pgq_error_in_function(const ErrorData *error);
 extern const char *ngx_pgq_error_text(const ErrorData *error);
 extern int	ngx_pgq_trial_size(void);
 extern int	ngx_pgq_trial(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id);

@@ -87,10 +87,17 @@ ngx_pgq_error_is_about_data(int sqlerrcode)
 	return strstr(server, class) == NULL;
 }
 
+/* Was an error raised in a function?  Else its context is our own statement. */
+bool
+ngx_pgq_error_in_function(const ErrorData *error)
+{
+	return error->context && (strchr(error->context, '\n') ||
+							  strncmp(error->context, "SQL statement ", 14) != 0);
+}
+
 /*
  * The text of an error, if it holds nothing of a message; else NULL.  It may,
- * unless the error is the server's about itself and was raised in no function:
- * the context then is at most our own statement.
+ * unless the error is the server's about itself and was raised in no function.
  */
 const char *
 ngx_pgq_error_text(const ErrorData *error)
@@ -99,8 +106,7 @@ ngx_pgq_error_text(const ErrorData *error)
 	const char *sqlstate = unpack_sql_state(error->sqlerrcode);
 	char		class[3] = {sqlstate[0], sqlstate[1], 0};
 
-	if (error->context && (strchr(error->context, '\n') ||
-						   strncmp(error->context, "SQL statement ", 14) != 0))
+	if (ngx_pgq_error_in_function(error))
 		return NULL;
 	if (error->sqlerrcode != ERRCODE_INSUFFICIENT_PRIVILEGE &&
 		strstr(own, class) == NULL)
