@@ -195,4 +195,13 @@ for my $place ([ in => 'enqueue_all', before => 'Bind' ], [ in => 'enqueue_all',
     $wire->plan;
 }
 
+# ---- by default
+forget();
+my $default = Pgq::Client->new($other);
+is($default->post('/post', "1\n" x 1000, @ndjson)->{status}, 202, 'without pgq_lines 1,000 messages are accepted');
+$answer = $default->post('/post', "1\n" x 1001, @ndjson);
+is($answer->{status}, 413, '1,001 are refused');
+is($answer->json->{code}, 'too_many_lines', 'for that reason');
+is($pg->poll_query_until('select count(*) from posts', 1000), 1, 'and none of them is a post');
+
 done_testing;
