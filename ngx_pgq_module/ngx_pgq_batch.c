@@ -15,7 +15,7 @@
  *  - a batch is sent again after a pause, which grows from time to time;
  *  - a message the database refuses takes no other with it: a batch that is
  *    refused as a whole is halved, under new ids, until the message stands
- *    alone;
+ *    alone; where an error does not say whose fault it is, trial.c decides;
  *  - a batch that may have been committed is not believed to be refused: the
  *    refusal is of the last time it was sent.  First its id is fenced, so that
  *    none of the times before can commit any more, or has;
@@ -56,6 +56,7 @@ static void ngx_pgq_batch_done(ngx_pgq_call_t *call,
 static void ngx_pgq_batch_fenced(ngx_pgq_batch_t *batch,
     ngx_pgq_outcome_e outcome);
 static void ngx_pgq_batch_refused(ngx_pgq_batch_t *batch);
+static void ngx_pgq_batch_renew(ngx_pgq_batch_t *batch);
 static void ngx_pgq_batch_answer(ngx_pgq_batch_t *batch,
     ngx_pgq_outcome_e outcome, ngx_str_t *problem);
 static void ngx_pgq_batch_halve(ngx_pgq_batch_t *batch);
@@ -86,6 +87,10 @@ ngx_pgq_batch_next(ngx_pgq_pool_t *pool)
     ngx_queue_t       *q;
     ngx_pgq_batch_t   *batch;
     ngx_pgq_ticket_t  *t;
+
+    if (!ngx_pgq_trial_may(pool)) {
+        return NULL;
+    }
 
     while ((batch = ngx_pgq_resend_next(pool)) != NULL) {
 
@@ -431,7 +436,10 @@ ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
         ngx_pgq_metrics_count(NGX_PGQ_METRICS_UNKNOWN);
     }
 
-    if (outcome == NGX_PGQ_AGAIN || outcome == NGX_PGQ_UNKNOWN) {
+    if (outcome == NGX_PGQ_AGAIN || outcome == NGX_PGQ_UNKNOWN
+        || (outcome == NGX_PGQ_FAILED
+            && (batch->fencing || !ngx_pgq_trial_failed(batch))))
+    {
         ngx_pgq_encode_free(batch);
         ngx_pgq_resend(batch);
         return;
@@ -443,11 +451,16 @@ ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
     }
 
     if (outcome == NGX_PGQ_DONE) {
+        batch->pool->committed++;
+        batch->pool->failures = 0;
         ngx_pgq_batch_answer(batch, NGX_PGQ_DONE, NULL);
         return;
     }
 
-    batch->blamed = batch->n == 1;
+    if (outcome == NGX_PGQ_REFUSED) {
+        batch->blamed = batch->n == 1;
+    }
+
     batch->problem.data = ngx_pstrdup(batch->memory, &call->problem);
     batch->problem.len = batch->problem.data ? call->problem.len : 0;
 
@@ -492,13 +505,31 @@ ngx_pgq_batch_refused(ngx_pgq_batch_t *batch)
 {
     ngx_pgq_batch_drop_left(batch);
 
-    if (!batch->blamed) {
-        /* one ticket that is left of several may not be the bad one */
-        ngx_pgq_batch_halve(batch);
+    if (batch->n && batch->blamed) {
+        ngx_pgq_batch_answer(batch, NGX_PGQ_REFUSED, &batch->problem);
         return;
     }
 
-    ngx_pgq_batch_answer(batch, NGX_PGQ_REFUSED, &batch->problem);
+    ngx_pgq_batch_renew(batch);
+
+    if (batch->n > 1) {
+        ngx_pgq_batch_halve(batch);
+    }
+}
+
+
+/* what is left of it is another batch now, to be sent at once */
+
+static void
+ngx_pgq_batch_renew(ngx_pgq_batch_t *batch)
+{
+    ngx_pgq_uuid_v7(batch->id, ngx_pgq_now());
+    batch->again = 0;
+    batch->resends = 0;
+    batch->due = ngx_current_msec;
+
+    ngx_queue_insert_head(&batch->pool->again, &batch->queue);
+    ngx_pgq_pool_wake(batch->pool);
 }
 
 
@@ -539,21 +570,12 @@ ngx_pgq_batch_halve(ngx_pgq_batch_t *batch)
     ngx_pgq_batch_t   *other;
     ngx_pgq_ticket_t  *t;
 
-    /* what stays is another batch now */
-
-    ngx_pgq_uuid_v7(batch->id, ngx_pgq_now());
-    batch->again = 0;
-    batch->resends = 0;
-    batch->due = ngx_current_msec;
-
-    ngx_queue_insert_head(&batch->pool->again, &batch->queue);
-    ngx_pgq_pool_wake(batch->pool);
-
     other = ngx_pgq_batch_create(batch->pool);
     if (other == NULL) {
         return;
     }
 
+    ngx_pgq_trial_halved(batch, other);
     half = batch->n / 2;
 
     for (i = 0; i < half; i++) {

@@ -30,18 +30,24 @@ struct ngx_pgq_batch_s {
     ngx_pgq_call_t           call;
     u_char                  *params;
     ngx_str_t                problem;   /* why it was refused as a whole */
+    ngx_uint_t               failures;  /* of the whole, see trial.c, */
+    ngx_uint_t               alone;     /* and of one message alone, */
+    ngx_uint_t               witnesses; /* pool->committed at the last */
     u_char                   id[NGX_PGQ_UUID_LEN];
     unsigned                 sent:1;
     unsigned                 again:1;   /* was sent before */
     unsigned                 unknown:1; /* may have been committed */
     unsigned                 fencing:1; /* is to be made sure not to be */
     unsigned                 fenced:1;  /* the server's answer to that */
-    unsigned                 blamed:1;  /* refused with one ticket in it */
+    unsigned                 blamed:1;  /* its one message is to be refused */
 };
 
 
 ngx_int_t ngx_pgq_encode(ngx_pgq_batch_t *batch);
 void ngx_pgq_encode_free(ngx_pgq_batch_t *batch);
+ngx_uint_t ngx_pgq_trial_failed(ngx_pgq_batch_t *batch);
+ngx_uint_t ngx_pgq_trial_may(ngx_pgq_pool_t *pool);
+void ngx_pgq_trial_halved(ngx_pgq_batch_t *batch, ngx_pgq_batch_t *other);
 void ngx_pgq_resend(ngx_pgq_batch_t *batch);
 ngx_pgq_batch_t *ngx_pgq_resend_next(ngx_pgq_pool_t *pool);
 void ngx_pgq_verdict(ngx_pgq_batch_t *batch, ngx_str_t *fields);

@@ -16,7 +16,7 @@
  *    looks like success but for its WARNING, and with the extended protocol
  *    the command's completion is sent before the commit.  So that there is a
  *    last row, each write ends with one that is all null;
- *  - NGX_PGQ_REFUSED and NGX_PGQ_AGAIN only when the server has said that
+ *  - NGX_PGQ_REFUSED, FAILED and AGAIN only when the server has said that
  *    the transaction failed and is ready for the next query; a connection
  *    that ends instead leaves the outcome unknown;
  *  - a read is NGX_PGQ_REFUSED by each error that another connection would
@@ -26,6 +26,9 @@
 #include "ngx_pgq_lane.h"
 
 #include <libpq-fe.h>
+
+
+#define NGX_PGQ_CALL_NEW         250     /* ms, a connection */
 
 
 /* the contract with the database; its other half is in sql/ */
@@ -68,14 +71,26 @@ static ngx_pgq_lane_statement_t  ngx_pgq_call_reads[] = {
 
 
 /*
- * SQLSTATEs, by class or whole, that the data itself is to blame for.  All
- * others say that the database cannot for now, or was set up wrongly: the
- * lane is dropped and the call tried again, by its owner, elsewhere or later.
- * Class 54 is among those: a database near wraparound says 54000 to everybody.
+ * SQLSTATEs of a write, by class or whole.  The first are plainly about the
+ * data.  Those that are about the connection or the moment have the lane
+ * dropped and the call tried again, elsewhere or later.  All others may be
+ * about the data or about the database: the owner of the call finds out.
  */
 
 static const char  *ngx_pgq_call_refusals[] = {
     "22", "23", "44", "P0", NULL
+};
+
+
+static const char  *ngx_pgq_call_elsewhere[] = {
+    "08", "25", "28", "3D", "40", "53300", "55P", "57", NULL
+};
+
+
+/* of those that remain: another connection may do better */
+
+static const char  *ngx_pgq_call_reconnect[] = {
+    "0A", "26", "425", "428", "42P", "53", "55", "58", "F0", "XX", NULL
 };
 
 
@@ -94,8 +109,11 @@ static void ngx_pgq_call_result(ngx_pgq_lane_t *lane, PGresult *res);
 static void ngx_pgq_call_rows(ngx_pgq_call_t *call, PGresult *res);
 static void ngx_pgq_call_error(ngx_pgq_lane_t *lane, ngx_pgq_call_t *call,
     PGresult *res);
+static ngx_pgq_outcome_e ngx_pgq_call_read_failed(const char *sqlstate);
+static ngx_pgq_outcome_e ngx_pgq_call_write_failed(const char *sqlstate);
 static ngx_uint_t ngx_pgq_call_listed(const char **classes,
     const char *sqlstate);
+static ngx_uint_t ngx_pgq_call_stale(ngx_pgq_lane_t *lane);
 static void ngx_pgq_call_done(ngx_pgq_lane_t *lane);
 static void ngx_pgq_call_lost(ngx_pgq_lane_t *lane);
 
@@ -265,15 +283,8 @@ ngx_pgq_call_error(ngx_pgq_lane_t *lane, ngx_pgq_call_t *call, PGresult *res)
 
     ngx_pgq_metrics_error(sqlstate);
 
-    if (lane->pool->reading
-        ? ngx_pgq_call_listed(ngx_pgq_call_transient, sqlstate)
-        : !ngx_pgq_call_listed(ngx_pgq_call_refusals, sqlstate))
-    {
-        call->outcome = NGX_PGQ_AGAIN;
-
-    } else {
-        call->outcome = NGX_PGQ_REFUSED;
-    }
+    call->outcome = lane->pool->reading ? ngx_pgq_call_read_failed(sqlstate)
+                                        : ngx_pgq_call_write_failed(sqlstate);
 
     ngx_memcpy(lane->sqlstate, sqlstate, sizeof(lane->sqlstate) - 1);
 
@@ -288,6 +299,26 @@ ngx_pgq_call_error(ngx_pgq_lane_t *lane, ngx_pgq_call_t *call, PGresult *res)
 }
 
 
+static ngx_pgq_outcome_e
+ngx_pgq_call_read_failed(const char *sqlstate)
+{
+    return ngx_pgq_call_listed(ngx_pgq_call_transient, sqlstate)
+           ? NGX_PGQ_AGAIN : NGX_PGQ_REFUSED;
+}
+
+
+static ngx_pgq_outcome_e
+ngx_pgq_call_write_failed(const char *sqlstate)
+{
+    if (ngx_pgq_call_listed(ngx_pgq_call_refusals, sqlstate)) {
+        return NGX_PGQ_REFUSED;
+    }
+
+    return ngx_pgq_call_listed(ngx_pgq_call_elsewhere, sqlstate)
+           ? NGX_PGQ_AGAIN : NGX_PGQ_FAILED;
+}
+
+
 static ngx_uint_t
 ngx_pgq_call_listed(const char **classes, const char *sqlstate)
 {
@@ -298,6 +329,17 @@ ngx_pgq_call_listed(const char **classes, const char *sqlstate)
     }
 
     return 0;
+}
+
+
+/* whether another connection may do better; not if this one is as new */
+
+static ngx_uint_t
+ngx_pgq_call_stale(ngx_pgq_lane_t *lane)
+{
+    return ngx_pgq_call_listed(ngx_pgq_call_reconnect,
+                               (char *) lane->sqlstate)
+           && ngx_current_msec - lane->since >= NGX_PGQ_CALL_NEW;
 }
 
 
@@ -328,9 +370,11 @@ ngx_pgq_call_done(ngx_pgq_lane_t *lane)
     call->problem.len = ngx_strlen(lane->words);
     call->sqlstate = lane->sqlstate;
 
-    if (call->outcome == NGX_PGQ_REFUSED) {
+    if (call->outcome == NGX_PGQ_REFUSED
+        || (call->outcome == NGX_PGQ_FAILED && !ngx_pgq_call_stale(lane)))
+    {
         ngx_pgq_lane_healthy(lane);
-        call->done(call, NGX_PGQ_REFUSED);
+        call->done(call, call->outcome);
         return;
     }
 

@@ -81,6 +81,7 @@ typedef enum {
     NGX_PGQ_DONE = 0,      /* committed, here and where it is replicated to */
     NGX_PGQ_REPLAYED,      /* was committed before, under the same key */
     NGX_PGQ_REFUSED,       /* not committed: the data will never be taken */
+    NGX_PGQ_FAILED,        /* not committed: the data or the database failed */
     NGX_PGQ_IN_FLIGHT,     /* not committed: its key is under way elsewhere */
     NGX_PGQ_REUSED,        /* not committed: its key is another message's */
     NGX_PGQ_KEYS_FULL,     /* not committed: its key is new, one too many */
@@ -204,6 +205,12 @@ struct ngx_pgq_pool_s {
     /* of batch.c */
     ngx_queue_t              again;         /* batches to send again */
     ngx_queue_t              sent;          /* batches on their way */
+    ngx_uint_t               committed;     /* batches so far */
+
+    /* of trial.c */
+    ngx_uint_t               failures;      /* in a row */
+    ngx_msec_t               trial;         /* not before, after so many */
+    time_t                   failure;       /* of the last one logged */
 
     /* of read.c */
     ngx_queue_t              fetches;       /* waiting, oldest first */

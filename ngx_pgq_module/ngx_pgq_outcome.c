@@ -175,7 +175,7 @@ ngx_pgq_outcome_body(ngx_pgq_enqueue_t *e, ngx_str_t *body)
 static ngx_uint_t
 ngx_pgq_outcome_whole(ngx_pgq_enqueue_t *e, size_t len)
 {
-    if (e->ticket.pool->unread + len > e->ticket.pool->max_size
+    if (e->ticket.pool->unread + len > e->ticket.pool->unread_size
         || e->returns == NGX_PGQ_RETURN_MINIMAL)
     {
         return 0;
