@@ -152,6 +152,13 @@ static ngx_command_t  ngx_http_pgq_commands[] = {
       0,
       NULL },
 
+    { ngx_string("pgq_details"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, details),
+      NULL },
+
       ngx_null_command
 };
 
@@ -311,6 +318,7 @@ ngx_http_pgq_create_loc_conf(ngx_conf_t *cf)
     plcf->idempotency = NGX_CONF_UNSET_UINT;
     plcf->origins = NGX_CONF_UNSET_PTR;
     plcf->scoped = NGX_CONF_UNSET;
+    plcf->details = NGX_CONF_UNSET;
 
     return plcf;
 }
@@ -336,6 +344,7 @@ ngx_http_pgq_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
                               NGX_PGQ_IDEMPOTENCY_ON);
 
     ngx_conf_merge_ptr_value(conf->origins, prev->origins, NULL);
+    ngx_conf_merge_value(conf->details, prev->details, 0);
 
     if (conf->scoped == NGX_CONF_UNSET) {
         conf->scope = prev->scope;

@@ -463,6 +463,7 @@ ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
 
     batch->problem.data = ngx_pstrdup(batch->memory, &call->problem);
     batch->problem.len = batch->problem.data ? call->problem.len : 0;
+    ngx_memcpy(batch->sqlstate, call->sqlstate, NGX_PGQ_SQLSTATE_LEN);
 
     if (batch->unknown) {
         batch->fencing = 1;
@@ -554,6 +555,7 @@ ngx_pgq_batch_answer(ngx_pgq_batch_t *batch, ngx_pgq_outcome_e outcome,
             ngx_pgq_ticket_answer(t, t->verdict, &t->problem);
 
         } else {
+            ngx_memcpy(t->sqlstate, batch->sqlstate, NGX_PGQ_SQLSTATE_LEN);
             ngx_pgq_ticket_answer(t, outcome, problem);
         }
     }

@@ -30,6 +30,7 @@ struct ngx_pgq_batch_s {
     ngx_pgq_call_t           call;
     u_char                  *params;
     ngx_str_t                problem;   /* why it was refused as a whole */
+    u_char                   sqlstate[NGX_PGQ_SQLSTATE_LEN];  /* of that */
     ngx_uint_t               failures;  /* of the whole, see trial.c, */
     ngx_uint_t               alone;     /* and of one message alone, */
     ngx_uint_t               witnesses; /* pool->committed at the last */

@@ -49,6 +49,7 @@ typedef struct ngx_pgq_ticket_s  ngx_pgq_ticket_t;
 #define NGX_PGQ_VERSION          "1.0"     /* as the extension's */
 
 #define NGX_PGQ_UUID_LEN         16
+#define NGX_PGQ_SQLSTATE_LEN     5
 
 #define NGX_PGQ_MAX_TIMEOUT      300000    /* ms, of pgq_timeout */
 
@@ -276,6 +277,7 @@ struct ngx_pgq_ticket_s {
     /* of verdict.c: what the database says of it, when it is committed */
     ngx_pgq_outcome_e        verdict;
     ngx_uint_t               ordinal;       /* of the message to blame */
+    u_char                   sqlstate[NGX_PGQ_SQLSTATE_LEN];
     ngx_str_t                problem;
 };
 
@@ -433,6 +435,7 @@ typedef struct {
     ngx_flag_t               scoped;        /* keys have a scope */
     ngx_http_complex_value_t  *scope;       /* NULL: user, else address */
     ngx_array_t             *origins;       /* ngx_str_t; NULL: none */
+    ngx_flag_t               details;       /* of the database's refusals */
 } ngx_pgq_loc_conf_t;
 
 

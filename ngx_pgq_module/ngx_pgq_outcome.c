@@ -33,6 +33,7 @@ static ngx_int_t ngx_pgq_outcome_failed(ngx_pgq_enqueue_t *e,
     ngx_http_request_t *r, ngx_pgq_outcome_e outcome, ngx_str_t *problem);
 static ngx_int_t ngx_pgq_outcome_refused(ngx_pgq_enqueue_t *e,
     ngx_http_request_t *r, ngx_str_t *problem);
+static const char *ngx_pgq_outcome_sentence(u_char *sqlstate);
 
 
 static ngx_str_t  ngx_pgq_outcome_type = ngx_string("application/json");
@@ -282,24 +283,40 @@ static ngx_int_t
 ngx_pgq_outcome_refused(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
     ngx_str_t *problem)
 {
-    u_char                *last, detail[192];
+    u_char                *last, detail[256];
+    const char            *sentence;
+    ngx_pgq_loc_conf_t    *plcf;
     ngx_pgq_problem_t      document = { NGX_HTTP_BAD_REQUEST, "refused",
                                         (char *) detail, -1, 0 };
     ngx_pgq_json_error_t   err;
+
+    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
+    sentence = ngx_pgq_outcome_sentence(e->ticket.sqlstate);
+
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
+                  "pgq enqueue: refused by the database: %*s",
+                  (size_t) NGX_PGQ_SQLSTATE_LEN, e->ticket.sqlstate);
 
     if (e->ticket.ordinal) {
         document.line = ngx_pgq_bulk_line(&e->bulk, e->ticket.ordinal);
 
         last = ngx_snprintf(detail, sizeof(detail) - 1,
-                            "line %i: no message was queued, as the database"
-                            " refuses this one: %V", document.line, problem);
+                            "line %i: no message was queued. %s"
+                            " (SQLSTATE %*s)", document.line, sentence,
+                            (size_t) NGX_PGQ_SQLSTATE_LEN, e->ticket.sqlstate);
 
     } else {
-        last = ngx_snprintf(detail, sizeof(detail) - 1,
-                            "The database refuses the message: %V", problem);
+        last = ngx_snprintf(detail, sizeof(detail) - 1, "%s (SQLSTATE %*s)",
+                            sentence, (size_t) NGX_PGQ_SQLSTATE_LEN,
+                            e->ticket.sqlstate);
     }
 
-    /* its words may be cut, but not a character of them */
+    if (plcf->details) {
+        last = ngx_slprintf(last, detail + sizeof(detail) - 1, ": %V",
+                            problem);
+    }
+
+    /* the database's message may be cut, but not a character of it */
 
     if (ngx_pgq_json_utf8(detail, last - detail, &err) != 0) {
         last = detail + err.offset;
@@ -308,4 +325,35 @@ ngx_pgq_outcome_refused(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
     *last = '\0';
 
     return ngx_pgq_reply_problem(r, &document);
+}
+
+
+/*
+ * What a client is told of a refusal.  The database's own message has names
+ * of tables and constraints, and is told only where pgq_details is on.
+ */
+
+static const char *
+ngx_pgq_outcome_sentence(u_char *sqlstate)
+{
+    ngx_uint_t  i;
+
+    static struct {
+        const char  *class;
+        const char  *sentence;
+    } sentences[] = {
+        { "22", "The message has a value that the database cannot store." },
+        { "23", "The message violates a constraint of the database." },
+        { "44", "The message violates a constraint of the database." },
+        { "54", "The message exceeds a limit of the database." },
+        { NULL, "The database refuses the message." }
+    };
+
+    for (i = 0; sentences[i].class; i++) {
+        if (ngx_memcmp(sqlstate, sentences[i].class, 2) == 0) {
+            break;
+        }
+    }
+
+    return sentences[i].sentence;
 }

@@ -13,9 +13,6 @@
 #include "ngx_pgq_batch.h"
 
 
-#define NGX_PGQ_SQLSTATE_LEN  5
-
-
 /* of idempotency keys; anything else is a refusal */
 
 typedef struct {
@@ -88,6 +85,12 @@ ngx_pgq_verdict_ticket(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t,
         {
             t->verdict = v->outcome;
         }
+    }
+
+    ngx_memset(t->sqlstate, '0', NGX_PGQ_SQLSTATE_LEN);
+
+    if (sqlstate->len == NGX_PGQ_SQLSTATE_LEN) {
+        ngx_memcpy(t->sqlstate, sqlstate->data, NGX_PGQ_SQLSTATE_LEN);
     }
 
     t->problem.data = ngx_pstrdup(batch->memory, problem);

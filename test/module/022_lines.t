@@ -13,7 +13,7 @@ my $nginx = Pgq::Nginx->new(
     pg        => $pg,
     pool      => 'lanes=1 tickets=20000 size=16m',
     server    => 'client_max_body_size 4m; pgq_lines 10000;',
-    locations => 'location = /few { pgq_post main; pgq_lines 3; } location = /disk { pgq_post main; client_body_in_file_only clean; }'
+    locations => 'location = /few { pgq_post main; pgq_lines 3; } location = /details { pgq_post main; pgq_details on; } location = /disk { pgq_post main; client_body_in_file_only clean; }'
         . ' location = /small { pgq_post main; client_body_buffer_size 1k; }',
 )->start;
 my $client = Pgq::Client->new($nginx);
@@ -118,7 +118,7 @@ $answer = $client->post('/post', "1\n\n2\n$deep\n3\n", @ndjson);
 is($answer->{status}, 400, 'what the database refuses');
 is($answer->json->{code}, 'refused', 'is refused');
 is($answer->json->{line}, 4, 'with its line') or diag($answer->{body});
-like($answer->json->{detail}, qr/^line 4: no message was queued, as the database refuses this one: ./, 'in words');
+is($answer->json->{detail}, 'line 4: no message was queued. The message exceeds a limit of the database. (SQLSTATE 54001)', 'in words');
 
 $pg->safe_psql(q{create function no() returns trigger language plpgsql as
     $$ begin if new.data::text = '"unwanted"' then raise exception 'unwanted %', repeat('ü', 300); end if; return new; end $$;
@@ -126,7 +126,7 @@ $pg->safe_psql(q{create function no() returns trigger language plpgsql as
     create trigger no before insert on ngx_pgq.queue_1 for each row execute function no();
     create trigger no before insert on ngx_pgq.queue_2 for each row execute function no();
     create trigger no before insert on ngx_pgq.queue_3 for each row execute function no()});
-$answer = $client->post('/post', qq(1\n"unwanted"\n3\n), @ndjson);
+$answer = $client->post('/details', qq(1\n"unwanted"\n3\n), @ndjson);
 is($answer->{status}, 400, 'what a trigger refuses');
 like($answer->json->{detail}, qr/unwanted \x{fc}+$/, 'with its words, which are cut, but no letter of them');
 is(data(), '', 'of all these nothing is a post');

@@ -3,7 +3,7 @@
 use Pgq;
 
 my $pg    = Pgq::Postgres->new->start;
-my $nginx = Pgq::Nginx->new(pg => $pg, pool => 'lanes=1')->start;
+my $nginx = Pgq::Nginx->new(pg => $pg, pool => 'lanes=1', locations => 'location = /details { pgq_post main; pgq_details on; }')->start;
 
 # Sends these messages so that they wait together: the lane is held up by a lock that the first one meets.
 sub together {
@@ -55,7 +55,26 @@ for my $bad ([13], [1], [50], [ 7, 8, 40 ], [ 1 .. 50 ]) {
         @$bad . ' bad among 50: each gets its own answer');
     my $problem = $answers[ $bad->[0] - 1 ]->json;
     is($problem->{code}, 'refused', 'a problem');
-    like($problem->{detail}, qr/no bad words/, 'that says what the database said');
+    is($problem->{detail}, 'The message violates a constraint of the database. (SQLSTATE 23514)', 'that says what is wrong');
+}
+
+# ---- names of tables and constraints are the operator's, unless he gives them away
+my $position = $nginx->log_position;
+my $client   = Pgq::Client->new($nginx);
+my $detail   = sub { return $client->post($_[0], $_[1])->json->{detail} };
+is($detail->('/details', '{"bad":0}'), 'The message violates a constraint of the database. (SQLSTATE 23514): no bad words',
+    'pgq_details on: with what the database said');
+like($nginx->log_since($position), qr/pgq enqueue: refused by the database: 23514, client:/, 'the log has the SQLSTATE');
+$pg->safe_psql(q{alter table ngx_pgq.queue add constraint secret_name check (data->>'salary' is null)});
+is($detail->('/post', '{"salary":0}'), 'The message violates a constraint of the database. (SQLSTATE 23514)', 'a CHECK: no name of it');
+like($detail->('/details', '{"salary":0}'), qr/secret_name/, 'but with pgq_details on');
+$pg->safe_psql('alter table ngx_pgq.queue drop constraint secret_name');
+for my $case ([ 'P0001', 'The database refuses the message. (SQLSTATE P0001)' ], [ '22003', 'The message has a value that the database cannot store. (SQLSTATE 22003)' ]) {
+    $pg->safe_psql(qq{create function other() returns trigger language plpgsql as \$\$
+        begin if new.data::text like '%other%' then raise exception 'in table secret_name' using errcode = '$case->[0]'; end if; return new; end \$\$;
+        create trigger other before insert on ngx_pgq.queue for each row execute function other()});
+    is($detail->('/post', '"other"'), $case->[1], "SQLSTATE $case->[0]: a sentence of nginx's");
+    $pg->safe_psql('drop function other() cascade');
 }
 
 $pg->safe_psql('drop trigger refuse on ngx_pgq.queue');
