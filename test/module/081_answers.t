@@ -6,7 +6,7 @@ use Pgq;
 my $pg    = Pgq::Postgres->new->start;
 my $nginx = Pgq::Nginx->new(
     pg        => $pg,
-    pool      => 'lanes=1 size=64k',
+    pool      => 'lanes=1 size=64k unread_size=64k',
     listen    => 'rcvbuf=4k sndbuf=4k',
     http      => 'keepalive_requests 100000; client_max_body_size 64k;',
     locations => 'location = /status { pgq_status; } location = /metrics { pgq_metrics; }',
