@@ -23,9 +23,8 @@ static char *ngx_http_pgq_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
 static char *ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
-static char *ngx_http_pgq_post(ngx_conf_t *cf, ngx_command_t *cmd,
+static char *ngx_http_pgq_door(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
-static char *ngx_http_pgq_get(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 static char *ngx_http_pgq_page(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static void ngx_http_pgq_handler(ngx_conf_t *cf, ngx_pgq_loc_conf_t *plcf,
@@ -59,6 +58,8 @@ static ngx_conf_enum_t  ngx_http_pgq_idempotency[] = {
 };
 
 
+static ngx_http_handler_pt  ngx_http_pgq_post_door = ngx_pgq_enqueue_handler;
+static ngx_http_handler_pt  ngx_http_pgq_get_door = ngx_pgq_fetch_handler;
 static ngx_http_handler_pt  ngx_http_pgq_problem_page = ngx_pgq_reply_handler;
 static ngx_http_handler_pt  ngx_http_pgq_metrics_page =
     ngx_pgq_page_metrics_handler;
@@ -77,17 +78,17 @@ static ngx_command_t  ngx_http_pgq_commands[] = {
 
     { ngx_string("pgq_post"),
       NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_http_pgq_post,
+      ngx_http_pgq_door,
       NGX_HTTP_LOC_CONF_OFFSET,
-      0,
-      NULL },
+      offsetof(ngx_pgq_loc_conf_t, post),
+      &ngx_http_pgq_post_door },
 
     { ngx_string("pgq_get"),
       NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_http_pgq_get,
+      ngx_http_pgq_door,
       NGX_HTTP_LOC_CONF_OFFSET,
-      0,
-      NULL },
+      offsetof(ngx_pgq_loc_conf_t, get),
+      &ngx_http_pgq_get_door },
 
     { ngx_string("pgq_problem"),
       NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
@@ -430,49 +431,29 @@ ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
+/* pgq_post and pgq_get */
+
 static char *
-ngx_http_pgq_post(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+ngx_http_pgq_door(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
-    ngx_pgq_loc_conf_t  *plcf = conf;
+    ngx_str_t            *value;
+    ngx_pgq_pool_t      **pool;
+    ngx_http_handler_pt  *handler = cmd->post;
 
-    ngx_str_t  *value;
+    pool = (ngx_pgq_pool_t **) ((u_char *) conf + cmd->offset);
 
-    if (plcf->post) {
+    if (*pool) {
         return "is duplicate";
     }
 
     value = cf->args->elts;
 
-    plcf->post = ngx_http_pgq_find_pool(cf, &value[1]);
-    if (plcf->post == NULL) {
+    *pool = ngx_http_pgq_find_pool(cf, &value[1]);
+    if (*pool == NULL) {
         return NGX_CONF_ERROR;
     }
 
-    ngx_http_pgq_handler(cf, plcf, ngx_pgq_enqueue_handler);
-
-    return NGX_CONF_OK;
-}
-
-
-static char *
-ngx_http_pgq_get(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
-{
-    ngx_pgq_loc_conf_t  *plcf = conf;
-
-    ngx_str_t  *value;
-
-    if (plcf->get) {
-        return "is duplicate";
-    }
-
-    value = cf->args->elts;
-
-    plcf->get = ngx_http_pgq_find_pool(cf, &value[1]);
-    if (plcf->get == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-    ngx_http_pgq_handler(cf, plcf, ngx_pgq_fetch_handler);
+    ngx_http_pgq_handler(cf, conf, *handler);
 
     return NGX_CONF_OK;
 }

@@ -101,11 +101,11 @@ ngx_pgq_trial_log(ngx_pgq_batch_t *batch)
 
     pool = batch->pool;
 
-    if (pool->failure && ngx_time() - pool->failure < NGX_PGQ_QUIET) {
+    if (pool->failure && ngx_pgq_seconds() - pool->failure < NGX_PGQ_QUIET) {
         return;
     }
 
-    pool->failure = ngx_time();
+    pool->failure = ngx_pgq_seconds();
 
     ngx_log_error(NGX_LOG_ERR, pool->log, 0,
                   "pgq batch: the database fails to take %ui messages: %s",
