@@ -112,4 +112,30 @@ subtest 'a server that drops each connection' => sub {
     $wire->stop;
 };
 
+# As near wraparound, where PostgreSQL says so with each transaction: each time costs one of those that are left.
+subtest 'a batch of unknown outcome' => sub {
+    my $wire     = Pgq::Wire->new($pg)->start;
+    my $nginx    = nginx('lanes=2', $wire);
+    my $client   = Pgq::Client->new($nginx);
+    my $position = $nginx->log_position;
+
+    is($client->post('/post', '"before"')->status, 202, 'a lane is there');
+    $wire->plan({ in => 'enqueue', after => 'CommandComplete', do => 'insert', bytes => Pgq::Wire->warning('01000', 'again'), times => 0 });
+    my $start = time;
+    my $sent  = Pgq::Client->new($nginx);
+    $sent->send($sent->request('POST', '/post', body => '"doubtful"', headers => { 'Content-Type' => 'application/json' }));
+    poll_until { time - $start > 3 };
+
+    # at once, and after pauses of 10, 20, … ms, up to a second, each at least half as long: 11 at most
+    my $count = () = $wire->sent;
+    cmp_ok($count, '>', 3, 'is sent again');
+    cmp_ok($count, '<=', 12, 'after pauses that grow') or diag("$count times in 3 s");
+    unlike($nginx->log_since($position), qr/pgq lane: lost/, 'on lanes that stay');
+    $wire->plan;
+    is($sent->answer->status, 202, 'when the WARNINGs end it is taken');
+    ok($pg->poll_query_until(q{select count(*) from posts where data::text = '"doubtful"'}, 1), 'once');
+    $nginx->stop;
+    $wire->stop;
+};
+
 done_testing;
