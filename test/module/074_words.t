@@ -29,15 +29,15 @@ my $say    = sub {
 };
 
 for my $case (
-    [ 'a WARNING',               q{warning using message = E'first\n'},                                  202, qr/ warns: .* \(01000\)/ ],
-    [ 'a refusal',               q{exception using message = E'first\n', errcode = '23514'},             400, qr/refused by the database: 23514/ ],
-    [ 'a data exception',        q{exception using message = E'first\n', errcode = '22023'},             400, qr/refused by the database: 22023/ ],
-    [ 'a failure of the server', q{exception using message = E'first\n', errcode = '53100'},             503, qr/fails to take 1 messages: 53100/ ],
-    [ 'an end of the session',   q{exception using message = E'first\n', errcode = '57P01'},             503, qr/lost .*\(57P01/ ],
+    [ 'a WARNING',               q{warning using message = TEXT},                                  202, qr/ warns: .* \(01000\)/ ],
+    [ 'a refusal',               q{exception using message = TEXT, errcode = '23514'},             400, qr/refused by the database: 23514/ ],
+    [ 'a data exception',        q{exception using message = TEXT, errcode = '22023'},             400, qr/refused by the database: 22023/ ],
+    [ 'a failure of the server', q{exception using message = TEXT, errcode = '53100'},             503, qr/fails to take 1 messages: 53100/ ],
+    [ 'an end of the session',   q{exception using message = TEXT, errcode = '57P01'},             503, qr/lost .*\(57P01/ ],
 ) {
     my ($what, $how, $status, $line) = @$case;
     my $position = $nginx->log_position;
-    $how =~ s/'first\\n'/'first\\n$forged ' || new.data::text/;
+    $how =~ s/TEXT/new.data::text || E'\\n$forged ' || new.data::text/;
     $say->($how);
     is($client->post('/post', "\"$secret\"")->status, $status, "$what: $status");
     like($nginx->log_since($position), $line, "$what: is in the log");
