@@ -219,6 +219,30 @@ is_raise(const ErrorData *error)
 }
 
 /*
+ * The trigger's function that an error comes from, or NULL.  It is the last
+ * before our own statement; those within may be queries with values.
+ */
+static char *
+function_of(const ErrorData *error)
+{
+	char	   *context = error->context ? pstrdup(error->context) : NULL;
+	char	   *end = NULL;
+	char	   *line;
+
+	for (line = context; line && (line = strchr(line, '\n')); line++)
+	{
+		if (strncmp(line + 1, "SQL statement \"", 15) == 0)
+			end = line;
+	}
+	if (end == NULL)
+		return NULL;
+	*end = '\0';
+	line = strrchr(context, '\n');
+	line = line ? line + 1 : context;
+	return strncmp(line, "PL/", 3) == 0 ? line : NULL;
+}
+
+/*
  * Rethrow the current error without the values of a message, which the details
  * of a failed check, the text of a failed cast and a query that a trigger has
  * composed may quote.
@@ -243,13 +267,10 @@ rethrow_without_values(MemoryContext context)
 					(errmsg_internal("%s, SQLSTATE %s", text,
 									 unpack_sql_state(error->sqlerrcode))));
 			error->output_to_server = false;
-			error->context[strcspn(error->context, "\n")] = '\0';
 		}
 		else
-		{
 			error->message = pstrdup(text);
-			error->context = NULL;
-		}
+		error->context = function_of(error);
 		error->hint = NULL;
 		error->internalquery = NULL;
 		error->internalpos = 0;

@@ -27,6 +27,8 @@ sub refused {
         like($err, qr/ERROR:  $sqlstate: /, "$name, $way: SQLSTATE $sqlstate");
         like($err, $said, "$name, $way: what the caller is told");
         unlike($err, qr/4111-1111/, "$name, $way: which is nothing of the message") if $said eq $own;
+        like($err, qr/^CONTEXT:  PL\/pgSQL function (?:public\.)?quoting\(\) line \d+ at [A-Za-z ]+$/m, "$name, $way: the trigger's function is named")
+            if $name =~ /RAISE|EXECUTE|a cast/;
         my $log = substr $pg->log_since(0), $position;
         like($log, qr/$sqlstate/, "$name, $way: the log has the SQLSTATE");
         unlike($log, qr/4111-1111/, "$name, $way: and nothing of the message");
