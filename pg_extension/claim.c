@@ -22,6 +22,9 @@
  *	 that cannot even do that is a crash: shared memory is made anew, and the
  *	 first cycle sweeps.
  * - Everything else is found by a sweep, see sweep.c.
+ * - A message that neither posts nor the dead letters take is set aside: this
+ *	 process leaves it in the queue for a while, as if it were locked, so that
+ *	 others are moved.
  */
 #include "postgres.h"
 
@@ -45,6 +48,16 @@
 #define CLAIM_ROOM			1000	/* messages there is room for at first */
 #define CLAIM_BYTES			(16 * 1024 * 1024)	/* enough for one batch */
 
+#define ASIDE_MAX			1000	/* messages; more are tried at once */
+#define ASIDE_US			INT64CONST(10000000)
+
+typedef struct Aside
+{
+	int			slot;
+	ItemPointerData tid;
+	int64		until;			/* ngx_pgq_clock() */
+} Aside;
+
 typedef struct Held
 {
 	int			slot;
@@ -54,6 +67,8 @@ typedef struct Held
 
 static const NgxPgqSpan nothing = {InvalidBlockNumber, 0};
 static Held held = {0, 0, {InvalidBlockNumber, 0}};
+static Aside asides[ASIDE_MAX];
+static int	aside_count = 0;
 
 /* May this user take messages out of the leaf? */
 static void
@@ -132,6 +147,47 @@ keep_message(NgxPgqClaim *claim, TupleTableSlot *row, const AttrNumber *columns)
 	return toast_raw_datum_size(message->data);
 }
 
+/* Leave the only message of a claim, which is going to fail, in the queue. */
+void
+ngx_pgq_claim_set_aside(const NgxPgqClaim *claim)
+{
+	Aside	   *aside = &asides[aside_count];
+
+	if (aside_count == ASIDE_MAX)
+		return;
+	aside->slot = claim->slot;
+	ItemPointerCopy(&claim->messages[0].tid, &aside->tid);
+	aside->until = ngx_pgq_clock() + ASIDE_US;
+	aside_count++;
+}
+
+/* Forget the messages that have been aside for long enough. */
+static void
+take_back(void)
+{
+	int64		now = ngx_pgq_clock();
+	int			kept = 0;
+
+	for (int i = 0; i < aside_count; i++)
+	{
+		if (asides[i].until > now)
+			asides[kept++] = asides[i];
+	}
+	aside_count = kept;
+}
+
+static bool
+is_aside(ItemPointer tid)
+{
+	for (int i = 0; i < aside_count; i++)
+	{
+		if (asides[i].slot == held.slot &&
+			ItemPointerEquals(&asides[i].tid, tid))
+			return true;
+	}
+	return false;
+}
+
 /*
  * Take messages out of a span, up to limit: delete each row that nobody else
  * has locked, as SELECT ... FOR UPDATE SKIP LOCKED and DELETE do in two steps.
@@ -158,7 +214,8 @@ take_rows(Relation leaf, NgxPgqSpan span, int limit, NgxPgqClaim *claim)
 		   table_scan_getnextslot_tidrange(scan, ForwardScanDirection, row))
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (!delete_unless_locked(leaf, &row->tts_tid, snapshot))
+		if (is_aside(&row->tts_tid) ||
+			!delete_unless_locked(leaf, &row->tts_tid, snapshot))
 			continue;
 		if (claim->count == room)
 		{
@@ -279,6 +336,7 @@ ngx_pgq_claim_take(NgxPgqDatabase *database, NgxPgqTables *tables, int limit,
 	int			slots[NGX_PGQ_SLOTS];
 
 	claim->count = 0;
+	take_back();
 	claim_swept(database, tables, limit, claim);
 	order_slots(database, slots);
 	for (int i = 0; i < NGX_PGQ_SLOTS && claim->count == 0; i++)

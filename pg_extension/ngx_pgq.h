@@ -307,6 +307,7 @@ extern const NgxPgqColumn ngx_pgq_message_columns[NGX_PGQ_MESSAGE_COLUMNS];
 extern void ngx_pgq_claim_take(NgxPgqDatabase *database,
 							   NgxPgqTables *tables, int limit,
 							   NgxPgqClaim *claim);
+extern void ngx_pgq_claim_set_aside(const NgxPgqClaim *claim);
 extern void ngx_pgq_claim_keep(void);
 extern int	ngx_pgq_claim_give_back(NgxPgqDatabase *database);
 

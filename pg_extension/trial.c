@@ -18,6 +18,8 @@
  *	 but only of REFUSED messages since one has passed, and then of one every
  *	 REFUSED_US: a table that refuses everything must not turn the queue into
  *	 dead letters, and a long row of bad messages must not stop it.
+ * - A message whose dead letter is refused, too, by what somebody has added to
+ *	 ngx_pgq.dead_letter, is set aside in the queue.
  * - If all fail with another error, nobody is blamed.  The transaction fails,
  *	 all stay in the queue, the mover waits, and the next trial has twice as many
  *	 witnesses.
@@ -133,11 +135,12 @@ is_about_data(const ErrorData *error)
 }
 
 /*
- * Make a post of a message, or learn why it fails: then the error is returned
- * and nothing of the attempt is left.
+ * Make a post of a message, or a dead letter when posts has refused it, or learn
+ * why it fails: then the error is returned and nothing of the attempt is left.
  */
 static ErrorData *
-try_post(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id)
+try_write(NgxPgqTables *tables, NgxPgqClaim *claim, ErrorData *refusal,
+		  int64 *id)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -147,8 +150,12 @@ try_post(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		int64		posted = ngx_pgq_post_write(tables, claim);
+		int64		posted = 0;
 
+		if (refusal)
+			ngx_pgq_dead_letter_write(claim, refusal);
+		else
+			posted = ngx_pgq_post_write(tables, claim);
 		SPI_execute("set constraints all immediate", false, 0);
 		ReleaseCurrentSubTransaction();
 		*id = Max(*id, posted);
@@ -188,6 +195,22 @@ is_to_blame(const ErrorData *error)
 					 ngx_pgq_clock() - refused_at >= REFUSED_US));
 }
 
+/*
+ * Raise, as posts and the dead letters refuse some messages: the transaction
+ * fails, and the next one is without them.
+ */
+static void
+raise_aside(const ErrorData *error)
+{
+	witnesses = Min(witnesses * 2, WITNESSES_MAX);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("ngx_pgq.dead_letter refuses a message that posts refuses, and it stays in the queue (SQLSTATE %s%s%s)",
+					unpack_sql_state(error->sqlerrcode),
+					error->constraint_name ? ", constraint " : "",
+					error->constraint_name ? error->constraint_name : "")));
+}
+
 /* How many messages a trial is of. */
 int
 ngx_pgq_trial_size(void)
@@ -204,6 +227,7 @@ int
 ngx_pgq_trial(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id)
 {
 	ErrorData **errors = palloc0_array(ErrorData *, claim->count);
+	ErrorData  *failed = NULL;
 
 	*id = 0;
 	passed_now = 0;
@@ -214,12 +238,13 @@ ngx_pgq_trial(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id)
 	{
 		NgxPgqClaim one = {claim->slot, 1, &claim->messages[i]};
 
-		errors[i] = try_post(tables, &one, id);
+		errors[i] = try_write(tables, &one, NULL, id);
 		passed_now += errors[i] == NULL;
 	}
 	for (int i = 0; i < claim->count; i++)
 	{
 		NgxPgqClaim one = {claim->slot, 1, &claim->messages[i]};
+		ErrorData  *error;
 
 		if (errors[i] == NULL)
 			continue;
@@ -228,10 +253,20 @@ ngx_pgq_trial(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id)
 			witnesses = Min(witnesses * 2, WITNESSES_MAX);
 			ReThrowError(errors[i]);
 		}
-		ngx_pgq_dead_letter_write(&one, errors[i]);
+		error = try_write(tables, &one, errors[i], id);
+		if (error && ngx_pgq_error_text(error))
+			ReThrowError(error);
+		if (error)
+		{
+			failed = error;
+			ngx_pgq_claim_set_aside(&one);
+			continue;
+		}
 		refused_now++;
 		NGX_PGQ_FAULT("letter-written");
 	}
+	if (failed)
+		raise_aside(failed);
 	return refused_now;
 }
 

@@ -1,0 +1,75 @@
+# What somebody adds to ngx_pgq.dead_letter may refuse a dead letter: that message stays in the queue, and the others are moved.
+
+use Pgq;
+
+my $pg   = Pgq::Postgres->new(conf => "ngx_pgq.movers = 1\nngx_pgq.idle_interval = '1s'\n")->start;
+my $more = 0;
+
+sub others_pass {
+    my ($name, $movers) = @_;
+    my ($first, $last) = ($more + 1, $more + 300);
+
+    $more = $last;
+    $pg->safe_psql("insert into ngx_pgq.queue (data) select to_json(i) from generate_series($first, $last) i");
+    ok($pg->poll_query_until("select count(*) from posts where data::text ~ '^[0-9]+\$' and data::text::int between $first and $last", 300), "$name: other messages become posts");
+
+    return;
+}
+
+sub restart_movers {
+    my $movers = q{select count(*) from pg_stat_activity where backend_type ~ '^ngx_pgq mover'};
+
+    for my $setting ('set ngx_pgq.movers = 0', 'reset ngx_pgq.movers') {
+        $pg->safe_psql("alter system $setting");
+        $pg->reload;
+        ok($pg->poll_query_until($movers, $setting =~ /0/ ? 0 : 1), 'movers are restarted');
+    }
+
+    return;
+}
+
+for my $case (
+    [ 'a unique index', 'create unique index one on ngx_pgq.dead_letter (message_id)', 'drop index ngx_pgq.one', '23505, constraint one' ],
+    [ 'a CHECK that cannot be computed', q{alter table ngx_pgq.dead_letter add constraint one check ((data #>> '{}')::jsonpath is null)},
+        'alter table ngx_pgq.dead_letter drop constraint one', '42601' ],
+    [ 'a trigger', q{create function alert() returns trigger language plpgsql as $$ begin raise 'card %', new.data; end $$;
+        create trigger one before insert on ngx_pgq.dead_letter for each row execute function alert()}, 'drop function alert cascade', 'P0001' ],
+    [ 'a deferred trigger', q{create function alert() returns trigger language plpgsql as $$ begin raise 'card %', new.data; end $$;
+        create constraint trigger one after insert on ngx_pgq.dead_letter deferrable initially deferred for each row execute function alert()},
+        'drop function alert cascade', 'P0001' ],
+) {
+    my ($name, $add, $drop, $said) = @$case;
+
+    $pg->safe_psql('alter table posts add constraint known unique (message_id)');
+    $pg->safe_psql($add);
+    my $id   = $pg->safe_psql('select gen_random_uuid()');
+    my $want = $name =~ /index/ ? 10 : 11;     # dead letters that are refused, of 12 messages with one id
+    $pg->safe_psql("insert into ngx_pgq.queue (message_id, data) select '$id', '\"[[4111\"' from generate_series(1, 12)");
+    others_pass($name);
+    ok($pg->poll_query_until(q{select count(*) from ngx_pgq.queue}, $want), "$name: the refused messages stay in the queue");
+    is($pg->safe_psql("select count(*) from posts where message_id = '$id'"), 1, "$name: one of them is a post");
+    is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 11 - $want, "$name: no more of them are dead letters than can be");
+    like($pg->safe_psql("select last_error from ngx_pgq.status where last_error is not null"),
+        qr/^ngx_pgq\.dead_letter refuses a message that posts refuses, and it stays in the queue \(SQLSTATE $said\)/, "$name: the status says why");
+    others_pass($name);
+
+    $pg->safe_psql($drop);
+    restart_movers() if $name ne 'a unique index';    # which forget what they have set aside
+    ok($pg->poll_query_until('select count(*) from ngx_pgq.dead_letter', 11, 60), "$name: all become dead letters when they are accepted");
+    ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), "$name: and the queue is empty");
+    $pg->safe_psql('truncate ngx_pgq.dead_letter; alter table posts drop constraint known');
+}
+
+unlike($pg->log_since(0) =~ s/^.*STATEMENT.*$//gmr, qr/card|4111/, 'no message is in the log');
+
+# several movers, and more messages than one trial has
+$pg->safe_psql('alter system set ngx_pgq.movers = 4');
+$pg->reload;
+$pg->safe_psql(q{alter table posts add check (data::text <> '"bad"'); alter table ngx_pgq.dead_letter add constraint one check (data::text <> '"bad"')});
+$pg->safe_psql(q{insert into ngx_pgq.queue (data) select '"bad"' from generate_series(1, 100)});
+others_pass('four movers');
+is($pg->safe_psql('select count(*) from ngx_pgq.queue'), 100, 'four movers: the refused messages stay in the queue');
+$pg->safe_psql('alter table ngx_pgq.dead_letter drop constraint one');
+ok($pg->poll_query_until('select count(*) from ngx_pgq.dead_letter', 100, 60), 'four movers: then they become dead letters');
+
+done_testing;
