@@ -119,10 +119,9 @@ sub sockets_return {
 }
 
 {
-    my $version = `nginx -v 2>&1`;
     my $nginx = Pgq::Nginx->new(
         pg => $pg, pools => $pools, locations => $locations, main => 'worker_rlimit_nofile 4096;',
-        $version =~ m{nginx/1\.2[0-4]} ? (listen => 'http2') : (server => 'http2 on;'),
+        Pgq::Nginx->http2,
     )->start;
     my $waiting = Pgq::Http2->new($nginx);
     $waiting->request('POST', '/full', body => '1');

@@ -10,6 +10,7 @@ my ($worker) = $siege->{nginx}->worker_pids;
 
 ok($siege->run(cases => 400), 'what is answered is HTTP, with a status of those that there are');
 ok($siege->check_posts, 'each message that was answered 202 is in posts once, as it was answered');
+ok($siege->check_left, 'when the clients have gone, those that never read among them, nothing of them is left');
 diag(join "\n", @{ $siege->{wrong} }) if @{ $siege->{wrong} };
 
 cmp_ok($siege->{count}{ids}, '>', 100, 'many were accepted');

@@ -6,6 +6,7 @@ package Pgq::Http2;
 #   my $client = Pgq::Http2->new($nginx, window => 0);
 #   $client->request('POST', '/post', body => '1', headers => { 'content-type' => 'application/json' });
 #   $client->wait_for_answers(1);   $client->close;
+#   my $client = Pgq::Http2->new(undef, window => 0);   …   $client->bytes    what it would send, without a connection
 
 use strict;
 use warnings;
@@ -23,9 +24,9 @@ my ($end_stream, $ack, $end_headers) = (1, 1, 4);         # and flags
 # Options: window (65535), the bytes of a body that may be sent before they are asked for.
 sub new {
     my ($class, $server, %option) = @_;
-    my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $server->port, Proto => 'tcp', Timeout => 10)
-        or croak "connect: $@";
-    my $self = bless { socket => $socket, buffer => '', stream => -1, ended => {}, answers => 0 }, $class;
+    my $socket = $server && (IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $server->port, Proto => 'tcp', Timeout => 10)
+        or croak "connect: $@");
+    my $self = bless { socket => $socket, buffer => '', bytes => '', stream => -1, ended => {}, answers => 0 }, $class;
 
     $self->_send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     $self->_frame($settings, 0, 0, pack 'n N', 4, $option{window} // 65535);
@@ -50,6 +51,9 @@ sub request {
 
     return $stream;
 }
+
+
+sub bytes { return $_[0]{bytes} }
 
 
 # Whether so many answers have begun, all in all, within so many seconds.
@@ -123,6 +127,11 @@ sub _frame {
 
 sub _send {
     my ($self, $bytes) = @_;
+
+    if (!$self->{socket}) {
+        $self->{bytes} .= $bytes;
+        return length $bytes;
+    }
 
     local $SIG{PIPE} = 'IGNORE';
 

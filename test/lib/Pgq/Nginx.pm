@@ -81,6 +81,9 @@ sub dir   { return $_[0]{dir} }
 sub port  { return $_[0]{port} }
 sub pid   { return $_[0]{pid} }
 sub log   { return "$_[0]{dir}/error.log" }
+# Where HTTP/2 without TLS is asked for: a parameter of listen, or a line of the server since 1.25.
+sub http2 { return `/usr/sbin/nginx -v 2>&1` =~ m{nginx/1\.2[0-4]\.} ? (listen => 'http2') : (server => 'http2 on;') }
+
 sub url   { return "http://127.0.0.1:$_[0]{port}" . ($_[1] // '') }
 sub lanes { return ($_[0]{pool} // '') =~ /\blanes=(\d+)/ ? $1 : 2 }
 sub read_lanes { return ($_[0]{pool} // '') =~ /\bread_lanes=(\d+)/ ? $1 : 1 }
@@ -413,6 +416,20 @@ sub sockets {
 }
 
 
+# The connections of clients that the workers have open, those that were reset among them: the port that each came to, and
+# its state. Ports: those of its listen directives, but for its own one.
+sub clients {
+    my ($self, @ports) = @_;
+    my %port   = map { $_ => 1 } $self->port, @ports;
+    my %kernel = map { $_->{inode} => $_ } _kernel_sockets();
+
+    return map {
+        my $socket = $kernel{$_} // { port => 'unknown', state => 'reset' };
+        $socket->{state} ne 'listen' && ($port{ $socket->{port} // '' } || $socket->{state} eq 'reset') ? "$socket->{port} $socket->{state}" : ();
+    } $self->sockets;
+}
+
+
 # A connection that a worker keeps although the other side has closed it is a leak. Called before a graceful quit.
 sub leaked_connections {
     my ($self) = @_;
@@ -439,7 +456,8 @@ sub _kernel_sockets {
         while (my $line = <$in>) {
             my @field = split ' ', $line;
             push @sockets, $table eq 'unix' ? { inode => $field[6], state => 'unix' }
-                : { inode => $field[9], state => $table =~ /tcp/ && $field[3] eq '08' ? 'close_wait' : 'open' };
+                : { inode => $field[9], port => hex $field[1] =~ s/.*://r,
+                    state => $table =~ /tcp/ && { '08' => 'close_wait', '0A' => 'listen' }->{ $field[3] } || 'open' };
         }
     }
 

@@ -1,17 +1,11 @@
 package Pgq::Siege;
 
-# A real nginx under requests that nobody would write, on several connections at a time. Cases are numbered; each is
-# what one connection sends and how it ends, made of the seed and its number alone:
+# A real nginx under requests that nobody would write, on several connections at a time: the cases of Pgq::Case. Whatever is
+# answered has to be HTTP, and the answer that is expected if the case says so. At the end each id that was answered 202 has
+# to be in posts once, with the message that was answered, no connection is left, and nothing is counted as waiting.
 #
-#   clean    one to five good requests, cut up, pipelined or in chunks, some with a key, some with many messages: each has
-#            to be answered 202, in their order
-#   wild     requests of the corpus, mutated: whatever is answered has to be HTTP, with a status of those that there are
-#
-# and it ends when all is answered, or the client half closes, leaves or resets the connection somewhere midway. At the
-# end each id that was answered 202 has to be in posts once, with the message that was answered.
-#
-#   my $siege = Pgq::Siege->new(nginx => $nginx, pg => $pg, seed => 1);
-#   $siege->run(cases => 200);   @{ $siege->{wrong} };   $siege->{count};   $siege->check_posts;
+#   my $siege = Pgq::Siege->new(seed => 1, Pgq::Siege::servers());
+#   $siege->run(cases => 200);   @{ $siege->{wrong} };   $siege->{count};   $siege->check_posts;   $siege->check_left;
 
 use strict;
 use warnings;
@@ -22,66 +16,54 @@ use JSON::PP ();
 use Socket qw(IPPROTO_TCP TCP_NODELAY SOL_SOCKET SO_LINGER);
 use Time::HiRes qw(time);
 
-use Pgq::Chance;
-use Pgq::Host qw(top slurp);
-use Pgq::Wait qw(timeout);
+use Pgq::Case;
+use Pgq::Client;
+use Pgq::Host qw(free_port);
+use Pgq::Wait qw(poll_until timeout);
 
 my $crlf = "\r\n";
+my $old  = qr{[A-Z]+ +\S+ *\r?$}m;    # a request of HTTP/0.9
 my $json = JSON::PP->new->utf8->allow_nonref;
 my $uuid = qr/[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}/;
 
 # What nginx and the module may answer to anything at all; 503 only where the queue is small.
-my %expected = map { $_ => 1 } 100, 200, 202, 204, 301, 304, 400, 404, 405, 408, 409, 411, 412, 413, 414, 415, 416, 421, 422, 501, 505;
+my %expected = map { $_ => 1 } 100, 200, 202, 204, 301, 304, 400, 403, 404, 405, 408, 409, 411, 412, 413, 414, 415, 416, 421, 422, 431, 501, 505;
 
-my @tokens = (
-    "Transfer-Encoding: chunked$crlf", "Transfer-Encoding: identity$crlf", "Transfer-Encoding: chunked, chunked$crlf",
-    "Content-Length: 0$crlf", "Content-Length: 10$crlf", "Content-Length: -1$crlf", "Content-Length: 66000$crlf",
-    "Content-Length: 99999999999999999999$crlf", "Connection: close$crlf", "Connection: keep-alive$crlf",
-    "Expect: 100-continue$crlf", "Expect: 200-ok$crlf", "Host: y$crlf", "Host:$crlf", "X: " . 'y' x 1000 . $crlf,
-    'X: ' . 'y' x 9000 . $crlf, "X$crlf", "X:$crlf", " X: folded$crlf", ":$crlf", "X\0: y$crlf", "X: \0$crlf",
-    (map { "Content-Type: $_$crlf" } 'application/json', 'text/plain', 'text/plain; charset=latin1', 'x', ';', 'application/x-ndjson',
-        '+json', 'text/plain; charset="utf-8', 'x' x 300),
-    "Content-Encoding: gzip$crlf", "Prefer: return=minimal$crlf", "Prefer: return=minima$crlf", "Idempotency-Key: \"k\"$crlf",
-    "Idempotency-Key: $crlf", 'Idempotency-Key: "' . 'k' x 300 . "\"$crlf", "If-None-Match: *$crlf", "If-None-Match: \"$crlf",
-    "If-Match: *$crlf", "Range: bytes=0-0$crlf", "Accept-Encoding: gzip$crlf", "Upgrade: h2c$crlf", "TE: trailers$crlf",
-    $crlf, "\n", "$crlf$crlf", "0$crlf$crlf", "1$crlf", "ffffffff$crlf", "7fffffffffffffff$crlf", '0' x 100, '8' x 16, ';',
-    'HTTP/1.1', 'HTTP/1.0', ' HTTP/1.', '/post', '/get', '/small', '?limit=', '&before=', '%00', '%', '/../', '//', '#',
-    'POST ', 'GET ', 'HEAD ', 'OPTIONS ', 'a' x 9000, '"' . 'b' x 5000 . '"', '{"a":', '[' x 50, '\u0000', '\ud800', "\0", "\xff",
-);
-
-
-# The servers that it is meant for, as options: bodies in memory and on disk, a queue that is soon full, every door.
+# The servers that it is meant for, as options: bodies in memory and on disk, a queue that is soon full, every door; for
+# mute clients a port with the smallest buffers, and one for HTTP/2. A connection that is reset while nginx discards a body
+# is taken for an idle one: nginx closes it when keepalive_timeout is over.
 sub servers {
-    my $pg   = Pgq::Postgres->new->start;
-    my $base = $pg->conninfo(user => 'ngx_pgq_web');
+    my $pg    = Pgq::Postgres->new->start;
+    my $base  = $pg->conninfo(user => 'ngx_pgq_web');
+    my @ports = map { free_port() } 1, 2;
+    my %http2 = Pgq::Nginx->http2;
+    my $pages = 'location = /small { pgq_post small; } location = /metrics { pgq_metrics; } location = /status { pgq_status; }';
 
     my $nginx = Pgq::Nginx->new(
         pg        => $pg,
         pools     => qq{pgq_pool main "$base"; pgq_pool small "$base" lanes=1 tickets=1 size=64;},
-        http      => 'client_max_body_size 64k; client_body_buffer_size 2k; client_header_timeout 60s; client_body_timeout 60s;'
-            . ' lingering_timeout 1s; gzip on; gzip_types application/json;',
-        locations => 'location = /small { pgq_post small; } location = /metrics { pgq_metrics; } location = /status { pgq_status; }',
+        http      => 'client_max_body_size 64k; client_body_buffer_size 2k; client_header_timeout 60s; client_body_timeout 60s; keepalive_timeout 10s;'
+            . ' lingering_timeout 1s; gzip on; gzip_types application/json;'
+            . "server { listen 127.0.0.1:$ports[0] rcvbuf=4k sndbuf=4k; listen 127.0.0.1:$ports[1] @{[ $http2{listen} // '' ]};"
+            . "@{[ $http2{server} // '' ]} location = /post { pgq_post main; } location = /get { pgq_get main; } $pages }",
+        locations => $pages,
     )->start;
 
-    return (pg => $pg, nginx => $nginx);
+    # posts whose ETag stays
+    my $client = Pgq::Client->new($nginx);
+    $client->post('/post', $_) for 1, 2;
+    $pg->poll_query_until('select count(*) from posts', 2);
+
+    return (pg => $pg, nginx => $nginx, ports => \@ports, etag => $client->get('/get?limit=2&before=3')->header('ETag'));
 }
 
 
-# Options: nginx, pg, seed, connections (16), clean (of ten cases so many).
+# Options: nginx, pg, seed, connections (16, and as many mute ones), and those of Pgq::Case.
 sub new {
     my ($class, %option) = @_;
-    my @corpus;
-
-    for my $line (grep { !/^(?:#|$)/ } map { split /\n/ } map { -e $_ ? slurp($_) : () }
-        map { top() . "/test/fuzz/$_/requests.txt" } qw(seeds regressions)) {
-        $line =~ s/\\(?:x([0-9a-f]{2})|([nrt\\]))/defined $1 ? chr hex $1 : { n => "\n", r => "\r", t => "\t", '\\' => '\\' }->{$2}/ge;
-        push @corpus, $line;
-    }
-
     return bless {
+        cases       => Pgq::Case->new(%option),
         connections => 16,
-        clean       => 3,
-        corpus      => \@corpus,
         wrong       => [],
         count       => { cases => 0, answers => 0, ids => 0 },
         status      => {},
@@ -89,121 +71,6 @@ sub new {
         next        => 0,
         %option,
     }, $class;
-}
-
-
-# ---- what is sent
-
-# A case: its bytes in pieces, what is expected of it if that is known, and how it ends.
-sub _case {
-    my ($self, $number) = @_;
-    my $chance = Pgq::Chance->new($self->{seed}, $number);
-    my @corpus = @{ $self->{corpus} };
-
-    # first the corpus as it is: whole, then byte by byte
-    if ($number < 2 * @corpus) {
-        my $bytes = $corpus[ $number % @corpus ];
-        return { pieces => [ $number < @corpus ? $bytes : split //, $bytes ], bytes => $bytes, end => 'wait' };
-    }
-
-    return $self->_clean($chance, $number) if $chance->below(10) < $self->{clean};
-
-    my $bytes = join '', map { $chance->pick(@corpus) } 0 .. $chance->below(3);
-    $bytes = $chance->mutate($bytes, \@tokens, \@corpus);
-    $bytes .= "GET /nowhere HTTP/1.1${crlf}Host: x${crlf}Connection: close$crlf$crlf" if !$chance->one_in(4);
-
-    my $case = { pieces => [ $chance->pieces($bytes) ], bytes => $bytes, end => $chance->pick(qw(wait wait wait wait half leave reset)) };
-    splice @{ $case->{pieces} }, $chance->below(1 + @{ $case->{pieces} }) if $case->{end} ne 'wait';
-
-    return $case;
-}
-
-
-sub _clean {
-    my ($self, $chance, $number) = @_;
-    my ($bytes, @expect) = ('');
-
-    for my $nth (0 .. $chance->below(5)) {
-        my ($request, $expect) = _message($chance, "$number.$nth");
-        $bytes .= $request;
-        push @expect, $expect;
-
-        # the same again, with the same key, gets the same id
-        if ($expect->{key} && $chance->one_in(2)) {
-            $bytes .= $request;
-            push @expect, { %$expect, again => 1 };
-        }
-    }
-
-    my $case = { pieces => [ $chance->pieces($bytes) ], bytes => $bytes, end => 'wait', expect => \@expect };
-
-    # who leaves gets no answer, or some; what was answered before is expected all the same
-    if ($chance->one_in(5)) {
-        splice @{ $case->{pieces} }, $chance->below(1 + @{ $case->{pieces} });
-        $case->{end} = $chance->pick(qw(half leave reset));
-    }
-
-    return $case;
-}
-
-
-# A good request, and what has to be answered: the message as JSON text, or as the text that it is.
-sub _message {
-    my ($chance, $mark) = @_;
-    my $type = $chance->pick('application/json', 'application/json', 'text/plain; charset=utf-8', '', 'application/x-ndjson');
-    my $text = $chance->text($chance->one_in(30) ? $chance->below(30_000) : $chance->length(2000));
-    my ($body, $expect);
-
-    if ($type =~ /text/) {
-        $body   = "$mark $text";
-        $expect = { text => $body };
-    } elsif ($type =~ /ndjson/) {
-        my $pad = 'x' x $chance->length(200);
-        $expect = { lines => [ map { qq({"mark":"$mark","line":$_,"pad":"$pad"}) } 0 .. $chance->length(60) ] };
-        $body   = join($chance->pick("\n", "\r\n"), @{ $expect->{lines} }) . $chance->pick('', "\n");
-    } else {
-        my $quoted = $text =~ s/(["\\])/\\$1/gr;
-        $expect = { json => $chance->pick(qq({"mark":"$mark","text":"$quoted"}), qq([ "$mark" , 1.50,"$quoted",{}]), qq("$mark$quoted")) };
-        $body   = $chance->pick('', " \t", "\n") . $expect->{json} . $chance->pick('', "\r\n", ' ');
-    }
-
-    my @headers = ('Host: x', $type ? "Content-Type: $type" : (), $chance->one_in(10) ? 'X-Padding: ' . 'p' x $chance->below(2000) : ());
-
-    if ($chance->one_in(6)) {
-        push @headers, qq(Idempotency-Key: "$mark");
-        $expect->{key} = 1;
-    }
-
-    if ($chance->one_in(8)) {
-        push @headers, $chance->pick('Prefer: return=minimal', 'prefer: foo, Return=Minimal; x=y');
-        $expect->{minimal} = 1;
-    }
-
-    if ($chance->one_in(3)) {
-        push @headers, 'Transfer-Encoding: chunked';
-        $body = join '', map { sprintf "%s%x%s$crlf%s$crlf", '0' x $chance->below(3), CORE::length, $chance->pick('', '', ';a=b', ' ; c="d"'), $_ }
-            _chunks($chance, $body);
-        $body .= "0$crlf$crlf";
-    } else {
-        push @headers, 'Content-Length: ' . length $body;
-    }
-
-    return (join($crlf, 'POST /post HTTP/1.1', @headers, '', '') . $body, $expect);
-}
-
-
-sub _chunks {
-    my ($chance, $body) = @_;
-    my $most = $chance->pick(1, 20, 1000, 100_000);
-    my @chunks;
-
-    $most = 100 if $most < 100 && length $body > 3000;
-
-    while (length $body) {
-        push @chunks, substr $body, 0, 1 + $chance->below($most), '';
-    }
-
-    return @chunks;
 }
 
 
@@ -219,9 +86,13 @@ sub run {
     local $SIG{PIPE} = 'IGNORE';
 
     while (1) {
-        while (@open < $self->{connections} && !@{ $self->{wrong} } && (!$last || $self->{next} < $last) && (!$end || time < $end)) {
+        while ((grep { !defined $_->{mute} } @open) < $self->{connections} && !@{ $self->{wrong} } && (!$last || $self->{next} < $last) && (!$end || time < $end)) {
             push @open, $self->_open($self->{next}++) // last;
         }
+
+        # when there are too many mute ones, the first goes
+        my @mute = grep { defined $_->{mute} } @open;
+        $mute[0]{mute} = 0 if @mute > $self->{connections};
 
         last if !@open;
         $self->_turn(@open);
@@ -234,8 +105,10 @@ sub run {
 
 sub _open {
     my ($self, $number) = @_;
-    my $case   = $self->_case($number);
-    my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{nginx}->port, Proto => 'tcp', Timeout => timeout(10));
+    my $case   = $self->{cases}->number($number);
+    my $socket = eval {
+        Pgq::Client->new($case->{port} // $self->{nginx}, timeout => timeout(10), defined $case->{mute} ? (buffer => 1) : ())->socket;
+    };
 
     if (!$socket) {
         push @{ $self->{wrong} }, "case $number: nginx takes no connection: $@";
@@ -246,7 +119,7 @@ sub _open {
     $socket->blocking(0);
     $self->{count}{cases}++;
 
-    return { %$case, number => $number, socket => $socket, got => '', answers => 0, sent => 0, since => time };
+    return { %$case, number => $number, socket => $socket, got => '', answers => 0, sent => 0, since => time, begun => time };
 }
 
 
@@ -254,7 +127,7 @@ sub _open {
 sub _turn {
     my ($self, @open) = @_;
     my %case   = map { fileno($_->{socket}) => $_ } @open;
-    my $read   = IO::Select->new(map { $_->{socket} } @open);
+    my $read   = IO::Select->new(map { defined $_->{mute} ? () : $_->{socket} } @open);
     my $write  = IO::Select->new(map { @{ $_->{pieces} } ? $_->{socket} : () } @open);
     my ($readable, $writable) = IO::Select->select($read, $write, undef, 0.02);
 
@@ -285,16 +158,18 @@ sub _turn {
         $self->_over($case) if $case->{eof} && $case->{socket};
     }
 
-    $self->_ending($_) for grep { $_->{socket} && !@{ $_->{pieces} } } @open;
+    $self->_ending($_) for grep { $_->{socket} && (!@{ $_->{pieces} } || defined $_->{mute}) } @open;
 
     return;
 }
 
 
-# All was sent: the client does what it means to do now.
+# All was sent: the client does what it means to do now. A mute one does it at its time, whatever was sent.
 sub _ending {
     my ($self, $case) = @_;
     my $quiet = time - $case->{since};
+
+    return if defined $case->{mute} && time < $case->{begun} + $case->{mute};
 
     if ($case->{end} eq 'leave' || $case->{end} eq 'reset') {
         setsockopt $case->{socket}, SOL_SOCKET, SO_LINGER, pack 'll', 1, 0 if $case->{end} eq 'reset';
@@ -357,7 +232,7 @@ sub _answers {
 
         # HTTP/0.9 has no head; it is asked for by a line without a version
         if (length $case->{got} >= 5 && $case->{got} !~ m{\AHTTP/}) {
-            $case->{raw} = !$case->{expect} && $case->{bytes} =~ m{[A-Z]+ +\S+ *\r?$}m
+            $case->{raw} = !$case->{expect} && $case->{bytes} =~ $old
                 or $self->_wrong($case, 'no HTTP: ' . substr $case->{got}, 0, 200);
             return;
         }
@@ -390,7 +265,10 @@ sub _body {
         my $rest = substr $case->{got}, $at, 7;
         my $head = $case->{bytes} =~ /HEAD /;
 
-        if ($head && ($rest =~ m{\AHTTP/1} || ($rest eq '' && ($case->{eof} || !@{ $case->{pieces} })))) {
+        # what follows the answer to HEAD may be one of HTTP/0.9
+        $case->{raw} = 1 if $head && !$case->{expect} && $rest ne '' && $rest !~ m{\AHTTP/1} && $case->{bytes} =~ $old;
+
+        if ($case->{raw} || $head && ($rest =~ m{\AHTTP/1} || ($rest eq '' && ($case->{eof} || !@{ $case->{pieces} })))) {
             # the answer to HEAD
         } elsif (($header->{'transfer-encoding'} // '') eq 'chunked') {
             while (1) {
@@ -442,8 +320,12 @@ sub _judge {
         return $self->_wrong($case, "status $status, no JSON: $body");
     }
 
-    if ($case->{expect} && (!$expect || $status != 202)) {
-        return $self->_wrong($case, $expect ? "a good message was answered $status: $body" : 'one answer too many');
+    if ($case->{expect}) {
+        my $good = $expect && ($expect->{status} // 202);
+        return $self->_wrong($case, 'one answer too many') if !$expect;
+        return $self->_wrong($case, "request $case->{answers} was answered $status, not $good: $body") if $status !~ /^(?:$good)$/;
+        return $self->_wrong($case, "request $case->{answers} is no $expect->{code}: $body") if $expect->{code} && $json->decode($body)->{code} ne $expect->{code};
+        return $self->_wrong($case, "request $case->{answers} is not answered by $expect->{applied}") if ($expect->{applied} // $header->{'preference-applied'} // '') ne ($header->{'preference-applied'} // '');
     }
 
     $self->_accepted($case, $body, $expect) if $status == 202;
@@ -470,6 +352,8 @@ sub _accepted {
         my $large = do { use bytes; length $sent } > 4096;
         return $self->_wrong($case, "no message: $body") if !$expect->{minimal} && !$large && !defined $message;
         $self->{message}{ $ids[0] } = $sent if $large && $expect->{json};
+
+        return $self->_wrong($case, "a message that was not asked for: $body") if $expect->{minimal} && defined $message;
 
         if (defined $message) {
             my $good = $expect->{json} ? $message eq $expect->{json} : eval { $json->decode($message) eq $json->decode(_quoted($expect->{text})) };
@@ -512,6 +396,24 @@ sub check_posts {
     push @{ $self->{wrong} }, @wrong;
 
     return !@wrong;
+}
+
+
+# What is left of connections, if anything, when all clients have gone.
+sub check_left {
+    my ($self) = @_;
+    my ($waits, @left) = ('');
+
+    poll_until {
+        my $metrics = Pgq::Client->new($self->{nginx})->get('/metrics', Connection => 'close')->{body};
+        $waits = join "\n", $metrics =~ /^((?:pgq_waiting_\w+|pgq_unread_bytes)\{.*\} [^0].*)$/mg;
+        @left  = $self->{nginx}->clients(@{ $self->{ports} });
+        return !@left && $waits eq '';
+    } 30 and return 1;
+
+    push @{ $self->{wrong} }, @left . ' connections of clients are left, by port and state: ' . join(', ', @left), $waits || ();
+
+    return 0;
 }
 
 
