@@ -14,7 +14,8 @@
  * - SIGTERM ends it wherever it waits, SIGHUP has it read its settings, SIGINT
  *	 cancels the batch it is at.
  * - Nothing a message holds is logged: of an error that may quote a value only
- *	 the code and the name of the constraint, see ngx_pgq_error_text().
+ *	 the code and the name of the constraint, see ngx_pgq_error_text().  Before
+ *	 messages were claimed no error can.
  */
 #include "postgres.h"
 
@@ -189,7 +190,7 @@ handle_error(ErrorData *error, int count)
 {
 	bool		data = batch_limit > 1 &&
 	ngx_pgq_error_is_about_data(error->sqlerrcode);
-	const char *words = ngx_pgq_error_text(error);
+	const char *words = count > 0 ? ngx_pgq_error_text(error) : error->message;
 	char	   *text;
 
 	failures++;
