@@ -31,7 +31,7 @@ $cluster->safe_psql('select ngx_pgq.wait_until_drained()');
 is((run([ @psql, '-d', 'postgres', '-c', 'drop database posts with (force)', '-c', 'create database posts' ]))[0], 0, 'a database that is new');
 my @install = (@psql, '-f', '/usr/local/share/ngx_pgq/sql/install.sql');
 is((run(\@install))[0], 0, 'sql/install.sql is run');
-$cluster->safe_psql('drop table ngx_pgq.key; drop function ngx_pgq.recent(integer, bigint)');
+$cluster->safe_psql('drop table ngx_pgq.key; drop function ngx_pgq.recent(integer, bigint, integer)');
 is($cluster->safe_psql(q(select count(*) from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['"older"']))), 0, 'a database without keys takes a message');
 is((run(\@install))[0], 0, 'the newest sql/install.sql is run');
 is(extension(), $newest, 'the extension is the newest');
