@@ -1,9 +1,9 @@
-# P1, P2, P10: hosts are lost for good, made anew under their old names, added and removed, all under load: no request
-# fails, nothing is lost or there twice, and the cluster is what it was.
+# P1, P2, P10: passwords are changed, hosts are lost for good, made anew under their old names, added and removed, all
+# under load: no request fails, nothing is lost or there twice, and the cluster is what it was.
 
 use Pgq;
 use Pgq::Cluster;
-use Pgq::Host qw(top temp_dir slurp);
+use Pgq::Host qw(top temp_dir slurp run);
 
 my $cluster = Pgq::Cluster->new;
 my $log     = temp_dir('cluster') . '/log';
@@ -30,6 +30,25 @@ my ($w1, $w2) = $cluster->webs;
 my $callers = $cluster->callers(pause => 0.05)->start;
 
 ok($callers->wait_for(20), 'a load on both doors');
+
+# ---- passwords, by the commands of patroni/README.md; hosts that are lost and made anew below need them
+
+my %user    = (web => 'ngx_pgq_web', replicator => 'replicator', rewind => 'rewind');
+my $secrets = top() . '/run/cluster/secrets';
+
+for my $name (sort keys %user) {
+    my ($status, $out, $err) = run([ 'bash', '-c', "openssl rand -hex 24 > $secrets/$name.password && " . top() . '/provision/cluster psql -Xq <<< '
+        . qq("set log_statement = none; alter role $user{$name} password '\$(< $secrets/$name.password)'") ]);
+    is("$status$out$err", '0', "another password for $user{$name}");
+}
+is((run([ 'sh', '-c', "openssl rand -hex 24 > $secrets/rest.password" ]))[0], 0, "and for Patroni's REST");
+
+my $changed = $cluster->safe_psql('select clock_timestamp()');
+ok(provision('start'), 'each host is given them');
+ok($callers->wait_for(20), 'the load goes on');
+cmp_ok($cluster->safe_psql("select count(distinct application_name) from pg_stat_activity where usename = 'ngx_pgq_web' and backend_start > '$changed'"), '==', 2,
+    'by new connections of both web hosts');
+ok($cluster->settled, 'with all standbys');
 
 # ---- a standby's host
 
