@@ -27,7 +27,7 @@ static char *ngx_http_pgq_door(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_pgq_page(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
-static void ngx_http_pgq_handler(ngx_conf_t *cf, ngx_pgq_loc_conf_t *plcf,
+static char *ngx_http_pgq_handler(ngx_conf_t *cf, ngx_pgq_loc_conf_t *plcf,
     ngx_http_handler_pt handler);
 static ngx_pgq_pool_t *ngx_http_pgq_find_pool(ngx_conf_t *cf,
     ngx_str_t *name);
@@ -355,6 +355,13 @@ ngx_http_pgq_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
+    if (conf->handler && clcf->handler != conf->handler) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "a directive of pgq conflicts with another handler"
+                           " of location \"%V\"", &clcf->name);
+        return NGX_CONF_ERROR;
+    }
+
     if (clcf->noname && conf->handler == NULL) {
         conf->handler = prev->handler;
         conf->post = prev->post;
@@ -393,7 +400,9 @@ ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         if (pool->name.len == value[1].len
             && ngx_memcmp(pool->name.data, value[1].data, value[1].len) == 0)
         {
-            return "is duplicate";
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "duplicate pgq_pool \"%V\"", &value[1]);
+            return NGX_CONF_ERROR;
         }
     }
 
@@ -453,9 +462,7 @@ ngx_http_pgq_door(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    ngx_http_pgq_handler(cf, conf, *handler);
-
-    return NGX_CONF_OK;
+    return ngx_http_pgq_handler(cf, conf, *handler);
 }
 
 
@@ -464,32 +471,42 @@ ngx_http_pgq_door(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 static char *
 ngx_http_pgq_page(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
+    char                      *rv;
     ngx_http_handler_pt       *page = cmd->post;
     ngx_http_core_loc_conf_t  *clcf;
 
-    ngx_http_pgq_handler(cf, conf, *page);
+    rv = ngx_http_pgq_handler(cf, conf, *page);
 
-    if (*page == ngx_pgq_reply_handler) {
+    if (rv == NGX_CONF_OK && *page == ngx_pgq_reply_handler) {
         clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
         /* a body that was refused for its length is not measured again */
         clcf->client_max_body_size = 0;
     }
 
-    return NGX_CONF_OK;
+    return rv;
 }
 
 
-static void
+/* a location has one content handler; a second one would replace the first */
+
+static char *
 ngx_http_pgq_handler(ngx_conf_t *cf, ngx_pgq_loc_conf_t *plcf,
     ngx_http_handler_pt handler)
 {
     ngx_http_core_loc_conf_t  *clcf;
 
-    plcf->handler = handler;
-
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (clcf->handler) {
+        return "is duplicate or conflicts with another handler of this"
+               " location";
+    }
+
+    plcf->handler = handler;
     clcf->handler = handler;
+
+    return NGX_CONF_OK;
 }
 
 
@@ -512,7 +529,8 @@ ngx_http_pgq_find_pool(ngx_conf_t *cf, ngx_str_t *name)
     }
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "no pgq_pool \"%V\" stands before this", name);
+                       "unknown pgq_pool \"%V\" (it must be defined before its"
+                       " use)", name);
 
     return NULL;
 }

@@ -250,8 +250,9 @@ ngx_pgq_lane_connected(ngx_pgq_lane_t *lane)
     ngx_del_timer(&lane->timer);
 
     ngx_log_error(NGX_LOG_NOTICE, lane->pool->log, 0,
-                  "pgq lane: connected to %s:%s",
-                  lane->endpoint.host->name, lane->endpoint.host->port);
+                  "pgq lane: connected to %s:%s, pool \"%V\"",
+                  lane->endpoint.host->name, lane->endpoint.host->port,
+                  &lane->pool->name);
 
     ngx_pgq_metrics_connect(lane->pool->metrics, 1);
 
@@ -362,9 +363,9 @@ ngx_pgq_lane_retire(ngx_pgq_lane_t *lane)
 
     if (used) {
         ngx_log_error(NGX_LOG_INFO, lane->pool->log, 0,
-                      "pgq lane: left %s:%s after %M ms",
+                      "pgq lane: left %s:%s after %M ms, pool \"%V\"",
                       lane->endpoint.host->name, lane->endpoint.host->port,
-                      ngx_current_msec - lane->since);
+                      ngx_current_msec - lane->since, &lane->pool->name);
     }
 
     ngx_pgq_lane_close(lane);
@@ -402,7 +403,7 @@ ngx_pgq_lane_complain(ngx_pgq_lane_t *lane, const char *why,
 
     ngx_log_error(NGX_LOG_ERR, lane->pool->log, 0,
                   "pgq lane: lost %s:%s, retry in %M ms: %s (%s, %ui requests"
-                  " wait)",
+                  " wait), pool \"%V\"",
                   lane->endpoint.host->name, lane->endpoint.host->port, wait,
-                  quoted, why, lane->pool->unanswered);
+                  quoted, why, lane->pool->unanswered, &lane->pool->name);
 }

@@ -382,8 +382,9 @@ ngx_pgq_lane_notice(void *data, const struct pg_result *res)
     ngx_pgq_lane_quote(words, sizeof(words), res);
 
     ngx_log_error(NGX_LOG_WARN, lane->pool->log, 0,
-                  "pgq lane: %s:%s warns: %s (%s)", lane->endpoint.host->name,
-                  lane->endpoint.host->port, words, sqlstate);
+                  "pgq lane: %s:%s warns: %s (%s), pool \"%V\"",
+                  lane->endpoint.host->name, lane->endpoint.host->port, words,
+                  sqlstate, &lane->pool->name);
 }
 
 

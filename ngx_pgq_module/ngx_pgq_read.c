@@ -391,8 +391,8 @@ ngx_pgq_read_refused(ngx_pgq_read_t *read)
     {
         pool->complained = ngx_pgq_seconds();
         ngx_log_error(NGX_LOG_ERR, pool->log, 0,
-                      "pgq fetch: posts not read: %V (%s)", &call->problem,
-                      call->sqlstate);
+                      "pgq fetch: posts not read: %V (%s), pool \"%V\"",
+                      &call->problem, call->sqlstate, &pool->name);
     }
 
     for (i = 0; i < sizeof(timeouts) / sizeof(timeouts[0]); i++) {

@@ -108,6 +108,7 @@ ngx_pgq_trial_log(ngx_pgq_batch_t *batch)
     pool->failure = ngx_pgq_seconds();
 
     ngx_log_error(NGX_LOG_ERR, pool->log, 0,
-                  "pgq batch: the database fails to take %ui messages: %s",
-                  batch->messages, batch->call.sqlstate);
+                  "pgq batch: the database fails to take %ui messages: %s,"
+                  " pool \"%V\"",
+                  batch->messages, batch->call.sqlstate, &pool->name);
 }

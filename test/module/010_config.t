@@ -18,8 +18,8 @@ my %wrong = (
     'a server verified by nothing'   => ['pgq_pool main "host=127.0.0.1 sslmode=verify-full";', qr/sslmode of pgq_pool "main" needs an sslrootcert/],
     'a host that is not found'       => ['pgq_pool main "host=no.such.invalid";',    qr/host not found.*no\.such\.invalid/],
     'a service that is not found'    => ['pgq_pool main "service=nowhere";',         qr/service of pgq_pool "main" is not found/],
-    'two pools of one name'          => ['pgq_pool main "host=/tmp"; pgq_pool main "host=/tmp";', qr/is duplicate/],
-    'a location without its pool'    => ['pgq_pool other "host=/tmp";',              qr/no pgq_pool "main" stands before/],
+    'two pools of one name'          => ['pgq_pool main "host=/tmp"; pgq_pool main "host=/tmp";', qr/duplicate pgq_pool "main"/],
+    'a location without its pool'    => ['pgq_pool other "host=/tmp";',              qr/unknown pgq_pool "main" \(it must be defined before its use\)/],
     'a conninfo that libpq does not understand' =>
         ['pgq_pool main "password=hush passwort=hush";', qr/conninfo of pgq_pool "main" is not understood/],
 );
@@ -46,5 +46,28 @@ is($status, 0, 'a lane may live for ever, and a socket has nothing to verify') o
 
 ($status, $text) = Pgq::Nginx->new(http => 'pgq_depth 1025;', pools => 'pgq_pool main "host=/tmp";')->test;
 like($text, qr/value must be (?:equal to or less than|between 1 and) 1024/, 'a depth beyond 1024 is refused');
+
+# One location has one content handler: none replaces another silently.
+my %conflict = (
+    'pgq_get beside pgq_post'     => ['pgq_post main; pgq_get main;',           qr/"pgq_get" directive is duplicate or conflicts with another handler/],
+    'pgq_post twice'              => ['pgq_post main; pgq_post main;',          qr/"pgq_post" directive is duplicate/],
+    'pgq_status beside pgq_metrics' => ['pgq_metrics; pgq_status;',             qr/"pgq_status" directive is duplicate or conflicts with another handler/],
+    'pgq_post after proxy_pass'   => ['proxy_pass http://127.0.0.1; pgq_post main;', qr/"pgq_post" directive is duplicate or conflicts with another handler/],
+    'pgq_post before proxy_pass'  => ['pgq_post main; proxy_pass http://127.0.0.1;', qr/conflicts with another handler of location "\/both"/],
+);
+
+for my $name (sort keys %conflict) {
+    my ($directives, $expected) = @{ $conflict{$name} };
+
+    ($status, $text) = Pgq::Nginx->new(pools => 'pgq_pool main "host=/tmp";', locations => "location = /both { $directives }")->test;
+    isnt($status, 0, "$name is refused");
+    like($text, $expected, "$name: the message says why");
+}
+
+($status, $text) = Pgq::Nginx->new(
+    pools     => 'pgq_pool main "host=/tmp";',
+    locations => 'location = /both { if ($request_method = POST) { rewrite ^ /post last; } pgq_get main; limit_except GET POST { deny all; } }',
+)->test;
+is($status, 0, 'one URL for POST and GET is a rewrite') or diag($text);
 
 done_testing;

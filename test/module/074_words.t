@@ -56,7 +56,7 @@ is($client->post('/post', '1')->status, 202, 'a lane is there');
 my $position = $nginx->log_position;
 $wire->plan({ in => 'enqueue', before => 'CommandComplete', do => 'insert', bytes => Pgq::Wire->warning('01000', $text) });
 is($client->post('/post', '1')->status, 202, 'a WARNING of the server');
-like($nginx->log_since($position), qr/ warns: first \(01000\)$/m, 'its first line is in the log');
+like($nginx->log_since($position), qr/ warns: first \(01000\), pool "main"$/m, 'its first line is in the log');
 one_line_each($nginx, $position, 'a WARNING of the server');
 
 $position = $nginx->log_position;
