@@ -67,16 +67,20 @@ for my $case (
 }
 
 # a partition of another table: its bound holds for each row
-$pg->safe_psql('truncate posts restart identity; create table all_posts (like posts including defaults) partition by range (id);
-    alter table all_posts attach partition posts for values from (1) to (6)');
-$pause->();
-$pg->safe_psql('insert into ngx_pgq.queue (data) select to_json(i) from generate_series(1, 10) as i');
-$resume->();
-ok($pg->poll_query_until(q{select last_error ~ '23514' from ngx_pgq.status where mover = 1}, 't'), 'posts is a partition for five ids');
-is($pg->safe_psql('select count(*), max(id) from posts'), $pg->safe_psql('select count(*), max(id) from all_posts'), 'no post lies outside its bound');
-is($pg->safe_psql('select (select count(*) from posts) + (select count(*) from ngx_pgq.queue)'), 10, 'and no message is lost, or blamed');
-$pg->safe_psql('alter table all_posts detach partition posts; drop table all_posts');
-ok($pg->poll_query_until('select count(*) from posts', 10), 'all are posted when there is no bound any more');
+SKIP: {
+    skip 'PostgreSQL 17 attaches no table with an identity column', 4 if Pgq::Host::pg_version() >= 17;
+
+    $pg->safe_psql('truncate posts restart identity; create table all_posts (like posts including defaults) partition by range (id);
+        alter table all_posts attach partition posts for values from (1) to (6)');
+    $pause->();
+    $pg->safe_psql('insert into ngx_pgq.queue (data) select to_json(i) from generate_series(1, 10) as i');
+    $resume->();
+    ok($pg->poll_query_until(q{select last_error ~ '23514' from ngx_pgq.status where mover = 1}, 't'), 'posts is a partition for five ids');
+    is($pg->safe_psql('select count(*), max(id) from posts'), $pg->safe_psql('select count(*), max(id) from all_posts'), 'no post lies outside its bound');
+    is($pg->safe_psql('select (select count(*) from posts) + (select count(*) from ngx_pgq.queue)'), 10, 'and no message is lost, or blamed');
+    $pg->safe_psql('alter table all_posts detach partition posts; drop table all_posts');
+    ok($pg->poll_query_until('select count(*) from posts', 10), 'all are posted when there is no bound any more');
+}
 
 # ---- public was made anew
 $pg->safe_psql('alter schema public rename to former; create schema public; grant usage on schema public to public');
