@@ -29,7 +29,7 @@ static char *ngx_http_pgq_page(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_pgq_handler(ngx_conf_t *cf, ngx_pgq_loc_conf_t *plcf,
     ngx_http_handler_pt handler);
-static ngx_pgq_pool_t *ngx_http_pgq_find_pool(ngx_conf_t *cf,
+static ngx_pgq_pool_t *ngx_http_pgq_find_pool(ngx_pgq_main_conf_t *pmcf,
     ngx_str_t *name);
 static ngx_int_t ngx_http_pgq_init_process(ngx_cycle_t *cycle);
 static void ngx_http_pgq_exit_process(ngx_cycle_t *cycle);
@@ -394,16 +394,10 @@ ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     value = cf->args->elts;
 
-    for (i = 0; i < pmcf->pools.nelts; i++) {
-        pool = ((ngx_pgq_pool_t **) pmcf->pools.elts)[i];
-
-        if (pool->name.len == value[1].len
-            && ngx_memcmp(pool->name.data, value[1].data, value[1].len) == 0)
-        {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "duplicate pgq_pool \"%V\"", &value[1]);
-            return NGX_CONF_ERROR;
-        }
+    if (ngx_http_pgq_find_pool(pmcf, &value[1])) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "duplicate pgq_pool \"%V\"",
+                           &value[1]);
+        return NGX_CONF_ERROR;
     }
 
     pool = ngx_pcalloc(cf->pool, sizeof(ngx_pgq_pool_t));
@@ -457,8 +451,14 @@ ngx_http_pgq_door(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     value = cf->args->elts;
 
-    *pool = ngx_http_pgq_find_pool(cf, &value[1]);
+    *pool = ngx_http_pgq_find_pool(
+                ngx_http_conf_get_module_main_conf(cf, ngx_http_pgq_module),
+                &value[1]);
+
     if (*pool == NULL) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "unknown pgq_pool \"%V\" (it must be defined before"
+                           " its use)", &value[1]);
         return NGX_CONF_ERROR;
     }
 
@@ -511,13 +511,11 @@ ngx_http_pgq_handler(ngx_conf_t *cf, ngx_pgq_loc_conf_t *plcf,
 
 
 static ngx_pgq_pool_t *
-ngx_http_pgq_find_pool(ngx_conf_t *cf, ngx_str_t *name)
+ngx_http_pgq_find_pool(ngx_pgq_main_conf_t *pmcf, ngx_str_t *name)
 {
-    ngx_uint_t            i;
-    ngx_pgq_pool_t      **pools;
-    ngx_pgq_main_conf_t  *pmcf;
+    ngx_uint_t        i;
+    ngx_pgq_pool_t  **pools;
 
-    pmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_pgq_module);
     pools = pmcf->pools.elts;
 
     for (i = 0; i < pmcf->pools.nelts; i++) {
@@ -527,10 +525,6 @@ ngx_http_pgq_find_pool(ngx_conf_t *cf, ngx_str_t *name)
             return pools[i];
         }
     }
-
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "unknown pgq_pool \"%V\" (it must be defined before its"
-                       " use)", name);
 
     return NULL;
 }
