@@ -45,4 +45,16 @@ $pg->safe_psql('revoke insert on posts from ngx_pgq_owner, ngx_pgq_mover');
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('1')});
 ok($pg->poll_query_until(q{select bool_or(last_error ~ 'permission denied for table posts, SQLSTATE 42501') from ngx_pgq.status}, 't'), 'a missing right is told in words');
 
+# a chore that fails is named by what it is (a TRUNCATE is no post that is not let go)
+$pg->safe_psql('grant insert on posts to ngx_pgq_owner, ngx_pgq_mover');
+$pg->safe_psql(qq{create function kept() returns trigger language plpgsql as \$\$ begin raise 'card $card'; end \$\$});
+$pg->safe_psql("create trigger kept before truncate on ngx_pgq.queue_$_ execute function kept()") for 0 .. 3;
+$pg->safe_psql('alter system set ngx_pgq.rotate_size = 128');
+$pg->safe_psql('alter system set ngx_pgq.snapshot_grace = 0');
+$pg->reload;
+$pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json(repeat('x', 1000)) from generate_series(1, 1000)}) for 1 .. 2;
+ok($pg->poll_query_until(q{select bool_or(last_error ~ '^housekeeping: failed at .*, SQLSTATE P0001$') from ngx_pgq.status}, 't'), 'a TRUNCATE that fails is told as one')
+    or diag($pg->safe_psql('table ngx_pgq.status'));
+unlike(join('', grep { !/STATEMENT|create function/ } split /^/, $pg->log_since(0)) =~ s/insert into ngx_pgq\.queue \(data\) values.*//gr, qr/4111-1111/, 'without the words of the trigger');
+
 done_testing;
