@@ -80,7 +80,7 @@ static ngx_pgq_reply_status_t  ngx_pgq_reply_statuses[] = {
     { 431, "431 Request Header Fields Too Large", "headers_too_large",
       "The header fields are larger than this server accepts." },
     { 500, "500 Internal Server Error", "internal_error",
-      "The server failed; no message was queued." },
+      "The server failed." },
     { 501, "501 Not Implemented", "not_implemented",
       "The server does not implement what the request needs." },
     { 502, "502 Bad Gateway", "bad_gateway",
