@@ -27,7 +27,7 @@ EXTENSION := $(BUILD)/extension$(PG)
 .PHONY: all module extension private load
 .DELETE_ON_ERROR:
 
-all: module private load $(if $(SANITIZE),$(BUILD)/asan_early.so)
+all: module private load $(BUILD)/plain_select.so $(if $(SANITIZE),$(BUILD)/asan_early.so)
 
 
 # The module. Configured again when its `config`, the packaged nginx or the flags change; what is compiled again when
@@ -80,6 +80,12 @@ load: $(BUILD)/flags
 
 $(BUILD)/asan_early.so: test/tools/asan_early.c
 	@$(CC) -shared -fPIC -Wl,-z,initfirst -o $@ $<
+
+
+# What a server whose clock is a file loads first.
+
+$(BUILD)/plain_select.so: test/tools/plain_select.c | $(BUILD)/flags
+	@$(CC) -shared -fPIC -O1 $(WARNINGS) -o $@ $<
 
 
 # A file that changes only when the flags or the packaged nginx do.

@@ -6,6 +6,7 @@ use Pgq;
 plan skip_all => 'libfaketime and sanitizers both want to be loaded first' if $ENV{PGQ_SANITIZE} || $ENV{PGQ_VALGRIND};
 
 my ($library) = glob '/usr/lib/*/faketime/libfaketimeMT.so.1' or die "libfaketime is not installed\n";
+my $select    = Pgq::Host::build_dir() . '/plain_select.so';
 my $dir       = Pgq::Host::temp_dir('clocks');
 chmod 0755, $dir;
 
@@ -13,7 +14,7 @@ chmod 0755, $dir;
 sub clock_of {
     my ($name) = @_;
     return (
-        LD_PRELOAD                   => $library,
+        LD_PRELOAD                   => "$select $library",
         FAKETIME_TIMESTAMP_FILE      => "$dir/$name",
         FAKETIME_NO_CACHE            => 1,
         FAKETIME_DONT_FAKE_MONOTONIC => 1,
@@ -70,6 +71,23 @@ create function fenced() returns bigint language sql volatile as $$
 $$;
 END
 
+# The mover has the server's clock: that of its last move, or of its start.
+sub has_clock {
+    my ($name, $server, $what) = @_;
+    my $off = $server->safe_psql("select round(extract(epoch from clock_timestamp() - $what)) from ngx_pgq.status where mover = 1");
+    cmp_ok(abs $off, '<', Pgq::Wait::timeout(30), "$name: the mover has that clock");
+    return;
+}
+
+sub moves_by_clock {
+    my ($name, $server) = @_;
+    $server->safe_psql(q{insert into ngx_pgq.queue (data) values ('"clock"')});
+    $server->poll_query_until(q{select count(*) from posts where data::text = '"clock"'}, 1);
+    has_clock($name, $server, 'last_move_at');
+    $server->safe_psql(q{delete from posts where data::text = '"clock"'});
+    return;
+}
+
 sub once {
     my ($name, $server) = @_;
     my $count = $server->safe_psql('select count(*) from sent');
@@ -101,7 +119,9 @@ for my $jump ([ 0, 100 ], [ 1, 400 ], [ -1, 100 ], [ 611, 100 ], [ -611, 400 ], 
     set_clock('one', at_second($skew, $into));
     my $off = $pg->safe_psql('select round(extract(epoch from clock_timestamp()))') - time - $skew;
     cmp_ok(abs $off, '<=', 601, "the clock is $skew s off, near second $into of a period");
+    moves_by_clock("$skew s, second $into", $pg);
     new_mover($pg);
+    has_clock("$skew s, second $into, a new mover", $pg, 'started_at');
     once("$skew s, second $into", $pg);
 }
 
@@ -113,6 +133,7 @@ for my $restart ([ 1207, 100, 'fast' ], [ -86_401, 100, 'immediate' ], [ 0, 400,
     set_clock('one', at_second($skew, $into));
     $pg->restart($how);
     new_mover($pg);
+    moves_by_clock("restarted ($how), $skew s", $pg);
     once("restarted ($how), $skew s", $pg);
 }
 
@@ -128,6 +149,7 @@ for my $skew (-600, 600, -259_501) {
     $pg->stop('immediate');
     $standby->promote;
     $standby->poll_query_until(q{select count(*) from ngx_pgq.status where mover = 1 and state = 'idle'}, 1);
+    moves_by_clock("promoted, $skew s", $standby);
     once("promoted, $skew s", $standby);
     $standby->stop;
     set_clock('one', 0);
