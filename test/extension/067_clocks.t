@@ -14,7 +14,7 @@ chmod 0755, $dir;
 sub clock_of {
     my ($name) = @_;
     return (
-        LD_PRELOAD                   => "$select $library",
+        LD_PRELOAD                   => "$select:$library",
         FAKETIME_TIMESTAMP_FILE      => "$dir/$name",
         FAKETIME_NO_CACHE            => 1,
         FAKETIME_DONT_FAKE_MONOTONIC => 1,

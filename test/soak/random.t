@@ -1,6 +1,6 @@
 # P1 to P3: faults of a cluster's hosts in a random order, each for a random time, sometimes two at once, under load; for
-# PGQ_SECONDS (3600). The hosts' clocks differ by up to three days all the while, and jump. PGQ_SEED repeats the order. What holds for each fault alone (test/ha/) has to hold for all of them:
-# it is asked after each five, so that a failure says when.
+# PGQ_SECONDS (3600). The hosts' clocks differ by up to three days all the while, and jump. PGQ_SEED repeats the order. What
+# holds for each fault alone (test/ha/) has to hold for all of them: it is asked after each five, so that a failure says when.
 
 use Pgq;
 use Pgq::Chance;
@@ -54,16 +54,18 @@ my @door = (
 
 # Clocks differ by up to three days, and by nothing that is a multiple of what a clock is asked for.
 my @hosts = map { $_->name } $cluster->databases, $cluster->webs;
+my %clock;
 my $jump  = sub {
     my ($chance, $host) = @_;
     my $offset = $chance->below(518_401) - 259_200;
 
     diag(sprintf '%s %s: the clock jumps to %+d s', scalar localtime, $host, $offset);
-    $cluster->clock($host, $offset);
+    $cluster->clock($host, $clock{$host} = $offset);
 };
 
 diag("PGQ_SEED=$seed");
 $jump->(Pgq::Chance->new($seed, 'clock', $_), $_) for @hosts;
+ok($cluster->settled(180), 'all members are in their places');
 
 # Two faults that follow each other within 30 seconds may keep a client waiting for longer than it is waited for.
 for (my $case = 1; time < $end; $case++) {
@@ -95,6 +97,9 @@ for (my $case = 1; time < $end; $case++) {
     }
 
     $trial->end;
+    for my $host (@hosts) {
+        ok((poll_until { abs(($cluster->clock_of($host) // 1e9) - $clock{$host}) < 60 } 60), "$host has the time that it was given");
+    }
     last if !Test::More->builder->is_passing;
 }
 

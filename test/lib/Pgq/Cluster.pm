@@ -16,9 +16,10 @@ use warnings;
 
 use Carp qw(croak);
 use JSON::PP ();
+use MIME::Base64 qw(encode_base64);
 
 use Pgq::Callers;
-use Pgq::Host qw(top run slurp);
+use Pgq::Host qw(top build_dir run slurp);
 use Pgq::Wait qw(poll_until);
 
 my $command = top() . '/provision/cluster';
@@ -276,7 +277,8 @@ sub repair {
 # ---- clocks
 
 # The clock of what decides on a host, PostgreSQL and Patroni or nginx, is so many seconds from the true one: containers
-# have that of the machine. The first time it is restarted for that; later it jumps.
+# have that of the machine. The first time it is restarted for that; later it jumps. plain_select.so brings the clock to
+# background workers.
 sub clock {
     my ($self, $name, $offset) = @_;
     my $unit = $self->host($name)->{role} eq 'web' ? 'nginx' : 'patroni';
@@ -286,9 +288,12 @@ sub clock {
     # nginx keeps no variable of its environment but those that it is told to.
     my $start = $unit eq 'nginx' ? '\\nExecStart=\\nExecStart=/usr/sbin/nginx -g "daemon on; master_process on; env LD_PRELOAD; '
         . join(' ', map { "env $_;" } sort keys %fake) . '"' : '';
+    my $select = $unit eq 'nginx' ? '' : '/usr/local/lib/pgq_plain_select.so';
+    my $copy   = $select && 'echo ' . encode_base64(slurp(build_dir() . '/plain_select.so'), '') . " | base64 -d > $select";
 
     $self->must($name, 'sh', '-c', sprintf 'echo "%+d" > /etc/pgq_clock.new; mv /etc/pgq_clock.new /etc/pgq_clock', $offset);
-    $self->must($name, 'sh', '-c', "test -e $file || { printf '[Service]\\nEnvironment=LD_PRELOAD=%s "
+    $self->must($name, 'sh', '-c', "test -e $file || { $copy
+            printf '[Service]\\nEnvironment=LD_PRELOAD=" . ($select && "$select:") . '%s '
         . join(' ', map { "$_=$fake{$_}" } sort keys %fake) . "$start\\n' /usr/lib/*/faketime/libfaketimeMT.so.1 > $file
             systemctl daemon-reload; systemctl restart $unit; }");
 
