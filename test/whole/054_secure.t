@@ -179,6 +179,8 @@ is(provision('start'), 'well', 'make run');
 my $of_role = 'select rolconnlimit, current_setting($$max_connections$$)::int - rolconnlimit from pg_roles where rolname = $$ngx_pgq_web$$';
 my $need    = 10 * (run([ 'getconf', '_NPROCESSORS_ONLN' ]))[1];
 is((run([ "$tree/provision/with-database", 'psql', '-XAtqc', $of_role ], env => \%env))[1], "$need|100\n", 'run: nginx\'s role leaves connections to others');
+my $errors = 'select count(*) from ngx_pgq.status where last_error is not null';
+is((run([ "$tree/provision/with-database", 'psql', '-XAtqc', $errors ], env => \%env))[1], "0\n", 'run: a new cluster\'s status shows no error');
 refuses('run', "http://127.0.0.1:$port", "http://127.0.0.1:$env{MONITOR}", 1_048_575);
 is((ask('-H', "Host: $_", "http://127.0.0.1:$port/get"))[0], 200, "run: $_ is its name") for qw(localhost 127.0.0.1 queue.example.org 192.0.2.1 [::1]);
 is((ask('-H', "Host: $_", "http://127.0.0.1:$port/get"))[0], 421, "run: $_ is not") for qw(192.0.2.1.example.net 127.0.0.1x example.org);
