@@ -119,7 +119,7 @@ ngx_pgq_synchronous_expect(void)
 	if (ngx_pgq_synchronous && mode < SYNC_REP_WAIT_FLUSH)
 		ereport(ERROR,
 				(errcode(ERRCODE_CANNOT_CONNECT_NOW),
-				 errmsg("no message is taken while commits do not wait for a standby"),
+				 errmsg("cannot enqueue without synchronous replication"),
 				 errdetail("ngx_pgq.synchronous is on, and synchronous_standby_names is empty or synchronous_commit is less than on.")));
 	if (!registered)
 	{

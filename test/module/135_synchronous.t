@@ -15,8 +15,8 @@ sub enqueue { return $pg->psql(q{select count(*) from ngx_pgq.enqueue(gen_random
 my $answer = $client->post('/short', '"short"');
 is($answer->status, 503, 'no message is taken');
 cmp_ok($answer->header('Retry-After'), '>', 0, 'now');
-$nginx->wait_for_log(qr/pgq lane: lost .* no message is taken while commits do not wait for a standby \(57P03/, $position);
-like((enqueue())[2], qr/no message is taken while commits do not wait for a standby/, 'nor by SQL');
+$nginx->wait_for_log(qr/pgq lane: lost .* cannot enqueue without synchronous replication \(57P03/, $position);
+like((enqueue())[2], qr/cannot enqueue without synchronous replication/, 'nor by SQL');
 is($pg->safe_psql('insert into ngx_pgq.queue (data) values (\'"by hand"\'); select 1'), 1, 'but by hand');
 
 my %call = (
