@@ -126,6 +126,14 @@ ngx_pgq_conninfo_read(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
                            pool);
     }
 
+    /* libpq ignores it silently */
+
+    if (rc == NGX_OK && ci->passfile && access(ci->passfile, R_OK) == -1) {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, ngx_errno,
+                           "password file \"%s\" of pgq_pool \"%V\" cannot be"
+                           " read", ci->passfile, pool);
+    }
+
     return rc == NGX_OK ? NGX_OK : NGX_ERROR;
 }
 

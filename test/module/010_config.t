@@ -47,6 +47,10 @@ is($status, 0, 'a lane may live for ever, and a socket has nothing to verify') o
 ($status, $text) = Pgq::Nginx->new(http => 'pgq_depth 1025;', pools => 'pgq_pool main "host=/tmp";')->test;
 like($text, qr/value must be (?:equal to or less than|between 1 and) 1024/, 'a depth beyond 1024 is refused');
 
+($status, $text) = Pgq::Nginx->new(pools => 'pgq_pool main "host=/tmp passfile=/no/such/file";')->test;
+is($status, 0, 'a password file may be missing') or diag($text);
+like($text, qr{\[warn\].* password file "/no/such/file" of pgq_pool "main" cannot be read \(2: }, 'but nginx warns of it');
+
 # One location has one content handler: none replaces another silently.
 my %conflict = (
     'pgq_get beside pgq_post'     => ['pgq_post main; pgq_get main;',           qr/"pgq_get" directive is duplicate or conflicts with another handler/],
