@@ -88,7 +88,7 @@ ngx_pgq_batch_next(ngx_pgq_pool_t *pool)
     ngx_pgq_batch_t   *batch;
     ngx_pgq_ticket_t  *t;
 
-    if (!ngx_pgq_trial_may(pool)) {
+    if (!ngx_pgq_trial_ready(pool)) {
         return NULL;
     }
 

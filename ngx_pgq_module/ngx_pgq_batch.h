@@ -31,9 +31,9 @@ struct ngx_pgq_batch_s {
     u_char                  *params;
     ngx_str_t                problem;   /* why it was refused as a whole */
     u_char                   sqlstate[NGX_PGQ_SQLSTATE_LEN];  /* of that */
-    ngx_uint_t               failures;  /* of the whole, see trial.c, */
-    ngx_uint_t               alone;     /* and of one message alone, */
-    ngx_uint_t               witnesses; /* pool->committed at the last */
+    ngx_uint_t               failures;  /* see trial.c */
+    ngx_uint_t               alone;     /* those of one message that count */
+    ngx_uint_t               committed; /* pool->committed at the last one */
     u_char                   id[NGX_PGQ_UUID_LEN];
     unsigned                 sent:1;
     unsigned                 again:1;   /* was sent before */
@@ -47,7 +47,8 @@ struct ngx_pgq_batch_s {
 ngx_int_t ngx_pgq_encode(ngx_pgq_batch_t *batch);
 void ngx_pgq_encode_free(ngx_pgq_batch_t *batch);
 ngx_uint_t ngx_pgq_trial_failed(ngx_pgq_batch_t *batch);
-ngx_uint_t ngx_pgq_trial_may(ngx_pgq_pool_t *pool);
+ngx_uint_t ngx_pgq_trial_ready(ngx_pgq_pool_t *pool);
+ngx_uint_t ngx_pgq_trial_ready_suspect(ngx_pgq_pool_t *pool);
 void ngx_pgq_trial_halved(ngx_pgq_batch_t *batch, ngx_pgq_batch_t *other);
 void ngx_pgq_resend(ngx_pgq_batch_t *batch);
 ngx_pgq_batch_t *ngx_pgq_resend_next(ngx_pgq_pool_t *pool);

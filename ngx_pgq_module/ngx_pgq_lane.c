@@ -59,7 +59,7 @@ ngx_pgq_lane_open(ngx_pgq_lane_t *lane)
 
     lane->state = NGX_PGQ_LANE_DOWN;
     ngx_pgq_metrics_lane(lane->pool->metrics, -1, lane->state);
-    ngx_pgq_lane_take_place(lane);
+    ngx_pgq_lane_reserve(lane);
 
     ngx_pgq_lane_connect(lane);
 }
@@ -77,7 +77,7 @@ ngx_pgq_lane_close(ngx_pgq_lane_t *lane)
     }
 
     ngx_pgq_lane_finish(lane);
-    ngx_pgq_lane_give_place(lane);
+    ngx_pgq_lane_unreserve(lane);
     ngx_pgq_lane_set(lane, NGX_PGQ_LANE_CLOSED);
 }
 

@@ -62,7 +62,7 @@ struct ngx_pgq_lane_s {
     ngx_pgq_lane_state_e       state;
     struct pg_conn            *conn;
     ngx_connection_t          *connection;
-    ngx_connection_t          *place;      /* for it, while there is none */
+    ngx_connection_t          *reserved;   /* while there is none */
     ngx_pgq_endpoint_t         endpoint;
     ngx_event_t                timer;      /* of the attempt, or the wait */
     ngx_event_t                age;        /* until another takes over */
@@ -98,8 +98,8 @@ void ngx_pgq_lane_quote(u_char *dst, size_t size,
 /* within the room: its life, how it connects, and how it works */
 
 void ngx_pgq_lane_set(ngx_pgq_lane_t *lane, ngx_pgq_lane_state_e state);
-void ngx_pgq_lane_take_place(ngx_pgq_lane_t *lane);
-void ngx_pgq_lane_give_place(ngx_pgq_lane_t *lane);
+void ngx_pgq_lane_reserve(ngx_pgq_lane_t *lane);
+void ngx_pgq_lane_unreserve(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_connected(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_outsized(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_idle(ngx_pgq_lane_t *lane);

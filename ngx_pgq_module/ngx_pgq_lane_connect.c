@@ -257,7 +257,7 @@ ngx_pgq_lane_watch(ngx_pgq_lane_t *lane, ngx_uint_t write)
     ngx_event_t       *ev;
     ngx_connection_t  *c;
 
-    ngx_pgq_lane_give_place(lane);
+    ngx_pgq_lane_unreserve(lane);
 
     c = ngx_get_connection(PQsocket(lane->conn), lane->pool->log);
     if (c == NULL) {
@@ -315,30 +315,31 @@ ngx_pgq_lane_unwatch(ngx_pgq_lane_t *lane)
     ngx_close_connection(c);
     lane->connection = NULL;
 
-    ngx_pgq_lane_take_place(lane);
+    ngx_pgq_lane_reserve(lane);
 }
 
 
 /*
- * A lane without a connection holds one of the worker's places for one, which
- * is no socket's, so that clients cannot take the last of them.
+ * A lane without a connection reserves one of the worker_connections, one
+ * without a socket, so that clients cannot take the last of them.
  */
 
 void
-ngx_pgq_lane_take_place(ngx_pgq_lane_t *lane)
+ngx_pgq_lane_reserve(ngx_pgq_lane_t *lane)
 {
-    if (lane->place == NULL) {
-        lane->place = ngx_get_connection((ngx_socket_t) -1, lane->pool->log);
+    if (lane->reserved == NULL) {
+        lane->reserved = ngx_get_connection((ngx_socket_t) -1,
+                                            lane->pool->log);
     }
 }
 
 
 void
-ngx_pgq_lane_give_place(ngx_pgq_lane_t *lane)
+ngx_pgq_lane_unreserve(ngx_pgq_lane_t *lane)
 {
-    if (lane->place) {
-        ngx_free_connection(lane->place);
-        lane->place = NULL;
+    if (lane->reserved) {
+        ngx_free_connection(lane->reserved);
+        lane->reserved = NULL;
     }
 }
 

@@ -209,9 +209,10 @@ struct ngx_pgq_pool_s {
     ngx_uint_t               committed;     /* batches so far */
 
     /* of trial.c */
-    ngx_uint_t               failures;      /* in a row */
-    ngx_msec_t               trial;         /* not before, after so many */
-    time_t                   failure;       /* of the last one logged */
+    ngx_uint_t               failures;      /* of batches, in a row */
+    ngx_msec_t               failing;       /* since when */
+    ngx_msec_t               next_trial;
+    time_t                   logged;        /* the last failure */
 
     /* of read.c */
     ngx_queue_t              fetches;       /* waiting, oldest first */

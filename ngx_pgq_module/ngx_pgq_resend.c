@@ -15,6 +15,10 @@
 #define NGX_PGQ_RESEND_PAUSE_MAX  1000
 
 
+static ngx_pgq_batch_t *ngx_pgq_resend_find(ngx_pgq_pool_t *pool,
+    ngx_uint_t suspects);
+
+
 /* puts a batch that is in no queue into pool->again */
 
 void
@@ -34,10 +38,39 @@ ngx_pgq_resend(ngx_pgq_batch_t *batch)
 }
 
 
-/* takes a batch whose pause is over out of pool->again; or NULL */
+/*
+ * Takes the batch to send next out of pool->again.  Returns NULL if it is the
+ * turn of messages that wait for their first batch, or if no pause is over.
+ */
 
 ngx_pgq_batch_t *
 ngx_pgq_resend_next(ngx_pgq_pool_t *pool)
+{
+    ngx_uint_t        waiting;
+    ngx_pgq_batch_t  *batch;
+
+    waiting = !ngx_queue_empty(&pool->waiting);
+
+    /* batches that fail must not delay new messages: they take turns */
+
+    if (waiting && (pool->failures & 1)) {
+        return NULL;
+    }
+
+    batch = ngx_pgq_resend_find(pool, pool->failures == 0);
+
+    if (batch == NULL && !waiting && ngx_pgq_trial_ready_suspect(pool)) {
+        batch = ngx_pgq_resend_find(pool, 1);
+    }
+
+    return batch;
+}
+
+
+/* the suspects of trial.c are skipped unless asked for */
+
+static ngx_pgq_batch_t *
+ngx_pgq_resend_find(ngx_pgq_pool_t *pool, ngx_uint_t suspects)
 {
     ngx_queue_t      *q;
     ngx_pgq_batch_t  *batch;
@@ -47,6 +80,10 @@ ngx_pgq_resend_next(ngx_pgq_pool_t *pool)
          q = ngx_queue_next(q))
     {
         batch = ngx_queue_data(q, ngx_pgq_batch_t, queue);
+
+        if (batch->alone && !suspects) {
+            continue;
+        }
 
         if ((ngx_msec_int_t) (batch->due - ngx_current_msec) <= 0) {
             ngx_queue_remove(q);

@@ -1,36 +1,37 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "trial" finds out whether a message or the database is to blame
- * when a batch fails with an SQL error that may be due to either.
+ * The room "trial" finds out whether a message or the database is at fault
+ * when a batch fails with an SQL error that can have either cause.
  *
  * Invariants:
- *  - a batch that has failed a few times is halved; its halves are halved
- *    when they fail once more;
- *  - a message is to blame when it has failed several times alone, and between
- *    each of these times and the next another batch of the pool has been
- *    committed;
- *  - if everything fails, no message is to blame: each ticket waits until its
- *    deadline, and is answered with 503;
- *  - a database that takes nothing is not flooded: after a few failures in a
- *    row a pool sends a batch from time to time only, until one is committed.
+ *  - a batch is halved after a few failures, and each half after one more;
+ *  - a message is at fault when it has failed several times alone, and the
+ *    pool has committed another batch between any two of these failures.  A
+ *    message that has failed alone is a suspect;
+ *  - while all batches fail, no message is at fault: each ticket waits until
+ *    its deadline and is answered with 503;
+ *  - suspects do not delay other messages: one is sent after a commit, or
+ *    NGX_PGQ_TRIAL_PAUSE after a failure if no other message waits;
+ *  - a failing database is not overloaded: when all batches have failed for
+ *    NGX_PGQ_TRIAL_FREE, the pool sends one per NGX_PGQ_TRIAL_PAUSE.
  */
 
 #include "ngx_pgq_batch.h"
 
 
-#define NGX_PGQ_TRIAL_FAILURES  3       /* of a batch, until it is halved */
-#define NGX_PGQ_TRIAL_ALONE     5       /* of a message, after the first */
-#define NGX_PGQ_TRIAL_ROW       8       /* failures without a pause */
-#define NGX_PGQ_TRIAL_PAUSE     100     /* ms */
+#define NGX_PGQ_TRIAL_FAILURES  3       /* of a batch before it is halved */
+#define NGX_PGQ_TRIAL_ALONE     6       /* of a message before it is refused */
+#define NGX_PGQ_TRIAL_FREE      2000    /* ms, since the last commit */
+#define NGX_PGQ_TRIAL_PAUSE     100     /* ms, since the last failure */
 
 
 static void ngx_pgq_trial_log(ngx_pgq_batch_t *batch);
 
 
 /*
- * The batch has failed.  Returns 1 if it is to be halved, or refused if
- * batch->blamed is set; 0 if it is to be sent again as it is.
+ * Handles the failure of a batch.  Returns 1 if the batch must be halved, or
+ * refused if batch->blamed is set; returns 0 if it must be sent again.
  */
 
 ngx_uint_t
@@ -44,17 +45,20 @@ ngx_pgq_trial_failed(ngx_pgq_batch_t *batch)
 
     batch->failures++;
 
-    pool->failures++;
-    pool->trial = ngx_current_msec + NGX_PGQ_TRIAL_PAUSE;
+    if (pool->failures++ == 0) {
+        pool->failing = ngx_current_msec;
+    }
+
+    pool->next_trial = ngx_current_msec + NGX_PGQ_TRIAL_PAUSE;
 
     if (batch->n == 1) {
 
-        if (batch->alone && batch->witnesses == pool->committed) {
+        if (batch->alone && batch->committed == pool->committed) {
             return 0;
         }
 
-        batch->witnesses = pool->committed;
-        batch->blamed = ++batch->alone > NGX_PGQ_TRIAL_ALONE;
+        batch->committed = pool->committed;
+        batch->blamed = ++batch->alone >= NGX_PGQ_TRIAL_ALONE;
 
         return batch->blamed;
     }
@@ -63,24 +67,33 @@ ngx_pgq_trial_failed(ngx_pgq_batch_t *batch)
 }
 
 
-/* whether a batch may be sent now; if not, the pool is woken when it may */
+/* returns 1 if a batch may be sent now; otherwise sets the pool's timer */
 
 ngx_uint_t
-ngx_pgq_trial_may(ngx_pgq_pool_t *pool)
+ngx_pgq_trial_ready(ngx_pgq_pool_t *pool)
 {
-    if (pool->failures < NGX_PGQ_TRIAL_ROW
-        || (ngx_msec_int_t) (ngx_current_msec - pool->trial) >= 0)
-    {
+    return pool->failures == 0
+           || ngx_current_msec - pool->failing < NGX_PGQ_TRIAL_FREE
+           || ngx_pgq_trial_ready_suspect(pool);
+}
+
+
+/* the same for a suspect, if the last batch has failed */
+
+ngx_uint_t
+ngx_pgq_trial_ready_suspect(ngx_pgq_pool_t *pool)
+{
+    if ((ngx_msec_int_t) (ngx_current_msec - pool->next_trial) >= 0) {
         return 1;
     }
 
-    ngx_pgq_pool_alarm(pool, pool->trial);
+    ngx_pgq_pool_alarm(pool, pool->next_trial);
 
     return 0;
 }
 
 
-/* a half of a batch that has failed is halved when it fails, too */
+/* a half of a batch that has failed is halved at its first failure */
 
 void
 ngx_pgq_trial_halved(ngx_pgq_batch_t *batch, ngx_pgq_batch_t *other)
@@ -92,7 +105,7 @@ ngx_pgq_trial_halved(ngx_pgq_batch_t *batch, ngx_pgq_batch_t *other)
 }
 
 
-/* the text of the error may quote a message */
+/* logs the SQLSTATE only: the error message can quote a message */
 
 static void
 ngx_pgq_trial_log(ngx_pgq_batch_t *batch)
@@ -101,11 +114,11 @@ ngx_pgq_trial_log(ngx_pgq_batch_t *batch)
 
     pool = batch->pool;
 
-    if (pool->failure && ngx_pgq_seconds() - pool->failure < NGX_PGQ_QUIET) {
+    if (pool->logged && ngx_pgq_seconds() - pool->logged < NGX_PGQ_QUIET) {
         return;
     }
 
-    pool->failure = ngx_pgq_seconds();
+    pool->logged = ngx_pgq_seconds();
 
     ngx_log_error(NGX_LOG_ERR, pool->log, 0,
                   "pgq batch: the database fails to take %ui messages: %s,"
