@@ -373,7 +373,10 @@ ngx_pgq_call_done(ngx_pgq_lane_t *lane)
     if (call->outcome == NGX_PGQ_REFUSED
         || (call->outcome == NGX_PGQ_FAILED && !ngx_pgq_call_stale(lane)))
     {
-        ngx_pgq_lane_healthy(lane);
+        if (call->outcome == NGX_PGQ_REFUSED) {
+            ngx_pgq_lane_healthy(lane);
+        }
+
         call->done(call, call->outcome);
         return;
     }

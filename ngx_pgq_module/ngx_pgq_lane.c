@@ -249,10 +249,12 @@ ngx_pgq_lane_connected(ngx_pgq_lane_t *lane)
 
     ngx_del_timer(&lane->timer);
 
-    ngx_log_error(NGX_LOG_NOTICE, lane->pool->log, 0,
-                  "pgq lane: connected to %s:%s, pool \"%V\"",
-                  lane->endpoint.host->name, lane->endpoint.host->port,
-                  &lane->pool->name);
+    if (!lane->quiet) {
+        ngx_log_error(NGX_LOG_NOTICE, lane->pool->log, 0,
+                      "pgq lane: connected to %s:%s, pool \"%V\"",
+                      lane->endpoint.host->name, lane->endpoint.host->port,
+                      &lane->pool->name);
+    }
 
     ngx_pgq_metrics_connect(lane->pool->metrics, 1);
 
@@ -393,9 +395,11 @@ ngx_pgq_lane_complain(ngx_pgq_lane_t *lane, const char *why,
     if (known && lane->complained
         && now - lane->complained < NGX_PGQ_QUIET)
     {
+        lane->quiet = 1;
         return;
     }
 
+    lane->quiet = 0;
     lane->complained = now;
     ngx_cpystrn(lane->complaint, (u_char *) why, sizeof(lane->complaint));
 

@@ -13,7 +13,7 @@ sub nginx {
     return Pgq::Nginx->new(
         conninfo => 'host=' . join(',', ('127.0.0.1') x @wires) . ' port=' . join(',', map { $_->port } @wires)
             . ' dbname=posts user=postgres',
-        pool     => "$pool", timeout => '20s',
+        pool     => "$pool", timeout => '20s', locations => 'location = /metrics { pgq_metrics; }',
     )->start;
 }
 
@@ -82,16 +82,19 @@ subtest 'a server that drops each connection' => sub {
     my $wire  = Pgq::Wire->new($pg)->start;
     my $nginx = nginx('lanes=1', $wire);
     my $start = time;
+    my $made  = sub { return (Pgq::Client->new($nginx)->get('/metrics')->body =~ /^pgq_connects_total\S* (\d+)$/m)[0] };
 
     for my $count (1 .. 7) {
-        ok((poll_until { (() = $nginx->log_since(0) =~ /pgq lane: connected/g) == $count }), "connection $count is good, and dropped");
+        ok((poll_until { $made->() == $count }), "connection $count is good, and dropped");
         $wire->cut;
     }
 
     cmp_ok(time - $start, '>', 0.87, 'the next comes later and later');
+    my @lines = $nginx->log_since(0) =~ /pgq lane: (connected|lost)/g;
+    cmp_ok(scalar @lines, '<=', 3 + 2 * int((time - $start) / 10), 'the log has one loss and its end in ten seconds') or diag("@lines");
 
     # one that has lasted, without a statement, has made it good
-    ok((poll_until { (() = $nginx->log_since(0) =~ /pgq lane: connected/g) == 8 }), 'until one is not');
+    ok((poll_until { $made->() == 8 }), 'until one is not');
     Time::HiRes::sleep(10.5);
     my $soon = sub {
         my $position = $nginx->log_position;
