@@ -10,6 +10,9 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
+# What runs is found at the address it was started with, unless PORT or LISTEN is given again.
+RUNNING := $(if $(PORT)$(LISTEN),,$(shell cat run/nginx/url 2> /dev/null))
+
 PORT   ?= 8000
 MAX    ?= 1000
 N      ?= 1
@@ -21,7 +24,7 @@ $(foreach name,MONITOR RATE NAMES ORIGINS VERIFY,$(if $($(name)),$(eval export $
 
 BUILD     = $(MAKE) -f provision/build.mk $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-URL       = http://$(LISTEN):$(PORT)
+URL       = $(or $(RUNNING),http://$(LISTEN):$(PORT))
 DATABASE := provision/with-database
 
 $(if $(word 2,$(CURDIR)),$(error the path of this directory has a space in it: $(CURDIR)))
