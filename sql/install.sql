@@ -24,4 +24,5 @@ set local search_path = pg_catalog, pg_temp;
 \ir recent.sql
 \ir horizon.sql
 \ir grants.sql
+\ir served.sql
 commit;
