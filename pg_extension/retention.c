@@ -87,7 +87,7 @@ typedef struct Posts
 typedef struct Progress
 {
 	Phase		phase;
-	int64		newest;			/* the largest id when the round began */
+	int64		newest;			/* the largest id that the round has seen */
 	int64		cursor;			/* posts up to this id were dealt with */
 	int64		surplus;		/* posts up to this id are too many */
 	bool		counting;		/* in this round */
@@ -308,6 +308,13 @@ newest_id(void)
 	return isnull ? PG_INT64_MIN : DatumGetInt64(id);
 }
 
+/* Posts come in between the steps of a round, too. */
+static void
+saw(int64 id)
+{
+	progress.newest = Max(progress.newest, id);
+}
+
 /* The phases' steps: each moves on to the next phase when it is done. */
 
 static void
@@ -362,16 +369,20 @@ count_posts(void)
 	int64		count;
 	bool		isnull;
 
-	SPI_execute_with_args("select count(*), min(id)::bigint from (select id "
+	SPI_execute_with_args("select count(*), min(id)::bigint, max(id)::bigint from (select id "
 						  "from public.posts where id < $1 "
 						  "order by id desc limit $2) as newest",
 						  lengthof(types), types, values, NULL, true, 0);
 	count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
 										SPI_tuptable->tupdesc, 1, &isnull));
 	if (count > 0)
+	{
 		progress.counted_to = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
 														SPI_tuptable->tupdesc,
 														2, &isnull));
+		saw(DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+										SPI_tuptable->tupdesc, 3, &isnull)));
+	}
 	progress.counted += count;
 	progress.count_cost += ngx_pgq_clock() - started;
 
@@ -418,6 +429,8 @@ walk(void)
 						  "where id > $1 and id <= $2 order by id limit $3",
 						  lengthof(types), types, values, NULL, true, 0);
 	posts = fetch_posts();
+	if (posts.count > 0)
+		saw(posts.post[posts.count - 1].id);
 	old = posts;
 	while (old.count > 0 && !is_due(&posts.post[old.count - 1]))
 		old.count--;
