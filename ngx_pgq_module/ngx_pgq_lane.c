@@ -56,6 +56,7 @@ ngx_pgq_lane_open(ngx_pgq_lane_t *lane)
 
     lane->failures = 0;
     lane->leaving = 0;
+    lane->announced = 0;
 
     lane->state = NGX_PGQ_LANE_DOWN;
     ngx_pgq_metrics_lane(lane->pool->metrics, -1, lane->state);
@@ -249,7 +250,8 @@ ngx_pgq_lane_connected(ngx_pgq_lane_t *lane)
 
     ngx_del_timer(&lane->timer);
 
-    if (!lane->quiet) {
+    if (!lane->announced) {
+        lane->announced = 1;
         ngx_log_error(NGX_LOG_NOTICE, lane->pool->log, 0,
                       "pgq lane: connected to %s:%s, pool \"%V\"",
                       lane->endpoint.host->name, lane->endpoint.host->port,
@@ -395,11 +397,10 @@ ngx_pgq_lane_complain(ngx_pgq_lane_t *lane, const char *why,
     if (known && lane->complained
         && now - lane->complained < NGX_PGQ_QUIET)
     {
-        lane->quiet = 1;
         return;
     }
 
-    lane->quiet = 0;
+    lane->announced = 0;
     lane->complained = now;
     ngx_cpystrn(lane->complaint, (u_char *) why, sizeof(lane->complaint));
 

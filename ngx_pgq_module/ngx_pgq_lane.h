@@ -80,7 +80,7 @@ struct ngx_pgq_lane_s {
     unsigned                   warned:1;   /* a WARNING since the last row */
     unsigned                   flushing:1;
     unsigned                   ripe:1;     /* waits for its turn alone */
-    unsigned                   quiet:1;    /* the last loss is not logged */
+    unsigned                   announced:1;    /* the last line: connected */
     unsigned                   leaving:1;  /* closes when it is idle */
 };
 
