@@ -436,7 +436,9 @@ ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
         ngx_pgq_metrics_count(NGX_PGQ_METRICS_UNKNOWN);
     }
 
-    if (outcome == NGX_PGQ_AGAIN || outcome == NGX_PGQ_UNKNOWN
+    if (outcome == NGX_PGQ_UNKNOWN
+        || (outcome == NGX_PGQ_AGAIN
+            && (batch->fencing || !ngx_pgq_trial_again(batch)))
         || (outcome == NGX_PGQ_FAILED
             && (batch->fencing || !ngx_pgq_trial_failed(batch))))
     {

@@ -47,6 +47,7 @@ struct ngx_pgq_batch_s {
 ngx_int_t ngx_pgq_encode(ngx_pgq_batch_t *batch);
 void ngx_pgq_encode_free(ngx_pgq_batch_t *batch);
 ngx_uint_t ngx_pgq_trial_failed(ngx_pgq_batch_t *batch);
+ngx_uint_t ngx_pgq_trial_again(ngx_pgq_batch_t *batch);
 ngx_uint_t ngx_pgq_trial_ready(ngx_pgq_pool_t *pool);
 ngx_uint_t ngx_pgq_trial_ready_suspect(ngx_pgq_pool_t *pool);
 void ngx_pgq_trial_halved(ngx_pgq_batch_t *batch, ngx_pgq_batch_t *other);

@@ -11,6 +11,9 @@
  *    message that has failed alone is a suspect;
  *  - while all batches fail, no message is at fault: each ticket waits until
  *    its deadline and is answered with 503;
+ *  - an error of the moment, such as a lock that is not available, is never a
+ *    message's fault; but if other batches are committed meanwhile, the batch
+ *    is halved, so that one message does not hold up its neighbours;
  *  - suspects do not delay other messages: one is sent after a commit, or
  *    NGX_PGQ_TRIAL_PAUSE after a failure if no other message waits;
  *  - a failing database is not overloaded: when all batches have failed for
@@ -64,6 +67,24 @@ ngx_pgq_trial_failed(ngx_pgq_batch_t *batch)
     }
 
     return batch->failures >= NGX_PGQ_TRIAL_FAILURES;
+}
+
+
+/* the same for an error of the moment, or a lost connection */
+
+ngx_uint_t
+ngx_pgq_trial_again(ngx_pgq_batch_t *batch)
+{
+    if (batch->n == 1) {
+        return 0;
+    }
+
+    if (batch->failures++ == 0) {
+        batch->committed = batch->pool->committed;
+    }
+
+    return batch->failures >= NGX_PGQ_TRIAL_FAILURES
+           && batch->committed != batch->pool->committed;
 }
 
 

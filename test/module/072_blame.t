@@ -67,6 +67,19 @@ for my $code ('check', qw(54000 42601 0A000 53400 XX000 ZZ001)) {
 }
 is($pg->safe_psql("select count(*) from posts where data->>'path' is not null"), 0, 'what was refused is not');
 
+# ---- an error of the moment: nobody is refused, and the neighbours do not wait for it
+for my $code (qw(55P03 57014 40001)) {
+    $picky->($code, q{new.data->>'path' is not null});
+    $nginx->configure(pool => 'lanes=1', timeout => '8s');
+    $nginx->reload;
+    my @clients = together(map { $_ == 7 ? '{"path": 7}' : "{\"moment $code\": $_}" } 1 .. 20);
+    pass_by(@clients);
+    is(join(' ', map { $_->answer->{status} } @clients), join(' ', map { $_ == 7 ? 503 : 202 } 1 .. 20), "$code: one is told to come again, its neighbours are taken");
+    $pg->safe_psql('drop trigger picky on ngx_pgq.queue');
+    $pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
+    is($pg->safe_psql("select count(*), count(distinct message_id) from posts where data->>'moment $code' is not null"), '19|19', "$code: once");
+}
+
 # ---- what everything meets is nobody's fault
 for my $lanes (1, 2) {
     $nginx->configure(pool => "lanes=$lanes", timeout => '3s');
