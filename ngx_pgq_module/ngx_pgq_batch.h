@@ -33,6 +33,7 @@ struct ngx_pgq_batch_s {
     u_char                   sqlstate[NGX_PGQ_SQLSTATE_LEN];  /* of that */
     ngx_uint_t               failures;  /* see trial.c */
     ngx_uint_t               alone;     /* those of one message that count */
+    ngx_msec_t               suspected; /* when the first of these was */
     ngx_uint_t               committed; /* pool->committed at the last one */
     u_char                   id[NGX_PGQ_UUID_LEN];
     unsigned                 sent:1;

@@ -25,10 +25,12 @@
 
 #define NGX_PGQ_TRIAL_FAILURES  3       /* of a batch before it is halved */
 #define NGX_PGQ_TRIAL_ALONE     6       /* of a message before it is refused */
+#define NGX_PGQ_TRIAL_LONG      10000   /* ms, see least() */
 #define NGX_PGQ_TRIAL_FREE      2000    /* ms, since the last commit */
 #define NGX_PGQ_TRIAL_PAUSE     100     /* ms, since the last failure */
 
 
+static ngx_msec_t ngx_pgq_trial_least(u_char *sqlstate);
 static void ngx_pgq_trial_log(ngx_pgq_batch_t *batch);
 
 
@@ -60,8 +62,14 @@ ngx_pgq_trial_failed(ngx_pgq_batch_t *batch)
             return 0;
         }
 
+        if (batch->alone++ == 0) {
+            batch->suspected = ngx_current_msec;
+        }
+
         batch->committed = pool->committed;
-        batch->blamed = ++batch->alone >= NGX_PGQ_TRIAL_ALONE;
+        batch->blamed = batch->alone >= NGX_PGQ_TRIAL_ALONE
+                        && ngx_current_msec - batch->suspected
+                           >= ngx_pgq_trial_least(batch->call.sqlstate);
 
         return batch->blamed;
     }
@@ -123,6 +131,20 @@ ngx_pgq_trial_halved(ngx_pgq_batch_t *batch, ngx_pgq_batch_t *other)
         batch->failures = NGX_PGQ_TRIAL_FAILURES - 1;
         other->failures = NGX_PGQ_TRIAL_FAILURES - 1;
     }
+}
+
+
+/*
+ * The least time, in ms, that a message is a suspect.  A server that is short
+ * of space or memory (classes 53, 58, XX) may commit small messages meanwhile.
+ */
+
+static ngx_msec_t
+ngx_pgq_trial_least(u_char *sqlstate)
+{
+    return ngx_memcmp(sqlstate, "53", 2) == 0
+           || ngx_memcmp(sqlstate, "58", 2) == 0
+           || ngx_memcmp(sqlstate, "XX", 2) == 0 ? NGX_PGQ_TRIAL_LONG : 0;
 }
 
 
