@@ -82,6 +82,25 @@ for my $code (qw(55P03 57014 40001)) {
     is($pg->safe_psql("select count(*), count(distinct message_id) from posts where data->>'moment $code' is not null"), '19|19', "$code: once");
 }
 
+# ---- nor do others, whatever the lanes
+for my $lanes (1, 2) {
+    $picky->('55P03', q{new.data->>'path' is not null});
+    $nginx->configure(pool => "lanes=$lanes", timeout => '5s');
+    $nginx->reload;
+    my @bad     = map { post_later(Pgq::Client->new($nginx), "{\"path\": $_}") } 1 .. 12;
+    my $slowest = 0;
+    my $end     = time + timeout(4);
+    while (time < $end) {
+        my $start = time;
+        last if Pgq::Client->new($nginx)->post('/post', '"in the middle"')->{status} != 202;
+        $slowest = time - $start if time - $start > $slowest;
+    }
+    cmp_ok(time, '>=', $end, "$lanes lanes: messages are accepted while twelve meet an error of the moment");
+    cmp_ok($slowest, '<', timeout(1), "$lanes lanes: without delay") or diag("the slowest after $slowest s");
+    is(join(' ', map { $_->answer->{status} } @bad), join(' ', (503) x @bad), "$lanes lanes: those are told to come again");
+    $pg->safe_psql('drop trigger picky on ngx_pgq.queue');
+}
+
 # ---- what everything meets is nobody's fault
 for my $lanes (1, 2) {
     $nginx->configure(pool => "lanes=$lanes", timeout => '3s');
