@@ -463,9 +463,12 @@ ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
         batch->blamed = batch->n == 1;
     }
 
-    batch->problem.data = ngx_pstrdup(batch->memory, &call->problem);
-    batch->problem.len = batch->problem.data ? call->problem.len : 0;
-    ngx_memcpy(batch->sqlstate, call->sqlstate, NGX_PGQ_SQLSTATE_LEN);
+    if (outcome != NGX_PGQ_AGAIN) {
+        /* a call that could not be sent has no error of the server */
+        batch->problem.data = ngx_pstrdup(batch->memory, &call->problem);
+        batch->problem.len = batch->problem.data ? call->problem.len : 0;
+        ngx_memcpy(batch->sqlstate, call->sqlstate, NGX_PGQ_SQLSTATE_LEN);
+    }
 
     if (batch->unknown) {
         batch->fencing = 1;

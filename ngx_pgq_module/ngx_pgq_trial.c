@@ -78,7 +78,7 @@ ngx_pgq_trial_failed(ngx_pgq_batch_t *batch)
 }
 
 
-/* the same for an error of the moment, or a lost connection */
+/* the same for an error of the moment, or a batch that could not be sent */
 
 ngx_uint_t
 ngx_pgq_trial_again(ngx_pgq_batch_t *batch)
