@@ -184,7 +184,7 @@ ngx_pgq_lane_poll(ngx_pgq_lane_t *lane, PostgresPollingStatusType polling)
             return;
         }
 
-        lane->prepared = lane->pool->setup ? -1 : 0;
+        lane->prepared = -1;
         ngx_pgq_lane_prepare(lane);
         return;
 

@@ -21,7 +21,15 @@
 #define NGX_PGQ_POOL_RETRY_MAX   40      /* s, and half of it more */
 #define NGX_PGQ_POOL_TICK        10      /* ms between looks at ages */
 #define NGX_PGQ_POOL_SLACK       1000    /* ms, for a timeout to arrive */
-#define NGX_PGQ_POOL_SETUP       "set statement_timeout = "
+
+/*
+ * What each new connection is told first.  Of a commit that no standby has
+ * confirmed the server says so by a WARNING, which the settings of a role or
+ * of a database may suppress.
+ */
+
+#define NGX_PGQ_POOL_SETUP_POST  "set client_min_messages = warning"
+#define NGX_PGQ_POOL_SETUP_GET   "set statement_timeout = "
 
 
 static void ngx_pgq_pool_forget(ngx_pgq_pool_t *pool);
@@ -40,6 +48,8 @@ ngx_pgq_pool_reads(ngx_conf_t *cf, ngx_pgq_pool_t *pool)
 {
     ngx_pgq_pool_t  *reads;
 
+    pool->setup = (char *) NGX_PGQ_POOL_SETUP_POST;
+
     reads = ngx_palloc(cf->pool, sizeof(ngx_pgq_pool_t));
     if (reads == NULL) {
         return NGX_ERROR;
@@ -51,13 +61,13 @@ ngx_pgq_pool_reads(ngx_conf_t *cf, ngx_pgq_pool_t *pool)
     reads->nlanes = pool->read_lanes;
     reads->answer_timeout = pool->answer_timeout + NGX_PGQ_POOL_SLACK;
 
-    reads->setup = ngx_pcalloc(cf->pool, sizeof(NGX_PGQ_POOL_SETUP)
+    reads->setup = ngx_pcalloc(cf->pool, sizeof(NGX_PGQ_POOL_SETUP_GET)
                                          + NGX_INT_T_LEN);
     if (reads->setup == NULL) {
         return NGX_ERROR;
     }
 
-    ngx_sprintf((u_char *) reads->setup, NGX_PGQ_POOL_SETUP "%M",
+    ngx_sprintf((u_char *) reads->setup, NGX_PGQ_POOL_SETUP_GET "%M",
                 pool->answer_timeout);
 
     pool->reads = reads;

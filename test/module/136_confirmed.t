@@ -168,6 +168,18 @@ ok($pg->poll_query_until(q{select string_agg(n::text, ' ' order by n) from (sele
     'each is there once for each of its two requests');
 is($pg->safe_psql(q{select count(*) from posts where data::text = '"keyed"'}), 1, 'and the one with a key once');
 
+# ---- a database that wants no warnings
+$pg->safe_psql(q{alter database posts set client_min_messages = 'error'});
+$pg->safe_psql(q{select pg_terminate_backend(pid) from pg_stat_activity where usename = 'ngx_pgq_web'});
+
+names_in_force();
+freeze();
+my $quiet = send_to('/short', [ quiet => '"quiet"' ]);
+ok($pg->poll_query_until($waiting, 1), 'a database that wants no warnings: the commit waits');
+names('');
+is($quiet->answer->status, 504, 'a database that wants no warnings: no 202 while no standby has it');
+thaw();
+
 $standby->stop;
 
 done_testing;
