@@ -15,3 +15,10 @@ select format('alter table %s owner to ngx_pgq_owner', oid::regclass)
   from pg_class
  where oid = 'ngx_pgq.service_time'::regclass and relowner <> 'ngx_pgq_owner'::regrole
 \gexec
+
+-- A table without a key cannot be updated once it is published, as by FOR ALL TABLES, unless whole rows identify it. Only
+-- where it is not so already: this locks out everybody who sends keys.
+select format('alter table %s replica identity full', oid::regclass)
+  from pg_class
+ where oid = 'ngx_pgq.service_time'::regclass and relreplident <> 'f'
+\gexec
