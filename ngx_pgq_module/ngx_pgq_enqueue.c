@@ -92,6 +92,13 @@ ngx_pgq_enqueue_handler(ngx_http_request_t *r)
         return ngx_pgq_enqueue_full(r, plcf->post);
     }
 
+    if (r->main->reading_body) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "pgq enqueue: another handler has read a part of the"
+                      " body: is proxy_request_buffering off?");
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
     r->request_body_in_single_buf = !ngx_pgq_message_bulk(r);
 
     rc = ngx_http_read_client_request_body(r, ngx_pgq_enqueue_body_handler);

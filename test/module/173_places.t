@@ -17,6 +17,10 @@ my $nginx = Pgq::Nginx->new(pg => $pg, locations => <<'END')->start;
     location = /mirrored { mirror /copy; pgq_post main; }
     location = /copy     { internal; pgq_post main; }
     location = /included { ssi on; ssi_types *; root .; }
+
+    location = /whole { proxy_pass http://127.0.0.1:1; error_page 502 = @queue; }
+    location = /parts { proxy_request_buffering off; proxy_pass http://127.0.0.1:1; error_page 502 = @queue; }
+    location @queue   { pgq_post main; }
 END
 
 sub post { return Pgq::Client->new($nginx)->post(@_, X => 1)->status }
@@ -42,5 +46,28 @@ for my $size (1, 200_000) {
 
 Pgq::Host::spew($nginx->dir . '/included', 'a <!--# include virtual="/get?limit=1" --> b');
 like(get('/included')->body, qr/\Aa \{"msg":\[\{.*\}\]\} b\z/, 'GET as a part of a page');
+
+# a request that another server did not take, whose body comes in two parts
+sub post_in_parts {
+    my ($path, $body) = @_;
+    my $client = Pgq::Client->new($nginx);
+    my $bytes  = $client->request('POST', $path, body => $body, headers => { 'Content-Type' => 'text/plain' });
+    my $length = length($bytes) - length($body) / 2;
+    my $before = length $nginx->access_log;
+    $client->send(substr $bytes, 0, $length);
+    # (a handler that waits for the rest does not log the request)
+    poll_until { length $nginx->access_log > $before } 0.5;
+    $client->send(substr $bytes, $length);
+    return $client->answer->status;
+}
+
+for my $size (10, 200_000) {
+    my $body = 'n' x $size;
+    is(post_in_parts('/whole', $body), 202, "$size bytes that a server did not take are a message");
+    ok($pg->poll_query_until("select count(*) from posts where data #>> '{}' = repeat('n', $size)", 1), 'which is whole');
+    is(post_in_parts('/parts', $body), 500, "$size bytes of which a proxy without buffering has read a part are none");
+}
+$nginx->wait_for_log(qr/pgq enqueue: another handler has read a part of the body/);
+is($pg->safe_psql(q{select count(*) from posts where data::text ~ '^"n'}), 2, 'and no part of them is queued');
 
 done_testing;
