@@ -26,7 +26,7 @@ typedef struct {
 
 
 static ngx_pgq_reply_status_t *ngx_pgq_reply_status(ngx_uint_t status);
-static ngx_int_t ngx_pgq_reply_discard(ngx_http_request_t *r);
+static void ngx_pgq_reply_discard(ngx_http_request_t *r);
 static char *ngx_pgq_reply_document(ngx_pgq_problem_t *problem);
 
 
@@ -160,9 +160,7 @@ ngx_pgq_reply_problem(ngx_http_request_t *r, ngx_pgq_problem_t *problem)
 
     ngx_pgq_metrics_reject(problem->code);
 
-    if (ngx_pgq_reply_discard(r) != NGX_OK) {
-        return NGX_ERROR;
-    }
+    ngx_pgq_reply_discard(r);
 
     text = ngx_pgq_reply_document(problem);
     if (text == NULL) {
@@ -192,13 +190,16 @@ ngx_pgq_reply_problem(ngx_http_request_t *r, ngx_pgq_problem_t *problem)
 }
 
 
-/* a client that waits for "100 Continue" is not asked for its body */
+/*
+ * A client that waits for "100 Continue" is not asked for its body.  After a
+ * body that is not well-formed, the connection cannot be used again.
+ */
 
-static ngx_int_t
+static void
 ngx_pgq_reply_discard(ngx_http_request_t *r)
 {
     if (r->request_body) {
-        return NGX_OK;
+        return;
     }
 
     if (r->headers_in.expect && !r->expect_tested) {
@@ -206,7 +207,9 @@ ngx_pgq_reply_discard(ngx_http_request_t *r)
         r->keepalive = 0;
     }
 
-    return ngx_http_discard_request_body(r);
+    if (ngx_http_discard_request_body(r) != NGX_OK) {
+        r->keepalive = 0;
+    }
 }
 
 

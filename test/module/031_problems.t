@@ -72,6 +72,23 @@ for my $case (
     ok($client->closed, "$what: the connection is closed");
 }
 
+# ---- with a body that is not well-formed
+for my $case (
+    [ 'a malformed type', 400, 'bad_type',           'POST /post', 'Content-Type: x/' ],
+    [ 'a coding',         415, 'unsupported_type',   'POST /post', 'Content-Encoding: gzip' ],
+    [ 'a malformed key',  400, 'bad_key',            'POST /post', 'Idempotency-Key: "x' ],
+    [ 'another origin',   403, 'foreign_origin',     'POST /post', 'Origin: http://evil' ],
+    [ 'a method',         405, 'method_not_allowed', 'PUT /post',  'X: y' ],
+    [ 'nothing else',     400, 'bad_request',        'POST /post', 'X: y' ],
+) {
+    my ($what, $status, $code, $line, $header) = @$case;
+    my $client = Pgq::Client->new($nginx);
+    $client->send("$line HTTP/1.1\r\n$host$header\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n");
+    my $answer = $client->answer;
+    is($answer && $answer->status . ' ' . $answer->json->{code}, "$status $code", "a malformed chunk, and $what: $status $code");
+    ok($client->closed, "a malformed chunk, and $what: the connection is closed");
+}
+
 my $client = Pgq::Client->new($nginx);
 $client->send($client->request('POST', '/post', headers => { 'Content-Length' => 3, Expect => '100-continue' }));
 is($client->answer(interim => 1)->status, 100, 'what may be accepted is asked for');
