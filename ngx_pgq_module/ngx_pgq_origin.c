@@ -9,6 +9,8 @@
  *
  * Invariants:
  *  - a request without either header is no page's, and is not refused;
+ *  - only answers of the module's own locations get the headers of CORS:
+ *    what other locations let pages read is not decided here;
  *  - what a page may not do is refused before the body is read;
  *  - credentials of a browser (cookies) are never allowed to other origins.
  */
@@ -312,7 +314,7 @@ ngx_pgq_origin_header_filter(ngx_http_request_t *r)
 
     plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
 
-    if (plcf->origins == NULL || r != r->main) {
+    if (plcf->handler == NULL || plcf->origins == NULL || r != r->main) {
         return ngx_pgq_origin_next_filter(r);
     }
 

@@ -12,6 +12,7 @@ location = /status  { pgq_status; }
 location = /listed  { pgq_origins https://app.example.com http://localhost:3000 https://*.example.org; pgq_post main; }
 location = /read    { pgq_origins https://app.example.com; pgq_get main; }
 location = /any     { pgq_origins *; pgq_post main; }
+location = /other   { pgq_origins *; add_header Access-Control-Allow-Origin https://own.example; add_header Vary Accept; return 204; }
 END
 )->start;
 my $host = 'localhost:' . $nginx->port;
@@ -129,6 +130,9 @@ is(ask('POST', '/listed', 'Sec-Fetch-Site' => 'cross-site')->status, 403, 'anoth
 is(ask('POST', '/any', 'Sec-Fetch-Site' => 'cross-site')->status, 202, 'but with * it is');
 is(ask('POST', '/listed')->status, 202, 'a program may, whatever is listed');
 is(ask('POST', '/listed', Origin => "http://$host")->status, 202, 'an own page as well');
+
+my $other = ask('GET', '/other', Origin => 'https://app.example.com');
+is($other->header('access-control-allow-origin') . ' ' . $other->header('vary'), 'https://own.example Accept', 'a location of others keeps the headers that it has');
 
 my $answer = ask('OPTIONS', '/listed', Origin => 'https://app.example.com', 'Access-Control-Request-Method' => 'POST');
 is($answer->status, 204, 'a preflight is answered');
