@@ -12,6 +12,7 @@
  *	 says; after an error the transaction takes both back.
  * - Takes nothing while the queue is not what sql/queue.sql made: a mover could
  *	 not read it.
+ * - What a trigger sets for the session ends with the call.
  * - For a superuser, a trigger of the owner's cannot be deferred to the end of
  *	 the transaction, where it would run as superuser.
  * - Locks the queue before its leaves, as the movers do.
@@ -306,6 +307,7 @@ static void
 run_deferred(void)
 {
 	MemoryContext context = CurrentMemoryContext;
+	int			settings = NewGUCNestLevel();
 
 	PG_TRY();
 	{
@@ -316,6 +318,7 @@ run_deferred(void)
 		rethrow_without_values(context);
 	}
 	PG_END_TRY();
+	AtEOXact_GUC(false, settings);
 }
 
 void

@@ -112,4 +112,15 @@ is($pg->safe_psql(q{set search_path = evil, public; select count(*) from ngx_pgq
     "0\nevil, public", "the caller's search_path is as it was");
 is($pg->safe_psql('select who from ngx_pgq.audit'), 'ngx_pgq_owner', 'a qualified one works');
 
+# ---- what it sets
+$pg->safe_psql(q{create or replace function ngx_pgq.note() returns trigger language plpgsql as
+    'begin set synchronous_commit = off; set client_min_messages = error; return null; end'});
+for my $when ('after insert', 'constraint') {
+    $pg->safe_psql('drop trigger note on ngx_pgq.queue');
+    $pg->safe_psql($when eq 'constraint' ? 'create constraint trigger note after insert on ngx_pgq.queue deferrable initially deferred for each row execute function ngx_pgq.note()'
+        : "create trigger note $when on ngx_pgq.queue for each row execute function ngx_pgq.note()");
+    is($pg->safe_psql(q{select count(*) from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['3']); show synchronous_commit; show client_min_messages}, user => 'ngx_pgq_web'),
+        "0\non\nnotice", "what a trigger ($when) sets ends with the call");
+}
+
 done_testing;
