@@ -54,3 +54,5 @@ is(Pgq::Client->new($nginx)->post('/post', '"after"')->status, 202, 'the next me
 $pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
 is($pg->safe_psql("select count(*), count(distinct message_id) from posts where data->>'neighbour' is not null"), '19|19', 'what was accepted is in posts once');
 is($pg->safe_psql("select count(*) from posts where data::text like '%cannot be sent%'"), 0, 'what was not sent is not');
+
+done_testing;
