@@ -32,6 +32,7 @@ struct ngx_pgq_batch_s {
     ngx_str_t                problem;   /* why it was refused as a whole */
     u_char                   sqlstate[NGX_PGQ_SQLSTATE_LEN];  /* of that */
     ngx_uint_t               failures;  /* see trial.c */
+    ngx_msec_t               failing;   /* since when, for the moment */
     ngx_uint_t               alone;     /* those of one message that count */
     ngx_msec_t               suspected; /* when the first of these was */
     ngx_uint_t               committed; /* pool->committed at the last one */

@@ -87,6 +87,13 @@ static const char  *ngx_pgq_call_elsewhere[] = {
 };
 
 
+/* of these: the connection is not to blame, nor is the whole database */
+
+static const char  *ngx_pgq_call_moment[] = {
+    "40", "55P", "57014", NULL
+};
+
+
 /* of those that remain: another connection may do better */
 
 static const char  *ngx_pgq_call_reconnect[] = {
@@ -193,6 +200,8 @@ ngx_pgq_call_libpq(void)
 ngx_int_t
 ngx_pgq_call_start(ngx_pgq_call_t *call, ngx_pgq_lane_t *lane)
 {
+    call->sqlstate = NULL;
+
     if (call->encode(call) != NGX_OK) {
         return NGX_DECLINED;
     }
@@ -332,6 +341,19 @@ ngx_pgq_call_listed(const char **classes, const char *sqlstate)
 }
 
 
+/*
+ * Whether a write failed with an error that one message can cause, and that
+ * may not come again, such as a lock that was not available in time.
+ */
+
+ngx_uint_t
+ngx_pgq_call_is_momentary(ngx_pgq_call_t *call)
+{
+    return call->sqlstate && ngx_pgq_call_listed(ngx_pgq_call_moment,
+                                                 (char *) call->sqlstate);
+}
+
+
 /* whether another connection may do better; not if this one is as new */
 
 static ngx_uint_t
@@ -371,7 +393,8 @@ ngx_pgq_call_done(ngx_pgq_lane_t *lane)
     call->sqlstate = lane->sqlstate;
 
     if (call->outcome == NGX_PGQ_REFUSED
-        || (call->outcome == NGX_PGQ_FAILED && !ngx_pgq_call_stale(lane)))
+        || (call->outcome == NGX_PGQ_FAILED && !ngx_pgq_call_stale(lane))
+        || (!lane->pool->reading && ngx_pgq_call_is_momentary(call)))
     {
         if (call->outcome == NGX_PGQ_REFUSED) {
             ngx_pgq_lane_healthy(lane);

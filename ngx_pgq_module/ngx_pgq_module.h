@@ -132,7 +132,7 @@ struct ngx_pgq_call_s {
     ngx_pgq_outcome_e        outcome;
     unsigned                 answered:1;    /* a result without an error */
     ngx_str_t                problem;       /* until done() returns */
-    u_char                  *sqlstate;      /* of the problem, as long */
+    u_char                  *sqlstate;      /* as long; NULL: not sent */
 };
 
 
@@ -140,6 +140,7 @@ ngx_int_t ngx_pgq_call_start(ngx_pgq_call_t *call, ngx_pgq_lane_t *lane);
 ngx_int_t ngx_pgq_call_init_lanes(ngx_pgq_pool_t *pool, ngx_log_t *log);
 void ngx_pgq_call_open_lanes(ngx_pgq_pool_t *pool);
 void ngx_pgq_call_exit_lanes(ngx_pgq_pool_t *pool);
+ngx_uint_t ngx_pgq_call_is_momentary(ngx_pgq_call_t *call);
 ngx_uint_t ngx_pgq_call_libpq(void);
 
 

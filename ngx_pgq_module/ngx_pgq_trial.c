@@ -12,8 +12,9 @@
  *  - while all batches fail, no message is at fault: each ticket waits until
  *    its deadline and is answered with 503;
  *  - an error of the moment, such as a lock that is not available, is never a
- *    message's fault; but if other batches are committed meanwhile, the batch
- *    is halved, so that one message does not hold up its neighbours;
+ *    message's fault; but if other batches are committed meanwhile, or after
+ *    NGX_PGQ_TRIAL_FREE if one message can cause such an error, the batch is
+ *    halved, so that one message does not hold up its neighbours;
  *  - suspects do not delay other messages: one is sent after a commit, or
  *    NGX_PGQ_TRIAL_PAUSE after a failure if no other message waits;
  *  - a failing database is not overloaded: when all batches have failed for
@@ -83,16 +84,30 @@ ngx_pgq_trial_failed(ngx_pgq_batch_t *batch)
 ngx_uint_t
 ngx_pgq_trial_again(ngx_pgq_batch_t *batch)
 {
+    ngx_uint_t  momentary;
+
+    momentary = ngx_pgq_call_is_momentary(&batch->call);
+
+    if (momentary) {
+        ngx_pgq_trial_log(batch);
+    }
+
     if (batch->n == 1) {
         return 0;
     }
 
     if (batch->failures++ == 0) {
+        batch->failing = ngx_current_msec;
         batch->committed = batch->pool->committed;
     }
 
-    return batch->failures >= NGX_PGQ_TRIAL_FAILURES
-           && batch->committed != batch->pool->committed;
+    if (batch->failures < NGX_PGQ_TRIAL_FAILURES) {
+        return 0;
+    }
+
+    return batch->committed != batch->pool->committed
+           || (momentary && ngx_current_msec - batch->failing
+                            >= NGX_PGQ_TRIAL_FREE);
 }
 
 
