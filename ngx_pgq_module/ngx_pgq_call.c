@@ -72,13 +72,19 @@ static ngx_pgq_lane_statement_t  ngx_pgq_call_reads[] = {
 
 /*
  * SQLSTATEs of a write, by class or whole.  The first are plainly about the
- * data.  Those that are about the connection or the moment have the lane
+ * data, but for a few: no value of a message is null, and a sequence that has
+ * run out is a column's that was added to the queue.  Those that are about the connection or the moment have the lane
  * dropped and the call tried again, elsewhere or later.  All others may be
  * about the data or about the database: the owner of the call finds out.
  */
 
 static const char  *ngx_pgq_call_refusals[] = {
     "22", "23", "44", "P0", NULL
+};
+
+
+static const char  *ngx_pgq_call_doubtful[] = {
+    "2200H", "23502", NULL
 };
 
 
@@ -319,7 +325,9 @@ ngx_pgq_call_read_failed(const char *sqlstate)
 static ngx_pgq_outcome_e
 ngx_pgq_call_write_failed(const char *sqlstate)
 {
-    if (ngx_pgq_call_listed(ngx_pgq_call_refusals, sqlstate)) {
+    if (ngx_pgq_call_listed(ngx_pgq_call_refusals, sqlstate)
+        && !ngx_pgq_call_listed(ngx_pgq_call_doubtful, sqlstate))
+    {
         return NGX_PGQ_REFUSED;
     }
 

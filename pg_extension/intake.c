@@ -209,6 +209,14 @@ has_no_value(const ErrorData *error)
 		 !ngx_pgq_error_in_function(error));
 }
 
+/* Has the queue no leaf for a slot?  No message is to blame for that. */
+static bool
+lacks_partition(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_CHECK_VIOLATION &&
+		error->constraint_name == NULL && !ngx_pgq_error_in_function(error);
+}
+
 /* Is the text of an error one that a trigger's author wrote, for the caller? */
 static bool
 is_raise(const ErrorData *error)
@@ -258,7 +266,9 @@ rethrow_without_values(MemoryContext context)
 	FlushErrorState();
 	error->detail = NULL;
 	error->detail_log = NULL;
-	if (!has_no_value(error))
+	if (lacks_partition(error))
+		error->sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+	else if (!has_no_value(error))
 	{
 		const char *text = "a check, trigger or index of ngx_pgq.queue rejects a message";
 

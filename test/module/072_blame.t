@@ -49,7 +49,7 @@ my $picky = sub {
 };
 
 # ---- a message's fault that looks like the database's
-for my $code ('check', qw(54000 42601 0A000 53400 XX000 ZZ001)) {
+for my $code ('check', qw(54000 42601 0A000 53400 XX000 ZZ001 23502 2200H)) {
     if ($code eq 'check') {
         $pg->safe_psql(q{alter table ngx_pgq.queue add constraint path check ((data->>'path') is null or (data->>'path')::jsonpath is not null)});
     } else {
@@ -132,6 +132,23 @@ for my $lanes (1, 2) {
     }
 }
 is($pg->safe_psql("select count(*) from posts where data->>'all' is not null"), 0, 'nothing of that was taken');
+
+# ---- nor is what somebody has done to the queue
+$picky->('P0001', 'false');
+for my $case (
+    [ 'a column that is not null', 'alter table ngx_pgq.queue add column more integer not null', 'alter table ngx_pgq.queue drop column more' ],
+    [ 'a sequence that has run out', q{create sequence few maxvalue 2; grant usage on sequence few to ngx_pgq_owner; select setval('few', 2);
+        alter table ngx_pgq.queue add column more integer; alter table ngx_pgq.queue alter more set default nextval('few')}, 'alter table ngx_pgq.queue drop column more' ],
+    [ 'leaves that were detached', (map { my $do = $_; join ';', map { "alter table ngx_pgq.queue $do partition ngx_pgq.queue_$_" . ($do eq 'attach' ? " for values in ($_)" : '') } 0 .. 3 } qw(detach attach)) ],
+) {
+    my ($name, $do, $undo) = @$case;
+    $pg->safe_psql($do);
+    is(Pgq::Client->new($nginx)->post('/post', '{"altered": 1}')->{status}, 503, "$name: a message is told to come again");
+    $pg->safe_psql($undo);
+    is(Pgq::Client->new($nginx)->post('/post', '"after"')->{status}, 202, "$name: undone, it goes on");
+}
+$pg->safe_psql('drop trigger picky on ngx_pgq.queue');
+is($pg->safe_psql("select count(*) from posts where data->>'altered' is not null"), 0, 'nothing of that was taken');
 
 # ---- many such messages do not hold up the others
 for my $lanes (1, 2) {
