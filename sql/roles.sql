@@ -32,3 +32,12 @@ alter role ngx_pgq_mover set synchronous_commit = on;
 -- The parameters of nginx's statements are messages: log_min_duration_statement and log_statement do not log them.
 alter role ngx_pgq_web set log_parameter_max_length = 0;
 alter role ngx_pgq_web set log_parameter_max_length_on_error = 0;
+
+-- So does not auto_explain, which shows parameters from PostgreSQL 16 on, and those of the movers' statements, too.
+select format('alter role %I set auto_explain.log_parameter_max_length = 0', role)
+  from unnest(array['ngx_pgq_web', 'ngx_pgq_mover']) as role
+ where current_setting('server_version_num')::integer >= 160000
+\gexec
+
+-- nginx keeps its connections while nobody posts.
+alter role ngx_pgq_web set idle_session_timeout = 0;

@@ -117,4 +117,22 @@ subtest 'when its buffers have grown' => sub {
     $nginx->stop;
 };
 
+subtest 'while nobody uses it' => sub {
+    $pg->safe_psql(q{alter database posts set idle_session_timeout = '200ms'});
+    my $nginx = Pgq::Nginx->new(pg => $pg, pool => 'lanes=2', timeout => '20s')->start;
+    is(Pgq::Client->new($nginx)->post('/post', '"idle"')->status, 202, 'a message');
+    is(Pgq::Client->new($nginx)->get('/get')->status, 200, 'a GET');
+    my @before = pids();
+
+    for (1 .. 2) {
+        my $position = $pg->log_position;
+        my $other    = $pg->session;
+        ok($pg->wait_for_log(qr/terminating connection due to idle-session timeout/, $position), 'a database ends sessions that are idle');
+        eval { $other->quit };
+    }
+
+    is(join(' ', pids()), join(' ', @before), 'but none of the lanes');
+    $nginx->stop;
+};
+
 done_testing;
