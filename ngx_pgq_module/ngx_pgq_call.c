@@ -73,9 +73,10 @@ static ngx_pgq_lane_statement_t  ngx_pgq_call_reads[] = {
 /*
  * SQLSTATEs of a write, by class or whole.  The first are plainly about the
  * data, but for a few: no value of a message is null, and a sequence that has
- * run out is a column's that was added to the queue.  Those that are about the connection or the moment have the lane
- * dropped and the call tried again, elsewhere or later.  All others may be
- * about the data or about the database: the owner of the call finds out.
+ * run out is a column's that was added to the queue.  After those that are
+ * about the connection or the moment the call is tried again, elsewhere or
+ * later.  All others may be about the data or about the database: the owner of
+ * the call finds out.
  */
 
 static const char  *ngx_pgq_call_refusals[] = {
