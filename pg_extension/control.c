@@ -199,7 +199,7 @@ queue_has_rows(void)
 	NgxPgqTables tables;
 	bool		found = false;
 
-	ngx_pgq_find_tables(&tables);
+	ngx_pgq_find_tables(&tables, NoLock);
 	if (tables.missing)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
@@ -232,7 +232,8 @@ interval_us(Datum interval)
 /*
  * True as soon as the queue is seen empty, false when the timeout has elapsed,
  * whatever the wall clock does meanwhile; null waits until it is empty.  Keeps
- * no lock on a slot, so that slots go on rotating.
+ * no lock, so that slots go on rotating, and that no mover waits for a command
+ * that waits for us.
  */
 Datum
 ngx_pgq_wait_until_drained(PG_FUNCTION_ARGS)

@@ -21,7 +21,8 @@
  *	 for no standby: NOTIFY may fail, and holds a lock of the whole server until
  *	 its commit.  Neither may keep a post from being committed.
  * - The queue is locked before its leaves, as everybody else does who needs
- *	 both: so no command that changes them meets us in a deadlock.
+ *	 both, and as strongly as the leaves: so no command that changes them meets
+ *	 us in a deadlock.
  * - No transaction is open while the process sleeps.
  */
 #include "postgres.h"
@@ -78,12 +79,13 @@ has_columns(Oid relid, const NgxPgqColumn *columns, int count)
 
 /*
  * Find what a mover works with, in this transaction's view of the catalogs,
- * which for the queue and its leaves is then true until the transaction ends.
- * The dead letters and the ledger are only looked for, so that a mover does
- * not begin in a half-made schema.
+ * which for the queue and its leaves is then true until the transaction ends,
+ * unless the queue is not to be locked (NoLock).  The dead letters and the
+ * ledger are only looked for, so that a mover does not begin in a half-made
+ * schema.
  */
 void
-ngx_pgq_find_tables(NgxPgqTables *tables)
+ngx_pgq_find_tables(NgxPgqTables *tables, LOCKMODE mode)
 {
 	static const char *const leaves[NGX_PGQ_SLOTS] =
 	{"queue_0", "queue_1", "queue_2", "queue_3"};
@@ -93,7 +95,7 @@ ngx_pgq_find_tables(NgxPgqTables *tables)
 	tables->missing = NULL;
 	if (OidIsValid(schema))
 		(void) RangeVarGetRelid(makeRangeVar(NGX_PGQ_SCHEMA, "queue", -1),
-								AccessShareLock, true);
+								mode, true);
 	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
 	{
 		tables->queue[i] = get_relname_relid(leaves[i], schema);
@@ -236,7 +238,7 @@ ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover, int limit,
 	last_id = 0;
 	begin();
 	settings = NewGUCNestLevel();
-	ngx_pgq_find_tables(&tables);
+	ngx_pgq_find_tables(&tables, RowExclusiveLock);
 	*missing = tables.missing;
 	if (tables.missing == NULL)
 	{

@@ -295,7 +295,7 @@ extern void ngx_pgq_guest_install(void);
 /* move.c */
 extern int	ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover,
 							   int limit, bool trial, const char **missing);
-extern void ngx_pgq_find_tables(NgxPgqTables *tables);
+extern void ngx_pgq_find_tables(NgxPgqTables *tables, LOCKMODE mode);
 extern Oid	ngx_pgq_posts_relid(void);
 extern bool ngx_pgq_announce_due(void);
 extern void ngx_pgq_announce(NgxPgqDatabase *database);

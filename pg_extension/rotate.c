@@ -302,7 +302,7 @@ ngx_pgq_rotate(NgxPgqDatabase *database)
 	emptied = NULL;
 	look_after = ngx_pgq_clock() + LOOK_US;
 	looked_at = traffic(database);
-	ngx_pgq_find_tables(&tables);
+	ngx_pgq_find_tables(&tables, AccessShareLock);
 	if (tables.missing)
 		return;
 	for (uint32 i = 0; i < NGX_PGQ_SLOTS; i++)
