@@ -217,6 +217,7 @@ begin(void)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	ngx_pgq_refuse_superuser();
 	XactIsoLevel = XACT_READ_COMMITTED; /* a claim needs a snapshot of its own */
 	pgstat_report_activity(STATE_RUNNING, "moving messages to posts");
 }

@@ -137,18 +137,14 @@ remember_error(const char *text)
 }
 
 /*
- * What people have added to posts runs with the rights of our role.  Say so
- * where the status is read, and end: the launcher tries again, at intervals.
+ * What people have added to posts runs with the rights of our role, which may
+ * become a superuser at any time: called at the start of each transaction.  Say
+ * so where the status is read, and end: the launcher tries again, at intervals.
  */
-static void
-refuse_superuser(void)
+void
+ngx_pgq_refuse_superuser(void)
 {
-	bool		refused;
-
-	StartTransactionCommand();
-	refused = superuser();
-	CommitTransactionCommand();
-	if (!refused)
+	if (!superuser())
 		return;
 	remember_error(psprintf("role \"%s\" (setting ngx_pgq.role) is a superuser",
 							my_role));
@@ -319,6 +315,7 @@ tidy(MemoryContext context, const char *activity,
 
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
+		ngx_pgq_refuse_superuser();
 		pgstat_report_activity(STATE_RUNNING, activity);
 		(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
 								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0,
@@ -533,7 +530,9 @@ ngx_pgq_mover_main(Datum arg)
 	enter(DatumGetInt32(arg));
 	NGX_PGQ_FAULT("mover-entered");
 	connect_to_database();
-	refuse_superuser();
+	StartTransactionCommand();
+	ngx_pgq_refuse_superuser();
+	CommitTransactionCommand();
 	NGX_PGQ_FAULT("mover-connected");
 
 	context = AllocSetContextCreate(TopMemoryContext, "ngx_pgq mover",

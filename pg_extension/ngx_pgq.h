@@ -283,11 +283,12 @@ extern void ngx_pgq_slot_came(NgxPgqSlot *slot, uint64 count);
 extern void ngx_pgq_slot_empty(NgxPgqSlot *slot);
 extern uint64 ngx_pgq_slot_depth(NgxPgqSlot *slot);
 
-/* launcher.c, mover.c: entry points of the background workers */
+/* launcher.c, mover.c: the background workers */
 extern PGDLLEXPORT void ngx_pgq_launcher_main(Datum arg);
 extern PGDLLEXPORT void ngx_pgq_mover_main(Datum arg);
 extern void ngx_pgq_launcher_register(void);
 extern void ngx_pgq_launcher_look(void);
+extern void ngx_pgq_refuse_superuser(void);
 
 /* guest.c */
 extern void ngx_pgq_guest_install(void);

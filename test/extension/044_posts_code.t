@@ -135,4 +135,18 @@ $pg->safe_psql(q{alter system reset ngx_pgq.role});
 $pg->reload;
 ok($moved->('refused', 1), 'with the right role all goes on');
 
+# one that becomes a superuser while its mover runs
+$pg->safe_psql(q{create table was (super boolean);
+    create function note_super() returns trigger language plpgsql as 'begin insert into public.was select rolsuper from pg_roles where rolname = current_user; return null; end';
+    grant insert on was to ngx_pgq_mover;
+    create trigger note_super after insert on posts for each row execute function note_super();
+    alter role ngx_pgq_mover superuser});
+$insert->('promoted', 1);
+ok($pg->poll_query_until(q{select last_error from ngx_pgq.status where mover = 1}, 'role "ngx_pgq_mover" (setting ngx_pgq.role) is a superuser'), 'a role that becomes a superuser is refused');
+is($pg->safe_psql('select count(*) from was'), 0, 'and no trigger has run as superuser');
+$pg->safe_psql('alter role ngx_pgq_mover nosuperuser');
+$pg->reload;
+ok($moved->('promoted', 1), 'when it is none any more, the message is moved');
+is($pg->safe_psql('select distinct super from was'), 'f', 'without its rights');
+
 done_testing;
