@@ -4,9 +4,6 @@
  * The room "metrics" owns one piece of shared memory with what all workers
  * count.  It is made with the first configuration and kept over reloads.
  *
- * Called by every room that has something to count, by page.c, which shows
- * it, and by the front desk; calls nobody.
- *
  * Invariants:
  *  - counters are shared, only grow, and are changed by one atomic addition;
  *  - gauges belong to a worker, in the place of its process slot, and have

@@ -14,17 +14,17 @@
  * Calls go one way, along the flow, and come back by callback:
  *
  *   POST -> enqueue -> ticket -> batch -> pool -> call -> lane ==> database
- *           (fields, message,   (encode, verdict)
- *            bulk)
+ *           (fields, message,   (batch_io)
+ *            ndjson)
  *   GET  -> fetch -> read --------------> pool -> call -> lane ==> database
  *                   (answer)
  *
- * Who has something to count calls metrics, which calls nobody; page shows
- * what was counted, record what became of one request.
+ * Who has something to count calls metrics, which calls nobody; status shows
+ * what was counted, variables what became of one request.
  *
- * Only lane, call and conninfo include libpq.  Only enqueue, fields, message,
- * bulk, fetch, answer, reply, origin, record and page, and the front desk
- * (ngx_http_pgq_module.c), touch ngx_http_request_t.
+ * The folders: http touches ngx_http_request_t, as the front desk
+ * (ngx_http_pgq_module.c) and answer do, and no other file; queue has what
+ * waits; database has all that includes libpq; format depends on nothing.
  */
 
 #ifndef NGX_PGQ_MODULE_H
@@ -276,7 +276,7 @@ struct ngx_pgq_ticket_s {
     ngx_pgq_ticket_answer_pt  answer;
     void                    *data;
 
-    /* of verdict.c: what the database says of it, when it is committed */
+    /* of batch_io.c: what the database says of it, when it is committed */
     ngx_pgq_outcome_e        verdict;
     ngx_uint_t               ordinal;       /* of the message to blame */
     u_char                   sqlstate[NGX_PGQ_SQLSTATE_LEN];
@@ -348,7 +348,7 @@ void ngx_pgq_fields_read(ngx_http_request_t *r, ngx_pgq_fields_t *fields);
 void ngx_pgq_fields_page(ngx_http_request_t *r, ngx_pgq_fields_page_t *page);
 
 
-/* The room "record": what is told of a request when it is over. */
+/* The room "variables": what is told of a request when it is over. */
 
 typedef struct {
     ngx_http_request_t      *request;
@@ -391,7 +391,7 @@ typedef struct {
 #define ngx_pgq_problem_init     { 0, NULL, NULL, -1, 0 }
 
 
-/* The room "bulk": the messages of one request, one a line. */
+/* The room "ndjson": the messages of one request, one a line. */
 
 typedef struct {
     ngx_http_request_t      *request;

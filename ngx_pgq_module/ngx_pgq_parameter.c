@@ -4,8 +4,6 @@
  * The room "parameter" owns the parameters of pgq_pool: their names, their
  * defaults, and what values they take; and the directives that take more than
  * nginx's own functions read.
- *
- * Called by the front desk, while the configuration is read.
  */
 
 #include "ngx_pgq_module.h"

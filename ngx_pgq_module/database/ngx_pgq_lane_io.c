@@ -2,8 +2,7 @@
 
 /*
  * The room "lane", how it works: a statement goes out, its results come in,
- * and what the server says unasked is heard.  Called by ngx_pgq_lane.c and
- * ngx_pgq_lane_connect.c; send is call.c's.
+ * and what the server says unasked is heard.
  *
  * Invariants:
  *  - a server that is silent for answer_timeout is left, but not while it

@@ -5,9 +5,6 @@
  * each host of a target, in each worker.  What is found the target learns.
  * The memory is the configuration's; a look-up under way is nginx's.
  *
- * Called by target.c, at configuration time (create), and by the lane that
- * is about to connect (ask, leave).
- *
  * Invariants:
  *  - nothing here waits: the answer comes as an event, unless nginx's
  *    resolver still holds one, as long as its TTL says;

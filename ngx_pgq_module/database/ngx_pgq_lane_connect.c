@@ -2,7 +2,7 @@
 
 /*
  * The room "lane", how it connects: a turn, an address, libpq's handshake,
- * the statements prepared.  Called by ngx_pgq_lane.c.
+ * the statements prepared.
  *
  * Invariants:
  *  - of a pool's lanes one at a time is between DOWN and IDLE: a handshake

@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "bulk" knows requests that carry many messages, one a line
+ * The room "ndjson" knows requests that carry many messages, one a line
  * (application/x-ndjson): it checks them, writes them for the database when
  * they leave, and writes the answer with their ids.  The body stays where
  * nginx has put it, in memory or in a file, and is read once for each.
- *
- * Called by enqueue.c; calls lines, json (is it JSON), array, uuid, and reply
- * (if it is not).
  *
  * Invariants:
  *  - lines of white space alone are no messages, but are counted as lines;

@@ -5,9 +5,6 @@
  * answer: how many may wait, how long, and who is told.  A ticket is one
  * allocation of the door's.
  *
- * Called by enqueue.c (full, add, leave) and by batch.c, which takes
- * tickets out of pool->waiting, and has them answered (expire, answer, free).
- *
  * Invariants:
  *  - a ticket is in exactly one place: pool->waiting, or one batch;
  *  - a ticket is answered once, or left by its client and then never;

@@ -6,8 +6,6 @@
  * A call belongs to whoever made it (batch, fetch), but for the time between
  * ngx_pgq_call_start() and done(), when the lane points at it.
  *
- * Called by pool.c (start, lanes) and page.c (libpq); calls lane.c, metrics.
- *
  * Invariants:
  *  - each started call ends with one done();
  *  - NGX_PGQ_DONE only when the server has answered without an error, is

@@ -3,10 +3,9 @@
 /*
  * The room "lane" owns the PGconn, its nginx connection and its timers, from
  * the first attempt to the end of the worker; lanes themselves are allocated
- * once a worker, one more than are used at a time.  Called by call.c, which
- * gives the callbacks.  This is its life: when it connects, why it is lost,
- * when another takes over; ngx_pgq_lane_connect.c is an attempt to connect,
- * ngx_pgq_lane_work.c a statement's way.
+ * once a worker, one more than are used at a time.  This is its life: when it
+ * connects, why it is lost, when another takes over; ngx_pgq_lane_connect.c is
+ * an attempt to connect, ngx_pgq_lane_io.c a statement's way.
  *
  * Invariants:
  *  - a lane is in one state, and ngx_pgq_lane_set() alone changes it;

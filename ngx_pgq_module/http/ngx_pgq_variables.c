@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "record" owns what is told of one request when it is over: its
+ * The room "variables" owns what is told of one request when it is over: its
  * place in the metrics, and the variables $pgq_… of the access log.
  * A record is a cleanup of the request's memory, where nginx leaves it when
  * error_page sends the request elsewhere.
- *
- * Called by enqueue.c and fetch.c (record), and by nginx for the variables;
- * calls metrics.
  *
  * Invariants:
  *  - a request has one record at most, and is counted once, at its end;

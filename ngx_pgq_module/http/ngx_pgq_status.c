@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "page" shows what was counted: to Prometheus, in its text format
+ * The room "status" shows what was counted: to Prometheus, in its text format
  * 0.0.4, by pgq_metrics; to people and load balancers, as JSON, by
  * pgq_status.  All memory is the request's.
- *
- * Called by nginx; calls metrics, reply, and call for its version.
  *
  * Invariants:
  *  - a page changes nothing, waits for nobody, and needs no database;

@@ -4,8 +4,8 @@
  * The room "reply" owns what goes out: headers, bodies, and every refusal as
  * application/problem+json (RFC 9457).  All memory is the request's.
  *
- * Called by enqueue.c, fetch.c and page.c, and by nginx as the handler of
- * pgq_problem, to which error_page sends nginx's own refusals.
+ * ngx_pgq_reply_handler() is the handler of pgq_problem, to which error_page
+ * sends nginx's own refusals.
  *
  * Invariants:
  *  - a problem tells nothing about hosts, roles or SQL;

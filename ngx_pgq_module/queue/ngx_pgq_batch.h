@@ -2,8 +2,8 @@
 
 /*
  * A batch, for the rooms that know it from inside: batch.c, which owns it,
- * encode.c, which writes it for the database, and verdict.c, which reads what
- * the database says of its messages.
+ * batch_io.c, which writes it for the database and reads what the database
+ * says of its messages, trial.c and resend.c.
  */
 
 #ifndef NGX_PGQ_BATCH_H

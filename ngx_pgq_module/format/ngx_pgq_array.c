@@ -3,8 +3,6 @@
 /*
  * The room "array" writes arrays for PostgreSQL: a head, then the elements,
  * each behind its length.  All numbers are 32 bits in network byte order.
- *
- * Called by encode.c and bulk.c.
  */
 
 #include "ngx_pgq_array.h"

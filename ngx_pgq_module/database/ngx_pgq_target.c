@@ -6,9 +6,6 @@
  * configuration's, also for addresses that are learned later, of which each
  * worker has its own.
  *
- * Called by the front desk (create, verify, names), by lanes (aim, miss,
- * places) and by resolve.c (learn).
- *
  * Invariants:
  *  - libpq never looks up a name: what is aimed at has an address or is a
  *    directory of a Unix socket;

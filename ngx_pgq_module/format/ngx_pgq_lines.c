@@ -5,8 +5,6 @@
  * memory or in a file.  A line ends with a line feed, or with the body; a
  * carriage return before it is white space to JSON.
  *
- * Called by bulk.c.
- *
  * Invariants:
  *  - of a file one piece is in memory, and of lines that lie in two pieces
  *    the longest;

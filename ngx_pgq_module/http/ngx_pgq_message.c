@@ -5,9 +5,6 @@
  * it is, its idempotency key, the body in one piece, and whether it is what
  * they say.
  *
- * Called by enqueue.c, which answers what is refused here; calls fields (what
- * the headers say), json (is it JSON) and key.
- *
  * Invariants:
  *  - what is refused for its form is refused before the database hears of it;
  *  - a message is one JSON text, and goes on as it came in, but for white

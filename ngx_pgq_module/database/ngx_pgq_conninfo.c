@@ -4,9 +4,6 @@
  * The room "conninfo" owns the settings of a pool's connections.  Everything
  * lives in the configuration's pool.
  *
- * Called by target.c, at configuration time (read, password) and before each
- * attempt (readable, fill).
- *
  * Invariants:
  *  - the settings are the conninfo's, then the service's, then those of the
  *    environment the master was started in: workers have none of their own;
