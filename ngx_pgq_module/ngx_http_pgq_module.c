@@ -62,9 +62,9 @@ static ngx_http_handler_pt  ngx_http_pgq_post_door = ngx_pgq_enqueue_handler;
 static ngx_http_handler_pt  ngx_http_pgq_get_door = ngx_pgq_fetch_handler;
 static ngx_http_handler_pt  ngx_http_pgq_problem_page = ngx_pgq_reply_handler;
 static ngx_http_handler_pt  ngx_http_pgq_metrics_page =
-    ngx_pgq_page_metrics_handler;
+    ngx_pgq_status_metrics_handler;
 static ngx_http_handler_pt  ngx_http_pgq_status_page =
-    ngx_pgq_page_status_handler;
+    ngx_pgq_status_handler;
 
 
 static ngx_command_t  ngx_http_pgq_commands[] = {
@@ -198,7 +198,7 @@ ngx_module_t  ngx_http_pgq_module = {
 static ngx_int_t
 ngx_http_pgq_preconfiguration(ngx_conf_t *cf)
 {
-    return ngx_pgq_record_add_variables(cf);
+    return ngx_pgq_variables_add(cf);
 }
 
 

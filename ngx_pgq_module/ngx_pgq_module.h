@@ -309,7 +309,7 @@ typedef enum {
     NGX_PGQ_FORM_JSON = 0,
     NGX_PGQ_FORM_TEXT,
     NGX_PGQ_FORM_ANY,           /* JSON if it is JSON, else text */
-    NGX_PGQ_FORM_BULK,          /* JSON texts, one a line */
+    NGX_PGQ_FORM_NDJSON,        /* JSON texts, one a line */
     NGX_PGQ_FORM_UNSUPPORTED,
     NGX_PGQ_FORM_MALFORMED
 } ngx_pgq_form_e;
@@ -361,11 +361,11 @@ typedef struct {
     unsigned                 ticket:1;      /* id is set */
     unsigned                 replayed:1;
     unsigned                 answered:1;    /* wait is set */
-} ngx_pgq_record_t;
+} ngx_pgq_ctx_t;
 
 
-ngx_int_t ngx_pgq_record_add_variables(ngx_conf_t *cf);
-ngx_pgq_record_t *ngx_pgq_record(ngx_http_request_t *r,
+ngx_int_t ngx_pgq_variables_add(ngx_conf_t *cf);
+ngx_pgq_ctx_t *ngx_pgq_variables_ctx(ngx_http_request_t *r,
     ngx_pgq_metrics_handler_e handler);
 
 
@@ -397,15 +397,15 @@ typedef struct {
     ngx_http_request_t      *request;
     ngx_uint_t               n;
     size_t                   size;          /* of all messages */
-} ngx_pgq_bulk_t;
+} ngx_pgq_ndjson_t;
 
 
-ngx_int_t ngx_pgq_bulk_read(ngx_http_request_t *r, ngx_pgq_bulk_t *bulk,
+ngx_int_t ngx_pgq_ndjson_read(ngx_http_request_t *r, ngx_pgq_ndjson_t *ndjson,
     ngx_pgq_problem_t *problem);
-ngx_int_t ngx_pgq_bulk_write(ngx_pgq_bulk_t *bulk, u_char *p);
-ngx_uint_t ngx_pgq_bulk_line(ngx_pgq_bulk_t *bulk, ngx_uint_t n);
-size_t ngx_pgq_bulk_answer_size(ngx_pgq_bulk_t *bulk);
-ngx_int_t ngx_pgq_bulk_answer(ngx_pgq_bulk_t *bulk, u_char *first,
+ngx_int_t ngx_pgq_ndjson_write(ngx_pgq_ndjson_t *ndjson, u_char *p);
+ngx_uint_t ngx_pgq_ndjson_line(ngx_pgq_ndjson_t *ndjson, ngx_uint_t n);
+size_t ngx_pgq_ndjson_answer_size(ngx_pgq_ndjson_t *ndjson);
+ngx_int_t ngx_pgq_ndjson_answer(ngx_pgq_ndjson_t *ndjson, u_char *first,
     ngx_str_t *body);
 
 
@@ -454,7 +454,7 @@ extern ngx_module_t  ngx_http_pgq_module;
 ngx_int_t ngx_pgq_enqueue_handler(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_message_announced(ngx_http_request_t *r,
     ngx_pgq_problem_t *problem);
-ngx_uint_t ngx_pgq_message_bulk(ngx_http_request_t *r);
+ngx_uint_t ngx_pgq_message_ndjson(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
     ngx_str_t *message, ngx_pgq_problem_t *problem);
 ngx_int_t ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
@@ -462,8 +462,8 @@ ngx_int_t ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
 ngx_pgq_return_e ngx_pgq_message_returns(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_fetch_handler(ngx_http_request_t *r);
 void ngx_pgq_read_init(ngx_pgq_pool_t *pool);
-ngx_int_t ngx_pgq_page_metrics_handler(ngx_http_request_t *r);
-ngx_int_t ngx_pgq_page_status_handler(ngx_http_request_t *r);
+ngx_int_t ngx_pgq_status_metrics_handler(ngx_http_request_t *r);
+ngx_int_t ngx_pgq_status_handler(ngx_http_request_t *r);
 
 
 /*

@@ -46,16 +46,16 @@ ngx_pgq_enqueue_handler(ngx_http_request_t *r)
 {
     size_t               len;
     ngx_int_t            rc;
-    ngx_pgq_record_t    *record;
+    ngx_pgq_ctx_t       *ctx;
     ngx_pgq_problem_t    problem = ngx_pgq_problem_init;
     ngx_pgq_loc_conf_t  *plcf;
 
-    record = ngx_pgq_record(r, NGX_PGQ_METRICS_POST);
-    if (record == NULL) {
+    ctx = ngx_pgq_variables_ctx(r, NGX_PGQ_METRICS_POST);
+    if (ctx == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    ngx_http_set_ctx(r, record, ngx_http_pgq_module);
+    ngx_http_set_ctx(r, ctx, ngx_http_pgq_module);
 
     if (ngx_pgq_origin_foreign(r)) {
         return ngx_pgq_origin_refuse(r);
@@ -72,7 +72,7 @@ ngx_pgq_enqueue_handler(ngx_http_request_t *r)
     rc = ngx_pgq_message_announced(r, &problem);
 
     if (rc == NGX_OK) {
-        rc = ngx_pgq_message_key(r, &record->key, &problem);
+        rc = ngx_pgq_message_key(r, &ctx->key, &problem);
     }
 
     if (rc != NGX_OK) {
@@ -99,7 +99,7 @@ ngx_pgq_enqueue_handler(ngx_http_request_t *r)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    r->request_body_in_single_buf = !ngx_pgq_message_bulk(r);
+    r->request_body_in_single_buf = !ngx_pgq_message_ndjson(r);
 
     rc = ngx_http_read_client_request_body(r, ngx_pgq_enqueue_body_handler);
 
@@ -189,11 +189,11 @@ static ngx_int_t
 ngx_pgq_enqueue_messages(ngx_http_request_t *r)
 {
     ngx_int_t           rc;
-    ngx_pgq_bulk_t      bulk;
+    ngx_pgq_ndjson_t    ndjson;
     ngx_pgq_enqueue_t  *e;
     ngx_pgq_problem_t   problem = ngx_pgq_problem_init;
 
-    rc = ngx_pgq_bulk_read(r, &bulk, &problem);
+    rc = ngx_pgq_ndjson_read(r, &ndjson, &problem);
 
     if (rc != NGX_OK) {
         return ngx_pgq_enqueue_refuse(r, rc, &problem);
@@ -206,9 +206,9 @@ ngx_pgq_enqueue_messages(ngx_http_request_t *r)
 
     ngx_pgq_uuid_v7_first(e->ticket.id, ngx_pgq_now());
 
-    e->bulk = bulk;
-    e->ticket.n = bulk.n;
-    e->ticket.len = bulk.size;
+    e->ndjson = ndjson;
+    e->ticket.n = ndjson.n;
+    e->ticket.len = ndjson.size;
     e->ticket.write = ngx_pgq_enqueue_write;
 
     return ngx_pgq_enqueue_wait(e);
@@ -264,10 +264,10 @@ ngx_pgq_enqueue_create(ngx_http_request_t *r, size_t body)
 
     e->request = r;
     e->cleanup = cln;
-    e->record = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
+    e->ctx = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
     e->ticket.pool = plcf->post;
     e->ticket.timeout = plcf->timeout;
-    e->ticket.key = e->record->key;
+    e->ticket.key = e->ctx->key;
     e->ticket.answer = ngx_pgq_outcome_answer;
     e->ticket.data = e;
 
@@ -296,8 +296,8 @@ ngx_pgq_enqueue_wait(ngx_pgq_enqueue_t *e)
         return ngx_pgq_enqueue_full(r, pool);
     }
 
-    e->record->ticket = 1;
-    ngx_memcpy(e->record->id, e->ticket.id, NGX_PGQ_UUID_LEN);
+    e->ctx->ticket = 1;
+    ngx_memcpy(e->ctx->id, e->ticket.id, NGX_PGQ_UUID_LEN);
 
     e->cleanup->handler = ngx_pgq_enqueue_cleanup;
     e->cleanup->data = e;
@@ -341,7 +341,7 @@ ngx_pgq_enqueue_write(ngx_pgq_ticket_t *t, u_char *p)
 {
     ngx_pgq_enqueue_t  *e = t->data;
 
-    return ngx_pgq_bulk_write(&e->bulk, p);
+    return ngx_pgq_ndjson_write(&e->ndjson, p);
 }
 
 

@@ -26,8 +26,8 @@ typedef struct {
     ngx_pgq_ticket_t         ticket;
     ngx_http_request_t      *request;
     ngx_pool_cleanup_t      *cleanup;
-    ngx_pgq_record_t        *record;
-    ngx_pgq_bulk_t           bulk;
+    ngx_pgq_ctx_t           *ctx;
+    ngx_pgq_ndjson_t         ndjson;
     size_t                   unread;    /* counted in pool->unread */
     ngx_pgq_return_e         returns;
     unsigned                 done:1;

@@ -19,7 +19,7 @@ typedef struct {
     ngx_pgq_fetch_t          fetch;
     ngx_http_request_t      *request;
     ngx_pool_cleanup_t      *cleanup;
-    ngx_pgq_record_t        *record;
+    ngx_pgq_ctx_t           *ctx;
 } ngx_pgq_fetch_request_t;
 
 
@@ -63,15 +63,15 @@ ngx_pgq_fetch_handler(ngx_http_request_t *r)
                            "limit is a number from 1 to 1000, before the id"
                            " of a post.", -1, 0 };
     ngx_pgq_pool_t      *pool;
-    ngx_pgq_record_t    *record;
+    ngx_pgq_ctx_t       *ctx;
     ngx_pgq_loc_conf_t  *plcf;
 
-    record = ngx_pgq_record(r, NGX_PGQ_METRICS_GET);
-    if (record == NULL) {
+    ctx = ngx_pgq_variables_ctx(r, NGX_PGQ_METRICS_GET);
+    if (ctx == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    ngx_http_set_ctx(r, record, ngx_http_pgq_module);
+    ngx_http_set_ctx(r, ctx, ngx_http_pgq_module);
 
     if (ngx_pgq_origin_foreign(r)) {
         return ngx_pgq_origin_refuse(r);
@@ -162,7 +162,7 @@ ngx_pgq_fetch_start(ngx_http_request_t *r, ngx_int_t limit, int64_t before)
 
     f->request = r;
     f->cleanup = cln;
-    f->record = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
+    f->ctx = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
 
     f->fetch.pool = plcf->get->reads;
     f->fetch.timeout = plcf->timeout;
@@ -209,8 +209,8 @@ ngx_pgq_fetch_done(ngx_pgq_fetch_t *fetch, ngx_pgq_read_result_e result,
     c = r->connection;
 
     f->cleanup->handler = NULL;
-    f->record->answered = 1;
-    f->record->wait = ngx_current_msec - fetch->start;
+    f->ctx->answered = 1;
+    f->ctx->wait = ngx_current_msec - fetch->start;
 
     if (result == NGX_PGQ_READ_DONE) {
         rc = ngx_pgq_answer_reply(answer, r);
@@ -220,7 +220,7 @@ ngx_pgq_fetch_done(ngx_pgq_fetch_t *fetch, ngx_pgq_read_result_e result,
 
         if (problem->words) {
             ngx_log_error(NGX_LOG_WARN, c->log, 0, "pgq fetch: %s in %M ms",
-                          problem->words, f->record->wait);
+                          problem->words, f->ctx->wait);
         }
 
         rc = ngx_pgq_reply_unavailable(r, fetch->pool, problem->code,

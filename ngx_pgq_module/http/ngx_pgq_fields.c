@@ -217,7 +217,7 @@ ngx_pgq_fields_known(ngx_pgq_header_word_t *type,
              || ngx_pgq_header_is(&word, "jsonl")
              || ngx_pgq_header_is(&word, "jsonlines")
              || ngx_pgq_header_is(&word, "json-lines")
-             || ngx_pgq_header_is(&word, "ldjson") ? NGX_PGQ_FORM_BULK
+             || ngx_pgq_header_is(&word, "ldjson") ? NGX_PGQ_FORM_NDJSON
            : NGX_PGQ_FORM_ANY;
 }
 

@@ -71,9 +71,9 @@ ngx_pgq_message_announced(ngx_http_request_t *r, ngx_pgq_problem_t *problem)
 /* whether the body is many messages, one a line */
 
 ngx_uint_t
-ngx_pgq_message_bulk(ngx_http_request_t *r)
+ngx_pgq_message_ndjson(ngx_http_request_t *r)
 {
-    return ngx_pgq_message_fields(r)->form == NGX_PGQ_FORM_BULK;
+    return ngx_pgq_message_fields(r)->form == NGX_PGQ_FORM_NDJSON;
 }
 
 
@@ -89,11 +89,11 @@ ngx_pgq_message_returns(ngx_http_request_t *r)
 static ngx_pgq_fields_t *
 ngx_pgq_message_fields(ngx_http_request_t *r)
 {
-    ngx_pgq_record_t  *record;
+    ngx_pgq_ctx_t  *ctx;
 
-    record = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
+    ctx = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
 
-    return &record->fields;
+    return &ctx->fields;
 }
 
 

@@ -18,24 +18,24 @@
 #include "ngx_pgq_uuid.h"
 
 
-#define NGX_PGQ_BULK_HEAD  "{\"status\":\"queued\",\"ids\":["
-#define NGX_PGQ_BULK_TAIL  "]}"
+#define NGX_PGQ_NDJSON_HEAD  "{\"status\":\"queued\",\"ids\":["
+#define NGX_PGQ_NDJSON_TAIL  "]}"
 
 
-static ngx_int_t ngx_pgq_bulk_next(ngx_pgq_lines_t *lines,
+static ngx_int_t ngx_pgq_ndjson_next(ngx_pgq_lines_t *lines,
     ngx_str_t *message, size_t *skipped);
-static ngx_int_t ngx_pgq_bulk_refuse(ngx_http_request_t *r,
+static ngx_int_t ngx_pgq_ndjson_refuse(ngx_http_request_t *r,
     ngx_pgq_problem_t *problem, ngx_pgq_lines_t *lines,
     ngx_pgq_json_error_t *err);
-static ngx_int_t ngx_pgq_bulk_too_many(ngx_http_request_t *r,
+static ngx_int_t ngx_pgq_ndjson_too_many(ngx_http_request_t *r,
     ngx_pgq_problem_t *problem, ngx_uint_t most);
-static ngx_chain_t *ngx_pgq_bulk_body(ngx_http_request_t *r);
+static ngx_chain_t *ngx_pgq_ndjson_body(ngx_http_request_t *r);
 
 
 /* NGX_OK: the body is messages, one a line */
 
 ngx_int_t
-ngx_pgq_bulk_read(ngx_http_request_t *r, ngx_pgq_bulk_t *bulk,
+ngx_pgq_ndjson_read(ngx_http_request_t *r, ngx_pgq_ndjson_t *ndjson,
     ngx_pgq_problem_t *problem)
 {
     size_t                 skipped;
@@ -47,14 +47,14 @@ ngx_pgq_bulk_read(ngx_http_request_t *r, ngx_pgq_bulk_t *bulk,
 
     plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
 
-    bulk->request = r;
-    bulk->n = 0;
-    bulk->size = 0;
+    ndjson->request = r;
+    ndjson->n = 0;
+    ndjson->size = 0;
 
-    ngx_pgq_lines_start(&lines, r->pool, ngx_pgq_bulk_body(r));
+    ngx_pgq_lines_start(&lines, r->pool, ngx_pgq_ndjson_body(r));
 
     for ( ;; ) {
-        rc = ngx_pgq_bulk_next(&lines, &message, &skipped);
+        rc = ngx_pgq_ndjson_next(&lines, &message, &skipped);
 
         if (rc == NGX_DONE) {
             break;
@@ -64,8 +64,8 @@ ngx_pgq_bulk_read(ngx_http_request_t *r, ngx_pgq_bulk_t *bulk,
             return NGX_ERROR;
         }
 
-        if (bulk->n == (ngx_uint_t) plcf->lines) {
-            return ngx_pgq_bulk_too_many(r, problem, plcf->lines);
+        if (ndjson->n == (ngx_uint_t) plcf->lines) {
+            return ngx_pgq_ndjson_too_many(r, problem, plcf->lines);
         }
 
         if (ngx_pgq_json_check(message.data, message.len,
@@ -73,19 +73,19 @@ ngx_pgq_bulk_read(ngx_http_request_t *r, ngx_pgq_bulk_t *bulk,
             != 0)
         {
             err.offset += skipped;
-            return ngx_pgq_bulk_refuse(r, problem, &lines, &err);
+            return ngx_pgq_ndjson_refuse(r, problem, &lines, &err);
         }
 
-        bulk->n++;
-        bulk->size += message.len;
+        ndjson->n++;
+        ndjson->size += message.len;
     }
 
     ngx_pgq_lines_stop(&lines);
 
-    if (bulk->n == 0) {
+    if (ndjson->n == 0) {
         err.offset = 0;
         err.problem = NULL;
-        return ngx_pgq_bulk_refuse(r, problem, &lines, &err);
+        return ngx_pgq_ndjson_refuse(r, problem, &lines, &err);
     }
 
     return NGX_OK;
@@ -95,7 +95,7 @@ ngx_pgq_bulk_read(ngx_http_request_t *r, ngx_pgq_bulk_t *bulk,
 /* writes the messages as items of an array */
 
 ngx_int_t
-ngx_pgq_bulk_write(ngx_pgq_bulk_t *bulk, u_char *p)
+ngx_pgq_ndjson_write(ngx_pgq_ndjson_t *ndjson, u_char *p)
 {
     size_t            size, skipped;
     ngx_int_t         rc;
@@ -106,11 +106,11 @@ ngx_pgq_bulk_write(ngx_pgq_bulk_t *bulk, u_char *p)
     n = 0;
     size = 0;
 
-    ngx_pgq_lines_start(&lines, bulk->request->pool,
-                        ngx_pgq_bulk_body(bulk->request));
+    ngx_pgq_lines_start(&lines, ndjson->request->pool,
+                        ngx_pgq_ndjson_body(ndjson->request));
 
     for ( ;; ) {
-        rc = ngx_pgq_bulk_next(&lines, &message, &skipped);
+        rc = ngx_pgq_ndjson_next(&lines, &message, &skipped);
 
         if (rc != NGX_OK) {
             break;
@@ -119,7 +119,7 @@ ngx_pgq_bulk_write(ngx_pgq_bulk_t *bulk, u_char *p)
         n++;
         size += message.len;
 
-        if (n > bulk->n || size > bulk->size) {
+        if (n > ndjson->n || size > ndjson->size) {
             break;
         }
 
@@ -128,11 +128,11 @@ ngx_pgq_bulk_write(ngx_pgq_bulk_t *bulk, u_char *p)
 
     ngx_pgq_lines_stop(&lines);
 
-    if (rc == NGX_DONE && n == bulk->n && size == bulk->size) {
+    if (rc == NGX_DONE && n == ndjson->n && size == ndjson->size) {
         return NGX_OK;
     }
 
-    ngx_log_error(NGX_LOG_ERR, bulk->request->connection->log, 0,
+    ngx_log_error(NGX_LOG_ERR, ndjson->request->connection->log, 0,
                   "pgq enqueue: a body could not be read again");
 
     return NGX_ERROR;
@@ -142,16 +142,16 @@ ngx_pgq_bulk_write(ngx_pgq_bulk_t *bulk, u_char *p)
 /* the line that the n-th message stands in, both from 1 */
 
 ngx_uint_t
-ngx_pgq_bulk_line(ngx_pgq_bulk_t *bulk, ngx_uint_t n)
+ngx_pgq_ndjson_line(ngx_pgq_ndjson_t *ndjson, ngx_uint_t n)
 {
     size_t            skipped;
     ngx_str_t         message;
     ngx_pgq_lines_t   lines;
 
-    ngx_pgq_lines_start(&lines, bulk->request->pool,
-                        ngx_pgq_bulk_body(bulk->request));
+    ngx_pgq_lines_start(&lines, ndjson->request->pool,
+                        ngx_pgq_ndjson_body(ndjson->request));
 
-    while (n && ngx_pgq_bulk_next(&lines, &message, &skipped) == NGX_OK) {
+    while (n && ngx_pgq_ndjson_next(&lines, &message, &skipped) == NGX_OK) {
         n--;
     }
 
@@ -162,32 +162,32 @@ ngx_pgq_bulk_line(ngx_pgq_bulk_t *bulk, ngx_uint_t n)
 
 
 size_t
-ngx_pgq_bulk_answer_size(ngx_pgq_bulk_t *bulk)
+ngx_pgq_ndjson_answer_size(ngx_pgq_ndjson_t *ndjson)
 {
-    return sizeof(NGX_PGQ_BULK_HEAD) - 1
-           + bulk->n * (NGX_PGQ_UUID_TEXT_LEN + sizeof("\"\",") - 1)
-           + sizeof(NGX_PGQ_BULK_TAIL) - 1;
+    return sizeof(NGX_PGQ_NDJSON_HEAD) - 1
+           + ndjson->n * (NGX_PGQ_UUID_TEXT_LEN + sizeof("\"\",") - 1)
+           + sizeof(NGX_PGQ_NDJSON_TAIL) - 1;
 }
 
 
 /* {"status":"queued","ids":["…","…"]}, in the request's memory */
 
 ngx_int_t
-ngx_pgq_bulk_answer(ngx_pgq_bulk_t *bulk, u_char *first, ngx_str_t *body)
+ngx_pgq_ndjson_answer(ngx_pgq_ndjson_t *ndjson, u_char *first, ngx_str_t *body)
 {
     u_char      *p, id[NGX_PGQ_UUID_LEN];
     ngx_uint_t   i;
 
-    p = ngx_pnalloc(bulk->request->pool, ngx_pgq_bulk_answer_size(bulk));
+    p = ngx_pnalloc(ndjson->request->pool, ngx_pgq_ndjson_answer_size(ndjson));
     if (p == NULL) {
         return NGX_ERROR;
     }
 
     body->data = p;
 
-    p = ngx_cpymem(p, NGX_PGQ_BULK_HEAD, sizeof(NGX_PGQ_BULK_HEAD) - 1);
+    p = ngx_cpymem(p, NGX_PGQ_NDJSON_HEAD, sizeof(NGX_PGQ_NDJSON_HEAD) - 1);
 
-    for (i = 0; i < bulk->n; i++) {
+    for (i = 0; i < ndjson->n; i++) {
 
         if (i) {
             *p++ = ',';
@@ -200,7 +200,7 @@ ngx_pgq_bulk_answer(ngx_pgq_bulk_t *bulk, u_char *first, ngx_str_t *body)
         *p++ = '"';
     }
 
-    p = ngx_cpymem(p, NGX_PGQ_BULK_TAIL, sizeof(NGX_PGQ_BULK_TAIL) - 1);
+    p = ngx_cpymem(p, NGX_PGQ_NDJSON_TAIL, sizeof(NGX_PGQ_NDJSON_TAIL) - 1);
     body->len = p - body->data;
 
     return NGX_OK;
@@ -210,7 +210,8 @@ ngx_pgq_bulk_answer(ngx_pgq_bulk_t *bulk, u_char *first, ngx_str_t *body)
 /* the next line that is more than white space, without what is around it */
 
 static ngx_int_t
-ngx_pgq_bulk_next(ngx_pgq_lines_t *lines, ngx_str_t *message, size_t *skipped)
+ngx_pgq_ndjson_next(ngx_pgq_lines_t *lines, ngx_str_t *message,
+    size_t *skipped)
 {
     ngx_int_t      rc;
     const u_char  *p;
@@ -234,7 +235,7 @@ ngx_pgq_bulk_next(ngx_pgq_lines_t *lines, ngx_str_t *message, size_t *skipped)
 
 
 static ngx_int_t
-ngx_pgq_bulk_refuse(ngx_http_request_t *r, ngx_pgq_problem_t *problem,
+ngx_pgq_ndjson_refuse(ngx_http_request_t *r, ngx_pgq_problem_t *problem,
     ngx_pgq_lines_t *lines, ngx_pgq_json_error_t *err)
 {
     u_char  *detail;
@@ -265,7 +266,7 @@ ngx_pgq_bulk_refuse(ngx_http_request_t *r, ngx_pgq_problem_t *problem,
 
 
 static ngx_int_t
-ngx_pgq_bulk_too_many(ngx_http_request_t *r, ngx_pgq_problem_t *problem,
+ngx_pgq_ndjson_too_many(ngx_http_request_t *r, ngx_pgq_problem_t *problem,
     ngx_uint_t most)
 {
     u_char  *detail;
@@ -288,7 +289,7 @@ ngx_pgq_bulk_too_many(ngx_http_request_t *r, ngx_pgq_problem_t *problem,
 
 
 static ngx_chain_t *
-ngx_pgq_bulk_body(ngx_http_request_t *r)
+ngx_pgq_ndjson_body(ngx_http_request_t *r)
 {
     return r->request_body ? r->request_body->bufs : NULL;
 }

@@ -57,9 +57,9 @@ ngx_pgq_outcome_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
     r = e->request;
     c = r->connection;
 
-    e->record->answered = 1;
-    e->record->batch = t->mates;
-    e->record->wait = ngx_pgq_ticket_wait(t);
+    e->ctx->answered = 1;
+    e->ctx->batch = t->mates;
+    e->ctx->wait = ngx_pgq_ticket_wait(t);
 
     if (outcome == NGX_PGQ_DONE || outcome == NGX_PGQ_REPLAYED) {
         e->done = 1;
@@ -94,8 +94,8 @@ ngx_pgq_outcome_replay(ngx_pgq_enqueue_t *e, ngx_str_t *former)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    e->record->replayed = 1;
-    ngx_memcpy(e->record->id, e->ticket.id, NGX_PGQ_UUID_LEN);
+    e->ctx->replayed = 1;
+    ngx_memcpy(e->ctx->id, e->ticket.id, NGX_PGQ_UUID_LEN);
 
     if (e->ticket.write == NULL) {
         (void) ngx_pgq_uuid_print(e->body + sizeof(NGX_PGQ_ENQUEUE_HEAD) - 1,
@@ -150,7 +150,7 @@ ngx_pgq_outcome_body(ngx_pgq_enqueue_t *e, ngx_str_t *body)
 {
     size_t  len;
 
-    len = e->ticket.write ? ngx_pgq_bulk_answer_size(&e->bulk)
+    len = e->ticket.write ? ngx_pgq_ndjson_answer_size(&e->ndjson)
                           : NGX_PGQ_ENQUEUE_HEAD_LEN + e->ticket.len + 1;
 
     if (!ngx_pgq_outcome_whole(e, len)) {
@@ -161,7 +161,7 @@ ngx_pgq_outcome_body(ngx_pgq_enqueue_t *e, ngx_str_t *body)
     e->ticket.pool->unread += len;
 
     if (e->ticket.write) {
-        return ngx_pgq_bulk_answer(&e->bulk, e->ticket.id, body);
+        return ngx_pgq_ndjson_answer(&e->ndjson, e->ticket.id, body);
     }
 
     body->data = e->body;
@@ -298,7 +298,7 @@ ngx_pgq_outcome_refused(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
                   (size_t) NGX_PGQ_SQLSTATE_LEN, e->ticket.sqlstate);
 
     if (e->ticket.ordinal) {
-        document.line = ngx_pgq_bulk_line(&e->bulk, e->ticket.ordinal);
+        document.line = ngx_pgq_ndjson_line(&e->ndjson, e->ticket.ordinal);
 
         last = ngx_snprintf(detail, sizeof(detail) - 1,
                             "line %i: no message was queued. %s"

@@ -14,126 +14,127 @@
 #include "ngx_pgq_lane.h"
 
 
-#define NGX_PGQ_PAGE_SIZE        (256 * 1024)
-#define NGX_PGQ_PAGE_MOMENT      2       /* s, that a pool's state lasts */
+#define NGX_PGQ_STATUS_SIZE      (256 * 1024)
+#define NGX_PGQ_STATUS_MOMENT    2       /* s, that a pool's state lasts */
 
 
 typedef struct {
     u_char                  *pos;
     u_char                  *end;
-} ngx_pgq_page_t;
+} ngx_pgq_status_t;
 
 
 typedef enum {
-    NGX_PGQ_PAGE_TICKETS = 0,
-    NGX_PGQ_PAGE_BYTES,
-    NGX_PGQ_PAGE_CONNECTS,
-    NGX_PGQ_PAGE_FAILURES,
-    NGX_PGQ_PAGE_LANES
-} ngx_pgq_page_value_e;
+    NGX_PGQ_STATUS_TICKETS = 0,
+    NGX_PGQ_STATUS_BYTES,
+    NGX_PGQ_STATUS_CONNECTS,
+    NGX_PGQ_STATUS_FAILURES,
+    NGX_PGQ_STATUS_LANES
+} ngx_pgq_status_value_e;
 
 
 typedef struct {
     const char              *name;
     const char              *type;
     const char              *help;
-    ngx_pgq_page_value_e     value;
+    ngx_pgq_status_value_e   value;
     ngx_uint_t               reads;     /* of a pool's GETs, not POSTs */
-} ngx_pgq_page_gauge_t;
+} ngx_pgq_status_gauge_t;
 
 
-static ngx_uint_t ngx_pgq_page_open(ngx_http_request_t *r,
-    ngx_pgq_page_t *page, ngx_int_t *rc);
-static ngx_int_t ngx_pgq_page_send(ngx_http_request_t *r, ngx_uint_t status,
-    ngx_str_t *type, ngx_pgq_page_t *page, u_char *start);
-static void ngx_pgq_page_print(ngx_pgq_page_t *page, const char *fmt, ...);
-static void ngx_pgq_page_head(ngx_pgq_page_t *page, const char *name,
+static ngx_uint_t ngx_pgq_status_open(ngx_http_request_t *r,
+    ngx_pgq_status_t *page, ngx_int_t *rc);
+static ngx_int_t ngx_pgq_status_send(ngx_http_request_t *r, ngx_uint_t status,
+    ngx_str_t *type, ngx_pgq_status_t *page, u_char *start);
+static void ngx_pgq_status_print(ngx_pgq_status_t *page, const char *fmt, ...);
+static void ngx_pgq_status_head(ngx_pgq_status_t *page, const char *name,
     const char *type, const char *help);
-static void ngx_pgq_page_requests(ngx_pgq_page_t *page);
-static void ngx_pgq_page_totals(ngx_pgq_page_t *page);
-static void ngx_pgq_page_histogram(ngx_pgq_page_t *page, const char *name,
+static void ngx_pgq_status_requests(ngx_pgq_status_t *page);
+static void ngx_pgq_status_totals(ngx_pgq_status_t *page);
+static void ngx_pgq_status_histogram(ngx_pgq_status_t *page, const char *name,
     ngx_pgq_metrics_histogram_e histogram, const char *help);
-static void ngx_pgq_page_pools(ngx_pgq_page_t *page, uint32_t places);
-static void ngx_pgq_page_pool(ngx_pgq_page_t *page,
-    ngx_pgq_page_gauge_t *metric, ngx_uint_t place);
-static void ngx_pgq_page_name(u_char *dst, u_char *src);
-static void ngx_pgq_page_build(ngx_pgq_page_t *page);
-static const char *ngx_pgq_page_status(ngx_uint_t well, ngx_uint_t full);
-static uint32_t ngx_pgq_page_places(ngx_http_request_t *r);
+static void ngx_pgq_status_pools(ngx_pgq_status_t *page, uint32_t places);
+static void ngx_pgq_status_pool(ngx_pgq_status_t *page,
+    ngx_pgq_status_gauge_t *metric, ngx_uint_t place);
+static void ngx_pgq_status_name(u_char *dst, u_char *src);
+static void ngx_pgq_status_build(ngx_pgq_status_t *page);
+static const char *ngx_pgq_status_health(ngx_uint_t well, ngx_uint_t full);
+static uint32_t ngx_pgq_status_places(ngx_http_request_t *r);
 
 
-static ngx_str_t  ngx_pgq_page_allow = ngx_string("GET, HEAD, OPTIONS");
-static ngx_str_t  ngx_pgq_page_text =
+static ngx_str_t  ngx_pgq_status_allow = ngx_string("GET, HEAD, OPTIONS");
+static ngx_str_t  ngx_pgq_status_text =
     ngx_string("text/plain; version=0.0.4; charset=utf-8");
-static ngx_str_t  ngx_pgq_page_json = ngx_string("application/json");
-static ngx_str_t  ngx_pgq_page_cache = ngx_string("no-store");
+static ngx_str_t  ngx_pgq_status_json = ngx_string("application/json");
+static ngx_str_t  ngx_pgq_status_cache = ngx_string("no-store");
 
 /* by ngx_pgq_lane_state_e */
 
-static const char  *ngx_pgq_page_lanes[NGX_PGQ_METRICS_LANES] = {
+static const char  *ngx_pgq_status_lanes[NGX_PGQ_METRICS_LANES] = {
     "down", "connecting", "preparing", "idle", "busy"
 };
 
 
 ngx_int_t
-ngx_pgq_page_metrics_handler(ngx_http_request_t *r)
+ngx_pgq_status_metrics_handler(ngx_http_request_t *r)
 {
-    u_char          *start;
-    ngx_int_t        rc;
-    ngx_pgq_page_t   page;
+    u_char            *start;
+    ngx_int_t          rc;
+    ngx_pgq_status_t   page;
 
-    if (!ngx_pgq_page_open(r, &page, &rc)) {
+    if (!ngx_pgq_status_open(r, &page, &rc)) {
         return rc;
     }
 
     start = page.pos;
 
-    ngx_pgq_page_requests(&page);
-    ngx_pgq_page_totals(&page);
+    ngx_pgq_status_requests(&page);
+    ngx_pgq_status_totals(&page);
 
-    ngx_pgq_page_histogram(&page, "pgq_batch_messages",
-                           NGX_PGQ_METRICS_BATCH_MESSAGES,
-                           "Messages of a batch, when it was first sent.");
-    ngx_pgq_page_histogram(&page, "pgq_batch_seconds",
-                           NGX_PGQ_METRICS_BATCH_SECONDS,
-                           "From sending a batch to its outcome.");
-    ngx_pgq_page_histogram(&page, "pgq_wait_seconds",
-                           NGX_PGQ_METRICS_WAIT_SECONDS,
-                           "From a message's ticket to its batch.");
+    ngx_pgq_status_histogram(&page, "pgq_batch_messages",
+                             NGX_PGQ_METRICS_BATCH_MESSAGES,
+                             "Messages of a batch, when it was first sent.");
+    ngx_pgq_status_histogram(&page, "pgq_batch_seconds",
+                             NGX_PGQ_METRICS_BATCH_SECONDS,
+                             "From sending a batch to its outcome.");
+    ngx_pgq_status_histogram(&page, "pgq_wait_seconds",
+                             NGX_PGQ_METRICS_WAIT_SECONDS,
+                             "From a message's ticket to its batch.");
 
-    ngx_pgq_page_pools(&page, ngx_pgq_page_places(r));
-    ngx_pgq_page_build(&page);
+    ngx_pgq_status_pools(&page, ngx_pgq_status_places(r));
+    ngx_pgq_status_build(&page);
 
-    return ngx_pgq_page_send(r, NGX_HTTP_OK, &ngx_pgq_page_text, &page, start);
+    return ngx_pgq_status_send(r, NGX_HTTP_OK, &ngx_pgq_status_text, &page,
+                               start);
 }
 
 
 ngx_int_t
-ngx_pgq_page_status_handler(ngx_http_request_t *r)
+ngx_pgq_status_handler(ngx_http_request_t *r)
 {
     u_char                    *start, name[2 * NGX_PGQ_METRICS_NAME];
     uint32_t                   places;
     ngx_int_t                  rc;
     ngx_uint_t                 i, j, lanes, connected, workers, well, all;
     ngx_uint_t                 full, some;
-    ngx_pgq_page_t             page, list;
+    ngx_pgq_status_t           page, list;
     ngx_pgq_metrics_pool_t    *pool;
     ngx_pgq_metrics_gauges_t   gauges;
 
-    if (!ngx_pgq_page_open(r, &page, &rc)) {
+    if (!ngx_pgq_status_open(r, &page, &rc)) {
         return rc;
     }
 
     /* the list of pools comes first in memory, and last in the document */
 
     list = page;
-    list.end = page.pos + NGX_PGQ_PAGE_SIZE / 2;
+    list.end = page.pos + NGX_PGQ_STATUS_SIZE / 2;
     page.pos = list.end;
     start = page.pos;
 
     all = 1;
     some = 0;
-    places = ngx_pgq_page_places(r);
+    places = ngx_pgq_status_places(r);
     workers = ngx_pgq_metrics_gauges(0, &gauges);
 
     for (i = 0; i < NGX_PGQ_METRICS_POOLS; i++) {
@@ -156,39 +157,40 @@ ngx_pgq_page_status_handler(ngx_http_request_t *r)
 
         well = connected > 0
                || ngx_pgq_seconds() - (time_t) pool->connected
-                  <= NGX_PGQ_PAGE_MOMENT;
+                  <= NGX_PGQ_STATUS_MOMENT;
         full = pool->full
                && ngx_pgq_seconds() - (time_t) pool->full
-                  <= NGX_PGQ_PAGE_MOMENT;
+                  <= NGX_PGQ_STATUS_MOMENT;
         all = all && well;
         some = some || full;
 
-        ngx_pgq_page_name(name, pool->name);
-        ngx_pgq_page_print(&list, "%s{\"name\":\"%s\",\"status\":\"%s\","
-                           "\"lanes\":%ui,\"connected\":%ui,"
-                           "\"waiting_tickets\":%uA,\"waiting_bytes\":%uA}",
-                           list.pos == start - NGX_PGQ_PAGE_SIZE / 2
-                           ? "" : ",",
-                           name, ngx_pgq_page_status(well, full), lanes,
-                           connected, gauges.tickets, gauges.bytes);
+        ngx_pgq_status_name(name, pool->name);
+        ngx_pgq_status_print(&list, "%s{\"name\":\"%s\",\"status\":\"%s\","
+                             "\"lanes\":%ui,\"connected\":%ui,"
+                             "\"waiting_tickets\":%uA,\"waiting_bytes\":%uA}",
+                             list.pos == start - NGX_PGQ_STATUS_SIZE / 2
+                             ? "" : ",",
+                             name, ngx_pgq_status_health(well, full), lanes,
+                             connected, gauges.tickets, gauges.bytes);
     }
 
-    ngx_pgq_page_print(&page, "{\"status\":\"%s\",\"workers\":%ui,"
-                       "\"pools\":[%*s]}\n", ngx_pgq_page_status(all, some),
-                       workers,
-                       (size_t) (list.pos - (start - NGX_PGQ_PAGE_SIZE / 2)),
-                       start - NGX_PGQ_PAGE_SIZE / 2);
+    ngx_pgq_status_print(&page, "{\"status\":\"%s\",\"workers\":%ui,"
+                         "\"pools\":[%*s]}\n",
+                         ngx_pgq_status_health(all, some), workers,
+                         (size_t) (list.pos
+                                   - (start - NGX_PGQ_STATUS_SIZE / 2)),
+                         start - NGX_PGQ_STATUS_SIZE / 2);
 
-    return ngx_pgq_page_send(r, all ? NGX_HTTP_OK
-                                    : NGX_HTTP_SERVICE_UNAVAILABLE,
-                             &ngx_pgq_page_json, &page, start);
+    return ngx_pgq_status_send(r, all ? NGX_HTTP_OK
+                                      : NGX_HTTP_SERVICE_UNAVAILABLE,
+                               &ngx_pgq_status_json, &page, start);
 }
 
 
 /* a full pool refuses messages for a while; other servers may be as full */
 
 static const char *
-ngx_pgq_page_status(ngx_uint_t well, ngx_uint_t full)
+ngx_pgq_status_health(ngx_uint_t well, ngx_uint_t full)
 {
     return !well ? "unavailable" : full ? "full" : "ok";
 }
@@ -197,7 +199,8 @@ ngx_pgq_page_status(ngx_uint_t well, ngx_uint_t full)
 /* whether there is a page to write; if not, *rc is to be finalized with */
 
 static ngx_uint_t
-ngx_pgq_page_open(ngx_http_request_t *r, ngx_pgq_page_t *page, ngx_int_t *rc)
+ngx_pgq_status_open(ngx_http_request_t *r, ngx_pgq_status_t *page,
+    ngx_int_t *rc)
 {
     if (ngx_pgq_origin_foreign(r)) {
         *rc = ngx_pgq_origin_refuse(r);
@@ -205,12 +208,12 @@ ngx_pgq_page_open(ngx_http_request_t *r, ngx_pgq_page_t *page, ngx_int_t *rc)
     }
 
     if (r->method == NGX_HTTP_OPTIONS) {
-        *rc = ngx_pgq_reply_options(r, &ngx_pgq_page_allow);
+        *rc = ngx_pgq_reply_options(r, &ngx_pgq_status_allow);
         return 0;
     }
 
     if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))) {
-        *rc = ngx_pgq_reply_method(r, &ngx_pgq_page_allow);
+        *rc = ngx_pgq_reply_method(r, &ngx_pgq_status_allow);
         return 0;
     }
 
@@ -219,23 +222,23 @@ ngx_pgq_page_open(ngx_http_request_t *r, ngx_pgq_page_t *page, ngx_int_t *rc)
         return 0;
     }
 
-    page->pos = ngx_palloc(r->pool, NGX_PGQ_PAGE_SIZE);
+    page->pos = ngx_palloc(r->pool, NGX_PGQ_STATUS_SIZE);
     if (page->pos == NULL || ngx_pgq_metrics_all() == NULL) {
         *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
         return 0;
     }
 
-    page->end = page->pos + NGX_PGQ_PAGE_SIZE;
+    page->end = page->pos + NGX_PGQ_STATUS_SIZE;
 
     return 1;
 }
 
 
 static ngx_int_t
-ngx_pgq_page_send(ngx_http_request_t *r, ngx_uint_t status, ngx_str_t *type,
-    ngx_pgq_page_t *page, u_char *start)
+ngx_pgq_status_send(ngx_http_request_t *r, ngx_uint_t status, ngx_str_t *type,
+    ngx_pgq_status_t *page, u_char *start)
 {
-    if (ngx_pgq_reply_header(r, "Cache-Control", &ngx_pgq_page_cache)
+    if (ngx_pgq_reply_header(r, "Cache-Control", &ngx_pgq_status_cache)
         == NULL)
     {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -246,7 +249,7 @@ ngx_pgq_page_send(ngx_http_request_t *r, ngx_uint_t status, ngx_str_t *type,
 
 
 static void
-ngx_pgq_page_print(ngx_pgq_page_t *page, const char *fmt, ...)
+ngx_pgq_status_print(ngx_pgq_status_t *page, const char *fmt, ...)
 {
     va_list  args;
 
@@ -257,16 +260,16 @@ ngx_pgq_page_print(ngx_pgq_page_t *page, const char *fmt, ...)
 
 
 static void
-ngx_pgq_page_head(ngx_pgq_page_t *page, const char *name, const char *type,
+ngx_pgq_status_head(ngx_pgq_status_t *page, const char *name, const char *type,
     const char *help)
 {
-    ngx_pgq_page_print(page, "# HELP %s %s\n# TYPE %s %s\n", name, help, name,
-                       type);
+    ngx_pgq_status_print(page, "# HELP %s %s\n# TYPE %s %s\n", name, help,
+                         name, type);
 }
 
 
 static void
-ngx_pgq_page_requests(ngx_pgq_page_t *page)
+ngx_pgq_status_requests(ngx_pgq_status_t *page)
 {
     ngx_uint_t          i, code;
     ngx_atomic_uint_t   n;
@@ -277,18 +280,18 @@ ngx_pgq_page_requests(ngx_pgq_page_t *page)
 
     metrics = ngx_pgq_metrics_all();
 
-    ngx_pgq_page_head(page, "pgq_requests_total", "counter",
-                      "Requests by the door they came to and the status they"
-                      " got.");
+    ngx_pgq_status_head(page, "pgq_requests_total", "counter",
+                        "Requests by the door they came to and the status they"
+                        " got.");
 
     for (i = 0; i < NGX_PGQ_METRICS_HANDLERS; i++) {
         for (code = 0; code < NGX_PGQ_METRICS_CODES; code++) {
             n = metrics->requests[i][code];
 
             if (n || code == good[i]) {
-                ngx_pgq_page_print(page, "pgq_requests_total{handler=\"%s\","
-                                   "code=\"%03ui\"} %uA\n",
-                                   handlers[i], code, n);
+                ngx_pgq_status_print(page, "pgq_requests_total{handler=\"%s\","
+                                     "code=\"%03ui\"} %uA\n",
+                                     handlers[i], code, n);
             }
         }
     }
@@ -296,7 +299,7 @@ ngx_pgq_page_requests(ngx_pgq_page_t *page)
 
 
 static void
-ngx_pgq_page_totals(ngx_pgq_page_t *page)
+ngx_pgq_status_totals(ngx_pgq_status_t *page)
 {
     u_char              a, b;
     const char        **reasons;
@@ -315,27 +318,27 @@ ngx_pgq_page_totals(ngx_pgq_page_t *page)
         batches += h->buckets[i];
     }
 
-    ngx_pgq_page_head(page, "pgq_batches_total", "counter",
-                      "Batches sent, each counted once.");
-    ngx_pgq_page_print(page, "pgq_batches_total %uA\n", batches);
+    ngx_pgq_status_head(page, "pgq_batches_total", "counter",
+                        "Batches sent, each counted once.");
+    ngx_pgq_status_print(page, "pgq_batches_total %uA\n", batches);
 
-    ngx_pgq_page_head(page, "pgq_messages_total", "counter",
-                      "Messages in those batches.");
-    ngx_pgq_page_print(page, "pgq_messages_total %uA\n", h->sum);
+    ngx_pgq_status_head(page, "pgq_messages_total", "counter",
+                        "Messages in those batches.");
+    ngx_pgq_status_print(page, "pgq_messages_total %uA\n", h->sum);
 
-    ngx_pgq_page_head(page, "pgq_retries_total", "counter",
-                      "Times that a batch was sent again.");
-    ngx_pgq_page_print(page, "pgq_retries_total %uA\n",
-                       metrics->totals[NGX_PGQ_METRICS_RETRIES]);
+    ngx_pgq_status_head(page, "pgq_retries_total", "counter",
+                        "Times that a batch was sent again.");
+    ngx_pgq_status_print(page, "pgq_retries_total %uA\n",
+                         metrics->totals[NGX_PGQ_METRICS_RETRIES]);
 
-    ngx_pgq_page_head(page, "pgq_unknown_outcomes_total", "counter",
-                      "Times that the database did not say what became of a"
-                      " batch.");
-    ngx_pgq_page_print(page, "pgq_unknown_outcomes_total %uA\n",
-                       metrics->totals[NGX_PGQ_METRICS_UNKNOWN]);
+    ngx_pgq_status_head(page, "pgq_unknown_outcomes_total", "counter",
+                        "Times that the database did not say what became of a"
+                        " batch.");
+    ngx_pgq_status_print(page, "pgq_unknown_outcomes_total %uA\n",
+                         metrics->totals[NGX_PGQ_METRICS_UNKNOWN]);
 
-    ngx_pgq_page_head(page, "pgq_rejects_total", "counter",
-                      "Requests answered by a problem, by its code.");
+    ngx_pgq_status_head(page, "pgq_rejects_total", "counter",
+                        "Requests answered by a problem, by its code.");
 
     reasons = ngx_pgq_metrics_reasons();
 
@@ -343,14 +346,15 @@ ngx_pgq_page_totals(ngx_pgq_page_t *page)
         n = metrics->reasons[i];
 
         if (n) {
-            ngx_pgq_page_print(page, "pgq_rejects_total{reason=\"%s\"} %uA\n",
-                               reasons[i], n);
+            ngx_pgq_status_print(page,
+                                 "pgq_rejects_total{reason=\"%s\"} %uA\n",
+                                 reasons[i], n);
         }
     }
 
-    ngx_pgq_page_head(page, "pgq_database_errors_total", "counter",
-                      "Errors of the database, by class of SQLSTATE; 08 is a"
-                      " lost connection.");
+    ngx_pgq_status_head(page, "pgq_database_errors_total", "counter",
+                        "Errors of the database, by class of SQLSTATE; 08 is a"
+                        " lost connection.");
 
     for (i = 0; i < NGX_PGQ_METRICS_CLASSES; i++) {
         n = metrics->classes[i];
@@ -358,8 +362,8 @@ ngx_pgq_page_totals(ngx_pgq_page_t *page)
         if (n) {
             a = digits[i / 36];
             b = digits[i % 36];
-            ngx_pgq_page_print(page, "pgq_database_errors_total"
-                               "{class=\"%c%c\"} %uA\n", a, b, n);
+            ngx_pgq_status_print(page, "pgq_database_errors_total"
+                                 "{class=\"%c%c\"} %uA\n", a, b, n);
         }
     }
 }
@@ -368,7 +372,7 @@ ngx_pgq_page_totals(ngx_pgq_page_t *page)
 /* messages as they are, milliseconds as seconds */
 
 static void
-ngx_pgq_page_histogram(ngx_pgq_page_t *page, const char *name,
+ngx_pgq_status_histogram(ngx_pgq_status_t *page, const char *name,
     ngx_pgq_metrics_histogram_e histogram, const char *help)
 {
     ngx_uint_t                    i, *bounds, whole;
@@ -379,7 +383,7 @@ ngx_pgq_page_histogram(ngx_pgq_page_t *page, const char *name,
     bounds = ngx_pgq_metrics_bounds(histogram);
     whole = histogram == NGX_PGQ_METRICS_BATCH_MESSAGES;
 
-    ngx_pgq_page_head(page, name, "histogram", help);
+    ngx_pgq_status_head(page, name, "histogram", help);
 
     n = 0;
 
@@ -387,80 +391,80 @@ ngx_pgq_page_histogram(ngx_pgq_page_t *page, const char *name,
         n += h->buckets[i];
 
         if (whole) {
-            ngx_pgq_page_print(page, "%s_bucket{le=\"%ui\"} %uA\n", name,
-                               bounds[i], n);
+            ngx_pgq_status_print(page, "%s_bucket{le=\"%ui\"} %uA\n", name,
+                                 bounds[i], n);
         } else {
-            ngx_pgq_page_print(page, "%s_bucket{le=\"%ui.%03ui\"} %uA\n",
-                               name, bounds[i] / 1000, bounds[i] % 1000, n);
+            ngx_pgq_status_print(page, "%s_bucket{le=\"%ui.%03ui\"} %uA\n",
+                                 name, bounds[i] / 1000, bounds[i] % 1000, n);
         }
     }
 
     n += h->buckets[i];
     sum = h->sum;
 
-    ngx_pgq_page_print(page, "%s_bucket{le=\"+Inf\"} %uA\n", name, n);
+    ngx_pgq_status_print(page, "%s_bucket{le=\"+Inf\"} %uA\n", name, n);
 
     if (whole) {
-        ngx_pgq_page_print(page, "%s_sum %uA\n", name, sum);
+        ngx_pgq_status_print(page, "%s_sum %uA\n", name, sum);
     } else {
-        ngx_pgq_page_print(page, "%s_sum %uA.%03uA\n", name, sum / 1000,
-                           sum % 1000);
+        ngx_pgq_status_print(page, "%s_sum %uA.%03uA\n", name, sum / 1000,
+                             sum % 1000);
     }
 
-    ngx_pgq_page_print(page, "%s_count %uA\n", name, n);
+    ngx_pgq_status_print(page, "%s_count %uA\n", name, n);
 }
 
 
 static void
-ngx_pgq_page_pools(ngx_pgq_page_t *page, uint32_t places)
+ngx_pgq_status_pools(ngx_pgq_status_t *page, uint32_t places)
 {
     ngx_uint_t                 i, k, workers;
     ngx_pgq_metrics_gauges_t   gauges;
 
-    static ngx_pgq_page_gauge_t  metrics[] = {
+    static ngx_pgq_status_gauge_t  metrics[] = {
         { "pgq_waiting_tickets", "gauge", "POSTs without an answer.",
-          NGX_PGQ_PAGE_TICKETS, 0 },
+          NGX_PGQ_STATUS_TICKETS, 0 },
         { "pgq_waiting_bytes", "gauge", "Bytes of their messages.",
-          NGX_PGQ_PAGE_BYTES, 0 },
+          NGX_PGQ_STATUS_BYTES, 0 },
         { "pgq_waiting_reads", "gauge", "GETs without an answer.",
-          NGX_PGQ_PAGE_TICKETS, 1 },
+          NGX_PGQ_STATUS_TICKETS, 1 },
         { "pgq_unread_bytes", "gauge",
           "Bytes of answers to GETs that their clients have not read.",
-          NGX_PGQ_PAGE_BYTES, 1 },
+          NGX_PGQ_STATUS_BYTES, 1 },
         { "pgq_connects_total", "counter", "Connections made.",
-          NGX_PGQ_PAGE_CONNECTS, 0 },
+          NGX_PGQ_STATUS_CONNECTS, 0 },
         { "pgq_failed_connects_total", "counter",
           "Attempts to connect that failed.",
-          NGX_PGQ_PAGE_FAILURES, 0 },
+          NGX_PGQ_STATUS_FAILURES, 0 },
         { "pgq_lanes", "gauge", "Lanes of POSTs by what they do.",
-          NGX_PGQ_PAGE_LANES, 0 },
+          NGX_PGQ_STATUS_LANES, 0 },
         { "pgq_read_lanes", "gauge", "Lanes of GETs by what they do.",
-          NGX_PGQ_PAGE_LANES, 1 }
+          NGX_PGQ_STATUS_LANES, 1 }
     };
 
     workers = ngx_pgq_metrics_gauges(0, &gauges);
 
     for (k = 0; k < sizeof(metrics) / sizeof(metrics[0]); k++) {
 
-        ngx_pgq_page_head(page, metrics[k].name, metrics[k].type,
-                          metrics[k].help);
+        ngx_pgq_status_head(page, metrics[k].name, metrics[k].type,
+                            metrics[k].help);
 
         for (i = 0; i < NGX_PGQ_METRICS_POOLS; i++) {
             if (places & (1u << i)) {
-                ngx_pgq_page_pool(page, &metrics[k], i);
+                ngx_pgq_status_pool(page, &metrics[k], i);
             }
         }
     }
 
-    ngx_pgq_page_head(page, "pgq_workers", "gauge", "Workers of nginx.");
-    ngx_pgq_page_print(page, "pgq_workers %ui\n", workers);
+    ngx_pgq_status_head(page, "pgq_workers", "gauge", "Workers of nginx.");
+    ngx_pgq_status_print(page, "pgq_workers %ui\n", workers);
 }
 
 
 /* what one pool has of a metric; connections are counted together */
 
 static void
-ngx_pgq_page_pool(ngx_pgq_page_t *page, ngx_pgq_page_gauge_t *metric,
+ngx_pgq_status_pool(ngx_pgq_status_t *page, ngx_pgq_status_gauge_t *metric,
     ngx_uint_t place)
 {
     u_char                     name[2 * NGX_PGQ_METRICS_NAME];
@@ -472,15 +476,15 @@ ngx_pgq_page_pool(ngx_pgq_page_t *page, ngx_pgq_page_gauge_t *metric,
     pool = &ngx_pgq_metrics_all()->pools[place];
     reads = &ngx_pgq_metrics_all()->pools[ngx_pgq_metrics_reads(place)];
 
-    ngx_pgq_page_name(name, pool->name);
+    ngx_pgq_status_name(name, pool->name);
     (void) ngx_pgq_metrics_gauges(metric->reads ? ngx_pgq_metrics_reads(place)
                                                 : place, &gauges);
 
-    if (metric->value == NGX_PGQ_PAGE_LANES) {
+    if (metric->value == NGX_PGQ_STATUS_LANES) {
         for (i = 0; i < NGX_PGQ_METRICS_LANES; i++) {
-            ngx_pgq_page_print(page, "%s{pool=\"%s\",state=\"%s\"} %uA\n",
-                               metric->name, name, ngx_pgq_page_lanes[i],
-                               gauges.lanes[i]);
+            ngx_pgq_status_print(page, "%s{pool=\"%s\",state=\"%s\"} %uA\n",
+                                 metric->name, name, ngx_pgq_status_lanes[i],
+                                 gauges.lanes[i]);
         }
 
         return;
@@ -488,15 +492,15 @@ ngx_pgq_page_pool(ngx_pgq_page_t *page, ngx_pgq_page_gauge_t *metric,
 
     switch (metric->value) {
 
-    case NGX_PGQ_PAGE_TICKETS:
+    case NGX_PGQ_STATUS_TICKETS:
         n = gauges.tickets;
         break;
 
-    case NGX_PGQ_PAGE_BYTES:
+    case NGX_PGQ_STATUS_BYTES:
         n = gauges.bytes;
         break;
 
-    case NGX_PGQ_PAGE_CONNECTS:
+    case NGX_PGQ_STATUS_CONNECTS:
         n = pool->connects + reads->connects;
         break;
 
@@ -504,14 +508,14 @@ ngx_pgq_page_pool(ngx_pgq_page_t *page, ngx_pgq_page_gauge_t *metric,
         n = pool->failures + reads->failures;
     }
 
-    ngx_pgq_page_print(page, "%s{pool=\"%s\"} %uA\n", metric->name, name, n);
+    ngx_pgq_status_print(page, "%s{pool=\"%s\"} %uA\n", metric->name, name, n);
 }
 
 
 /* as Prometheus and JSON both have it; control characters become spaces */
 
 static void
-ngx_pgq_page_name(u_char *dst, u_char *src)
+ngx_pgq_status_name(u_char *dst, u_char *src)
 {
     for ( /* void */ ; *src; src++) {
 
@@ -527,24 +531,24 @@ ngx_pgq_page_name(u_char *dst, u_char *src)
 
 
 static void
-ngx_pgq_page_build(ngx_pgq_page_t *page)
+ngx_pgq_status_build(ngx_pgq_status_t *page)
 {
     ngx_uint_t  libpq;
 
     libpq = ngx_pgq_call_libpq();
 
-    ngx_pgq_page_head(page, "pgq_build_info", "gauge",
-                      "The versions that run; always 1.");
-    ngx_pgq_page_print(page, "pgq_build_info{version=\"%s\",nginx=\"%s\","
-                       "libpq=\"%ui.%ui\"} 1\n", NGX_PGQ_VERSION,
-                       NGINX_VERSION, libpq / 10000, libpq % 10000);
+    ngx_pgq_status_head(page, "pgq_build_info", "gauge",
+                        "The versions that run; always 1.");
+    ngx_pgq_status_print(page, "pgq_build_info{version=\"%s\",nginx=\"%s\","
+                         "libpq=\"%ui.%ui\"} 1\n", NGX_PGQ_VERSION,
+                         NGINX_VERSION, libpq / 10000, libpq % 10000);
 }
 
 
 /* the places of the pools that are configured, as bits */
 
 static uint32_t
-ngx_pgq_page_places(ngx_http_request_t *r)
+ngx_pgq_status_places(ngx_http_request_t *r)
 {
     uint32_t              places;
     ngx_uint_t            i;

@@ -1,49 +1,49 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "variables" owns what is told of one request when it is over: its
- * place in the metrics, and the variables $pgq_… of the access log.
- * A record is a cleanup of the request's memory, where nginx leaves it when
+ * The room "variables" owns the context of a request, from which the request
+ * is counted at its end and the variables $pgq_… of the access log are made.
+ * A context is a cleanup of the request's memory, where nginx leaves it when
  * error_page sends the request elsewhere.
  *
  * Invariants:
- *  - a request has one record at most, and is counted once, at its end;
- *  - who has no record has empty variables.
+ *  - a request has one context at most, and is counted once, at its end;
+ *  - the variables of a request without a context are empty.
  */
 
 #include "ngx_pgq_module.h"
 #include "ngx_pgq_uuid.h"
 
 
-static void ngx_pgq_record_cleanup(void *data);
-static ngx_pgq_record_t *ngx_pgq_record_find(ngx_http_request_t *r);
-static ngx_uint_t ngx_pgq_record_status(ngx_http_request_t *r);
-static ngx_int_t ngx_pgq_record_id(ngx_http_request_t *r,
+static void ngx_pgq_variables_cleanup(void *data);
+static ngx_pgq_ctx_t *ngx_pgq_variables_find(ngx_http_request_t *r);
+static ngx_uint_t ngx_pgq_variables_status(ngx_http_request_t *r);
+static ngx_int_t ngx_pgq_variables_id(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
-static ngx_int_t ngx_pgq_record_batch(ngx_http_request_t *r,
+static ngx_int_t ngx_pgq_variables_batch(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
-static ngx_int_t ngx_pgq_record_wait(ngx_http_request_t *r,
+static ngx_int_t ngx_pgq_variables_wait(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
-static ngx_int_t ngx_pgq_record_outcome(ngx_http_request_t *r,
+static ngx_int_t ngx_pgq_variables_outcome(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
-static ngx_int_t ngx_pgq_record_number(ngx_http_request_t *r,
+static ngx_int_t ngx_pgq_variables_number(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, ngx_uint_t n);
-static ngx_int_t ngx_pgq_record_value(ngx_http_variable_value_t *v,
+static ngx_int_t ngx_pgq_variables_value(ngx_http_variable_value_t *v,
     u_char *data, size_t len);
 
 
-static ngx_http_variable_t  ngx_pgq_record_variables[] = {
+static ngx_http_variable_t  ngx_pgq_variables[] = {
 
-    { ngx_string("pgq_id"), NULL, ngx_pgq_record_id,
+    { ngx_string("pgq_id"), NULL, ngx_pgq_variables_id,
       0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
-    { ngx_string("pgq_batch"), NULL, ngx_pgq_record_batch,
+    { ngx_string("pgq_batch"), NULL, ngx_pgq_variables_batch,
       0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
-    { ngx_string("pgq_wait"), NULL, ngx_pgq_record_wait,
+    { ngx_string("pgq_wait"), NULL, ngx_pgq_variables_wait,
       0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
-    { ngx_string("pgq_outcome"), NULL, ngx_pgq_record_outcome,
+    { ngx_string("pgq_outcome"), NULL, ngx_pgq_variables_outcome,
       0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
       ngx_http_null_variable
@@ -51,11 +51,11 @@ static ngx_http_variable_t  ngx_pgq_record_variables[] = {
 
 
 ngx_int_t
-ngx_pgq_record_add_variables(ngx_conf_t *cf)
+ngx_pgq_variables_add(ngx_conf_t *cf)
 {
     ngx_http_variable_t  *var, *v;
 
-    for (v = ngx_pgq_record_variables; v->name.len; v++) {
+    for (v = ngx_pgq_variables; v->name.len; v++) {
 
         var = ngx_http_add_variable(cf, &v->name, v->flags);
         if (var == NULL) {
@@ -69,51 +69,51 @@ ngx_pgq_record_add_variables(ngx_conf_t *cf)
 }
 
 
-/* the request's record, made by the first who asks; NULL without memory */
+/* the request's context, created at the first call; NULL without memory */
 
-ngx_pgq_record_t *
-ngx_pgq_record(ngx_http_request_t *r, ngx_pgq_metrics_handler_e handler)
+ngx_pgq_ctx_t *
+ngx_pgq_variables_ctx(ngx_http_request_t *r, ngx_pgq_metrics_handler_e handler)
 {
-    ngx_pgq_record_t    *record;
+    ngx_pgq_ctx_t       *ctx;
     ngx_pool_cleanup_t  *cln;
 
-    record = r->internal ? ngx_pgq_record_find(r) : NULL;
+    ctx = r->internal ? ngx_pgq_variables_find(r) : NULL;
 
-    if (record == NULL) {
-        cln = ngx_pool_cleanup_add(r->pool, sizeof(ngx_pgq_record_t));
+    if (ctx == NULL) {
+        cln = ngx_pool_cleanup_add(r->pool, sizeof(ngx_pgq_ctx_t));
         if (cln == NULL) {
             return NULL;
         }
 
-        cln->handler = ngx_pgq_record_cleanup;
-        record = cln->data;
+        cln->handler = ngx_pgq_variables_cleanup;
+        ctx = cln->data;
     }
 
-    ngx_memzero(record, sizeof(ngx_pgq_record_t));
-    record->request = r->main;
-    record->handler = handler;
+    ngx_memzero(ctx, sizeof(ngx_pgq_ctx_t));
+    ctx->request = r->main;
+    ctx->handler = handler;
 
-    return record;
+    return ctx;
 }
 
 
 static void
-ngx_pgq_record_cleanup(void *data)
+ngx_pgq_variables_cleanup(void *data)
 {
-    ngx_pgq_record_t  *record = data;
+    ngx_pgq_ctx_t  *ctx = data;
 
-    ngx_pgq_metrics_request(record->handler,
-                            ngx_pgq_record_status(record->request));
+    ngx_pgq_metrics_request(ctx->handler,
+                            ngx_pgq_variables_status(ctx->request));
 }
 
 
-static ngx_pgq_record_t *
-ngx_pgq_record_find(ngx_http_request_t *r)
+static ngx_pgq_ctx_t *
+ngx_pgq_variables_find(ngx_http_request_t *r)
 {
     ngx_pool_cleanup_t  *cln;
 
     for (cln = r->pool->cleanup; cln; cln = cln->next) {
-        if (cln->handler == ngx_pgq_record_cleanup) {
+        if (cln->handler == ngx_pgq_variables_cleanup) {
             return cln->data;
         }
     }
@@ -125,22 +125,22 @@ ngx_pgq_record_find(ngx_http_request_t *r)
 /* as $status has it */
 
 static ngx_uint_t
-ngx_pgq_record_status(ngx_http_request_t *r)
+ngx_pgq_variables_status(ngx_http_request_t *r)
 {
     return r->err_status ? r->err_status : r->headers_out.status;
 }
 
 
 static ngx_int_t
-ngx_pgq_record_id(ngx_http_request_t *r, ngx_http_variable_value_t *v,
+ngx_pgq_variables_id(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     uintptr_t data)
 {
-    u_char            *p;
-    ngx_pgq_record_t  *record;
+    u_char         *p;
+    ngx_pgq_ctx_t  *ctx;
 
-    record = ngx_pgq_record_find(r);
+    ctx = ngx_pgq_variables_find(r);
 
-    if (record == NULL || !record->ticket) {
+    if (ctx == NULL || !ctx->ticket) {
         v->not_found = 1;
         return NGX_OK;
     }
@@ -150,67 +150,67 @@ ngx_pgq_record_id(ngx_http_request_t *r, ngx_http_variable_value_t *v,
         return NGX_ERROR;
     }
 
-    return ngx_pgq_record_value(v, p, ngx_pgq_uuid_print(p, record->id) - p);
+    return ngx_pgq_variables_value(v, p, ngx_pgq_uuid_print(p, ctx->id) - p);
 }
 
 
 static ngx_int_t
-ngx_pgq_record_batch(ngx_http_request_t *r, ngx_http_variable_value_t *v,
+ngx_pgq_variables_batch(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     uintptr_t data)
 {
-    ngx_pgq_record_t  *record;
+    ngx_pgq_ctx_t  *ctx;
 
-    record = ngx_pgq_record_find(r);
+    ctx = ngx_pgq_variables_find(r);
 
-    if (record == NULL || record->batch == 0) {
+    if (ctx == NULL || ctx->batch == 0) {
         v->not_found = 1;
         return NGX_OK;
     }
 
-    return ngx_pgq_record_number(r, v, record->batch);
+    return ngx_pgq_variables_number(r, v, ctx->batch);
 }
 
 
 static ngx_int_t
-ngx_pgq_record_wait(ngx_http_request_t *r, ngx_http_variable_value_t *v,
+ngx_pgq_variables_wait(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     uintptr_t data)
 {
-    ngx_pgq_record_t  *record;
+    ngx_pgq_ctx_t  *ctx;
 
-    record = ngx_pgq_record_find(r);
+    ctx = ngx_pgq_variables_find(r);
 
-    if (record == NULL || !record->answered) {
+    if (ctx == NULL || !ctx->answered) {
         v->not_found = 1;
         return NGX_OK;
     }
 
-    return ngx_pgq_record_number(r, v, record->wait);
+    return ngx_pgq_variables_number(r, v, ctx->wait);
 }
 
 
 /* of a POST; one without a ticket has what its status says */
 
 static ngx_int_t
-ngx_pgq_record_outcome(ngx_http_request_t *r, ngx_http_variable_value_t *v,
+ngx_pgq_variables_outcome(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     uintptr_t data)
 {
-    ngx_str_t          word;
-    ngx_uint_t         status;
-    ngx_pgq_record_t  *record;
+    ngx_str_t       word;
+    ngx_uint_t      status;
+    ngx_pgq_ctx_t  *ctx;
 
     ngx_str_null(&word);
 
-    record = ngx_pgq_record_find(r);
+    ctx = ngx_pgq_variables_find(r);
 
-    if (record && record->handler == NGX_PGQ_METRICS_POST
+    if (ctx && ctx->handler == NGX_PGQ_METRICS_POST
         && r->method == NGX_HTTP_POST)
     {
-        status = ngx_pgq_record_status(r);
+        status = ngx_pgq_variables_status(r);
 
         if (status == NGX_HTTP_ACCEPTED) {
             ngx_str_set(&word, "queued");
 
-            if (record->replayed) {
+            if (ctx->replayed) {
                 ngx_str_set(&word, "replayed");
             }
 
@@ -232,12 +232,12 @@ ngx_pgq_record_outcome(ngx_http_request_t *r, ngx_http_variable_value_t *v,
         return NGX_OK;
     }
 
-    return ngx_pgq_record_value(v, word.data, word.len);
+    return ngx_pgq_variables_value(v, word.data, word.len);
 }
 
 
 static ngx_int_t
-ngx_pgq_record_number(ngx_http_request_t *r, ngx_http_variable_value_t *v,
+ngx_pgq_variables_number(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     ngx_uint_t n)
 {
     u_char  *p;
@@ -247,12 +247,12 @@ ngx_pgq_record_number(ngx_http_request_t *r, ngx_http_variable_value_t *v,
         return NGX_ERROR;
     }
 
-    return ngx_pgq_record_value(v, p, ngx_sprintf(p, "%ui", n) - p);
+    return ngx_pgq_variables_value(v, p, ngx_sprintf(p, "%ui", n) - p);
 }
 
 
 static ngx_int_t
-ngx_pgq_record_value(ngx_http_variable_value_t *v, u_char *data, size_t len)
+ngx_pgq_variables_value(ngx_http_variable_value_t *v, u_char *data, size_t len)
 {
     v->data = data;
     v->len = len;

@@ -364,7 +364,7 @@ ngx_pgq_batch_encode(ngx_pgq_call_t *call)
 
     batch = call->data;
 
-    if (ngx_pgq_encode(batch) != NGX_OK) {
+    if (ngx_pgq_batch_io_encode(batch) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -412,7 +412,7 @@ ngx_pgq_batch_row(ngx_pgq_call_t *call, ngx_str_t *fields)
         return;
     }
 
-    ngx_pgq_verdict(batch, fields);
+    ngx_pgq_batch_io_verdict(batch, fields);
 }
 
 
@@ -442,7 +442,7 @@ ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
         || (outcome == NGX_PGQ_FAILED
             && (batch->fencing || !ngx_pgq_trial_failed(batch))))
     {
-        ngx_pgq_encode_free(batch);
+        ngx_pgq_batch_io_free(batch);
         ngx_pgq_resend(batch);
         return;
     }

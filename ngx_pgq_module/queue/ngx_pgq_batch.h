@@ -46,8 +46,8 @@ struct ngx_pgq_batch_s {
 };
 
 
-ngx_int_t ngx_pgq_encode(ngx_pgq_batch_t *batch);
-void ngx_pgq_encode_free(ngx_pgq_batch_t *batch);
+ngx_int_t ngx_pgq_batch_io_encode(ngx_pgq_batch_t *batch);
+void ngx_pgq_batch_io_free(ngx_pgq_batch_t *batch);
 ngx_uint_t ngx_pgq_trial_failed(ngx_pgq_batch_t *batch);
 ngx_uint_t ngx_pgq_trial_again(ngx_pgq_batch_t *batch);
 ngx_uint_t ngx_pgq_trial_ready(ngx_pgq_pool_t *pool);
@@ -55,7 +55,7 @@ ngx_uint_t ngx_pgq_trial_ready_suspect(ngx_pgq_pool_t *pool);
 void ngx_pgq_trial_halved(ngx_pgq_batch_t *batch, ngx_pgq_batch_t *other);
 void ngx_pgq_resend(ngx_pgq_batch_t *batch);
 ngx_pgq_batch_t *ngx_pgq_resend_next(ngx_pgq_pool_t *pool);
-void ngx_pgq_verdict(ngx_pgq_batch_t *batch, ngx_str_t *fields);
+void ngx_pgq_batch_io_verdict(ngx_pgq_batch_t *batch, ngx_str_t *fields);
 
 
 #endif /* NGX_PGQ_BATCH_H */

@@ -27,10 +27,10 @@
 typedef struct {
     const char              *sqlstate;
     ngx_pgq_outcome_e        outcome;
-} ngx_pgq_verdict_key_t;
+} ngx_pgq_batch_io_verdict_key_t;
 
 
-static ngx_pgq_verdict_key_t  ngx_pgq_verdict_keys[] = {
+static ngx_pgq_batch_io_verdict_key_t  ngx_pgq_batch_io_verdict_keys[] = {
     { "PQ200", NGX_PGQ_REPLAYED },      /* its words are the former id */
     { "PQ409", NGX_PGQ_IN_FLIGHT },
     { "PQ422", NGX_PGQ_REUSED },
@@ -39,23 +39,23 @@ static ngx_pgq_verdict_key_t  ngx_pgq_verdict_keys[] = {
 };
 
 
-static ngx_int_t ngx_pgq_encode_all(ngx_pgq_batch_t *batch);
-static ngx_int_t ngx_pgq_encode_tickets(ngx_pgq_batch_t *batch);
-static void ngx_pgq_encode_param(ngx_pgq_call_t *call, ngx_uint_t n,
+static ngx_int_t ngx_pgq_batch_io_all(ngx_pgq_batch_t *batch);
+static ngx_int_t ngx_pgq_batch_io_tickets(ngx_pgq_batch_t *batch);
+static void ngx_pgq_batch_io_param(ngx_pgq_call_t *call, ngx_uint_t n,
     u_char *data, size_t len);
-static void ngx_pgq_verdict_ticket(ngx_pgq_batch_t *batch,
+static void ngx_pgq_batch_io_verdict_ticket(ngx_pgq_batch_t *batch,
     ngx_pgq_ticket_t *t, ngx_str_t *sqlstate, ngx_str_t *problem);
 
 
 ngx_int_t
-ngx_pgq_encode(ngx_pgq_batch_t *batch)
+ngx_pgq_batch_io_encode(ngx_pgq_batch_t *batch)
 {
     ngx_queue_t       *q;
     ngx_pgq_ticket_t  *t;
 
-    ngx_pgq_encode_param(&batch->call, 0, batch->id, NGX_PGQ_UUID_LEN);
+    ngx_pgq_batch_io_param(&batch->call, 0, batch->id, NGX_PGQ_UUID_LEN);
 
-    ngx_pgq_encode_free(batch);
+    ngx_pgq_batch_io_free(batch);
 
     if (batch->fencing) {
         batch->call.statement = NGX_PGQ_FENCE;
@@ -65,13 +65,13 @@ ngx_pgq_encode(ngx_pgq_batch_t *batch)
     q = ngx_queue_head(&batch->tickets);
     t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
 
-    return t->write ? ngx_pgq_encode_all(batch)
-                    : ngx_pgq_encode_tickets(batch);
+    return t->write ? ngx_pgq_batch_io_all(batch)
+                    : ngx_pgq_batch_io_tickets(batch);
 }
 
 
 void
-ngx_pgq_encode_free(ngx_pgq_batch_t *batch)
+ngx_pgq_batch_io_free(ngx_pgq_batch_t *batch)
 {
     if (batch->params) {
         ngx_pfree(batch->memory, batch->params);
@@ -83,7 +83,7 @@ ngx_pgq_encode_free(ngx_pgq_batch_t *batch)
 /* the messages of one request */
 
 static ngx_int_t
-ngx_pgq_encode_all(ngx_pgq_batch_t *batch)
+ngx_pgq_batch_io_all(ngx_pgq_batch_t *batch)
 {
     u_char            *p;
     size_t             len;
@@ -102,17 +102,17 @@ ngx_pgq_encode_all(ngx_pgq_batch_t *batch)
     batch->params = p;
     batch->call.statement = NGX_PGQ_ENQUEUE_ALL;
 
-    ngx_pgq_encode_param(&batch->call, 1, t->id, NGX_PGQ_UUID_LEN);
-    ngx_pgq_encode_param(&batch->call, 2, p, len);
-    ngx_pgq_encode_param(&batch->call, 3, t->key.len ? t->key.data : NULL,
-                         t->key.len);
+    ngx_pgq_batch_io_param(&batch->call, 1, t->id, NGX_PGQ_UUID_LEN);
+    ngx_pgq_batch_io_param(&batch->call, 2, p, len);
+    ngx_pgq_batch_io_param(&batch->call, 3, t->key.len ? t->key.data : NULL,
+                           t->key.len);
 
     return t->write(t, ngx_pgq_array_head(p, NGX_PGQ_OID_TEXT, t->n));
 }
 
 
 static ngx_int_t
-ngx_pgq_encode_tickets(ngx_pgq_batch_t *batch)
+ngx_pgq_batch_io_tickets(ngx_pgq_batch_t *batch)
 {
     u_char            *p, *ids, *messages, *keys;
     size_t             ids_len, messages_len, keys_len;
@@ -133,10 +133,10 @@ ngx_pgq_encode_tickets(ngx_pgq_batch_t *batch)
     batch->call.statement = batch->keys ? NGX_PGQ_ENQUEUE_KEYED
                                         : NGX_PGQ_ENQUEUE;
 
-    ngx_pgq_encode_param(&batch->call, 1, p, ids_len);
-    ngx_pgq_encode_param(&batch->call, 2, p + ids_len, messages_len);
-    ngx_pgq_encode_param(&batch->call, 3, p + ids_len + messages_len,
-                         keys_len);
+    ngx_pgq_batch_io_param(&batch->call, 1, p, ids_len);
+    ngx_pgq_batch_io_param(&batch->call, 2, p + ids_len, messages_len);
+    ngx_pgq_batch_io_param(&batch->call, 3, p + ids_len + messages_len,
+                           keys_len);
 
     ids = ngx_pgq_array_head(p, NGX_PGQ_OID_UUID, batch->n);
     messages = ngx_pgq_array_head(p + ids_len, NGX_PGQ_OID_TEXT, batch->n);
@@ -168,7 +168,7 @@ ngx_pgq_encode_tickets(ngx_pgq_batch_t *batch)
 
 
 static void
-ngx_pgq_encode_param(ngx_pgq_call_t *call, ngx_uint_t n, u_char *data,
+ngx_pgq_batch_io_param(ngx_pgq_call_t *call, ngx_uint_t n, u_char *data,
     size_t len)
 {
     call->values[n] = (char *) data;
@@ -182,7 +182,7 @@ ngx_pgq_encode_param(ngx_pgq_call_t *call, ngx_uint_t n, u_char *data,
  */
 
 void
-ngx_pgq_verdict(ngx_pgq_batch_t *batch, ngx_str_t *fields)
+ngx_pgq_batch_io_verdict(ngx_pgq_batch_t *batch, ngx_str_t *fields)
 {
     ngx_int_t          ordinal;
     ngx_queue_t       *q;
@@ -203,23 +203,23 @@ ngx_pgq_verdict(ngx_pgq_batch_t *batch, ngx_str_t *fields)
             continue;
         }
 
-        ngx_pgq_verdict_ticket(batch, t, &fields[1], &fields[2]);
+        ngx_pgq_batch_io_verdict_ticket(batch, t, &fields[1], &fields[2]);
         return;
     }
 }
 
 
 static void
-ngx_pgq_verdict_ticket(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t,
+ngx_pgq_batch_io_verdict_ticket(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t,
     ngx_str_t *sqlstate, ngx_str_t *problem)
 {
-    ngx_uint_t              i;
-    ngx_pgq_verdict_key_t  *v;
+    ngx_uint_t                       i;
+    ngx_pgq_batch_io_verdict_key_t  *v;
 
     t->verdict = NGX_PGQ_REFUSED;
 
-    for (i = 0; ngx_pgq_verdict_keys[i].sqlstate; i++) {
-        v = &ngx_pgq_verdict_keys[i];
+    for (i = 0; ngx_pgq_batch_io_verdict_keys[i].sqlstate; i++) {
+        v = &ngx_pgq_batch_io_verdict_keys[i];
 
         if (sqlstate->len == NGX_PGQ_SQLSTATE_LEN
             && ngx_memcmp(sqlstate->data, v->sqlstate, NGX_PGQ_SQLSTATE_LEN)

@@ -171,7 +171,7 @@ few_body(few_request_t *f, fuzz_input_t in, size_t piece, ngx_uint_t in_file)
 }
 
 
-/* what stands behind the rooms: reply, record, and the pool's counting */
+/* what stands behind the rooms: reply, variables, and the pool's counting */
 
 void
 few_answered(void)
@@ -300,16 +300,16 @@ ngx_pgq_reply_header(ngx_http_request_t *r, const char *name, ngx_str_t *value)
 }
 
 
-ngx_pgq_record_t *
-ngx_pgq_record(ngx_http_request_t *r, ngx_pgq_metrics_handler_e handler)
+ngx_pgq_ctx_t *
+ngx_pgq_variables_ctx(ngx_http_request_t *r, ngx_pgq_metrics_handler_e handler)
 {
-    ngx_pgq_record_t  *record;
+    ngx_pgq_ctx_t  *ctx;
 
-    record = ngx_pcalloc(r->pool, sizeof(ngx_pgq_record_t));
-    record->request = r;
-    record->handler = handler;
+    ctx = ngx_pcalloc(r->pool, sizeof(ngx_pgq_ctx_t));
+    ctx->request = r;
+    ctx->handler = handler;
 
-    return record;
+    return ctx;
 }
 
 

@@ -381,7 +381,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 
     f = few_request(&conf);
     f->core.client_max_body_size = 16 << limits / 64 * 4;
-    f->ctx[0] = ngx_pgq_record(&f->request, NGX_PGQ_METRICS_POST);
+    f->ctx[0] = ngx_pgq_variables_ctx(&f->request, NGX_PGQ_METRICS_POST);
     in = few_headers(f, in);
     few_body(f, in, piece, in_file);
 
@@ -396,7 +396,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 
     } else {
         fuzz_check(rc == NGX_OK && problem.status == 0);
-        fuzz_check(ngx_pgq_message_bulk(&f->request) == (said.form == LINES));
+        fuzz_check(ngx_pgq_message_ndjson(&f->request) == (said.form == LINES));
         fuzz_check(ngx_pgq_message_returns(&f->request) == said.returns);
         read_key(f, &said);
 
