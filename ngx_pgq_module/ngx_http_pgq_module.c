@@ -6,13 +6,14 @@
  * configuration's memory pool.
  */
 
-#include "ngx_pgq_module.h"
-#include "ngx_pgq_target.h"
+#include "ngx_pgq_batch.h"
+#include "ngx_pgq_http.h"
+#include "ngx_pgq_read.h"
+#include "ngx_pgq_resolve.h"
 #include "ngx_pgq_json.h"
 #include "ngx_pgq_uuid.h"
 
 
-static ngx_int_t ngx_http_pgq_preconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_pgq_postconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_pgq_resolve_names(ngx_conf_t *cf,
     ngx_pgq_main_conf_t *pmcf);
@@ -141,7 +142,7 @@ static ngx_command_t  ngx_http_pgq_commands[] = {
 
     { ngx_string("pgq_idempotency_scope"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_pgq_parameter_scope,
+      ngx_pgq_enqueue_set_scope,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_pgq_loc_conf_t, scope),
       NULL },
@@ -165,7 +166,7 @@ static ngx_command_t  ngx_http_pgq_commands[] = {
 
 
 static ngx_http_module_t  ngx_http_pgq_module_ctx = {
-    ngx_http_pgq_preconfiguration,         /* preconfiguration */
+    ngx_pgq_variables_add,                 /* preconfiguration */
     ngx_http_pgq_postconfiguration,        /* postconfiguration */
 
     ngx_http_pgq_create_main_conf,         /* create main configuration */
@@ -193,13 +194,6 @@ ngx_module_t  ngx_http_pgq_module = {
     NULL,                                  /* exit master */
     NGX_MODULE_V1_PADDING
 };
-
-
-static ngx_int_t
-ngx_http_pgq_preconfiguration(ngx_conf_t *cf)
-{
-    return ngx_pgq_variables_add(cf);
-}
 
 
 static ngx_int_t
@@ -245,8 +239,8 @@ ngx_http_pgq_resolve_names(ngx_conf_t *cf, ngx_pgq_main_conf_t *pmcf)
     pools = pmcf->pools.elts;
 
     for (i = 0; i < pmcf->pools.nelts; i++) {
-        if (ngx_pgq_target_names(cf, pools[i]->target, &pools[i]->name,
-                                 resolver, timeout)
+        if (ngx_pgq_resolve_names(cf, pools[i]->target, &pools[i]->name,
+                                  resolver, timeout)
             != NGX_OK)
         {
             return NGX_ERROR;
@@ -373,7 +367,7 @@ ngx_http_pgq_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     }
 
     if (conf->post) {
-        ngx_pgq_parameter_warn(cf, conf->post);
+        ngx_pgq_enqueue_warn_size(cf, conf->post);
     }
 
     return NGX_CONF_OK;

@@ -6,7 +6,7 @@
  * nginx's own functions read.
  */
 
-#include "ngx_pgq_module.h"
+#include "ngx_pgq_pool.h"
 
 
 typedef struct {
@@ -46,15 +46,15 @@ static ngx_pgq_parameter_t  ngx_pgq_parameters[] = {
       ngx_pgq_parameter_size },
 
     { ngx_string("connect_timeout="),
-      offsetof(ngx_pgq_pool_t, connect_timeout),
+      offsetof(ngx_pgq_pool_t, lane.connect_timeout),
       ngx_pgq_parameter_time },
 
     { ngx_string("answer_timeout="),
-      offsetof(ngx_pgq_pool_t, answer_timeout),
+      offsetof(ngx_pgq_pool_t, lane.answer_timeout),
       ngx_pgq_parameter_time },
 
     { ngx_string("lane_age="),
-      offsetof(ngx_pgq_pool_t, lane_age),
+      offsetof(ngx_pgq_pool_t, lane.age),
       ngx_pgq_parameter_age },
 
     { ngx_string("read_lanes="),
@@ -85,9 +85,9 @@ ngx_pgq_parameter_defaults(ngx_pgq_pool_t *pool)
     pool->batch_size = 1024 * 1024;
     pool->max_tickets = 16384;
     pool->max_size = 64 * 1024 * 1024;
-    pool->connect_timeout = 2 * 1000;
-    pool->answer_timeout = 10 * 1000;
-    pool->lane_age = 60 * 60 * 1000;
+    pool->lane.connect_timeout = 2 * 1000;
+    pool->lane.answer_timeout = 10 * 1000;
+    pool->lane.age = 60 * 60 * 1000;
     pool->read_lanes = 1;
     pool->answer_size = 1024 * 1024;
     pool->unread_size = 64 * 1024 * 1024;
@@ -124,52 +124,6 @@ ngx_pgq_parameter_read(ngx_conf_t *cf, ngx_pgq_pool_t *pool,
                        parameter);
 
     return NGX_CONF_ERROR;
-}
-
-
-/* warns of a body that nginx takes, and that the pool can never hold */
-
-void
-ngx_pgq_parameter_warn(ngx_conf_t *cf, ngx_pgq_pool_t *pool)
-{
-    ngx_http_core_loc_conf_t  *clcf;
-
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
-    if (clcf->client_max_body_size == 0
-        || clcf->client_max_body_size > (off_t) pool->max_size)
-    {
-        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
-                           "\"client_max_body_size\" of location \"%V\""
-                           " exceeds \"size=\" of pgq_pool \"%V\"",
-                           &clcf->name, &pool->name);
-    }
-}
-
-
-/* the directive pgq_idempotency_scope value | off */
-
-char *
-ngx_pgq_parameter_scope(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
-{
-    ngx_pgq_loc_conf_t  *plcf = conf;
-
-    ngx_str_t  *value;
-
-    if (plcf->scoped != NGX_CONF_UNSET) {
-        return "is duplicate";
-    }
-
-    value = cf->args->elts;
-
-    if (value[1].len == 3 && ngx_strncmp(value[1].data, "off", 3) == 0) {
-        plcf->scoped = 0;
-        return NGX_CONF_OK;
-    }
-
-    plcf->scoped = 1;
-
-    return ngx_http_set_complex_value_slot(cf, cmd, conf);
 }
 
 

@@ -21,7 +21,7 @@
  *    get as well; the lane is kept.
  */
 
-#include "ngx_pgq_lane.h"
+#include "ngx_pgq_call.h"
 
 #include <libpq-fe.h>
 
@@ -37,7 +37,7 @@
 
 /* by ngx_pgq_write_e */
 
-static ngx_pgq_lane_statement_t  ngx_pgq_call_writes[] = {
+ngx_pgq_lane_statement_t  ngx_pgq_call_writes[] = {
     { "enqueue", 3,
       NGX_PGQ_CALL_VERDICTS
       "ngx_pgq.enqueue($1::uuid, $2::uuid[], $3::text[])"
@@ -61,7 +61,7 @@ static ngx_pgq_lane_statement_t  ngx_pgq_call_writes[] = {
  * arguments, and an error of the plan is the error of one read.
  */
 
-static ngx_pgq_lane_statement_t  ngx_pgq_call_reads[] = {
+ngx_pgq_lane_statement_t  ngx_pgq_call_reads[] = {
     { NULL, 3,
       "select id, at, data, older"
       " from ngx_pgq.recent($1::integer, $2::bigint, $3::integer)" }
@@ -116,8 +116,6 @@ static const char  *ngx_pgq_call_transient[] = {
 };
 
 
-static void ngx_pgq_call_ready(ngx_pgq_lane_t *lane);
-static void ngx_pgq_call_result(ngx_pgq_lane_t *lane, PGresult *res);
 static void ngx_pgq_call_rows(ngx_pgq_call_t *call, PGresult *res);
 static void ngx_pgq_call_error(ngx_pgq_lane_t *lane, ngx_pgq_call_t *call,
     PGresult *res);
@@ -126,66 +124,6 @@ static ngx_pgq_outcome_e ngx_pgq_call_write_failed(const char *sqlstate);
 static ngx_uint_t ngx_pgq_call_listed(const char **classes,
     const char *sqlstate);
 static ngx_uint_t ngx_pgq_call_stale(ngx_pgq_lane_t *lane);
-static void ngx_pgq_call_done(ngx_pgq_lane_t *lane);
-static void ngx_pgq_call_lost(ngx_pgq_lane_t *lane);
-
-
-static ngx_pgq_lane_ops_t  ngx_pgq_call_ops = {
-    ngx_pgq_call_ready,
-    ngx_pgq_call_result,
-    ngx_pgq_call_done,
-    ngx_pgq_call_lost
-};
-
-
-ngx_int_t
-ngx_pgq_call_init_lanes(ngx_pgq_pool_t *pool, ngx_log_t *log)
-{
-    ngx_uint_t       i;
-    ngx_pgq_lane_t  *lane;
-
-    pool->lanes = ngx_calloc((pool->nlanes + 1) * sizeof(ngx_pgq_lane_t),
-                             log);
-    if (pool->lanes == NULL) {
-        return NGX_ERROR;
-    }
-
-    for (i = 0; i < pool->nlanes + 1; i++) {
-        lane = &pool->lanes[i];
-        lane->pool = pool;
-        lane->ops = &ngx_pgq_call_ops;
-        lane->statements = pool->reading ? ngx_pgq_call_reads
-                                         : ngx_pgq_call_writes;
-        lane->state = NGX_PGQ_LANE_CLOSED;
-    }
-
-    return NGX_OK;
-}
-
-
-void
-ngx_pgq_call_open_lanes(ngx_pgq_pool_t *pool)
-{
-    ngx_uint_t  i;
-
-    for (i = 0; i < pool->nlanes; i++) {
-        ngx_pgq_lane_open(&pool->lanes[i]);
-    }
-}
-
-
-void
-ngx_pgq_call_exit_lanes(ngx_pgq_pool_t *pool)
-{
-    ngx_uint_t  i;
-
-    for (i = 0; i < pool->nlanes + 1; i++) {
-        ngx_pgq_lane_close(&pool->lanes[i]);
-    }
-
-    ngx_free(pool->lanes);
-    pool->lanes = NULL;
-}
 
 
 /* which libpq this is: 150007 is 15.7 */
@@ -227,14 +165,9 @@ ngx_pgq_call_start(ngx_pgq_call_t *call, ngx_pgq_lane_t *lane)
 }
 
 
-static void
-ngx_pgq_call_ready(ngx_pgq_lane_t *lane)
-{
-    ngx_pgq_pool_lane_idle(lane);
-}
+/* one result of the statement of the lane's call */
 
-
-static void
+void
 ngx_pgq_call_result(ngx_pgq_lane_t *lane, PGresult *res)
 {
     ngx_pgq_call_t  *call;
@@ -297,12 +230,12 @@ ngx_pgq_call_error(ngx_pgq_lane_t *lane, ngx_pgq_call_t *call, PGresult *res)
 
     ngx_pgq_metrics_error(sqlstate);
 
-    call->outcome = lane->pool->reading ? ngx_pgq_call_read_failed(sqlstate)
-                                        : ngx_pgq_call_write_failed(sqlstate);
+    call->outcome = call->read ? ngx_pgq_call_read_failed(sqlstate)
+                               : ngx_pgq_call_write_failed(sqlstate);
 
     ngx_memcpy(lane->sqlstate, sqlstate, sizeof(lane->sqlstate) - 1);
 
-    if (call->outcome == NGX_PGQ_REFUSED && !lane->pool->reading) {
+    if (call->outcome == NGX_PGQ_REFUSED && !call->read) {
         /* for the sender of the message, and not for the log */
         words = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
         ngx_pgq_words(lane->words, sizeof(lane->words), words ? words : "");
@@ -374,7 +307,7 @@ ngx_pgq_call_stale(ngx_pgq_lane_t *lane)
 
 /* the server is ready for the next query: the outcome is certain */
 
-static void
+void
 ngx_pgq_call_done(ngx_pgq_lane_t *lane)
 {
     ngx_pgq_call_t  *call;
@@ -384,7 +317,7 @@ ngx_pgq_call_done(ngx_pgq_lane_t *lane)
 
     if (call->answered && call->outcome == NGX_PGQ_UNKNOWN) {
 
-        if (lane->warned && !lane->pool->reading) {
+        if (lane->warned && !call->read) {
             /* committed here, perhaps not where it is replicated to */
             call->done(call, NGX_PGQ_UNKNOWN);
             return;
@@ -401,7 +334,7 @@ ngx_pgq_call_done(ngx_pgq_lane_t *lane)
 
     if (call->outcome == NGX_PGQ_REFUSED
         || (call->outcome == NGX_PGQ_FAILED && !ngx_pgq_call_stale(lane))
-        || (!lane->pool->reading && ngx_pgq_call_is_momentary(call)))
+        || (!call->read && ngx_pgq_call_is_momentary(call)))
     {
         if (call->outcome == NGX_PGQ_REFUSED) {
             ngx_pgq_lane_healthy(lane);
@@ -417,15 +350,15 @@ ngx_pgq_call_done(ngx_pgq_lane_t *lane)
 }
 
 
-static void
+/* the connection is gone; the lane may have no call */
+
+void
 ngx_pgq_call_lost(ngx_pgq_lane_t *lane)
 {
     ngx_pgq_call_t  *call;
 
     call = lane->data;
     lane->data = NULL;
-
-    ngx_pgq_pool_lane_gone(lane);
 
     if (call) {
         call->done(call, NGX_PGQ_UNKNOWN);

@@ -34,7 +34,6 @@ static ngx_msec_t ngx_pgq_lane_wait(ngx_pgq_lane_t *lane);
 static void ngx_pgq_lane_finish(ngx_pgq_lane_t *lane);
 static void ngx_pgq_lane_timer_handler(ngx_event_t *ev);
 static void ngx_pgq_lane_age_handler(ngx_event_t *ev);
-static ngx_pgq_lane_t *ngx_pgq_lane_spare(ngx_pgq_pool_t *pool);
 static void ngx_pgq_lane_retire(ngx_pgq_lane_t *lane);
 static void ngx_pgq_lane_complain(ngx_pgq_lane_t *lane, const char *why,
     const char *words, ngx_msec_t wait);
@@ -45,12 +44,12 @@ ngx_pgq_lane_open(ngx_pgq_lane_t *lane)
 {
     lane->timer.handler = ngx_pgq_lane_timer_handler;
     lane->timer.data = lane;
-    lane->timer.log = lane->pool->log;
+    lane->timer.log = lane->conf->log;
     lane->timer.cancelable = 1;
 
     lane->age.handler = ngx_pgq_lane_age_handler;
     lane->age.data = lane;
-    lane->age.log = lane->pool->log;
+    lane->age.log = lane->conf->log;
     lane->age.cancelable = 1;
 
     lane->failures = 0;
@@ -58,7 +57,7 @@ ngx_pgq_lane_open(ngx_pgq_lane_t *lane)
     lane->announced = 0;
 
     lane->state = NGX_PGQ_LANE_DOWN;
-    ngx_pgq_metrics_lane(lane->pool->metrics, -1, lane->state);
+    ngx_pgq_metrics_lane(lane->conf->metrics, -1, lane->state);
     ngx_pgq_lane_reserve(lane);
 
     ngx_pgq_lane_connect(lane);
@@ -73,7 +72,7 @@ ngx_pgq_lane_close(ngx_pgq_lane_t *lane)
     }
 
     if (lane->state == NGX_PGQ_LANE_IDLE || lane->state == NGX_PGQ_LANE_BUSY) {
-        ngx_pgq_metrics_well(lane->pool->metrics);
+        ngx_pgq_metrics_well(lane->conf->metrics);
     }
 
     ngx_pgq_lane_finish(lane);
@@ -97,7 +96,7 @@ ngx_pgq_lane_drop(ngx_pgq_lane_t *lane, const char *why, const char *words)
 
     if (former == NGX_PGQ_LANE_CONNECTING || former == NGX_PGQ_LANE_PREPARING)
     {
-        ngx_pgq_metrics_connect(lane->pool->metrics, 0);
+        ngx_pgq_metrics_connect(lane->conf->metrics, 0);
 
     } else if (ngx_current_msec - lane->since >= NGX_PGQ_LANE_LASTING) {
         lane->failures = 0;
@@ -108,13 +107,13 @@ ngx_pgq_lane_drop(ngx_pgq_lane_t *lane, const char *why, const char *words)
 
     ngx_pgq_lane_complain(lane, why, words, wait);
 
-    ngx_pgq_target_miss(lane->pool->target, &lane->endpoint);
+    ngx_pgq_target_miss(lane->conf->target, &lane->endpoint);
 
     ngx_pgq_lane_finish(lane);
     ngx_pgq_lane_set(lane, NGX_PGQ_LANE_DOWN);
 
     if (former == NGX_PGQ_LANE_IDLE || former == NGX_PGQ_LANE_BUSY) {
-        lane->ops->lost(lane);
+        lane->conf->ops->lost(lane);
     }
 
     if (lane->old) {
@@ -151,7 +150,7 @@ ngx_pgq_lane_wait(ngx_pgq_lane_t *lane)
     ngx_msec_t  wait;
     ngx_uint_t  places, rounds;
 
-    places = ngx_pgq_target_places(lane->pool->target);
+    places = ngx_pgq_target_places(lane->conf->target);
     wait = NGX_PGQ_LANE_WAIT_MIN;
 
     if (lane->failures % places == 0) {
@@ -176,10 +175,10 @@ ngx_pgq_lane_healthy(ngx_pgq_lane_t *lane)
 void
 ngx_pgq_lane_set(ngx_pgq_lane_t *lane, ngx_pgq_lane_state_e state)
 {
-    ngx_log_debug3(NGX_LOG_DEBUG_HTTP, lane->pool->log, 0,
+    ngx_log_debug3(NGX_LOG_DEBUG_HTTP, lane->conf->log, 0,
                    "pgq lane: %p from %d to %d", lane, lane->state, state);
 
-    ngx_pgq_metrics_lane(lane->pool->metrics, lane->state, state);
+    ngx_pgq_metrics_lane(lane->conf->metrics, lane->state, state);
 
     lane->state = state;
 }
@@ -251,16 +250,16 @@ ngx_pgq_lane_connected(ngx_pgq_lane_t *lane)
 
     if (!lane->announced) {
         lane->announced = 1;
-        ngx_log_error(NGX_LOG_NOTICE, lane->pool->log, 0,
+        ngx_log_error(NGX_LOG_NOTICE, lane->conf->log, 0,
                       "pgq lane: connected to %s:%s, pool \"%V\"",
                       lane->endpoint.host->name, lane->endpoint.host->port,
-                      &lane->pool->name);
+                      &lane->conf->name);
     }
 
-    ngx_pgq_metrics_connect(lane->pool->metrics, 1);
+    ngx_pgq_metrics_connect(lane->conf->metrics, 1);
 
     lane->since = ngx_current_msec;
-    age = lane->pool->lane_age;
+    age = lane->conf->age;
 
     if (age) {
         ngx_add_timer(&lane->age, age - age / 10
@@ -280,21 +279,47 @@ ngx_pgq_lane_connected(ngx_pgq_lane_t *lane)
         }
     }
 
-    lane->ops->ready(lane);
+    lane->conf->ops->ready(lane);
 }
 
 
-/* a statement is over */
+/* all results are in: the server is ready for the next query, or gone */
 
 void
-ngx_pgq_lane_idle(ngx_pgq_lane_t *lane)
+ngx_pgq_lane_end(ngx_pgq_lane_t *lane)
 {
+    if (PQstatus(lane->conn) != CONNECTION_OK
+        || PQtransactionStatus(lane->conn) != PQTRANS_IDLE)
+    {
+        ngx_pgq_lane_fail(lane);
+        return;
+    }
+
+    if (lane->state == NGX_PGQ_LANE_PREPARING) {
+        lane->prepared++;
+        ngx_pgq_lane_prepare(lane);
+        return;
+    }
+
+    ngx_pgq_lane_set(lane, NGX_PGQ_LANE_IDLE);
+
+    lane->conf->ops->done(lane);
+
+    if (lane->state != NGX_PGQ_LANE_IDLE) {
+        return;
+    }
+
+    if (!ngx_pgq_lane_fits(lane)) {
+        ngx_pgq_lane_drop(lane, "role", "the server's role has changed");
+        return;
+    }
+
     if (lane->leaving) {
         ngx_pgq_lane_retire(lane);
         return;
     }
 
-    lane->ops->ready(lane);
+    lane->conf->ops->ready(lane);
 }
 
 
@@ -328,7 +353,7 @@ ngx_pgq_lane_age_handler(ngx_event_t *ev)
         return;
     }
 
-    heir = ngx_pgq_lane_spare(lane->pool);
+    heir = lane->conf->ops->spare(lane);
 
     if (heir == NULL) {
         ngx_add_timer(&lane->age, NGX_PGQ_LANE_OLD_AGAIN);
@@ -340,23 +365,6 @@ ngx_pgq_lane_age_handler(ngx_event_t *ev)
 }
 
 
-/* the one that is not in use */
-
-static ngx_pgq_lane_t *
-ngx_pgq_lane_spare(ngx_pgq_pool_t *pool)
-{
-    ngx_uint_t  i;
-
-    for (i = 0; i < pool->nlanes + 1; i++) {
-        if (pool->lanes[i].state == NGX_PGQ_LANE_CLOSED) {
-            return &pool->lanes[i];
-        }
-    }
-
-    return NULL;
-}
-
-
 static void
 ngx_pgq_lane_retire(ngx_pgq_lane_t *lane)
 {
@@ -365,16 +373,16 @@ ngx_pgq_lane_retire(ngx_pgq_lane_t *lane)
     used = lane->state == NGX_PGQ_LANE_IDLE;
 
     if (used) {
-        ngx_log_error(NGX_LOG_INFO, lane->pool->log, 0,
+        ngx_log_error(NGX_LOG_INFO, lane->conf->log, 0,
                       "pgq lane: left %s:%s after %M ms, pool \"%V\"",
                       lane->endpoint.host->name, lane->endpoint.host->port,
-                      ngx_current_msec - lane->since, &lane->pool->name);
+                      ngx_current_msec - lane->since, &lane->conf->name);
     }
 
     ngx_pgq_lane_close(lane);
 
     if (used) {
-        lane->ops->lost(lane);
+        lane->conf->ops->lost(lane);
     }
 }
 
@@ -405,9 +413,10 @@ ngx_pgq_lane_complain(ngx_pgq_lane_t *lane, const char *why,
 
     ngx_pgq_words(quoted, sizeof(quoted), words);
 
-    ngx_log_error(NGX_LOG_ERR, lane->pool->log, 0,
+    ngx_log_error(NGX_LOG_ERR, lane->conf->log, 0,
                   "pgq lane: lost %s:%s, retry in %M ms: %s (%s, %ui requests"
                   " wait), pool \"%V\"",
                   lane->endpoint.host->name, lane->endpoint.host->port, wait,
-                  quoted, why, lane->pool->unanswered, &lane->pool->name);
+                  quoted, why, lane->conf->ops->waiting(lane),
+                  &lane->conf->name);
 }

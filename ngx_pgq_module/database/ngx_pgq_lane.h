@@ -2,13 +2,18 @@
 
 /*
  * The room "lane": one libpq connection as an event source of nginx.
- * A lane knows nobody: who uses it hands over a table of callbacks.
+ * A lane has an owner, which gives it settings and callbacks.
  */
 
 #ifndef NGX_PGQ_LANE_H
 #define NGX_PGQ_LANE_H
 
 
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+
+#include "ngx_pgq_metrics.h"
 #include "ngx_pgq_module.h"
 #include "ngx_pgq_target.h"
 #include "ngx_pgq_words.h"
@@ -37,7 +42,31 @@ typedef struct {
     void                   (*done)(ngx_pgq_lane_t *lane);
     /* the connection is gone; with a statement under way, or without */
     void                   (*lost)(ngx_pgq_lane_t *lane);
+    /* 1: the lane may connect until turn_over(); 0: it is called later */
+    ngx_uint_t             (*turn)(ngx_pgq_lane_t *lane);
+    void                   (*turn_over)(ngx_pgq_lane_t *lane);
+    /* a closed lane that can replace this one, or NULL */
+    ngx_pgq_lane_t        *(*spare)(ngx_pgq_lane_t *lane);
+    /* how many requests wait, for the log */
+    ngx_uint_t             (*waiting)(ngx_pgq_lane_t *lane);
 } ngx_pgq_lane_ops_t;
+
+
+/* what the lanes of one owner have in common */
+
+typedef struct {
+    ngx_str_t                  name;       /* of the pgq_pool, for the log */
+    ngx_uint_t                 metrics;    /* its place there */
+    ngx_log_t                 *log;
+    ngx_pgq_target_t          *target;
+    ngx_msec_t                 connect_timeout;
+    ngx_msec_t                 answer_timeout;
+    ngx_msec_t                 age;        /* until it is replaced; 0: never */
+    size_t                     common;     /* of a statement or a result */
+    char                      *setup;      /* for each new connection */
+    ngx_pgq_lane_statement_t  *statements; /* up to a NULL name: prepared */
+    const ngx_pgq_lane_ops_t  *ops;
+} ngx_pgq_lane_conf_t;
 
 
 typedef enum {
@@ -51,12 +80,11 @@ typedef enum {
 
 
 struct ngx_pgq_lane_s {
-    ngx_queue_t                queue;      /* the user's: idle lanes */
-    ngx_pgq_pool_t            *pool;
-    ngx_pgq_lane_ops_t        *ops;
-    ngx_pgq_lane_statement_t  *statements; /* up to a NULL name: prepared */
-    void                      *data;       /* the user's: what is under way */
-    u_char                     sqlstate[6];    /* the user's: of a failure */
+    const ngx_pgq_lane_conf_t *conf;
+    ngx_queue_t                queue;      /* the owner's: idle lanes */
+    void                      *owner;
+    void                      *data;       /* the owner's: what is under way */
+    u_char                     sqlstate[6];    /* the owner's: of a failure */
     u_char                     words[128];
 
     ngx_pgq_lane_state_e       state;
@@ -68,7 +96,7 @@ struct ngx_pgq_lane_s {
     ngx_event_t                age;        /* until another takes over */
     ngx_pgq_lane_t            *old;        /* that this one takes over from */
     ngx_msec_t                 since;      /* connected */
-    ngx_int_t                  prepared;   /* -1: the pool's setup is next */
+    ngx_int_t                  prepared;   /* -1: the setup is next */
     ngx_uint_t                 failures;   /* in a row */
     time_t                     complained;
     u_char                     complaint[8];
@@ -76,7 +104,7 @@ struct ngx_pgq_lane_s {
     u_char                     farewell[6];    /* the server's last word */
     u_char                     farewell_words[128];
 
-    unsigned                   queued:1;   /* the user's: in pool->idle */
+    unsigned                   queued:1;   /* the owner's: it is in queue */
     unsigned                   warned:1;   /* a WARNING since the last row */
     unsigned                   flushing:1;
     unsigned                   ripe:1;     /* waits for its turn alone */
@@ -103,7 +131,7 @@ void ngx_pgq_lane_reserve(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_unreserve(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_connected(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_outsized(ngx_pgq_lane_t *lane);
-void ngx_pgq_lane_idle(ngx_pgq_lane_t *lane);
+void ngx_pgq_lane_end(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_fail(ngx_pgq_lane_t *lane);
 
 void ngx_pgq_lane_connect(ngx_pgq_lane_t *lane);
@@ -114,6 +142,7 @@ void ngx_pgq_lane_prepare(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_read_handler(ngx_event_t *rev);
 void ngx_pgq_lane_write_handler(ngx_event_t *wev);
 ngx_int_t ngx_pgq_lane_flush(ngx_pgq_lane_t *lane);
+ngx_uint_t ngx_pgq_lane_fits(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_notice(void *data, const struct pg_result *res);
 
 

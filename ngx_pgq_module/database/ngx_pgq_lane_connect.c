@@ -34,7 +34,6 @@ static void ngx_pgq_lane_poll(ngx_pgq_lane_t *lane,
 static void ngx_pgq_lane_step_handler(ngx_event_t *ev);
 static ngx_int_t ngx_pgq_lane_watch(ngx_pgq_lane_t *lane, ngx_uint_t write);
 static void ngx_pgq_lane_unwatch(ngx_pgq_lane_t *lane);
-static void ngx_pgq_lane_pass_turn(ngx_pgq_lane_t *lane);
 
 
 /* now, or as soon as it is this lane's turn */
@@ -42,34 +41,33 @@ static void ngx_pgq_lane_pass_turn(ngx_pgq_lane_t *lane);
 void
 ngx_pgq_lane_connect(ngx_pgq_lane_t *lane)
 {
-    ngx_msec_t          since;
-    ngx_pgq_pool_t     *pool;
-    ngx_pgq_resolve_t  *rs;
+    ngx_msec_t                  since;
+    ngx_pgq_resolve_t          *rs;
+    const ngx_pgq_lane_conf_t  *conf;
 
-    pool = lane->pool;
+    conf = lane->conf;
 
-    if (pool->connecting) {
+    if (!conf->ops->turn(lane)) {
         lane->ripe = 1;
         return;
     }
 
-    pool->connecting = lane;
     lane->ripe = 0;
     lane->farewell[0] = '\0';
 
     ngx_pgq_lane_set(lane, NGX_PGQ_LANE_CONNECTING);
 
-    (void) ngx_pgq_target_aim(pool->target, &lane->endpoint);
+    (void) ngx_pgq_target_aim(conf->target, &lane->endpoint);
 
     rs = lane->endpoint.host->resolve;
 
-    if (rs && ngx_pgq_resolve_ask(rs, pool->log, ngx_pgq_lane_resolved, lane)
+    if (rs && ngx_pgq_resolve_ask(rs, conf->log, ngx_pgq_lane_resolved, lane)
               == NGX_AGAIN)
     {
         since = ngx_pgq_resolve_since(rs);
 
-        if (since < pool->connect_timeout) {
-            ngx_add_timer(&lane->timer, pool->connect_timeout - since);
+        if (since < conf->connect_timeout) {
+            ngx_add_timer(&lane->timer, conf->connect_timeout - since);
             return;
         }
 
@@ -120,7 +118,7 @@ ngx_pgq_lane_start(ngx_pgq_lane_t *lane)
     ngx_pgq_target_t    *target;
     ngx_pgq_conninfo_t  *ci;
 
-    target = lane->pool->target;
+    target = lane->conf->target;
     ci = &target->conninfo;
 
     if (ngx_pgq_target_aim(target, &lane->endpoint) != NGX_OK) {
@@ -164,7 +162,7 @@ ngx_pgq_lane_start(ngx_pgq_lane_t *lane)
 
     PQsetNoticeReceiver(lane->conn, ngx_pgq_lane_notice, lane);
 
-    ngx_add_timer(&lane->timer, lane->pool->connect_timeout);
+    ngx_add_timer(&lane->timer, lane->conf->connect_timeout);
 
     ngx_pgq_lane_poll(lane, PGRES_POLLING_WRITING);
 }
@@ -228,13 +226,13 @@ ngx_pgq_lane_prepare(ngx_pgq_lane_t *lane)
     ngx_pgq_lane_statement_t  *statement;
 
     if (lane->prepared < 0) {
-        sent = PQsendQuery(lane->conn, lane->pool->setup);
+        sent = PQsendQuery(lane->conn, lane->conf->setup);
 
     } else {
-        statement = &lane->statements[lane->prepared];
+        statement = &lane->conf->statements[lane->prepared];
 
         if (statement->name == NULL) {
-            ngx_pgq_lane_pass_turn(lane);
+            lane->conf->ops->turn_over(lane);
             ngx_pgq_lane_connected(lane);
             return;
         }
@@ -259,15 +257,15 @@ ngx_pgq_lane_watch(ngx_pgq_lane_t *lane, ngx_uint_t write)
 
     ngx_pgq_lane_unreserve(lane);
 
-    c = ngx_get_connection(PQsocket(lane->conn), lane->pool->log);
+    c = ngx_get_connection(PQsocket(lane->conn), lane->conf->log);
     if (c == NULL) {
         return NGX_ERROR;
     }
 
     c->data = lane;
     c->shared = 1;    /* the socket is libpq's to close */
-    c->read->log = lane->pool->log;
-    c->write->log = lane->pool->log;
+    c->read->log = lane->conf->log;
+    c->write->log = lane->conf->log;
 
     if (lane->state == NGX_PGQ_LANE_CONNECTING) {
         c->read->handler = ngx_pgq_lane_step_handler;
@@ -329,7 +327,7 @@ ngx_pgq_lane_reserve(ngx_pgq_lane_t *lane)
 {
     if (lane->reserved == NULL) {
         lane->reserved = ngx_get_connection((ngx_socket_t) -1,
-                                            lane->pool->log);
+                                            lane->conf->log);
     }
 }
 
@@ -358,36 +356,5 @@ ngx_pgq_lane_connect_end(ngx_pgq_lane_t *lane)
     }
 
     ngx_pgq_lane_unwatch(lane);
-    ngx_pgq_lane_pass_turn(lane);
-}
-
-
-/* to the next in line, in the next turn of the event loop */
-
-static void
-ngx_pgq_lane_pass_turn(ngx_pgq_lane_t *lane)
-{
-    ngx_uint_t       i, n, place;
-    ngx_pgq_lane_t  *next;
-    ngx_pgq_pool_t  *pool;
-
-    pool = lane->pool;
-
-    if (pool->connecting != lane) {
-        return;
-    }
-
-    pool->connecting = NULL;
-
-    n = pool->nlanes + 1;
-    place = lane - pool->lanes;
-
-    for (i = 1; i < n; i++) {
-        next = &pool->lanes[(place + i) % n];
-
-        if (next->ripe) {
-            ngx_post_event(&next->timer, &ngx_posted_events);
-            return;
-        }
-    }
+    lane->conf->ops->turn_over(lane);
 }

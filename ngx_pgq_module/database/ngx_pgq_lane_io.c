@@ -37,8 +37,6 @@ static void ngx_pgq_lane_heard(ngx_pgq_lane_t *lane);
 static void ngx_pgq_lane_input(ngx_pgq_lane_t *lane);
 static void ngx_pgq_lane_unasked(ngx_pgq_lane_t *lane);
 static void ngx_pgq_lane_result(ngx_pgq_lane_t *lane, PGresult *res);
-static void ngx_pgq_lane_end(ngx_pgq_lane_t *lane);
-static ngx_uint_t ngx_pgq_lane_fits(ngx_pgq_lane_t *lane);
 static ngx_uint_t ngx_pgq_lane_says(ngx_pgq_lane_t *lane, const char *name);
 
 
@@ -54,7 +52,7 @@ ngx_pgq_lane_send(ngx_pgq_lane_t *lane, ngx_uint_t statement,
 
     static const int  formats[] = { 1, 1, 1, 1, 1, 1, 1, 1 };
 
-    s = &lane->statements[statement];
+    s = &lane->conf->statements[statement];
 
     lane->warned = 0;
 
@@ -77,7 +75,7 @@ ngx_pgq_lane_send(ngx_pgq_lane_t *lane, ngx_uint_t statement,
 
     ngx_pgq_lane_set(lane, NGX_PGQ_LANE_BUSY);
 
-    ngx_add_timer(&lane->timer, lane->pool->answer_timeout);
+    ngx_add_timer(&lane->timer, lane->conf->answer_timeout);
 
     /* a failure to write shows as a failure to read, with the reason */
     (void) ngx_pgq_lane_flush(lane);
@@ -89,7 +87,7 @@ ngx_pgq_lane_send(ngx_pgq_lane_t *lane, ngx_uint_t statement,
 static ngx_uint_t
 ngx_pgq_lane_common(ngx_pgq_lane_t *lane, size_t size)
 {
-    return size <= ngx_max(NGX_PGQ_LANE_COMMON, 2 * lane->pool->batch_size);
+    return size <= ngx_max(NGX_PGQ_LANE_COMMON, lane->conf->common);
 }
 
 
@@ -126,7 +124,7 @@ static void
 ngx_pgq_lane_heard(ngx_pgq_lane_t *lane)
 {
     if (lane->state == NGX_PGQ_LANE_BUSY) {
-        ngx_add_timer(&lane->timer, lane->pool->answer_timeout);
+        ngx_add_timer(&lane->timer, lane->conf->answer_timeout);
     }
 }
 
@@ -215,7 +213,7 @@ ngx_pgq_lane_result(ngx_pgq_lane_t *lane, PGresult *res)
             ngx_pgq_lane_outsized(lane);
         }
 
-        lane->ops->result(lane, res);
+        lane->conf->ops->result(lane, res);
         return;
     }
 
@@ -233,47 +231,12 @@ ngx_pgq_lane_result(ngx_pgq_lane_t *lane, PGresult *res)
 }
 
 
-/* all results are in: the server is ready for the next query, or gone */
-
-static void
-ngx_pgq_lane_end(ngx_pgq_lane_t *lane)
-{
-    if (PQstatus(lane->conn) != CONNECTION_OK
-        || PQtransactionStatus(lane->conn) != PQTRANS_IDLE)
-    {
-        ngx_pgq_lane_fail(lane);
-        return;
-    }
-
-    if (lane->state == NGX_PGQ_LANE_PREPARING) {
-        lane->prepared++;
-        ngx_pgq_lane_prepare(lane);
-        return;
-    }
-
-    ngx_pgq_lane_set(lane, NGX_PGQ_LANE_IDLE);
-
-    lane->ops->done(lane);
-
-    if (lane->state != NGX_PGQ_LANE_IDLE) {
-        return;
-    }
-
-    if (!ngx_pgq_lane_fits(lane)) {
-        ngx_pgq_lane_drop(lane, "role", "the server's role has changed");
-        return;
-    }
-
-    ngx_pgq_lane_idle(lane);
-}
-
-
 /* what target_session_attrs asked for when the lane connected still holds */
 
-static ngx_uint_t
+ngx_uint_t
 ngx_pgq_lane_fits(ngx_pgq_lane_t *lane)
 {
-    switch (lane->pool->target->conninfo.attrs) {
+    switch (lane->conf->target->conninfo.attrs) {
 
     case NGX_PGQ_READ_WRITE:
         return !ngx_pgq_lane_says(lane, "in_hot_standby")
@@ -380,10 +343,10 @@ ngx_pgq_lane_notice(void *data, const struct pg_result *res)
     lane->warning = ngx_pgq_seconds();
     ngx_pgq_lane_quote(words, sizeof(words), res);
 
-    ngx_log_error(NGX_LOG_WARN, lane->pool->log, 0,
+    ngx_log_error(NGX_LOG_WARN, lane->conf->log, 0,
                   "pgq lane: %s:%s warns: %s (%s), pool \"%V\"",
                   lane->endpoint.host->name, lane->endpoint.host->port, words,
-                  sqlstate, &lane->pool->name);
+                  sqlstate, &lane->conf->name);
 }
 
 

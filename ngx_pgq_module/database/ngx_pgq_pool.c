@@ -15,7 +15,7 @@
  *    from leaving; while none is, it does not.
  */
 
-#include "ngx_pgq_lane.h"
+#include "ngx_pgq_pool.h"
 
 
 #define NGX_PGQ_POOL_RETRY_MAX   40      /* s, and half of it more */
@@ -32,9 +32,30 @@
 #define NGX_PGQ_POOL_SETUP_GET   "set statement_timeout = "
 
 
+static ngx_int_t ngx_pgq_pool_init_lanes(ngx_pgq_pool_t *pool);
+static void ngx_pgq_pool_exit_lanes(ngx_pgq_pool_t *pool);
 static void ngx_pgq_pool_forget(ngx_pgq_pool_t *pool);
+static void ngx_pgq_pool_lane_ready(ngx_pgq_lane_t *lane);
+static void ngx_pgq_pool_lane_lost(ngx_pgq_lane_t *lane);
+static void ngx_pgq_pool_lane_used(ngx_pgq_lane_t *lane);
+static ngx_uint_t ngx_pgq_pool_lane_turn(ngx_pgq_lane_t *lane);
+static void ngx_pgq_pool_lane_turn_over(ngx_pgq_lane_t *lane);
+static ngx_pgq_lane_t *ngx_pgq_pool_lane_spare(ngx_pgq_lane_t *lane);
+static ngx_uint_t ngx_pgq_pool_lane_waiting(ngx_pgq_lane_t *lane);
 static void ngx_pgq_pool_dispatch_handler(ngx_event_t *ev);
 static void ngx_pgq_pool_timer_handler(ngx_event_t *ev);
+
+
+static const ngx_pgq_lane_ops_t  ngx_pgq_pool_lane_ops = {
+    ngx_pgq_pool_lane_ready,
+    ngx_pgq_call_result,
+    ngx_pgq_call_done,
+    ngx_pgq_pool_lane_lost,
+    ngx_pgq_pool_lane_turn,
+    ngx_pgq_pool_lane_turn_over,
+    ngx_pgq_pool_lane_spare,
+    ngx_pgq_pool_lane_waiting
+};
 
 
 /*
@@ -48,7 +69,7 @@ ngx_pgq_pool_reads(ngx_conf_t *cf, ngx_pgq_pool_t *pool)
 {
     ngx_pgq_pool_t  *reads;
 
-    pool->setup = (char *) NGX_PGQ_POOL_SETUP_POST;
+    pool->lane.setup = (char *) NGX_PGQ_POOL_SETUP_POST;
 
     reads = ngx_palloc(cf->pool, sizeof(ngx_pgq_pool_t));
     if (reads == NULL) {
@@ -59,16 +80,17 @@ ngx_pgq_pool_reads(ngx_conf_t *cf, ngx_pgq_pool_t *pool)
 
     reads->reading = 1;
     reads->nlanes = pool->read_lanes;
-    reads->answer_timeout = pool->answer_timeout + NGX_PGQ_POOL_SLACK;
+    reads->lane.answer_timeout = pool->lane.answer_timeout
+                                 + NGX_PGQ_POOL_SLACK;
 
-    reads->setup = ngx_pcalloc(cf->pool, sizeof(NGX_PGQ_POOL_SETUP_GET)
-                                         + NGX_INT_T_LEN);
-    if (reads->setup == NULL) {
+    reads->lane.setup = ngx_pcalloc(cf->pool, sizeof(NGX_PGQ_POOL_SETUP_GET)
+                                              + NGX_INT_T_LEN);
+    if (reads->lane.setup == NULL) {
         return NGX_ERROR;
     }
 
-    ngx_sprintf((u_char *) reads->setup, NGX_PGQ_POOL_SETUP_GET "%M",
-                pool->answer_timeout);
+    ngx_sprintf((u_char *) reads->lane.setup, NGX_PGQ_POOL_SETUP_GET "%M",
+                pool->lane.answer_timeout);
 
     pool->reads = reads;
 
@@ -95,7 +117,7 @@ ngx_pgq_pool_init(ngx_pgq_pool_t *pool, ngx_cycle_t *cycle)
     pool->timer.log = cycle->log;
     pool->timer.cancelable = 1;
 
-    if (ngx_pgq_call_init_lanes(pool, cycle->log) != NGX_OK) {
+    if (ngx_pgq_pool_init_lanes(pool) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -115,10 +137,63 @@ ngx_pgq_pool_init(ngx_pgq_pool_t *pool, ngx_cycle_t *cycle)
 void
 ngx_pgq_pool_open(ngx_pgq_pool_t *pool)
 {
-    if (!pool->opened) {
-        pool->opened = 1;
-        ngx_pgq_call_open_lanes(pool);
+    ngx_uint_t  i;
+
+    if (pool->opened) {
+        return;
     }
+
+    pool->opened = 1;
+
+    for (i = 0; i < pool->nlanes; i++) {
+        ngx_pgq_lane_open(&pool->lanes[i]);
+    }
+}
+
+
+static ngx_int_t
+ngx_pgq_pool_init_lanes(ngx_pgq_pool_t *pool)
+{
+    ngx_uint_t       i;
+    ngx_pgq_lane_t  *lane;
+
+    pool->lanes = ngx_calloc((pool->nlanes + 1) * sizeof(ngx_pgq_lane_t),
+                             pool->log);
+    if (pool->lanes == NULL) {
+        return NGX_ERROR;
+    }
+
+    pool->lane.name = pool->name;
+    pool->lane.metrics = pool->metrics;
+    pool->lane.log = pool->log;
+    pool->lane.target = pool->target;
+    pool->lane.common = 2 * pool->batch_size;
+    pool->lane.statements = pool->reading ? ngx_pgq_call_reads
+                                          : ngx_pgq_call_writes;
+    pool->lane.ops = &ngx_pgq_pool_lane_ops;
+
+    for (i = 0; i < pool->nlanes + 1; i++) {
+        lane = &pool->lanes[i];
+        lane->conf = &pool->lane;
+        lane->owner = pool;
+        lane->state = NGX_PGQ_LANE_CLOSED;
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_pgq_pool_exit_lanes(ngx_pgq_pool_t *pool)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < pool->nlanes + 1; i++) {
+        ngx_pgq_lane_close(&pool->lanes[i]);
+    }
+
+    ngx_free(pool->lanes);
+    pool->lanes = NULL;
 }
 
 
@@ -126,7 +201,7 @@ void
 ngx_pgq_pool_exit(ngx_pgq_pool_t *pool)
 {
     if (pool->lanes) {
-        ngx_pgq_call_exit_lanes(pool);
+        ngx_pgq_pool_exit_lanes(pool);
         pool->source->clear(pool);
     }
 
@@ -193,23 +268,116 @@ ngx_pgq_pool_wake(ngx_pgq_pool_t *pool)
 
 /* the last one used is the next one: its server process is still warm */
 
-void
-ngx_pgq_pool_lane_idle(ngx_pgq_lane_t *lane)
+static void
+ngx_pgq_pool_lane_ready(ngx_pgq_lane_t *lane)
 {
-    ngx_queue_insert_head(&lane->pool->idle, &lane->queue);
+    ngx_pgq_pool_t  *pool;
+
+    pool = lane->owner;
+
+    ngx_queue_insert_head(&pool->idle, &lane->queue);
     lane->queued = 1;
 
-    ngx_pgq_pool_wake(lane->pool);
+    ngx_pgq_pool_wake(pool);
 }
 
 
-void
-ngx_pgq_pool_lane_gone(ngx_pgq_lane_t *lane)
+static void
+ngx_pgq_pool_lane_lost(ngx_pgq_lane_t *lane)
+{
+    ngx_pgq_pool_lane_used(lane);
+    ngx_pgq_call_lost(lane);
+}
+
+
+/* the lane is not idle any more */
+
+static void
+ngx_pgq_pool_lane_used(ngx_pgq_lane_t *lane)
 {
     if (lane->queued) {
         ngx_queue_remove(&lane->queue);
         lane->queued = 0;
     }
+}
+
+
+static ngx_uint_t
+ngx_pgq_pool_lane_turn(ngx_pgq_lane_t *lane)
+{
+    ngx_pgq_pool_t  *pool;
+
+    pool = lane->owner;
+
+    if (pool->connecting) {
+        return 0;
+    }
+
+    pool->connecting = lane;
+
+    return 1;
+}
+
+
+/* to the next in line, in the next turn of the event loop */
+
+static void
+ngx_pgq_pool_lane_turn_over(ngx_pgq_lane_t *lane)
+{
+    ngx_uint_t       i, n, place;
+    ngx_pgq_lane_t  *next;
+    ngx_pgq_pool_t  *pool;
+
+    pool = lane->owner;
+
+    if (pool->connecting != lane) {
+        return;
+    }
+
+    pool->connecting = NULL;
+
+    n = pool->nlanes + 1;
+    place = lane - pool->lanes;
+
+    for (i = 1; i < n; i++) {
+        next = &pool->lanes[(place + i) % n];
+
+        if (next->ripe) {
+            ngx_post_event(&next->timer, &ngx_posted_events);
+            return;
+        }
+    }
+}
+
+
+/* the one that is not in use */
+
+static ngx_pgq_lane_t *
+ngx_pgq_pool_lane_spare(ngx_pgq_lane_t *lane)
+{
+    ngx_uint_t       i;
+    ngx_pgq_pool_t  *pool;
+
+    pool = lane->owner;
+
+    for (i = 0; i < pool->nlanes + 1; i++) {
+        if (pool->lanes[i].state == NGX_PGQ_LANE_CLOSED) {
+            return &pool->lanes[i];
+        }
+    }
+
+    return NULL;
+}
+
+
+static ngx_uint_t
+ngx_pgq_pool_lane_waiting(ngx_pgq_lane_t *lane)
+{
+    ngx_pgq_pool_t  *pool;
+
+    pool = lane->owner;
+
+    return pool->unanswered;
 }
 
 
@@ -320,7 +488,7 @@ ngx_pgq_pool_dispatch_handler(ngx_event_t *ev)
 
         q = ngx_queue_head(&pool->idle);
         lane = ngx_queue_data(q, ngx_pgq_lane_t, queue);
-        ngx_pgq_pool_lane_gone(lane);
+        ngx_pgq_pool_lane_used(lane);
 
         if (ngx_pgq_call_start(call, lane) == NGX_OK) {
             continue;
@@ -332,7 +500,7 @@ ngx_pgq_pool_dispatch_handler(ngx_event_t *ev)
 
             /* out of memory: not again before something else happens */
 
-            ngx_pgq_pool_lane_idle(lane);
+            ngx_pgq_pool_lane_ready(lane);
             ngx_delete_posted_event(&pool->dispatch);
             return;
         }

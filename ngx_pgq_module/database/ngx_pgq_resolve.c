@@ -33,6 +33,9 @@ struct ngx_pgq_resolve_s {
 };
 
 
+static ngx_pgq_resolve_t *ngx_pgq_resolve_create(ngx_conf_t *cf,
+    struct ngx_pgq_target_s *target, ngx_pgq_host_t *host,
+    ngx_resolver_t *resolver, ngx_msec_t timeout);
 static void ngx_pgq_resolve_begin(ngx_pgq_resolve_t *rs);
 static void ngx_pgq_resolve_handler(ngx_resolver_ctx_t *ctx);
 static void ngx_pgq_resolve_learn(ngx_pgq_resolve_t *rs,
@@ -40,7 +43,49 @@ static void ngx_pgq_resolve_learn(ngx_pgq_resolve_t *rs,
 static void ngx_pgq_resolve_tell(ngx_pgq_resolve_t *rs);
 
 
-ngx_pgq_resolve_t *
+/*
+ * Once all of http{} has been read: names are looked up now, by the system,
+ * unless there is a resolver.  What the whole world calls localhost is no
+ * name for a resolver to know.
+ */
+
+ngx_int_t
+ngx_pgq_resolve_names(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
+    ngx_str_t *pool, ngx_resolver_t *resolver, ngx_msec_t timeout)
+{
+    ngx_uint_t       i;
+    ngx_pgq_host_t  *hosts;
+
+    hosts = target->hosts.elts;
+
+    for (i = 0; i < target->hosts.nelts; i++) {
+
+        if (!hosts[i].named) {
+            continue;
+        }
+
+        if (resolver && ngx_strcasecmp((u_char *) hosts[i].name,
+                                       (u_char *) "localhost") != 0)
+        {
+            hosts[i].resolve = ngx_pgq_resolve_create(cf, target, &hosts[i],
+                                                      resolver, timeout);
+            if (hosts[i].resolve == NULL) {
+                return NGX_ERROR;
+            }
+
+            continue;
+        }
+
+        if (ngx_pgq_target_find(cf, &hosts[i], pool) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_pgq_resolve_t *
 ngx_pgq_resolve_create(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
     ngx_pgq_host_t *host, ngx_resolver_t *resolver, ngx_msec_t timeout)
 {
@@ -179,8 +224,8 @@ ngx_pgq_resolve_learn(ngx_pgq_resolve_t *rs, ngx_resolver_ctx_t *ctx)
     ngx_pgq_address_t  addresses[NGX_PGQ_MAX_ADDRESSES];
 
     for (i = 0; i < ctx->naddrs && i < NGX_PGQ_MAX_ADDRESSES; i++) {
-        ngx_pgq_resolve_print(addresses[i], ctx->addrs[i].sockaddr,
-                              ctx->addrs[i].socklen);
+        ngx_pgq_target_print(addresses[i], ctx->addrs[i].sockaddr,
+                             ctx->addrs[i].socklen);
     }
 
     if (ngx_pgq_target_learn(rs->target, rs->host, addresses, i)) {
@@ -206,19 +251,4 @@ ngx_pgq_resolve_tell(ngx_pgq_resolve_t *rs)
 
     ngx_log_error(NGX_LOG_NOTICE, rs->log, 0, "pgq resolve: \"%s\" is %*s",
                   rs->host->name, (size_t) (p - text), text);
-}
-
-
-/* an address as libpq takes it, which has place for it */
-
-void
-ngx_pgq_resolve_print(char *text, struct sockaddr *sockaddr,
-    socklen_t socklen)
-{
-    size_t  len;
-
-    len = ngx_sock_ntop(sockaddr, socklen, (u_char *) text,
-                        NGX_PGQ_ADDRESS_LEN - 1, 0);
-
-    text[len] = '\0';
 }

@@ -15,16 +15,14 @@
 typedef void (*ngx_pgq_resolve_pt)(void *data);
 
 
-ngx_pgq_resolve_t *ngx_pgq_resolve_create(ngx_conf_t *cf,
-    struct ngx_pgq_target_s *target, ngx_pgq_host_t *host,
+ngx_int_t ngx_pgq_resolve_names(ngx_conf_t *cf,
+    struct ngx_pgq_target_s *target, ngx_str_t *pool,
     ngx_resolver_t *resolver, ngx_msec_t timeout);
 ngx_int_t ngx_pgq_resolve_ask(ngx_pgq_resolve_t *rs, ngx_log_t *log,
     ngx_pgq_resolve_pt ready, void *data);
 void ngx_pgq_resolve_leave(ngx_pgq_resolve_t *rs);
 ngx_msec_t ngx_pgq_resolve_since(ngx_pgq_resolve_t *rs);
 const char *ngx_pgq_resolve_state(ngx_pgq_resolve_t *rs);
-void ngx_pgq_resolve_print(char *text, struct sockaddr *sockaddr,
-    socklen_t socklen);
 
 
 #endif /* NGX_PGQ_RESOLVE_H */

@@ -15,7 +15,7 @@
  *    none is passed over and lanes stay where they are.
  */
 
-#include "ngx_pgq_resolve.h"
+#include "ngx_pgq_target.h"
 
 
 static ngx_int_t ngx_pgq_target_hosts(ngx_conf_t *cf,
@@ -23,8 +23,6 @@ static ngx_int_t ngx_pgq_target_hosts(ngx_conf_t *cf,
 static ngx_int_t ngx_pgq_target_host(ngx_conf_t *cf,
     struct ngx_pgq_target_s *target, char *name, char *address, char *port);
 static ngx_uint_t ngx_pgq_target_is_local(ngx_pgq_host_t *host);
-static ngx_int_t ngx_pgq_target_find(ngx_conf_t *cf, ngx_pgq_host_t *host,
-    ngx_str_t *pool);
 static ngx_int_t ngx_pgq_target_position(ngx_pgq_address_t *addresses,
     ngx_uint_t n, char *address);
 static char *ngx_pgq_target_item(ngx_pool_t *pool, char *list, ngx_uint_t n);
@@ -133,48 +131,6 @@ ngx_pgq_target_is_local(ngx_pgq_host_t *host)
                          ngx_strlen(host->addresses[0]));
 
     return addr != INADDR_NONE && ntohl(addr) >> 24 == IN_LOOPBACKNET;
-}
-
-
-/*
- * Once all of http{} has been read: names are looked up now, by the system,
- * unless there is a resolver.  What the whole world calls localhost is no
- * name for a resolver to know.
- */
-
-ngx_int_t
-ngx_pgq_target_names(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
-    ngx_str_t *pool, ngx_resolver_t *resolver, ngx_msec_t timeout)
-{
-    ngx_uint_t       i;
-    ngx_pgq_host_t  *hosts;
-
-    hosts = target->hosts.elts;
-
-    for (i = 0; i < target->hosts.nelts; i++) {
-
-        if (!hosts[i].named) {
-            continue;
-        }
-
-        if (resolver && ngx_strcasecmp((u_char *) hosts[i].name,
-                                       (u_char *) "localhost") != 0)
-        {
-            hosts[i].resolve = ngx_pgq_resolve_create(cf, target, &hosts[i],
-                                                      resolver, timeout);
-            if (hosts[i].resolve == NULL) {
-                return NGX_ERROR;
-            }
-
-            continue;
-        }
-
-        if (ngx_pgq_target_find(cf, &hosts[i], pool) != NGX_OK) {
-            return NGX_ERROR;
-        }
-    }
-
-    return NGX_OK;
 }
 
 
@@ -391,7 +347,7 @@ ngx_pgq_target_host(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
 
 /* by the system, which may take its time */
 
-static ngx_int_t
+ngx_int_t
 ngx_pgq_target_find(ngx_conf_t *cf, ngx_pgq_host_t *host, ngx_str_t *pool)
 {
     ngx_url_t   u;
@@ -411,12 +367,27 @@ ngx_pgq_target_find(ngx_conf_t *cf, ngx_pgq_host_t *host, ngx_str_t *pool)
     }
 
     for (i = 0; i < u.naddrs && i < NGX_PGQ_MAX_ADDRESSES; i++) {
-        ngx_pgq_resolve_print(host->addresses[i], u.addrs[i].sockaddr,
-                              u.addrs[i].socklen);
+        ngx_pgq_target_print(host->addresses[i], u.addrs[i].sockaddr,
+                             u.addrs[i].socklen);
         host->naddresses++;
     }
 
     return NGX_OK;
+}
+
+
+/* an address as libpq takes it, which has place for it */
+
+void
+ngx_pgq_target_print(char *text, struct sockaddr *sockaddr,
+    socklen_t socklen)
+{
+    size_t  len;
+
+    len = ngx_sock_ntop(sockaddr, socklen, (u_char *) text,
+                        NGX_PGQ_ADDRESS_LEN - 1, 0);
+
+    text[len] = '\0';
 }
 
 

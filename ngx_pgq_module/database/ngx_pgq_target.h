@@ -57,9 +57,8 @@ struct ngx_pgq_target_s *ngx_pgq_target_create(ngx_conf_t *cf,
     ngx_str_t *conninfo, ngx_str_t *pool);
 ngx_int_t ngx_pgq_target_verify(ngx_conf_t *cf,
     struct ngx_pgq_target_s *target, ngx_str_t *pool);
-ngx_int_t ngx_pgq_target_names(ngx_conf_t *cf,
-    struct ngx_pgq_target_s *target, ngx_str_t *pool,
-    ngx_resolver_t *resolver, ngx_msec_t timeout);
+ngx_int_t ngx_pgq_target_find(ngx_conf_t *cf, ngx_pgq_host_t *host,
+    ngx_str_t *pool);
 ngx_int_t ngx_pgq_target_aim(struct ngx_pgq_target_s *target,
     ngx_pgq_endpoint_t *endpoint);
 void ngx_pgq_target_miss(struct ngx_pgq_target_s *target,
@@ -67,6 +66,8 @@ void ngx_pgq_target_miss(struct ngx_pgq_target_s *target,
 ngx_uint_t ngx_pgq_target_places(struct ngx_pgq_target_s *target);
 ngx_uint_t ngx_pgq_target_learn(struct ngx_pgq_target_s *target,
     ngx_pgq_host_t *host, ngx_pgq_address_t *addresses, ngx_uint_t n);
+void ngx_pgq_target_print(char *text, struct sockaddr *sockaddr,
+    socklen_t socklen);
 
 
 #endif /* NGX_PGQ_TARGET_H */

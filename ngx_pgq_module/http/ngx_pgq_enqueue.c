@@ -358,3 +358,49 @@ ngx_pgq_enqueue_cleanup(void *data)
         ngx_pgq_ticket_leave(&e->ticket);
     }
 }
+
+
+/* warns of a body that nginx takes, and that the pool can never hold */
+
+void
+ngx_pgq_enqueue_warn_size(ngx_conf_t *cf, ngx_pgq_pool_t *pool)
+{
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (clcf->client_max_body_size == 0
+        || clcf->client_max_body_size > (off_t) pool->max_size)
+    {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "\"client_max_body_size\" of location \"%V\""
+                           " exceeds \"size=\" of pgq_pool \"%V\"",
+                           &clcf->name, &pool->name);
+    }
+}
+
+
+/* the directive pgq_idempotency_scope value | off */
+
+char *
+ngx_pgq_enqueue_set_scope(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_pgq_loc_conf_t  *plcf = conf;
+
+    ngx_str_t  *value;
+
+    if (plcf->scoped != NGX_CONF_UNSET) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (value[1].len == 3 && ngx_strncmp(value[1].data, "off", 3) == 0) {
+        plcf->scoped = 0;
+        return NGX_CONF_OK;
+    }
+
+    plcf->scoped = 1;
+
+    return ngx_http_set_complex_value_slot(cf, cmd, conf);
+}

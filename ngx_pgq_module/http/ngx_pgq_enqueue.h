@@ -8,7 +8,7 @@
 #define NGX_PGQ_ENQUEUE_H
 
 
-#include "ngx_pgq_module.h"
+#include "ngx_pgq_http.h"
 #include "ngx_pgq_uuid.h"
 
 

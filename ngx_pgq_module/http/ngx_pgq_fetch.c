@@ -8,6 +8,7 @@
  * with its client.
  */
 
+#include "ngx_pgq_http.h"
 #include "ngx_pgq_read.h"
 
 
@@ -39,9 +40,13 @@ static ngx_int_t ngx_pgq_fetch_start(ngx_http_request_t *r, ngx_int_t limit,
 static void ngx_pgq_fetch_cleanup(void *data);
 static void ngx_pgq_fetch_done(ngx_pgq_fetch_t *f,
     ngx_pgq_read_result_e result, ngx_pgq_answer_t *answer);
+static ngx_int_t ngx_pgq_fetch_reply(ngx_http_request_t *r,
+    ngx_pgq_answer_t *answer);
 
 
 static ngx_str_t  ngx_pgq_fetch_allow = ngx_string("GET, HEAD, OPTIONS");
+static ngx_str_t  ngx_pgq_fetch_type = ngx_string("application/json");
+static ngx_str_t  ngx_pgq_fetch_cache = ngx_string("no-cache");
 
 
 static ngx_pgq_fetch_problem_t  ngx_pgq_fetch_problems[] = {
@@ -213,7 +218,7 @@ ngx_pgq_fetch_done(ngx_pgq_fetch_t *fetch, ngx_pgq_read_result_e result,
     f->ctx->wait = ngx_current_msec - fetch->start;
 
     if (result == NGX_PGQ_READ_DONE) {
-        rc = ngx_pgq_answer_reply(answer, r);
+        rc = ngx_pgq_fetch_reply(r, answer);
 
     } else {
         problem = &ngx_pgq_fetch_problems[result];
@@ -229,4 +234,56 @@ ngx_pgq_fetch_done(ngx_pgq_fetch_t *fetch, ngx_pgq_read_result_e result,
 
     ngx_http_finalize_request(r, rc);
     ngx_http_run_posted_requests(c);
+}
+
+
+/* the not-modified filter answers 304 when it knows the tag */
+
+static ngx_int_t
+ngx_pgq_fetch_reply(ngx_http_request_t *r, ngx_pgq_answer_t *answer)
+{
+    ngx_str_t    *pieces;
+    ngx_uint_t    i;
+    ngx_chain_t  *out, *cl, **last;
+
+    if (ngx_pgq_answer_hold(answer, r->pool) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    r->headers_out.etag = ngx_pgq_reply_header(r, "ETag", &answer->tag);
+
+    if (r->headers_out.etag == NULL
+        || ngx_pgq_reply_header(r, "Cache-Control", &ngx_pgq_fetch_cache)
+           == NULL)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    out = NULL;
+    last = &out;
+    pieces = answer->pieces.elts;
+
+    for (i = 0; i < answer->pieces.nelts; i++) {
+
+        cl = ngx_alloc_chain_link(r->pool);
+        if (cl == NULL) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        cl->buf = ngx_calloc_buf(r->pool);
+        if (cl->buf == NULL) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        cl->buf->pos = pieces[i].data;
+        cl->buf->last = pieces[i].data + pieces[i].len;
+        cl->buf->memory = 1;
+        cl->next = NULL;
+
+        *last = cl;
+        last = &cl->next;
+    }
+
+    return ngx_pgq_reply_chain(r, NGX_HTTP_OK, &ngx_pgq_fetch_type, out,
+                               answer->len);
 }

@@ -13,7 +13,7 @@
  *    is malformed (RFC 7240 2).
  */
 
-#include "ngx_pgq_module.h"
+#include "ngx_pgq_http.h"
 #include "ngx_pgq_header.h"
 
 

@@ -11,7 +11,7 @@
  *    space at its ends; a text is made a JSON string.
  */
 
-#include "ngx_pgq_module.h"
+#include "ngx_pgq_http.h"
 #include "ngx_pgq_json.h"
 #include "ngx_pgq_key.h"
 

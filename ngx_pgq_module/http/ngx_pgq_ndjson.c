@@ -11,7 +11,7 @@
  *  - all messages of a request are queued, or none is.
  */
 
-#include "ngx_pgq_module.h"
+#include "ngx_pgq_http.h"
 #include "ngx_pgq_array.h"
 #include "ngx_pgq_json.h"
 #include "ngx_pgq_lines.h"

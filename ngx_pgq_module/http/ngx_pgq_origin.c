@@ -15,7 +15,7 @@
  *  - credentials of a browser (cookies) are never allowed to other origins.
  */
 
-#include "ngx_pgq_module.h"
+#include "ngx_pgq_http.h"
 
 
 #define NGX_PGQ_ORIGIN_METHODS   "GET, HEAD, POST, OPTIONS"

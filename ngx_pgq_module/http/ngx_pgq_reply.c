@@ -12,7 +12,7 @@
  *  - the body of a request that was not read is discarded before the answer.
  */
 
-#include "ngx_pgq_module.h"
+#include "ngx_pgq_http.h"
 
 #include <cjson/cJSON.h>
 

@@ -11,7 +11,7 @@
  *  - gauges are those of the workers that live when the page is made.
  */
 
-#include "ngx_pgq_lane.h"
+#include "ngx_pgq_http.h"
 
 
 #define NGX_PGQ_STATUS_SIZE      (256 * 1024)

@@ -11,7 +11,7 @@
  *  - the variables of a request without a context are empty.
  */
 
-#include "ngx_pgq_module.h"
+#include "ngx_pgq_http.h"
 #include "ngx_pgq_uuid.h"
 
 

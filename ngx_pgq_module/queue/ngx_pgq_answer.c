@@ -24,17 +24,11 @@
 static void ngx_pgq_answer_add(ngx_pgq_answer_t *answer, const void *data,
     size_t len);
 static ngx_int_t ngx_pgq_answer_grow(ngx_pgq_answer_t *answer, size_t len);
-static ngx_int_t ngx_pgq_answer_hold(ngx_pgq_answer_t *answer,
-    ngx_http_request_t *r);
 static void ngx_pgq_answer_cleanup(void *data);
 
 
 #define ngx_pgq_answer_text(answer, text)                                     \
     ngx_pgq_answer_add(answer, text, sizeof(text) - 1)
-
-
-static ngx_str_t  ngx_pgq_answer_type = ngx_string("application/json");
-static ngx_str_t  ngx_pgq_answer_cache = ngx_string("no-cache");
 
 
 ngx_pgq_answer_t *
@@ -142,55 +136,23 @@ ngx_pgq_answer_end(ngx_pgq_answer_t *answer)
 }
 
 
-/* the not-modified filter answers 304 when it knows the tag */
+/* one more holder, until this memory is freed */
 
 ngx_int_t
-ngx_pgq_answer_reply(ngx_pgq_answer_t *answer, ngx_http_request_t *r)
+ngx_pgq_answer_hold(ngx_pgq_answer_t *answer, ngx_pool_t *memory)
 {
-    ngx_str_t    *pieces;
-    ngx_uint_t    i;
-    ngx_chain_t  *out, *cl, **last;
+    ngx_pool_cleanup_t  *cln;
 
-    if (ngx_pgq_answer_hold(answer, r) != NGX_OK) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    cln = ngx_pool_cleanup_add(memory, 0);
+    if (cln == NULL) {
+        return NGX_ERROR;
     }
 
-    r->headers_out.etag = ngx_pgq_reply_header(r, "ETag", &answer->tag);
+    cln->handler = ngx_pgq_answer_cleanup;
+    cln->data = answer;
+    answer->holders++;
 
-    if (r->headers_out.etag == NULL
-        || ngx_pgq_reply_header(r, "Cache-Control", &ngx_pgq_answer_cache)
-           == NULL)
-    {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    out = NULL;
-    last = &out;
-    pieces = answer->pieces.elts;
-
-    for (i = 0; i < answer->pieces.nelts; i++) {
-
-        cl = ngx_alloc_chain_link(r->pool);
-        if (cl == NULL) {
-            return NGX_HTTP_INTERNAL_SERVER_ERROR;
-        }
-
-        cl->buf = ngx_calloc_buf(r->pool);
-        if (cl->buf == NULL) {
-            return NGX_HTTP_INTERNAL_SERVER_ERROR;
-        }
-
-        cl->buf->pos = pieces[i].data;
-        cl->buf->last = pieces[i].data + pieces[i].len;
-        cl->buf->memory = 1;
-        cl->next = NULL;
-
-        *last = cl;
-        last = &cl->next;
-    }
-
-    return ngx_pgq_reply_chain(r, NGX_HTTP_OK, &ngx_pgq_answer_type, out,
-                               answer->len);
+    return NGX_OK;
 }
 
 
@@ -275,24 +237,6 @@ ngx_pgq_answer_grow(ngx_pgq_answer_t *answer, size_t len)
     answer->pool->size += size;
 
     ngx_pgq_pool_count(answer->pool, 0);
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_pgq_answer_hold(ngx_pgq_answer_t *answer, ngx_http_request_t *r)
-{
-    ngx_pool_cleanup_t  *cln;
-
-    cln = ngx_pool_cleanup_add(r->pool, 0);
-    if (cln == NULL) {
-        return NGX_ERROR;
-    }
-
-    cln->handler = ngx_pgq_answer_cleanup;
-    cln->data = answer;
-    answer->holders++;
 
     return NGX_OK;
 }

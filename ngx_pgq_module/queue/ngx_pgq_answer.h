@@ -9,7 +9,7 @@
 #define NGX_PGQ_ANSWER_H
 
 
-#include "ngx_pgq_module.h"
+#include "ngx_pgq_pool.h"
 
 #include <ngx_md5.h>
 
@@ -44,8 +44,7 @@ typedef struct {
 ngx_pgq_answer_t *ngx_pgq_answer_create(ngx_pgq_pool_t *pool);
 void ngx_pgq_answer_row(ngx_pgq_answer_t *answer, ngx_str_t *fields);
 ngx_int_t ngx_pgq_answer_end(ngx_pgq_answer_t *answer);
-ngx_int_t ngx_pgq_answer_reply(ngx_pgq_answer_t *answer,
-    ngx_http_request_t *r);
+ngx_int_t ngx_pgq_answer_hold(ngx_pgq_answer_t *answer, ngx_pool_t *memory);
 void ngx_pgq_answer_leave(ngx_pgq_answer_t *answer);
 
 

@@ -10,7 +10,7 @@
 #define NGX_PGQ_BATCH_H
 
 
-#include "ngx_pgq_module.h"
+#include "ngx_pgq_ticket.h"
 
 
 struct ngx_pgq_batch_s {
@@ -45,6 +45,8 @@ struct ngx_pgq_batch_s {
     unsigned                 blamed:1;  /* its one message is to be refused */
 };
 
+
+void ngx_pgq_batch_init(ngx_pgq_pool_t *pool);
 
 ngx_int_t ngx_pgq_batch_io_encode(ngx_pgq_batch_t *batch);
 void ngx_pgq_batch_io_free(ngx_pgq_batch_t *batch);

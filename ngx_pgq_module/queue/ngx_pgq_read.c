@@ -99,6 +99,7 @@ ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_int_t limit, int64_t before)
         read->before = id;
 
         read->call.statement = NGX_PGQ_RECENT;
+        read->call.read = 1;
         read->call.encode = ngx_pgq_read_encode;
         read->call.row = ngx_pgq_read_row;
         read->call.done = ngx_pgq_read_done;

@@ -13,7 +13,7 @@
  *  - a ticket counts, in messages and in bytes, until it is answered or left.
  */
 
-#include "ngx_pgq_module.h"
+#include "ngx_pgq_ticket.h"
 
 
 static void ngx_pgq_ticket_release(ngx_pgq_ticket_t *t);

@@ -10,6 +10,7 @@
  */
 
 #include "few.h"
+#include "ngx_pgq_read.h"
 
 #include <endian.h>
 

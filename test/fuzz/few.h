@@ -13,7 +13,7 @@
 
 
 #include "fuzz.h"
-#include "ngx_pgq_module.h"
+#include "ngx_pgq_http.h"
 
 
 #define FEW_HEADERS  32

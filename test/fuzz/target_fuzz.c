@@ -11,33 +11,9 @@
  */
 
 #include "few.h"
-#include "ngx_pgq_resolve.h"
+#include "ngx_pgq_target.h"
 
 #include <libpq-fe.h>
-
-
-ngx_pgq_resolve_t *
-ngx_pgq_resolve_create(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
-    ngx_pgq_host_t *host, ngx_resolver_t *resolver, ngx_msec_t timeout)
-{
-    (void) cf;
-    (void) target;
-    (void) host;
-    (void) resolver;
-    (void) timeout;
-
-    return NULL;
-}
-
-
-void
-ngx_pgq_resolve_print(char *text, struct sockaddr *sockaddr,
-    socklen_t socklen)
-{
-    (void) sockaddr;
-    (void) socklen;
-    text[0] = '\0';
-}
 
 
 /* Item n of a list with commas: its length; 0 if there is none. */

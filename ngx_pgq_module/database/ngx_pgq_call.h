@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The room "call": one statement, its parameters, and its way back.
+ * The owner fills in the upper part, keeps the values alive until done() has
+ * been called, and frees the call itself.
+ */
+
+#ifndef NGX_PGQ_CALL_H
+#define NGX_PGQ_CALL_H
+
+
+#include "ngx_pgq_lane.h"
+
+
+typedef enum {
+    NGX_PGQ_ENQUEUE = 0,
+    NGX_PGQ_ENQUEUE_KEYED,
+    NGX_PGQ_ENQUEUE_ALL,
+    NGX_PGQ_FENCE
+} ngx_pgq_write_e;
+
+
+typedef enum {
+    NGX_PGQ_RECENT = 0
+} ngx_pgq_read_e;
+
+
+#define NGX_PGQ_MAX_PARAMS       4
+#define NGX_PGQ_MAX_FIELDS       4
+
+
+struct ngx_pgq_call_s {
+    ngx_uint_t               statement;     /* a write, or a read */
+    unsigned                 read:1;
+    const char              *values[NGX_PGQ_MAX_PARAMS];
+    int                      lengths[NGX_PGQ_MAX_PARAMS];
+
+    /* encodes the parameters, just before they are sent */
+    ngx_int_t              (*encode)(ngx_pgq_call_t *call);
+    /* one row of the result, as text; absent fields have no data */
+    void                   (*row)(ngx_pgq_call_t *call, ngx_str_t *fields);
+    /* the end, once a start; the call belongs to its owner again */
+    void                   (*done)(ngx_pgq_call_t *call,
+                                ngx_pgq_outcome_e outcome);
+    void                    *data;
+
+    /* of call.c, while the statement is under way */
+    ngx_pgq_outcome_e        outcome;
+    unsigned                 answered:1;    /* a result without an error */
+    ngx_str_t                problem;       /* until done() returns */
+    u_char                  *sqlstate;      /* as long; NULL: not sent */
+};
+
+
+/* the statements of lanes for writes, and for reads */
+extern ngx_pgq_lane_statement_t  ngx_pgq_call_writes[];
+extern ngx_pgq_lane_statement_t  ngx_pgq_call_reads[];
+
+
+ngx_int_t ngx_pgq_call_start(ngx_pgq_call_t *call, ngx_pgq_lane_t *lane);
+ngx_uint_t ngx_pgq_call_is_momentary(ngx_pgq_call_t *call);
+ngx_uint_t ngx_pgq_call_libpq(void);
+
+/* callbacks of the lane; lane->data is its call, or NULL */
+void ngx_pgq_call_result(ngx_pgq_lane_t *lane, struct pg_result *res);
+void ngx_pgq_call_done(ngx_pgq_lane_t *lane);
+void ngx_pgq_call_lost(ngx_pgq_lane_t *lane);
+
+
+#endif /* NGX_PGQ_CALL_H */

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The room "pool": lanes, and who has work for them.  Configured once, before
+ * the workers are made; the lower parts live in each worker.  What pgq_pool
+ * configures are two: the pool of POSTs, and in pool->reads the pool of GETs.
+ * Each has lanes of its own, so that no POST waits for a GET.
+ */
+
+#ifndef NGX_PGQ_POOL_H
+#define NGX_PGQ_POOL_H
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+
+#include "ngx_pgq_call.h"
+
+
+typedef struct {
+    /* the next call to make, or NULL */
+    ngx_pgq_call_t        *(*next)(ngx_pgq_pool_t *pool);
+    /* answers what is too old; ms until more will be, -1 if nothing waits */
+    ngx_msec_int_t         (*expire)(ngx_pgq_pool_t *pool, ngx_msec_t now);
+    /* the worker ends: frees what is left, answers nobody */
+    void                   (*clear)(ngx_pgq_pool_t *pool);
+} ngx_pgq_source_t;
+
+
+#define NGX_PGQ_DRAIN_SECONDS    8      /* what Retry-After is taken from */
+
+
+struct ngx_pgq_pool_s {
+    ngx_str_t                name;
+    ngx_uint_t               metrics;       /* its place there */
+    ngx_pgq_target_t        *target;
+    ngx_uint_t               nlanes;
+    ngx_uint_t               batch_tickets;
+    size_t                   batch_size;
+    ngx_uint_t               max_tickets;
+    size_t                   max_size;
+    ngx_pgq_lane_conf_t      lane;
+    ngx_uint_t               read_lanes;
+    size_t                   answer_size;   /* of the posts in one answer */
+    size_t                   unread_size;   /* of all answers not yet read */
+    ngx_pgq_pool_t          *reads;         /* the pool of GETs */
+    ngx_flag_t               verify;        /* before a password is sent */
+
+    /* of pool.c */
+    ngx_log_t               *log;
+    ngx_pgq_lane_t          *lanes;         /* and one more, to renew */
+    ngx_pgq_lane_t          *connecting;    /* one at a time */
+    ngx_queue_t              idle;          /* lanes without a call */
+    ngx_event_t              dispatch;
+    ngx_event_t              timer;
+    ngx_pgq_source_t        *source;
+    ngx_uint_t               unanswered;    /* requests */
+    size_t                   counted;       /* of size, by the metrics */
+    ngx_uint_t               drained[NGX_PGQ_DRAIN_SECONDS];
+    time_t                   drained_at;    /* the last second of them */
+
+    /* of ticket.c; of answer.c in a pool of GETs */
+    ngx_queue_t              waiting;       /* oldest first */
+    ngx_uint_t               messages;      /* unanswered ones */
+    size_t                   size;          /* of them; or of answers */
+
+    /* of enqueue.c */
+    size_t                   unread;        /* of answers being sent */
+
+    /* of batch.c */
+    ngx_queue_t              again;         /* batches to send again */
+    ngx_queue_t              sent;          /* batches on their way */
+    ngx_uint_t               committed;     /* batches so far */
+
+    /* of trial.c */
+    ngx_uint_t               failures;      /* of batches, in a row */
+    ngx_msec_t               failing;       /* since when */
+    ngx_msec_t               next_trial;
+    time_t                   logged;        /* the last failure */
+
+    /* of read.c */
+    ngx_queue_t              fetches;       /* waiting, oldest first */
+    ngx_queue_t              fetching;      /* on their way */
+    time_t                   complained;
+
+    unsigned                 reading:1;     /* a pool of GETs */
+    unsigned                 opened:1;      /* has its lanes */
+};
+
+
+ngx_int_t ngx_pgq_pool_reads(ngx_conf_t *cf, ngx_pgq_pool_t *pool);
+ngx_int_t ngx_pgq_pool_init(ngx_pgq_pool_t *pool, ngx_cycle_t *cycle);
+void ngx_pgq_pool_exit(ngx_pgq_pool_t *pool);
+void ngx_pgq_pool_open(ngx_pgq_pool_t *pool);
+void ngx_pgq_pool_hold(ngx_pgq_pool_t *pool, ngx_msec_t deadline);
+void ngx_pgq_pool_alarm(ngx_pgq_pool_t *pool, ngx_msec_t moment);
+void ngx_pgq_pool_release(ngx_pgq_pool_t *pool);
+void ngx_pgq_pool_count(ngx_pgq_pool_t *pool, ngx_int_t tickets);
+void ngx_pgq_pool_drained(ngx_pgq_pool_t *pool);
+void ngx_pgq_pool_wake(ngx_pgq_pool_t *pool);
+ngx_uint_t ngx_pgq_pool_retry_after(ngx_pgq_pool_t *pool);
+ngx_uint_t ngx_pgq_pool_connected(ngx_pgq_pool_t *pool);
+
+
+#endif /* NGX_PGQ_POOL_H */

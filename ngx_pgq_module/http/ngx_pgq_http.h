@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * What the files in http/ and the front desk (ngx_http_pgq_module.c) share:
+ * the configuration, what is known of a request, why a request is refused,
+ * and the functions that read requests and answer them.
+ */
+
+#ifndef NGX_PGQ_HTTP_H
+#define NGX_PGQ_HTTP_H
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+
+#include "ngx_pgq_metrics.h"
+#include "ngx_pgq_ticket.h"
+
+
+/* The room "fields": what the headers of a request say. */
+
+typedef enum {
+    NGX_PGQ_FORM_JSON = 0,
+    NGX_PGQ_FORM_TEXT,
+    NGX_PGQ_FORM_ANY,           /* JSON if it is JSON, else text */
+    NGX_PGQ_FORM_NDJSON,        /* JSON texts, one a line */
+    NGX_PGQ_FORM_UNSUPPORTED,
+    NGX_PGQ_FORM_MALFORMED
+} ngx_pgq_form_e;
+
+
+typedef enum {
+    NGX_PGQ_RETURN_DEFAULT = 0,
+    NGX_PGQ_RETURN_MINIMAL,
+    NGX_PGQ_RETURN_REPRESENTATION
+} ngx_pgq_return_e;
+
+
+typedef struct {
+    ngx_pgq_form_e           form;
+    ngx_pgq_return_e         returns;       /* of Prefer */
+    ngx_str_t               *key;           /* the last one's value, or NULL */
+    ngx_uint_t               keys;          /* how many there are */
+    unsigned                 coded:1;       /* has a content coding */
+    unsigned                 typed:1;
+    unsigned                 return_seen:1;
+    unsigned                 prefer_malformed:1;
+} ngx_pgq_fields_t;
+
+
+/* what a browser says of the page that sent the request */
+
+typedef struct {
+    ngx_str_t                origin;        /* the last one's value */
+    ngx_uint_t               origins;       /* how many there are */
+    unsigned                 cross_site:1;
+    unsigned                 preflight:1;   /* asks for a method */
+} ngx_pgq_fields_page_t;
+
+
+void ngx_pgq_fields_read(ngx_http_request_t *r, ngx_pgq_fields_t *fields);
+void ngx_pgq_fields_page(ngx_http_request_t *r, ngx_pgq_fields_page_t *page);
+
+
+/* The room "variables": what is told of a request when it is over. */
+
+typedef struct {
+    ngx_http_request_t      *request;
+    ngx_pgq_fields_t         fields;        /* of a POST */
+    ngx_str_t                key;           /* of a POST; len 0: none */
+    ngx_pgq_metrics_handler_e  handler;
+    ngx_uint_t               batch;         /* messages, or 0 */
+    ngx_msec_t               wait;
+    u_char                   id[NGX_PGQ_UUID_LEN];
+    unsigned                 ticket:1;      /* id is set */
+    unsigned                 replayed:1;
+    unsigned                 answered:1;    /* wait is set */
+} ngx_pgq_ctx_t;
+
+
+ngx_int_t ngx_pgq_variables_add(ngx_conf_t *cf);
+ngx_pgq_ctx_t *ngx_pgq_variables_ctx(ngx_http_request_t *r,
+    ngx_pgq_metrics_handler_e handler);
+
+
+/*
+ * Why a request is refused.  The functions that read a request fill in what
+ * differs from ngx_pgq_problem_init, and return NGX_DECLINED; NGX_OK means
+ * that the request may go on, NGX_ERROR that this server has failed.  They
+ * answer nothing themselves.
+ */
+
+#define NGX_PGQ_PROBLEM_TEXT     192      /* of a detail made for it */
+
+
+typedef struct {
+    ngx_uint_t               status;
+    const char              *code;      /* for programs: a word */
+    const char              *detail;    /* for people: a sentence */
+    ngx_int_t                offset;    /* of the offending byte, or -1 */
+    ngx_int_t                line;      /* the offending one, or 0 */
+} ngx_pgq_problem_t;
+
+
+#define ngx_pgq_problem_init     { 0, NULL, NULL, -1, 0 }
+
+
+/* The room "ndjson": the messages of one request, one a line. */
+
+typedef struct {
+    ngx_http_request_t      *request;
+    ngx_uint_t               n;
+    size_t                   size;          /* of all messages */
+} ngx_pgq_ndjson_t;
+
+
+ngx_int_t ngx_pgq_ndjson_read(ngx_http_request_t *r, ngx_pgq_ndjson_t *ndjson,
+    ngx_pgq_problem_t *problem);
+ngx_int_t ngx_pgq_ndjson_write(ngx_pgq_ndjson_t *ndjson, u_char *p);
+ngx_uint_t ngx_pgq_ndjson_line(ngx_pgq_ndjson_t *ndjson, ngx_uint_t n);
+size_t ngx_pgq_ndjson_answer_size(ngx_pgq_ndjson_t *ndjson);
+ngx_int_t ngx_pgq_ndjson_answer(ngx_pgq_ndjson_t *ndjson, u_char *first,
+    ngx_str_t *body);
+
+
+/* The doors, and what goes out through them. */
+
+typedef struct {
+    ngx_array_t              pools;         /* ngx_pgq_pool_t * */
+    ngx_shm_zone_t          *metrics;
+} ngx_pgq_main_conf_t;
+
+
+typedef struct {
+    ngx_http_handler_pt      handler;       /* of the door, or the page */
+    ngx_pgq_pool_t          *post;
+    ngx_pgq_pool_t          *get;
+    ngx_int_t                depth;
+    ngx_int_t                lines;
+    ngx_msec_t               timeout;
+    ngx_uint_t               idempotency;
+    ngx_flag_t               scoped;        /* keys have a scope */
+    ngx_http_complex_value_t  *scope;       /* NULL: user, else address */
+    ngx_array_t             *origins;       /* ngx_str_t; NULL: none */
+    ngx_flag_t               details;       /* of the database's refusals */
+} ngx_pgq_loc_conf_t;
+
+
+/* pgq_idempotency */
+
+#define NGX_PGQ_IDEMPOTENCY_OFF       0
+#define NGX_PGQ_IDEMPOTENCY_ON        1
+#define NGX_PGQ_IDEMPOTENCY_REQUIRED  2
+
+
+extern ngx_module_t  ngx_http_pgq_module;
+
+
+ngx_int_t ngx_pgq_enqueue_handler(ngx_http_request_t *r);
+void ngx_pgq_enqueue_warn_size(ngx_conf_t *cf, ngx_pgq_pool_t *pool);
+char *ngx_pgq_enqueue_set_scope(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+ngx_int_t ngx_pgq_message_announced(ngx_http_request_t *r,
+    ngx_pgq_problem_t *problem);
+ngx_uint_t ngx_pgq_message_ndjson(ngx_http_request_t *r);
+ngx_int_t ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
+    ngx_str_t *message, ngx_pgq_problem_t *problem);
+ngx_int_t ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
+    ngx_pgq_problem_t *problem);
+ngx_pgq_return_e ngx_pgq_message_returns(ngx_http_request_t *r);
+ngx_int_t ngx_pgq_fetch_handler(ngx_http_request_t *r);
+ngx_int_t ngx_pgq_status_metrics_handler(ngx_http_request_t *r);
+ngx_int_t ngx_pgq_status_handler(ngx_http_request_t *r);
+
+
+/*
+ * The room "reply".  Each function answers the whole request and returns what
+ * the request is to be finalized with.  That is whatever nginx's filters have
+ * returned, NGX_AGAIN included while the client does not read: it may only be
+ * handed on to nginx, and no value of it has a meaning of ours.
+ */
+
+ngx_int_t ngx_pgq_reply_body(ngx_http_request_t *r, ngx_uint_t status,
+    ngx_str_t *type, u_char *data, size_t len);
+ngx_int_t ngx_pgq_reply_chain(ngx_http_request_t *r, ngx_uint_t status,
+    ngx_str_t *type, ngx_chain_t *out, size_t len);
+ngx_int_t ngx_pgq_reply_problem(ngx_http_request_t *r,
+    ngx_pgq_problem_t *problem);
+ngx_int_t ngx_pgq_reply_options(ngx_http_request_t *r, ngx_str_t *allow);
+ngx_int_t ngx_pgq_reply_method(ngx_http_request_t *r, ngx_str_t *allow);
+ngx_int_t ngx_pgq_reply_unavailable(ngx_http_request_t *r,
+    ngx_pgq_pool_t *pool, const char *code, const char *detail);
+ngx_table_elt_t *ngx_pgq_reply_header(ngx_http_request_t *r,
+    const char *name, ngx_str_t *value);
+ngx_int_t ngx_pgq_reply_handler(ngx_http_request_t *r);
+
+
+/* The room "origin": which pages of browsers may post and read. */
+
+char *ngx_pgq_origin_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+void ngx_pgq_origin_init(void);
+ngx_uint_t ngx_pgq_origin_foreign(ngx_http_request_t *r);
+ngx_int_t ngx_pgq_origin_refuse(ngx_http_request_t *r);
+
+
+#endif /* NGX_PGQ_HTTP_H */

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/* The room "ticket": they wait here, and are answered. */
+
+#ifndef NGX_PGQ_TICKET_H
+#define NGX_PGQ_TICKET_H
+
+
+#include "ngx_pgq_pool.h"
+
+
+typedef void (*ngx_pgq_ticket_answer_pt)(ngx_pgq_ticket_t *t,
+    ngx_pgq_outcome_e outcome, ngx_str_t *problem);
+
+
+struct ngx_pgq_ticket_s {
+    ngx_queue_t              queue;         /* in pool->waiting, or a batch */
+    ngx_pgq_pool_t          *pool;
+    ngx_pgq_batch_t         *batch;         /* NULL while waiting */
+    ngx_msec_t               start;
+    ngx_msec_t               timeout;
+    ngx_uint_t               mates;         /* size of its batch, or 0 */
+    u_char                   id[NGX_PGQ_UUID_LEN];  /* the first one's */
+    ngx_str_t                key;           /* len 0: none */
+    ngx_uint_t               n;             /* messages */
+    size_t                   len;           /* of them all */
+    u_char                  *message;       /* lives as long as the ticket */
+
+    /*
+     * For many messages, all or none of which are to be queued: writes them
+     * as the items of an array, each time they are sent.
+     */
+    ngx_int_t              (*write)(ngx_pgq_ticket_t *t, u_char *p);
+
+    /*
+     * Called once, unless the ticket was left.  On NGX_PGQ_DONE and
+     * NGX_PGQ_REPLAYED, whose problem is the former id as text, the ticket is
+     * the caller's again; otherwise the room keeps and frees it.
+     */
+    ngx_pgq_ticket_answer_pt  answer;
+    void                    *data;
+
+    /* of batch_io.c: what the database says of it, when it is committed */
+    ngx_pgq_outcome_e        verdict;
+    ngx_uint_t               ordinal;       /* of the message to blame */
+    u_char                   sqlstate[NGX_PGQ_SQLSTATE_LEN];
+    ngx_str_t                problem;
+};
+
+
+#define ngx_pgq_ticket_wait(t)  (ngx_current_msec - (t)->start)
+
+
+ngx_uint_t ngx_pgq_ticket_full(ngx_pgq_pool_t *pool, ngx_uint_t n,
+    size_t len);
+void ngx_pgq_ticket_add(ngx_pgq_ticket_t *t);
+void ngx_pgq_ticket_leave(ngx_pgq_ticket_t *t);
+ngx_msec_int_t ngx_pgq_ticket_expire(ngx_queue_t *tickets, ngx_msec_t now,
+    ngx_pgq_outcome_e outcome);
+void ngx_pgq_ticket_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
+    ngx_str_t *problem);
+void ngx_pgq_ticket_free(ngx_queue_t *tickets);
+
+
+#endif /* NGX_PGQ_TICKET_H */
