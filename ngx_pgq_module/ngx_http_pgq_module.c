@@ -559,10 +559,10 @@ ngx_http_pgq_init_process(ngx_cycle_t *cycle)
     pools = pmcf->pools.elts;
 
     for (i = 0; i < pmcf->pools.nelts; i++) {
-        ngx_pgq_batch_init(pools[i]);
-        ngx_pgq_read_init(pools[i]->reads);
-
-        if (ngx_pgq_pool_init(pools[i], cycle) != NGX_OK) {
+        if (ngx_pgq_batch_init(pools[i], cycle->pool) != NGX_OK
+            || ngx_pgq_read_init(pools[i]->reads, cycle->pool) != NGX_OK
+            || ngx_pgq_pool_init(pools[i], cycle) != NGX_OK)
+        {
             return NGX_ERROR;
         }
     }

@@ -214,11 +214,11 @@ ngx_pgq_pool_exit(ngx_pgq_pool_t *pool)
 /* one more request is unanswered, until the deadline at the latest */
 
 void
-ngx_pgq_pool_hold(ngx_pgq_pool_t *pool, ngx_msec_t deadline)
+ngx_pgq_pool_hold(ngx_pgq_pool_t *pool, ngx_msec_t deadline, size_t size)
 {
     pool->unanswered++;
     pool->timer.cancelable = 0;
-    ngx_pgq_pool_count(pool, 1);
+    ngx_pgq_pool_count(pool, 1, size);
     ngx_pgq_pool_alarm(pool, deadline);
 }
 
@@ -237,23 +237,22 @@ ngx_pgq_pool_alarm(ngx_pgq_pool_t *pool, ngx_msec_t moment)
 
 
 void
-ngx_pgq_pool_release(ngx_pgq_pool_t *pool)
+ngx_pgq_pool_release(ngx_pgq_pool_t *pool, size_t size)
 {
     pool->unanswered--;
     pool->timer.cancelable = pool->unanswered == 0;
-    ngx_pgq_pool_count(pool, -1);
+    ngx_pgq_pool_count(pool, -1, -(ngx_int_t) size);
 }
 
 
-/* more or fewer requests are unanswered; the size has been changed already */
+/* more or fewer requests, and bytes of theirs, are unanswered */
 
 void
-ngx_pgq_pool_count(ngx_pgq_pool_t *pool, ngx_int_t tickets)
+ngx_pgq_pool_count(ngx_pgq_pool_t *pool, ngx_int_t tickets, ngx_int_t size)
 {
-    ngx_pgq_metrics_waiting(pool->metrics, tickets,
-                            (ngx_int_t) (pool->size - pool->counted));
+    pool->size += size;
 
-    pool->counted = pool->size;
+    ngx_pgq_metrics_waiting(pool->metrics, tickets, size);
 }
 
 

@@ -55,34 +55,11 @@ struct ngx_pgq_pool_s {
     ngx_event_t              dispatch;
     ngx_event_t              timer;
     ngx_pgq_source_t        *source;
+    void                    *data;          /* of the source */
     ngx_uint_t               unanswered;    /* requests */
-    size_t                   counted;       /* of size, by the metrics */
+    size_t                   size;          /* of them; or of answers */
     ngx_uint_t               drained[NGX_PGQ_DRAIN_SECONDS];
     time_t                   drained_at;    /* the last second of them */
-
-    /* of ticket.c; of answer.c in a pool of GETs */
-    ngx_queue_t              waiting;       /* oldest first */
-    ngx_uint_t               messages;      /* unanswered ones */
-    size_t                   size;          /* of them; or of answers */
-
-    /* of enqueue.c */
-    size_t                   unread;        /* of answers being sent */
-
-    /* of batch.c */
-    ngx_queue_t              again;         /* batches to send again */
-    ngx_queue_t              sent;          /* batches on their way */
-    ngx_uint_t               committed;     /* batches so far */
-
-    /* of trial.c */
-    ngx_uint_t               failures;      /* of batches, in a row */
-    ngx_msec_t               failing;       /* since when */
-    ngx_msec_t               next_trial;
-    time_t                   logged;        /* the last failure */
-
-    /* of read.c */
-    ngx_queue_t              fetches;       /* waiting, oldest first */
-    ngx_queue_t              fetching;      /* on their way */
-    time_t                   complained;
 
     unsigned                 reading:1;     /* a pool of GETs */
     unsigned                 opened:1;      /* has its lanes */
@@ -93,10 +70,11 @@ ngx_int_t ngx_pgq_pool_reads(ngx_conf_t *cf, ngx_pgq_pool_t *pool);
 ngx_int_t ngx_pgq_pool_init(ngx_pgq_pool_t *pool, ngx_cycle_t *cycle);
 void ngx_pgq_pool_exit(ngx_pgq_pool_t *pool);
 void ngx_pgq_pool_open(ngx_pgq_pool_t *pool);
-void ngx_pgq_pool_hold(ngx_pgq_pool_t *pool, ngx_msec_t deadline);
+void ngx_pgq_pool_hold(ngx_pgq_pool_t *pool, ngx_msec_t deadline, size_t size);
 void ngx_pgq_pool_alarm(ngx_pgq_pool_t *pool, ngx_msec_t moment);
-void ngx_pgq_pool_release(ngx_pgq_pool_t *pool);
-void ngx_pgq_pool_count(ngx_pgq_pool_t *pool, ngx_int_t tickets);
+void ngx_pgq_pool_release(ngx_pgq_pool_t *pool, size_t size);
+void ngx_pgq_pool_count(ngx_pgq_pool_t *pool, ngx_int_t tickets,
+    ngx_int_t size);
 void ngx_pgq_pool_drained(ngx_pgq_pool_t *pool);
 void ngx_pgq_pool_wake(ngx_pgq_pool_t *pool);
 ngx_uint_t ngx_pgq_pool_retry_after(ngx_pgq_pool_t *pool);

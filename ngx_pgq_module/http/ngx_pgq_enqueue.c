@@ -351,7 +351,7 @@ ngx_pgq_enqueue_cleanup(void *data)
     ngx_pgq_enqueue_t  *e = data;
 
     if (e->done) {
-        e->ticket.pool->unread -= e->unread;
+        ngx_pgq_writes(e->ticket.pool)->unread -= e->unread;
         ngx_free(e);
 
     } else {

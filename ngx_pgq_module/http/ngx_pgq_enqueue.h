@@ -28,7 +28,7 @@ typedef struct {
     ngx_pool_cleanup_t      *cleanup;
     ngx_pgq_ctx_t           *ctx;
     ngx_pgq_ndjson_t         ndjson;
-    size_t                   unread;    /* counted in pool->unread */
+    size_t                   unread;    /* counted in writes->unread */
     ngx_pgq_return_e         returns;
     unsigned                 done:1;
     u_char                   body[1];   /* the answer's, around the message */

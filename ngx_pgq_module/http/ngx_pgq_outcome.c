@@ -8,7 +8,7 @@
  * Invariants:
  *  - a ticket that is answered with its message queued is freed here, at once
  *    or by the request's cleanup, when the answer lies in it;
- *  - an answer counts in pool->unread until the client has read it, and is
+ *  - an answer counts in writes->unread until the client has read it, and is
  *    cut short where that would be too much.  It never keeps others from
  *    waiting.
  */
@@ -158,7 +158,7 @@ ngx_pgq_outcome_body(ngx_pgq_enqueue_t *e, ngx_str_t *body)
     }
 
     e->unread = len;
-    e->ticket.pool->unread += len;
+    ngx_pgq_writes(e->ticket.pool)->unread += len;
 
     if (e->ticket.write) {
         return ngx_pgq_ndjson_answer(&e->ndjson, e->ticket.id, body);
@@ -176,7 +176,11 @@ ngx_pgq_outcome_body(ngx_pgq_enqueue_t *e, ngx_str_t *body)
 static ngx_uint_t
 ngx_pgq_outcome_whole(ngx_pgq_enqueue_t *e, size_t len)
 {
-    if (e->ticket.pool->unread + len > e->ticket.pool->unread_size
+    ngx_pgq_pool_t  *pool;
+
+    pool = e->ticket.pool;
+
+    if (ngx_pgq_writes(pool)->unread + len > pool->unread_size
         || e->returns == NGX_PGQ_RETURN_MINIMAL)
     {
         return 0;

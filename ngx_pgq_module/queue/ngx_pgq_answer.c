@@ -159,6 +159,7 @@ ngx_pgq_answer_hold(ngx_pgq_answer_t *answer, ngx_pool_t *memory)
 void
 ngx_pgq_answer_leave(ngx_pgq_answer_t *answer)
 {
+    size_t           size;
     ngx_pgq_pool_t  *pool;
 
     if (--answer->holders) {
@@ -166,11 +167,11 @@ ngx_pgq_answer_leave(ngx_pgq_answer_t *answer)
     }
 
     pool = answer->pool;
-    pool->size -= answer->size;
+    size = answer->size;
 
     ngx_destroy_pool(answer->memory);
 
-    ngx_pgq_pool_count(pool, 0);
+    ngx_pgq_pool_count(pool, 0, -(ngx_int_t) size);
 
     /* reads may wait for the memory */
 
@@ -234,9 +235,8 @@ ngx_pgq_answer_grow(ngx_pgq_answer_t *answer, size_t len)
 
     answer->room = size;
     answer->size += size;
-    answer->pool->size += size;
 
-    ngx_pgq_pool_count(answer->pool, 0);
+    ngx_pgq_pool_count(answer->pool, 0, size);
 
     return NGX_OK;
 }

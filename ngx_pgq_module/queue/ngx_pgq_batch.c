@@ -7,8 +7,8 @@
  * A source of calls to pool.c; calls ticket, encode, verdict and resend.
  *
  * Invariants:
- *  - a batch is in exactly one place: pool->sent, while a lane has its call,
- *    or pool->again;
+ *  - a batch is in exactly one place: writes->sent, while a lane has its call,
+ *    or writes->again;
  *  - a batch keeps its id and its tickets until its outcome is known, so that
  *    the database can tell that it has seen it; tickets that were answered
  *    or left in the meantime do not travel again;
@@ -41,8 +41,6 @@ static ngx_msec_int_t ngx_pgq_batch_expire_one(ngx_pgq_batch_t *batch,
     ngx_msec_t now);
 static void ngx_pgq_batch_clear(ngx_pgq_pool_t *pool);
 static ngx_pgq_batch_t *ngx_pgq_batch_create(ngx_pgq_pool_t *pool);
-static ngx_uint_t ngx_pgq_batch_old(ngx_pgq_batch_t *batch);
-static time_t ngx_pgq_batch_clock(void);
 static ngx_uint_t ngx_pgq_batch_takes(ngx_pgq_batch_t *batch,
     ngx_pgq_ticket_t *t);
 static void ngx_pgq_batch_put(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t);
@@ -70,14 +68,24 @@ static ngx_pgq_source_t  ngx_pgq_batch_source = {
 };
 
 
-void
-ngx_pgq_batch_init(ngx_pgq_pool_t *pool)
+ngx_int_t
+ngx_pgq_batch_init(ngx_pgq_pool_t *pool, ngx_pool_t *memory)
 {
-    ngx_queue_init(&pool->waiting);
-    ngx_queue_init(&pool->again);
-    ngx_queue_init(&pool->sent);
+    ngx_pgq_writes_t  *writes;
+
+    writes = ngx_pcalloc(memory, sizeof(ngx_pgq_writes_t));
+    if (writes == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_queue_init(&writes->waiting);
+    ngx_queue_init(&writes->again);
+    ngx_queue_init(&writes->sent);
 
     pool->source = &ngx_pgq_batch_source;
+    pool->data = writes;
+
+    return NGX_OK;
 }
 
 
@@ -87,6 +95,9 @@ ngx_pgq_batch_next(ngx_pgq_pool_t *pool)
     ngx_queue_t       *q;
     ngx_pgq_batch_t   *batch;
     ngx_pgq_ticket_t  *t;
+    ngx_pgq_writes_t  *writes;
+
+    writes = ngx_pgq_writes(pool);
 
     if (!ngx_pgq_trial_ready(pool)) {
         return NULL;
@@ -101,16 +112,16 @@ ngx_pgq_batch_next(ngx_pgq_pool_t *pool)
             continue;
         }
 
-        if (ngx_pgq_batch_old(batch)) {
+        if (ngx_pgq_resend_old(batch)) {
             ngx_pgq_batch_answer(batch, NGX_PGQ_UNKNOWN, NULL);
             continue;
         }
 
-        ngx_queue_insert_tail(&pool->sent, &batch->queue);
+        ngx_queue_insert_tail(&writes->sent, &batch->queue);
         return &batch->call;
     }
 
-    if (ngx_queue_empty(&pool->waiting)) {
+    if (ngx_queue_empty(&writes->waiting)) {
         return NULL;
     }
 
@@ -119,10 +130,10 @@ ngx_pgq_batch_next(ngx_pgq_pool_t *pool)
         return NULL;
     }
 
-    while (!ngx_queue_empty(&pool->waiting)
+    while (!ngx_queue_empty(&writes->waiting)
            && batch->n < pool->batch_tickets)
     {
-        q = ngx_queue_head(&pool->waiting);
+        q = ngx_queue_head(&writes->waiting);
         t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
 
         if (batch->n && !ngx_pgq_batch_takes(batch, t)) {
@@ -136,7 +147,7 @@ ngx_pgq_batch_next(ngx_pgq_pool_t *pool)
                                 ngx_pgq_ticket_wait(t));
     }
 
-    ngx_queue_insert_tail(&pool->sent, &batch->queue);
+    ngx_queue_insert_tail(&writes->sent, &batch->queue);
 
     return &batch->call;
 }
@@ -145,14 +156,16 @@ ngx_pgq_batch_next(ngx_pgq_pool_t *pool)
 static ngx_msec_int_t
 ngx_pgq_batch_expire(ngx_pgq_pool_t *pool, ngx_msec_t now)
 {
-    ngx_queue_t      *q;
-    ngx_msec_int_t    next, pause;
-    ngx_pgq_batch_t  *batch;
+    ngx_queue_t       *q;
+    ngx_msec_int_t     next, pause;
+    ngx_pgq_batch_t   *batch;
+    ngx_pgq_writes_t  *writes;
 
-    next = ngx_pgq_ticket_expire(&pool->waiting, now, NGX_PGQ_AGAIN);
+    writes = ngx_pgq_writes(pool);
+    next = ngx_pgq_ticket_expire(&writes->waiting, now, NGX_PGQ_AGAIN);
 
-    for (q = ngx_queue_head(&pool->sent);
-         q != ngx_queue_sentinel(&pool->sent);
+    for (q = ngx_queue_head(&writes->sent);
+         q != ngx_queue_sentinel(&writes->sent);
          q = ngx_queue_next(q))
     {
         batch = ngx_queue_data(q, ngx_pgq_batch_t, queue);
@@ -160,8 +173,8 @@ ngx_pgq_batch_expire(ngx_pgq_pool_t *pool, ngx_msec_t now)
         next = ngx_pgq_sooner(next, ngx_pgq_batch_expire_one(batch, now));
     }
 
-    for (q = ngx_queue_head(&pool->again);
-         q != ngx_queue_sentinel(&pool->again);
+    for (q = ngx_queue_head(&writes->again);
+         q != ngx_queue_sentinel(&writes->again);
          /* void */ )
     {
         batch = ngx_queue_data(q, ngx_pgq_batch_t, queue);
@@ -232,34 +245,6 @@ ngx_pgq_batch_create(ngx_pgq_pool_t *pool)
 }
 
 
-/* whether the database may have forgotten that it has taken this batch */
-
-static ngx_uint_t
-ngx_pgq_batch_old(ngx_pgq_batch_t *batch)
-{
-    return batch->again
-           && ngx_pgq_batch_clock() - batch->first
-              > NGX_PGQ_MAX_TIMEOUT / 1000;
-}
-
-
-/* elapsed seconds, those in which the host was suspended included */
-
-static time_t
-ngx_pgq_batch_clock(void)
-{
-#ifdef CLOCK_BOOTTIME
-    struct timespec  now;
-
-    if (clock_gettime(CLOCK_BOOTTIME, &now) == 0) {
-        return now.tv_sec;
-    }
-#endif
-
-    return ngx_pgq_seconds();
-}
-
-
 /* whether one more ticket may go with those that are there */
 
 static ngx_uint_t
@@ -314,11 +299,13 @@ ngx_pgq_batch_free(ngx_pgq_batch_t *batch)
 static void
 ngx_pgq_batch_clear(ngx_pgq_pool_t *pool)
 {
-    ngx_uint_t    i;
-    ngx_queue_t  *q, *lists[2];
+    ngx_uint_t         i;
+    ngx_queue_t       *q, *lists[2];
+    ngx_pgq_writes_t  *writes;
 
-    lists[0] = &pool->again;
-    lists[1] = &pool->sent;
+    writes = ngx_pgq_writes(pool);
+    lists[0] = &writes->again;
+    lists[1] = &writes->sent;
 
     for (i = 0; i < 2; i++) {
         while (!ngx_queue_empty(lists[i])) {
@@ -328,7 +315,7 @@ ngx_pgq_batch_clear(ngx_pgq_pool_t *pool)
         }
     }
 
-    ngx_pgq_ticket_free(&pool->waiting);
+    ngx_pgq_ticket_free(&writes->waiting);
 }
 
 
@@ -385,7 +372,7 @@ ngx_pgq_batch_encode(ngx_pgq_call_t *call)
     ngx_pgq_metrics_sent(batch->messages, batch->again);
 
     if (!batch->again) {
-        batch->first = ngx_pgq_batch_clock();
+        batch->first = ngx_pgq_resend_clock();
     }
 
     batch->again = 1;
@@ -419,7 +406,8 @@ ngx_pgq_batch_row(ngx_pgq_call_t *call, ngx_str_t *fields)
 static void
 ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
 {
-    ngx_pgq_batch_t  *batch;
+    ngx_pgq_batch_t   *batch;
+    ngx_pgq_writes_t  *writes;
 
     batch = call->data;
 
@@ -453,8 +441,9 @@ ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
     }
 
     if (outcome == NGX_PGQ_DONE) {
-        batch->pool->committed++;
-        batch->pool->failures = 0;
+        writes = ngx_pgq_writes(batch->pool);
+        writes->committed++;
+        writes->failures = 0;
         ngx_pgq_batch_answer(batch, NGX_PGQ_DONE, NULL);
         return;
     }
@@ -472,7 +461,8 @@ ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
 
     if (batch->unknown) {
         batch->fencing = 1;
-        ngx_queue_insert_head(&batch->pool->again, &batch->queue);
+        ngx_queue_insert_head(&ngx_pgq_writes(batch->pool)->again,
+                              &batch->queue);
         ngx_pgq_pool_wake(batch->pool);
         return;
     }
@@ -534,7 +524,7 @@ ngx_pgq_batch_renew(ngx_pgq_batch_t *batch)
     batch->resends = 0;
     batch->due = ngx_current_msec;
 
-    ngx_queue_insert_head(&batch->pool->again, &batch->queue);
+    ngx_queue_insert_head(&ngx_pgq_writes(batch->pool)->again, &batch->queue);
     ngx_pgq_pool_wake(batch->pool);
 }
 
@@ -593,5 +583,5 @@ ngx_pgq_batch_halve(ngx_pgq_batch_t *batch)
         ngx_pgq_batch_put(other, t);
     }
 
-    ngx_queue_insert_head(&batch->pool->again, &other->queue);
+    ngx_queue_insert_head(&ngx_pgq_writes(batch->pool)->again, &other->queue);
 }

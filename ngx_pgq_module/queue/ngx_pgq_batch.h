@@ -14,7 +14,7 @@
 
 
 struct ngx_pgq_batch_s {
-    ngx_queue_t              queue;     /* in pool->sent or pool->again */
+    ngx_queue_t              queue;     /* in writes->sent or writes->again */
     ngx_queue_t              tickets;
     ngx_uint_t               n;         /* tickets */
     ngx_uint_t               keys;      /* of them with a key */
@@ -23,7 +23,7 @@ struct ngx_pgq_batch_s {
     size_t                   keys_size;
     ngx_msec_t               start;     /* of the last time it was sent */
     time_t                   first;     /* when it was sent under this id */
-    ngx_msec_t               due;       /* in pool->again: not before this */
+    ngx_msec_t               due;       /* in writes->again: not before this */
     ngx_uint_t               resends;
     ngx_pgq_pool_t          *pool;
     ngx_pool_t              *memory;
@@ -35,7 +35,7 @@ struct ngx_pgq_batch_s {
     ngx_msec_t               failing;   /* since when, for the moment */
     ngx_uint_t               alone;     /* those of one message that count */
     ngx_msec_t               suspected; /* when the first of these was */
-    ngx_uint_t               committed; /* pool->committed at the last one */
+    ngx_uint_t               committed; /* writes->committed at the last one */
     u_char                   id[NGX_PGQ_UUID_LEN];
     unsigned                 sent:1;
     unsigned                 again:1;   /* was sent before */
@@ -46,7 +46,7 @@ struct ngx_pgq_batch_s {
 };
 
 
-void ngx_pgq_batch_init(ngx_pgq_pool_t *pool);
+ngx_int_t ngx_pgq_batch_init(ngx_pgq_pool_t *pool, ngx_pool_t *memory);
 
 ngx_int_t ngx_pgq_batch_io_encode(ngx_pgq_batch_t *batch);
 void ngx_pgq_batch_io_free(ngx_pgq_batch_t *batch);
@@ -57,6 +57,8 @@ ngx_uint_t ngx_pgq_trial_ready_suspect(ngx_pgq_pool_t *pool);
 void ngx_pgq_trial_halved(ngx_pgq_batch_t *batch, ngx_pgq_batch_t *other);
 void ngx_pgq_resend(ngx_pgq_batch_t *batch);
 ngx_pgq_batch_t *ngx_pgq_resend_next(ngx_pgq_pool_t *pool);
+ngx_uint_t ngx_pgq_resend_old(ngx_pgq_batch_t *batch);
+time_t ngx_pgq_resend_clock(void);
 void ngx_pgq_batch_io_verdict(ngx_pgq_batch_t *batch, ngx_str_t *fields);
 
 

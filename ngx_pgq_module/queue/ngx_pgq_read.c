@@ -5,7 +5,7 @@
  * all GETs, here called fetches, that wait for the same posts.
  *
  * Invariants:
- *  - a read is in pool->fetches while it waits, and in pool->fetching while
+ *  - a read is in reads->waiting while it waits, and in reads->sent while
  *    its call is under way.  A fetch joins a read that waits, never one under
  *    way, which may not see what the client has seen already;
  *  - a fetch is in the list of its read until it is answered, or leaves.  A
@@ -31,6 +31,18 @@ struct ngx_pgq_read_s {
     uint64_t                 before;
     unsigned                 sent:1;
 };
+
+
+/* what waits in a worker for a pool of GETs: the data of its source */
+
+typedef struct {
+    ngx_queue_t              waiting;   /* reads, oldest first */
+    ngx_queue_t              sent;      /* reads on their way */
+    time_t                   complained;
+} ngx_pgq_reads_t;
+
+
+#define ngx_pgq_reads(pool)  ((ngx_pgq_reads_t *) (pool)->data)
 
 
 static ngx_pgq_read_t *ngx_pgq_read_find(ngx_pgq_pool_t *pool,
@@ -59,13 +71,23 @@ static ngx_pgq_source_t  ngx_pgq_read_source = {
 };
 
 
-void
-ngx_pgq_read_init(ngx_pgq_pool_t *pool)
+ngx_int_t
+ngx_pgq_read_init(ngx_pgq_pool_t *pool, ngx_pool_t *memory)
 {
-    ngx_queue_init(&pool->fetches);
-    ngx_queue_init(&pool->fetching);
+    ngx_pgq_reads_t  *reads;
+
+    reads = ngx_pcalloc(memory, sizeof(ngx_pgq_reads_t));
+    if (reads == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_queue_init(&reads->waiting);
+    ngx_queue_init(&reads->sent);
 
     pool->source = &ngx_pgq_read_source;
+    pool->data = reads;
+
+    return NGX_OK;
 }
 
 
@@ -105,14 +127,14 @@ ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_int_t limit, int64_t before)
         read->call.done = ngx_pgq_read_done;
         read->call.data = read;
 
-        ngx_queue_insert_tail(&pool->fetches, &read->queue);
+        ngx_queue_insert_tail(&ngx_pgq_reads(pool)->waiting, &read->queue);
     }
 
     f->read = read;
     f->start = ngx_current_msec;
 
     ngx_queue_insert_tail(&read->fetches, &f->queue);
-    ngx_pgq_pool_hold(pool, f->start + f->timeout);
+    ngx_pgq_pool_hold(pool, f->start + f->timeout, 0);
     ngx_pgq_pool_open(pool);
     ngx_pgq_pool_wake(pool);
 
@@ -125,11 +147,14 @@ ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_int_t limit, int64_t before)
 static ngx_pgq_read_t *
 ngx_pgq_read_find(ngx_pgq_pool_t *pool, uint32_t limit, uint64_t before)
 {
-    ngx_queue_t     *q;
-    ngx_pgq_read_t  *read;
+    ngx_queue_t      *q;
+    ngx_pgq_read_t   *read;
+    ngx_pgq_reads_t  *reads;
 
-    for (q = ngx_queue_head(&pool->fetches);
-         q != ngx_queue_sentinel(&pool->fetches);
+    reads = ngx_pgq_reads(pool);
+
+    for (q = ngx_queue_head(&reads->waiting);
+         q != ngx_queue_sentinel(&reads->waiting);
          q = ngx_queue_next(q))
     {
         read = ngx_queue_data(q, ngx_pgq_read_t, queue);
@@ -154,7 +179,7 @@ ngx_pgq_read_leave(ngx_pgq_fetch_t *f)
     f->read = NULL;
 
     ngx_queue_remove(&f->queue);
-    ngx_pgq_pool_release(f->pool);
+    ngx_pgq_pool_release(f->pool, 0);
 
     if (read && !read->sent && ngx_queue_empty(&read->fetches)) {
         ngx_queue_remove(&read->queue);
@@ -166,17 +191,20 @@ ngx_pgq_read_leave(ngx_pgq_fetch_t *f)
 static ngx_pgq_call_t *
 ngx_pgq_read_next(ngx_pgq_pool_t *pool)
 {
-    ngx_queue_t     *q;
-    ngx_pgq_read_t  *read;
+    ngx_queue_t      *q;
+    ngx_pgq_read_t   *read;
+    ngx_pgq_reads_t  *reads;
 
-    if (ngx_queue_empty(&pool->fetches) || pool->size >= pool->unread_size) {
+    reads = ngx_pgq_reads(pool);
+
+    if (ngx_queue_empty(&reads->waiting) || pool->size >= pool->unread_size) {
         return NULL;
     }
 
-    q = ngx_queue_head(&pool->fetches);
+    q = ngx_queue_head(&reads->waiting);
     ngx_queue_remove(q);
 
-    ngx_queue_insert_tail(&pool->fetching, q);
+    ngx_queue_insert_tail(&reads->sent, q);
 
     read = ngx_queue_data(q, ngx_pgq_read_t, queue);
     read->sent = 1;
@@ -188,13 +216,15 @@ ngx_pgq_read_next(ngx_pgq_pool_t *pool)
 static ngx_msec_int_t
 ngx_pgq_read_expire(ngx_pgq_pool_t *pool, ngx_msec_t now)
 {
-    ngx_queue_t     *q, expired;
-    ngx_msec_int_t   waiting, sent;
+    ngx_queue_t      *q, expired;
+    ngx_msec_int_t    waiting, sent;
+    ngx_pgq_reads_t  *reads;
 
+    reads = ngx_pgq_reads(pool);
     ngx_queue_init(&expired);
 
-    waiting = ngx_pgq_read_expire_list(&pool->fetches, &expired, now);
-    sent = ngx_pgq_read_expire_list(&pool->fetching, &expired, now);
+    waiting = ngx_pgq_read_expire_list(&reads->waiting, &expired, now);
+    sent = ngx_pgq_read_expire_list(&reads->sent, &expired, now);
 
     /* an answer may end a connection, and with it other requests */
 
@@ -261,11 +291,13 @@ ngx_pgq_read_expire_list(ngx_queue_t *reads, ngx_queue_t *expired,
 static void
 ngx_pgq_read_clear(ngx_pgq_pool_t *pool)
 {
-    ngx_uint_t    i;
-    ngx_queue_t  *q, *lists[2];
+    ngx_uint_t        i;
+    ngx_queue_t      *q, *lists[2];
+    ngx_pgq_reads_t  *reads;
 
-    lists[0] = &pool->fetches;
-    lists[1] = &pool->fetching;
+    reads = ngx_pgq_reads(pool);
+    lists[0] = &reads->waiting;
+    lists[1] = &reads->sent;
 
     for (i = 0; i < 2; i++) {
         while (!ngx_queue_empty(lists[i])) {
@@ -339,7 +371,8 @@ ngx_pgq_read_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
         }
 
         read->sent = 0;
-        ngx_queue_insert_head(&read->pool->fetches, &read->queue);
+        ngx_queue_insert_head(&ngx_pgq_reads(read->pool)->waiting,
+                              &read->queue);
         ngx_pgq_pool_wake(read->pool);
         return;
     }
@@ -377,20 +410,22 @@ ngx_pgq_read_complete(ngx_pgq_read_t *read)
 static ngx_pgq_read_result_e
 ngx_pgq_read_refused(ngx_pgq_read_t *read)
 {
-    ngx_uint_t       i;
-    ngx_pgq_call_t  *call;
-    ngx_pgq_pool_t  *pool;
+    ngx_uint_t        i;
+    ngx_pgq_call_t   *call;
+    ngx_pgq_pool_t   *pool;
+    ngx_pgq_reads_t  *reads;
 
     /* statement_timeout, lock_timeout */
     static const char  *timeouts[] = { "57014", "55P03" };
 
     call = &read->call;
     pool = read->pool;
+    reads = ngx_pgq_reads(pool);
 
-    if (pool->complained == 0
-        || ngx_pgq_seconds() - pool->complained >= NGX_PGQ_QUIET)
+    if (reads->complained == 0
+        || ngx_pgq_seconds() - reads->complained >= NGX_PGQ_QUIET)
     {
-        pool->complained = ngx_pgq_seconds();
+        reads->complained = ngx_pgq_seconds();
         ngx_log_error(NGX_LOG_ERR, pool->log, 0,
                       "pgq fetch: posts not read: %V (%s), pool \"%V\"",
                       &call->problem, call->sqlstate, &pool->name);

@@ -42,7 +42,7 @@ struct ngx_pgq_fetch_s {
 };
 
 
-void ngx_pgq_read_init(ngx_pgq_pool_t *pool);
+ngx_int_t ngx_pgq_read_init(ngx_pgq_pool_t *pool, ngx_pool_t *memory);
 ngx_int_t ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_int_t limit,
     int64_t before);
 void ngx_pgq_read_leave(ngx_pgq_fetch_t *f);

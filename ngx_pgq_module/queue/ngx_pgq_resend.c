@@ -2,7 +2,7 @@
 
 /*
  * The room "resend" decides when a batch is sent again.  It owns the pauses
- * of the batches in pool->again.
+ * of the batches in writes->again.
  *
  * Invariant: between two times that a batch is sent there is a pause, which
  * grows from time to time.  Other batches go first meanwhile.
@@ -19,7 +19,7 @@ static ngx_pgq_batch_t *ngx_pgq_resend_find(ngx_pgq_pool_t *pool,
     ngx_uint_t suspects);
 
 
-/* puts a batch that is in no queue into pool->again */
+/* puts a batch that is in no queue into writes->again */
 
 void
 ngx_pgq_resend(ngx_pgq_batch_t *batch)
@@ -33,31 +33,34 @@ ngx_pgq_resend(ngx_pgq_batch_t *batch)
     batch->resends++;
     batch->due = ngx_current_msec + pause;
 
-    ngx_queue_insert_tail(&batch->pool->again, &batch->queue);
+    ngx_queue_insert_tail(&ngx_pgq_writes(batch->pool)->again, &batch->queue);
     ngx_pgq_pool_alarm(batch->pool, batch->due);
 }
 
 
 /*
- * Takes the batch to send next out of pool->again.  Returns NULL if it is the
- * turn of messages that wait for their first batch, or if no pause is over.
+ * Takes the batch to send next out of writes->again.  Returns NULL if it is
+ * the turn of messages that wait for their first batch, or if no pause is
+ * over.
  */
 
 ngx_pgq_batch_t *
 ngx_pgq_resend_next(ngx_pgq_pool_t *pool)
 {
-    ngx_uint_t        waiting;
-    ngx_pgq_batch_t  *batch;
+    ngx_uint_t         waiting;
+    ngx_pgq_batch_t   *batch;
+    ngx_pgq_writes_t  *writes;
 
-    waiting = !ngx_queue_empty(&pool->waiting);
+    writes = ngx_pgq_writes(pool);
+    waiting = !ngx_queue_empty(&writes->waiting);
 
     /* batches that fail must not delay new messages: they take turns */
 
-    if (waiting && (pool->failures & 1)) {
+    if (waiting && (writes->failures & 1)) {
         return NULL;
     }
 
-    batch = ngx_pgq_resend_find(pool, pool->failures == 0);
+    batch = ngx_pgq_resend_find(pool, writes->failures == 0);
 
     if (batch == NULL && !waiting && ngx_pgq_trial_ready_suspect(pool)) {
         batch = ngx_pgq_resend_find(pool, 1);
@@ -72,11 +75,14 @@ ngx_pgq_resend_next(ngx_pgq_pool_t *pool)
 static ngx_pgq_batch_t *
 ngx_pgq_resend_find(ngx_pgq_pool_t *pool, ngx_uint_t suspects)
 {
-    ngx_queue_t      *q;
-    ngx_pgq_batch_t  *batch;
+    ngx_queue_t       *q;
+    ngx_pgq_batch_t   *batch;
+    ngx_pgq_writes_t  *writes;
 
-    for (q = ngx_queue_head(&pool->again);
-         q != ngx_queue_sentinel(&pool->again);
+    writes = ngx_pgq_writes(pool);
+
+    for (q = ngx_queue_head(&writes->again);
+         q != ngx_queue_sentinel(&writes->again);
          q = ngx_queue_next(q))
     {
         batch = ngx_queue_data(q, ngx_pgq_batch_t, queue);
@@ -92,4 +98,32 @@ ngx_pgq_resend_find(ngx_pgq_pool_t *pool, ngx_uint_t suspects)
     }
 
     return NULL;
+}
+
+
+/* whether the database may have forgotten that it has taken this batch */
+
+ngx_uint_t
+ngx_pgq_resend_old(ngx_pgq_batch_t *batch)
+{
+    return batch->again
+           && ngx_pgq_resend_clock() - batch->first
+              > NGX_PGQ_MAX_TIMEOUT / 1000;
+}
+
+
+/* elapsed seconds, those in which the host was suspended included */
+
+time_t
+ngx_pgq_resend_clock(void)
+{
+#ifdef CLOCK_BOOTTIME
+    struct timespec  now;
+
+    if (clock_gettime(CLOCK_BOOTTIME, &now) == 0) {
+        return now.tv_sec;
+    }
+#endif
+
+    return ngx_pgq_seconds();
 }

@@ -6,7 +6,7 @@
  * allocation of the door's.
  *
  * Invariants:
- *  - a ticket is in exactly one place: pool->waiting, or one batch;
+ *  - a ticket is in exactly one place: writes->waiting, or one batch;
  *  - a ticket is answered once, or left by its client and then never;
  *  - a ticket of a batch stays in it, answered or left, until the batch ends
  *    or is to be sent again;
@@ -24,7 +24,7 @@ static void ngx_pgq_ticket_release(ngx_pgq_ticket_t *t);
 ngx_uint_t
 ngx_pgq_ticket_full(ngx_pgq_pool_t *pool, ngx_uint_t n, size_t len)
 {
-    return pool->messages + n > pool->max_tickets
+    return ngx_pgq_writes(pool)->messages + n > pool->max_tickets
            || pool->size + len > pool->max_size;
 }
 
@@ -32,19 +32,18 @@ ngx_pgq_ticket_full(ngx_pgq_pool_t *pool, ngx_uint_t n, size_t len)
 void
 ngx_pgq_ticket_add(ngx_pgq_ticket_t *t)
 {
-    ngx_pgq_pool_t  *pool;
+    ngx_pgq_writes_t  *writes;
 
-    pool = t->pool;
+    writes = ngx_pgq_writes(t->pool);
 
     t->batch = NULL;
     t->start = ngx_current_msec;
-    pool->messages += t->n;
-    pool->size += t->len;
+    writes->messages += t->n;
 
-    ngx_queue_insert_tail(&pool->waiting, &t->queue);
+    ngx_queue_insert_tail(&writes->waiting, &t->queue);
 
-    ngx_pgq_pool_hold(pool, t->start + t->timeout);
-    ngx_pgq_pool_wake(pool);
+    ngx_pgq_pool_hold(t->pool, t->start + t->timeout, t->len);
+    ngx_pgq_pool_wake(t->pool);
 }
 
 
@@ -69,10 +68,9 @@ ngx_pgq_ticket_leave(ngx_pgq_ticket_t *t)
 static void
 ngx_pgq_ticket_release(ngx_pgq_ticket_t *t)
 {
-    t->pool->messages -= t->n;
-    t->pool->size -= t->len;
+    ngx_pgq_writes(t->pool)->messages -= t->n;
 
-    ngx_pgq_pool_release(t->pool);
+    ngx_pgq_pool_release(t->pool, t->len);
 }
 
 

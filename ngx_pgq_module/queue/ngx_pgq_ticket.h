@@ -9,12 +9,38 @@
 #include "ngx_pgq_pool.h"
 
 
+/* what waits in a worker for a pool of POSTs: the data of its source */
+
+typedef struct {
+    /* of ticket.c */
+    ngx_queue_t              waiting;       /* oldest first */
+    ngx_uint_t               messages;      /* unanswered ones */
+
+    /* of batch.c */
+    ngx_queue_t              again;         /* batches to send again */
+    ngx_queue_t              sent;          /* batches on their way */
+    ngx_uint_t               committed;     /* batches so far */
+
+    /* of trial.c */
+    ngx_uint_t               failures;      /* of batches, in a row */
+    ngx_msec_t               failing;       /* since when */
+    ngx_msec_t               next_trial;
+    time_t                   logged;        /* the last failure */
+
+    /* of outcome.c */
+    size_t                   unread;        /* of answers being sent */
+} ngx_pgq_writes_t;
+
+
+#define ngx_pgq_writes(pool)  ((ngx_pgq_writes_t *) (pool)->data)
+
+
 typedef void (*ngx_pgq_ticket_answer_pt)(ngx_pgq_ticket_t *t,
     ngx_pgq_outcome_e outcome, ngx_str_t *problem);
 
 
 struct ngx_pgq_ticket_s {
-    ngx_queue_t              queue;         /* in pool->waiting, or a batch */
+    ngx_queue_t              queue;         /* in waiting, or in a batch */
     ngx_pgq_pool_t          *pool;
     ngx_pgq_batch_t         *batch;         /* NULL while waiting */
     ngx_msec_t               start;

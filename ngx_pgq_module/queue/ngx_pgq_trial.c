@@ -43,23 +43,23 @@ static void ngx_pgq_trial_log(ngx_pgq_batch_t *batch);
 ngx_uint_t
 ngx_pgq_trial_failed(ngx_pgq_batch_t *batch)
 {
-    ngx_pgq_pool_t  *pool;
+    ngx_pgq_writes_t  *writes;
 
-    pool = batch->pool;
+    writes = ngx_pgq_writes(batch->pool);
 
     ngx_pgq_trial_log(batch);
 
     batch->failures++;
 
-    if (pool->failures++ == 0) {
-        pool->failing = ngx_current_msec;
+    if (writes->failures++ == 0) {
+        writes->failing = ngx_current_msec;
     }
 
-    pool->next_trial = ngx_current_msec + NGX_PGQ_TRIAL_PAUSE;
+    writes->next_trial = ngx_current_msec + NGX_PGQ_TRIAL_PAUSE;
 
     if (batch->n == 1) {
 
-        if (batch->alone && batch->committed == pool->committed) {
+        if (batch->alone && batch->committed == writes->committed) {
             return 0;
         }
 
@@ -67,7 +67,7 @@ ngx_pgq_trial_failed(ngx_pgq_batch_t *batch)
             batch->suspected = ngx_current_msec;
         }
 
-        batch->committed = pool->committed;
+        batch->committed = writes->committed;
         batch->blamed = batch->alone >= NGX_PGQ_TRIAL_ALONE
                         && ngx_current_msec - batch->suspected
                            >= ngx_pgq_trial_least(batch->call.sqlstate);
@@ -98,14 +98,14 @@ ngx_pgq_trial_again(ngx_pgq_batch_t *batch)
 
     if (batch->failures++ == 0) {
         batch->failing = ngx_current_msec;
-        batch->committed = batch->pool->committed;
+        batch->committed = ngx_pgq_writes(batch->pool)->committed;
     }
 
     if (batch->failures < NGX_PGQ_TRIAL_FAILURES) {
         return 0;
     }
 
-    return batch->committed != batch->pool->committed
+    return batch->committed != ngx_pgq_writes(batch->pool)->committed
            || (momentary && ngx_current_msec - batch->failing
                             >= NGX_PGQ_TRIAL_FREE);
 }
@@ -116,8 +116,12 @@ ngx_pgq_trial_again(ngx_pgq_batch_t *batch)
 ngx_uint_t
 ngx_pgq_trial_ready(ngx_pgq_pool_t *pool)
 {
-    return pool->failures == 0
-           || ngx_current_msec - pool->failing < NGX_PGQ_TRIAL_FREE
+    ngx_pgq_writes_t  *writes;
+
+    writes = ngx_pgq_writes(pool);
+
+    return writes->failures == 0
+           || ngx_current_msec - writes->failing < NGX_PGQ_TRIAL_FREE
            || ngx_pgq_trial_ready_suspect(pool);
 }
 
@@ -127,11 +131,15 @@ ngx_pgq_trial_ready(ngx_pgq_pool_t *pool)
 ngx_uint_t
 ngx_pgq_trial_ready_suspect(ngx_pgq_pool_t *pool)
 {
-    if ((ngx_msec_int_t) (ngx_current_msec - pool->next_trial) >= 0) {
+    ngx_msec_t  next;
+
+    next = ngx_pgq_writes(pool)->next_trial;
+
+    if ((ngx_msec_int_t) (ngx_current_msec - next) >= 0) {
         return 1;
     }
 
-    ngx_pgq_pool_alarm(pool, pool->next_trial);
+    ngx_pgq_pool_alarm(pool, next);
 
     return 0;
 }
@@ -168,15 +176,17 @@ ngx_pgq_trial_least(u_char *sqlstate)
 static void
 ngx_pgq_trial_log(ngx_pgq_batch_t *batch)
 {
-    ngx_pgq_pool_t  *pool;
+    ngx_pgq_pool_t    *pool;
+    ngx_pgq_writes_t  *writes;
 
     pool = batch->pool;
+    writes = ngx_pgq_writes(pool);
 
-    if (pool->logged && ngx_pgq_seconds() - pool->logged < NGX_PGQ_QUIET) {
+    if (writes->logged && ngx_pgq_seconds() - writes->logged < NGX_PGQ_QUIET) {
         return;
     }
 
-    pool->logged = ngx_pgq_seconds();
+    writes->logged = ngx_pgq_seconds();
 
     ngx_log_error(NGX_LOG_ERR, pool->log, 0,
                   "pgq batch: the database fails to take %ui messages: %s,"

@@ -301,6 +301,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 {
     int                  i;
     fuzz_input_t         in = { p, len };
+    ngx_pool_t          *memory;
     ngx_pgq_loc_conf_t   conf;
 
     memset(&pool, 0, sizeof(pool));
@@ -319,7 +320,8 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     few_finalized = finalized;
     ngx_current_msec = (ngx_msec_t) -500;
 
-    ngx_pgq_read_init(&pool);
+    memory = ngx_create_pool(0, NULL);
+    fuzz_check(ngx_pgq_read_init(&pool, memory) == NGX_OK);
 
     while (in.len) {
         step(&conf, &in);
@@ -334,6 +336,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     fuzz_check(pool.unanswered == 0);
     pool.source->clear(&pool);
     fuzz_check(pool.size == 0);
+    ngx_destroy_pool(memory);
 
     return 0;
 }

@@ -328,24 +328,26 @@ ngx_pgq_pool_connected(ngx_pgq_pool_t *pool)
 
 
 void
-ngx_pgq_pool_count(ngx_pgq_pool_t *pool, ngx_int_t tickets)
+ngx_pgq_pool_count(ngx_pgq_pool_t *pool, ngx_int_t tickets, ngx_int_t size)
 {
-    (void) pool;
     (void) tickets;
+    pool->size += size;
 }
 
 
 void
-ngx_pgq_pool_hold(ngx_pgq_pool_t *pool, ngx_msec_t deadline)
+ngx_pgq_pool_hold(ngx_pgq_pool_t *pool, ngx_msec_t deadline, size_t size)
 {
+    (void) size;
     (void) deadline;
     pool->unanswered++;
 }
 
 
 void
-ngx_pgq_pool_release(ngx_pgq_pool_t *pool)
+ngx_pgq_pool_release(ngx_pgq_pool_t *pool, size_t size)
 {
+    (void) size;
     fuzz_check(pool->unanswered > 0);
     pool->unanswered--;
 }
