@@ -381,10 +381,10 @@ ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_pgq_main_conf_t  *pmcf = conf;
 
-    char             *rv;
-    ngx_str_t        *value;
-    ngx_uint_t        i;
-    ngx_pgq_pool_t   *pool, **slot;
+    char            *rv;
+    ngx_str_t       *value;
+    ngx_uint_t       i;
+    ngx_pgq_pool_t  *db, **slot;
 
     value = cf->args->elts;
 
@@ -394,32 +394,32 @@ ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    pool = ngx_pcalloc(cf->pool, sizeof(ngx_pgq_pool_t));
+    db = ngx_pcalloc(cf->pool, sizeof(ngx_pgq_pool_t));
     slot = ngx_array_push(&pmcf->pools);
-    if (pool == NULL || slot == NULL) {
+    if (db == NULL || slot == NULL) {
         return NGX_CONF_ERROR;
     }
 
-    *slot = pool;
+    *slot = db;
 
-    pool->name = value[1];
-    ngx_pgq_parameter_defaults(pool);
+    db->name = value[1];
+    ngx_pgq_parameter_defaults(db);
 
     for (i = 3; i < cf->args->nelts; i++) {
-        rv = ngx_pgq_parameter_read(cf, pool, &value[i]);
+        rv = ngx_pgq_parameter_read(cf, db, &value[i]);
 
         if (rv != NGX_CONF_OK) {
             return rv;
         }
     }
 
-    pool->target = ngx_pgq_target_create(cf, &value[2], &pool->name);
+    db->target = ngx_pgq_target_create(cf, &value[2], &db->name);
 
-    if (pool->target == NULL
-        || (pool->verify
-            && ngx_pgq_target_verify(cf, pool->target, &pool->name)
+    if (db->target == NULL
+        || (db->verify
+            && ngx_pgq_target_verify(cf, db->target, &db->name)
                != NGX_OK)
-        || ngx_pgq_pool_reads(cf, pool) != NGX_OK)
+        || ngx_pgq_pool_reads(cf, db) != NGX_OK)
     {
         return NGX_CONF_ERROR;
     }
@@ -434,22 +434,22 @@ static char *
 ngx_http_pgq_door(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_str_t            *value;
-    ngx_pgq_pool_t      **pool;
+    ngx_pgq_pool_t      **db;
     ngx_http_handler_pt  *handler = cmd->post;
 
-    pool = (ngx_pgq_pool_t **) ((u_char *) conf + cmd->offset);
+    db = (ngx_pgq_pool_t **) ((u_char *) conf + cmd->offset);
 
-    if (*pool) {
+    if (*db) {
         return "is duplicate";
     }
 
     value = cf->args->elts;
 
-    *pool = ngx_http_pgq_find_pool(
+    *db = ngx_http_pgq_find_pool(
                 ngx_http_conf_get_module_main_conf(cf, ngx_http_pgq_module),
                 &value[1]);
 
-    if (*pool == NULL) {
+    if (*db == NULL) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "unknown pgq_pool \"%V\" (it must be defined before"
                            " its use)", &value[1]);

@@ -137,9 +137,9 @@ ngx_pgq_metrics_name(ngx_shm_zone_t *zone, ngx_str_t *name)
 /* the place of a pool's GETs, beside that of its POSTs */
 
 ngx_uint_t
-ngx_pgq_metrics_reads(ngx_uint_t pool)
+ngx_pgq_metrics_reads(ngx_uint_t place)
 {
-    return pool + NGX_PGQ_METRICS_POOLS;
+    return place + NGX_PGQ_METRICS_POOLS;
 }
 
 
@@ -274,12 +274,12 @@ ngx_pgq_metrics_error(const char *sqlstate)
 /* so many more, or fewer */
 
 void
-ngx_pgq_metrics_waiting(ngx_uint_t pool, ngx_int_t tickets, ngx_int_t bytes)
+ngx_pgq_metrics_waiting(ngx_uint_t place, ngx_int_t tickets, ngx_int_t bytes)
 {
     ngx_pgq_metrics_gauges_t  *gauges;
 
     if (ngx_pgq_metrics_worker) {
-        gauges = &ngx_pgq_metrics_worker->pools[pool];
+        gauges = &ngx_pgq_metrics_worker->pools[place];
         gauges->tickets += tickets;
         gauges->bytes += bytes;
     }
@@ -289,7 +289,7 @@ ngx_pgq_metrics_waiting(ngx_uint_t pool, ngx_int_t tickets, ngx_int_t bytes)
 /* states of a lane; from is -1 before its first, to above 4 after its last */
 
 void
-ngx_pgq_metrics_lane(ngx_uint_t pool, ngx_int_t from, ngx_int_t to)
+ngx_pgq_metrics_lane(ngx_uint_t place, ngx_int_t from, ngx_int_t to)
 {
     ngx_pgq_metrics_gauges_t  *gauges;
 
@@ -297,7 +297,7 @@ ngx_pgq_metrics_lane(ngx_uint_t pool, ngx_int_t from, ngx_int_t to)
         return;
     }
 
-    gauges = &ngx_pgq_metrics_worker->pools[pool];
+    gauges = &ngx_pgq_metrics_worker->pools[place];
 
     if (from >= 0 && from < NGX_PGQ_METRICS_LANES) {
         gauges->lanes[from]--;
@@ -310,7 +310,7 @@ ngx_pgq_metrics_lane(ngx_uint_t pool, ngx_int_t from, ngx_int_t to)
 
 
 void
-ngx_pgq_metrics_connect(ngx_uint_t pool, ngx_uint_t done)
+ngx_pgq_metrics_connect(ngx_uint_t place, ngx_uint_t done)
 {
     ngx_pgq_metrics_pool_t  *p;
 
@@ -318,10 +318,10 @@ ngx_pgq_metrics_connect(ngx_uint_t pool, ngx_uint_t done)
         return;
     }
 
-    p = &ngx_pgq_metrics->pools[pool];
+    p = &ngx_pgq_metrics->pools[place];
 
     if (done) {
-        ngx_pgq_metrics_well(pool);
+        ngx_pgq_metrics_well(place);
     }
 
     ngx_atomic_fetch_add(done ? &p->connects : &p->failures, 1);
@@ -331,10 +331,10 @@ ngx_pgq_metrics_connect(ngx_uint_t pool, ngx_uint_t done)
 /* there is a connection, or was until its worker left */
 
 void
-ngx_pgq_metrics_well(ngx_uint_t pool)
+ngx_pgq_metrics_well(ngx_uint_t place)
 {
     if (ngx_pgq_metrics) {
-        ngx_pgq_metrics->pools[pool].connected =
+        ngx_pgq_metrics->pools[place].connected =
                                 (ngx_atomic_uint_t) (ngx_current_msec / 1000);
     }
 }
@@ -343,10 +343,10 @@ ngx_pgq_metrics_well(ngx_uint_t pool)
 /* a message was refused, as too many wait */
 
 void
-ngx_pgq_metrics_full(ngx_uint_t pool)
+ngx_pgq_metrics_full(ngx_uint_t place)
 {
     if (ngx_pgq_metrics) {
-        ngx_pgq_metrics->pools[pool].full =
+        ngx_pgq_metrics->pools[place].full =
                                 (ngx_atomic_uint_t) (ngx_current_msec / 1000);
     }
 }
@@ -362,7 +362,7 @@ ngx_pgq_metrics_all(void)
 /* a pool's gauges in all workers that live; returns how many those are */
 
 ngx_uint_t
-ngx_pgq_metrics_gauges(ngx_uint_t pool, ngx_pgq_metrics_gauges_t *sum)
+ngx_pgq_metrics_gauges(ngx_uint_t place, ngx_pgq_metrics_gauges_t *sum)
 {
     ngx_pid_t                  pid;
     ngx_uint_t                 i, j, n;
@@ -380,7 +380,7 @@ ngx_pgq_metrics_gauges(ngx_uint_t pool, ngx_pgq_metrics_gauges_t *sum)
         }
 
         n++;
-        gauges = &ngx_pgq_metrics->workers[i].pools[pool];
+        gauges = &ngx_pgq_metrics->workers[i].pools[place];
 
         for (j = 0; j < NGX_PGQ_METRICS_LANES; j++) {
             sum->lanes[j] += gauges->lanes[j];

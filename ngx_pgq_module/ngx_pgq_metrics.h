@@ -98,11 +98,11 @@ ngx_shm_zone_t *ngx_pgq_metrics_zone(ngx_conf_t *cf, void *tag,
     ngx_shm_zone_init_pt init, void *data);
 ngx_int_t ngx_pgq_metrics_create(ngx_shm_zone_t *zone, void *former);
 ngx_uint_t ngx_pgq_metrics_name(ngx_shm_zone_t *zone, ngx_str_t *name);
-ngx_uint_t ngx_pgq_metrics_reads(ngx_uint_t pool);
+ngx_uint_t ngx_pgq_metrics_reads(ngx_uint_t place);
 void ngx_pgq_metrics_init(ngx_shm_zone_t *zone);
 void ngx_pgq_metrics_exit(void);
 
-/* on the way of a request; pool is what ngx_pgq_metrics_name() returned */
+/* on the way of a request; place is what ngx_pgq_metrics_name() returned */
 
 void ngx_pgq_metrics_request(ngx_pgq_metrics_handler_e handler,
     ngx_uint_t code);
@@ -112,17 +112,17 @@ void ngx_pgq_metrics_sent(ngx_uint_t messages, ngx_uint_t again);
 void ngx_pgq_metrics_observe(ngx_pgq_metrics_histogram_e histogram,
     ngx_uint_t value);
 void ngx_pgq_metrics_error(const char *sqlstate);
-void ngx_pgq_metrics_waiting(ngx_uint_t pool, ngx_int_t tickets,
+void ngx_pgq_metrics_waiting(ngx_uint_t place, ngx_int_t tickets,
     ngx_int_t bytes);
-void ngx_pgq_metrics_lane(ngx_uint_t pool, ngx_int_t from, ngx_int_t to);
-void ngx_pgq_metrics_connect(ngx_uint_t pool, ngx_uint_t done);
-void ngx_pgq_metrics_well(ngx_uint_t pool);
-void ngx_pgq_metrics_full(ngx_uint_t pool);
+void ngx_pgq_metrics_lane(ngx_uint_t place, ngx_int_t from, ngx_int_t to);
+void ngx_pgq_metrics_connect(ngx_uint_t place, ngx_uint_t done);
+void ngx_pgq_metrics_well(ngx_uint_t place);
+void ngx_pgq_metrics_full(ngx_uint_t place);
 
 /* for who shows them */
 
 ngx_pgq_metrics_t *ngx_pgq_metrics_all(void);
-ngx_uint_t ngx_pgq_metrics_gauges(ngx_uint_t pool,
+ngx_uint_t ngx_pgq_metrics_gauges(ngx_uint_t place,
     ngx_pgq_metrics_gauges_t *sum);
 const char **ngx_pgq_metrics_reasons(void);
 ngx_uint_t *ngx_pgq_metrics_bounds(ngx_pgq_metrics_histogram_e histogram);

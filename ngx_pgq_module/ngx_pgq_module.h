@@ -90,8 +90,8 @@ typedef enum {
 
 /* The room "parameter": what pgq_pool is told of a pool. */
 
-void ngx_pgq_parameter_defaults(ngx_pgq_pool_t *pool);
-char *ngx_pgq_parameter_read(ngx_conf_t *cf, ngx_pgq_pool_t *pool,
+void ngx_pgq_parameter_defaults(ngx_pgq_pool_t *db);
+char *ngx_pgq_parameter_read(ngx_conf_t *cf, ngx_pgq_pool_t *db,
     ngx_str_t *parameter);
 
 

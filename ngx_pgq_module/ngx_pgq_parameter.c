@@ -78,27 +78,27 @@ static ngx_pgq_parameter_t  ngx_pgq_parameters[] = {
 
 
 void
-ngx_pgq_parameter_defaults(ngx_pgq_pool_t *pool)
+ngx_pgq_parameter_defaults(ngx_pgq_pool_t *db)
 {
-    pool->nlanes = 2;
-    pool->batch_tickets = 512;
-    pool->batch_size = 1024 * 1024;
-    pool->max_tickets = 16384;
-    pool->max_size = 64 * 1024 * 1024;
-    pool->lane.connect_timeout = 2 * 1000;
-    pool->lane.answer_timeout = 10 * 1000;
-    pool->lane.age = 60 * 60 * 1000;
-    pool->read_lanes = 1;
-    pool->answer_size = 1024 * 1024;
-    pool->unread_size = 64 * 1024 * 1024;
-    pool->verify = 1;
+    db->nlanes = 2;
+    db->batch_tickets = 512;
+    db->batch_size = 1024 * 1024;
+    db->max_tickets = 16384;
+    db->max_size = 64 * 1024 * 1024;
+    db->lane.connect_timeout = 2 * 1000;
+    db->lane.answer_timeout = 10 * 1000;
+    db->lane.age = 60 * 60 * 1000;
+    db->read_lanes = 1;
+    db->answer_size = 1024 * 1024;
+    db->unread_size = 64 * 1024 * 1024;
+    db->verify = 1;
 }
 
 
 /* name=value */
 
 char *
-ngx_pgq_parameter_read(ngx_conf_t *cf, ngx_pgq_pool_t *pool,
+ngx_pgq_parameter_read(ngx_conf_t *cf, ngx_pgq_pool_t *db,
     ngx_str_t *parameter)
 {
     ngx_str_t             value;
@@ -115,7 +115,7 @@ ngx_pgq_parameter_read(ngx_conf_t *cf, ngx_pgq_pool_t *pool,
         value.data = parameter->data + p->name.len;
         value.len = parameter->len - p->name.len;
 
-        if (p->parse((u_char *) pool + p->offset, &value) == NGX_OK) {
+        if (p->parse((u_char *) db + p->offset, &value) == NGX_OK) {
             return NGX_CONF_OK;
         }
     }

@@ -78,7 +78,7 @@ static PQconninfoOption *ngx_pgq_conninfo_all(const char *conninfo);
 
 ngx_int_t
 ngx_pgq_conninfo_read(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
-    ngx_str_t *conninfo, ngx_str_t *pool)
+    ngx_str_t *conninfo, ngx_str_t *name)
 {
     char              *text, *error;
     ngx_int_t          rc;
@@ -98,7 +98,7 @@ ngx_pgq_conninfo_read(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
         PQfreemem(error);
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "the conninfo of pgq_pool \"%V\" is not understood"
-                           " by libpq", pool);
+                           " by libpq", name);
         return NGX_ERROR;
     }
 
@@ -108,7 +108,7 @@ ngx_pgq_conninfo_read(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
         PQconninfoFree(given);
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "the service of pgq_pool \"%V\" is not found",
-                           pool);
+                           name);
         return NGX_ERROR;
     }
 
@@ -120,7 +120,7 @@ ngx_pgq_conninfo_read(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
     if (rc == NGX_DECLINED) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "unknown target_session_attrs of pgq_pool \"%V\"",
-                           pool);
+                           name);
     }
 
     /* libpq ignores it silently */
@@ -128,7 +128,7 @@ ngx_pgq_conninfo_read(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
     if (rc == NGX_OK && ci->passfile && access(ci->passfile, R_OK) == -1) {
         ngx_conf_log_error(NGX_LOG_WARN, cf, ngx_errno,
                            "password file \"%s\" of pgq_pool \"%V\" cannot be"
-                           " read", ci->passfile, pool);
+                           " read", ci->passfile, name);
     }
 
     return rc == NGX_OK ? NGX_OK : NGX_ERROR;

@@ -60,7 +60,7 @@ typedef struct {
 
 
 ngx_int_t ngx_pgq_conninfo_read(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
-    ngx_str_t *text, ngx_str_t *pool);
+    ngx_str_t *text, ngx_str_t *name);
 ngx_int_t ngx_pgq_conninfo_password(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
     const char *host, const char *hostaddr, const char *port,
     char **password);

@@ -32,9 +32,9 @@
 #define NGX_PGQ_POOL_SETUP_GET   "set statement_timeout = "
 
 
-static ngx_int_t ngx_pgq_pool_init_lanes(ngx_pgq_pool_t *pool);
-static void ngx_pgq_pool_exit_lanes(ngx_pgq_pool_t *pool);
-static void ngx_pgq_pool_forget(ngx_pgq_pool_t *pool);
+static ngx_int_t ngx_pgq_pool_init_lanes(ngx_pgq_pool_t *db);
+static void ngx_pgq_pool_exit_lanes(ngx_pgq_pool_t *db);
+static void ngx_pgq_pool_forget(ngx_pgq_pool_t *db);
 static void ngx_pgq_pool_lane_ready(ngx_pgq_lane_t *lane);
 static void ngx_pgq_pool_lane_lost(ngx_pgq_lane_t *lane);
 static void ngx_pgq_pool_lane_used(ngx_pgq_lane_t *lane);
@@ -65,22 +65,22 @@ static const ngx_pgq_lane_ops_t  ngx_pgq_pool_lane_ops = {
  */
 
 ngx_int_t
-ngx_pgq_pool_reads(ngx_conf_t *cf, ngx_pgq_pool_t *pool)
+ngx_pgq_pool_reads(ngx_conf_t *cf, ngx_pgq_pool_t *db)
 {
     ngx_pgq_pool_t  *reads;
 
-    pool->lane.setup = (char *) NGX_PGQ_POOL_SETUP_POST;
+    db->lane.setup = (char *) NGX_PGQ_POOL_SETUP_POST;
 
     reads = ngx_palloc(cf->pool, sizeof(ngx_pgq_pool_t));
     if (reads == NULL) {
         return NGX_ERROR;
     }
 
-    *reads = *pool;
+    *reads = *db;
 
     reads->reading = 1;
-    reads->nlanes = pool->read_lanes;
-    reads->lane.answer_timeout = pool->lane.answer_timeout
+    reads->nlanes = db->read_lanes;
+    reads->lane.answer_timeout = db->lane.answer_timeout
                                  + NGX_PGQ_POOL_SLACK;
 
     reads->lane.setup = ngx_pcalloc(cf->pool, sizeof(NGX_PGQ_POOL_SETUP_GET)
@@ -90,9 +90,9 @@ ngx_pgq_pool_reads(ngx_conf_t *cf, ngx_pgq_pool_t *pool)
     }
 
     ngx_sprintf((u_char *) reads->lane.setup, NGX_PGQ_POOL_SETUP_GET "%M",
-                pool->lane.answer_timeout);
+                db->lane.answer_timeout);
 
-    pool->reads = reads;
+    db->reads = reads;
 
     return NGX_OK;
 }
@@ -101,81 +101,81 @@ ngx_pgq_pool_reads(ngx_conf_t *cf, ngx_pgq_pool_t *pool)
 /* and that of its GETs; the sources have been set */
 
 ngx_int_t
-ngx_pgq_pool_init(ngx_pgq_pool_t *pool, ngx_cycle_t *cycle)
+ngx_pgq_pool_init(ngx_pgq_pool_t *db, ngx_cycle_t *cycle)
 {
-    pool->log = cycle->log;
-    pool->drained_at = ngx_pgq_seconds();
+    db->log = cycle->log;
+    db->drained_at = ngx_pgq_seconds();
 
-    ngx_queue_init(&pool->idle);
+    ngx_queue_init(&db->idle);
 
-    pool->dispatch.handler = ngx_pgq_pool_dispatch_handler;
-    pool->dispatch.data = pool;
-    pool->dispatch.log = cycle->log;
+    db->dispatch.handler = ngx_pgq_pool_dispatch_handler;
+    db->dispatch.data = db;
+    db->dispatch.log = cycle->log;
 
-    pool->timer.handler = ngx_pgq_pool_timer_handler;
-    pool->timer.data = pool;
-    pool->timer.log = cycle->log;
-    pool->timer.cancelable = 1;
+    db->timer.handler = ngx_pgq_pool_timer_handler;
+    db->timer.data = db;
+    db->timer.log = cycle->log;
+    db->timer.cancelable = 1;
 
-    if (ngx_pgq_pool_init_lanes(pool) != NGX_OK) {
+    if (ngx_pgq_pool_init_lanes(db) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    if (pool->reading) {
+    if (db->reading) {
         /* its lanes connect when there is a GET */
         return NGX_OK;
     }
 
-    ngx_pgq_pool_open(pool);
+    ngx_pgq_pool_open(db);
 
-    return ngx_pgq_pool_init(pool->reads, cycle);
+    return ngx_pgq_pool_init(db->reads, cycle);
 }
 
 
 /* has the lanes connect, the first time */
 
 void
-ngx_pgq_pool_open(ngx_pgq_pool_t *pool)
+ngx_pgq_pool_open(ngx_pgq_pool_t *db)
 {
     ngx_uint_t  i;
 
-    if (pool->opened) {
+    if (db->opened) {
         return;
     }
 
-    pool->opened = 1;
+    db->opened = 1;
 
-    for (i = 0; i < pool->nlanes; i++) {
-        ngx_pgq_lane_open(&pool->lanes[i]);
+    for (i = 0; i < db->nlanes; i++) {
+        ngx_pgq_lane_open(&db->lanes[i]);
     }
 }
 
 
 static ngx_int_t
-ngx_pgq_pool_init_lanes(ngx_pgq_pool_t *pool)
+ngx_pgq_pool_init_lanes(ngx_pgq_pool_t *db)
 {
     ngx_uint_t       i;
     ngx_pgq_lane_t  *lane;
 
-    pool->lanes = ngx_calloc((pool->nlanes + 1) * sizeof(ngx_pgq_lane_t),
-                             pool->log);
-    if (pool->lanes == NULL) {
+    db->lanes = ngx_calloc((db->nlanes + 1) * sizeof(ngx_pgq_lane_t),
+                           db->log);
+    if (db->lanes == NULL) {
         return NGX_ERROR;
     }
 
-    pool->lane.name = pool->name;
-    pool->lane.metrics = pool->metrics;
-    pool->lane.log = pool->log;
-    pool->lane.target = pool->target;
-    pool->lane.common = 2 * pool->batch_size;
-    pool->lane.statements = pool->reading ? ngx_pgq_call_reads
+    db->lane.name = db->name;
+    db->lane.metrics = db->metrics;
+    db->lane.log = db->log;
+    db->lane.target = db->target;
+    db->lane.common = 2 * db->batch_size;
+    db->lane.statements = db->reading ? ngx_pgq_call_reads
                                           : ngx_pgq_call_writes;
-    pool->lane.ops = &ngx_pgq_pool_lane_ops;
+    db->lane.ops = &ngx_pgq_pool_lane_ops;
 
-    for (i = 0; i < pool->nlanes + 1; i++) {
-        lane = &pool->lanes[i];
-        lane->conf = &pool->lane;
-        lane->owner = pool;
+    for (i = 0; i < db->nlanes + 1; i++) {
+        lane = &db->lanes[i];
+        lane->conf = &db->lane;
+        lane->owner = db;
         lane->state = NGX_PGQ_LANE_CLOSED;
     }
 
@@ -184,29 +184,29 @@ ngx_pgq_pool_init_lanes(ngx_pgq_pool_t *pool)
 
 
 static void
-ngx_pgq_pool_exit_lanes(ngx_pgq_pool_t *pool)
+ngx_pgq_pool_exit_lanes(ngx_pgq_pool_t *db)
 {
     ngx_uint_t  i;
 
-    for (i = 0; i < pool->nlanes + 1; i++) {
-        ngx_pgq_lane_close(&pool->lanes[i]);
+    for (i = 0; i < db->nlanes + 1; i++) {
+        ngx_pgq_lane_close(&db->lanes[i]);
     }
 
-    ngx_free(pool->lanes);
-    pool->lanes = NULL;
+    ngx_free(db->lanes);
+    db->lanes = NULL;
 }
 
 
 void
-ngx_pgq_pool_exit(ngx_pgq_pool_t *pool)
+ngx_pgq_pool_exit(ngx_pgq_pool_t *db)
 {
-    if (pool->lanes) {
-        ngx_pgq_pool_exit_lanes(pool);
-        pool->source->clear(pool);
+    if (db->lanes) {
+        ngx_pgq_pool_exit_lanes(db);
+        db->source->clear(db);
     }
 
-    if (!pool->reading) {
-        ngx_pgq_pool_exit(pool->reads);
+    if (!db->reading) {
+        ngx_pgq_pool_exit(db->reads);
     }
 }
 
@@ -214,54 +214,54 @@ ngx_pgq_pool_exit(ngx_pgq_pool_t *pool)
 /* one more request is unanswered, until the deadline at the latest */
 
 void
-ngx_pgq_pool_hold(ngx_pgq_pool_t *pool, ngx_msec_t deadline, size_t size)
+ngx_pgq_pool_hold(ngx_pgq_pool_t *db, ngx_msec_t deadline, size_t size)
 {
-    pool->unanswered++;
-    pool->timer.cancelable = 0;
-    ngx_pgq_pool_count(pool, 1, size);
-    ngx_pgq_pool_alarm(pool, deadline);
+    db->unanswered++;
+    db->timer.cancelable = 0;
+    ngx_pgq_pool_count(db, 1, size);
+    ngx_pgq_pool_alarm(db, deadline);
 }
 
 
 /* the source is to be asked again at that moment at the latest */
 
 void
-ngx_pgq_pool_alarm(ngx_pgq_pool_t *pool, ngx_msec_t moment)
+ngx_pgq_pool_alarm(ngx_pgq_pool_t *db, ngx_msec_t moment)
 {
-    if (!pool->timer.timer_set
-        || (ngx_msec_int_t) (pool->timer.timer.key - moment) > 0)
+    if (!db->timer.timer_set
+        || (ngx_msec_int_t) (db->timer.timer.key - moment) > 0)
     {
-        ngx_add_timer(&pool->timer, moment - ngx_current_msec);
+        ngx_add_timer(&db->timer, moment - ngx_current_msec);
     }
 }
 
 
 void
-ngx_pgq_pool_release(ngx_pgq_pool_t *pool, size_t size)
+ngx_pgq_pool_release(ngx_pgq_pool_t *db, size_t size)
 {
-    pool->unanswered--;
-    pool->timer.cancelable = pool->unanswered == 0;
-    ngx_pgq_pool_count(pool, -1, -(ngx_int_t) size);
+    db->unanswered--;
+    db->timer.cancelable = db->unanswered == 0;
+    ngx_pgq_pool_count(db, -1, -(ngx_int_t) size);
 }
 
 
 /* more or fewer requests, and bytes of theirs, are unanswered */
 
 void
-ngx_pgq_pool_count(ngx_pgq_pool_t *pool, ngx_int_t tickets, ngx_int_t size)
+ngx_pgq_pool_count(ngx_pgq_pool_t *db, ngx_int_t tickets, ngx_int_t size)
 {
-    pool->size += size;
+    db->size += size;
 
-    ngx_pgq_metrics_waiting(pool->metrics, tickets, size);
+    ngx_pgq_metrics_waiting(db->metrics, tickets, size);
 }
 
 
 /* a source has work */
 
 void
-ngx_pgq_pool_wake(ngx_pgq_pool_t *pool)
+ngx_pgq_pool_wake(ngx_pgq_pool_t *db)
 {
-    ngx_post_event(&pool->dispatch, &ngx_posted_events);
+    ngx_post_event(&db->dispatch, &ngx_posted_events);
 }
 
 
@@ -270,14 +270,14 @@ ngx_pgq_pool_wake(ngx_pgq_pool_t *pool)
 static void
 ngx_pgq_pool_lane_ready(ngx_pgq_lane_t *lane)
 {
-    ngx_pgq_pool_t  *pool;
+    ngx_pgq_pool_t  *db;
 
-    pool = lane->owner;
+    db = lane->owner;
 
-    ngx_queue_insert_head(&pool->idle, &lane->queue);
+    ngx_queue_insert_head(&db->idle, &lane->queue);
     lane->queued = 1;
 
-    ngx_pgq_pool_wake(pool);
+    ngx_pgq_pool_wake(db);
 }
 
 
@@ -304,15 +304,15 @@ ngx_pgq_pool_lane_used(ngx_pgq_lane_t *lane)
 static ngx_uint_t
 ngx_pgq_pool_lane_turn(ngx_pgq_lane_t *lane)
 {
-    ngx_pgq_pool_t  *pool;
+    ngx_pgq_pool_t  *db;
 
-    pool = lane->owner;
+    db = lane->owner;
 
-    if (pool->connecting) {
+    if (db->connecting) {
         return 0;
     }
 
-    pool->connecting = lane;
+    db->connecting = lane;
 
     return 1;
 }
@@ -325,21 +325,21 @@ ngx_pgq_pool_lane_turn_over(ngx_pgq_lane_t *lane)
 {
     ngx_uint_t       i, n, place;
     ngx_pgq_lane_t  *next;
-    ngx_pgq_pool_t  *pool;
+    ngx_pgq_pool_t  *db;
 
-    pool = lane->owner;
+    db = lane->owner;
 
-    if (pool->connecting != lane) {
+    if (db->connecting != lane) {
         return;
     }
 
-    pool->connecting = NULL;
+    db->connecting = NULL;
 
-    n = pool->nlanes + 1;
-    place = lane - pool->lanes;
+    n = db->nlanes + 1;
+    place = lane - db->lanes;
 
     for (i = 1; i < n; i++) {
-        next = &pool->lanes[(place + i) % n];
+        next = &db->lanes[(place + i) % n];
 
         if (next->ripe) {
             ngx_post_event(&next->timer, &ngx_posted_events);
@@ -355,13 +355,13 @@ static ngx_pgq_lane_t *
 ngx_pgq_pool_lane_spare(ngx_pgq_lane_t *lane)
 {
     ngx_uint_t       i;
-    ngx_pgq_pool_t  *pool;
+    ngx_pgq_pool_t  *db;
 
-    pool = lane->owner;
+    db = lane->owner;
 
-    for (i = 0; i < pool->nlanes + 1; i++) {
-        if (pool->lanes[i].state == NGX_PGQ_LANE_CLOSED) {
-            return &pool->lanes[i];
+    for (i = 0; i < db->nlanes + 1; i++) {
+        if (db->lanes[i].state == NGX_PGQ_LANE_CLOSED) {
+            return &db->lanes[i];
         }
     }
 
@@ -372,44 +372,44 @@ ngx_pgq_pool_lane_spare(ngx_pgq_lane_t *lane)
 static ngx_uint_t
 ngx_pgq_pool_lane_waiting(ngx_pgq_lane_t *lane)
 {
-    ngx_pgq_pool_t  *pool;
+    ngx_pgq_pool_t  *db;
 
-    pool = lane->owner;
+    db = lane->owner;
 
-    return pool->unanswered;
+    return db->unanswered;
 }
 
 
 /* one more request was answered as it was meant to be */
 
 void
-ngx_pgq_pool_drained(ngx_pgq_pool_t *pool)
+ngx_pgq_pool_drained(ngx_pgq_pool_t *db)
 {
-    ngx_pgq_pool_forget(pool);
+    ngx_pgq_pool_forget(db);
 
-    pool->drained_at = ngx_pgq_seconds();
-    pool->drained[pool->drained_at % NGX_PGQ_DRAIN_SECONDS]++;
+    db->drained_at = ngx_pgq_seconds();
+    db->drained[db->drained_at % NGX_PGQ_DRAIN_SECONDS]++;
 }
 
 
 /* the seconds since, in which nothing was drained, take old ones' places */
 
 static void
-ngx_pgq_pool_forget(ngx_pgq_pool_t *pool)
+ngx_pgq_pool_forget(ngx_pgq_pool_t *db)
 {
     time_t  s, now;
 
     now = ngx_pgq_seconds();
 
-    if (now - pool->drained_at >= NGX_PGQ_DRAIN_SECONDS
-        || now < pool->drained_at)
+    if (now - db->drained_at >= NGX_PGQ_DRAIN_SECONDS
+        || now < db->drained_at)
     {
-        ngx_memzero(pool->drained, sizeof(pool->drained));
+        ngx_memzero(db->drained, sizeof(db->drained));
         return;
     }
 
-    for (s = pool->drained_at + 1; s <= now; s++) {
-        pool->drained[s % NGX_PGQ_DRAIN_SECONDS] = 0;
+    for (s = db->drained_at + 1; s <= now; s++) {
+        db->drained[s % NGX_PGQ_DRAIN_SECONDS] = 0;
     }
 }
 
@@ -422,21 +422,21 @@ ngx_pgq_pool_forget(ngx_pgq_pool_t *pool)
  */
 
 ngx_uint_t
-ngx_pgq_pool_retry_after(ngx_pgq_pool_t *pool)
+ngx_pgq_pool_retry_after(ngx_pgq_pool_t *db)
 {
     time_t      silent;
     ngx_uint_t  i, pace, wait;
 
-    silent = ngx_pgq_seconds() - pool->drained_at;
+    silent = ngx_pgq_seconds() - db->drained_at;
 
-    ngx_pgq_pool_forget(pool);
+    ngx_pgq_pool_forget(db);
 
     for (pace = 0, i = 0; i < NGX_PGQ_DRAIN_SECONDS; i++) {
-        pace = ngx_max(pace, pool->drained[i]);
+        pace = ngx_max(pace, db->drained[i]);
     }
 
     if (pace) {
-        wait = pool->unanswered / pace + 1;
+        wait = db->unanswered / pace + 1;
 
     } else {
         wait = silent > 2 ? (ngx_uint_t) silent : 2;
@@ -451,13 +451,13 @@ ngx_pgq_pool_retry_after(ngx_pgq_pool_t *pool)
 /* whether a lane has a connection */
 
 ngx_uint_t
-ngx_pgq_pool_connected(ngx_pgq_pool_t *pool)
+ngx_pgq_pool_connected(ngx_pgq_pool_t *db)
 {
     ngx_uint_t  i;
 
-    for (i = 0; i < pool->nlanes + 1; i++) {
-        if (pool->lanes[i].state == NGX_PGQ_LANE_IDLE
-            || pool->lanes[i].state == NGX_PGQ_LANE_BUSY)
+    for (i = 0; i < db->nlanes + 1; i++) {
+        if (db->lanes[i].state == NGX_PGQ_LANE_IDLE
+            || db->lanes[i].state == NGX_PGQ_LANE_BUSY)
         {
             return 1;
         }
@@ -471,21 +471,21 @@ static void
 ngx_pgq_pool_dispatch_handler(ngx_event_t *ev)
 {
     ngx_queue_t     *q;
-    ngx_pgq_pool_t  *pool;
+    ngx_pgq_pool_t  *db;
     ngx_pgq_lane_t  *lane;
     ngx_pgq_call_t  *call;
 
-    pool = ev->data;
+    db = ev->data;
 
-    while (!ngx_queue_empty(&pool->idle)) {
+    while (!ngx_queue_empty(&db->idle)) {
 
-        call = pool->source->next(pool);
+        call = db->source->next(db);
 
         if (call == NULL) {
             return;
         }
 
-        q = ngx_queue_head(&pool->idle);
+        q = ngx_queue_head(&db->idle);
         lane = ngx_queue_data(q, ngx_pgq_lane_t, queue);
         ngx_pgq_pool_lane_used(lane);
 
@@ -500,7 +500,7 @@ ngx_pgq_pool_dispatch_handler(ngx_event_t *ev)
             /* out of memory: not again before something else happens */
 
             ngx_pgq_pool_lane_ready(lane);
-            ngx_delete_posted_event(&pool->dispatch);
+            ngx_delete_posted_event(&db->dispatch);
             return;
         }
     }
@@ -510,16 +510,16 @@ ngx_pgq_pool_dispatch_handler(ngx_event_t *ev)
 static void
 ngx_pgq_pool_timer_handler(ngx_event_t *ev)
 {
-    ngx_pgq_pool_t  *pool;
+    ngx_pgq_pool_t  *db;
     ngx_msec_int_t   next;
 
-    pool = ev->data;
-    next = pool->source->expire(pool, ngx_current_msec);
+    db = ev->data;
+    next = db->source->expire(db, ngx_current_msec);
 
     if (next >= 0) {
-        ngx_pgq_pool_alarm(pool, ngx_current_msec
+        ngx_pgq_pool_alarm(db, ngx_current_msec
                                  + ngx_max((ngx_msec_t) next + 1,
                                            NGX_PGQ_POOL_TICK));
-        ngx_pgq_pool_wake(pool);
+        ngx_pgq_pool_wake(db);
     }
 }

@@ -20,11 +20,11 @@
 
 typedef struct {
     /* the next call to make, or NULL */
-    ngx_pgq_call_t        *(*next)(ngx_pgq_pool_t *pool);
+    ngx_pgq_call_t        *(*next)(ngx_pgq_pool_t *db);
     /* answers what is too old; ms until more will be, -1 if nothing waits */
-    ngx_msec_int_t         (*expire)(ngx_pgq_pool_t *pool, ngx_msec_t now);
+    ngx_msec_int_t         (*expire)(ngx_pgq_pool_t *db, ngx_msec_t now);
     /* the worker ends: frees what is left, answers nobody */
-    void                   (*clear)(ngx_pgq_pool_t *pool);
+    void                   (*clear)(ngx_pgq_pool_t *db);
 } ngx_pgq_source_t;
 
 
@@ -66,19 +66,19 @@ struct ngx_pgq_pool_s {
 };
 
 
-ngx_int_t ngx_pgq_pool_reads(ngx_conf_t *cf, ngx_pgq_pool_t *pool);
-ngx_int_t ngx_pgq_pool_init(ngx_pgq_pool_t *pool, ngx_cycle_t *cycle);
-void ngx_pgq_pool_exit(ngx_pgq_pool_t *pool);
-void ngx_pgq_pool_open(ngx_pgq_pool_t *pool);
-void ngx_pgq_pool_hold(ngx_pgq_pool_t *pool, ngx_msec_t deadline, size_t size);
-void ngx_pgq_pool_alarm(ngx_pgq_pool_t *pool, ngx_msec_t moment);
-void ngx_pgq_pool_release(ngx_pgq_pool_t *pool, size_t size);
-void ngx_pgq_pool_count(ngx_pgq_pool_t *pool, ngx_int_t tickets,
+ngx_int_t ngx_pgq_pool_reads(ngx_conf_t *cf, ngx_pgq_pool_t *db);
+ngx_int_t ngx_pgq_pool_init(ngx_pgq_pool_t *db, ngx_cycle_t *cycle);
+void ngx_pgq_pool_exit(ngx_pgq_pool_t *db);
+void ngx_pgq_pool_open(ngx_pgq_pool_t *db);
+void ngx_pgq_pool_hold(ngx_pgq_pool_t *db, ngx_msec_t deadline, size_t size);
+void ngx_pgq_pool_alarm(ngx_pgq_pool_t *db, ngx_msec_t moment);
+void ngx_pgq_pool_release(ngx_pgq_pool_t *db, size_t size);
+void ngx_pgq_pool_count(ngx_pgq_pool_t *db, ngx_int_t tickets,
     ngx_int_t size);
-void ngx_pgq_pool_drained(ngx_pgq_pool_t *pool);
-void ngx_pgq_pool_wake(ngx_pgq_pool_t *pool);
-ngx_uint_t ngx_pgq_pool_retry_after(ngx_pgq_pool_t *pool);
-ngx_uint_t ngx_pgq_pool_connected(ngx_pgq_pool_t *pool);
+void ngx_pgq_pool_drained(ngx_pgq_pool_t *db);
+void ngx_pgq_pool_wake(ngx_pgq_pool_t *db);
+ngx_uint_t ngx_pgq_pool_retry_after(ngx_pgq_pool_t *db);
+ngx_uint_t ngx_pgq_pool_connected(ngx_pgq_pool_t *db);
 
 
 #endif /* NGX_PGQ_POOL_H */

@@ -51,7 +51,7 @@ static void ngx_pgq_resolve_tell(ngx_pgq_resolve_t *rs);
 
 ngx_int_t
 ngx_pgq_resolve_names(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
-    ngx_str_t *pool, ngx_resolver_t *resolver, ngx_msec_t timeout)
+    ngx_str_t *name, ngx_resolver_t *resolver, ngx_msec_t timeout)
 {
     ngx_uint_t       i;
     ngx_pgq_host_t  *hosts;
@@ -76,7 +76,7 @@ ngx_pgq_resolve_names(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
             continue;
         }
 
-        if (ngx_pgq_target_find(cf, &hosts[i], pool) != NGX_OK) {
+        if (ngx_pgq_target_find(cf, &hosts[i], name) != NGX_OK) {
             return NGX_ERROR;
         }
     }

@@ -30,7 +30,7 @@ static ngx_uint_t ngx_pgq_target_count(char *list);
 
 
 struct ngx_pgq_target_s *
-ngx_pgq_target_create(ngx_conf_t *cf, ngx_str_t *conninfo, ngx_str_t *pool)
+ngx_pgq_target_create(ngx_conf_t *cf, ngx_str_t *conninfo, ngx_str_t *name)
 {
     ngx_uint_t                i;
     ngx_pgq_host_t           *hosts;
@@ -41,7 +41,7 @@ ngx_pgq_target_create(ngx_conf_t *cf, ngx_str_t *conninfo, ngx_str_t *pool)
         return NULL;
     }
 
-    if (ngx_pgq_conninfo_read(cf, &target->conninfo, conninfo, pool) != NGX_OK
+    if (ngx_pgq_conninfo_read(cf, &target->conninfo, conninfo, name) != NGX_OK
         || ngx_pgq_target_hosts(cf, target) != NGX_OK)
     {
         return NULL;
@@ -56,7 +56,7 @@ ngx_pgq_target_create(ngx_conf_t *cf, ngx_str_t *conninfo, ngx_str_t *pool)
         {
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                                "the sslmode of pgq_pool \"%V\" needs an"
-                               " sslrootcert", pool);
+                               " sslrootcert", name);
             return NULL;
         }
 
@@ -82,7 +82,7 @@ ngx_pgq_target_create(ngx_conf_t *cf, ngx_str_t *conninfo, ngx_str_t *pool)
 
 ngx_int_t
 ngx_pgq_target_verify(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
-    ngx_str_t *pool)
+    ngx_str_t *name)
 {
     ngx_uint_t       i;
     ngx_pgq_host_t  *hosts;
@@ -101,7 +101,7 @@ ngx_pgq_target_verify(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
                            "pgq_pool \"%V\" has a password for host \"%s\","
                            " whose certificate is not verified: set"
                            " \"sslmode=verify-full\", or \"verify=off\" to"
-                           " allow this", pool, hosts[i].name);
+                           " allow this", name, hosts[i].name);
         return NGX_ERROR;
     }
 
@@ -348,7 +348,7 @@ ngx_pgq_target_host(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
 /* by the system, which may take its time */
 
 ngx_int_t
-ngx_pgq_target_find(ngx_conf_t *cf, ngx_pgq_host_t *host, ngx_str_t *pool)
+ngx_pgq_target_find(ngx_conf_t *cf, ngx_pgq_host_t *host, ngx_str_t *name)
 {
     ngx_url_t   u;
     ngx_uint_t  i;
@@ -362,7 +362,7 @@ ngx_pgq_target_find(ngx_conf_t *cf, ngx_pgq_host_t *host, ngx_str_t *pool)
     if (ngx_parse_url(cf->pool, &u) != NGX_OK) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "%s in host \"%s\" of pgq_pool \"%V\"",
-                           u.err ? u.err : "error", host->name, pool);
+                           u.err ? u.err : "error", host->name, name);
         return NGX_ERROR;
     }
 

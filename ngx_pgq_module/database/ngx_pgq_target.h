@@ -54,11 +54,11 @@ struct ngx_pgq_target_s {
 
 
 struct ngx_pgq_target_s *ngx_pgq_target_create(ngx_conf_t *cf,
-    ngx_str_t *conninfo, ngx_str_t *pool);
+    ngx_str_t *conninfo, ngx_str_t *name);
 ngx_int_t ngx_pgq_target_verify(ngx_conf_t *cf,
-    struct ngx_pgq_target_s *target, ngx_str_t *pool);
+    struct ngx_pgq_target_s *target, ngx_str_t *name);
 ngx_int_t ngx_pgq_target_find(ngx_conf_t *cf, ngx_pgq_host_t *host,
-    ngx_str_t *pool);
+    ngx_str_t *name);
 ngx_int_t ngx_pgq_target_aim(struct ngx_pgq_target_s *target,
     ngx_pgq_endpoint_t *endpoint);
 void ngx_pgq_target_miss(struct ngx_pgq_target_s *target,

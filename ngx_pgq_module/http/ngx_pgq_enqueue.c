@@ -31,7 +31,7 @@ static ngx_pgq_enqueue_t *ngx_pgq_enqueue_create(ngx_http_request_t *r,
 static ngx_int_t ngx_pgq_enqueue_wait(ngx_pgq_enqueue_t *e);
 static ngx_int_t ngx_pgq_enqueue_too_large(ngx_http_request_t *r);
 static ngx_int_t ngx_pgq_enqueue_full(ngx_http_request_t *r,
-    ngx_pgq_pool_t *pool);
+    ngx_pgq_pool_t *db);
 static ngx_int_t ngx_pgq_enqueue_write(ngx_pgq_ticket_t *t, u_char *p);
 static void ngx_pgq_enqueue_cleanup(void *data);
 
@@ -265,7 +265,7 @@ ngx_pgq_enqueue_create(ngx_http_request_t *r, size_t body)
     e->request = r;
     e->cleanup = cln;
     e->ctx = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
-    e->ticket.pool = plcf->post;
+    e->ticket.db = plcf->post;
     e->ticket.timeout = plcf->timeout;
     e->ticket.key = e->ctx->key;
     e->ticket.answer = ngx_pgq_outcome_answer;
@@ -278,22 +278,22 @@ ngx_pgq_enqueue_create(ngx_http_request_t *r, size_t body)
 static ngx_int_t
 ngx_pgq_enqueue_wait(ngx_pgq_enqueue_t *e)
 {
-    ngx_pgq_pool_t      *pool;
+    ngx_pgq_pool_t      *db;
     ngx_http_request_t  *r;
 
     r = e->request;
-    pool = e->ticket.pool;
+    db = e->ticket.db;
 
-    if (e->ticket.n > pool->max_tickets || e->ticket.len > pool->max_size) {
+    if (e->ticket.n > db->max_tickets || e->ticket.len > db->max_size) {
         ngx_free(e);
         return ngx_pgq_enqueue_too_large(r);
     }
 
     /* the rest may have filled up while the body arrived */
 
-    if (ngx_pgq_ticket_full(pool, e->ticket.n, e->ticket.len)) {
+    if (ngx_pgq_ticket_full(db, e->ticket.n, e->ticket.len)) {
         ngx_free(e);
-        return ngx_pgq_enqueue_full(r, pool);
+        return ngx_pgq_enqueue_full(r, db);
     }
 
     e->ctx->ticket = 1;
@@ -327,11 +327,11 @@ ngx_pgq_enqueue_too_large(ngx_http_request_t *r)
 
 
 static ngx_int_t
-ngx_pgq_enqueue_full(ngx_http_request_t *r, ngx_pgq_pool_t *pool)
+ngx_pgq_enqueue_full(ngx_http_request_t *r, ngx_pgq_pool_t *db)
 {
-    ngx_pgq_metrics_full(pool->metrics);
+    ngx_pgq_metrics_full(db->metrics);
 
-    return ngx_pgq_reply_unavailable(r, pool, "queue_full",
+    return ngx_pgq_reply_unavailable(r, db, "queue_full",
                       "Too many messages wait here; this one was not queued.");
 }
 
@@ -351,7 +351,7 @@ ngx_pgq_enqueue_cleanup(void *data)
     ngx_pgq_enqueue_t  *e = data;
 
     if (e->done) {
-        ngx_pgq_writes(e->ticket.pool)->unread -= e->unread;
+        ngx_pgq_writes(e->ticket.db)->unread -= e->unread;
         ngx_free(e);
 
     } else {
@@ -363,19 +363,19 @@ ngx_pgq_enqueue_cleanup(void *data)
 /* warns of a body that nginx takes, and that the pool can never hold */
 
 void
-ngx_pgq_enqueue_warn_size(ngx_conf_t *cf, ngx_pgq_pool_t *pool)
+ngx_pgq_enqueue_warn_size(ngx_conf_t *cf, ngx_pgq_pool_t *db)
 {
     ngx_http_core_loc_conf_t  *clcf;
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
     if (clcf->client_max_body_size == 0
-        || clcf->client_max_body_size > (off_t) pool->max_size)
+        || clcf->client_max_body_size > (off_t) db->max_size)
     {
         ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
                            "\"client_max_body_size\" of location \"%V\""
                            " exceeds \"size=\" of pgq_pool \"%V\"",
-                           &clcf->name, &pool->name);
+                           &clcf->name, &db->name);
     }
 }
 

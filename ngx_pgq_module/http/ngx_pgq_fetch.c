@@ -67,7 +67,7 @@ ngx_pgq_fetch_handler(ngx_http_request_t *r)
     ngx_pgq_problem_t    problem = { 400, "bad_argument",
                            "limit is a number from 1 to 1000, before the id"
                            " of a post.", -1, 0 };
-    ngx_pgq_pool_t      *pool;
+    ngx_pgq_pool_t      *db;
     ngx_pgq_ctx_t       *ctx;
     ngx_pgq_loc_conf_t  *plcf;
 
@@ -101,15 +101,15 @@ ngx_pgq_fetch_handler(ngx_http_request_t *r)
 
     plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
 
-    pool = plcf->get->reads;
+    db = plcf->get->reads;
 
-    if (pool->unanswered >= pool->max_tickets) {
-        return ngx_pgq_reply_unavailable(r, pool, "queue_full",
+    if (db->unanswered >= db->max_tickets) {
+        return ngx_pgq_reply_unavailable(r, db, "queue_full",
                                          "Too many requests wait here.");
     }
 
-    if (pool->size >= pool->unread_size) {
-        return ngx_pgq_reply_unavailable(r, pool, "reads_full",
+    if (db->size >= db->unread_size) {
+        return ngx_pgq_reply_unavailable(r, db, "reads_full",
                                          "Too many answers are not read yet.");
     }
 
@@ -169,7 +169,7 @@ ngx_pgq_fetch_start(ngx_http_request_t *r, ngx_int_t limit, int64_t before)
     f->cleanup = cln;
     f->ctx = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
 
-    f->fetch.pool = plcf->get->reads;
+    f->fetch.db = plcf->get->reads;
     f->fetch.timeout = plcf->timeout;
     f->fetch.done = ngx_pgq_fetch_done;
     f->fetch.data = f;
@@ -228,7 +228,7 @@ ngx_pgq_fetch_done(ngx_pgq_fetch_t *fetch, ngx_pgq_read_result_e result,
                           problem->words, f->ctx->wait);
         }
 
-        rc = ngx_pgq_reply_unavailable(r, fetch->pool, problem->code,
+        rc = ngx_pgq_reply_unavailable(r, fetch->db, problem->code,
                                        problem->detail);
     }
 

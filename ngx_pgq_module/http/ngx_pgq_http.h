@@ -158,7 +158,7 @@ extern ngx_module_t  ngx_http_pgq_module;
 
 
 ngx_int_t ngx_pgq_enqueue_handler(ngx_http_request_t *r);
-void ngx_pgq_enqueue_warn_size(ngx_conf_t *cf, ngx_pgq_pool_t *pool);
+void ngx_pgq_enqueue_warn_size(ngx_conf_t *cf, ngx_pgq_pool_t *db);
 char *ngx_pgq_enqueue_set_scope(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 ngx_int_t ngx_pgq_message_announced(ngx_http_request_t *r,
@@ -190,7 +190,7 @@ ngx_int_t ngx_pgq_reply_problem(ngx_http_request_t *r,
 ngx_int_t ngx_pgq_reply_options(ngx_http_request_t *r, ngx_str_t *allow);
 ngx_int_t ngx_pgq_reply_method(ngx_http_request_t *r, ngx_str_t *allow);
 ngx_int_t ngx_pgq_reply_unavailable(ngx_http_request_t *r,
-    ngx_pgq_pool_t *pool, const char *code, const char *detail);
+    ngx_pgq_pool_t *db, const char *code, const char *detail);
 ngx_table_elt_t *ngx_pgq_reply_header(ngx_http_request_t *r,
     const char *name, ngx_str_t *value);
 ngx_int_t ngx_pgq_reply_handler(ngx_http_request_t *r);

@@ -291,7 +291,7 @@ ngx_pgq_reply_method(ngx_http_request_t *r, ngx_str_t *allow)
 
 
 ngx_int_t
-ngx_pgq_reply_unavailable(ngx_http_request_t *r, ngx_pgq_pool_t *pool,
+ngx_pgq_reply_unavailable(ngx_http_request_t *r, ngx_pgq_pool_t *db,
     const char *code, const char *detail)
 {
     u_char             *p;
@@ -304,7 +304,7 @@ ngx_pgq_reply_unavailable(ngx_http_request_t *r, ngx_pgq_pool_t *pool,
     }
 
     after.data = p;
-    after.len = ngx_sprintf(p, "%ui", ngx_pgq_pool_retry_after(pool)) - p;
+    after.len = ngx_sprintf(p, "%ui", ngx_pgq_pool_retry_after(db)) - p;
 
     if (ngx_pgq_reply_header(r, "Retry-After", &after) == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;

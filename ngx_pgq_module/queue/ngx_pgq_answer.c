@@ -32,12 +32,12 @@ static void ngx_pgq_answer_cleanup(void *data);
 
 
 ngx_pgq_answer_t *
-ngx_pgq_answer_create(ngx_pgq_pool_t *pool)
+ngx_pgq_answer_create(ngx_pgq_pool_t *db)
 {
     ngx_pool_t        *memory;
     ngx_pgq_answer_t  *answer;
 
-    memory = ngx_create_pool(1024, pool->log);
+    memory = ngx_create_pool(1024, db->log);
     if (memory == NULL) {
         return NULL;
     }
@@ -52,7 +52,7 @@ ngx_pgq_answer_create(ngx_pgq_pool_t *pool)
         return NULL;
     }
 
-    answer->pool = pool;
+    answer->db = db;
     answer->memory = memory;
     answer->holders = 1;
     ngx_md5_init(&answer->md5);
@@ -160,22 +160,22 @@ void
 ngx_pgq_answer_leave(ngx_pgq_answer_t *answer)
 {
     size_t           size;
-    ngx_pgq_pool_t  *pool;
+    ngx_pgq_pool_t  *db;
 
     if (--answer->holders) {
         return;
     }
 
-    pool = answer->pool;
+    db = answer->db;
     size = answer->size;
 
     ngx_destroy_pool(answer->memory);
 
-    ngx_pgq_pool_count(pool, 0, -(ngx_int_t) size);
+    ngx_pgq_pool_count(db, 0, -(ngx_int_t) size);
 
     /* reads may wait for the memory */
 
-    ngx_pgq_pool_wake(pool);
+    ngx_pgq_pool_wake(db);
 }
 
 
@@ -236,7 +236,7 @@ ngx_pgq_answer_grow(ngx_pgq_answer_t *answer, size_t len)
     answer->room = size;
     answer->size += size;
 
-    ngx_pgq_pool_count(answer->pool, 0, size);
+    ngx_pgq_pool_count(answer->db, 0, size);
 
     return NGX_OK;
 }

@@ -25,7 +25,7 @@ typedef enum {
 
 
 typedef struct {
-    ngx_pgq_pool_t          *pool;
+    ngx_pgq_pool_t          *db;
     ngx_pool_t              *memory;
     ngx_uint_t               holders;
     ngx_array_t              pieces;    /* ngx_str_t, full but for the last */
@@ -41,7 +41,7 @@ typedef struct {
 } ngx_pgq_answer_t;
 
 
-ngx_pgq_answer_t *ngx_pgq_answer_create(ngx_pgq_pool_t *pool);
+ngx_pgq_answer_t *ngx_pgq_answer_create(ngx_pgq_pool_t *db);
 void ngx_pgq_answer_row(ngx_pgq_answer_t *answer, ngx_str_t *fields);
 ngx_int_t ngx_pgq_answer_end(ngx_pgq_answer_t *answer);
 ngx_int_t ngx_pgq_answer_hold(ngx_pgq_answer_t *answer, ngx_pool_t *memory);

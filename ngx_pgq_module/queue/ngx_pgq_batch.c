@@ -34,13 +34,13 @@
 #define NGX_PGQ_BATCH_KEYS  64      /* each takes one of the server's locks */
 
 
-static ngx_pgq_call_t *ngx_pgq_batch_next(ngx_pgq_pool_t *pool);
-static ngx_msec_int_t ngx_pgq_batch_expire(ngx_pgq_pool_t *pool,
+static ngx_pgq_call_t *ngx_pgq_batch_next(ngx_pgq_pool_t *db);
+static ngx_msec_int_t ngx_pgq_batch_expire(ngx_pgq_pool_t *db,
     ngx_msec_t now);
 static ngx_msec_int_t ngx_pgq_batch_expire_one(ngx_pgq_batch_t *batch,
     ngx_msec_t now);
-static void ngx_pgq_batch_clear(ngx_pgq_pool_t *pool);
-static ngx_pgq_batch_t *ngx_pgq_batch_create(ngx_pgq_pool_t *pool);
+static void ngx_pgq_batch_clear(ngx_pgq_pool_t *db);
+static ngx_pgq_batch_t *ngx_pgq_batch_create(ngx_pgq_pool_t *db);
 static ngx_uint_t ngx_pgq_batch_takes(ngx_pgq_batch_t *batch,
     ngx_pgq_ticket_t *t);
 static void ngx_pgq_batch_put(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t);
@@ -69,7 +69,7 @@ static ngx_pgq_source_t  ngx_pgq_batch_source = {
 
 
 ngx_int_t
-ngx_pgq_batch_init(ngx_pgq_pool_t *pool, ngx_pool_t *memory)
+ngx_pgq_batch_init(ngx_pgq_pool_t *db, ngx_pool_t *memory)
 {
     ngx_pgq_writes_t  *writes;
 
@@ -82,28 +82,28 @@ ngx_pgq_batch_init(ngx_pgq_pool_t *pool, ngx_pool_t *memory)
     ngx_queue_init(&writes->again);
     ngx_queue_init(&writes->sent);
 
-    pool->source = &ngx_pgq_batch_source;
-    pool->data = writes;
+    db->source = &ngx_pgq_batch_source;
+    db->data = writes;
 
     return NGX_OK;
 }
 
 
 static ngx_pgq_call_t *
-ngx_pgq_batch_next(ngx_pgq_pool_t *pool)
+ngx_pgq_batch_next(ngx_pgq_pool_t *db)
 {
     ngx_queue_t       *q;
     ngx_pgq_batch_t   *batch;
     ngx_pgq_ticket_t  *t;
     ngx_pgq_writes_t  *writes;
 
-    writes = ngx_pgq_writes(pool);
+    writes = ngx_pgq_writes(db);
 
-    if (!ngx_pgq_trial_ready(pool)) {
+    if (!ngx_pgq_trial_ready(db)) {
         return NULL;
     }
 
-    while ((batch = ngx_pgq_resend_next(pool)) != NULL) {
+    while ((batch = ngx_pgq_resend_next(db)) != NULL) {
 
         ngx_pgq_batch_drop_left(batch);
 
@@ -125,13 +125,13 @@ ngx_pgq_batch_next(ngx_pgq_pool_t *pool)
         return NULL;
     }
 
-    batch = ngx_pgq_batch_create(pool);
+    batch = ngx_pgq_batch_create(db);
     if (batch == NULL) {
         return NULL;
     }
 
     while (!ngx_queue_empty(&writes->waiting)
-           && batch->n < pool->batch_tickets)
+           && batch->n < db->batch_tickets)
     {
         q = ngx_queue_head(&writes->waiting);
         t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
@@ -154,14 +154,14 @@ ngx_pgq_batch_next(ngx_pgq_pool_t *pool)
 
 
 static ngx_msec_int_t
-ngx_pgq_batch_expire(ngx_pgq_pool_t *pool, ngx_msec_t now)
+ngx_pgq_batch_expire(ngx_pgq_pool_t *db, ngx_msec_t now)
 {
     ngx_queue_t       *q;
     ngx_msec_int_t     next, pause;
     ngx_pgq_batch_t   *batch;
     ngx_pgq_writes_t  *writes;
 
-    writes = ngx_pgq_writes(pool);
+    writes = ngx_pgq_writes(db);
     next = ngx_pgq_ticket_expire(&writes->waiting, now, NGX_PGQ_AGAIN);
 
     for (q = ngx_queue_head(&writes->sent);
@@ -213,12 +213,12 @@ ngx_pgq_batch_expire_one(ngx_pgq_batch_t *batch, ngx_msec_t now)
 
 
 static ngx_pgq_batch_t *
-ngx_pgq_batch_create(ngx_pgq_pool_t *pool)
+ngx_pgq_batch_create(ngx_pgq_pool_t *db)
 {
     ngx_pool_t       *memory;
     ngx_pgq_batch_t  *batch;
 
-    memory = ngx_create_pool(1024, pool->log);
+    memory = ngx_create_pool(1024, db->log);
     if (memory == NULL) {
         return NULL;
     }
@@ -229,7 +229,7 @@ ngx_pgq_batch_create(ngx_pgq_pool_t *pool)
         return NULL;
     }
 
-    batch->pool = pool;
+    batch->db = db;
     batch->memory = memory;
     batch->due = ngx_current_msec;
     ngx_queue_init(&batch->tickets);
@@ -256,7 +256,7 @@ ngx_pgq_batch_takes(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t)
                            queue);
 
     return first->write == NULL && t->write == NULL
-           && batch->size + t->len <= batch->pool->batch_size
+           && batch->size + t->len <= batch->db->batch_size
            && (t->key.len == 0 || batch->keys < NGX_PGQ_BATCH_KEYS);
 }
 
@@ -297,13 +297,13 @@ ngx_pgq_batch_free(ngx_pgq_batch_t *batch)
 
 
 static void
-ngx_pgq_batch_clear(ngx_pgq_pool_t *pool)
+ngx_pgq_batch_clear(ngx_pgq_pool_t *db)
 {
     ngx_uint_t         i;
     ngx_queue_t       *q, *lists[2];
     ngx_pgq_writes_t  *writes;
 
-    writes = ngx_pgq_writes(pool);
+    writes = ngx_pgq_writes(db);
     lists[0] = &writes->again;
     lists[1] = &writes->sent;
 
@@ -441,7 +441,7 @@ ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
     }
 
     if (outcome == NGX_PGQ_DONE) {
-        writes = ngx_pgq_writes(batch->pool);
+        writes = ngx_pgq_writes(batch->db);
         writes->committed++;
         writes->failures = 0;
         ngx_pgq_batch_answer(batch, NGX_PGQ_DONE, NULL);
@@ -461,9 +461,9 @@ ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
 
     if (batch->unknown) {
         batch->fencing = 1;
-        ngx_queue_insert_head(&ngx_pgq_writes(batch->pool)->again,
+        ngx_queue_insert_head(&ngx_pgq_writes(batch->db)->again,
                               &batch->queue);
-        ngx_pgq_pool_wake(batch->pool);
+        ngx_pgq_pool_wake(batch->db);
         return;
     }
 
@@ -524,8 +524,8 @@ ngx_pgq_batch_renew(ngx_pgq_batch_t *batch)
     batch->resends = 0;
     batch->due = ngx_current_msec;
 
-    ngx_queue_insert_head(&ngx_pgq_writes(batch->pool)->again, &batch->queue);
-    ngx_pgq_pool_wake(batch->pool);
+    ngx_queue_insert_head(&ngx_pgq_writes(batch->db)->again, &batch->queue);
+    ngx_pgq_pool_wake(batch->db);
 }
 
 
@@ -567,7 +567,7 @@ ngx_pgq_batch_halve(ngx_pgq_batch_t *batch)
     ngx_pgq_batch_t   *other;
     ngx_pgq_ticket_t  *t;
 
-    other = ngx_pgq_batch_create(batch->pool);
+    other = ngx_pgq_batch_create(batch->db);
     if (other == NULL) {
         return;
     }
@@ -583,5 +583,5 @@ ngx_pgq_batch_halve(ngx_pgq_batch_t *batch)
         ngx_pgq_batch_put(other, t);
     }
 
-    ngx_queue_insert_head(&ngx_pgq_writes(batch->pool)->again, &other->queue);
+    ngx_queue_insert_head(&ngx_pgq_writes(batch->db)->again, &other->queue);
 }

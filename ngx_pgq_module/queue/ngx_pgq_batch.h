@@ -25,7 +25,7 @@ struct ngx_pgq_batch_s {
     time_t                   first;     /* when it was sent under this id */
     ngx_msec_t               due;       /* in writes->again: not before this */
     ngx_uint_t               resends;
-    ngx_pgq_pool_t          *pool;
+    ngx_pgq_pool_t          *db;
     ngx_pool_t              *memory;
     ngx_pgq_call_t           call;
     u_char                  *params;
@@ -46,17 +46,17 @@ struct ngx_pgq_batch_s {
 };
 
 
-ngx_int_t ngx_pgq_batch_init(ngx_pgq_pool_t *pool, ngx_pool_t *memory);
+ngx_int_t ngx_pgq_batch_init(ngx_pgq_pool_t *db, ngx_pool_t *memory);
 
 ngx_int_t ngx_pgq_batch_io_encode(ngx_pgq_batch_t *batch);
 void ngx_pgq_batch_io_free(ngx_pgq_batch_t *batch);
 ngx_uint_t ngx_pgq_trial_failed(ngx_pgq_batch_t *batch);
 ngx_uint_t ngx_pgq_trial_again(ngx_pgq_batch_t *batch);
-ngx_uint_t ngx_pgq_trial_ready(ngx_pgq_pool_t *pool);
-ngx_uint_t ngx_pgq_trial_ready_suspect(ngx_pgq_pool_t *pool);
+ngx_uint_t ngx_pgq_trial_ready(ngx_pgq_pool_t *db);
+ngx_uint_t ngx_pgq_trial_ready_suspect(ngx_pgq_pool_t *db);
 void ngx_pgq_trial_halved(ngx_pgq_batch_t *batch, ngx_pgq_batch_t *other);
 void ngx_pgq_resend(ngx_pgq_batch_t *batch);
-ngx_pgq_batch_t *ngx_pgq_resend_next(ngx_pgq_pool_t *pool);
+ngx_pgq_batch_t *ngx_pgq_resend_next(ngx_pgq_pool_t *db);
 ngx_uint_t ngx_pgq_resend_old(ngx_pgq_batch_t *batch);
 time_t ngx_pgq_resend_clock(void);
 void ngx_pgq_batch_io_verdict(ngx_pgq_batch_t *batch, ngx_str_t *fields);

@@ -23,7 +23,7 @@
 struct ngx_pgq_read_s {
     ngx_queue_t              queue;
     ngx_queue_t              fetches;
-    ngx_pgq_pool_t          *pool;
+    ngx_pgq_pool_t          *db;
     ngx_pgq_call_t           call;
     ngx_pgq_answer_t        *answer;    /* NULL without a row */
     uint32_t                 limit;     /* in network byte order */
@@ -42,17 +42,17 @@ typedef struct {
 } ngx_pgq_reads_t;
 
 
-#define ngx_pgq_reads(pool)  ((ngx_pgq_reads_t *) (pool)->data)
+#define ngx_pgq_reads(db)  ((ngx_pgq_reads_t *) (db)->data)
 
 
-static ngx_pgq_read_t *ngx_pgq_read_find(ngx_pgq_pool_t *pool,
+static ngx_pgq_read_t *ngx_pgq_read_find(ngx_pgq_pool_t *db,
     uint32_t limit, uint64_t before);
-static ngx_pgq_call_t *ngx_pgq_read_next(ngx_pgq_pool_t *pool);
-static ngx_msec_int_t ngx_pgq_read_expire(ngx_pgq_pool_t *pool,
+static ngx_pgq_call_t *ngx_pgq_read_next(ngx_pgq_pool_t *db);
+static ngx_msec_int_t ngx_pgq_read_expire(ngx_pgq_pool_t *db,
     ngx_msec_t now);
 static ngx_msec_int_t ngx_pgq_read_expire_list(ngx_queue_t *reads,
     ngx_queue_t *expired, ngx_msec_t now);
-static void ngx_pgq_read_clear(ngx_pgq_pool_t *pool);
+static void ngx_pgq_read_clear(ngx_pgq_pool_t *db);
 static ngx_int_t ngx_pgq_read_encode(ngx_pgq_call_t *call);
 static void ngx_pgq_read_row(ngx_pgq_call_t *call, ngx_str_t *fields);
 static void ngx_pgq_read_done(ngx_pgq_call_t *call,
@@ -72,7 +72,7 @@ static ngx_pgq_source_t  ngx_pgq_read_source = {
 
 
 ngx_int_t
-ngx_pgq_read_init(ngx_pgq_pool_t *pool, ngx_pool_t *memory)
+ngx_pgq_read_init(ngx_pgq_pool_t *db, ngx_pool_t *memory)
 {
     ngx_pgq_reads_t  *reads;
 
@@ -84,8 +84,8 @@ ngx_pgq_read_init(ngx_pgq_pool_t *pool, ngx_pool_t *memory)
     ngx_queue_init(&reads->waiting);
     ngx_queue_init(&reads->sent);
 
-    pool->source = &ngx_pgq_read_source;
-    pool->data = reads;
+    db->source = &ngx_pgq_read_source;
+    db->data = reads;
 
     return NGX_OK;
 }
@@ -99,25 +99,25 @@ ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_int_t limit, int64_t before)
     uint32_t         most;
     uint64_t         id;
     ngx_pgq_read_t  *read;
-    ngx_pgq_pool_t  *pool;
+    ngx_pgq_pool_t  *db;
 
-    pool = f->pool;
+    db = f->db;
     most = htonl((uint32_t) limit);
     id = htobe64((uint64_t) before);
 
-    read = ngx_pgq_read_find(pool, most, id);
+    read = ngx_pgq_read_find(db, most, id);
 
     if (read == NULL) {
-        read = ngx_calloc(sizeof(ngx_pgq_read_t), pool->log);
+        read = ngx_calloc(sizeof(ngx_pgq_read_t), db->log);
         if (read == NULL) {
             return NGX_ERROR;
         }
 
         ngx_queue_init(&read->fetches);
 
-        read->pool = pool;
+        read->db = db;
         read->limit = most;
-        read->size = htonl((uint32_t) pool->answer_size);
+        read->size = htonl((uint32_t) db->answer_size);
         read->before = id;
 
         read->call.statement = NGX_PGQ_RECENT;
@@ -127,16 +127,16 @@ ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_int_t limit, int64_t before)
         read->call.done = ngx_pgq_read_done;
         read->call.data = read;
 
-        ngx_queue_insert_tail(&ngx_pgq_reads(pool)->waiting, &read->queue);
+        ngx_queue_insert_tail(&ngx_pgq_reads(db)->waiting, &read->queue);
     }
 
     f->read = read;
     f->start = ngx_current_msec;
 
     ngx_queue_insert_tail(&read->fetches, &f->queue);
-    ngx_pgq_pool_hold(pool, f->start + f->timeout, 0);
-    ngx_pgq_pool_open(pool);
-    ngx_pgq_pool_wake(pool);
+    ngx_pgq_pool_hold(db, f->start + f->timeout, 0);
+    ngx_pgq_pool_open(db);
+    ngx_pgq_pool_wake(db);
 
     return NGX_OK;
 }
@@ -145,13 +145,13 @@ ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_int_t limit, int64_t before)
 /* one that waits for the same posts */
 
 static ngx_pgq_read_t *
-ngx_pgq_read_find(ngx_pgq_pool_t *pool, uint32_t limit, uint64_t before)
+ngx_pgq_read_find(ngx_pgq_pool_t *db, uint32_t limit, uint64_t before)
 {
     ngx_queue_t      *q;
     ngx_pgq_read_t   *read;
     ngx_pgq_reads_t  *reads;
 
-    reads = ngx_pgq_reads(pool);
+    reads = ngx_pgq_reads(db);
 
     for (q = ngx_queue_head(&reads->waiting);
          q != ngx_queue_sentinel(&reads->waiting);
@@ -179,7 +179,7 @@ ngx_pgq_read_leave(ngx_pgq_fetch_t *f)
     f->read = NULL;
 
     ngx_queue_remove(&f->queue);
-    ngx_pgq_pool_release(f->pool, 0);
+    ngx_pgq_pool_release(f->db, 0);
 
     if (read && !read->sent && ngx_queue_empty(&read->fetches)) {
         ngx_queue_remove(&read->queue);
@@ -189,15 +189,15 @@ ngx_pgq_read_leave(ngx_pgq_fetch_t *f)
 
 
 static ngx_pgq_call_t *
-ngx_pgq_read_next(ngx_pgq_pool_t *pool)
+ngx_pgq_read_next(ngx_pgq_pool_t *db)
 {
     ngx_queue_t      *q;
     ngx_pgq_read_t   *read;
     ngx_pgq_reads_t  *reads;
 
-    reads = ngx_pgq_reads(pool);
+    reads = ngx_pgq_reads(db);
 
-    if (ngx_queue_empty(&reads->waiting) || pool->size >= pool->unread_size) {
+    if (ngx_queue_empty(&reads->waiting) || db->size >= db->unread_size) {
         return NULL;
     }
 
@@ -214,13 +214,13 @@ ngx_pgq_read_next(ngx_pgq_pool_t *pool)
 
 
 static ngx_msec_int_t
-ngx_pgq_read_expire(ngx_pgq_pool_t *pool, ngx_msec_t now)
+ngx_pgq_read_expire(ngx_pgq_pool_t *db, ngx_msec_t now)
 {
     ngx_queue_t      *q, expired;
     ngx_msec_int_t    waiting, sent;
     ngx_pgq_reads_t  *reads;
 
-    reads = ngx_pgq_reads(pool);
+    reads = ngx_pgq_reads(db);
     ngx_queue_init(&expired);
 
     waiting = ngx_pgq_read_expire_list(&reads->waiting, &expired, now);
@@ -232,7 +232,7 @@ ngx_pgq_read_expire(ngx_pgq_pool_t *pool, ngx_msec_t now)
         q = ngx_queue_head(&expired);
 
         ngx_pgq_read_answer(ngx_queue_data(q, ngx_pgq_fetch_t, queue),
-                            ngx_pgq_pool_connected(pool)
+                            ngx_pgq_pool_connected(db)
                             ? NGX_PGQ_READ_TIMEOUT : NGX_PGQ_READ_NO_DATABASE,
                             NULL);
     }
@@ -289,13 +289,13 @@ ngx_pgq_read_expire_list(ngx_queue_t *reads, ngx_queue_t *expired,
 
 
 static void
-ngx_pgq_read_clear(ngx_pgq_pool_t *pool)
+ngx_pgq_read_clear(ngx_pgq_pool_t *db)
 {
     ngx_uint_t        i;
     ngx_queue_t      *q, *lists[2];
     ngx_pgq_reads_t  *reads;
 
-    reads = ngx_pgq_reads(pool);
+    reads = ngx_pgq_reads(db);
     lists[0] = &reads->waiting;
     lists[1] = &reads->sent;
 
@@ -339,7 +339,7 @@ ngx_pgq_read_row(ngx_pgq_call_t *call, ngx_str_t *fields)
     }
 
     if (read->answer == NULL) {
-        read->answer = ngx_pgq_answer_create(read->pool);
+        read->answer = ngx_pgq_answer_create(read->db);
     }
 
     if (read->answer) {
@@ -371,9 +371,9 @@ ngx_pgq_read_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
         }
 
         read->sent = 0;
-        ngx_queue_insert_head(&ngx_pgq_reads(read->pool)->waiting,
+        ngx_queue_insert_head(&ngx_pgq_reads(read->db)->waiting,
                               &read->queue);
-        ngx_pgq_pool_wake(read->pool);
+        ngx_pgq_pool_wake(read->db);
         return;
     }
 
@@ -397,7 +397,7 @@ static ngx_pgq_read_result_e
 ngx_pgq_read_complete(ngx_pgq_read_t *read)
 {
     if (read->answer == NULL) {
-        read->answer = ngx_pgq_answer_create(read->pool);
+        read->answer = ngx_pgq_answer_create(read->db);
     }
 
     return read->answer && ngx_pgq_answer_end(read->answer) == NGX_OK
@@ -412,23 +412,23 @@ ngx_pgq_read_refused(ngx_pgq_read_t *read)
 {
     ngx_uint_t        i;
     ngx_pgq_call_t   *call;
-    ngx_pgq_pool_t   *pool;
+    ngx_pgq_pool_t   *db;
     ngx_pgq_reads_t  *reads;
 
     /* statement_timeout, lock_timeout */
     static const char  *timeouts[] = { "57014", "55P03" };
 
     call = &read->call;
-    pool = read->pool;
-    reads = ngx_pgq_reads(pool);
+    db = read->db;
+    reads = ngx_pgq_reads(db);
 
     if (reads->complained == 0
         || ngx_pgq_seconds() - reads->complained >= NGX_PGQ_QUIET)
     {
         reads->complained = ngx_pgq_seconds();
-        ngx_log_error(NGX_LOG_ERR, pool->log, 0,
+        ngx_log_error(NGX_LOG_ERR, db->log, 0,
                       "pgq fetch: posts not read: %V (%s), pool \"%V\"",
-                      &call->problem, call->sqlstate, &pool->name);
+                      &call->problem, call->sqlstate, &db->name);
     }
 
     for (i = 0; i < sizeof(timeouts) / sizeof(timeouts[0]); i++) {
@@ -448,7 +448,7 @@ ngx_pgq_read_answer(ngx_pgq_fetch_t *f, ngx_pgq_read_result_e result,
     ngx_pgq_read_leave(f);
 
     if (result == NGX_PGQ_READ_DONE) {
-        ngx_pgq_pool_drained(f->pool);
+        ngx_pgq_pool_drained(f->db);
     }
 
     f->done(f, result, answer);

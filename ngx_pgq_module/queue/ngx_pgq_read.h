@@ -31,7 +31,7 @@ struct ngx_pgq_fetch_s {
     ngx_queue_t              queue;     /* of its read, or those answered */
     ngx_pgq_read_t          *read;      /* NULL: it is being answered */
 
-    ngx_pgq_pool_t          *pool;
+    ngx_pgq_pool_t          *db;
     ngx_msec_t               start;
     ngx_msec_t               timeout;
     /* once, unless it has left; the answer is there when it is done */
@@ -42,7 +42,7 @@ struct ngx_pgq_fetch_s {
 };
 
 
-ngx_int_t ngx_pgq_read_init(ngx_pgq_pool_t *pool, ngx_pool_t *memory);
+ngx_int_t ngx_pgq_read_init(ngx_pgq_pool_t *db, ngx_pool_t *memory);
 ngx_int_t ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_int_t limit,
     int64_t before);
 void ngx_pgq_read_leave(ngx_pgq_fetch_t *f);

@@ -15,7 +15,7 @@
 #define NGX_PGQ_RESEND_PAUSE_MAX  1000
 
 
-static ngx_pgq_batch_t *ngx_pgq_resend_find(ngx_pgq_pool_t *pool,
+static ngx_pgq_batch_t *ngx_pgq_resend_find(ngx_pgq_pool_t *db,
     ngx_uint_t suspects);
 
 
@@ -33,8 +33,8 @@ ngx_pgq_resend(ngx_pgq_batch_t *batch)
     batch->resends++;
     batch->due = ngx_current_msec + pause;
 
-    ngx_queue_insert_tail(&ngx_pgq_writes(batch->pool)->again, &batch->queue);
-    ngx_pgq_pool_alarm(batch->pool, batch->due);
+    ngx_queue_insert_tail(&ngx_pgq_writes(batch->db)->again, &batch->queue);
+    ngx_pgq_pool_alarm(batch->db, batch->due);
 }
 
 
@@ -45,13 +45,13 @@ ngx_pgq_resend(ngx_pgq_batch_t *batch)
  */
 
 ngx_pgq_batch_t *
-ngx_pgq_resend_next(ngx_pgq_pool_t *pool)
+ngx_pgq_resend_next(ngx_pgq_pool_t *db)
 {
     ngx_uint_t         waiting;
     ngx_pgq_batch_t   *batch;
     ngx_pgq_writes_t  *writes;
 
-    writes = ngx_pgq_writes(pool);
+    writes = ngx_pgq_writes(db);
     waiting = !ngx_queue_empty(&writes->waiting);
 
     /* batches that fail must not delay new messages: they take turns */
@@ -60,10 +60,10 @@ ngx_pgq_resend_next(ngx_pgq_pool_t *pool)
         return NULL;
     }
 
-    batch = ngx_pgq_resend_find(pool, writes->failures == 0);
+    batch = ngx_pgq_resend_find(db, writes->failures == 0);
 
-    if (batch == NULL && !waiting && ngx_pgq_trial_ready_suspect(pool)) {
-        batch = ngx_pgq_resend_find(pool, 1);
+    if (batch == NULL && !waiting && ngx_pgq_trial_ready_suspect(db)) {
+        batch = ngx_pgq_resend_find(db, 1);
     }
 
     return batch;
@@ -73,13 +73,13 @@ ngx_pgq_resend_next(ngx_pgq_pool_t *pool)
 /* the suspects of trial.c are skipped unless asked for */
 
 static ngx_pgq_batch_t *
-ngx_pgq_resend_find(ngx_pgq_pool_t *pool, ngx_uint_t suspects)
+ngx_pgq_resend_find(ngx_pgq_pool_t *db, ngx_uint_t suspects)
 {
     ngx_queue_t       *q;
     ngx_pgq_batch_t   *batch;
     ngx_pgq_writes_t  *writes;
 
-    writes = ngx_pgq_writes(pool);
+    writes = ngx_pgq_writes(db);
 
     for (q = ngx_queue_head(&writes->again);
          q != ngx_queue_sentinel(&writes->again);

@@ -22,10 +22,10 @@ static void ngx_pgq_ticket_release(ngx_pgq_ticket_t *t);
 /* whether so many messages, of that length together, are too many for now */
 
 ngx_uint_t
-ngx_pgq_ticket_full(ngx_pgq_pool_t *pool, ngx_uint_t n, size_t len)
+ngx_pgq_ticket_full(ngx_pgq_pool_t *db, ngx_uint_t n, size_t len)
 {
-    return ngx_pgq_writes(pool)->messages + n > pool->max_tickets
-           || pool->size + len > pool->max_size;
+    return ngx_pgq_writes(db)->messages + n > db->max_tickets
+           || db->size + len > db->max_size;
 }
 
 
@@ -34,7 +34,7 @@ ngx_pgq_ticket_add(ngx_pgq_ticket_t *t)
 {
     ngx_pgq_writes_t  *writes;
 
-    writes = ngx_pgq_writes(t->pool);
+    writes = ngx_pgq_writes(t->db);
 
     t->batch = NULL;
     t->start = ngx_current_msec;
@@ -42,8 +42,8 @@ ngx_pgq_ticket_add(ngx_pgq_ticket_t *t)
 
     ngx_queue_insert_tail(&writes->waiting, &t->queue);
 
-    ngx_pgq_pool_hold(t->pool, t->start + t->timeout, t->len);
-    ngx_pgq_pool_wake(t->pool);
+    ngx_pgq_pool_hold(t->db, t->start + t->timeout, t->len);
+    ngx_pgq_pool_wake(t->db);
 }
 
 
@@ -68,9 +68,9 @@ ngx_pgq_ticket_leave(ngx_pgq_ticket_t *t)
 static void
 ngx_pgq_ticket_release(ngx_pgq_ticket_t *t)
 {
-    ngx_pgq_writes(t->pool)->messages -= t->n;
+    ngx_pgq_writes(t->db)->messages -= t->n;
 
-    ngx_pgq_pool_release(t->pool, t->len);
+    ngx_pgq_pool_release(t->db, t->len);
 }
 
 
@@ -140,7 +140,7 @@ ngx_pgq_ticket_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
     ngx_pgq_ticket_release(t);
 
     if (outcome == NGX_PGQ_DONE || outcome == NGX_PGQ_REPLAYED) {
-        ngx_pgq_pool_drained(t->pool);
+        ngx_pgq_pool_drained(t->db);
         answer(t, outcome, problem);
         return;
     }

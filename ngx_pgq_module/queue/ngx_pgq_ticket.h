@@ -32,7 +32,7 @@ typedef struct {
 } ngx_pgq_writes_t;
 
 
-#define ngx_pgq_writes(pool)  ((ngx_pgq_writes_t *) (pool)->data)
+#define ngx_pgq_writes(db)  ((ngx_pgq_writes_t *) (db)->data)
 
 
 typedef void (*ngx_pgq_ticket_answer_pt)(ngx_pgq_ticket_t *t,
@@ -41,7 +41,7 @@ typedef void (*ngx_pgq_ticket_answer_pt)(ngx_pgq_ticket_t *t,
 
 struct ngx_pgq_ticket_s {
     ngx_queue_t              queue;         /* in waiting, or in a batch */
-    ngx_pgq_pool_t          *pool;
+    ngx_pgq_pool_t          *db;
     ngx_pgq_batch_t         *batch;         /* NULL while waiting */
     ngx_msec_t               start;
     ngx_msec_t               timeout;
@@ -77,7 +77,7 @@ struct ngx_pgq_ticket_s {
 #define ngx_pgq_ticket_wait(t)  (ngx_current_msec - (t)->start)
 
 
-ngx_uint_t ngx_pgq_ticket_full(ngx_pgq_pool_t *pool, ngx_uint_t n,
+ngx_uint_t ngx_pgq_ticket_full(ngx_pgq_pool_t *db, ngx_uint_t n,
     size_t len);
 void ngx_pgq_ticket_add(ngx_pgq_ticket_t *t);
 void ngx_pgq_ticket_leave(ngx_pgq_ticket_t *t);

@@ -45,7 +45,7 @@ ngx_pgq_trial_failed(ngx_pgq_batch_t *batch)
 {
     ngx_pgq_writes_t  *writes;
 
-    writes = ngx_pgq_writes(batch->pool);
+    writes = ngx_pgq_writes(batch->db);
 
     ngx_pgq_trial_log(batch);
 
@@ -98,14 +98,14 @@ ngx_pgq_trial_again(ngx_pgq_batch_t *batch)
 
     if (batch->failures++ == 0) {
         batch->failing = ngx_current_msec;
-        batch->committed = ngx_pgq_writes(batch->pool)->committed;
+        batch->committed = ngx_pgq_writes(batch->db)->committed;
     }
 
     if (batch->failures < NGX_PGQ_TRIAL_FAILURES) {
         return 0;
     }
 
-    return batch->committed != ngx_pgq_writes(batch->pool)->committed
+    return batch->committed != ngx_pgq_writes(batch->db)->committed
            || (momentary && ngx_current_msec - batch->failing
                             >= NGX_PGQ_TRIAL_FREE);
 }
@@ -114,32 +114,32 @@ ngx_pgq_trial_again(ngx_pgq_batch_t *batch)
 /* returns 1 if a batch may be sent now; otherwise sets the pool's timer */
 
 ngx_uint_t
-ngx_pgq_trial_ready(ngx_pgq_pool_t *pool)
+ngx_pgq_trial_ready(ngx_pgq_pool_t *db)
 {
     ngx_pgq_writes_t  *writes;
 
-    writes = ngx_pgq_writes(pool);
+    writes = ngx_pgq_writes(db);
 
     return writes->failures == 0
            || ngx_current_msec - writes->failing < NGX_PGQ_TRIAL_FREE
-           || ngx_pgq_trial_ready_suspect(pool);
+           || ngx_pgq_trial_ready_suspect(db);
 }
 
 
 /* the same for a suspect, if the last batch has failed */
 
 ngx_uint_t
-ngx_pgq_trial_ready_suspect(ngx_pgq_pool_t *pool)
+ngx_pgq_trial_ready_suspect(ngx_pgq_pool_t *db)
 {
     ngx_msec_t  next;
 
-    next = ngx_pgq_writes(pool)->next_trial;
+    next = ngx_pgq_writes(db)->next_trial;
 
     if ((ngx_msec_int_t) (ngx_current_msec - next) >= 0) {
         return 1;
     }
 
-    ngx_pgq_pool_alarm(pool, next);
+    ngx_pgq_pool_alarm(db, next);
 
     return 0;
 }
@@ -176,11 +176,11 @@ ngx_pgq_trial_least(u_char *sqlstate)
 static void
 ngx_pgq_trial_log(ngx_pgq_batch_t *batch)
 {
-    ngx_pgq_pool_t    *pool;
+    ngx_pgq_pool_t    *db;
     ngx_pgq_writes_t  *writes;
 
-    pool = batch->pool;
-    writes = ngx_pgq_writes(pool);
+    db = batch->db;
+    writes = ngx_pgq_writes(db);
 
     if (writes->logged && ngx_pgq_seconds() - writes->logged < NGX_PGQ_QUIET) {
         return;
@@ -188,8 +188,8 @@ ngx_pgq_trial_log(ngx_pgq_batch_t *batch)
 
     writes->logged = ngx_pgq_seconds();
 
-    ngx_log_error(NGX_LOG_ERR, pool->log, 0,
+    ngx_log_error(NGX_LOG_ERR, db->log, 0,
                   "pgq batch: the database fails to take %ui messages: %s,"
                   " pool \"%V\"",
-                  batch->messages, batch->call.sqlstate, &pool->name);
+                  batch->messages, batch->call.sqlstate, &db->name);
 }

@@ -277,10 +277,10 @@ ngx_pgq_reply_method(ngx_http_request_t *r, ngx_str_t *allow)
 
 
 ngx_int_t
-ngx_pgq_reply_unavailable(ngx_http_request_t *r, ngx_pgq_pool_t *pool,
+ngx_pgq_reply_unavailable(ngx_http_request_t *r, ngx_pgq_pool_t *db,
     const char *code, const char *detail)
 {
-    fuzz_check(pool != NULL && strlen(detail) > 0);
+    fuzz_check(db != NULL && strlen(detail) > 0);
 
     return few_reply(r, 503, code);
 }
@@ -314,54 +314,54 @@ ngx_pgq_variables_ctx(ngx_http_request_t *r, ngx_pgq_metrics_handler_e handler)
 
 
 void
-ngx_pgq_pool_open(ngx_pgq_pool_t *pool)
+ngx_pgq_pool_open(ngx_pgq_pool_t *db)
 {
-    pool->opened = 1;
+    db->opened = 1;
 }
 
 
 ngx_uint_t
-ngx_pgq_pool_connected(ngx_pgq_pool_t *pool)
+ngx_pgq_pool_connected(ngx_pgq_pool_t *db)
 {
-    return pool->opened;
+    return db->opened;
 }
 
 
 void
-ngx_pgq_pool_count(ngx_pgq_pool_t *pool, ngx_int_t tickets, ngx_int_t size)
+ngx_pgq_pool_count(ngx_pgq_pool_t *db, ngx_int_t tickets, ngx_int_t size)
 {
     (void) tickets;
-    pool->size += size;
+    db->size += size;
 }
 
 
 void
-ngx_pgq_pool_hold(ngx_pgq_pool_t *pool, ngx_msec_t deadline, size_t size)
+ngx_pgq_pool_hold(ngx_pgq_pool_t *db, ngx_msec_t deadline, size_t size)
 {
     (void) size;
     (void) deadline;
-    pool->unanswered++;
+    db->unanswered++;
 }
 
 
 void
-ngx_pgq_pool_release(ngx_pgq_pool_t *pool, size_t size)
+ngx_pgq_pool_release(ngx_pgq_pool_t *db, size_t size)
 {
     (void) size;
-    fuzz_check(pool->unanswered > 0);
-    pool->unanswered--;
+    fuzz_check(db->unanswered > 0);
+    db->unanswered--;
 }
 
 
 void
-ngx_pgq_pool_wake(ngx_pgq_pool_t *pool)
+ngx_pgq_pool_wake(ngx_pgq_pool_t *db)
 {
-    (void) pool;
+    (void) db;
 }
 
 
 void
-ngx_pgq_pool_drained(ngx_pgq_pool_t *pool)
+ngx_pgq_pool_drained(ngx_pgq_pool_t *db)
 {
-    (void) pool;
+    (void) db;
 }
