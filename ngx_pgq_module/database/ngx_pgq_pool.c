@@ -7,7 +7,7 @@
  * The calls come from its source, batch.c or read.c.
  *
  * Invariants:
- *  - a lane is in pool->idle exactly while it has a connection and no call;
+ *  - a lane is in db->idle exactly while it has a connection and no call;
  *  - calls are made from a posted event alone, after all sockets of a turn of
  *    the event loop have been read: what arrives together travels together,
  *    and nothing waits for a timer;

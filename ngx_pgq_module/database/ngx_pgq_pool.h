@@ -3,7 +3,7 @@
 /*
  * The room "pool": lanes, and who has work for them.  Configured once, before
  * the workers are made; the lower parts live in each worker.  What pgq_pool
- * configures are two: the pool of POSTs, and in pool->reads the pool of GETs.
+ * configures are two: the pool of POSTs, and in db->reads the pool of GETs.
  * Each has lanes of its own, so that no POST waits for a GET.
  */
 

@@ -6,7 +6,7 @@
  * gets one more with each reply, until that request's memory is freed.
  *
  * Invariants:
- *  - an answer's bytes count in pool->size from their allocation until its
+ *  - an answer's bytes count in db->size from their allocation until its
  *    last holder leaves it;
  *  - the body is written once and shared: each reply has buffers of its own
  *    that point into it;
