@@ -9,7 +9,7 @@
  * memory is freed with the last request that it answers.
  */
 
-#include "few.h"
+#include "nginx_stub.h"
 #include "ngx_pgq_read.h"
 
 #include <endian.h>
@@ -21,7 +21,7 @@
 
 
 typedef struct {
-    few_request_t  *f;          /* NULL: gone */
+    stub_request_t  *f;          /* NULL: gone */
     long            limit;
     long            before;
 } get_t;
@@ -87,32 +87,32 @@ argument(const uint8_t *p, size_t len, const char *name)
 static void
 leave(get_t *get)
 {
-    few_request_t  *f = get->f;
+    stub_request_t  *f = get->f;
 
     get->f = NULL;
 
     if (f) {
-        few_request_free(f);
+        stub_request_free(f);
     }
 }
 
 
 static void
-finalized(few_request_t *f, ngx_int_t rc)
+finalized(stub_request_t *f, ngx_int_t rc)
 {
     get_t  *get = f->data;
 
     fuzz_check(get->f == f);
-    fuzz_check(rc == NGX_OK ? few_answer.answers == 1
+    fuzz_check(rc == NGX_OK ? stub_answer.answers == 1
                : rc == NGX_HTTP_INTERNAL_SERVER_ERROR);
 
-    if (few_answer.status == 200) {
-        fuzz_check(few_answer.len >= sizeof("{\"msg\":[]}") - 1);
-        fuzz_check(memcmp(few_answer.body, "{\"msg\":[", 8) == 0);
-        fuzz_check(few_answer.body[few_answer.len - 1] == '}');
+    if (stub_answer.status == 200) {
+        fuzz_check(stub_answer.len >= sizeof("{\"msg\":[]}") - 1);
+        fuzz_check(memcmp(stub_answer.body, "{\"msg\":[", 8) == 0);
+        fuzz_check(stub_answer.body[stub_answer.len - 1] == '}');
     }
 
-    few_answered();
+    stub_answered();
     leave(get);
 
     if (drags) {
@@ -127,7 +127,7 @@ come(get_t *get, ngx_pgq_loc_conf_t *conf, fuzz_input_t *in)
     size_t          len;
     ngx_int_t       rc;
     const uint8_t  *p;
-    few_request_t  *f;
+    stub_request_t  *f;
 
     if (get->f) {
         return;
@@ -135,7 +135,7 @@ come(get_t *get, ngx_pgq_loc_conf_t *conf, fuzz_input_t *in)
 
     p = fuzz_bytes(in, fuzz_byte(in) % 64, &len);
 
-    f = few_request(conf);
+    f = stub_request(conf);
     f->data = get;
     f->request.method = NGX_HTTP_GET;
     f->request.count = 1;
@@ -152,22 +152,22 @@ come(get_t *get, ngx_pgq_loc_conf_t *conf, fuzz_input_t *in)
     if (get->limit == -2 || get->limit == 0 || get->limit > 1000
         || get->before == -2 || get->before == 0)
     {
-        fuzz_check(rc == NGX_OK && few_answer.status == 400);
+        fuzz_check(rc == NGX_OK && stub_answer.status == 400);
 
     } else if (pool.unanswered > pool.max_tickets
-               || few_answer.status == 503)
+               || stub_answer.status == 503)
     {
-        fuzz_check(rc == NGX_OK && few_answer.status == 503);
+        fuzz_check(rc == NGX_OK && stub_answer.status == 503);
         fuzz_check(pool.unanswered >= pool.max_tickets
                    || pool.size >= pool.unread_size);
 
     } else {
-        fuzz_check(rc == NGX_DONE && few_answer.answers == 0);
+        fuzz_check(rc == NGX_DONE && stub_answer.answers == 0);
         fuzz_check(f->request.count == 2);
         return;
     }
 
-    few_answered();
+    stub_answered();
     leave(get);
 }
 
@@ -317,7 +317,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     pool.log = &errors;
     ngx_cached_time = &now;
     pool.answer_size = 1024;
-    few_finalized = finalized;
+    stub_finalized = finalized;
     ngx_current_msec = (ngx_msec_t) -500;
 
     memory = ngx_create_pool(0, NULL);

@@ -7,7 +7,7 @@
  * the room reads files by pieces of its own) and the body.
  */
 
-#include "few.h"
+#include "nginx_stub.h"
 #include "ngx_pgq_lines.h"
 
 
@@ -42,7 +42,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     ngx_int_t          rc;
     ngx_uint_t         in_file, number;
     fuzz_input_t       in = { p, len };
-    few_request_t     *f;
+    stub_request_t     *f;
     ngx_pgq_lines_t    lines;
 
     piece = fuzz_byte(&in);
@@ -60,8 +60,8 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     in.len *= times + 1;
     piece *= times + 1;
 
-    f = few_request(NULL);
-    few_body(f, in, piece, in_file);
+    f = stub_request(NULL);
+    stub_body(f, in, piece, in_file);
 
     ngx_pgq_lines_start(&lines, f->request.pool,
                         f->request.request_body->bufs);
@@ -80,7 +80,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     fuzz_check(in.len == 0);
 
     ngx_pgq_lines_stop(&lines);
-    few_request_free(f);
+    stub_request_free(f);
     free(body);
 
     return 0;

@@ -10,7 +10,7 @@
  * headers up to an empty line, and the body.
  */
 
-#include "few.h"
+#include "nginx_stub.h"
 #include "header_oracle.h"
 #include "json_oracle.h"
 #include "ngx_pgq_key.h"
@@ -91,7 +91,7 @@ named(const ngx_table_elt_t *h, const char *name)
 
 
 static void
-read_headers(few_request_t *f, said_t *said)
+read_headers(stub_request_t *f, said_t *said)
 {
     int               i, rc, types, returns;
     char              value[HEADER_ORACLE_MAX];
@@ -101,7 +101,7 @@ read_headers(few_request_t *f, said_t *said)
     said->form = ANY;
     types = returns = 0;
 
-    for (i = 0; i < FEW_HEADERS; i++) {
+    for (i = 0; i < STUB_HEADERS; i++) {
         h = &f->headers[i];
 
         if (named(h, "content-type")) {
@@ -166,12 +166,12 @@ scope(const said_t *said, int scoped, char *text)
         return n;
     }
 
-    return scoped ? sprintf(text, "address\x1e%s\x1f", FEW_ADDRESS) : 0;
+    return scoped ? sprintf(text, "address\x1e%s\x1f", STUB_ADDRESS) : 0;
 }
 
 
 static void
-read_key(few_request_t *f, const said_t *said)
+read_key(stub_request_t *f, const said_t *said)
 {
     long                       n;
     char                       begin[HEADER_ORACLE_MAX];
@@ -304,7 +304,7 @@ taken_as_json(ngx_str_t *message, fuzz_input_t body)
 
 
 static void
-read_message(few_request_t *f, form_e wanted, fuzz_input_t body, int depth)
+read_message(stub_request_t *f, form_e wanted, fuzz_input_t body, int depth)
 {
     int                 json, text, utf8;
     ngx_int_t           rc;
@@ -367,7 +367,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     unsigned             limits;
     ngx_uint_t           in_file;
     fuzz_input_t         in = { p, len };
-    few_request_t       *f;
+    stub_request_t       *f;
     ngx_pgq_problem_t    problem = ngx_pgq_problem_init;
     ngx_pgq_loc_conf_t   conf;
 
@@ -379,11 +379,11 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     conf.depth = limits % 64 + 1;
     conf.idempotency = NGX_PGQ_IDEMPOTENCY_ON;
 
-    f = few_request(&conf);
+    f = stub_request(&conf);
     f->core.client_max_body_size = 16 << limits / 64 * 4;
     f->ctx[0] = ngx_pgq_variables_ctx(&f->request, NGX_PGQ_METRICS_POST);
-    in = few_headers(f, in);
-    few_body(f, in, piece, in_file);
+    in = stub_headers(f, in);
+    stub_body(f, in, piece, in_file);
 
     read_headers(f, &said);
     rc = ngx_pgq_message_announced(&f->request, &problem);
@@ -396,7 +396,8 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 
     } else {
         fuzz_check(rc == NGX_OK && problem.status == 0);
-        fuzz_check(ngx_pgq_message_ndjson(&f->request) == (said.form == LINES));
+        fuzz_check(ngx_pgq_message_ndjson(&f->request)
+                   == (said.form == LINES));
         fuzz_check(ngx_pgq_message_returns(&f->request) == said.returns);
         read_key(f, &said);
 
@@ -405,8 +406,8 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
         }
     }
 
-    few_request_free(f);
-    few_answered();
+    stub_request_free(f);
+    stub_answered();
 
     return 0;
 }

@@ -10,7 +10,7 @@
  * what happens, one for which host, two for which addresses its name has now.
  */
 
-#include "few.h"
+#include "nginx_stub.h"
 #include "ngx_pgq_target.h"
 
 #include <libpq-fe.h>

@@ -4,7 +4,7 @@
  * The few functions of nginx that are called while the configuration is read.
  */
 
-#include "few.h"
+#include "nginx_stub.h"
 
 #include <arpa/inet.h>
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The few functions of nginx, in the order of its headers: see few.h.
+ * The few functions of nginx, in the order of its headers: see nginx_stub.h.
  */
 
-#include "few.h"
+#include "nginx_stub.h"
 
 #include <ctype.h>
 #include <ngx_md5.h>
@@ -14,9 +14,9 @@ volatile ngx_msec_t   ngx_current_msec;
 volatile ngx_time_t  *ngx_cached_time;
 ngx_module_t          ngx_http_pgq_module;
 ngx_module_t          ngx_http_core_module = { .ctx_index = 1 };
-u_char               *few_file;
-size_t                few_file_len;
-void                (*few_finalized)(few_request_t *f, ngx_int_t rc);
+u_char               *stub_file;
+size_t                stub_file_len;
+void                (*stub_finalized)(stub_request_t *f, ngx_int_t rc);
 
 
 /* strings */
@@ -56,7 +56,7 @@ ngx_strlcasestrn(u_char *s1, u_char *last, u_char *s2, size_t n)
 
 
 static off_t
-few_number(u_char *line, size_t n)
+stub_number(u_char *line, size_t n)
 {
     off_t  value;
 
@@ -80,14 +80,14 @@ few_number(u_char *line, size_t n)
 ngx_int_t
 ngx_atoi(u_char *line, size_t n)
 {
-    return (ngx_int_t) few_number(line, n);
+    return (ngx_int_t) stub_number(line, n);
 }
 
 
 off_t
 ngx_atoof(u_char *line, size_t n)
 {
-    return few_number(line, n);
+    return stub_number(line, n);
 }
 
 
@@ -267,8 +267,8 @@ ngx_read_file(ngx_file_t *file, u_char *buf, size_t size, off_t offset)
 {
     (void) file;
 
-    fuzz_check(offset >= 0 && (size_t) offset + size <= few_file_len);
-    memcpy(buf, few_file + offset, size);
+    fuzz_check(offset >= 0 && (size_t) offset + size <= stub_file_len);
+    memcpy(buf, stub_file + offset, size);
 
     return (ssize_t) size;
 }
@@ -372,8 +372,8 @@ ngx_http_discard_request_body(ngx_http_request_t *r)
 void
 ngx_http_finalize_request(ngx_http_request_t *r, ngx_int_t rc)
 {
-    fuzz_check(few_finalized != NULL);
-    few_finalized((few_request_t *) r, rc);
+    fuzz_check(stub_finalized != NULL);
+    stub_finalized((stub_request_t *) r, rc);
 }
 
 

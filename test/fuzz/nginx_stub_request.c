@@ -2,28 +2,28 @@
 
 /*
  * Requests for the rooms under test, and what stands behind those rooms: see
- * few.h.
+ * nginx_stub.h.
  */
 
-#include "few.h"
+#include "nginx_stub.h"
 
 #include <ctype.h>
 
 
-few_answer_t  few_answer;
+stub_answer_t  stub_answer;
 
 
-few_request_t *
-few_request(ngx_pgq_loc_conf_t *conf)
+stub_request_t *
+stub_request(ngx_pgq_loc_conf_t *conf)
 {
-    few_request_t  *f;
+    stub_request_t  *f;
 
     static ngx_log_t         log;
     static ngx_connection_t  connection = {
-        .log = &log, .addr_text = ngx_string(FEW_ADDRESS)
+        .log = &log, .addr_text = ngx_string(STUB_ADDRESS)
     };
 
-    f = calloc(1, sizeof(few_request_t));
+    f = calloc(1, sizeof(stub_request_t));
     fuzz_check(f != NULL);
 
     f->conf[0] = conf;
@@ -40,7 +40,7 @@ few_request(ngx_pgq_loc_conf_t *conf)
 
 
 void
-few_request_free(few_request_t *f)
+stub_request_free(stub_request_t *f)
 {
     ngx_destroy_pool(f->request.pool);
     free(f);
@@ -48,7 +48,7 @@ few_request_free(few_request_t *f)
 
 
 static void
-few_header(few_request_t *f, ngx_table_elt_t *h, fuzz_input_t line)
+stub_header(stub_request_t *f, ngx_table_elt_t *h, fuzz_input_t line)
 {
     u_char         *p;
     const uint8_t  *colon, *end;
@@ -92,14 +92,14 @@ few_header(few_request_t *f, ngx_table_elt_t *h, fuzz_input_t line)
 /* half of the headers are in a part of their own, as if the first was full */
 
 fuzz_input_t
-few_headers(few_request_t *f, fuzz_input_t in)
+stub_headers(stub_request_t *f, fuzz_input_t in)
 {
     size_t            n, got;
     fuzz_input_t      line;
     const uint8_t    *end;
     ngx_list_part_t  *part;
 
-    for (n = 0; in.len && n < FEW_HEADERS; n++) {
+    for (n = 0; in.len && n < STUB_HEADERS; n++) {
         end = memchr(in.p, '\n', in.len);
         line.len = end ? (size_t) (end - in.p) : in.len;
         line.p = fuzz_bytes(&in, line.len, &got);
@@ -113,7 +113,7 @@ few_headers(few_request_t *f, fuzz_input_t in)
             break;
         }
 
-        few_header(f, &f->headers[n], line);
+        stub_header(f, &f->headers[n], line);
     }
 
     part = &f->request.headers_in.headers.part;
@@ -128,7 +128,7 @@ few_headers(few_request_t *f, fuzz_input_t in)
 
 
 void
-few_body(few_request_t *f, fuzz_input_t in, size_t piece, ngx_uint_t in_file)
+stub_body(stub_request_t *f, fuzz_input_t in, size_t piece, ngx_uint_t in_file)
 {
     size_t         len, at;
     ngx_buf_t     *buf;
@@ -137,8 +137,8 @@ few_body(few_request_t *f, fuzz_input_t in, size_t piece, ngx_uint_t in_file)
 
     static ngx_file_t  file;
 
-    few_file = ngx_pnalloc(f->request.pool, in.len);
-    few_file_len = in.len;
+    stub_file = ngx_pnalloc(f->request.pool, in.len);
+    stub_file_len = in.len;
 
     f->request.request_body = &f->body;
     last = &f->body.bufs;
@@ -153,7 +153,7 @@ few_body(few_request_t *f, fuzz_input_t in, size_t piece, ngx_uint_t in_file)
         last = &cl->next;
 
         if (in_file == 1) {
-            memcpy(few_file + at, p, len);
+            memcpy(stub_file + at, p, len);
             buf->in_file = 1;
             buf->file = &file;
             buf->file_pos = (off_t) at;
@@ -174,20 +174,20 @@ few_body(few_request_t *f, fuzz_input_t in, size_t piece, ngx_uint_t in_file)
 /* what stands behind the rooms: reply, variables, and the pool's counting */
 
 void
-few_answered(void)
+stub_answered(void)
 {
-    free(few_answer.body);
-    memset(&few_answer, 0, sizeof(few_answer));
+    free(stub_answer.body);
+    memset(&stub_answer, 0, sizeof(stub_answer));
 }
 
 
 static ngx_int_t
-few_reply(ngx_http_request_t *r, ngx_uint_t status, const char *code)
+stub_reply(ngx_http_request_t *r, ngx_uint_t status, const char *code)
 {
-    few_answer.answers++;
-    few_answer.request = r;
-    few_answer.status = status;
-    snprintf(few_answer.code, sizeof(few_answer.code), "%s", code);
+    stub_answer.answers++;
+    stub_answer.request = r;
+    stub_answer.status = status;
+    snprintf(stub_answer.code, sizeof(stub_answer.code), "%s", code);
 
     return NGX_OK;
 }
@@ -197,9 +197,9 @@ ngx_int_t
 ngx_pgq_reply_problem(ngx_http_request_t *r, ngx_pgq_problem_t *problem)
 {
     fuzz_check(strlen(problem->detail) > 0);
-    few_answer.offset = problem->offset;
+    stub_answer.offset = problem->offset;
 
-    return few_reply(r, problem->status, problem->code);
+    return stub_reply(r, problem->status, problem->code);
 }
 
 
@@ -208,11 +208,11 @@ ngx_pgq_reply_body(ngx_http_request_t *r, ngx_uint_t status, ngx_str_t *type,
     u_char *data, size_t len)
 {
     fuzz_check(type->len > 0);
-    free(few_answer.body);
-    few_answer.body = fuzz_copy(data, len);
-    few_answer.len = len;
+    free(stub_answer.body);
+    stub_answer.body = fuzz_copy(data, len);
+    stub_answer.len = len;
 
-    return few_reply(r, status, "");
+    return stub_reply(r, status, "");
 }
 
 
@@ -230,7 +230,7 @@ ngx_pgq_origin_foreign(ngx_http_request_t *r)
 ngx_int_t
 ngx_pgq_origin_refuse(ngx_http_request_t *r)
 {
-    return few_reply(r, 403, "");
+    return stub_reply(r, 403, "");
 }
 
 
@@ -241,20 +241,20 @@ ngx_pgq_reply_chain(ngx_http_request_t *r, ngx_uint_t status, ngx_str_t *type,
     size_t  at, n;
 
     fuzz_check(type->len > 0);
-    free(few_answer.body);
-    few_answer.body = malloc(len + 1);
-    few_answer.len = len;
+    free(stub_answer.body);
+    stub_answer.body = malloc(len + 1);
+    stub_answer.len = len;
 
     for (at = 0; out; out = out->next) {
         n = out->buf->last - out->buf->pos;
         fuzz_check(n > 0 && at + n <= len);
-        memcpy(few_answer.body + at, out->buf->pos, n);
+        memcpy(stub_answer.body + at, out->buf->pos, n);
         at += n;
     }
 
     fuzz_check(at == len);
 
-    return few_reply(r, status, "");
+    return stub_reply(r, status, "");
 }
 
 
@@ -263,7 +263,7 @@ ngx_pgq_reply_options(ngx_http_request_t *r, ngx_str_t *allow)
 {
     fuzz_check(allow->len > 0);
 
-    return few_reply(r, 204, "");
+    return stub_reply(r, 204, "");
 }
 
 
@@ -272,7 +272,7 @@ ngx_pgq_reply_method(ngx_http_request_t *r, ngx_str_t *allow)
 {
     fuzz_check(allow->len > 0);
 
-    return few_reply(r, 405, "");
+    return stub_reply(r, 405, "");
 }
 
 
@@ -282,7 +282,7 @@ ngx_pgq_reply_unavailable(ngx_http_request_t *r, ngx_pgq_pool_t *db,
 {
     fuzz_check(db != NULL && strlen(detail) > 0);
 
-    return few_reply(r, 503, code);
+    return stub_reply(r, 503, code);
 }
 
 
