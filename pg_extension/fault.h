@@ -24,7 +24,7 @@
 
 /* Each point there is: a process has just done what its name says. */
 #define NGX_PGQ_FAULT_POINTS \
-	/* a batch: claim.c, move.c, post.c */ \
+	/* a batch: mover_claim.c, mover_batch.c, mover_post.c */ \
 	"sweep-started",			/* no commit asks for a sweep any more */ \
 	"sweep-noted",				/* which blocks the leaves have */ \
 	"span-taken", \
@@ -38,7 +38,7 @@
 	"batch-committed",			/* and the claim is still in hand */ \
 	"batch-aborted",			/* and the claim is still in hand */ \
 	"notified",					/* after the batch's commit */ \
-	/* the ledger: ledger.c, mover.c */ \
+	/* the ledger: batch_table.c, mover.c */ \
 	"ledger-due",				/* force: all times of the ledger are 3 s */ \
 	"ledger-locked", \
 	"ledger-truncated", \
@@ -49,12 +49,12 @@
 	"key-leaf-truncated", \
 	"keys-finished",			/* and the commit comes next */ \
 	"keys-committed", \
-	/* rotation: rotate.c */ \
+	/* rotation: slot.c */ \
 	"slot-advanced", \
 	"slot-locked", \
 	"slot-truncated", \
 	"slot-committed",			/* and nobody was told */ \
-	/* a producer: enqueue.c, keyed.c, key.c, intake.c, wake.c */ \
+	/* a producer: enqueue.c, keyed.c, key_table.c, enqueue_insert.c, wake.c */ \
 	"batch-entered",			/* into the ledger */ \
 	"batch-fenced", \
 	"keys-locked",				/* and not looked up */ \

@@ -13,7 +13,8 @@
  * - A mover that ends is started again, after a pause that doubles each time
  *	 it ended soon after its start.
  * - An entry is given to another database only when its last mover is gone.
- * - While a transaction holds a database (see guest), no mover runs in it.
+ * - While a transaction holds a database (see utility_hook.c), no mover runs in
+ *	 it.
  * - When the launcher ends, it stops its movers; the next one starts with
  *	 clean handles, and waits for movers still on their way out.
  */

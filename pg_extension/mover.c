@@ -10,7 +10,7 @@
  * - An error ends a batch, not the process.  It is waited out, 100 ms at first,
  *	 10 s at most.  One that lasts over a few tries halves the next batch, one
  *	 that is plainly about data at once and without waiting, until a message
- *	 stands alone: then trial.c finds out whose fault it is.
+ *	 stands alone: then mover_trial.c finds out whose fault it is.
  * - SIGTERM ends it wherever it waits, SIGHUP has it read its settings, SIGINT
  *	 cancels the batch it is at.
  * - Nothing a message holds is logged: of an error that may quote a value only

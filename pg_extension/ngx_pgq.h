@@ -4,9 +4,10 @@
  *	  The words and the shared structs of ngx_pgq, and what each file offers.
  *
  *	  enqueue, keyed
- *	     '---> intake ---> queue leaf ---> claim ---> post ---> posts
- *	             |  (verdict, ledger, key)   ^  (move: one batch, one transaction)
- *	             '---> wake, at commit ------'  (mover: the rhythm; launcher: who runs)
+ *	  '-> enqueue_insert -> queue leaf -> mover_claim -> mover_post -> posts
+ *	      |  (enqueue_check,              ^  (mover_batch: one batch, one
+ *	      |   batch_table, key_table)     |   transaction; mover: the rhythm;
+ *	      '-> wake, at commit ------------'   launcher: who runs)
  *
  * message		what a client sends
  * batch		messages that travel and commit together
@@ -78,7 +79,7 @@ typedef enum NgxPgqSkip
 /* A leaf of the queue.  Written by whoever; counts begin at server start. */
 typedef struct NgxPgqSlot
 {
-	pg_atomic_uint64 span;		/* atomic; see shared.c */
+	pg_atomic_uint64 span;		/* atomic; see shmem.c */
 	pg_atomic_uint64 came;		/* atomic; messages, by what commits have told */
 	pg_atomic_uint64 gone;		/* atomic; messages moved, or about to be */
 	pg_atomic_uint64 since;		/* atomic; TimestampTz: none waits longer */
@@ -176,7 +177,7 @@ typedef struct NgxPgqClaim
 								 * transaction */
 } NgxPgqClaim;
 
-/* Rows on their way into one plain table, see bulk.c. */
+/* Rows on their way into one plain table, see bulk_insert.c. */
 #define NGX_PGQ_BULK_ROWS		64
 #define NGX_PGQ_BULK_COLUMNS	4
 
@@ -208,7 +209,7 @@ typedef struct NgxPgqBatch
 	Datum	   *messages;
 } NgxPgqBatch;
 
-/* One call's way into the queue, see intake.c. */
+/* One call's way into the queue, see enqueue_insert.c. */
 typedef struct NgxPgqIntake
 {
 	Relation	queue;
@@ -266,7 +267,7 @@ extern bool ngx_pgq_synchronous;
 extern int	ngx_pgq_min_free_space;
 extern List *ngx_pgq_database_names(char *raw);
 
-/* shared.c */
+/* shmem.c */
 extern NgxPgqShared *ngx_pgq_shared;
 extern void ngx_pgq_shared_request(void);
 extern void ngx_pgq_shared_startup(void);
@@ -290,10 +291,10 @@ extern void ngx_pgq_launcher_register(void);
 extern void ngx_pgq_launcher_look(void);
 extern void ngx_pgq_refuse_superuser(void);
 
-/* guest.c */
+/* utility_hook.c */
 extern void ngx_pgq_guest_install(void);
 
-/* move.c */
+/* mover_batch.c */
 extern int	ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover,
 							   int limit, bool trial, const char **missing);
 extern void ngx_pgq_find_tables(NgxPgqTables *tables, LOCKMODE mode);
@@ -302,7 +303,7 @@ extern bool ngx_pgq_announce_due(void);
 extern void ngx_pgq_announce(NgxPgqDatabase *database);
 extern void ngx_pgq_announce_done(void);
 
-/* claim.c */
+/* mover_claim.c */
 #define NGX_PGQ_MESSAGE_COLUMNS	3
 extern const NgxPgqColumn ngx_pgq_message_columns[NGX_PGQ_MESSAGE_COLUMNS];
 extern void ngx_pgq_claim_take(NgxPgqDatabase *database,
@@ -312,7 +313,7 @@ extern void ngx_pgq_claim_set_aside(const NgxPgqClaim *claim);
 extern void ngx_pgq_claim_keep(void);
 extern int	ngx_pgq_claim_give_back(NgxPgqDatabase *database);
 
-/* sweep.c */
+/* mover_sweep.c */
 extern long ngx_pgq_sweep_wait(NgxPgqDatabase *database);
 extern void ngx_pgq_sweep_start(NgxPgqDatabase *database,
 								NgxPgqTables *tables);
@@ -323,18 +324,18 @@ extern void ngx_pgq_sweep_paid(NgxPgqDatabase *database, int64 us,
 							   bool found);
 extern void ngx_pgq_sweep_failed(NgxPgqDatabase *database, bool leaving);
 
-/* rotate.c */
+/* slot.c */
 extern bool ngx_pgq_rotate_due(NgxPgqDatabase *database);
 extern void ngx_pgq_rotate(NgxPgqDatabase *database);
 extern void ngx_pgq_rotate_keep(void);
 extern bool ngx_pgq_lock_to_truncate(Oid relid);
 extern bool ngx_pgq_leaf_has_rows(Relation leaf, uint64 *count);
 
-/* post.c */
+/* mover_post.c */
 extern int64 ngx_pgq_post_write(NgxPgqTables *tables, NgxPgqClaim *claim);
 extern void ngx_pgq_dead_letter_write(NgxPgqClaim *claim, ErrorData *error);
 
-/* trial.c */
+/* mover_trial.c */
 extern bool ngx_pgq_error_is_about_data(int sqlerrcode);
 extern bool ngx_pgq_error_in_function(const ErrorData *error);
 extern const char *ngx_pgq_error_text(const ErrorData *error);
@@ -342,7 +343,7 @@ extern int	ngx_pgq_trial_size(void);
 extern int	ngx_pgq_trial(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id);
 extern void ngx_pgq_trial_done(bool trial);
 
-/* bulk.c */
+/* bulk_insert.c */
 extern bool ngx_pgq_is_plain(Relation rel);
 extern const char *ngx_pgq_wrong_column(TupleDesc desc,
 										const NgxPgqColumn *columns, int count);
@@ -353,11 +354,11 @@ extern bool ngx_pgq_bulk_begin(NgxPgqBulk *bulk, Relation rel,
 extern void ngx_pgq_bulk_add(NgxPgqBulk *bulk, const Datum *values);
 extern void ngx_pgq_bulk_end(NgxPgqBulk *bulk);
 
-/* verdict.c */
+/* enqueue_check.c */
 extern bool ngx_pgq_verdict(Datum message, const char **sqlstate,
 							char **problem);
 
-/* intake.c */
+/* enqueue_insert.c */
 extern Datum *ngx_pgq_array_elements(ArrayType *array, Oid type, bool **nulls,
 									 int *count);
 extern void ngx_pgq_refuse(ReturnSetInfo *result, int ordinal,
@@ -379,7 +380,7 @@ extern void ngx_pgq_synchronous_expect(void);
 /* disk.c */
 extern void ngx_pgq_disk_expect(void);
 
-/* key.c */
+/* key_table.c */
 extern void ngx_pgq_keys_take(NgxPgqKey *keys, int count, bool freed);
 extern void ngx_pgq_keys_recall(NgxPgqKey *keys, int count);
 
@@ -394,13 +395,13 @@ extern bool ngx_pgq_keys_due(void);
 extern void ngx_pgq_keys_tidy(NgxPgqDatabase *database);
 extern void ngx_pgq_keys_keep(void);
 
-/* ledger.c */
+/* batch_table.c */
 extern NgxPgqEntry ngx_pgq_ledger_enter(const pg_uuid_t *batch_id, bool fence);
 extern bool ngx_pgq_ledger_due(void);
 extern void ngx_pgq_ledger_tidy(NgxPgqDatabase *database);
 extern void ngx_pgq_ledger_keep(void);
 
-/* retention.c */
+/* mover_retention.c */
 extern long ngx_pgq_retention_wait(NgxPgqDatabase *database, bool busy);
 extern void ngx_pgq_retention_step(NgxPgqDatabase *database);
 extern void ngx_pgq_retention_done(void);

@@ -9,7 +9,7 @@
  *
  * - Delivered after the commit is visible to others, so a woken mover sees the
  *	 rows; forgotten on abort.  A prepared transaction is forgotten too: COMMIT
- *	 PREPARED, in whatever session, wakes the movers instead (see guest).
+ *	 PREPARED, in whatever session, wakes the movers instead (see utility_hook.c).
  * - It is delivered after the commit record is written, where an error would
  *	 be a PANIC: it allocates nothing, takes no lock, and does not raise.
  * - No wake-up is lost: a producer gives its span, sets the wake flag, then

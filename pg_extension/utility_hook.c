@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * guest.c
+ * utility_hook.c
  *	  Being a good guest: movers make room for commands that need a database
  *	  to itself, and learn of commits that no callback tells.
  *

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * ledger.c
+ * batch_table.c
  *	  The ledger of batches already taken: entering one, forgetting old ones.
  *
  * enqueue enters each batch, with the rights of the queue's owner; the first

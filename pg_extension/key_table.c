@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * key.c
+ * key_table.c
  *	  The table of idempotency keys: taking keys, and recalling them.
  *
  * keyed.c calls it with the rights of the queue's owner.  The leaves of the

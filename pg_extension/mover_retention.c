@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * retention.c
+ * mover_retention.c
  *	  Removing old posts, if the settings say so: by count, by age, by either.
  *
  * Called by the first mover of a database, between batches, a step at a time:

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * claim.c
+ * mover_claim.c
  *	  Claiming messages: which blocks a mover looks at, and what it takes there.
  *
  * Owns the claim in hand: the span of blocks this process took out of shared
- * memory and has not yet moved or given back (held).  Called by move, in its
- * transaction, and by mover when a transaction failed.
+ * memory and has not yet moved or given back (held).  Called by mover_batch, in
+ * its transaction, and by mover when a transaction failed.
  *
  * A claim reads a span of a leaf by a TID range scan and deletes what it sees,
  * skipping rows that others have locked: SKIP LOCKED, but with one record of
@@ -21,7 +21,7 @@
  *	 by an error or by the end of its process, gives all of it back.  A process
  *	 that cannot even do that is a crash: shared memory is made anew, and the
  *	 first cycle sweeps.
- * - Everything else is found by a sweep, see sweep.c.
+ * - Everything else is found by a sweep, see mover_sweep.c.
  * - A message that neither posts nor the dead letters take is set aside: this
  *	 process leaves it in the queue for a while, as if it were locked, so that
  *	 others are moved.

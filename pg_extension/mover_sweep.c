@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * sweep.c
+ * mover_sweep.c
  *	  Sweeping: looking through all leaves of the queue for messages that no
  *	  span names.
  *
- * Called by move (begin one), by claim, chunk by chunk, and by mover (when is
- * one due; it failed).  Owns how far this process's sweep has come; when the
- * next one may begin is in shared memory, as any mover may do it.
+ * Called by mover_batch (begin one), by mover_claim, chunk by chunk, and by mover
+ * (when is one due; it failed).  Owns how far this process's sweep has come; when
+ * the next one may begin is in shared memory, as any mover may do it.
  *
  * - Found only this way: what plain INSERTs wrote beside the blocks they named,
  *	 rows another session had locked, what was prepared, restored, or there at

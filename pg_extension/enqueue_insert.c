@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * intake.c
+ * enqueue_insert.c
  *	  What all ways into the queue share: whose rights they work with, and how
  *	  messages are written.
  *

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * trial.c
+ * mover_trial.c
  *	  Whose fault is an error?  Messages tried one by one, to tell a message that
  *	  posts refuses from a server, or a table, that refuses all.
  *
- * Called by move when the mover has halved a batch that keeps failing down to
- * one message.  Each message of the trial is moved inside a subtransaction,
+ * Called by mover_batch when the mover has halved a batch that keeps failing down
+ * to one message.  Each message of the trial is moved inside a subtransaction,
  * deferred constraints included, all in the one transaction of the batch.
  *
  * An SQLSTATE alone does not answer the question: each class has errors of both

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * verdict.c
+ * enqueue_check.c
  *	  Is this message JSON that the server can keep and give back?
  *
  * The server's own parser decides.  No message makes this file raise, so that

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * move.c
+ * mover_batch.c
  *	  Moving one batch: one transaction from the queue to posts.
  *
  * Called by mover, again and again, outside a transaction; raises when the
@@ -12,8 +12,8 @@
  *	 transaction only this process gives out ids, and the server releases the
  *	 lock after the commit has become visible.  Claims are made before it, so
  *	 several movers claim at the same time.
- * - What keeps a batch from being moved is found by trial.c, when the mover asks
- *	 for a trial.
+ * - What keeps a batch from being moved is found by mover_trial.c, when the mover
+ *	 asks for a trial.
  * - What triggers on posts set does not outlive them: the settings are those of
  *	 the mover again before the transaction commits, synchronous_commit among
  *	 them.  Deferred triggers have run by then.

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * rotate.c
+ * slot.c
  *	  Rotating slots: new messages go to the next leaf, an old one is emptied.
  *
  * Called by the first mover of a database, between batches, in a transaction

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * shared.c
+ * shmem.c
  *	  The shared memory of ngx_pgq: made here, found here; spans and depths.
  *
  * Called by every process: backends that enqueue, the launcher, the movers.
