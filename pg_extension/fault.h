@@ -54,7 +54,7 @@
 	"slot-locked", \
 	"slot-truncated", \
 	"slot-committed",			/* and nobody was told */ \
-	/* a producer: enqueue.c, keyed.c, key_table.c, enqueue_insert.c, wake.c */ \
+	/* a producer: enqueue.c, key_table.c, enqueue_insert.c, wake.c */ \
 	"batch-entered",			/* into the ledger */ \
 	"batch-fenced", \
 	"keys-locked",				/* and not looked up */ \

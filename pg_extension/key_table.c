@@ -3,7 +3,7 @@
  * key_table.c
  *	  The table of idempotency keys: taking keys, and recalling them.
  *
- * keyed.c calls it with the rights of the queue's owner.  The leaves of the
+ * enqueue.c calls it with the rights of the queue's owner.  The leaves of the
  * table are key_leaf.c's.
  *
  * - A transaction that takes a key holds an advisory lock on its digest until it

@@ -37,8 +37,6 @@ language c volatile parallel unsafe;
 comment on function ngx_pgq.fence(uuid) is
 'see to it that a batch is never taken; false if it was';
 
--- keyed.c
-
 create function ngx_pgq.enqueue_keyed(
     batch_id uuid,
     message_ids uuid[],

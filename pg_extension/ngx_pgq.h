@@ -3,7 +3,7 @@
  * ngx_pgq.h
  *	  The words and the shared structs of ngx_pgq, and what each file offers.
  *
- *	  enqueue, keyed
+ *	  enqueue
  *	  '-> enqueue_insert -> queue leaf -> mover_claim -> mover_post -> posts
  *	      |  (enqueue_check,              ^  (mover_batch: one batch, one
  *	      |   batch_table, key_table)     |   transaction; mover: the rhythm;
