@@ -251,7 +251,7 @@ typedef struct NgxPgqKey
 	pg_uuid_t	known_id;		/* REPLAY: the id it was taken for */
 } NgxPgqKey;
 
-/* ngx_pgq.c: settings */
+/* settings.c */
 extern char *ngx_pgq_databases;
 extern char *ngx_pgq_role;
 extern int	ngx_pgq_movers;
@@ -265,12 +265,12 @@ extern int	ngx_pgq_keep_keys;
 extern int	ngx_pgq_max_keys;
 extern bool ngx_pgq_synchronous;
 extern int	ngx_pgq_min_free_space;
+extern void ngx_pgq_settings_define(void);
 extern List *ngx_pgq_database_names(char *raw);
 
 /* shmem.c */
 extern NgxPgqShared *ngx_pgq_shared;
-extern void ngx_pgq_shared_request(void);
-extern void ngx_pgq_shared_startup(void);
+extern void ngx_pgq_shmem_install(void);
 extern void ngx_pgq_database_assign(NgxPgqDatabase *database,
 									const char *name);
 extern NgxPgqDatabase *ngx_pgq_database_of_backend(void);

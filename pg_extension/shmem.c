@@ -33,6 +33,9 @@
 
 NgxPgqShared *ngx_pgq_shared = NULL;
 
+static shmem_request_hook_type prev_shmem_request_hook;
+static shmem_startup_hook_type prev_shmem_startup_hook;
+
 static inline uint64
 span_pack(NgxPgqSpan span)
 {
@@ -51,9 +54,11 @@ span_unpack(uint64 word)
 
 static const NgxPgqSpan span_empty = {InvalidBlockNumber, 0};
 
-void
-ngx_pgq_shared_request(void)
+static void
+shmem_request(void)
 {
+	if (prev_shmem_request_hook)
+		prev_shmem_request_hook();
 	RequestAddinShmemSpace(MAXALIGN(sizeof(NgxPgqShared)));
 	RequestNamedLWLockTranche(TRANCHE, 1);
 }
@@ -117,11 +122,13 @@ ngx_pgq_database_assign(NgxPgqDatabase *database, const char *name)
 		mover_init(&database->mover[i]);
 }
 
-void
-ngx_pgq_shared_startup(void)
+static void
+shmem_startup(void)
 {
 	bool		found;
 
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	ngx_pgq_shared = ShmemInitStruct("ngx_pgq", sizeof(NgxPgqShared), &found);
 	if (!found)
@@ -133,6 +140,16 @@ ngx_pgq_shared_startup(void)
 			ngx_pgq_database_assign(&ngx_pgq_shared->database[i], "");
 	}
 	LWLockRelease(AddinShmemInitLock);
+}
+
+/* For _PG_init, when the library is preloaded. */
+void
+ngx_pgq_shmem_install(void)
+{
+	prev_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = shmem_request;
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = shmem_startup;
 }
 
 /*
