@@ -284,6 +284,11 @@ extern void ngx_pgq_slot_came(NgxPgqSlot *slot, uint64 count);
 extern void ngx_pgq_slot_empty(NgxPgqSlot *slot);
 extern uint64 ngx_pgq_slot_depth(NgxPgqSlot *slot);
 
+/* sqlstate.c */
+extern bool ngx_pgq_error_is_about_data(int sqlerrcode);
+extern bool ngx_pgq_error_in_function(const ErrorData *error);
+extern const char *ngx_pgq_error_text(const ErrorData *error);
+
 /* launcher.c, mover.c: the background workers */
 extern PGDLLEXPORT void ngx_pgq_launcher_main(Datum arg);
 extern PGDLLEXPORT void ngx_pgq_mover_main(Datum arg);
@@ -336,9 +341,6 @@ extern int64 ngx_pgq_post_write(NgxPgqTables *tables, NgxPgqClaim *claim);
 extern void ngx_pgq_dead_letter_write(NgxPgqClaim *claim, ErrorData *error);
 
 /* mover_trial.c */
-extern bool ngx_pgq_error_is_about_data(int sqlerrcode);
-extern bool ngx_pgq_error_in_function(const ErrorData *error);
-extern const char *ngx_pgq_error_text(const ErrorData *error);
 extern int	ngx_pgq_trial_size(void);
 extern int	ngx_pgq_trial(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id);
 extern void ngx_pgq_trial_done(bool trial);
