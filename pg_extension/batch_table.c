@@ -336,11 +336,7 @@ truncate_leaf(int leaf, Oid relid)
 	if (!ngx_pgq_lock_to_truncate(relid))
 		return false;
 	NGX_PGQ_FAULT("ledger-locked");
-	PushActiveSnapshot(GetTransactionSnapshot());
-	SPI_connect();
-	SPI_execute(psprintf("truncate ngx_pgq.batch_%d", leaf), false, 0);
-	SPI_finish();
-	PopActiveSnapshot();
+	ngx_pgq_leaf_truncate("batch", leaf);
 	NGX_PGQ_FAULT("ledger-truncated");
 	return true;
 }

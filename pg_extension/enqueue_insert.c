@@ -26,7 +26,6 @@
 
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
@@ -34,7 +33,6 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
@@ -143,25 +141,6 @@ insert_by_executor(NgxPgqIntake *intake, NgxPgqBatch *batch)
 	intake->deferred = true;
 	ngx_pgq_wake_at_commit(intake->slot, nowhere, batch->count);
 	ngx_pgq_wake_at_commit_anywhere();
-}
-
-/* A table of ours, which has to be there. */
-Relation
-ngx_pgq_open_table(const char *name, LOCKMODE mode)
-{
-	Oid			schema = get_namespace_oid(NGX_PGQ_SCHEMA, false);
-	Oid			relid = get_relname_relid(name, schema);
-	Relation	rel = NULL;
-
-	if (OidIsValid(relid))
-		rel = try_table_open(relid, mode);
-	if (rel == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation \"%s.%s\" does not exist",
-						NGX_PGQ_SCHEMA, name),
-				 errhint("Run sql/install.sql in this database.")));
-	return rel;
 }
 
 /* From here on we are the queue's owner, and have an SPI connection. */

@@ -184,11 +184,7 @@ truncate_leaf(int number, Oid relid)
 	NGX_PGQ_FAULT("key-leaf-locked");
 	if (!has_expired(relid))
 		return true;
-	PushActiveSnapshot(GetTransactionSnapshot());
-	SPI_connect();
-	SPI_execute(psprintf("truncate ngx_pgq.key_%d", number), false, 0);
-	SPI_finish();
-	PopActiveSnapshot();
+	ngx_pgq_leaf_truncate("key", number);
 	NGX_PGQ_FAULT("key-leaf-truncated");
 	return true;
 }

@@ -329,12 +329,16 @@ extern void ngx_pgq_sweep_paid(NgxPgqDatabase *database, int64 us,
 							   bool found);
 extern void ngx_pgq_sweep_failed(NgxPgqDatabase *database, bool leaving);
 
+/* leaf.c */
+extern Relation ngx_pgq_open_table(const char *name, LOCKMODE mode);
+extern bool ngx_pgq_leaf_has_rows(Relation leaf, uint64 *count);
+extern bool ngx_pgq_lock_to_truncate(Oid relid);
+extern void ngx_pgq_leaf_truncate(const char *table, int number);
+
 /* slot.c */
 extern bool ngx_pgq_rotate_due(NgxPgqDatabase *database);
 extern void ngx_pgq_rotate(NgxPgqDatabase *database);
 extern void ngx_pgq_rotate_keep(void);
-extern bool ngx_pgq_lock_to_truncate(Oid relid);
-extern bool ngx_pgq_leaf_has_rows(Relation leaf, uint64 *count);
 
 /* mover_post.c */
 extern int64 ngx_pgq_post_write(NgxPgqTables *tables, NgxPgqClaim *claim);
@@ -366,7 +370,6 @@ extern Datum *ngx_pgq_array_elements(ArrayType *array, Oid type, bool **nulls,
 extern void ngx_pgq_refuse(ReturnSetInfo *result, int ordinal,
 						   const char *sqlstate, const char *problem);
 extern void ngx_pgq_check_counts(int ids, int messages);
-extern Relation ngx_pgq_open_table(const char *name, LOCKMODE mode);
 extern void ngx_pgq_intake_begin(NgxPgqIntake *intake);
 extern NgxPgqEntry ngx_pgq_intake_enter(const pg_uuid_t *batch_id);
 extern void ngx_pgq_intake_write(NgxPgqIntake *intake, NgxPgqBatch *batch);

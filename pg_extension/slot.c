@@ -29,19 +29,12 @@
 
 #include "access/relation.h"
 #include "access/table.h"
-#include "access/tableam.h"
-#include "catalog/pg_class.h"
-#include "executor/spi.h"
-#include "miscadmin.h"
 #include "storage/bufmgr.h"
-#include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/snapmgr.h"
-#include "utils/syscache.h"
 
 #include "fault.h"
 #include "ngx_pgq.h"
@@ -77,56 +70,6 @@ blocks_of(Oid relid)
 		blocks += blocks_of(rel->rd_rel->reltoastrelid);
 	relation_close(rel, AccessShareLock);
 	return blocks;
-}
-
-/*
- * Does this snapshot's reader see a row in the leaf?  With a count, all of them
- * are counted.
- */
-bool
-ngx_pgq_leaf_has_rows(Relation leaf, uint64 *count)
-{
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	TableScanDesc scan = table_beginscan_strat(leaf, snapshot, 0, NULL,
-											   true, false);
-	TupleTableSlot *row = table_slot_create(leaf, NULL);
-	uint64		seen = 0;
-
-	while (table_scan_getnextslot(scan, ForwardScanDirection, row))
-	{
-		seen++;
-		if (count == NULL)
-			break;
-		CHECK_FOR_INTERRUPTS();
-	}
-	ExecDropSingleTupleTableSlot(row);
-	table_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	if (count)
-		*count = seen;
-	return seen > 0;
-}
-
-/*
- * Lock what TRUNCATE of this table will lock, without waiting.  False if
- * somebody else uses it; the caller's transaction then ends soon, and with it
- * what was locked.
- */
-bool
-ngx_pgq_lock_to_truncate(Oid relid)
-{
-	HeapTuple	tuple;
-	Oid			toast;
-
-	if (!ConditionalLockRelationOid(relid, AccessExclusiveLock))
-		return false;
-	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	toast = ((Form_pg_class) GETSTRUCT(tuple))->reltoastrelid;
-	ReleaseSysCache(tuple);
-	return !OidIsValid(toast) ||
-		ConditionalLockRelationOid(toast, AccessExclusiveLock);
 }
 
 /* Note who has a snapshot now that nothing of a slot is left to be moved. */
@@ -166,19 +109,6 @@ snapshot_may_want(NgxPgqDatabase *database, int number)
 	drained->count = left;
 	return left > 0 && ngx_pgq_clock() <
 		drained->noted_at + ngx_pgq_snapshot_grace * INT64CONST(1000);
-}
-
-/* A leaf that is locked, and that we have not open. */
-static void
-truncate_leaf(int number)
-{
-	char	   *sql = psprintf("truncate " NGX_PGQ_SCHEMA ".queue_%d", number);
-
-	PushActiveSnapshot(GetTransactionSnapshot());
-	SPI_connect();
-	SPI_execute(sql, false, 0);
-	SPI_finish();
-	PopActiveSnapshot();
 }
 
 /* Is nothing left in a leaf that we have locked?  What is, is looked for. */
@@ -223,7 +153,7 @@ empty_slot(NgxPgqDatabase *database, int number, Oid relid)
 	if (skip == NGX_PGQ_NOT_SKIPPED)
 	{
 		NGX_PGQ_FAULT("slot-locked");
-		truncate_leaf(number);
+		ngx_pgq_leaf_truncate("queue", number);
 		NGX_PGQ_FAULT("slot-truncated");
 		drained_slots[number].noted_at = 0;
 		ngx_pgq_slot_empty(slot);
