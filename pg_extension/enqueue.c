@@ -68,6 +68,53 @@ typedef struct Keys
 	int			owners[NGX_PGQ_KEYS];
 } Keys;
 
+/* The elements of a one-dimensional array of uuid or text. */
+static Datum *
+array_elements(ArrayType *array, Oid type, bool **nulls, int *count)
+{
+	Datum	   *elements;
+
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("a batch must be given as one-dimensional arrays")));
+	if (type == UUIDOID)
+		deconstruct_array(array, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR,
+						  &elements, nulls, count);
+	else
+		deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT,
+						  &elements, nulls, count);
+	return elements;
+}
+
+/* Tell the caller of a message that was not put into the queue. */
+static void
+refuse(ReturnSetInfo *result, int ordinal, const char *sqlstate,
+	   const char *problem)
+{
+	Datum		values[] = {Int32GetDatum(ordinal),
+		CStringGetTextDatum(sqlstate), CStringGetTextDatum(problem)};
+	bool		nulls[] = {false, false, false};
+
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+/* Raise, unless there are as many ids as messages, and not too many. */
+static void
+expect_counts(int ids, int messages)
+{
+	if (ids != messages)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("batch has %d message ids but %d messages",
+						ids, messages)));
+	if (messages > NGX_PGQ_MESSAGES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("batch has %d messages, the limit is %d",
+						messages, NGX_PGQ_MESSAGES)));
+}
+
 /* Take refused messages, and report them, out of a batch of so many. */
 static void
 judge(ReturnSetInfo *result, NgxPgqBatch *batch, int count,
@@ -88,7 +135,7 @@ judge(ReturnSetInfo *result, NgxPgqBatch *batch, int count,
 		if (id_nulls[i] || message_nulls[i] ||
 			!ngx_pgq_verdict(batch->messages[i], &sqlstate, &problem))
 		{
-			ngx_pgq_refuse(result, i + 1, sqlstate, problem);
+			refuse(result, i + 1, sqlstate, problem);
 			continue;
 		}
 		batch->ids[batch->count] = batch->ids[i];
@@ -109,10 +156,10 @@ accept_messages(ReturnSetInfo *result, ArrayType *ids, ArrayType *messages)
 	int			given;
 	int			count;
 
-	batch.ids = ngx_pgq_array_elements(ids, UUIDOID, &id_nulls, &given);
-	batch.messages = ngx_pgq_array_elements(messages, TEXTOID, &message_nulls,
-											&count);
-	ngx_pgq_check_counts(given, count);
+	batch.ids = array_elements(ids, UUIDOID, &id_nulls, &given);
+	batch.messages = array_elements(messages, TEXTOID, &message_nulls,
+									&count);
+	expect_counts(given, count);
 
 	batch.count = 0;
 	judge(result, &batch, count, id_nulls, message_nulls);
@@ -342,8 +389,8 @@ answer(ReturnSetInfo *result, NgxPgqBatch *batch, int count,
 	{
 		if (verdicts[i].sqlstate)
 		{
-			ngx_pgq_refuse(result, i + 1, verdicts[i].sqlstate,
-						   verdicts[i].problem);
+			refuse(result, i + 1, verdicts[i].sqlstate,
+				   verdicts[i].problem);
 			continue;
 		}
 		batch->ids[batch->count] = batch->ids[i];
@@ -376,13 +423,13 @@ ngx_pgq_enqueue_keyed(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("ngx_pgq.enqueue_keyed()");
 	InitMaterializedSRF(fcinfo, 0);
 
-	batch.ids = ngx_pgq_array_elements(PG_GETARG_ARRAYTYPE_P(1), UUIDOID,
-									   &id_nulls, &ids);
-	batch.messages = ngx_pgq_array_elements(PG_GETARG_ARRAYTYPE_P(2), TEXTOID,
-											&message_nulls, &count);
-	key_elements = ngx_pgq_array_elements(PG_GETARG_ARRAYTYPE_P(3), TEXTOID,
-										  &key_nulls, &given);
-	ngx_pgq_check_counts(ids, count);
+	batch.ids = array_elements(PG_GETARG_ARRAYTYPE_P(1), UUIDOID,
+							   &id_nulls, &ids);
+	batch.messages = array_elements(PG_GETARG_ARRAYTYPE_P(2), TEXTOID,
+									&message_nulls, &count);
+	key_elements = array_elements(PG_GETARG_ARRAYTYPE_P(3), TEXTOID,
+								  &key_nulls, &given);
+	expect_counts(ids, count);
 	if (given != count)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -415,9 +462,9 @@ number_messages(ArrayType *messages, const pg_uuid_t *first_id,
 	pg_uuid_t  *ids;
 	uint64		low;
 
-	batch.messages = ngx_pgq_array_elements(messages, TEXTOID, message_nulls,
-											&batch.count);
-	ngx_pgq_check_counts(batch.count, batch.count);
+	batch.messages = array_elements(messages, TEXTOID, message_nulls,
+									&batch.count);
+	expect_counts(batch.count, batch.count);
 	batch.ids = palloc(Max(batch.count, 1) * sizeof(Datum));
 	ids = palloc(Max(batch.count, 1) * sizeof(pg_uuid_t));
 	memcpy(&low, first_id->data + 8, sizeof(low));
@@ -486,8 +533,8 @@ ngx_pgq_enqueue_all(PG_FUNCTION_ARGS)
 	if (keyed)
 		judge_by_key(key, &verdict);
 	if (verdict.sqlstate)
-		ngx_pgq_refuse((ReturnSetInfo *) fcinfo->resultinfo, refused,
-					   verdict.sqlstate, verdict.problem);
+		refuse((ReturnSetInfo *) fcinfo->resultinfo, refused,
+			   verdict.sqlstate, verdict.problem);
 	else if (first && batch.count > 0)
 		ngx_pgq_intake_write(&intake, &batch);
 	ngx_pgq_intake_end(&intake);

@@ -28,7 +28,6 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -39,53 +38,6 @@
 #include "compat.h"
 #include "fault.h"
 #include "ngx_pgq.h"
-
-/* The elements of a one-dimensional array of uuid or text. */
-Datum *
-ngx_pgq_array_elements(ArrayType *array, Oid type, bool **nulls, int *count)
-{
-	Datum	   *elements;
-
-	if (ARR_NDIM(array) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("a batch must be given as one-dimensional arrays")));
-	if (type == UUIDOID)
-		deconstruct_array(array, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR,
-						  &elements, nulls, count);
-	else
-		deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT,
-						  &elements, nulls, count);
-	return elements;
-}
-
-/* Tell the caller of a message that was not put into the queue. */
-void
-ngx_pgq_refuse(ReturnSetInfo *result, int ordinal, const char *sqlstate,
-			   const char *problem)
-{
-	Datum		values[] = {Int32GetDatum(ordinal),
-		CStringGetTextDatum(sqlstate), CStringGetTextDatum(problem)};
-	bool		nulls[] = {false, false, false};
-
-	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
-}
-
-/* Raise, unless there are as many ids as messages, and not too many. */
-void
-ngx_pgq_check_counts(int ids, int messages)
-{
-	if (ids != messages)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("batch has %d message ids but %d messages",
-						ids, messages)));
-	if (messages > NGX_PGQ_MESSAGES)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("batch has %d messages, the limit is %d",
-						messages, NGX_PGQ_MESSAGES)));
-}
 
 static const NgxPgqColumn queue_columns[NGX_PGQ_BULK_COLUMNS] = {
 	{"at", TIMESTAMPTZOID},

@@ -365,11 +365,6 @@ extern bool ngx_pgq_verdict(Datum message, const char **sqlstate,
 							char **problem);
 
 /* enqueue_insert.c */
-extern Datum *ngx_pgq_array_elements(ArrayType *array, Oid type, bool **nulls,
-									 int *count);
-extern void ngx_pgq_refuse(ReturnSetInfo *result, int ordinal,
-						   const char *sqlstate, const char *problem);
-extern void ngx_pgq_check_counts(int ids, int messages);
 extern void ngx_pgq_intake_begin(NgxPgqIntake *intake);
 extern NgxPgqEntry ngx_pgq_intake_enter(const pg_uuid_t *batch_id);
 extern void ngx_pgq_intake_write(NgxPgqIntake *intake, NgxPgqBatch *batch);
