@@ -59,6 +59,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "bulk_insert.h"
 #include "compat.h"
 #include "fault.h"
 #include "ngx_pgq.h"

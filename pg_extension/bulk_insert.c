@@ -26,6 +26,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+#include "bulk_insert.h"
 #include "compat.h"
 #include "ngx_pgq.h"
 

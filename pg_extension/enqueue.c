@@ -39,7 +39,9 @@
 #include "utils/uuid.h"
 
 #include "compat.h"
+#include "enqueue.h"
 #include "fault.h"
+#include "key_table.h"
 #include "ngx_pgq.h"
 
 PG_FUNCTION_INFO_V1(ngx_pgq_enqueue);

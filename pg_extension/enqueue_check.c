@@ -22,6 +22,7 @@
 #include "utils/builtins.h"
 
 #include "compat.h"
+#include "enqueue.h"
 #include "ngx_pgq.h"
 
 /* Levels of arrays and objects; an upper bound when it is not JSON. */

@@ -35,7 +35,9 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "bulk_insert.h"
 #include "compat.h"
+#include "enqueue.h"
 #include "fault.h"
 #include "ngx_pgq.h"
 

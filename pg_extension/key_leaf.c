@@ -36,6 +36,7 @@
 
 #include "compat.h"
 #include "fault.h"
+#include "key_table.h"
 #include "ngx_pgq.h"
 
 /* A batch is not sent again when it is older than the ledger promises. */

@@ -41,6 +41,7 @@
 
 #include "compat.h"
 #include "fault.h"
+#include "key_table.h"
 #include "ngx_pgq.h"
 
 #define FREED_MS		100		/* for locks of an attempt that has failed */

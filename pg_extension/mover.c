@@ -34,6 +34,7 @@
 
 #include "compat.h"
 #include "fault.h"
+#include "key_table.h"
 #include "ngx_pgq.h"
 
 #define BACKOFF_MIN_MS	100

@@ -46,6 +46,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "bulk_insert.h"
 #include "fault.h"
 #include "ngx_pgq.h"
 

@@ -25,6 +25,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
+#include "bulk_insert.h"
 #include "compat.h"
 #include "fault.h"
 #include "ngx_pgq.h"

@@ -25,16 +25,14 @@
 #ifndef NGX_PGQ_H
 #define NGX_PGQ_H
 
-#include "common/sha2.h"
 #include "datatype/timestamp.h"
-#include "nodes/execnodes.h"
+#include "nodes/pg_list.h"
 #include "port/atomics.h"
 #include "portability/instr_time.h"
 #include "storage/block.h"
 #include "storage/itemptr.h"
 #include "storage/lockdefs.h"
 #include "storage/lwlock.h"
-#include "utils/array.h"
 #include "utils/elog.h"
 #include "utils/relcache.h"
 #include "utils/uuid.h"
@@ -47,10 +45,6 @@
 #define NGX_PGQ_SLOTS		4	/* leaves of the queue */
 #define NGX_PGQ_LEDGER_SLOTS 3	/* leaves of the ledger */
 #define NGX_PGQ_LEDGER_US	INT64CONST(600000000)	/* a batch is known so long */
-#define NGX_PGQ_KEY_SLOTS	4	/* leaves of the table of keys */
-#define NGX_PGQ_MESSAGES	65536	/* most messages of a batch */
-#define NGX_PGQ_KEYS		64	/* most keys of a batch */
-#define NGX_PGQ_KEY_LEN		1024	/* most bytes of a key, with its scope */
 #define NGX_PGQ_ERROR_LEN	256 /* an error kept for the status view */
 #define NGX_PGQ_RATE_SEC	10	/* a mover's rate is of about that time */
 
@@ -177,49 +171,12 @@ typedef struct NgxPgqClaim
 								 * transaction */
 } NgxPgqClaim;
 
-/* Rows on their way into one plain table, see bulk_insert.c. */
-#define NGX_PGQ_BULK_ROWS		64
-#define NGX_PGQ_BULK_COLUMNS	4
-
+/* A column that a table of ours should have. */
 typedef struct NgxPgqColumn
 {
 	const char *name;
 	Oid			type;
 } NgxPgqColumn;
-
-typedef struct NgxPgqBulk
-{
-	Relation	rel;
-	AttrNumber	places[NGX_PGQ_BULK_COLUMNS];	/* of our columns, from 0 */
-	EState	   *estate;
-	MemoryContext scratch;		/* emptied with each load of rows */
-	ResultRelInfo *target;
-	TupleTableSlot *rows[NGX_PGQ_BULK_ROWS];
-	int			used;
-	bool		check_bound;	/* of a partition, for each row */
-	int			options;		/* of table_multi_insert() */
-	NgxPgqSpan	span;			/* blocks written to */
-} NgxPgqBulk;
-
-/* Good messages on their way into the queue. */
-typedef struct NgxPgqBatch
-{
-	int			count;
-	Datum	   *ids;
-	Datum	   *messages;
-} NgxPgqBatch;
-
-/* One call's way into the queue, see enqueue_insert.c. */
-typedef struct NgxPgqIntake
-{
-	Relation	queue;
-	int			slot;
-	TimestampTz at;
-	Oid			user;			/* who called, in what context, */
-	int			context;
-	int			settings;		/* and with what settings */
-	bool		deferred;		/* triggers may be left for the commit */
-} NgxPgqIntake;
 
 /* What the ledger had of a batch that was to be entered. */
 typedef enum NgxPgqEntry
@@ -229,27 +186,6 @@ typedef enum NgxPgqEntry
 	NGX_PGQ_ENTRY_TAKEN,
 	NGX_PGQ_ENTRY_FENCED
 } NgxPgqEntry;
-
-/* What is known of a key. */
-typedef enum NgxPgqKeyState
-{
-	NGX_PGQ_KEY_NEW,			/* nothing: now it is taken */
-	NGX_PGQ_KEY_OURS,			/* it was taken for this very message id */
-	NGX_PGQ_KEY_REPLAY,			/* for the same message under another id */
-	NGX_PGQ_KEY_OTHER,			/* for another message */
-	NGX_PGQ_KEY_BUSY,			/* another transaction may be taking it */
-	NGX_PGQ_KEY_FULL			/* nothing, and there are too many others */
-} NgxPgqKeyState;
-
-/* A key in our hands; the caller fills in all but the last two. */
-typedef struct NgxPgqKey
-{
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];	/* of the key as given */
-	uint8		fingerprint[PG_SHA256_DIGEST_LENGTH];
-	pg_uuid_t	message_id;
-	NgxPgqKeyState state;
-	pg_uuid_t	known_id;		/* REPLAY: the id it was taken for */
-} NgxPgqKey;
 
 /* settings.c */
 extern char *ngx_pgq_databases;
@@ -289,15 +225,46 @@ extern bool ngx_pgq_error_is_about_data(int sqlerrcode);
 extern bool ngx_pgq_error_in_function(const ErrorData *error);
 extern const char *ngx_pgq_error_text(const ErrorData *error);
 
+/* leaf.c */
+extern Relation ngx_pgq_open_table(const char *name, LOCKMODE mode);
+extern bool ngx_pgq_leaf_has_rows(Relation leaf, uint64 *count);
+extern bool ngx_pgq_lock_to_truncate(Oid relid);
+extern void ngx_pgq_leaf_truncate(const char *table, int number);
+
+/* slot.c */
+extern bool ngx_pgq_rotate_due(NgxPgqDatabase *database);
+extern void ngx_pgq_rotate(NgxPgqDatabase *database);
+extern void ngx_pgq_rotate_keep(void);
+
+/* batch_table.c */
+extern NgxPgqEntry ngx_pgq_ledger_enter(const pg_uuid_t *batch_id, bool fence);
+extern bool ngx_pgq_ledger_due(void);
+extern void ngx_pgq_ledger_tidy(NgxPgqDatabase *database);
+extern void ngx_pgq_ledger_keep(void);
+
+/* service_time.c */
+extern TimestampTz ngx_pgq_service_time(void);
+extern void ngx_pgq_service_time_save(void);
+
+/* synchronous.c */
+extern void ngx_pgq_synchronous_expect(void);
+
+/* disk.c */
+extern void ngx_pgq_disk_expect(void);
+
+/* wake.c */
+extern int	ngx_pgq_slot_current(void);
+extern void ngx_pgq_wake_at_commit(int slot, NgxPgqSpan span, int count);
+extern void ngx_pgq_wake_at_commit_anywhere(void);
+extern void ngx_pgq_wake(NgxPgqDatabase *database, bool another);
+extern void ngx_pgq_wake_all(NgxPgqDatabase *database);
+
 /* launcher.c, mover.c: the background workers */
 extern PGDLLEXPORT void ngx_pgq_launcher_main(Datum arg);
 extern PGDLLEXPORT void ngx_pgq_mover_main(Datum arg);
 extern void ngx_pgq_launcher_register(void);
 extern void ngx_pgq_launcher_look(void);
 extern void ngx_pgq_refuse_superuser(void);
-
-/* utility_hook.c */
-extern void ngx_pgq_guest_install(void);
 
 /* mover_batch.c */
 extern int	ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover,
@@ -329,17 +296,6 @@ extern void ngx_pgq_sweep_paid(NgxPgqDatabase *database, int64 us,
 							   bool found);
 extern void ngx_pgq_sweep_failed(NgxPgqDatabase *database, bool leaving);
 
-/* leaf.c */
-extern Relation ngx_pgq_open_table(const char *name, LOCKMODE mode);
-extern bool ngx_pgq_leaf_has_rows(Relation leaf, uint64 *count);
-extern bool ngx_pgq_lock_to_truncate(Oid relid);
-extern void ngx_pgq_leaf_truncate(const char *table, int number);
-
-/* slot.c */
-extern bool ngx_pgq_rotate_due(NgxPgqDatabase *database);
-extern void ngx_pgq_rotate(NgxPgqDatabase *database);
-extern void ngx_pgq_rotate_keep(void);
-
 /* mover_post.c */
 extern int64 ngx_pgq_post_write(NgxPgqTables *tables, NgxPgqClaim *claim);
 extern void ngx_pgq_dead_letter_write(NgxPgqClaim *claim, ErrorData *error);
@@ -349,73 +305,17 @@ extern int	ngx_pgq_trial_size(void);
 extern int	ngx_pgq_trial(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id);
 extern void ngx_pgq_trial_done(bool trial);
 
-/* bulk_insert.c */
-extern bool ngx_pgq_is_plain(Relation rel);
-extern const char *ngx_pgq_wrong_column(TupleDesc desc,
-										const NgxPgqColumn *columns, int count);
-extern void ngx_pgq_check_columns(Relation rel, const NgxPgqColumn *columns,
-								  int count);
-extern bool ngx_pgq_bulk_begin(NgxPgqBulk *bulk, Relation rel,
-							   const NgxPgqColumn *columns);
-extern void ngx_pgq_bulk_add(NgxPgqBulk *bulk, const Datum *values);
-extern void ngx_pgq_bulk_end(NgxPgqBulk *bulk);
-
-/* enqueue_check.c */
-extern bool ngx_pgq_verdict(Datum message, const char **sqlstate,
-							char **problem);
-
-/* enqueue_insert.c */
-extern void ngx_pgq_intake_begin(NgxPgqIntake *intake);
-extern NgxPgqEntry ngx_pgq_intake_enter(const pg_uuid_t *batch_id);
-extern void ngx_pgq_intake_write(NgxPgqIntake *intake, NgxPgqBatch *batch);
-extern void ngx_pgq_intake_end(NgxPgqIntake *intake);
-
-/* service_time.c */
-extern TimestampTz ngx_pgq_service_time(void);
-extern void ngx_pgq_service_time_save(void);
-
-/* synchronous.c */
-extern void ngx_pgq_synchronous_expect(void);
-
-/* disk.c */
-extern void ngx_pgq_disk_expect(void);
-
-/* key_table.c */
-extern void ngx_pgq_keys_take(NgxPgqKey *keys, int count, bool freed);
-extern void ngx_pgq_keys_recall(NgxPgqKey *keys, int count);
-
-/* key_leaf.c */
-extern int	ngx_pgq_key_leaf_at(TimestampTz at);
-extern AttrNumber ngx_pgq_key_leaf_column(Relation leaf, const char *name,
-										  Oid type);
-extern Relation ngx_pgq_key_leaf_index(Relation leaf, AttrNumber place);
-extern Datum ngx_pgq_key_leaf_value(TupleTableSlot *row, AttrNumber place);
-extern int64 ngx_pgq_key_leaf_rows(int64 pages);
-extern bool ngx_pgq_keys_due(void);
-extern void ngx_pgq_keys_tidy(NgxPgqDatabase *database);
-extern void ngx_pgq_keys_keep(void);
-
-/* batch_table.c */
-extern NgxPgqEntry ngx_pgq_ledger_enter(const pg_uuid_t *batch_id, bool fence);
-extern bool ngx_pgq_ledger_due(void);
-extern void ngx_pgq_ledger_tidy(NgxPgqDatabase *database);
-extern void ngx_pgq_ledger_keep(void);
-
 /* mover_retention.c */
 extern long ngx_pgq_retention_wait(NgxPgqDatabase *database, bool busy);
 extern void ngx_pgq_retention_step(NgxPgqDatabase *database);
 extern void ngx_pgq_retention_done(void);
 extern void ngx_pgq_retention_failed(int sqlerrcode);
 
+/* utility_hook.c */
+extern void ngx_pgq_guest_install(void);
+
 /* status.c */
 extern double ngx_pgq_rate(NgxPgqMover *mover, TimestampTz now);
 extern void ngx_pgq_mover_error(NgxPgqMover *mover, const char *text);
-
-/* wake.c */
-extern int	ngx_pgq_slot_current(void);
-extern void ngx_pgq_wake_at_commit(int slot, NgxPgqSpan span, int count);
-extern void ngx_pgq_wake_at_commit_anywhere(void);
-extern void ngx_pgq_wake(NgxPgqDatabase *database, bool another);
-extern void ngx_pgq_wake_all(NgxPgqDatabase *database);
 
 #endif							/* NGX_PGQ_H */

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * bulk_insert.h
+ *	  What bulk_insert.c offers to those who write rows into a plain table.
+ */
+#ifndef NGX_PGQ_BULK_INSERT_H
+#define NGX_PGQ_BULK_INSERT_H
+
+#include "nodes/execnodes.h"
+
+#include "ngx_pgq.h"
+
+/* Rows on their way into one plain table, see bulk_insert.c. */
+#define NGX_PGQ_BULK_ROWS		64
+#define NGX_PGQ_BULK_COLUMNS	4
+
+typedef struct NgxPgqBulk
+{
+	Relation	rel;
+	AttrNumber	places[NGX_PGQ_BULK_COLUMNS];	/* of our columns, from 0 */
+	EState	   *estate;
+	MemoryContext scratch;		/* emptied with each load of rows */
+	ResultRelInfo *target;
+	TupleTableSlot *rows[NGX_PGQ_BULK_ROWS];
+	int			used;
+	bool		check_bound;	/* of a partition, for each row */
+	int			options;		/* of table_multi_insert() */
+	NgxPgqSpan	span;			/* blocks written to */
+} NgxPgqBulk;
+
+extern bool ngx_pgq_is_plain(Relation rel);
+extern const char *ngx_pgq_wrong_column(TupleDesc desc,
+										const NgxPgqColumn *columns, int count);
+extern void ngx_pgq_check_columns(Relation rel, const NgxPgqColumn *columns,
+								  int count);
+extern bool ngx_pgq_bulk_begin(NgxPgqBulk *bulk, Relation rel,
+							   const NgxPgqColumn *columns);
+extern void ngx_pgq_bulk_add(NgxPgqBulk *bulk, const Datum *values);
+extern void ngx_pgq_bulk_end(NgxPgqBulk *bulk);
+
+#endif							/* NGX_PGQ_BULK_INSERT_H */
