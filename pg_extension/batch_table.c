@@ -100,7 +100,7 @@ leaf_is_ours(Relation rel)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 
-	return ngx_pgq_is_plain(rel) && desc->natts == 3 &&
+	return ngx_pgq_bulk_insert_is_plain(rel) && desc->natts == 3 &&
 		(desc->constr == NULL || desc->constr->num_check == 0) &&
 		TupleDescAttr(desc, 0)->atttypid == TIMESTAMPTZOID &&
 		TupleDescAttr(desc, 1)->atttypid == INT2OID &&
@@ -188,7 +188,7 @@ find_batch(const pg_uuid_t *batch_id)
 static int
 current_leaf(void)
 {
-	NgxPgqDatabase *database = ngx_pgq_database_of_backend();
+	NgxPgqDatabase *database = ngx_pgq_shmem_database_of_backend();
 
 	return database ? pg_atomic_read_u32(&database->ledger_leaf) : 0;
 }
@@ -280,7 +280,7 @@ meet_again(int leaf, const pg_uuid_t *batch_id)
  * connection.
  */
 NgxPgqEntry
-ngx_pgq_ledger_enter(const pg_uuid_t *batch_id, bool fence)
+ngx_pgq_batch_table_enter(const pg_uuid_t *batch_id, bool fence)
 {
 	bool		waited = lock_batch(batch_id);
 	int			leaf = find_batch(batch_id);
@@ -334,7 +334,7 @@ is_without_writers(Oid relid)
 static bool
 truncate_leaf(int leaf, Oid relid)
 {
-	if (!ngx_pgq_lock_to_truncate(relid))
+	if (!ngx_pgq_leaf_lock_to_truncate(relid))
 		return false;
 	NGX_PGQ_FAULT("ledger-locked");
 	ngx_pgq_leaf_truncate("batch", leaf);
@@ -405,18 +405,18 @@ static int64 look_after = 0;	/* ngx_pgq_clock() */
 
 /* Is it time to look at the leaves? */
 bool
-ngx_pgq_ledger_due(void)
+ngx_pgq_batch_table_due(void)
 {
 	return ngx_pgq_clock() >= look_after || NGX_PGQ_FAULT_FORCED("ledger-due");
 }
 
 /*
  * Truncate a leaf that has been quiet for long enough.  Called in a transaction
- * of its own, when due; the commit is told by ngx_pgq_ledger_keep().  One at a
- * time: the lock is let go of before the next is asked for.
+ * of its own, when due; the commit is told by ngx_pgq_batch_table_keep().  One at
+ * a time: the lock is let go of before the next is asked for.
  */
 void
-ngx_pgq_ledger_tidy(NgxPgqDatabase *database)
+ngx_pgq_batch_table_tidy(NgxPgqDatabase *database)
 {
 	int64		now = ngx_pgq_clock();
 	int			current;
@@ -434,7 +434,7 @@ ngx_pgq_ledger_tidy(NgxPgqDatabase *database)
 
 /* The transaction has committed. */
 void
-ngx_pgq_ledger_keep(void)
+ngx_pgq_batch_table_keep(void)
 {
 	NGX_PGQ_FAULT("ledger-committed");
 }

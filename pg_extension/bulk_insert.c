@@ -12,8 +12,9 @@
  * - The caller has checked privileges and holds RowExclusiveLock.
  * - Checks, not-null constraints, the partition bound and unique indexes are
  *	 honoured here and raise what the executor would raise, for each row.
- * - Memory is the current context's of ngx_pgq_bulk_begin(), which must live
- *	 until ngx_pgq_bulk_end(); after an error the transaction cleans up.
+ * - Memory is the current context's of ngx_pgq_bulk_insert_begin(), which must
+ *	 live until ngx_pgq_bulk_insert_end(); after an error the transaction cleans
+ *	 up.
  */
 #include "postgres.h"
 
@@ -32,7 +33,7 @@
 
 /* Would the executor do no more for a row of this table than we do? */
 bool
-ngx_pgq_is_plain(Relation rel)
+ngx_pgq_bulk_insert_is_plain(Relation rel)
 {
 	TupleConstr *constraints = RelationGetDescr(rel)->constr;
 
@@ -50,7 +51,8 @@ ngx_pgq_is_plain(Relation rel)
  * has been asked.
  */
 const char *
-ngx_pgq_wrong_column(TupleDesc desc, const NgxPgqColumn *columns, int count)
+ngx_pgq_bulk_insert_wrong_column(TupleDesc desc, const NgxPgqColumn *columns,
+								 int count)
 {
 	for (int i = 0; i < count; i++)
 	{
@@ -72,10 +74,11 @@ ngx_pgq_wrong_column(TupleDesc desc, const NgxPgqColumn *columns, int count)
 
 /* Raise, unless a table of ours has these columns; the caller may try again. */
 void
-ngx_pgq_check_columns(Relation rel, const NgxPgqColumn *columns, int count)
+ngx_pgq_bulk_insert_check_columns(Relation rel, const NgxPgqColumn *columns,
+								  int count)
 {
-	const char *wrong = ngx_pgq_wrong_column(RelationGetDescr(rel), columns,
-											 count);
+	const char *wrong = ngx_pgq_bulk_insert_wrong_column(RelationGetDescr(rel),
+														 columns, count);
 
 	if (wrong)
 		ereport(ERROR,
@@ -116,9 +119,10 @@ find_places(TupleDesc desc, const NgxPgqColumn *columns, AttrNumber *places)
  * the table has more to it, and the executor must write them.
  */
 bool
-ngx_pgq_bulk_begin(NgxPgqBulk *bulk, Relation rel, const NgxPgqColumn *columns)
+ngx_pgq_bulk_insert_begin(NgxPgqBulk *bulk, Relation rel,
+						  const NgxPgqColumn *columns)
 {
-	if (!ngx_pgq_is_plain(rel) ||
+	if (!ngx_pgq_bulk_insert_is_plain(rel) ||
 		!find_places(RelationGetDescr(rel), columns, bulk->places))
 		return false;
 
@@ -172,7 +176,7 @@ flush(NgxPgqBulk *bulk)
  * and all live until the end.
  */
 void
-ngx_pgq_bulk_add(NgxPgqBulk *bulk, const Datum *values)
+ngx_pgq_bulk_insert_add(NgxPgqBulk *bulk, const Datum *values)
 {
 	TupleDesc	desc = RelationGetDescr(bulk->rel);
 	TupleTableSlot *row = bulk->rows[bulk->used];
@@ -202,7 +206,7 @@ ngx_pgq_bulk_add(NgxPgqBulk *bulk, const Datum *values)
 
 /* Write what is still here; bulk->span then holds the blocks written to. */
 void
-ngx_pgq_bulk_end(NgxPgqBulk *bulk)
+ngx_pgq_bulk_insert_end(NgxPgqBulk *bulk)
 {
 	flush(bulk);
 	for (int i = 0; i < NGX_PGQ_BULK_ROWS && bulk->rows[i]; i++)

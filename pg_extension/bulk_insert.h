@@ -28,14 +28,16 @@ typedef struct NgxPgqBulk
 	NgxPgqSpan	span;			/* blocks written to */
 } NgxPgqBulk;
 
-extern bool ngx_pgq_is_plain(Relation rel);
-extern const char *ngx_pgq_wrong_column(TupleDesc desc,
-										const NgxPgqColumn *columns, int count);
-extern void ngx_pgq_check_columns(Relation rel, const NgxPgqColumn *columns,
-								  int count);
-extern bool ngx_pgq_bulk_begin(NgxPgqBulk *bulk, Relation rel,
-							   const NgxPgqColumn *columns);
-extern void ngx_pgq_bulk_add(NgxPgqBulk *bulk, const Datum *values);
-extern void ngx_pgq_bulk_end(NgxPgqBulk *bulk);
+extern bool ngx_pgq_bulk_insert_is_plain(Relation rel);
+extern const char *ngx_pgq_bulk_insert_wrong_column(TupleDesc desc,
+													const NgxPgqColumn *columns,
+													int count);
+extern void ngx_pgq_bulk_insert_check_columns(Relation rel,
+											  const NgxPgqColumn *columns,
+											  int count);
+extern bool ngx_pgq_bulk_insert_begin(NgxPgqBulk *bulk, Relation rel,
+									  const NgxPgqColumn *columns);
+extern void ngx_pgq_bulk_insert_add(NgxPgqBulk *bulk, const Datum *values);
+extern void ngx_pgq_bulk_insert_end(NgxPgqBulk *bulk);
 
 #endif							/* NGX_PGQ_BULK_INSERT_H */

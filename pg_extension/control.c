@@ -36,7 +36,7 @@ PG_FUNCTION_INFO_V1(ngx_pgq_wait_until_drained);
 static NgxPgqDatabase *
 my_database(void)
 {
-	NgxPgqDatabase *database = ngx_pgq_database_of_backend();
+	NgxPgqDatabase *database = ngx_pgq_shmem_database_of_backend();
 
 	if (database == NULL)
 		ereport(ERROR,
@@ -199,7 +199,7 @@ queue_has_rows(void)
 	NgxPgqTables tables;
 	bool		found = false;
 
-	ngx_pgq_find_tables(&tables, NoLock);
+	ngx_pgq_mover_batch_find_tables(&tables, NoLock);
 	if (tables.missing)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),

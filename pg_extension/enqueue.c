@@ -135,7 +135,7 @@ judge(ReturnSetInfo *result, NgxPgqBatch *batch, int count,
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextReset(scratch);
 		if (id_nulls[i] || message_nulls[i] ||
-			!ngx_pgq_verdict(batch->messages[i], &sqlstate, &problem))
+			!ngx_pgq_enqueue_check(batch->messages[i], &sqlstate, &problem))
 		{
 			refuse(result, i + 1, sqlstate, problem);
 			continue;
@@ -172,15 +172,16 @@ accept_messages(ReturnSetInfo *result, ArrayType *ids, ArrayType *messages)
 static void
 take(const pg_uuid_t *batch_id, NgxPgqBatch *batch)
 {
-	NgxPgqIntake intake;
+	NgxPgqInsert insert;
 
-	ngx_pgq_intake_begin(&intake);
-	if (ngx_pgq_intake_enter(batch_id) != NGX_PGQ_ENTRY_TAKEN && batch->count > 0)
+	ngx_pgq_enqueue_insert_begin(&insert);
+	if (ngx_pgq_enqueue_insert_enter(batch_id) != NGX_PGQ_ENTRY_TAKEN &&
+		batch->count > 0)
 	{
 		NGX_PGQ_FAULT("batch-entered");
-		ngx_pgq_intake_write(&intake, batch);
+		ngx_pgq_enqueue_insert_write(&insert, batch);
 	}
-	ngx_pgq_intake_end(&intake);
+	ngx_pgq_enqueue_insert_end(&insert);
 }
 
 Datum
@@ -319,7 +320,7 @@ judge_message(Datum message, bool is_null, Verdict *verdict,
 	char	   *problem = "Message or message id is null.";
 
 	CHECK_FOR_INTERRUPTS();
-	if (is_null || !ngx_pgq_verdict(message, &sqlstate, &problem))
+	if (is_null || !ngx_pgq_enqueue_check(message, &sqlstate, &problem))
 	{
 		verdict->sqlstate = sqlstate;
 		verdict->problem = MemoryContextStrdup(caller, problem);
@@ -337,18 +338,18 @@ scratch_context(void)
 
 /* Take the keys, or recall them for a batch that was taken before. */
 static bool
-take_keys(NgxPgqIntake *intake, const pg_uuid_t *batch_id, NgxPgqKey *keys,
+take_keys(NgxPgqInsert *insert, const pg_uuid_t *batch_id, NgxPgqKey *keys,
 		  int count)
 {
-	NgxPgqEntry entry = ngx_pgq_intake_enter(batch_id);
+	NgxPgqEntry entry = ngx_pgq_enqueue_insert_enter(batch_id);
 
 	if (entry != NGX_PGQ_ENTRY_TAKEN)
 	{
 		NGX_PGQ_FAULT("batch-entered");
-		ngx_pgq_keys_take(keys, count, entry == NGX_PGQ_ENTRY_FREED);
+		ngx_pgq_key_table_take(keys, count, entry == NGX_PGQ_ENTRY_FREED);
 		return true;
 	}
-	ngx_pgq_keys_recall(keys, count);
+	ngx_pgq_key_table_recall(keys, count);
 	return false;
 }
 
@@ -404,7 +405,7 @@ answer(ReturnSetInfo *result, NgxPgqBatch *batch, int count,
 Datum
 ngx_pgq_enqueue_keyed(PG_FUNCTION_ARGS)
 {
-	NgxPgqIntake intake;
+	NgxPgqInsert insert;
 	NgxPgqBatch batch = {0};
 	Verdict    *verdicts;
 	Keys	   *keys;
@@ -444,14 +445,14 @@ ngx_pgq_enqueue_keyed(PG_FUNCTION_ARGS)
 					  &verdicts[i], scratch);
 	keys = gather_keys(key_elements, key_nulls, &batch, count, verdicts);
 
-	ngx_pgq_intake_begin(&intake);
-	first = take_keys(&intake, PG_GETARG_UUID_P(0), keys->keys, keys->count);
+	ngx_pgq_enqueue_insert_begin(&insert);
+	first = take_keys(&insert, PG_GETARG_UUID_P(0), keys->keys, keys->count);
 	for (int i = 0; i < keys->count; i++)
 		judge_by_key(&keys->keys[i], &verdicts[keys->owners[i]]);
 	answer((ReturnSetInfo *) fcinfo->resultinfo, &batch, count, verdicts);
 	if (first && batch.count > 0)
-		ngx_pgq_intake_write(&intake, &batch);
-	ngx_pgq_intake_end(&intake);
+		ngx_pgq_enqueue_insert_write(&insert, &batch);
+	ngx_pgq_enqueue_insert_end(&insert);
 	return (Datum) 0;
 }
 
@@ -502,7 +503,7 @@ judge_all(const NgxPgqBatch *batch, const bool *nulls, Verdict *verdict)
 Datum
 ngx_pgq_enqueue_all(PG_FUNCTION_ARGS)
 {
-	NgxPgqIntake intake;
+	NgxPgqInsert insert;
 	NgxPgqBatch batch;
 	NgxPgqKey  *key = palloc0(sizeof(NgxPgqKey));
 	Verdict		verdict = {0};
@@ -530,16 +531,16 @@ ngx_pgq_enqueue_all(PG_FUNCTION_ARGS)
 		keyed = 1;
 	}
 
-	ngx_pgq_intake_begin(&intake);
-	first = take_keys(&intake, PG_GETARG_UUID_P(0), key, keyed);
+	ngx_pgq_enqueue_insert_begin(&insert);
+	first = take_keys(&insert, PG_GETARG_UUID_P(0), key, keyed);
 	if (keyed)
 		judge_by_key(key, &verdict);
 	if (verdict.sqlstate)
 		refuse((ReturnSetInfo *) fcinfo->resultinfo, refused,
 			   verdict.sqlstate, verdict.problem);
 	else if (first && batch.count > 0)
-		ngx_pgq_intake_write(&intake, &batch);
-	ngx_pgq_intake_end(&intake);
+		ngx_pgq_enqueue_insert_write(&insert, &batch);
+	ngx_pgq_enqueue_insert_end(&insert);
 	return (Datum) 0;
 }
 
@@ -551,7 +552,7 @@ ngx_pgq_enqueue_all(PG_FUNCTION_ARGS)
 Datum
 ngx_pgq_fence(PG_FUNCTION_ARGS)
 {
-	NgxPgqIntake intake;
+	NgxPgqInsert insert;
 	NgxPgqEntry entry;
 
 	if (PG_ARGISNULL(0))
@@ -559,9 +560,9 @@ ngx_pgq_fence(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("batch id must not be null")));
 	PreventCommandIfReadOnly("ngx_pgq.fence()");
-	ngx_pgq_intake_begin(&intake);
-	entry = ngx_pgq_ledger_enter(PG_GETARG_UUID_P(0), true);
+	ngx_pgq_enqueue_insert_begin(&insert);
+	entry = ngx_pgq_batch_table_enter(PG_GETARG_UUID_P(0), true);
 	NGX_PGQ_FAULT("batch-fenced");
-	ngx_pgq_intake_end(&intake);
+	ngx_pgq_enqueue_insert_end(&insert);
 	PG_RETURN_BOOL(entry != NGX_PGQ_ENTRY_TAKEN);
 }

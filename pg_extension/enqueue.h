@@ -19,7 +19,7 @@ typedef struct NgxPgqBatch
 } NgxPgqBatch;
 
 /* One call's way into the queue, see enqueue_insert.c. */
-typedef struct NgxPgqIntake
+typedef struct NgxPgqInsert
 {
 	Relation	queue;
 	int			slot;
@@ -28,16 +28,17 @@ typedef struct NgxPgqIntake
 	int			context;
 	int			settings;		/* and with what settings */
 	bool		deferred;		/* triggers may be left for the commit */
-} NgxPgqIntake;
+} NgxPgqInsert;
 
 /* enqueue_check.c */
-extern bool ngx_pgq_verdict(Datum message, const char **sqlstate,
-							char **problem);
+extern bool ngx_pgq_enqueue_check(Datum message, const char **sqlstate,
+								  char **problem);
 
 /* enqueue_insert.c */
-extern void ngx_pgq_intake_begin(NgxPgqIntake *intake);
-extern NgxPgqEntry ngx_pgq_intake_enter(const pg_uuid_t *batch_id);
-extern void ngx_pgq_intake_write(NgxPgqIntake *intake, NgxPgqBatch *batch);
-extern void ngx_pgq_intake_end(NgxPgqIntake *intake);
+extern void ngx_pgq_enqueue_insert_begin(NgxPgqInsert *insert);
+extern NgxPgqEntry ngx_pgq_enqueue_insert_enter(const pg_uuid_t *batch_id);
+extern void ngx_pgq_enqueue_insert_write(NgxPgqInsert *insert,
+										 NgxPgqBatch *batch);
+extern void ngx_pgq_enqueue_insert_end(NgxPgqInsert *insert);
 
 #endif							/* NGX_PGQ_ENQUEUE_H */

@@ -92,7 +92,7 @@ parse(JsonLexContext *lexer, JsonParseErrorType *result)
  * a text.  Allocates freely in the current memory context.
  */
 bool
-ngx_pgq_verdict(Datum message, const char **sqlstate, char **problem)
+ngx_pgq_enqueue_check(Datum message, const char **sqlstate, char **problem)
 {
 	text	   *value = DatumGetTextPP(message);
 	char	   *json = VARDATA_ANY(value);

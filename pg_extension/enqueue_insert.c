@@ -4,7 +4,7 @@
  *	  What all ways into the queue share: whose rights they work with, and how
  *	  messages are written.
  *
- * Called by enqueue.c, between ngx_pgq_intake_begin() and _end().
+ * Called by enqueue.c, between ngx_pgq_enqueue_insert_begin() and _end().
  *
  * - Works with the rights of the owner of ngx_pgq.queue, so that callers need
  *	 EXECUTE on a function and nothing else, and with a search_path of its own,
@@ -50,38 +50,38 @@ static const NgxPgqColumn queue_columns[NGX_PGQ_BULK_COLUMNS] = {
 
 /* False if this is for the executor to do. */
 static bool
-insert_bulk(NgxPgqIntake *intake, Relation leaf, NgxPgqBatch *batch)
+insert_bulk(NgxPgqInsert *insert, Relation leaf, NgxPgqBatch *batch)
 {
-	Relation	queue = intake->queue;
+	Relation	queue = insert->queue;
 	NgxPgqBulk	bulk;
 
 	if (queue->trigdesc || queue->rd_rules || queue->rd_rel->relrowsecurity ||
-		!ngx_pgq_bulk_begin(&bulk, leaf, queue_columns))
+		!ngx_pgq_bulk_insert_begin(&bulk, leaf, queue_columns))
 		return false;
 	bulk.check_bound = false;	/* the slot chose the leaf */
 	bulk.options = TABLE_INSERT_SKIP_FSM;	/* in order: only ever forward */
 	for (int i = 0; i < batch->count; i++)
 	{
-		Datum		values[] = {TimestampTzGetDatum(intake->at), batch->ids[i],
-		Int16GetDatum(intake->slot), batch->messages[i]};
+		Datum		values[] = {TimestampTzGetDatum(insert->at), batch->ids[i],
+		Int16GetDatum(insert->slot), batch->messages[i]};
 
-		ngx_pgq_bulk_add(&bulk, values);
+		ngx_pgq_bulk_insert_add(&bulk, values);
 	}
-	ngx_pgq_bulk_end(&bulk);
-	ngx_pgq_wake_at_commit(intake->slot, bulk.span, batch->count);
+	ngx_pgq_bulk_insert_end(&bulk);
+	ngx_pgq_wake_at_commit(insert->slot, bulk.span, batch->count);
 	return true;
 }
 
 /* The same by the executor, for a queue somebody has added something to. */
 static void
-insert_by_executor(NgxPgqIntake *intake, NgxPgqBatch *batch)
+insert_by_executor(NgxPgqInsert *insert, NgxPgqBatch *batch)
 {
 	Oid			types[] = {TIMESTAMPTZOID, INT2OID, UUIDARRAYOID, JSONARRAYOID};
 	Datum		values[4];
 	NgxPgqSpan	nowhere = {InvalidBlockNumber, 0};
 
-	values[0] = TimestampTzGetDatum(intake->at);
-	values[1] = Int16GetDatum(intake->slot);
+	values[0] = TimestampTzGetDatum(insert->at);
+	values[1] = Int16GetDatum(insert->slot);
 	values[2] = PointerGetDatum(construct_array(batch->ids, batch->count,
 												UUIDOID, UUID_LEN, false,
 												TYPALIGN_CHAR));
@@ -92,28 +92,28 @@ insert_by_executor(NgxPgqIntake *intake, NgxPgqBatch *batch)
 						  "select $1, m.id, $2, m.data "
 						  "from unnest($3, $4) as m (id, data)",
 						  lengthof(types), types, values, NULL, false, 0);
-	intake->deferred = true;
-	ngx_pgq_wake_at_commit(intake->slot, nowhere, batch->count);
+	insert->deferred = true;
+	ngx_pgq_wake_at_commit(insert->slot, nowhere, batch->count);
 	ngx_pgq_wake_at_commit_anywhere();
 }
 
 /* From here on we are the queue's owner, and have an SPI connection. */
 void
-ngx_pgq_intake_begin(NgxPgqIntake *intake)
+ngx_pgq_enqueue_insert_begin(NgxPgqInsert *insert)
 {
 	ngx_pgq_synchronous_expect();
-	intake->queue = ngx_pgq_open_table("queue", RowExclusiveLock);
-	ngx_pgq_check_columns(intake->queue, queue_columns,
-						  NGX_PGQ_BULK_COLUMNS);
-	intake->slot = ngx_pgq_slot_current();
-	intake->at = GetCurrentTimestamp();
-	intake->deferred = false;
-	GetUserIdAndSecContext(&intake->user, &intake->context);
-	SetUserIdAndSecContext(intake->queue->rd_rel->relowner,
-						   intake->context | SECURITY_LOCAL_USERID_CHANGE |
-						   (superuser_arg(intake->user) ?
+	insert->queue = ngx_pgq_leaf_open_table("queue", RowExclusiveLock);
+	ngx_pgq_bulk_insert_check_columns(insert->queue, queue_columns,
+									  NGX_PGQ_BULK_COLUMNS);
+	insert->slot = ngx_pgq_wake_slot_current();
+	insert->at = GetCurrentTimestamp();
+	insert->deferred = false;
+	GetUserIdAndSecContext(&insert->user, &insert->context);
+	SetUserIdAndSecContext(insert->queue->rd_rel->relowner,
+						   insert->context | SECURITY_LOCAL_USERID_CHANGE |
+						   (superuser_arg(insert->user) ?
 							SECURITY_RESTRICTED_OPERATION : 0));
-	intake->settings = NewGUCNestLevel();
+	insert->settings = NewGUCNestLevel();
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	SPI_connect();
@@ -121,9 +121,9 @@ ngx_pgq_intake_begin(NgxPgqIntake *intake)
 
 /* Enter a batch in the ledger, unless it was taken; a fenced one fails. */
 NgxPgqEntry
-ngx_pgq_intake_enter(const pg_uuid_t *batch_id)
+ngx_pgq_enqueue_insert_enter(const pg_uuid_t *batch_id)
 {
-	NgxPgqEntry entry = ngx_pgq_ledger_enter(batch_id, false);
+	NgxPgqEntry entry = ngx_pgq_batch_table_enter(batch_id, false);
 
 	if (entry == NGX_PGQ_ENTRY_FENCED)
 		ereport(ERROR,
@@ -136,10 +136,10 @@ ngx_pgq_intake_enter(const pg_uuid_t *batch_id)
 static bool
 has_no_value(const ErrorData *error)
 {
-	return ngx_pgq_error_text(error) != NULL ||
+	return ngx_pgq_sqlstate_error_text(error) != NULL ||
 		(ERRCODE_TO_CATEGORY(error->sqlerrcode) ==
 		 ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION &&
-		 !ngx_pgq_error_in_function(error));
+		 !ngx_pgq_sqlstate_error_in_function(error));
 }
 
 /* Has the queue no leaf for a slot?  No message is to blame for that. */
@@ -147,7 +147,8 @@ static bool
 lacks_partition(const ErrorData *error)
 {
 	return error->sqlerrcode == ERRCODE_CHECK_VIOLATION &&
-		error->constraint_name == NULL && !ngx_pgq_error_in_function(error);
+		error->constraint_name == NULL &&
+		!ngx_pgq_sqlstate_error_in_function(error);
 }
 
 /* Is the text of an error one that a trigger's author wrote, for the caller? */
@@ -224,17 +225,18 @@ rethrow_without_values(MemoryContext context)
 
 /* Put these messages into the queue; there is at least one. */
 void
-ngx_pgq_intake_write(NgxPgqIntake *intake, NgxPgqBatch *batch)
+ngx_pgq_enqueue_insert_write(NgxPgqInsert *insert, NgxPgqBatch *batch)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Relation	leaf = ngx_pgq_open_table(psprintf("queue_%d", intake->slot),
+	Relation	leaf = ngx_pgq_leaf_open_table(psprintf("queue_%d",
+														insert->slot),
 											   RowExclusiveLock);
 
 	ngx_pgq_disk_expect();
 	PG_TRY();
 	{
-		if (!insert_bulk(intake, leaf, batch))
-			insert_by_executor(intake, batch);
+		if (!insert_bulk(insert, leaf, batch))
+			insert_by_executor(insert, batch);
 	}
 	PG_CATCH();
 	{
@@ -265,12 +267,12 @@ run_deferred(void)
 }
 
 void
-ngx_pgq_intake_end(NgxPgqIntake *intake)
+ngx_pgq_enqueue_insert_end(NgxPgqInsert *insert)
 {
-	AtEOXact_GUC(false, intake->settings);
-	SetUserIdAndSecContext(intake->user, intake->context);
-	if (intake->deferred)
+	AtEOXact_GUC(false, insert->settings);
+	SetUserIdAndSecContext(insert->user, insert->context);
+	if (insert->deferred)
 		run_deferred();
 	SPI_finish();
-	table_close(intake->queue, NoLock);
+	table_close(insert->queue, NoLock);
 }

@@ -11,7 +11,7 @@
  *	 not by the clock: so the setting may change at any time.  No row is ever
  *	 updated or deleted, and truncating waits for no lock.
  * - Rows are kept as long as a batch that they came with may be sent again,
- *	 however short keep_keys is: see ngx_pgq_keys_recall().
+ *	 however short keep_keys is: see ngx_pgq_key_table_recall().
  * - Each row has the same size, so the pages tell how many there are.  Keys that
  *	 have expired count until their leaf is truncated, and so do rows of
  *	 transactions that failed.
@@ -180,7 +180,7 @@ is_old(Oid relid)
 static bool
 truncate_leaf(int number, Oid relid)
 {
-	if (!ngx_pgq_lock_to_truncate(relid))
+	if (!ngx_pgq_leaf_lock_to_truncate(relid))
 		return false;
 	NGX_PGQ_FAULT("key-leaf-locked");
 	if (!has_expired(relid))
@@ -238,18 +238,19 @@ static int64 save_after = 0;
 
 /* Is it time to look at the leaves? */
 bool
-ngx_pgq_keys_due(void)
+ngx_pgq_key_leaf_due(void)
 {
 	return ngx_pgq_clock() >= look_after;
 }
 
 /*
  * Truncate a leaf whose keys have all expired, and save the time.  Called in a
- * transaction of its own, when due; the commit is told by ngx_pgq_keys_keep().
- * One leaf at a time: the lock is let go of before the next is asked for.
+ * transaction of its own, when due; the commit is told by
+ * ngx_pgq_key_leaf_keep().  One leaf at a time: the lock is let go of before the
+ * next is asked for.
  */
 void
-ngx_pgq_keys_tidy(NgxPgqDatabase *database)
+ngx_pgq_key_leaf_tidy(NgxPgqDatabase *database)
 {
 	int64		count;
 
@@ -281,7 +282,7 @@ ngx_pgq_keys_tidy(NgxPgqDatabase *database)
 
 /* The transaction has committed. */
 void
-ngx_pgq_keys_keep(void)
+ngx_pgq_key_leaf_keep(void)
 {
 	NGX_PGQ_FAULT("keys-committed");
 }

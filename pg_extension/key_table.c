@@ -161,8 +161,8 @@ look_up(NgxPgqKey *keys, int count, TimestampTz expired, bool recall)
 
 	for (int i = 0; i < NGX_PGQ_KEY_SLOTS; i++)
 	{
-		Relation	leaf = ngx_pgq_open_table(psprintf("key_%d", i),
-											  AccessShareLock);
+		Relation	leaf = ngx_pgq_leaf_open_table(psprintf("key_%d", i),
+												   AccessShareLock);
 		BlockNumber blocks = RelationGetNumberOfBlocks(leaf);
 
 		if (blocks > 0)
@@ -310,7 +310,7 @@ lock_keys(NgxPgqKey *keys, int count, bool freed)
  * waits for another's key.  Needs an SPI connection.
  */
 void
-ngx_pgq_keys_take(NgxPgqKey *keys, int count, bool freed)
+ngx_pgq_key_table_take(NgxPgqKey *keys, int count, bool freed)
 {
 	TimestampTz at;
 
@@ -337,7 +337,7 @@ ngx_pgq_keys_take(NgxPgqKey *keys, int count, bool freed)
  *	 Nothing was taken under this id, and the client may send it anew.
  */
 void
-ngx_pgq_keys_recall(NgxPgqKey *keys, int count)
+ngx_pgq_key_table_recall(NgxPgqKey *keys, int count)
 {
 	if (count == 0)
 		return;

@@ -37,8 +37,8 @@ typedef struct NgxPgqKey
 } NgxPgqKey;
 
 /* key_table.c */
-extern void ngx_pgq_keys_take(NgxPgqKey *keys, int count, bool freed);
-extern void ngx_pgq_keys_recall(NgxPgqKey *keys, int count);
+extern void ngx_pgq_key_table_take(NgxPgqKey *keys, int count, bool freed);
+extern void ngx_pgq_key_table_recall(NgxPgqKey *keys, int count);
 
 /* key_leaf.c */
 extern int	ngx_pgq_key_leaf_at(TimestampTz at);
@@ -47,8 +47,8 @@ extern AttrNumber ngx_pgq_key_leaf_column(Relation leaf, const char *name,
 extern Relation ngx_pgq_key_leaf_index(Relation leaf, AttrNumber place);
 extern Datum ngx_pgq_key_leaf_value(TupleTableSlot *row, AttrNumber place);
 extern int64 ngx_pgq_key_leaf_rows(int64 pages);
-extern bool ngx_pgq_keys_due(void);
-extern void ngx_pgq_keys_tidy(NgxPgqDatabase *database);
-extern void ngx_pgq_keys_keep(void);
+extern bool ngx_pgq_key_leaf_due(void);
+extern void ngx_pgq_key_leaf_tidy(NgxPgqDatabase *database);
+extern void ngx_pgq_key_leaf_keep(void);
 
 #endif							/* NGX_PGQ_KEY_TABLE_H */

@@ -103,8 +103,8 @@ ngx_pgq_launcher_look(void)
 {
 	uint32		launcher;
 
-	pg_atomic_exchange_u32(&ngx_pgq_shared->look, 1);
-	launcher = pg_atomic_read_u32(&ngx_pgq_shared->launcher);
+	pg_atomic_exchange_u32(&ngx_pgq_shmem->look, 1);
+	launcher = pg_atomic_read_u32(&ngx_pgq_shmem->launcher);
 	if (launcher > 0)
 		SetLatch(&GetPGProcByNumber(launcher - 1)->procLatch);
 }
@@ -174,7 +174,7 @@ find_entry(const char *name)
 {
 	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
 	{
-		if (strcmp(ngx_pgq_shared->database[d].name, name) == 0)
+		if (strcmp(ngx_pgq_shmem->database[d].name, name) == 0)
 			return d;
 	}
 	return -1;
@@ -199,16 +199,16 @@ read_settings(void)
 			wanted[d].start[m].backoff = BACKOFF_MIN;
 		}
 	}
-	foreach(cell, ngx_pgq_database_names(raw))
+	foreach(cell, ngx_pgq_settings_database_names(raw))
 	{
 		char	   *name = lfirst(cell);
 		int			d = find_entry(name);
 
 		if (d < 0 && (d = find_entry("")) >= 0)
 		{
-			LWLockAcquire(ngx_pgq_shared->lock, LW_EXCLUSIVE);
-			ngx_pgq_database_assign(&ngx_pgq_shared->database[d], name);
-			LWLockRelease(ngx_pgq_shared->lock);
+			LWLockAcquire(ngx_pgq_shmem->lock, LW_EXCLUSIVE);
+			ngx_pgq_shmem_database_assign(&ngx_pgq_shmem->database[d], name);
+			LWLockRelease(ngx_pgq_shmem->lock);
 		}
 		if (d < 0)
 		{
@@ -239,11 +239,11 @@ say_not_started(int d, int first, int last, const char *why)
 {
 	for (int m = first; m <= last; m++)
 	{
-		NgxPgqMover *mover = &ngx_pgq_shared->database[d].mover[m];
+		NgxPgqMover *mover = &ngx_pgq_shmem->database[d].mover[m];
 
 		if (wanted[d].start[m].handle || pg_atomic_read_u32(&mover->pid))
 			continue;
-		ngx_pgq_mover_error(mover, why);
+		ngx_pgq_status_mover_error(mover, why);
 		pg_atomic_exchange_u32(&mover->state, NGX_PGQ_FAILED);
 	}
 }
@@ -257,7 +257,7 @@ begin_anew(NgxPgqDatabase *database)
 {
 	pg_atomic_exchange_u32(&database->paused, 0);
 	for (int m = 0; m < NGX_PGQ_MOVERS; m++)
-		ngx_pgq_mover_error(&database->mover[m], "");
+		ngx_pgq_status_mover_error(&database->mover[m], "");
 	pg_atomic_exchange_u32(&database->blind, 1);
 	pg_atomic_exchange_u32(&database->wake, 1);
 }
@@ -266,7 +266,7 @@ begin_anew(NgxPgqDatabase *database)
 static void
 look(int d)
 {
-	NgxPgqDatabase *database = &ngx_pgq_shared->database[d];
+	NgxPgqDatabase *database = &ngx_pgq_shmem->database[d];
 	Wanted	   *want = &wanted[d];
 	Oid			oid;
 	const char *what = missing(database->name, &oid);
@@ -300,7 +300,7 @@ look(int d)
 static void
 start_mover(int d, int m)
 {
-	NgxPgqDatabase *database = &ngx_pgq_shared->database[d];
+	NgxPgqDatabase *database = &ngx_pgq_shmem->database[d];
 	Start	   *start = &wanted[d].start[m];
 	BackgroundWorker worker;
 	MemoryContext context;
@@ -378,7 +378,7 @@ tend_mover(int d, int m, bool should_run, int64 now)
 	if (start->not_before <= now)
 	{
 		/* one of an earlier launcher may still be on its way out */
-		if (pg_atomic_read_u32(&ngx_pgq_shared->database[d].mover[m].pid))
+		if (pg_atomic_read_u32(&ngx_pgq_shmem->database[d].mover[m].pid))
 			pause_doubled(&start->not_before, &start->backoff);
 		else
 			start_mover(d, m);
@@ -390,15 +390,15 @@ tend_mover(int d, int m, bool should_run, int64 now)
 static void
 free_entry(int d)
 {
-	NgxPgqDatabase *database = &ngx_pgq_shared->database[d];
+	NgxPgqDatabase *database = &ngx_pgq_shmem->database[d];
 
-	LWLockAcquire(ngx_pgq_shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(ngx_pgq_shmem->lock, LW_EXCLUSIVE);
 	if (pg_atomic_read_u32(&database->holds) == 0)
 	{
-		ngx_pgq_database_assign(database, "");
+		ngx_pgq_shmem_database_assign(database, "");
 		memset(&wanted[d], 0, sizeof(wanted[d]));
 	}
-	LWLockRelease(ngx_pgq_shared->lock);
+	LWLockRelease(ngx_pgq_shmem->lock);
 	if (crowded && database->name[0] == '\0')
 		read_settings();
 }
@@ -409,7 +409,7 @@ forget_failure(int d, int m)
 {
 	uint32		failed = NGX_PGQ_FAILED;
 
-	(void) pg_atomic_compare_exchange_u32(&ngx_pgq_shared->database[d].mover[m].state,
+	(void) pg_atomic_compare_exchange_u32(&ngx_pgq_shmem->database[d].mover[m].state,
 										  &failed, NGX_PGQ_STOPPED);
 }
 
@@ -417,7 +417,7 @@ forget_failure(int d, int m)
 static int64
 tend(int d)
 {
-	NgxPgqDatabase *database = &ngx_pgq_shared->database[d];
+	NgxPgqDatabase *database = &ngx_pgq_shmem->database[d];
 	Wanted	   *want = &wanted[d];
 	int64		now = ngx_pgq_clock();
 	int64		next = NEVER;
@@ -455,7 +455,7 @@ tend(int d)
 static void
 stop_movers(int code, Datum arg)
 {
-	pg_atomic_write_u32(&ngx_pgq_shared->launcher, 0);
+	pg_atomic_write_u32(&ngx_pgq_shmem->launcher, 0);
 	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
 	{
 		for (int m = 0; m < NGX_PGQ_MOVERS; m++)
@@ -493,7 +493,7 @@ ngx_pgq_launcher_main(Datum arg)
 	SetConfigOption("application_name", MyBgworkerEntry->bgw_name,
 					PGC_USERSET, PGC_S_SESSION);
 	before_shmem_exit(stop_movers, (Datum) 0);
-	pg_atomic_write_u32(&ngx_pgq_shared->launcher,
+	pg_atomic_write_u32(&ngx_pgq_shmem->launcher,
 						ngx_pgq_my_proc_number() + 1);
 
 	context = AllocSetContextCreate(TopMemoryContext, "ngx_pgq launcher",
@@ -512,7 +512,7 @@ ngx_pgq_launcher_main(Datum arg)
 			ProcessConfigFile(PGC_SIGHUP);
 			read_settings();
 		}
-		if (pg_atomic_exchange_u32(&ngx_pgq_shared->look, 0))
+		if (pg_atomic_exchange_u32(&ngx_pgq_shmem->look, 0))
 			look_anew();
 		for (int d = 0; d < NGX_PGQ_DATABASES; d++)
 		{

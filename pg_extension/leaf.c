@@ -24,7 +24,7 @@
 
 /* A table of ours, which has to be there. */
 Relation
-ngx_pgq_open_table(const char *name, LOCKMODE mode)
+ngx_pgq_leaf_open_table(const char *name, LOCKMODE mode)
 {
 	Oid			schema = get_namespace_oid(NGX_PGQ_SCHEMA, false);
 	Oid			relid = get_relname_relid(name, schema);
@@ -75,7 +75,7 @@ ngx_pgq_leaf_has_rows(Relation leaf, uint64 *count)
  * what was locked.
  */
 bool
-ngx_pgq_lock_to_truncate(Oid relid)
+ngx_pgq_leaf_lock_to_truncate(Oid relid)
 {
 	HeapTuple	tuple;
 	Oid			toast;

@@ -14,8 +14,8 @@
  * - SIGTERM ends it wherever it waits, SIGHUP has it read its settings, SIGINT
  *	 cancels the batch it is at.
  * - Nothing a message holds is logged: of an error that may quote a value only
- *	 the code and the name of the constraint, see ngx_pgq_error_text().  Before
- *	 messages were claimed no error can.
+ *	 the code and the name of the constraint, see
+ *	 ngx_pgq_sqlstate_error_text().  Before messages were claimed no error can.
  */
 #include "postgres.h"
 
@@ -78,7 +78,8 @@ static void
 say_not_started(void)
 {
 	if (pg_atomic_read_u64(&me->error_at) < pg_atomic_read_u64(&me->started_at))
-		ngx_pgq_mover_error(me, "could not connect to the database as ngx_pgq.role, see the server's log");
+		ngx_pgq_status_mover_error(me,
+								   "could not connect to the database as ngx_pgq.role, see the server's log");
 	set_state(NGX_PGQ_FAILED);
 }
 
@@ -86,22 +87,23 @@ say_not_started(void)
 static void
 leave(int code, Datum arg)
 {
-	ngx_pgq_claim_give_back(database);
-	ngx_pgq_sweep_failed(database, true);
+	ngx_pgq_mover_claim_give_back(database);
+	ngx_pgq_mover_sweep_failed(database, true);
 	if (code != 0 && !ProcDiePending &&
 		pg_atomic_read_u32(&me->state) == NGX_PGQ_STARTING)
 		say_not_started();
 	else
 		set_state(NGX_PGQ_STOPPED);
 	pg_atomic_write_u32(&me->pid, 0);
-	if (ngx_pgq_span_any(database) || pg_atomic_read_u32(&database->wake))
+	if (ngx_pgq_shmem_span_any(database) ||
+		pg_atomic_read_u32(&database->wake))
 		ngx_pgq_wake(database, true);
 }
 
 static void
 enter(int index)
 {
-	database = &ngx_pgq_shared->database[index / NGX_PGQ_MOVERS];
+	database = &ngx_pgq_shmem->database[index / NGX_PGQ_MOVERS];
 	my_number = index % NGX_PGQ_MOVERS + 1;
 	me = &database->mover[my_number - 1];
 
@@ -117,9 +119,9 @@ connect_to_database(void)
 {
 	char		name[NAMEDATALEN];
 
-	LWLockAcquire(ngx_pgq_shared->lock, LW_SHARED);
+	LWLockAcquire(ngx_pgq_shmem->lock, LW_SHARED);
 	strlcpy(name, database->name, sizeof(name));
-	LWLockRelease(ngx_pgq_shared->lock);
+	LWLockRelease(ngx_pgq_shmem->lock);
 
 	strlcpy(my_role, ngx_pgq_role, sizeof(my_role));
 	BackgroundWorkerInitializeConnection(name, my_role, 0);
@@ -134,7 +136,7 @@ static void
 remember_error(const char *text)
 {
 	pg_atomic_fetch_add_u64(&me->errors, 1);
-	ngx_pgq_mover_error(me, text);
+	ngx_pgq_status_mover_error(me, text);
 }
 
 /*
@@ -186,8 +188,9 @@ static bool
 handle_error(ErrorData *error, int count)
 {
 	bool		data = batch_limit > 1 &&
-	ngx_pgq_error_is_about_data(error->sqlerrcode);
-	const char *words = count > 0 ? ngx_pgq_error_text(error) : error->message;
+	ngx_pgq_sqlstate_is_about_data(error->sqlerrcode);
+	const char *words = count > 0 ? ngx_pgq_sqlstate_error_text(error) :
+	error->message;
 	char	   *text;
 
 	failures++;
@@ -339,10 +342,10 @@ tidy(MemoryContext context, const char *activity,
 		AbortOutOfAnyTransaction();
 		MemoryContextSwitchTo(context);
 		sqlerrcode = error->sqlerrcode;
-		words = ngx_pgq_error_text(error);
+		words = ngx_pgq_sqlstate_error_text(error);
 		if (words == NULL)
-			words = chore == ngx_pgq_retention_step ? "a post is not let go" :
-				psprintf("failed at %s", activity);
+			words = chore == ngx_pgq_mover_retention_step ?
+				"a post is not let go" : psprintf("failed at %s", activity);
 		text = psprintf("housekeeping: %s, SQLSTATE %s", words,
 						unpack_sql_state(sqlerrcode));
 		remember_error(text);
@@ -357,9 +360,10 @@ tidy(MemoryContext context, const char *activity,
 static void
 announce(MemoryContext context)
 {
-	if (ngx_pgq_announce_due())
-		(void) tidy(context, "telling readers of new posts", ngx_pgq_announce,
-					ngx_pgq_announce_done);
+	if (ngx_pgq_mover_batch_announce_due())
+		(void) tidy(context, "telling readers of new posts",
+					ngx_pgq_mover_batch_announce,
+					ngx_pgq_mover_batch_announce_done);
 }
 
 /*
@@ -373,13 +377,13 @@ cycle(MemoryContext context)
 	volatile int moved = 0;
 	volatile int failed = 0;
 	bool		trial = batch_limit == 1 && failures > 0;
-	int			limit = trial ? ngx_pgq_trial_size() : batch_limit;
+	int			limit = trial ? ngx_pgq_mover_trial_size() : batch_limit;
 	ErrorData  *volatile error = NULL;
 
 	pace();
 	PG_TRY();
 	{
-		moved = ngx_pgq_move_batch(database, me, limit, trial, &missing);
+		moved = ngx_pgq_mover_batch_move(database, me, limit, trial, &missing);
 		report_missing(missing);
 	}
 	PG_CATCH();
@@ -390,8 +394,8 @@ cycle(MemoryContext context)
 		AbortOutOfAnyTransaction();
 		MemoryContextSwitchTo(context);
 		NGX_PGQ_FAULT("batch-aborted");
-		failed = ngx_pgq_claim_give_back(database);
-		ngx_pgq_sweep_failed(database, false);
+		failed = ngx_pgq_mover_claim_give_back(database);
+		ngx_pgq_mover_sweep_failed(database, false);
 	}
 	PG_END_TRY();
 
@@ -416,21 +420,21 @@ tidy_retention(MemoryContext context)
 {
 	int			sqlerrcode = tidy(context,
 								  "removing posts that are no longer to be kept",
-								  ngx_pgq_retention_step,
-								  ngx_pgq_retention_done);
+								  ngx_pgq_mover_retention_step,
+								  ngx_pgq_mover_retention_done);
 
 	if (sqlerrcode != 0)
-		ngx_pgq_retention_failed(sqlerrcode);
+		ngx_pgq_mover_retention_failed(sqlerrcode);
 }
 
 /* Milliseconds until this mover has something to do that nobody wakes it for. */
 static long
 next_duty(void)
 {
-	long		wait = ngx_pgq_sweep_wait(database);
+	long		wait = ngx_pgq_mover_sweep_wait(database);
 
 	if (my_number == 1)
-		wait = Min(wait, ngx_pgq_retention_wait(database, false));
+		wait = Min(wait, ngx_pgq_mover_retention_wait(database, false));
 	return Max(1, wait);
 }
 
@@ -438,16 +442,16 @@ next_duty(void)
 static void
 keep_house(MemoryContext context)
 {
-	if (ngx_pgq_ledger_due())
+	if (ngx_pgq_batch_table_due())
 		(void) tidy(context, "forgetting batches of long ago",
-					ngx_pgq_ledger_tidy, ngx_pgq_ledger_keep);
-	if (ngx_pgq_keys_due())
+					ngx_pgq_batch_table_tidy, ngx_pgq_batch_table_keep);
+	if (ngx_pgq_key_leaf_due())
 		(void) tidy(context, "forgetting keys of long ago",
-					ngx_pgq_keys_tidy, ngx_pgq_keys_keep);
-	if (ngx_pgq_rotate_due(database))
+					ngx_pgq_key_leaf_tidy, ngx_pgq_key_leaf_keep);
+	if (ngx_pgq_slot_rotate_due(database))
 		(void) tidy(context, "looking for a slot to rotate or to empty",
-					ngx_pgq_rotate, ngx_pgq_rotate_keep);
-	if (ngx_pgq_retention_wait(database, last_was_full) == 0)
+					ngx_pgq_slot_rotate, ngx_pgq_slot_rotate_keep);
+	if (ngx_pgq_mover_retention_wait(database, last_was_full) == 0)
 		tidy_retention(context);
 }
 
@@ -484,7 +488,7 @@ rest(void)
 		return;
 	}
 	for (int i = 0; i < NGX_PGQ_SLOTS && !pg_atomic_read_u32(&database->blind); i++)
-		ngx_pgq_slot_empty(&database->slots[i]);
+		ngx_pgq_shmem_slot_empty(&database->slots[i]);
 	nap(NGX_PGQ_IDLE, ms);
 }
 
@@ -493,8 +497,8 @@ work_to_do(void)
 {
 	bool		woken = pg_atomic_exchange_u32(&database->wake, 0) != 0;
 
-	return woken || reported_missing || ngx_pgq_span_any(database) ||
-		ngx_pgq_sweep_wait(database) == 0;
+	return woken || reported_missing || ngx_pgq_shmem_span_any(database) ||
+		ngx_pgq_mover_sweep_wait(database) == 0;
 }
 
 /*

@@ -57,7 +57,7 @@
 
 /* public.posts; InvalidOid if it is not there.  public may have been made anew. */
 Oid
-ngx_pgq_posts_relid(void)
+ngx_pgq_mover_batch_posts_relid(void)
 {
 	Oid			schema = get_namespace_oid("public", true);
 
@@ -73,7 +73,8 @@ has_columns(Oid relid, const NgxPgqColumn *columns, int count)
 
 	if (rel == NULL)
 		return false;
-	wrong = ngx_pgq_wrong_column(RelationGetDescr(rel), columns, count) != NULL;
+	wrong = ngx_pgq_bulk_insert_wrong_column(RelationGetDescr(rel), columns,
+											 count) != NULL;
 	table_close(rel, AccessShareLock);
 	return !wrong;
 }
@@ -86,7 +87,7 @@ has_columns(Oid relid, const NgxPgqColumn *columns, int count)
  * schema.
  */
 void
-ngx_pgq_find_tables(NgxPgqTables *tables, LOCKMODE mode)
+ngx_pgq_mover_batch_find_tables(NgxPgqTables *tables, LOCKMODE mode)
 {
 	static const char *const leaves[NGX_PGQ_SLOTS] =
 	{"queue_0", "queue_1", "queue_2", "queue_3"};
@@ -107,11 +108,11 @@ ngx_pgq_find_tables(NgxPgqTables *tables, LOCKMODE mode)
 		tables->missing = "the table ngx_pgq.dead_letter";
 	for (int i = 0; i < NGX_PGQ_SLOTS && tables->missing == NULL; i++)
 	{
-		if (!has_columns(tables->queue[i], ngx_pgq_message_columns,
+		if (!has_columns(tables->queue[i], ngx_pgq_mover_claim_columns,
 						 NGX_PGQ_MESSAGE_COLUMNS))
 			tables->missing = "a column of ngx_pgq.queue (at timestamptz, message_id uuid, data json; each not null)";
 	}
-	tables->posts = ngx_pgq_posts_relid();
+	tables->posts = ngx_pgq_mover_batch_posts_relid();
 	if (!OidIsValid(tables->posts))
 		tables->missing = "the table public.posts";
 	else if (!has_columns(tables->posts, id, lengthof(id)))
@@ -135,7 +136,7 @@ static void
 run_deferred(NgxPgqTables *tables)
 {
 	Relation	posts = table_open(tables->posts, NoLock);
-	bool		triggers = !ngx_pgq_is_plain(posts);
+	bool		triggers = !ngx_pgq_bulk_insert_is_plain(posts);
 
 	table_close(posts, NoLock);
 	if (triggers)
@@ -148,7 +149,7 @@ static int64 announce_after = 0;	/* ngx_pgq_clock() */
 
 /* Are readers to be told of posts that were committed? */
 bool
-ngx_pgq_announce_due(void)
+ngx_pgq_mover_batch_announce_due(void)
 {
 	return unannounced > 0 && ngx_pgq_clock() >= announce_after;
 }
@@ -156,10 +157,11 @@ ngx_pgq_announce_due(void)
 /*
  * Tell readers the id of the last post that was committed.  Called in a
  * transaction of its own, when due; the commit is told by
- * ngx_pgq_announce_done().  After a failure it is tried again, at intervals.
+ * ngx_pgq_mover_batch_announce_done().  After a failure it is tried again, at
+ * intervals.
  */
 void
-ngx_pgq_announce(NgxPgqDatabase *database)
+ngx_pgq_mover_batch_announce(NgxPgqDatabase *database)
 {
 	char		payload[32];
 
@@ -173,7 +175,7 @@ ngx_pgq_announce(NgxPgqDatabase *database)
 }
 
 void
-ngx_pgq_announce_done(void)
+ngx_pgq_mover_batch_announce_done(void)
 {
 	unannounced = 0;
 	announce_after = 0;
@@ -189,10 +191,10 @@ move_claim(NgxPgqTables *tables, NgxPgqClaim *claim, bool trial)
 	lock_posting();
 	NGX_PGQ_FAULT("posting-locked");
 	if (trial)
-		dead = ngx_pgq_trial(tables, claim, &last_id);
+		dead = ngx_pgq_mover_trial(tables, claim, &last_id);
 	else
 	{
-		last_id = ngx_pgq_post_write(tables, claim);
+		last_id = ngx_pgq_mover_post_write(tables, claim);
 		run_deferred(tables);
 	}
 	NGX_PGQ_FAULT("posts-written");
@@ -205,7 +207,7 @@ count_batch(NgxPgqMover *mover, int messages, int dead)
 	TimestampTz now = GetCurrentTimestamp();
 
 	pg_atomic_write_u64(&mover->rate,
-						(uint64) (ngx_pgq_rate(mover, now) * 1000) +
+						(uint64) (ngx_pgq_status_rate(mover, now) * 1000) +
 						messages * UINT64CONST(1000) / NGX_PGQ_RATE_SEC);
 	pg_atomic_write_u64(&mover->moved_at, now);
 	pg_atomic_fetch_add_u64(&mover->batches, 1);
@@ -228,8 +230,8 @@ begin(void)
  * were; 0 means that none are left, or that *missing is not there.
  */
 int
-ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover, int limit,
-				   bool trial, const char **missing)
+ngx_pgq_mover_batch_move(NgxPgqDatabase *database, NgxPgqMover *mover,
+						 int limit, bool trial, const char **missing)
 {
 	NgxPgqTables tables;
 	NgxPgqClaim claim = {0, 0, NULL};
@@ -240,14 +242,14 @@ ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover, int limit,
 	last_id = 0;
 	begin();
 	settings = NewGUCNestLevel();
-	ngx_pgq_find_tables(&tables, RowExclusiveLock);
+	ngx_pgq_mover_batch_find_tables(&tables, RowExclusiveLock);
 	*missing = tables.missing;
 	if (tables.missing == NULL)
 	{
-		ngx_pgq_sweep_start(database, &tables);
+		ngx_pgq_mover_sweep_start(database, &tables);
 		PushActiveSnapshot(GetTransactionSnapshot());
 		SPI_connect();
-		ngx_pgq_claim_take(database, &tables, limit, &claim);
+		ngx_pgq_mover_claim_take(database, &tables, limit, &claim);
 		if (claim.count > 0)
 			dead = move_claim(&tables, &claim, trial);
 		SPI_finish();
@@ -259,12 +261,12 @@ ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover, int limit,
 	CommitTransactionCommand();
 	if (claim.count > 0)
 		NGX_PGQ_FAULT("batch-committed");
-	ngx_pgq_claim_keep();
+	ngx_pgq_mover_claim_keep();
 
 	unannounced = Max(unannounced, last_id);
 	if (claim.count > 0)
 	{
-		ngx_pgq_trial_done(trial);
+		ngx_pgq_mover_trial_done(trial);
 		count_batch(mover, claim.count, dead);
 	}
 	return claim.count;

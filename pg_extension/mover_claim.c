@@ -97,7 +97,7 @@ delete_unless_locked(Relation leaf, ItemPointer tid, Snapshot snapshot)
 							  false) == TM_Ok;
 }
 
-const NgxPgqColumn ngx_pgq_message_columns[NGX_PGQ_MESSAGE_COLUMNS] = {
+const NgxPgqColumn ngx_pgq_mover_claim_columns[NGX_PGQ_MESSAGE_COLUMNS] = {
 	{"at", TIMESTAMPTZOID},
 	{"message_id", UUIDOID},
 	{"data", JSONOID}
@@ -107,11 +107,11 @@ const NgxPgqColumn ngx_pgq_message_columns[NGX_PGQ_MESSAGE_COLUMNS] = {
 static void
 find_columns(Relation leaf, AttrNumber *columns)
 {
-	ngx_pgq_check_columns(leaf, ngx_pgq_message_columns,
-						  NGX_PGQ_MESSAGE_COLUMNS);
+	ngx_pgq_bulk_insert_check_columns(leaf, ngx_pgq_mover_claim_columns,
+									  NGX_PGQ_MESSAGE_COLUMNS);
 	for (int i = 0; i < NGX_PGQ_MESSAGE_COLUMNS; i++)
 		columns[i] = get_attnum(RelationGetRelid(leaf),
-								ngx_pgq_message_columns[i].name);
+								ngx_pgq_mover_claim_columns[i].name);
 }
 
 /*
@@ -150,7 +150,7 @@ keep_message(NgxPgqClaim *claim, TupleTableSlot *row, const AttrNumber *columns)
 
 /* Leave the only message of a claim, which is going to fail, in the queue. */
 void
-ngx_pgq_claim_set_aside(const NgxPgqClaim *claim)
+ngx_pgq_mover_claim_set_aside(const NgxPgqClaim *claim)
 {
 	Aside	   *aside = &asides[aside_count];
 
@@ -276,7 +276,7 @@ claim_span(NgxPgqDatabase *database, NgxPgqTables *tables, NgxPgqSpan span,
 
 		rest.low = ItemPointerGetBlockNumber(&claim->messages[claim->count - 1].tid);
 		held.span.high = rest.low;
-		ngx_pgq_span_give(database, claim->slot, rest);
+		ngx_pgq_shmem_span_give(database, claim->slot, rest);
 		ngx_pgq_wake(database, true);
 	}
 	qsort(claim->messages, claim->count, sizeof(NgxPgqMessage),
@@ -294,12 +294,13 @@ claim_swept(NgxPgqDatabase *database, NgxPgqTables *tables, int limit,
 	int64		started = ngx_pgq_clock();
 	NgxPgqSpan	chunk;
 
-	if (!ngx_pgq_sweep_step())
+	if (!ngx_pgq_mover_sweep_step())
 		return;
 	while (claim->count == 0 &&
-		   ngx_pgq_sweep_chunk(database, &claim->slot, &chunk))
+		   ngx_pgq_mover_sweep_chunk(database, &claim->slot, &chunk))
 		claim_span(database, tables, chunk, limit, claim);
-	ngx_pgq_sweep_paid(database, ngx_pgq_clock() - started, claim->count > 0);
+	ngx_pgq_mover_sweep_paid(database, ngx_pgq_clock() - started,
+							 claim->count > 0);
 }
 
 /* The slots in the order they are looked at: the current one last. */
@@ -328,11 +329,11 @@ order_slots(NgxPgqDatabase *database, int *slots)
 /*
  * Claim up to limit messages of one slot, in the order of coming in; none if
  * there is nothing to be found.  Needs a transaction whose end is told by
- * ngx_pgq_claim_keep() or ngx_pgq_claim_give_back().
+ * ngx_pgq_mover_claim_keep() or ngx_pgq_mover_claim_give_back().
  */
 void
-ngx_pgq_claim_take(NgxPgqDatabase *database, NgxPgqTables *tables, int limit,
-				   NgxPgqClaim *claim)
+ngx_pgq_mover_claim_take(NgxPgqDatabase *database, NgxPgqTables *tables,
+						 int limit, NgxPgqClaim *claim)
 {
 	int			slots[NGX_PGQ_SLOTS];
 
@@ -342,7 +343,7 @@ ngx_pgq_claim_take(NgxPgqDatabase *database, NgxPgqTables *tables, int limit,
 	order_slots(database, slots);
 	for (int i = 0; i < NGX_PGQ_SLOTS && claim->count == 0; i++)
 	{
-		NgxPgqSpan	span = ngx_pgq_span_take(database, slots[i]);
+		NgxPgqSpan	span = ngx_pgq_shmem_span_take(database, slots[i]);
 
 		if (span.low > span.high)
 			continue;
@@ -354,7 +355,7 @@ ngx_pgq_claim_take(NgxPgqDatabase *database, NgxPgqTables *tables, int limit,
 
 /* The claim's transaction has committed. */
 void
-ngx_pgq_claim_keep(void)
+ngx_pgq_mover_claim_keep(void)
 {
 	held.span = nothing;
 	held.count = 0;
@@ -365,12 +366,12 @@ ngx_pgq_claim_keep(void)
  * it was about.
  */
 int
-ngx_pgq_claim_give_back(NgxPgqDatabase *database)
+ngx_pgq_mover_claim_give_back(NgxPgqDatabase *database)
 {
 	int			count = held.count;
 
-	ngx_pgq_span_give(database, held.slot, held.span);
+	ngx_pgq_shmem_span_give(database, held.slot, held.span);
 	pg_atomic_fetch_sub_u64(&database->slots[held.slot].gone, held.count);
-	ngx_pgq_claim_keep();
+	ngx_pgq_mover_claim_keep();
 	return count;
 }

@@ -48,7 +48,7 @@ write_bulk(Relation posts, NgxPgqClaim *claim, int64 *id)
 										 get_attnum(RelationGetRelid(posts),
 													"id"));
 	if (!OidIsValid(sequence) ||
-		!ngx_pgq_bulk_begin(&bulk, posts, posts_columns))
+		!ngx_pgq_bulk_insert_begin(&bulk, posts, posts_columns))
 		return false;
 	for (int i = 0; i < claim->count; i++)
 	{
@@ -61,9 +61,9 @@ write_bulk(Relation posts, NgxPgqClaim *claim, int64 *id)
 		values[1] = message->at;
 		values[2] = message->message_id;
 		values[3] = message->data;
-		ngx_pgq_bulk_add(&bulk, values);
+		ngx_pgq_bulk_insert_add(&bulk, values);
 	}
-	ngx_pgq_bulk_end(&bulk);
+	ngx_pgq_bulk_insert_end(&bulk);
 	return true;
 }
 
@@ -122,7 +122,7 @@ write_by_executor(NgxPgqClaim *claim)
  * posts kept them all out.  Needs an SPI connection.
  */
 int64
-ngx_pgq_post_write(NgxPgqTables *tables, NgxPgqClaim *claim)
+ngx_pgq_mover_post_write(NgxPgqTables *tables, NgxPgqClaim *claim)
 {
 	Relation	posts = table_open(tables->posts, RowExclusiveLock);
 	AclResult	acl = pg_class_aclcheck(tables->posts, GetUserId(), ACL_INSERT);
@@ -141,7 +141,7 @@ ngx_pgq_post_write(NgxPgqTables *tables, NgxPgqClaim *claim)
  * error.  Needs an SPI connection.
  */
 void
-ngx_pgq_dead_letter_write(NgxPgqClaim *claim, ErrorData *error)
+ngx_pgq_mover_post_write_dead_letter(NgxPgqClaim *claim, ErrorData *error)
 {
 	Oid			types[] = {TIMESTAMPTZARRAYOID, UUIDARRAYOID, JSONARRAYOID,
 	TEXTOID, TEXTOID};

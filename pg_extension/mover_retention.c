@@ -148,7 +148,7 @@ heed_settings(void)
  * messages are waiting.
  */
 long
-ngx_pgq_retention_wait(NgxPgqDatabase *database, bool busy)
+ngx_pgq_mover_retention_wait(NgxPgqDatabase *database, bool busy)
 {
 	int64		now = ngx_pgq_clock();
 	int64		due;
@@ -161,7 +161,8 @@ ngx_pgq_retention_wait(NgxPgqDatabase *database, bool busy)
 			  step_ended + step_cost * (busy ? SHARE_BUSY : SHARE));
 	if (progress.phase == RESTING)
 	{
-		if (keep_posts > 0 && ngx_pgq_database_posted(database) != progress.posted)
+		if (keep_posts > 0 &&
+			ngx_pgq_shmem_database_posted(database) != progress.posted)
 			due = Max(due, progress.round_after);
 		else
 			due = Max(due, Max(progress.round_after, progress.quiet_until));
@@ -244,7 +245,7 @@ compare_posts(const void *a, const void *b)
 static const char *
 row_name(void)
 {
-	Oid			relid = ngx_pgq_posts_relid();
+	Oid			relid = ngx_pgq_mover_batch_posts_relid();
 	Relation	posts = OidIsValid(relid) ? try_table_open(relid, AccessShareLock) : NULL;
 	bool		plain;
 
@@ -328,7 +329,8 @@ start_round(NgxPgqDatabase *database)
 		start_anew();
 	progress.newest = newest;
 	if (keep_posts > 0 &&
-		(ngx_pgq_database_posted(database) != progress.posted || now >= progress.count_after))
+		(ngx_pgq_shmem_database_posted(database) != progress.posted ||
+		 now >= progress.count_after))
 	{
 		progress.counting = true;
 		progress.counted_to = PG_INT64_MAX;
@@ -336,7 +338,7 @@ start_round(NgxPgqDatabase *database)
 		progress.count_cost = 0;
 		progress.count_after = now + QUIET_US;
 	}
-	progress.posted = ngx_pgq_database_posted(database);
+	progress.posted = ngx_pgq_shmem_database_posted(database);
 }
 
 static void
@@ -456,7 +458,7 @@ set_for_step(const char *name, const char *value)
 
 /* Do what is due.  Called in a transaction, which is to be committed at once. */
 void
-ngx_pgq_retention_step(NgxPgqDatabase *database)
+ngx_pgq_mover_retention_step(NgxPgqDatabase *database)
 {
 	int64		started = ngx_pgq_clock();
 
@@ -489,7 +491,7 @@ ngx_pgq_retention_step(NgxPgqDatabase *database)
 
 /* The step's transaction has committed. */
 void
-ngx_pgq_retention_done(void)
+ngx_pgq_mover_retention_done(void)
 {
 	failed_pause = FAILED_MIN_US;
 }
@@ -499,13 +501,13 @@ ngx_pgq_retention_done(void)
  * blame it is looked for, and left alone once found.
  */
 void
-ngx_pgq_retention_failed(int sqlerrcode)
+ngx_pgq_mover_retention_failed(int sqlerrcode)
 {
 	int64		now = ngx_pgq_clock();
 	bool		again = before.phase == RESTING || before.phase == AGAIN;
 
 	progress = before;
-	if (tried_id == 0 || !ngx_pgq_error_is_about_data(sqlerrcode))
+	if (tried_id == 0 || !ngx_pgq_sqlstate_is_about_data(sqlerrcode))
 	{
 		failed_until = now + failed_pause;
 		failed_pause = Min(failed_pause * 2, FAILED_MAX_US);

@@ -50,7 +50,7 @@ static int64 step_until;
 
 /* Milliseconds until all leaves should be looked through, or on; 0: now. */
 long
-ngx_pgq_sweep_wait(NgxPgqDatabase *database)
+ngx_pgq_mover_sweep_wait(NgxPgqDatabase *database)
 {
 	int64		now = ngx_pgq_clock();
 	int64		due = pg_atomic_read_u64(&database->sweep_after);
@@ -80,11 +80,11 @@ count_waiting(NgxPgqSlot *leaf_slot, Relation leaf)
 
 /* Begin a sweep if one is due; in a transaction that goes on to claim. */
 void
-ngx_pgq_sweep_start(NgxPgqDatabase *database, NgxPgqTables *tables)
+ngx_pgq_mover_sweep_start(NgxPgqDatabase *database, NgxPgqTables *tables)
 {
 	bool		counted;
 
-	if (active || ngx_pgq_sweep_wait(database) > 0)
+	if (active || ngx_pgq_mover_sweep_wait(database) > 0)
 		return;
 	counted = pg_atomic_exchange_u32(&database->counted, 1) == 1;
 	pg_atomic_write_u64(&database->swept_at, ngx_pgq_clock());
@@ -111,7 +111,7 @@ ngx_pgq_sweep_start(NgxPgqDatabase *database, NgxPgqTables *tables)
 
 /* A sweep is at work: may it take its next step? */
 bool
-ngx_pgq_sweep_step(void)
+ngx_pgq_mover_sweep_step(void)
 {
 	int64		now = ngx_pgq_clock();
 
@@ -121,8 +121,8 @@ ngx_pgq_sweep_step(void)
 
 /* The next chunk of this step; false if it, or the whole sweep, is at its end. */
 bool
-ngx_pgq_sweep_chunk(NgxPgqDatabase *database, int *chunk_slot,
-					NgxPgqSpan *chunk)
+ngx_pgq_mover_sweep_chunk(NgxPgqDatabase *database, int *chunk_slot,
+						  NgxPgqSpan *chunk)
 {
 	while (slot < NGX_PGQ_SLOTS && next_block >= end_block[slot])
 	{
@@ -150,7 +150,7 @@ ngx_pgq_sweep_chunk(NgxPgqDatabase *database, int *chunk_slot,
  * and the next one waits for messages that are known to be there.
  */
 void
-ngx_pgq_sweep_paid(NgxPgqDatabase *database, int64 us, bool found)
+ngx_pgq_mover_sweep_paid(NgxPgqDatabase *database, int64 us, bool found)
 {
 	int64		now = ngx_pgq_clock();
 
@@ -159,7 +159,7 @@ ngx_pgq_sweep_paid(NgxPgqDatabase *database, int64 us, bool found)
 	if (!active)
 		return;
 	step_after = now;
-	if (!found && ngx_pgq_span_any(database))
+	if (!found && ngx_pgq_shmem_span_any(database))
 		step_after += us * STEP_SHARE;
 	pg_atomic_write_u64(&database->sweep_after, now + LEASE_US +
 						cost * SWEEP_SHARE);
@@ -168,7 +168,7 @@ ngx_pgq_sweep_paid(NgxPgqDatabase *database, int64 us, bool found)
 
 /* A transaction has failed, or the process ends and the sweep with it. */
 void
-ngx_pgq_sweep_failed(NgxPgqDatabase *database, bool leaving)
+ngx_pgq_mover_sweep_failed(NgxPgqDatabase *database, bool leaving)
 {
 	if (begun || (leaving && active))
 	{

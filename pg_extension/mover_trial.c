@@ -58,7 +58,8 @@ static int	refused_now;
 static bool
 is_key_of_posts(const char *constraint)
 {
-	Relation	posts = try_table_open(ngx_pgq_posts_relid(), AccessShareLock);
+	Relation	posts = try_table_open(ngx_pgq_mover_batch_posts_relid(),
+									   AccessShareLock);
 	Oid			key = InvalidOid;
 
 	if (posts != NULL)
@@ -83,7 +84,7 @@ is_about_data(const ErrorData *error)
 		case ERRCODE_NOT_NULL_VIOLATION:	/* ours never are null */
 			return false;
 		default:
-			return ngx_pgq_error_is_about_data(error->sqlerrcode);
+			return ngx_pgq_sqlstate_is_about_data(error->sqlerrcode);
 	}
 }
 
@@ -106,9 +107,9 @@ try_write(NgxPgqTables *tables, NgxPgqClaim *claim, ErrorData *refusal,
 		int64		posted = 0;
 
 		if (refusal)
-			ngx_pgq_dead_letter_write(claim, refusal);
+			ngx_pgq_mover_post_write_dead_letter(claim, refusal);
 		else
-			posted = ngx_pgq_post_write(tables, claim);
+			posted = ngx_pgq_mover_post_write(tables, claim);
 		SPI_execute("set constraints all immediate", false, 0);
 		ReleaseCurrentSubTransaction();
 		*id = Max(*id, posted);
@@ -130,9 +131,9 @@ try_write(NgxPgqTables *tables, NgxPgqClaim *claim, ErrorData *refusal,
 static uint64
 posted(void)
 {
-	NgxPgqDatabase *database = ngx_pgq_database_of_backend();
+	NgxPgqDatabase *database = ngx_pgq_shmem_database_of_backend();
 
-	return database ? ngx_pgq_database_posted(database) : 0;
+	return database ? ngx_pgq_shmem_database_posted(database) : 0;
 }
 
 /* Is the message to blame for this error? */
@@ -166,7 +167,7 @@ raise_aside(const ErrorData *error)
 
 /* How many messages a trial is of. */
 int
-ngx_pgq_trial_size(void)
+ngx_pgq_mover_trial_size(void)
 {
 	return witnesses;
 }
@@ -177,7 +178,7 @@ ngx_pgq_trial_size(void)
  * there is none.  Needs an SPI connection and the posting lock.
  */
 int
-ngx_pgq_trial(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id)
+ngx_pgq_mover_trial(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id)
 {
 	ErrorData **errors = palloc0_array(ErrorData *, claim->count);
 	ErrorData  *failed = NULL;
@@ -207,12 +208,12 @@ ngx_pgq_trial(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id)
 			ReThrowError(errors[i]);
 		}
 		error = try_write(tables, &one, errors[i], id);
-		if (error && ngx_pgq_error_text(error))
+		if (error && ngx_pgq_sqlstate_error_text(error))
 			ReThrowError(error);
 		if (error)
 		{
 			failed = error;
-			ngx_pgq_claim_set_aside(&one);
+			ngx_pgq_mover_claim_set_aside(&one);
 			continue;
 		}
 		refused_now++;
@@ -225,7 +226,7 @@ ngx_pgq_trial(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id)
 
 /* The transaction of a batch has committed: a trial, or one that passed whole. */
 void
-ngx_pgq_trial_done(bool trial)
+ngx_pgq_mover_trial_done(bool trial)
 {
 	refused = trial && passed_now == 0 ? refused + refused_now : 0;
 	if (trial && refused_now > 0)

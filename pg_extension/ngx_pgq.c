@@ -31,6 +31,6 @@ _PG_init(void)
 		return;
 
 	ngx_pgq_shmem_install();
-	ngx_pgq_guest_install();
+	ngx_pgq_utility_hook_install();
 	ngx_pgq_launcher_register();
 }

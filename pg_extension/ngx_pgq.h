@@ -97,13 +97,13 @@ typedef struct NgxPgqMover
 	pg_atomic_uint64 moved_at;	/* atomic; at this TimestampTz, 0: never */
 	pg_atomic_uint64 started_at;	/* atomic; TimestampTz, 0: never */
 	pg_atomic_uint64 error_at;	/* atomic; TimestampTz of last_error, 0: none */
-	char		last_error[NGX_PGQ_ERROR_LEN];	/* shared->lock */
+	char		last_error[NGX_PGQ_ERROR_LEN];	/* shmem->lock */
 } NgxPgqMover;
 
 typedef struct NgxPgqDatabase
 {
 	pg_atomic_uint32 oid;		/* atomic; 0: no such database; by launcher */
-	char		name[NAMEDATALEN];	/* shared->lock; "": entry free; by launcher */
+	char		name[NAMEDATALEN];	/* shmem->lock; "": entry free; by launcher */
 	pg_atomic_uint32 holds;		/* atomic; transactions that keep movers away */
 	pg_atomic_uint32 slot;		/* atomic; the slot new messages go to */
 	pg_atomic_uint32 wake;		/* atomic; 1: committed since last look */
@@ -202,45 +202,46 @@ extern int	ngx_pgq_max_keys;
 extern bool ngx_pgq_synchronous;
 extern int	ngx_pgq_min_free_space;
 extern void ngx_pgq_settings_define(void);
-extern List *ngx_pgq_database_names(char *raw);
+extern List *ngx_pgq_settings_database_names(char *raw);
 
 /* shmem.c */
-extern NgxPgqShared *ngx_pgq_shared;
+extern NgxPgqShared *ngx_pgq_shmem;
 extern void ngx_pgq_shmem_install(void);
-extern void ngx_pgq_database_assign(NgxPgqDatabase *database,
-									const char *name);
-extern NgxPgqDatabase *ngx_pgq_database_of_backend(void);
-extern NgxPgqSpan ngx_pgq_span_take(NgxPgqDatabase *database, int slot);
-extern void ngx_pgq_span_give(NgxPgqDatabase *database, int slot,
-							  NgxPgqSpan span);
-extern bool ngx_pgq_span_any(NgxPgqDatabase *database);
-extern uint64 ngx_pgq_database_posted(NgxPgqDatabase *database);
-extern NgxPgqSpan ngx_pgq_span_union(NgxPgqSpan a, NgxPgqSpan b);
-extern void ngx_pgq_slot_came(NgxPgqSlot *slot, uint64 count);
-extern void ngx_pgq_slot_empty(NgxPgqSlot *slot);
-extern uint64 ngx_pgq_slot_depth(NgxPgqSlot *slot);
+extern void ngx_pgq_shmem_database_assign(NgxPgqDatabase *database,
+										  const char *name);
+extern NgxPgqDatabase *ngx_pgq_shmem_database_of_backend(void);
+extern NgxPgqSpan ngx_pgq_shmem_span_take(NgxPgqDatabase *database, int slot);
+extern void ngx_pgq_shmem_span_give(NgxPgqDatabase *database, int slot,
+									NgxPgqSpan span);
+extern bool ngx_pgq_shmem_span_any(NgxPgqDatabase *database);
+extern uint64 ngx_pgq_shmem_database_posted(NgxPgqDatabase *database);
+extern NgxPgqSpan ngx_pgq_shmem_span_union(NgxPgqSpan a, NgxPgqSpan b);
+extern void ngx_pgq_shmem_slot_came(NgxPgqSlot *slot, uint64 count);
+extern void ngx_pgq_shmem_slot_empty(NgxPgqSlot *slot);
+extern uint64 ngx_pgq_shmem_slot_depth(NgxPgqSlot *slot);
 
 /* sqlstate.c */
-extern bool ngx_pgq_error_is_about_data(int sqlerrcode);
-extern bool ngx_pgq_error_in_function(const ErrorData *error);
-extern const char *ngx_pgq_error_text(const ErrorData *error);
+extern bool ngx_pgq_sqlstate_is_about_data(int sqlerrcode);
+extern bool ngx_pgq_sqlstate_error_in_function(const ErrorData *error);
+extern const char *ngx_pgq_sqlstate_error_text(const ErrorData *error);
 
 /* leaf.c */
-extern Relation ngx_pgq_open_table(const char *name, LOCKMODE mode);
+extern Relation ngx_pgq_leaf_open_table(const char *name, LOCKMODE mode);
 extern bool ngx_pgq_leaf_has_rows(Relation leaf, uint64 *count);
-extern bool ngx_pgq_lock_to_truncate(Oid relid);
+extern bool ngx_pgq_leaf_lock_to_truncate(Oid relid);
 extern void ngx_pgq_leaf_truncate(const char *table, int number);
 
 /* slot.c */
-extern bool ngx_pgq_rotate_due(NgxPgqDatabase *database);
-extern void ngx_pgq_rotate(NgxPgqDatabase *database);
-extern void ngx_pgq_rotate_keep(void);
+extern bool ngx_pgq_slot_rotate_due(NgxPgqDatabase *database);
+extern void ngx_pgq_slot_rotate(NgxPgqDatabase *database);
+extern void ngx_pgq_slot_rotate_keep(void);
 
 /* batch_table.c */
-extern NgxPgqEntry ngx_pgq_ledger_enter(const pg_uuid_t *batch_id, bool fence);
-extern bool ngx_pgq_ledger_due(void);
-extern void ngx_pgq_ledger_tidy(NgxPgqDatabase *database);
-extern void ngx_pgq_ledger_keep(void);
+extern NgxPgqEntry ngx_pgq_batch_table_enter(const pg_uuid_t *batch_id,
+											 bool fence);
+extern bool ngx_pgq_batch_table_due(void);
+extern void ngx_pgq_batch_table_tidy(NgxPgqDatabase *database);
+extern void ngx_pgq_batch_table_keep(void);
 
 /* service_time.c */
 extern TimestampTz ngx_pgq_service_time(void);
@@ -253,7 +254,7 @@ extern void ngx_pgq_synchronous_expect(void);
 extern void ngx_pgq_disk_expect(void);
 
 /* wake.c */
-extern int	ngx_pgq_slot_current(void);
+extern int	ngx_pgq_wake_slot_current(void);
 extern void ngx_pgq_wake_at_commit(int slot, NgxPgqSpan span, int count);
 extern void ngx_pgq_wake_at_commit_anywhere(void);
 extern void ngx_pgq_wake(NgxPgqDatabase *database, bool another);
@@ -267,55 +268,60 @@ extern void ngx_pgq_launcher_look(void);
 extern void ngx_pgq_refuse_superuser(void);
 
 /* mover_batch.c */
-extern int	ngx_pgq_move_batch(NgxPgqDatabase *database, NgxPgqMover *mover,
-							   int limit, bool trial, const char **missing);
-extern void ngx_pgq_find_tables(NgxPgqTables *tables, LOCKMODE mode);
-extern Oid	ngx_pgq_posts_relid(void);
-extern bool ngx_pgq_announce_due(void);
-extern void ngx_pgq_announce(NgxPgqDatabase *database);
-extern void ngx_pgq_announce_done(void);
+extern int	ngx_pgq_mover_batch_move(NgxPgqDatabase *database,
+									 NgxPgqMover *mover, int limit,
+									 bool trial, const char **missing);
+extern void ngx_pgq_mover_batch_find_tables(NgxPgqTables *tables,
+											LOCKMODE mode);
+extern Oid	ngx_pgq_mover_batch_posts_relid(void);
+extern bool ngx_pgq_mover_batch_announce_due(void);
+extern void ngx_pgq_mover_batch_announce(NgxPgqDatabase *database);
+extern void ngx_pgq_mover_batch_announce_done(void);
 
 /* mover_claim.c */
 #define NGX_PGQ_MESSAGE_COLUMNS	3
-extern const NgxPgqColumn ngx_pgq_message_columns[NGX_PGQ_MESSAGE_COLUMNS];
-extern void ngx_pgq_claim_take(NgxPgqDatabase *database,
-							   NgxPgqTables *tables, int limit,
-							   NgxPgqClaim *claim);
-extern void ngx_pgq_claim_set_aside(const NgxPgqClaim *claim);
-extern void ngx_pgq_claim_keep(void);
-extern int	ngx_pgq_claim_give_back(NgxPgqDatabase *database);
+extern const NgxPgqColumn ngx_pgq_mover_claim_columns[NGX_PGQ_MESSAGE_COLUMNS];
+extern void ngx_pgq_mover_claim_take(NgxPgqDatabase *database,
+									 NgxPgqTables *tables, int limit,
+									 NgxPgqClaim *claim);
+extern void ngx_pgq_mover_claim_set_aside(const NgxPgqClaim *claim);
+extern void ngx_pgq_mover_claim_keep(void);
+extern int	ngx_pgq_mover_claim_give_back(NgxPgqDatabase *database);
 
 /* mover_sweep.c */
-extern long ngx_pgq_sweep_wait(NgxPgqDatabase *database);
-extern void ngx_pgq_sweep_start(NgxPgqDatabase *database,
-								NgxPgqTables *tables);
-extern bool ngx_pgq_sweep_step(void);
-extern bool ngx_pgq_sweep_chunk(NgxPgqDatabase *database, int *chunk_slot,
-								NgxPgqSpan *chunk);
-extern void ngx_pgq_sweep_paid(NgxPgqDatabase *database, int64 us,
-							   bool found);
-extern void ngx_pgq_sweep_failed(NgxPgqDatabase *database, bool leaving);
+extern long ngx_pgq_mover_sweep_wait(NgxPgqDatabase *database);
+extern void ngx_pgq_mover_sweep_start(NgxPgqDatabase *database,
+									  NgxPgqTables *tables);
+extern bool ngx_pgq_mover_sweep_step(void);
+extern bool ngx_pgq_mover_sweep_chunk(NgxPgqDatabase *database,
+									  int *chunk_slot, NgxPgqSpan *chunk);
+extern void ngx_pgq_mover_sweep_paid(NgxPgqDatabase *database, int64 us,
+									 bool found);
+extern void ngx_pgq_mover_sweep_failed(NgxPgqDatabase *database, bool leaving);
 
 /* mover_post.c */
-extern int64 ngx_pgq_post_write(NgxPgqTables *tables, NgxPgqClaim *claim);
-extern void ngx_pgq_dead_letter_write(NgxPgqClaim *claim, ErrorData *error);
+extern int64 ngx_pgq_mover_post_write(NgxPgqTables *tables,
+									  NgxPgqClaim *claim);
+extern void ngx_pgq_mover_post_write_dead_letter(NgxPgqClaim *claim,
+												 ErrorData *error);
 
 /* mover_trial.c */
-extern int	ngx_pgq_trial_size(void);
-extern int	ngx_pgq_trial(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id);
-extern void ngx_pgq_trial_done(bool trial);
+extern int	ngx_pgq_mover_trial_size(void);
+extern int	ngx_pgq_mover_trial(NgxPgqTables *tables, NgxPgqClaim *claim,
+								int64 *id);
+extern void ngx_pgq_mover_trial_done(bool trial);
 
 /* mover_retention.c */
-extern long ngx_pgq_retention_wait(NgxPgqDatabase *database, bool busy);
-extern void ngx_pgq_retention_step(NgxPgqDatabase *database);
-extern void ngx_pgq_retention_done(void);
-extern void ngx_pgq_retention_failed(int sqlerrcode);
+extern long ngx_pgq_mover_retention_wait(NgxPgqDatabase *database, bool busy);
+extern void ngx_pgq_mover_retention_step(NgxPgqDatabase *database);
+extern void ngx_pgq_mover_retention_done(void);
+extern void ngx_pgq_mover_retention_failed(int sqlerrcode);
 
 /* utility_hook.c */
-extern void ngx_pgq_guest_install(void);
+extern void ngx_pgq_utility_hook_install(void);
 
 /* status.c */
-extern double ngx_pgq_rate(NgxPgqMover *mover, TimestampTz now);
-extern void ngx_pgq_mover_error(NgxPgqMover *mover, const char *text);
+extern double ngx_pgq_status_rate(NgxPgqMover *mover, TimestampTz now);
+extern void ngx_pgq_status_mover_error(NgxPgqMover *mover, const char *text);
 
 #endif							/* NGX_PGQ_H */

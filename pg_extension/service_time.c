@@ -39,7 +39,7 @@
 static TimestampTz
 saved_time(void)
 {
-	Relation	rel = ngx_pgq_open_table("service_time", AccessShareLock);
+	Relation	rel = ngx_pgq_leaf_open_table("service_time", AccessShareLock);
 	AttrNumber	place = get_attnum(RelationGetRelid(rel), "at");
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
@@ -102,7 +102,7 @@ begin_time(void)
 TimestampTz
 ngx_pgq_service_time(void)
 {
-	NgxPgqDatabase *database = ngx_pgq_database_of_backend();
+	NgxPgqDatabase *database = ngx_pgq_shmem_database_of_backend();
 	uint64		offset;
 	uint64		found;
 

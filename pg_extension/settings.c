@@ -33,7 +33,7 @@ int			ngx_pgq_min_free_space;
  * name keeps its case.  Scribbles on raw; NIL for an empty or broken list.
  */
 List *
-ngx_pgq_database_names(char *raw)
+ngx_pgq_settings_database_names(char *raw)
 {
 	List	   *names;
 

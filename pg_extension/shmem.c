@@ -31,7 +31,7 @@
 
 #define TRANCHE		"ngx_pgq"
 
-NgxPgqShared *ngx_pgq_shared = NULL;
+NgxPgqShared *ngx_pgq_shmem = NULL;
 
 static shmem_request_hook_type prev_shmem_request_hook;
 static shmem_startup_hook_type prev_shmem_startup_hook;
@@ -96,10 +96,10 @@ slot_init(NgxPgqSlot *slot)
 /*
  * Give an entry to the database of this name, "" for none, as if nothing had
  * happened before.  The caller is the launcher, no mover uses the entry, and
- * no transaction holds it; after the start of the server it holds shared->lock.
+ * no transaction holds it; after the start of the server it holds shmem->lock.
  */
 void
-ngx_pgq_database_assign(NgxPgqDatabase *database, const char *name)
+ngx_pgq_shmem_database_assign(NgxPgqDatabase *database, const char *name)
 {
 	pg_atomic_init_u32(&database->oid, InvalidOid);
 	strlcpy(database->name, name, NAMEDATALEN);
@@ -130,14 +130,14 @@ shmem_startup(void)
 	if (prev_shmem_startup_hook)
 		prev_shmem_startup_hook();
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	ngx_pgq_shared = ShmemInitStruct("ngx_pgq", sizeof(NgxPgqShared), &found);
+	ngx_pgq_shmem = ShmemInitStruct("ngx_pgq", sizeof(NgxPgqShared), &found);
 	if (!found)
 	{
-		ngx_pgq_shared->lock = &(GetNamedLWLockTranche(TRANCHE))->lock;
-		pg_atomic_init_u32(&ngx_pgq_shared->launcher, 0);
-		pg_atomic_init_u32(&ngx_pgq_shared->look, 0);
+		ngx_pgq_shmem->lock = &(GetNamedLWLockTranche(TRANCHE))->lock;
+		pg_atomic_init_u32(&ngx_pgq_shmem->launcher, 0);
+		pg_atomic_init_u32(&ngx_pgq_shmem->look, 0);
 		for (int i = 0; i < NGX_PGQ_DATABASES; i++)
-			ngx_pgq_database_assign(&ngx_pgq_shared->database[i], "");
+			ngx_pgq_shmem_database_assign(&ngx_pgq_shmem->database[i], "");
 	}
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -157,11 +157,11 @@ ngx_pgq_shmem_install(void)
  * serve it.  Must not raise: called after commit too.
  */
 NgxPgqDatabase *
-ngx_pgq_database_of_backend(void)
+ngx_pgq_shmem_database_of_backend(void)
 {
 	static NgxPgqDatabase *mine = NULL;
 
-	if (ngx_pgq_shared == NULL || !OidIsValid(MyDatabaseId))
+	if (ngx_pgq_shmem == NULL || !OidIsValid(MyDatabaseId))
 		return NULL;
 	if (mine && pg_atomic_read_u32(&mine->oid) == MyDatabaseId)
 		return mine;
@@ -169,7 +169,7 @@ ngx_pgq_database_of_backend(void)
 	mine = NULL;
 	for (int i = 0; i < NGX_PGQ_DATABASES && mine == NULL; i++)
 	{
-		NgxPgqDatabase *database = &ngx_pgq_shared->database[i];
+		NgxPgqDatabase *database = &ngx_pgq_shmem->database[i];
 
 		if (pg_atomic_read_u32(&database->oid) == MyDatabaseId)
 			mine = database;
@@ -179,7 +179,7 @@ ngx_pgq_database_of_backend(void)
 
 /* The smallest span that holds both. */
 NgxPgqSpan
-ngx_pgq_span_union(NgxPgqSpan a, NgxPgqSpan b)
+ngx_pgq_shmem_span_union(NgxPgqSpan a, NgxPgqSpan b)
 {
 	NgxPgqSpan	both;
 
@@ -194,7 +194,7 @@ ngx_pgq_span_union(NgxPgqSpan a, NgxPgqSpan b)
 
 /* Take the whole span of a slot, leaving it empty. */
 NgxPgqSpan
-ngx_pgq_span_take(NgxPgqDatabase *database, int slot)
+ngx_pgq_shmem_span_take(NgxPgqDatabase *database, int slot)
 {
 	return span_unpack(pg_atomic_exchange_u64(&database->slots[slot].span,
 											  span_pack(span_empty)));
@@ -202,7 +202,7 @@ ngx_pgq_span_take(NgxPgqDatabase *database, int slot)
 
 /* Add blocks to the span of a slot.  Must not raise: called after commit. */
 void
-ngx_pgq_span_give(NgxPgqDatabase *database, int slot, NgxPgqSpan span)
+ngx_pgq_shmem_span_give(NgxPgqDatabase *database, int slot, NgxPgqSpan span)
 {
 	uint64		old;
 	uint64		new;
@@ -211,13 +211,13 @@ ngx_pgq_span_give(NgxPgqDatabase *database, int slot, NgxPgqSpan span)
 		return;
 	old = pg_atomic_read_u64(&database->slots[slot].span);
 	do
-		new = span_pack(ngx_pgq_span_union(span_unpack(old), span));
+		new = span_pack(ngx_pgq_shmem_span_union(span_unpack(old), span));
 	while (!pg_atomic_compare_exchange_u64(&database->slots[slot].span, &old, new));
 }
 
 /* Is there a slot with blocks to look at? */
 bool
-ngx_pgq_span_any(NgxPgqDatabase *database)
+ngx_pgq_shmem_span_any(NgxPgqDatabase *database)
 {
 	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
 	{
@@ -231,7 +231,7 @@ ngx_pgq_span_any(NgxPgqDatabase *database)
 
 /* How many messages became posts since the server started. */
 uint64
-ngx_pgq_database_posted(NgxPgqDatabase *database)
+ngx_pgq_shmem_database_posted(NgxPgqDatabase *database)
 {
 	uint64		sum = 0;
 
@@ -242,9 +242,9 @@ ngx_pgq_database_posted(NgxPgqDatabase *database)
 
 /* Messages were committed to this slot.  Must not raise: called after commit. */
 void
-ngx_pgq_slot_came(NgxPgqSlot *slot, uint64 count)
+ngx_pgq_shmem_slot_came(NgxPgqSlot *slot, uint64 count)
 {
-	if (ngx_pgq_slot_depth(slot) == 0)
+	if (ngx_pgq_shmem_slot_depth(slot) == 0)
 		pg_atomic_write_u64(&slot->since,
 							GetCurrentTransactionStopTimestamp());
 	pg_atomic_fetch_add_u64(&slot->came, count);
@@ -252,7 +252,7 @@ ngx_pgq_slot_came(NgxPgqSlot *slot, uint64 count)
 
 /* Somebody has looked, and nothing is left, unless it comes at this moment. */
 void
-ngx_pgq_slot_empty(NgxPgqSlot *slot)
+ngx_pgq_shmem_slot_empty(NgxPgqSlot *slot)
 {
 	uint64		came = pg_atomic_read_u64(&slot->came);
 	uint64		gone = pg_atomic_read_u64(&slot->gone);
@@ -262,7 +262,7 @@ ngx_pgq_slot_empty(NgxPgqSlot *slot)
 }
 
 uint64
-ngx_pgq_slot_depth(NgxPgqSlot *slot)
+ngx_pgq_shmem_slot_depth(NgxPgqSlot *slot)
 {
 	uint64		gone = pg_atomic_read_u64(&slot->gone);
 	uint64		came = pg_atomic_read_u64(&slot->came);

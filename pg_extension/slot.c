@@ -121,7 +121,7 @@ is_drained(NgxPgqDatabase *database, int number, Relation leaf)
 
 	if (!ngx_pgq_leaf_has_rows(leaf, NULL))
 		return true;
-	ngx_pgq_span_give(database, number, all);
+	ngx_pgq_shmem_span_give(database, number, all);
 	now = ngx_pgq_clock();
 	drained_slots[number].scan_after = now + (now - started) * SCAN_SHARE;
 	drained_slots[number].noted_at = 0;
@@ -136,10 +136,10 @@ empty_slot(NgxPgqDatabase *database, int number, Oid relid)
 	Relation	leaf;
 	NgxPgqSkip	skip = NGX_PGQ_NOT_SKIPPED;
 
-	if (ngx_pgq_slot_depth(slot) > 0 ||
+	if (ngx_pgq_shmem_slot_depth(slot) > 0 ||
 		ngx_pgq_clock() < drained_slots[number].scan_after)
 		return NGX_PGQ_SKIP_UNMOVED;
-	if (!ngx_pgq_lock_to_truncate(relid))
+	if (!ngx_pgq_leaf_lock_to_truncate(relid))
 		return NGX_PGQ_SKIP_LOCKED;
 	leaf = try_table_open(relid, NoLock);
 	if (leaf == NULL)
@@ -156,7 +156,7 @@ empty_slot(NgxPgqDatabase *database, int number, Oid relid)
 		ngx_pgq_leaf_truncate("queue", number);
 		NGX_PGQ_FAULT("slot-truncated");
 		drained_slots[number].noted_at = 0;
-		ngx_pgq_slot_empty(slot);
+		ngx_pgq_shmem_slot_empty(slot);
 		emptied = slot;
 	}
 	return skip;
@@ -204,7 +204,7 @@ traffic(NgxPgqDatabase *database)
 
 /* Is it time to look at the leaves? */
 bool
-ngx_pgq_rotate_due(NgxPgqDatabase *database)
+ngx_pgq_slot_rotate_due(NgxPgqDatabase *database)
 {
 	uint32		current = pg_atomic_read_u32(&database->slot);
 
@@ -221,10 +221,10 @@ ngx_pgq_rotate_due(NgxPgqDatabase *database)
 /*
  * Look at the leaves: empty one that is drained, and let one take over from the
  * current one if that is full.  When due, in a transaction of its own; its
- * commit is told by ngx_pgq_rotate_keep().
+ * commit is told by ngx_pgq_slot_rotate_keep().
  */
 void
-ngx_pgq_rotate(NgxPgqDatabase *database)
+ngx_pgq_slot_rotate(NgxPgqDatabase *database)
 {
 	uint32		current = pg_atomic_read_u32(&database->slot);
 	NgxPgqTables tables;
@@ -232,7 +232,7 @@ ngx_pgq_rotate(NgxPgqDatabase *database)
 	emptied = NULL;
 	look_after = ngx_pgq_clock() + LOOK_US;
 	looked_at = traffic(database);
-	ngx_pgq_find_tables(&tables, AccessShareLock);
+	ngx_pgq_mover_batch_find_tables(&tables, AccessShareLock);
 	if (tables.missing)
 		return;
 	for (uint32 i = 0; i < NGX_PGQ_SLOTS; i++)
@@ -252,7 +252,7 @@ ngx_pgq_rotate(NgxPgqDatabase *database)
 
 /* The transaction has committed. */
 void
-ngx_pgq_rotate_keep(void)
+ngx_pgq_slot_rotate_keep(void)
 {
 	if (emptied == NULL)
 		return;

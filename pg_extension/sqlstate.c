@@ -16,7 +16,7 @@
  * those of data, constraints and RAISE.
  */
 bool
-ngx_pgq_error_is_about_data(int sqlerrcode)
+ngx_pgq_sqlstate_is_about_data(int sqlerrcode)
 {
 	static const char server[] = "00 01 02 03 08 09 0A 0B 0F 0L 0P 0Z 20 21 24 "
 	"25 26 27 28 2B 2D 2F 34 38 39 3B 3D 3F 40 42 53 54 55 57 58 72 F0 HV XX";
@@ -32,7 +32,7 @@ ngx_pgq_error_is_about_data(int sqlerrcode)
 
 /* Was an error raised in a function?  Else its context is our own statement. */
 bool
-ngx_pgq_error_in_function(const ErrorData *error)
+ngx_pgq_sqlstate_error_in_function(const ErrorData *error)
 {
 	return error->context && (strchr(error->context, '\n') ||
 							  strncmp(error->context, "SQL statement ", 14) != 0);
@@ -43,13 +43,13 @@ ngx_pgq_error_in_function(const ErrorData *error)
  * unless the error is the server's about itself and was raised in no function.
  */
 const char *
-ngx_pgq_error_text(const ErrorData *error)
+ngx_pgq_sqlstate_error_text(const ErrorData *error)
 {
 	static const char *const own = "08 25 40 53 55 57 58 XX";
 	const char *sqlstate = unpack_sql_state(error->sqlerrcode);
 	char		class[3] = {sqlstate[0], sqlstate[1], 0};
 
-	if (ngx_pgq_error_in_function(error))
+	if (ngx_pgq_sqlstate_error_in_function(error))
 		return NULL;
 	if (error->sqlerrcode != ERRCODE_INSUFFICIENT_PRIVILEGE &&
 		strstr(own, class) == NULL)

@@ -101,7 +101,7 @@ time_or_null(pg_atomic_uint64 *time, bool *isnull)
 
 /* Messages a second of late: what counts fades with time. */
 double
-ngx_pgq_rate(NgxPgqMover *mover, TimestampTz now)
+ngx_pgq_status_rate(NgxPgqMover *mover, TimestampTz now)
 {
 	double		rate = pg_atomic_read_u64(&mover->rate) / 1000.0;
 	TimestampTz then = pg_atomic_read_u64(&mover->moved_at);
@@ -140,7 +140,7 @@ static void
 put_slot(ReturnSetInfo *result, NgxPgqDatabase *database, Name name, int s)
 {
 	NgxPgqSlot *slot = &database->slots[s];
-	uint64		depth = ngx_pgq_slot_depth(slot);
+	uint64		depth = ngx_pgq_shmem_slot_depth(slot);
 	uint32		blocks = pg_atomic_read_u32(&slot->blocks);
 	Datum		values[STATUS_COLUMNS];
 	bool		nulls[STATUS_COLUMNS];
@@ -171,12 +171,12 @@ put_slot(ReturnSetInfo *result, NgxPgqDatabase *database, Name name, int s)
 
 /* Keep why a batch failed, or why a mover does not run. */
 void
-ngx_pgq_mover_error(NgxPgqMover *mover, const char *text)
+ngx_pgq_status_mover_error(NgxPgqMover *mover, const char *text)
 {
-	LWLockAcquire(ngx_pgq_shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(ngx_pgq_shmem->lock, LW_EXCLUSIVE);
 	strlcpy(mover->last_error, text, sizeof(mover->last_error));
 	pg_atomic_write_u64(&mover->error_at, *text ? GetCurrentTimestamp() : 0);
-	LWLockRelease(ngx_pgq_shared->lock);
+	LWLockRelease(ngx_pgq_shmem->lock);
 }
 
 /*
@@ -194,9 +194,9 @@ mover_row(NgxPgqDatabase *database, Name name, int m, Datum *values,
 	if (pg_atomic_read_u64(&mover->started_at) == 0 &&
 		pg_atomic_read_u32(&mover->state) == NGX_PGQ_STOPPED)
 		return false;
-	LWLockAcquire(ngx_pgq_shared->lock, LW_SHARED);
+	LWLockAcquire(ngx_pgq_shmem->lock, LW_SHARED);
 	strlcpy(error, mover->last_error, sizeof(error));
-	LWLockRelease(ngx_pgq_shared->lock);
+	LWLockRelease(ngx_pgq_shmem->lock);
 
 	memset(nulls, true, STATUS_COLUMNS * sizeof(bool));
 	put(values, nulls, STATUS_DATABASE, NameGetDatum(name));
@@ -208,7 +208,7 @@ mover_row(NgxPgqDatabase *database, Name name, int m, Datum *values,
 	put_count(values, nulls, STATUS_BATCHES, &mover->batches);
 	put_count(values, nulls, STATUS_MESSAGES, &mover->messages);
 	put(values, nulls, STATUS_RATE,
-		Float8GetDatum(ngx_pgq_rate(mover, GetCurrentTimestamp())));
+		Float8GetDatum(ngx_pgq_status_rate(mover, GetCurrentTimestamp())));
 	put_count(values, nulls, STATUS_DEAD_LETTERS, &mover->dead_letters);
 	put_count(values, nulls, STATUS_ERRORS, &mover->errors);
 	put_text(values, nulls, STATUS_LAST_ERROR, error);
@@ -240,18 +240,18 @@ ngx_pgq_status_rows(PG_FUNCTION_ARGS)
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	InitMaterializedSRF(fcinfo, 0);
-	if (ngx_pgq_shared == NULL)
+	if (ngx_pgq_shmem == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("ngx_pgq must be loaded via shared_preload_libraries")));
 	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
 	{
-		NgxPgqDatabase *database = &ngx_pgq_shared->database[d];
+		NgxPgqDatabase *database = &ngx_pgq_shmem->database[d];
 		NameData	name;
 
-		LWLockAcquire(ngx_pgq_shared->lock, LW_SHARED);
+		LWLockAcquire(ngx_pgq_shmem->lock, LW_SHARED);
 		namestrcpy(&name, database->name);
-		LWLockRelease(ngx_pgq_shared->lock);
+		LWLockRelease(ngx_pgq_shmem->lock);
 		if (*NameStr(name))
 			put_database(result, database, &name);
 	}

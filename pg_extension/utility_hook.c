@@ -64,7 +64,7 @@ release(void)
 	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
 	{
 		if (held[d])
-			pg_atomic_fetch_sub_u32(&ngx_pgq_shared->database[d].holds, 1);
+			pg_atomic_fetch_sub_u32(&ngx_pgq_shmem->database[d].holds, 1);
 		held[d] = false;
 	}
 	changing = false;
@@ -197,17 +197,17 @@ hold(const char *name)
 {
 	NgxPgqDatabase *database = NULL;
 
-	LWLockAcquire(ngx_pgq_shared->lock, LW_SHARED);
+	LWLockAcquire(ngx_pgq_shmem->lock, LW_SHARED);
 	for (int d = 0; d < NGX_PGQ_DATABASES && database == NULL; d++)
 	{
-		if (strcmp(ngx_pgq_shared->database[d].name, name) != 0)
+		if (strcmp(ngx_pgq_shmem->database[d].name, name) != 0)
 			continue;
-		database = &ngx_pgq_shared->database[d];
+		database = &ngx_pgq_shmem->database[d];
 		if (!held[d])
 			pg_atomic_fetch_add_u32(&database->holds, 1);
 		held[d] = true;
 	}
-	LWLockRelease(ngx_pgq_shared->lock);
+	LWLockRelease(ngx_pgq_shmem->lock);
 	return database;
 }
 
@@ -377,7 +377,7 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 
 /* For _PG_init, when the library is preloaded. */
 void
-ngx_pgq_guest_install(void)
+ngx_pgq_utility_hook_install(void)
 {
 	prev_process_utility = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;

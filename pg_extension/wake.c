@@ -51,16 +51,16 @@ static Pending pending;
 static void
 deliver(void)
 {
-	NgxPgqDatabase *database = ngx_pgq_database_of_backend();
+	NgxPgqDatabase *database = ngx_pgq_shmem_database_of_backend();
 
 	if (database == NULL)
 		return;
 	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
 	{
 		if (pending.slots & (1 << i))
-			ngx_pgq_span_give(database, i, pending.span[i]);
+			ngx_pgq_shmem_span_give(database, i, pending.span[i]);
 		if (pending.count[i])
-			ngx_pgq_slot_came(&database->slots[i], pending.count[i]);
+			ngx_pgq_shmem_slot_came(&database->slots[i], pending.count[i]);
 	}
 	if (pending.blind)
 		pg_atomic_write_u32(&database->blind, 1);
@@ -147,7 +147,7 @@ ngx_pgq_wake_at_commit(int slot, NgxPgqSpan span, int count)
 	expect_commit();
 	pending.count[slot] += count;
 	pending.span[slot] = (pending.slots & (1 << slot)) ?
-		ngx_pgq_span_union(pending.span[slot], span) : span;
+		ngx_pgq_shmem_span_union(pending.span[slot], span) : span;
 	pending.slots |= 1 << slot;
 }
 
@@ -204,9 +204,9 @@ ngx_pgq_wake_all(NgxPgqDatabase *database)
 
 /* The slot new messages go to; 0 where no movers serve this database. */
 int
-ngx_pgq_slot_current(void)
+ngx_pgq_wake_slot_current(void)
 {
-	NgxPgqDatabase *database = ngx_pgq_database_of_backend();
+	NgxPgqDatabase *database = ngx_pgq_shmem_database_of_backend();
 
 	return database ? pg_atomic_read_u32(&database->slot) : 0;
 }
@@ -218,7 +218,7 @@ ngx_pgq_slot_current(void)
 Datum
 ngx_pgq_slot(PG_FUNCTION_ARGS)
 {
-	int			slot = ngx_pgq_slot_current();
+	int			slot = ngx_pgq_wake_slot_current();
 
 	ngx_pgq_wake_at_commit_anywhere();
 	pending.count[slot]++;
