@@ -72,13 +72,13 @@
 
 /* How long a leaf that is quiet is kept, and how long one is the current. */
 static int64
-period_us(void)
+batch_table_period_us(void)
 {
 	return NGX_PGQ_FAULT_FORCED("ledger-due") ? FORCED_US : NGX_PGQ_LEDGER_US;
 }
 
 static Oid
-leaf_relid(int leaf, bool missing_ok)
+batch_table_leaf_relid(int leaf, bool missing_ok)
 {
 	char		name[NAMEDATALEN];
 	Oid			relid;
@@ -96,7 +96,7 @@ leaf_relid(int leaf, bool missing_ok)
 
 /* Is the leaf what sql/batch.sql made, and nothing more? */
 static bool
-leaf_is_ours(Relation rel)
+batch_table_leaf_is_ours(Relation rel)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 
@@ -112,7 +112,7 @@ leaf_is_ours(Relation rel)
  * in progress, and has been waited for.
  */
 static bool
-lock_batch(const pg_uuid_t *batch_id)
+batch_table_lock_batch(const pg_uuid_t *batch_id)
 {
 	uint64		hash = hash_bytes_extended(batch_id->data, UUID_LEN, LOCK_SEED);
 	LOCKTAG		tag;
@@ -127,7 +127,8 @@ lock_batch(const pg_uuid_t *batch_id)
 
 /* Is the batch in this leaf? */
 static bool
-leaf_has(Relation leaf, const pg_uuid_t *batch_id, Snapshot snapshot)
+batch_table_leaf_has(Relation leaf, const pg_uuid_t *batch_id,
+					 Snapshot snapshot)
 {
 	Relation	index;
 	IndexScanDesc scan;
@@ -166,17 +167,18 @@ leaf_has(Relation leaf, const pg_uuid_t *batch_id, Snapshot snapshot)
 
 /* The leaf that a batch lies in, whose id we have locked; -1 if none has it. */
 static int
-find_batch(const pg_uuid_t *batch_id)
+batch_table_find_batch(const pg_uuid_t *batch_id)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	int			found = -1;
 
 	for (int i = 0; i < NGX_PGQ_LEDGER_SLOTS && found < 0; i++)
 	{
-		Relation	leaf = table_open(leaf_relid(i, false), AccessShareLock);
+		Relation	leaf = table_open(batch_table_leaf_relid(i, false),
+									  AccessShareLock);
 
 		if (RelationGetNumberOfBlocks(leaf) > 0 &&
-			leaf_has(leaf, batch_id, snapshot))
+			batch_table_leaf_has(leaf, batch_id, snapshot))
 			found = i;
 		table_close(leaf, AccessShareLock);
 	}
@@ -186,7 +188,7 @@ find_batch(const pg_uuid_t *batch_id)
 
 /* The leaf that new batches go to. */
 static int
-current_leaf(void)
+batch_table_current_leaf(void)
 {
 	NgxPgqDatabase *database = ngx_pgq_shmem_database_of_backend();
 
@@ -199,15 +201,16 @@ current_leaf(void)
  * not seen us, and may take it for quiet.
  */
 static Relation
-open_current(int *leaf)
+batch_table_open_current(int *leaf)
 {
 	for (;;)
 	{
 		Relation	rel;
 
-		*leaf = current_leaf();
-		rel = table_open(leaf_relid(*leaf, false), RowExclusiveLock);
-		if (current_leaf() == *leaf)
+		*leaf = batch_table_current_leaf();
+		rel = table_open(batch_table_leaf_relid(*leaf, false),
+						 RowExclusiveLock);
+		if (batch_table_current_leaf() == *leaf)
 			return rel;
 		table_close(rel, RowExclusiveLock);
 	}
@@ -215,7 +218,8 @@ open_current(int *leaf)
 
 /* By table and index alone. */
 static void
-insert_plain(Relation rel, int leaf, const pg_uuid_t *batch_id, TimestampTz at)
+batch_table_insert_plain(Relation rel, int leaf, const pg_uuid_t *batch_id,
+						 TimestampTz at)
 {
 	EState	   *estate = CreateExecutorState();
 	ResultRelInfo *target = makeNode(ResultRelInfo);
@@ -240,7 +244,8 @@ insert_plain(Relation rel, int leaf, const pg_uuid_t *batch_id, TimestampTz at)
 
 /* By the executor, for a leaf that somebody has added something to. */
 static void
-insert_by_executor(int leaf, const pg_uuid_t *batch_id, TimestampTz at)
+batch_table_insert_by_executor(int leaf, const pg_uuid_t *batch_id,
+							   TimestampTz at)
 {
 	Oid			types[] = {INT2OID, UUIDOID, TIMESTAMPTZOID};
 	Datum		values[] = {Int16GetDatum(leaf), UUIDPGetDatum(batch_id),
@@ -253,7 +258,7 @@ insert_by_executor(int leaf, const pg_uuid_t *batch_id, TimestampTz at)
 
 /* A batch that is there: have its row written again, and say what it is. */
 static NgxPgqEntry
-meet_again(int leaf, const pg_uuid_t *batch_id)
+batch_table_meet_again(int leaf, const pg_uuid_t *batch_id)
 {
 	Oid			types[] = {INT2OID, UUIDOID};
 	Datum		values[] = {Int16GetDatum(leaf), UUIDPGetDatum(batch_id)};
@@ -282,19 +287,19 @@ meet_again(int leaf, const pg_uuid_t *batch_id)
 NgxPgqEntry
 ngx_pgq_batch_table_enter(const pg_uuid_t *batch_id, bool fence)
 {
-	bool		waited = lock_batch(batch_id);
-	int			leaf = find_batch(batch_id);
+	bool		waited = batch_table_lock_batch(batch_id);
+	int			leaf = batch_table_find_batch(batch_id);
 	TimestampTz at = fence ? DT_NOEND : GetCurrentTimestamp();
 	Relation	rel;
 
 	if (leaf >= 0)
-		return meet_again(leaf, batch_id);
+		return batch_table_meet_again(leaf, batch_id);
 
-	rel = open_current(&leaf);
-	if (leaf_is_ours(rel))
-		insert_plain(rel, leaf, batch_id, at);
+	rel = batch_table_open_current(&leaf);
+	if (batch_table_leaf_is_ours(rel))
+		batch_table_insert_plain(rel, leaf, batch_id, at);
 	else
-		insert_by_executor(leaf, batch_id, at);
+		batch_table_insert_by_executor(leaf, batch_id, at);
 	table_close(rel, NoLock);
 	CommandCounterIncrement();	/* so that this command finds it again */
 	return waited ? NGX_PGQ_ENTRY_FREED : NGX_PGQ_ENTRY_NEW;
@@ -302,7 +307,7 @@ ngx_pgq_batch_table_enter(const pg_uuid_t *batch_id, bool fence)
 
 /* The pages of a leaf; -1 if it is not there, or locked by another session. */
 static int64
-count_pages(Oid relid)
+batch_table_count_pages(Oid relid)
 {
 	Relation	rel;
 	int64		pages = -1;
@@ -322,7 +327,7 @@ count_pages(Oid relid)
 
 /* Is no transaction in progress that may have written to the leaf? */
 static bool
-is_without_writers(Oid relid)
+batch_table_is_without_writers(Oid relid)
 {
 	if (!ConditionalLockRelationOid(relid, ShareLock))
 		return false;
@@ -332,7 +337,7 @@ is_without_writers(Oid relid)
 
 /* Truncate a leaf that has been quiet for long, unless it is in use. */
 static bool
-truncate_leaf(int leaf, Oid relid)
+batch_table_truncate_leaf(int leaf, Oid relid)
 {
 	if (!ngx_pgq_leaf_lock_to_truncate(relid))
 		return false;
@@ -347,31 +352,32 @@ truncate_leaf(int leaf, Oid relid)
  * it.  True if it was truncated.
  */
 static bool
-tidy_old(NgxPgqDatabase *database, int leaf, int64 now)
+batch_table_tidy_old(NgxPgqDatabase *database, int leaf, int64 now)
 {
-	Oid			relid = leaf_relid(leaf, true);
+	Oid			relid = batch_table_leaf_relid(leaf, true);
 	int64		quiet_at = pg_atomic_read_u64(&database->ledger_quiet_at[leaf]);
 
-	if (count_pages(relid) <= 0)
+	if (batch_table_count_pages(relid) <= 0)
 		return false;
 	if (quiet_at == 0)
 	{
-		if (is_without_writers(relid))
+		if (batch_table_is_without_writers(relid))
 			pg_atomic_write_u64(&database->ledger_quiet_at[leaf], now);
 		return false;
 	}
-	return now - quiet_at >= period_us() && truncate_leaf(leaf, relid);
+	return now - quiet_at >= batch_table_period_us() &&
+		batch_table_truncate_leaf(leaf, relid);
 }
 
 /* An empty leaf; -1 if there is none. */
 static int
-empty_leaf(int current)
+batch_table_empty_leaf(int current)
 {
 	for (int i = 1; i < NGX_PGQ_LEDGER_SLOTS; i++)
 	{
 		int			leaf = (current + i) % NGX_PGQ_LEDGER_SLOTS;
 
-		if (count_pages(leaf_relid(leaf, true)) == 0)
+		if (batch_table_count_pages(batch_table_leaf_relid(leaf, true)) == 0)
 			return leaf;
 	}
 	return -1;
@@ -382,7 +388,7 @@ empty_leaf(int current)
  * is empty, as a transaction that does not end keeps one from being truncated.
  */
 static void
-advance(NgxPgqDatabase *database, int64 now)
+batch_table_advance(NgxPgqDatabase *database, int64 now)
 {
 	int			current = pg_atomic_read_u32(&database->ledger_leaf);
 	int64		since = pg_atomic_read_u64(&database->ledger_since);
@@ -390,9 +396,9 @@ advance(NgxPgqDatabase *database, int64 now)
 
 	if (since == 0)
 		pg_atomic_write_u64(&database->ledger_since, now);
-	else if (now - since >= period_us() &&
-			 count_pages(leaf_relid(current, true)) > 0 &&
-			 (next = empty_leaf(current)) >= 0)
+	else if (now - since >= batch_table_period_us() &&
+			 batch_table_count_pages(batch_table_leaf_relid(current, true)) > 0 &&
+			 (next = batch_table_empty_leaf(current)) >= 0)
 	{
 		pg_atomic_write_u64(&database->ledger_quiet_at[current], 0);
 		pg_atomic_write_u64(&database->ledger_since, now);
@@ -422,11 +428,11 @@ ngx_pgq_batch_table_tidy(NgxPgqDatabase *database)
 	int			current;
 
 	look_after = now + LOOK_US;
-	advance(database, now);
+	batch_table_advance(database, now);
 	current = pg_atomic_read_u32(&database->ledger_leaf);
 	for (int i = 0; i < NGX_PGQ_LEDGER_SLOTS; i++)
 	{
-		if (i != current && tidy_old(database, i, now))
+		if (i != current && batch_table_tidy_old(database, i, now))
 			break;
 	}
 	NGX_PGQ_FAULT("ledger-finished");

@@ -90,7 +90,8 @@ ngx_pgq_bulk_insert_check_columns(Relation rel, const NgxPgqColumn *columns,
 
 /* Find the places of our columns; false if there are others, or other types. */
 static bool
-find_places(TupleDesc desc, const NgxPgqColumn *columns, AttrNumber *places)
+bulk_insert_find_places(TupleDesc desc, const NgxPgqColumn *columns,
+						AttrNumber *places)
 {
 	int			found = 0;
 
@@ -123,7 +124,7 @@ ngx_pgq_bulk_insert_begin(NgxPgqBulk *bulk, Relation rel,
 						  const NgxPgqColumn *columns)
 {
 	if (!ngx_pgq_bulk_insert_is_plain(rel) ||
-		!find_places(RelationGetDescr(rel), columns, bulk->places))
+		!bulk_insert_find_places(RelationGetDescr(rel), columns, bulk->places))
 		return false;
 
 	bulk->rel = rel;
@@ -145,7 +146,7 @@ ngx_pgq_bulk_insert_begin(NgxPgqBulk *bulk, Relation rel,
 }
 
 static void
-flush(NgxPgqBulk *bulk)
+bulk_insert_flush(NgxPgqBulk *bulk)
 {
 	MemoryContext caller;
 
@@ -201,14 +202,14 @@ ngx_pgq_bulk_insert_add(NgxPgqBulk *bulk, const Datum *values)
 		(void) ExecPartitionCheck(bulk->target, row, bulk->estate, true);
 
 	if (++bulk->used == NGX_PGQ_BULK_ROWS)
-		flush(bulk);
+		bulk_insert_flush(bulk);
 }
 
 /* Write what is still here; bulk->span then holds the blocks written to. */
 void
 ngx_pgq_bulk_insert_end(NgxPgqBulk *bulk)
 {
-	flush(bulk);
+	bulk_insert_flush(bulk);
 	for (int i = 0; i < NGX_PGQ_BULK_ROWS && bulk->rows[i]; i++)
 		ExecDropSingleTupleTableSlot(bulk->rows[i]);
 	ExecCloseIndices(bulk->target);

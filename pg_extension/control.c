@@ -34,7 +34,7 @@ PG_FUNCTION_INFO_V1(ngx_pgq_wait_until_drained);
 #define DRAIN_LOOK_MS	20		/* between looks into the queue */
 
 static NgxPgqDatabase *
-my_database(void)
+control_my_database(void)
 {
 	NgxPgqDatabase *database = ngx_pgq_shmem_database_of_backend();
 
@@ -47,7 +47,7 @@ my_database(void)
 }
 
 static void
-sleep_a_while(long ms)
+control_sleep_a_while(long ms)
 {
 	static uint32 wait_event = 0;
 
@@ -64,7 +64,7 @@ static NgxPgqDatabase *begun_for = NULL;
 static SubTransactionId begun_in;
 
 static void
-take_back(void)
+control_take_back(void)
 {
 	uint32		pid = MyProcPid;
 
@@ -74,12 +74,12 @@ take_back(void)
 }
 
 static void
-at_transaction_end(XactEvent event, void *arg)
+control_at_transaction_end(XactEvent event, void *arg)
 {
 	switch (event)
 	{
 		case XACT_EVENT_ABORT:
-			take_back();
+			control_take_back();
 			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PREPARE:
@@ -91,28 +91,28 @@ at_transaction_end(XactEvent event, void *arg)
 }
 
 static void
-at_subtransaction_end(SubXactEvent event, SubTransactionId id,
-					  SubTransactionId parent, void *arg)
+control_at_subtransaction_end(SubXactEvent event, SubTransactionId id,
+							  SubTransactionId parent, void *arg)
 {
 	if (begun_for == NULL || begun_in < id)
 		return;
 	if (event == SUBXACT_EVENT_ABORT_SUB)
-		take_back();
+		control_take_back();
 	else if (event == SUBXACT_EVENT_COMMIT_SUB)
 		begun_in = parent;
 }
 
 /* Pause, to be taken back on rollback, unless there is a pause already. */
 static void
-begin_pause(NgxPgqDatabase *database)
+control_begin_pause(NgxPgqDatabase *database)
 {
 	static bool registered = false;
 	uint32		none = 0;
 
 	if (!registered)
 	{
-		RegisterXactCallback(at_transaction_end, NULL);
-		RegisterSubXactCallback(at_subtransaction_end, NULL);
+		RegisterXactCallback(control_at_transaction_end, NULL);
+		RegisterSubXactCallback(control_at_subtransaction_end, NULL);
 		registered = true;
 	}
 	if (pg_atomic_compare_exchange_u32(&database->paused, &none, MyProcPid))
@@ -124,7 +124,7 @@ begin_pause(NgxPgqDatabase *database)
 
 /* Is it at work, or has it not noticed yet that it is paused? */
 static bool
-is_moving(NgxPgqMover *mover)
+control_is_moving(NgxPgqMover *mover)
 {
 	uint32		state = pg_atomic_read_u32(&mover->state);
 
@@ -132,11 +132,11 @@ is_moving(NgxPgqMover *mover)
 }
 
 static bool
-any_moving(NgxPgqDatabase *database)
+control_any_moving(NgxPgqDatabase *database)
 {
 	for (int i = 0; i < NGX_PGQ_MOVERS; i++)
 	{
-		if (is_moving(&database->mover[i]))
+		if (control_is_moving(&database->mover[i]))
 			return true;
 	}
 	return false;
@@ -144,7 +144,7 @@ any_moving(NgxPgqDatabase *database)
 
 /* Context of an error that ends the wait. */
 static void
-describe_wait(void *arg)
+control_describe_wait(void *arg)
 {
 	NgxPgqDatabase *database = arg;
 
@@ -152,7 +152,7 @@ describe_wait(void *arg)
 	{
 		NgxPgqMover *mover = &database->mover[i];
 
-		if (is_moving(mover))
+		if (control_is_moving(mover))
 			errcontext("waiting for mover %d (process %u) to end its batch",
 					   i + 1, pg_atomic_read_u32(&mover->pid));
 	}
@@ -165,19 +165,20 @@ describe_wait(void *arg)
 Datum
 ngx_pgq_pause(PG_FUNCTION_ARGS)
 {
-	NgxPgqDatabase *database = my_database();
-	ErrorContextCallback context = {error_context_stack, describe_wait, database};
+	NgxPgqDatabase *database = control_my_database();
+	ErrorContextCallback context = {error_context_stack,
+	control_describe_wait, database};
 
-	begin_pause(database);
+	control_begin_pause(database);
 	ngx_pgq_wake_all(database);
 	error_context_stack = &context;
-	while (any_moving(database))
+	while (control_any_moving(database))
 	{
 		if (pg_atomic_read_u32(&database->paused) == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("the pause was ended by another session")));
-		sleep_a_while(PAUSE_LOOK_MS);
+		control_sleep_a_while(PAUSE_LOOK_MS);
 	}
 	error_context_stack = context.previous;
 	PG_RETURN_VOID();
@@ -186,7 +187,7 @@ ngx_pgq_pause(PG_FUNCTION_ARGS)
 Datum
 ngx_pgq_resume(PG_FUNCTION_ARGS)
 {
-	NgxPgqDatabase *database = my_database();
+	NgxPgqDatabase *database = control_my_database();
 
 	pg_atomic_exchange_u32(&database->paused, 0);
 	ngx_pgq_wake_all(database);
@@ -194,7 +195,7 @@ ngx_pgq_resume(PG_FUNCTION_ARGS)
 }
 
 static bool
-queue_has_rows(void)
+control_queue_has_rows(void)
 {
 	NgxPgqTables tables;
 	bool		found = false;
@@ -217,7 +218,7 @@ queue_has_rows(void)
 
 /* Microseconds of an interval that begins now. */
 static int64
-interval_us(Datum interval)
+control_interval_us(Datum interval)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
@@ -239,14 +240,14 @@ Datum
 ngx_pgq_wait_until_drained(PG_FUNCTION_ARGS)
 {
 	int64		timeout = PG_ARGISNULL(0) ? PG_INT64_MAX :
-		interval_us(PG_GETARG_DATUM(0));
+		control_interval_us(PG_GETARG_DATUM(0));
 	int64		started = ngx_pgq_clock();
 
-	while (queue_has_rows())
+	while (control_queue_has_rows())
 	{
 		if (ngx_pgq_clock() - started >= timeout)
 			PG_RETURN_BOOL(false);
-		sleep_a_while(DRAIN_LOOK_MS);
+		control_sleep_a_while(DRAIN_LOOK_MS);
 	}
 	PG_RETURN_BOOL(true);
 }

@@ -24,7 +24,7 @@
 static const char *const places[] = {"base", "pg_wal"};
 
 static bool
-is_short(const char *place)
+disk_is_short(const char *place)
 {
 	struct statvfs disk;
 
@@ -40,7 +40,7 @@ ngx_pgq_disk_expect(void)
 		return;
 	for (size_t i = 0; i < lengthof(places); i++)
 	{
-		if (is_short(places[i]))
+		if (disk_is_short(places[i]))
 			ereport(ERROR,
 					(errcode(ERRCODE_DISK_FULL),
 					 errmsg("cannot enqueue while less than %d MB are free in \"%s\"",

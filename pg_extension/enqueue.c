@@ -72,7 +72,7 @@ typedef struct Keys
 
 /* The elements of a one-dimensional array of uuid or text. */
 static Datum *
-array_elements(ArrayType *array, Oid type, bool **nulls, int *count)
+enqueue_array_elements(ArrayType *array, Oid type, bool **nulls, int *count)
 {
 	Datum	   *elements;
 
@@ -91,8 +91,8 @@ array_elements(ArrayType *array, Oid type, bool **nulls, int *count)
 
 /* Tell the caller of a message that was not put into the queue. */
 static void
-refuse(ReturnSetInfo *result, int ordinal, const char *sqlstate,
-	   const char *problem)
+enqueue_refuse(ReturnSetInfo *result, int ordinal, const char *sqlstate,
+			   const char *problem)
 {
 	Datum		values[] = {Int32GetDatum(ordinal),
 		CStringGetTextDatum(sqlstate), CStringGetTextDatum(problem)};
@@ -103,7 +103,7 @@ refuse(ReturnSetInfo *result, int ordinal, const char *sqlstate,
 
 /* Raise, unless there are as many ids as messages, and not too many. */
 static void
-expect_counts(int ids, int messages)
+enqueue_expect_counts(int ids, int messages)
 {
 	if (ids != messages)
 		ereport(ERROR,
@@ -119,8 +119,8 @@ expect_counts(int ids, int messages)
 
 /* Take refused messages, and report them, out of a batch of so many. */
 static void
-judge(ReturnSetInfo *result, NgxPgqBatch *batch, int count,
-	  const bool *id_nulls, const bool *message_nulls)
+enqueue_judge(ReturnSetInfo *result, NgxPgqBatch *batch, int count,
+			  const bool *id_nulls, const bool *message_nulls)
 {
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext,
 												  "ngx_pgq verdict",
@@ -137,7 +137,7 @@ judge(ReturnSetInfo *result, NgxPgqBatch *batch, int count,
 		if (id_nulls[i] || message_nulls[i] ||
 			!ngx_pgq_enqueue_check(batch->messages[i], &sqlstate, &problem))
 		{
-			refuse(result, i + 1, sqlstate, problem);
+			enqueue_refuse(result, i + 1, sqlstate, problem);
 			continue;
 		}
 		batch->ids[batch->count] = batch->ids[i];
@@ -150,7 +150,8 @@ judge(ReturnSetInfo *result, NgxPgqBatch *batch, int count,
 
 /* The messages of a batch that are good. */
 static NgxPgqBatch
-accept_messages(ReturnSetInfo *result, ArrayType *ids, ArrayType *messages)
+enqueue_accept_messages(ReturnSetInfo *result, ArrayType *ids,
+						ArrayType *messages)
 {
 	NgxPgqBatch batch;
 	bool	   *id_nulls;
@@ -158,19 +159,19 @@ accept_messages(ReturnSetInfo *result, ArrayType *ids, ArrayType *messages)
 	int			given;
 	int			count;
 
-	batch.ids = array_elements(ids, UUIDOID, &id_nulls, &given);
-	batch.messages = array_elements(messages, TEXTOID, &message_nulls,
-									&count);
-	expect_counts(given, count);
+	batch.ids = enqueue_array_elements(ids, UUIDOID, &id_nulls, &given);
+	batch.messages = enqueue_array_elements(messages, TEXTOID, &message_nulls,
+											&count);
+	enqueue_expect_counts(given, count);
 
 	batch.count = 0;
-	judge(result, &batch, count, id_nulls, message_nulls);
+	enqueue_judge(result, &batch, count, id_nulls, message_nulls);
 	return batch;
 }
 
 /* Enter the batch and, unless it is known, put its messages into the queue. */
 static void
-take(const pg_uuid_t *batch_id, NgxPgqBatch *batch)
+enqueue_take(const pg_uuid_t *batch_id, NgxPgqBatch *batch)
 {
 	NgxPgqInsert insert;
 
@@ -198,15 +199,15 @@ ngx_pgq_enqueue(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("ngx_pgq.enqueue()");
 
 	InitMaterializedSRF(fcinfo, 0);
-	batch = accept_messages((ReturnSetInfo *) fcinfo->resultinfo,
-							PG_GETARG_ARRAYTYPE_P(1),
-							PG_GETARG_ARRAYTYPE_P(2));
-	take(PG_GETARG_UUID_P(0), &batch);
+	batch = enqueue_accept_messages((ReturnSetInfo *) fcinfo->resultinfo,
+									PG_GETARG_ARRAYTYPE_P(1),
+									PG_GETARG_ARRAYTYPE_P(2));
+	enqueue_take(PG_GETARG_UUID_P(0), &batch);
 	return (Datum) 0;
 }
 
 static pg_cryptohash_ctx *
-hash_begin(void)
+enqueue_hash_begin(void)
 {
 	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
 
@@ -217,7 +218,7 @@ hash_begin(void)
 }
 
 static void
-hash(pg_cryptohash_ctx *context, const void *data, size_t length)
+enqueue_hash(pg_cryptohash_ctx *context, const void *data, size_t length)
 {
 	if (pg_cryptohash_update(context, data, length) < 0)
 		elog(ERROR, "could not compute a fingerprint: %s",
@@ -225,7 +226,7 @@ hash(pg_cryptohash_ctx *context, const void *data, size_t length)
 }
 
 static void
-hash_end(pg_cryptohash_ctx *context, uint8 *result)
+enqueue_hash_end(pg_cryptohash_ctx *context, uint8 *result)
 {
 	if (pg_cryptohash_final(context, result, PG_SHA256_DIGEST_LENGTH) < 0)
 		elog(ERROR, "could not compute a fingerprint: %s",
@@ -234,20 +235,20 @@ hash_end(pg_cryptohash_ctx *context, uint8 *result)
 }
 
 static void
-digest(NgxPgqKey *key, text *given)
+enqueue_digest(NgxPgqKey *key, text *given)
 {
-	pg_cryptohash_ctx *context = hash_begin();
+	pg_cryptohash_ctx *context = enqueue_hash_begin();
 
-	hash(context, VARDATA_ANY(given), VARSIZE_ANY_EXHDR(given));
-	hash_end(context, key->digest);
+	enqueue_hash(context, VARDATA_ANY(given), VARSIZE_ANY_EXHDR(given));
+	enqueue_hash_end(context, key->digest);
 }
 
 static void
-fingerprint(uint8 *print, uint8 kind, const Datum *messages, int count)
+enqueue_fingerprint(uint8 *print, uint8 kind, const Datum *messages, int count)
 {
-	pg_cryptohash_ctx *context = hash_begin();
+	pg_cryptohash_ctx *context = enqueue_hash_begin();
 
-	hash(context, &kind, sizeof(kind));
+	enqueue_hash(context, &kind, sizeof(kind));
 	for (int i = 0; i < count; i++)
 	{
 		text	   *message = DatumGetTextPP(messages[i]);
@@ -255,15 +256,15 @@ fingerprint(uint8 *print, uint8 kind, const Datum *messages, int count)
 		uint32		prefix = pg_hton32(length);
 
 		CHECK_FOR_INTERRUPTS();
-		hash(context, &prefix, sizeof(prefix));
-		hash(context, VARDATA_ANY(message), length);
+		enqueue_hash(context, &prefix, sizeof(prefix));
+		enqueue_hash(context, VARDATA_ANY(message), length);
 	}
-	hash_end(context, print);
+	enqueue_hash_end(context, print);
 }
 
 /* Is this a key that can be kept?  If not, say why. */
 static bool
-judge_key(text *key, Verdict *verdict)
+enqueue_judge_key(text *key, Verdict *verdict)
 {
 	int			length = VARSIZE_ANY_EXHDR(key);
 
@@ -283,7 +284,7 @@ judge_key(text *key, Verdict *verdict)
 
 /* What is said of a message whose key is not new; nothing if it is ours. */
 static void
-judge_by_key(const NgxPgqKey *key, Verdict *verdict)
+enqueue_judge_by_key(const NgxPgqKey *key, Verdict *verdict)
 {
 	switch (key->state)
 	{
@@ -312,8 +313,8 @@ judge_by_key(const NgxPgqKey *key, Verdict *verdict)
 }
 
 static void
-judge_message(Datum message, bool is_null, Verdict *verdict,
-			  MemoryContext scratch)
+enqueue_judge_message(Datum message, bool is_null, Verdict *verdict,
+					  MemoryContext scratch)
 {
 	MemoryContext caller = MemoryContextSwitchTo(scratch);
 	const char *sqlstate = "22004";
@@ -330,7 +331,7 @@ judge_message(Datum message, bool is_null, Verdict *verdict,
 }
 
 static MemoryContext
-scratch_context(void)
+enqueue_scratch_context(void)
 {
 	return AllocSetContextCreate(CurrentMemoryContext, "ngx_pgq verdict",
 								 ALLOCSET_DEFAULT_SIZES);
@@ -338,8 +339,8 @@ scratch_context(void)
 
 /* Take the keys, or recall them for a batch that was taken before. */
 static bool
-take_keys(NgxPgqInsert *insert, const pg_uuid_t *batch_id, NgxPgqKey *keys,
-		  int count)
+enqueue_take_keys(NgxPgqInsert *insert, const pg_uuid_t *batch_id,
+				  NgxPgqKey *keys, int count)
 {
 	NgxPgqEntry entry = ngx_pgq_enqueue_insert_enter(batch_id);
 
@@ -355,8 +356,8 @@ take_keys(NgxPgqInsert *insert, const pg_uuid_t *batch_id, NgxPgqKey *keys,
 
 /* The keys of the messages that are good so far. */
 static Keys *
-gather_keys(const Datum *elements, const bool *nulls, const NgxPgqBatch *batch,
-			int count, Verdict *verdicts)
+enqueue_gather_keys(const Datum *elements, const bool *nulls,
+					const NgxPgqBatch *batch, int count, Verdict *verdicts)
 {
 	Keys	   *keys = palloc0(sizeof(Keys));
 	int			given = 0;
@@ -373,11 +374,12 @@ gather_keys(const Datum *elements, const bool *nulls, const NgxPgqBatch *batch,
 		NgxPgqKey  *key = &keys->keys[keys->count];
 
 		if (nulls[i] || verdicts[i].sqlstate ||
-			!judge_key(DatumGetTextPP(elements[i]), &verdicts[i]))
+			!enqueue_judge_key(DatumGetTextPP(elements[i]), &verdicts[i]))
 			continue;
-		digest(key, DatumGetTextPP(elements[i]));
+		enqueue_digest(key, DatumGetTextPP(elements[i]));
 		key->message_id = *DatumGetUUIDP(batch->ids[i]);
-		fingerprint(key->fingerprint, PRINT_ONE, &batch->messages[i], 1);
+		enqueue_fingerprint(key->fingerprint, PRINT_ONE, &batch->messages[i],
+							1);
 		keys->owners[keys->count++] = i;
 	}
 	return keys;
@@ -385,15 +387,15 @@ gather_keys(const Datum *elements, const bool *nulls, const NgxPgqBatch *batch,
 
 /* Report the messages that have a verdict, and take them out of the batch. */
 static void
-answer(ReturnSetInfo *result, NgxPgqBatch *batch, int count,
-	   const Verdict *verdicts)
+enqueue_answer(ReturnSetInfo *result, NgxPgqBatch *batch, int count,
+			   const Verdict *verdicts)
 {
 	for (int i = 0; i < count; i++)
 	{
 		if (verdicts[i].sqlstate)
 		{
-			refuse(result, i + 1, verdicts[i].sqlstate,
-				   verdicts[i].problem);
+			enqueue_refuse(result, i + 1, verdicts[i].sqlstate,
+						   verdicts[i].problem);
 			continue;
 		}
 		batch->ids[batch->count] = batch->ids[i];
@@ -426,30 +428,34 @@ ngx_pgq_enqueue_keyed(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("ngx_pgq.enqueue_keyed()");
 	InitMaterializedSRF(fcinfo, 0);
 
-	batch.ids = array_elements(PG_GETARG_ARRAYTYPE_P(1), UUIDOID,
-							   &id_nulls, &ids);
-	batch.messages = array_elements(PG_GETARG_ARRAYTYPE_P(2), TEXTOID,
-									&message_nulls, &count);
-	key_elements = array_elements(PG_GETARG_ARRAYTYPE_P(3), TEXTOID,
-								  &key_nulls, &given);
-	expect_counts(ids, count);
+	batch.ids = enqueue_array_elements(PG_GETARG_ARRAYTYPE_P(1), UUIDOID,
+									   &id_nulls, &ids);
+	batch.messages = enqueue_array_elements(PG_GETARG_ARRAYTYPE_P(2), TEXTOID,
+											&message_nulls, &count);
+	key_elements = enqueue_array_elements(PG_GETARG_ARRAYTYPE_P(3), TEXTOID,
+										  &key_nulls, &given);
+	enqueue_expect_counts(ids, count);
 	if (given != count)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("batch has %d messages but %d keys", count, given)));
 
 	verdicts = palloc0(Max(count, 1) * sizeof(Verdict));
-	scratch = scratch_context();
+	scratch = enqueue_scratch_context();
 	for (int i = 0; i < count; i++)
-		judge_message(batch.messages[i], id_nulls[i] || message_nulls[i],
-					  &verdicts[i], scratch);
-	keys = gather_keys(key_elements, key_nulls, &batch, count, verdicts);
+		enqueue_judge_message(batch.messages[i],
+							  id_nulls[i] || message_nulls[i],
+							  &verdicts[i], scratch);
+	keys = enqueue_gather_keys(key_elements, key_nulls, &batch, count,
+							   verdicts);
 
 	ngx_pgq_enqueue_insert_begin(&insert);
-	first = take_keys(&insert, PG_GETARG_UUID_P(0), keys->keys, keys->count);
+	first = enqueue_take_keys(&insert, PG_GETARG_UUID_P(0), keys->keys,
+							  keys->count);
 	for (int i = 0; i < keys->count; i++)
-		judge_by_key(&keys->keys[i], &verdicts[keys->owners[i]]);
-	answer((ReturnSetInfo *) fcinfo->resultinfo, &batch, count, verdicts);
+		enqueue_judge_by_key(&keys->keys[i], &verdicts[keys->owners[i]]);
+	enqueue_answer((ReturnSetInfo *) fcinfo->resultinfo, &batch, count,
+				   verdicts);
 	if (first && batch.count > 0)
 		ngx_pgq_enqueue_insert_write(&insert, &batch);
 	ngx_pgq_enqueue_insert_end(&insert);
@@ -458,16 +464,16 @@ ngx_pgq_enqueue_keyed(PG_FUNCTION_ARGS)
 
 /* A request's messages under ids that count up from the first. */
 static NgxPgqBatch
-number_messages(ArrayType *messages, const pg_uuid_t *first_id,
-				bool **message_nulls)
+enqueue_number_messages(ArrayType *messages, const pg_uuid_t *first_id,
+						bool **message_nulls)
 {
 	NgxPgqBatch batch;
 	pg_uuid_t  *ids;
 	uint64		low;
 
-	batch.messages = array_elements(messages, TEXTOID, message_nulls,
-									&batch.count);
-	expect_counts(batch.count, batch.count);
+	batch.messages = enqueue_array_elements(messages, TEXTOID, message_nulls,
+											&batch.count);
+	enqueue_expect_counts(batch.count, batch.count);
 	batch.ids = palloc(Max(batch.count, 1) * sizeof(Datum));
 	ids = palloc(Max(batch.count, 1) * sizeof(pg_uuid_t));
 	memcpy(&low, first_id->data + 8, sizeof(low));
@@ -485,14 +491,15 @@ number_messages(ArrayType *messages, const pg_uuid_t *first_id,
 
 /* The verdict of the first message that is refused, and its ordinal; or 0. */
 static int
-judge_all(const NgxPgqBatch *batch, const bool *nulls, Verdict *verdict)
+enqueue_judge_all(const NgxPgqBatch *batch, const bool *nulls,
+				  Verdict *verdict)
 {
-	MemoryContext scratch = scratch_context();
+	MemoryContext scratch = enqueue_scratch_context();
 	int			refused = 0;
 
 	for (int i = 0; i < batch->count && refused == 0; i++)
 	{
-		judge_message(batch->messages[i], nulls[i], verdict, scratch);
+		enqueue_judge_message(batch->messages[i], nulls[i], verdict, scratch);
 		if (verdict->sqlstate)
 			refused = i + 1;
 	}
@@ -519,25 +526,26 @@ ngx_pgq_enqueue_all(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("ngx_pgq.enqueue_all()");
 	InitMaterializedSRF(fcinfo, 0);
 
-	batch = number_messages(PG_GETARG_ARRAYTYPE_P(2), PG_GETARG_UUID_P(1),
-							&nulls);
-	refused = judge_all(&batch, nulls, &verdict);
+	batch = enqueue_number_messages(PG_GETARG_ARRAYTYPE_P(2),
+									PG_GETARG_UUID_P(1), &nulls);
+	refused = enqueue_judge_all(&batch, nulls, &verdict);
 	if (refused == 0 && !PG_ARGISNULL(3) &&
-		judge_key(PG_GETARG_TEXT_PP(3), &verdict))
+		enqueue_judge_key(PG_GETARG_TEXT_PP(3), &verdict))
 	{
-		digest(key, PG_GETARG_TEXT_PP(3));
+		enqueue_digest(key, PG_GETARG_TEXT_PP(3));
 		key->message_id = *PG_GETARG_UUID_P(1);
-		fingerprint(key->fingerprint, PRINT_ALL, batch.messages, batch.count);
+		enqueue_fingerprint(key->fingerprint, PRINT_ALL, batch.messages,
+							batch.count);
 		keyed = 1;
 	}
 
 	ngx_pgq_enqueue_insert_begin(&insert);
-	first = take_keys(&insert, PG_GETARG_UUID_P(0), key, keyed);
+	first = enqueue_take_keys(&insert, PG_GETARG_UUID_P(0), key, keyed);
 	if (keyed)
-		judge_by_key(key, &verdict);
+		enqueue_judge_by_key(key, &verdict);
 	if (verdict.sqlstate)
-		refuse((ReturnSetInfo *) fcinfo->resultinfo, refused,
-			   verdict.sqlstate, verdict.problem);
+		enqueue_refuse((ReturnSetInfo *) fcinfo->resultinfo, refused,
+					   verdict.sqlstate, verdict.problem);
 	else if (first && batch.count > 0)
 		ngx_pgq_enqueue_insert_write(&insert, &batch);
 	ngx_pgq_enqueue_insert_end(&insert);

@@ -27,7 +27,7 @@
 
 /* Levels of arrays and objects; an upper bound when it is not JSON. */
 static int
-nesting_depth(const char *json, int length)
+enqueue_check_nesting_depth(const char *json, int length)
 {
 	int			depth = 0;
 	int			deepest = 0;
@@ -61,7 +61,7 @@ nesting_depth(const char *json, int length)
 
 /* Parse; true if an escape does not exist in the encoding of the database. */
 static bool
-parse(JsonLexContext *lexer, JsonParseErrorType *result)
+enqueue_check_parse(JsonLexContext *lexer, JsonParseErrorType *result)
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool untranslatable = false;
@@ -103,7 +103,7 @@ ngx_pgq_enqueue_check(Datum message, const char **sqlstate, char **problem)
 	int			at;				/* at the end there is no token */
 
 	if (length > max_stack_depth &&
-		nesting_depth(json, length) > max_stack_depth)
+		enqueue_check_nesting_depth(json, length) > max_stack_depth)
 	{
 		*sqlstate = "54001";
 		*problem = psprintf("Message is nested more than %d levels deep.",
@@ -112,7 +112,7 @@ ngx_pgq_enqueue_check(Datum message, const char **sqlstate, char **problem)
 	}
 
 	lexer = ngx_pgq_json_lexer(json, length);
-	untranslatable = parse(lexer, &error);
+	untranslatable = enqueue_check_parse(lexer, &error);
 	if (error == JSON_SUCCESS)
 		return true;
 

@@ -50,7 +50,7 @@ static const NgxPgqColumn queue_columns[NGX_PGQ_BULK_COLUMNS] = {
 
 /* False if this is for the executor to do. */
 static bool
-insert_bulk(NgxPgqInsert *insert, Relation leaf, NgxPgqBatch *batch)
+enqueue_insert_bulk(NgxPgqInsert *insert, Relation leaf, NgxPgqBatch *batch)
 {
 	Relation	queue = insert->queue;
 	NgxPgqBulk	bulk;
@@ -74,7 +74,7 @@ insert_bulk(NgxPgqInsert *insert, Relation leaf, NgxPgqBatch *batch)
 
 /* The same by the executor, for a queue somebody has added something to. */
 static void
-insert_by_executor(NgxPgqInsert *insert, NgxPgqBatch *batch)
+enqueue_insert_by_executor(NgxPgqInsert *insert, NgxPgqBatch *batch)
 {
 	Oid			types[] = {TIMESTAMPTZOID, INT2OID, UUIDARRAYOID, JSONARRAYOID};
 	Datum		values[4];
@@ -134,7 +134,7 @@ ngx_pgq_enqueue_insert_enter(const pg_uuid_t *batch_id)
 
 /* Can the text of an error hold no value?  Of a constraint it has the names. */
 static bool
-has_no_value(const ErrorData *error)
+enqueue_insert_has_no_value(const ErrorData *error)
 {
 	return ngx_pgq_sqlstate_error_text(error) != NULL ||
 		(ERRCODE_TO_CATEGORY(error->sqlerrcode) ==
@@ -144,7 +144,7 @@ has_no_value(const ErrorData *error)
 
 /* Has the queue no leaf for a slot?  No message is to blame for that. */
 static bool
-lacks_partition(const ErrorData *error)
+enqueue_insert_lacks_partition(const ErrorData *error)
 {
 	return error->sqlerrcode == ERRCODE_CHECK_VIOLATION &&
 		error->constraint_name == NULL &&
@@ -153,7 +153,7 @@ lacks_partition(const ErrorData *error)
 
 /* Is the text of an error one that a trigger's author wrote, for the caller? */
 static bool
-is_raise(const ErrorData *error)
+enqueue_insert_is_raise(const ErrorData *error)
 {
 	size_t		length = error->context ? strcspn(error->context, "\n") : 0;
 
@@ -166,7 +166,7 @@ is_raise(const ErrorData *error)
  * before our own statement; those within may be queries with values.
  */
 static char *
-function_of(const ErrorData *error)
+enqueue_insert_function_of(const ErrorData *error)
 {
 	char	   *context = error->context ? pstrdup(error->context) : NULL;
 	char	   *end = NULL;
@@ -191,7 +191,7 @@ function_of(const ErrorData *error)
  * composed may quote.
  */
 static void
-rethrow_without_values(MemoryContext context)
+enqueue_insert_rethrow_without_values(MemoryContext context)
 {
 	ErrorData  *error;
 
@@ -200,13 +200,13 @@ rethrow_without_values(MemoryContext context)
 	FlushErrorState();
 	error->detail = NULL;
 	error->detail_log = NULL;
-	if (lacks_partition(error))
+	if (enqueue_insert_lacks_partition(error))
 		error->sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
-	else if (!has_no_value(error))
+	else if (!enqueue_insert_has_no_value(error))
 	{
 		const char *text = "a check, trigger or index of ngx_pgq.queue rejects a message";
 
-		if (is_raise(error))
+		if (enqueue_insert_is_raise(error))
 		{
 			ereport(LOG_SERVER_ONLY,
 					(errmsg_internal("%s, SQLSTATE %s", text,
@@ -215,7 +215,7 @@ rethrow_without_values(MemoryContext context)
 		}
 		else
 			error->message = pstrdup(text);
-		error->context = function_of(error);
+		error->context = enqueue_insert_function_of(error);
 		error->hint = NULL;
 		error->internalquery = NULL;
 		error->internalpos = 0;
@@ -235,12 +235,12 @@ ngx_pgq_enqueue_insert_write(NgxPgqInsert *insert, NgxPgqBatch *batch)
 	ngx_pgq_disk_expect();
 	PG_TRY();
 	{
-		if (!insert_bulk(insert, leaf, batch))
-			insert_by_executor(insert, batch);
+		if (!enqueue_insert_bulk(insert, leaf, batch))
+			enqueue_insert_by_executor(insert, batch);
 	}
 	PG_CATCH();
 	{
-		rethrow_without_values(context);
+		enqueue_insert_rethrow_without_values(context);
 	}
 	PG_END_TRY();
 	table_close(leaf, NoLock);
@@ -249,7 +249,7 @@ ngx_pgq_enqueue_insert_write(NgxPgqInsert *insert, NgxPgqBatch *batch)
 
 /* Run deferred triggers with the caller's rights, as the commit would. */
 static void
-run_deferred(void)
+enqueue_insert_run_deferred(void)
 {
 	MemoryContext context = CurrentMemoryContext;
 	int			settings = NewGUCNestLevel();
@@ -260,7 +260,7 @@ run_deferred(void)
 	}
 	PG_CATCH();
 	{
-		rethrow_without_values(context);
+		enqueue_insert_rethrow_without_values(context);
 	}
 	PG_END_TRY();
 	AtEOXact_GUC(false, settings);
@@ -272,7 +272,7 @@ ngx_pgq_enqueue_insert_end(NgxPgqInsert *insert)
 	AtEOXact_GUC(false, insert->settings);
 	SetUserIdAndSecContext(insert->user, insert->context);
 	if (insert->deferred)
-		run_deferred();
+		enqueue_insert_run_deferred();
 	SPI_finish();
 	table_close(insert->queue, NoLock);
 }

@@ -43,7 +43,7 @@ typedef struct Fault
 } Fault;
 
 static bool
-is_point(const char *name)
+fault_is_point(const char *name)
 {
 	for (size_t i = 0; i < lengthof(points); i++)
 	{
@@ -55,14 +55,14 @@ is_point(const char *name)
 
 /* An error's code, if the action is one: it has no lower-case letters. */
 static bool
-is_sqlstate(const char *action)
+fault_is_sqlstate(const char *action)
 {
 	return strlen(action) == 5 &&
 		strspn(action, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5;
 }
 
 static bool
-is_action(const char *name)
+fault_is_action(const char *name)
 {
 	static const char *const actions[] = {
 		"error", "fatal", "panic", "kill", "wait", "force"
@@ -73,12 +73,12 @@ is_action(const char *name)
 		if (strcmp(actions[i], name) == 0)
 			return true;
 	}
-	return is_sqlstate(name);
+	return fault_is_sqlstate(name);
 }
 
 /* Read an item and move on to the next; false at the end. */
 static bool
-next_fault(const char **text, Fault *fault)
+fault_next(const char **text, Fault *fault)
 {
 	int			length = strcspn(*text, ",");
 
@@ -94,16 +94,16 @@ next_fault(const char **text, Fault *fault)
 }
 
 static bool
-check_fault(char **newval, void **extra, GucSource source)
+fault_check(char **newval, void **extra, GucSource source)
 {
 	const char *text = *newval;
 	Fault		fault;
 
 	if (strlen(text) >= SETTING_LEN)
 		return false;
-	while (next_fault(&text, &fault))
+	while (fault_next(&text, &fault))
 	{
-		if (!is_point(fault.point) || !is_action(fault.action))
+		if (!fault_is_point(fault.point) || !fault_is_action(fault.action))
 		{
 			GUC_check_errdetail("There is no such fault point or action.");
 			return false;
@@ -121,12 +121,12 @@ ngx_pgq_fault_define(void)
 							   &setting,
 							   "",
 							   PGC_SUSET, GUC_NOT_IN_SAMPLE,
-							   check_fault, NULL, NULL);
+							   fault_check, NULL, NULL);
 }
 
 /* Is it to happen once more?  Leaves a file that says it did. */
 static bool
-take_shot(Fault *fault)
+fault_take_shot(Fault *fault)
 {
 	for (int i = 0; i < Max(fault->count, 1); i++)
 	{
@@ -146,24 +146,24 @@ take_shot(Fault *fault)
 
 /* The setting's item for a point, if it is to happen now. */
 static bool
-find_fault(const char *point, Fault *fault)
+fault_find(const char *point, Fault *fault)
 {
 	const char *text = setting;
 
 	if (text == NULL || *text == '\0')
 		return false;
-	if (!is_point(point))
+	if (!fault_is_point(point))
 		elog(PANIC, "fault point %s is not in the table", point);
-	while (next_fault(&text, fault))
+	while (fault_next(&text, fault))
 	{
 		if (strcmp(fault->point, point) == 0)
-			return take_shot(fault);
+			return fault_take_shot(fault);
 	}
 	return false;
 }
 
 static void
-wait_for_setting(void)
+fault_wait_for_setting(void)
 {
 	char		before[SETTING_LEN];
 
@@ -190,7 +190,7 @@ ngx_pgq_fault(const char *point)
 	const char *action = fault.action;
 	int			code = ERRCODE_INTERNAL_ERROR;
 
-	if (!find_fault(point, &fault) || strcmp(action, "force") == 0)
+	if (!fault_find(point, &fault) || strcmp(action, "force") == 0)
 		return;
 	if (strcmp(action, "kill") == 0)
 	{
@@ -200,10 +200,10 @@ ngx_pgq_fault(const char *point)
 	}
 	if (strcmp(action, "wait") == 0)
 	{
-		wait_for_setting();
+		fault_wait_for_setting();
 		return;
 	}
-	if (is_sqlstate(action))
+	if (fault_is_sqlstate(action))
 		code = MAKE_SQLSTATE(action[0], action[1], action[2], action[3],
 							 action[4]);
 	ereport(strcmp(action, "panic") == 0 ? PANIC :
@@ -217,7 +217,7 @@ ngx_pgq_fault_forced(const char *point)
 {
 	Fault		fault;
 
-	return find_fault(point, &fault) && strcmp(fault.action, "force") == 0;
+	return fault_find(point, &fault) && strcmp(fault.action, "force") == 0;
 }
 
 #endif							/* NGX_PGQ_FAULTS */

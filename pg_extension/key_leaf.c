@@ -49,7 +49,7 @@
 
 /* How long a row is there, at least. */
 static int64
-stay_us(void)
+key_leaf_stay_us(void)
 {
 	return Max(ngx_pgq_keep_keys * USECS_PER_SEC, KEEP_MIN_US);
 }
@@ -58,7 +58,7 @@ stay_us(void)
 int
 ngx_pgq_key_leaf_at(TimestampTz at)
 {
-	return (at / (stay_us() / 2)) % NGX_PGQ_KEY_SLOTS;
+	return (at / (key_leaf_stay_us() / 2)) % NGX_PGQ_KEY_SLOTS;
 }
 
 AttrNumber
@@ -121,7 +121,7 @@ ngx_pgq_key_leaf_rows(int64 pages)
 
 /* The time of the newest row of a leaf; the beginning of time if it has none. */
 static TimestampTz
-newest_row(Relation leaf)
+key_leaf_newest_row(Relation leaf)
 {
 	AttrNumber	place = ngx_pgq_key_leaf_column(leaf, "at", TIMESTAMPTZOID);
 	Relation	index = ngx_pgq_key_leaf_index(leaf, place);
@@ -142,7 +142,7 @@ newest_row(Relation leaf)
 
 /* Is there something in a leaf, and all of it expired?  We have it locked. */
 static bool
-has_expired(Oid relid)
+key_leaf_has_expired(Oid relid)
 {
 	Relation	leaf = try_table_open(relid, NoLock);
 	bool		expired;
@@ -150,13 +150,13 @@ has_expired(Oid relid)
 	if (leaf == NULL)
 		return false;
 	expired = RelationGetNumberOfBlocks(leaf) > 0 &&
-		newest_row(leaf) < ngx_pgq_service_time() - stay_us();
+		key_leaf_newest_row(leaf) < ngx_pgq_service_time() - key_leaf_stay_us();
 	table_close(leaf, NoLock);
 	return expired;
 }
 
 static Oid
-leaf_relid(int leaf)
+key_leaf_relid(int leaf)
 {
 	return get_relname_relid(psprintf("key_%d", leaf),
 							 get_namespace_oid(NGX_PGQ_SCHEMA, true));
@@ -164,26 +164,26 @@ leaf_relid(int leaf)
 
 /* Looked at under a weak lock, which hinders nobody who enqueues. */
 static bool
-is_old(Oid relid)
+key_leaf_is_old(Oid relid)
 {
 	bool		old;
 
 	if (!OidIsValid(relid) ||
 		!ConditionalLockRelationOid(relid, AccessShareLock))
 		return false;
-	old = has_expired(relid);
+	old = key_leaf_has_expired(relid);
 	UnlockRelationOid(relid, AccessShareLock);
 	return old;
 }
 
 /* False if the leaf is in use. */
 static bool
-truncate_leaf(int number, Oid relid)
+key_leaf_truncate(int number, Oid relid)
 {
 	if (!ngx_pgq_leaf_lock_to_truncate(relid))
 		return false;
 	NGX_PGQ_FAULT("key-leaf-locked");
-	if (!has_expired(relid))
+	if (!key_leaf_has_expired(relid))
 		return true;
 	ngx_pgq_leaf_truncate("key", number);
 	NGX_PGQ_FAULT("key-leaf-truncated");
@@ -192,13 +192,13 @@ truncate_leaf(int number, Oid relid)
 
 /* How many keys there are at most; a leaf that others have locked counts as 0. */
 static int64
-count_keys(void)
+key_leaf_count(void)
 {
 	int64		pages = 0;
 
 	for (int i = 0; i < NGX_PGQ_KEY_SLOTS; i++)
 	{
-		Oid			relid = leaf_relid(i);
+		Oid			relid = key_leaf_relid(i);
 		Relation	leaf;
 
 		if (!OidIsValid(relid) ||
@@ -217,7 +217,7 @@ count_keys(void)
 
 /* Say when new keys begin to be refused, and when they are taken again. */
 static void
-report_full(int64 count)
+key_leaf_report_full(int64 count)
 {
 	static bool full = false;
 
@@ -259,16 +259,16 @@ ngx_pgq_key_leaf_tidy(NgxPgqDatabase *database)
 	SPI_connect();
 	for (int i = 0; i < NGX_PGQ_KEY_SLOTS; i++)
 	{
-		Oid			relid = leaf_relid(i);
+		Oid			relid = key_leaf_relid(i);
 
-		if (!is_old(relid))
+		if (!key_leaf_is_old(relid))
 			continue;
 		look_after = ngx_pgq_clock() + RETRY_US;
-		if (truncate_leaf(i, relid))
+		if (key_leaf_truncate(i, relid))
 			break;
 	}
-	count = count_keys();
-	report_full(count);
+	count = key_leaf_count();
+	key_leaf_report_full(count);
 	/* without keys there is nothing that the time is needed for */
 	if (count > 0 && ngx_pgq_clock() >= save_after)
 	{

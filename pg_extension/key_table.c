@@ -66,7 +66,7 @@ typedef struct Found
 
 /* How long a key counts. */
 static int64
-keep_us(void)
+key_table_keep_us(void)
 {
 	return ngx_pgq_keep_keys * USECS_PER_SEC;
 }
@@ -76,8 +76,8 @@ keep_us(void)
  * for a batch sent again are all, the one that says most, and then the newest.
  */
 static void
-consider(NgxPgqKey *key, Found *found, TupleTableSlot *row,
-		 const Columns *columns, TimestampTz expired, bool recall)
+key_table_consider(NgxPgqKey *key, Found *found, TupleTableSlot *row,
+				   const Columns *columns, TimestampTz expired, bool recall)
 {
 	static const int ranks[] = {[NGX_PGQ_KEY_OURS] = 3,[NGX_PGQ_KEY_REPLAY] = 2,
 	[NGX_PGQ_KEY_OTHER] = 1};
@@ -105,7 +105,7 @@ consider(NgxPgqKey *key, Found *found, TupleTableSlot *row,
 }
 
 static Datum
-bytes(const uint8 *data, size_t length)
+key_table_bytes(const uint8 *data, size_t length)
 {
 	bytea	   *value = palloc(VARHDRSZ + length);
 
@@ -116,8 +116,8 @@ bytes(const uint8 *data, size_t length)
 
 /* The rows of the keys in one leaf. */
 static void
-look_into(Relation leaf, Snapshot snapshot, NgxPgqKey *keys, Found *found,
-		  int count, TimestampTz expired, bool recall)
+key_table_look_into(Relation leaf, Snapshot snapshot, NgxPgqKey *keys,
+					Found *found, int count, TimestampTz expired, bool recall)
 {
 	Columns		columns = {
 		.at = ngx_pgq_key_leaf_column(leaf, "at", TIMESTAMPTZOID),
@@ -137,10 +137,12 @@ look_into(Relation leaf, Snapshot snapshot, NgxPgqKey *keys, Found *found,
 			continue;
 		ScanKeyEntryInitialize(&wanted, 0, 1, BTEqualStrategyNumber, InvalidOid,
 							   InvalidOid, F_BYTEAEQ,
-							   bytes(keys[k].digest, sizeof(keys[k].digest)));
+							   key_table_bytes(keys[k].digest,
+											   sizeof(keys[k].digest)));
 		index_rescan(scan, &wanted, 1, NULL, 0);
 		while (index_getnext_slot(scan, ForwardScanDirection, row))
-			consider(&keys[k], &found[k], row, &columns, expired, recall);
+			key_table_consider(&keys[k], &found[k], row, &columns, expired,
+							   recall);
 	}
 	index_endscan(scan);
 	index_close(index, AccessShareLock);
@@ -153,7 +155,7 @@ look_into(Relation leaf, Snapshot snapshot, NgxPgqKey *keys, Found *found,
  * rows there are at most, by the pages that they take.
  */
 static int64
-look_up(NgxPgqKey *keys, int count, TimestampTz expired, bool recall)
+key_table_look_up(NgxPgqKey *keys, int count, TimestampTz expired, bool recall)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	Found	   *found = palloc0(count * sizeof(Found));
@@ -166,7 +168,8 @@ look_up(NgxPgqKey *keys, int count, TimestampTz expired, bool recall)
 		BlockNumber blocks = RelationGetNumberOfBlocks(leaf);
 
 		if (blocks > 0)
-			look_into(leaf, snapshot, keys, found, count, expired, recall);
+			key_table_look_into(leaf, snapshot, keys, found, count, expired,
+								recall);
 		pages += blocks;
 		table_close(leaf, AccessShareLock);
 	}
@@ -176,7 +179,7 @@ look_up(NgxPgqKey *keys, int count, TimestampTz expired, bool recall)
 
 /* Lock a key, unless another transaction has it locked. */
 static bool
-lock_key(const NgxPgqKey *key)
+key_table_lock_key(const NgxPgqKey *key)
 {
 	uint32		hash[2];
 	LOCKTAG		tag;
@@ -189,7 +192,7 @@ lock_key(const NgxPgqKey *key)
 
 /* Of new keys that are the same, the first is taken. */
 static void
-find_twins(NgxPgqKey *keys, int count)
+key_table_find_twins(NgxPgqKey *keys, int count)
 {
 	for (int i = 0; i < count; i++)
 	{
@@ -205,7 +208,7 @@ find_twins(NgxPgqKey *keys, int count)
 
 /* The table has as many keys as it may have: those that are new are refused. */
 static void
-refuse_new(NgxPgqKey *keys, int count)
+key_table_refuse_new(NgxPgqKey *keys, int count)
 {
 	for (int i = 0; i < count; i++)
 	{
@@ -215,7 +218,7 @@ refuse_new(NgxPgqKey *keys, int count)
 }
 
 static SPIPlanPtr
-write_plan(int leaf)
+key_table_write_plan(int leaf)
 {
 	static SPIPlanPtr plans[NGX_PGQ_KEY_SLOTS];
 
@@ -237,7 +240,7 @@ write_plan(int leaf)
 }
 
 static Datum
-array_of(Datum *elements, int count, Oid type)
+key_table_array_of(Datum *elements, int count, Oid type)
 {
 	int16		length;
 	bool		byval;
@@ -250,7 +253,7 @@ array_of(Datum *elements, int count, Oid type)
 
 /* Write down those that are new. */
 static void
-write_new(NgxPgqKey *keys, int count, TimestampTz at)
+key_table_write_new(NgxPgqKey *keys, int count, TimestampTz at)
 {
 	Datum	   *digests = palloc(count * sizeof(Datum));
 	Datum	   *prints = palloc(count * sizeof(Datum));
@@ -263,8 +266,10 @@ write_new(NgxPgqKey *keys, int count, TimestampTz at)
 	{
 		if (keys[i].state != NGX_PGQ_KEY_NEW)
 			continue;
-		digests[used] = bytes(keys[i].digest, sizeof(keys[i].digest));
-		prints[used] = bytes(keys[i].fingerprint, sizeof(keys[i].fingerprint));
+		digests[used] = key_table_bytes(keys[i].digest,
+										sizeof(keys[i].digest));
+		prints[used] = key_table_bytes(keys[i].fingerprint,
+									   sizeof(keys[i].fingerprint));
 		ids[used] = UUIDPGetDatum(&keys[i].message_id);
 		used++;
 	}
@@ -272,10 +277,10 @@ write_new(NgxPgqKey *keys, int count, TimestampTz at)
 		return;
 	values[0] = TimestampTzGetDatum(at);
 	values[1] = Int16GetDatum(leaf);
-	values[2] = array_of(digests, used, BYTEAOID);
-	values[3] = array_of(prints, used, BYTEAOID);
-	values[4] = array_of(ids, used, UUIDOID);
-	SPI_execute_plan(write_plan(leaf), values, NULL, false, 0);
+	values[2] = key_table_array_of(digests, used, BYTEAOID);
+	values[3] = key_table_array_of(prints, used, BYTEAOID);
+	values[4] = key_table_array_of(ids, used, UUIDOID);
+	SPI_execute_plan(key_table_write_plan(leaf), values, NULL, false, 0);
 	NGX_PGQ_FAULT("keys-written");
 }
 
@@ -285,14 +290,14 @@ write_new(NgxPgqKey *keys, int count, TimestampTz at)
  * is worth a moment.
  */
 static void
-lock_keys(NgxPgqKey *keys, int count, bool freed)
+key_table_lock_keys(NgxPgqKey *keys, int count, bool freed)
 {
 	int			patience_ms = freed ? FREED_MS : 0;
 
 	for (int i = 0; i < count; i++)
 	{
 		keys[i].state = NGX_PGQ_KEY_NEW;
-		while (!lock_key(&keys[i]))
+		while (!key_table_lock_key(&keys[i]))
 		{
 			if (patience_ms-- <= 0)
 			{
@@ -317,12 +322,13 @@ ngx_pgq_key_table_take(NgxPgqKey *keys, int count, bool freed)
 	if (count == 0)
 		return;
 	at = ngx_pgq_service_time();
-	lock_keys(keys, count, freed);
+	key_table_lock_keys(keys, count, freed);
 	NGX_PGQ_FAULT("keys-locked");
-	if (look_up(keys, count, at - keep_us(), false) >= ngx_pgq_max_keys)
-		refuse_new(keys, count);
-	find_twins(keys, count);
-	write_new(keys, count, at);
+	if (key_table_look_up(keys, count, at - key_table_keep_us(), false) >=
+		ngx_pgq_max_keys)
+		key_table_refuse_new(keys, count);
+	key_table_find_twins(keys, count);
+	key_table_write_new(keys, count, at);
 }
 
 /*
@@ -343,7 +349,7 @@ ngx_pgq_key_table_recall(NgxPgqKey *keys, int count)
 		return;
 	for (int i = 0; i < count; i++)
 		keys[i].state = NGX_PGQ_KEY_NEW;
-	(void) look_up(keys, count, 0, true);
+	(void) key_table_look_up(keys, count, 0, true);
 	for (int i = 0; i < count; i++)
 	{
 		if (keys[i].state == NGX_PGQ_KEY_NEW)

@@ -110,7 +110,7 @@ ngx_pgq_launcher_look(void)
 }
 
 static void
-pause_doubled(int64 *until, int64 *backoff)
+launcher_pause_doubled(int64 *until, int64 *backoff)
 {
 	*until = ngx_pgq_clock() + *backoff;
 	*backoff = Min(*backoff * 2, BACKOFF_MAX);
@@ -122,8 +122,8 @@ pause_doubled(int64 *until, int64 *backoff)
  * to use, hence the scan.
  */
 static Oid
-find_shared(Oid catalog, AttrNumber name_column, AttrNumber oid_column,
-			const char *name)
+launcher_find_shared(Oid catalog, AttrNumber name_column,
+					 AttrNumber oid_column, const char *name)
 {
 	Relation	rel = table_open(catalog, AccessShareLock);
 	ScanKeyData key;
@@ -151,18 +151,20 @@ find_shared(Oid catalog, AttrNumber name_column, AttrNumber oid_column,
 
 /* What keeps movers of this database from starting; NULL if nothing does. */
 static const char *
-missing(const char *name, Oid *oid)
+launcher_missing(const char *name, Oid *oid)
 {
 	const char *what = NULL;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	*oid = find_shared(DatabaseRelationId, Anum_pg_database_datname,
-					   Anum_pg_database_oid, name);
+	*oid = launcher_find_shared(DatabaseRelationId, Anum_pg_database_datname,
+								Anum_pg_database_oid, name);
 	if (!OidIsValid(*oid))
 		what = "the database";
-	else if (!OidIsValid(find_shared(AuthIdRelationId, Anum_pg_authid_rolname,
-									 Anum_pg_authid_oid, ngx_pgq_role)))
+	else if (!OidIsValid(launcher_find_shared(AuthIdRelationId,
+											  Anum_pg_authid_rolname,
+											  Anum_pg_authid_oid,
+											  ngx_pgq_role)))
 		what = "the role";
 	CommitTransactionCommand();
 	return what;
@@ -170,7 +172,7 @@ missing(const char *name, Oid *oid)
 
 /* The entry of a database, or a free one; -1 if there is none. */
 static int
-find_entry(const char *name)
+launcher_find_entry(const char *name)
 {
 	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
 	{
@@ -182,7 +184,7 @@ find_entry(const char *name)
 
 /* Take over the settings; pauses begin anew, as the operator wants to see. */
 static void
-read_settings(void)
+launcher_read_settings(void)
 {
 	char	   *raw = pstrdup(ngx_pgq_databases);
 	ListCell   *cell;
@@ -202,9 +204,9 @@ read_settings(void)
 	foreach(cell, ngx_pgq_settings_database_names(raw))
 	{
 		char	   *name = lfirst(cell);
-		int			d = find_entry(name);
+		int			d = launcher_find_entry(name);
 
-		if (d < 0 && (d = find_entry("")) >= 0)
+		if (d < 0 && (d = launcher_find_entry("")) >= 0)
 		{
 			LWLockAcquire(ngx_pgq_shmem->lock, LW_EXCLUSIVE);
 			ngx_pgq_shmem_database_assign(&ngx_pgq_shmem->database[d], name);
@@ -224,7 +226,7 @@ read_settings(void)
 
 /* All databases are to be looked at. */
 static void
-look_anew(void)
+launcher_look_anew(void)
 {
 	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
 	{
@@ -235,7 +237,7 @@ look_anew(void)
 
 /* Have the status say why movers that should run do not. */
 static void
-say_not_started(int d, int first, int last, const char *why)
+launcher_say_not_started(int d, int first, int last, const char *why)
 {
 	for (int m = first; m <= last; m++)
 	{
@@ -253,7 +255,7 @@ say_not_started(int d, int first, int last, const char *why)
  * in the queue of this one; errors and a pause were the other's.
  */
 static void
-begin_anew(NgxPgqDatabase *database)
+launcher_begin_anew(NgxPgqDatabase *database)
 {
 	pg_atomic_exchange_u32(&database->paused, 0);
 	for (int m = 0; m < NGX_PGQ_MOVERS; m++)
@@ -264,12 +266,12 @@ begin_anew(NgxPgqDatabase *database)
 
 /* Look whether a database and the movers' role are there. */
 static void
-look(int d)
+launcher_look_at(int d)
 {
 	NgxPgqDatabase *database = &ngx_pgq_shmem->database[d];
 	Wanted	   *want = &wanted[d];
 	Oid			oid;
-	const char *what = missing(database->name, &oid);
+	const char *what = launcher_missing(database->name, &oid);
 
 	if (what && what != want->reported)
 		ereport(LOG,
@@ -283,22 +285,22 @@ look(int d)
 	want->reported = what;
 	want->there = what == NULL;
 	if (pg_atomic_exchange_u32(&database->oid, oid) != oid)
-		begin_anew(database);
+		launcher_begin_anew(database);
 	if (what)
-		say_not_started(d, 0, ngx_pgq_movers - 1,
-						psprintf("%s \"%s\" does not exist", what,
-								 OidIsValid(oid) ? ngx_pgq_role : database->name));
+		launcher_say_not_started(d, 0, ngx_pgq_movers - 1,
+								 psprintf("%s \"%s\" does not exist", what,
+										  OidIsValid(oid) ? ngx_pgq_role : database->name));
 	if (want->there)
 	{
 		want->backoff = BACKOFF_MIN;
 		want->look_after = ngx_pgq_clock() + LOOK;
 	}
 	else
-		pause_doubled(&want->look_after, &want->backoff);
+		launcher_pause_doubled(&want->look_after, &want->backoff);
 }
 
 static void
-start_mover(int d, int m)
+launcher_start_mover(int d, int m)
 {
 	NgxPgqDatabase *database = &ngx_pgq_shmem->database[d];
 	Start	   *start = &wanted[d].start[m];
@@ -335,15 +337,16 @@ start_mover(int d, int m)
 							m + 1, database->name),
 					 errhint("You may need to increase max_worker_processes.")));
 		full_reported = true;
-		say_not_started(d, m, m, "no worker slot is free, see max_worker_processes");
-		pause_doubled(&start->not_before, &start->backoff);
+		launcher_say_not_started(d, m, m,
+								 "no worker slot is free, see max_worker_processes");
+		launcher_pause_doubled(&start->not_before, &start->backoff);
 	}
 	MemoryContextSwitchTo(context);
 }
 
 /* Notice a mover that has ended; true if we did not ask it to. */
 static bool
-reap(Start *start)
+launcher_reap(Start *start)
 {
 	pid_t		pid;
 
@@ -358,13 +361,13 @@ reap(Start *start)
 		start->not_before = 0;
 	}
 	else
-		pause_doubled(&start->not_before, &start->backoff);
+		launcher_pause_doubled(&start->not_before, &start->backoff);
 	return !start->stopping;
 }
 
 /* Start or stop one mover, if need be; returns when to look again. */
 static int64
-tend_mover(int d, int m, bool should_run, int64 now)
+launcher_tend_mover(int d, int m, bool should_run, int64 now)
 {
 	Start	   *start = &wanted[d].start[m];
 
@@ -379,16 +382,16 @@ tend_mover(int d, int m, bool should_run, int64 now)
 	{
 		/* one of an earlier launcher may still be on its way out */
 		if (pg_atomic_read_u32(&ngx_pgq_shmem->database[d].mover[m].pid))
-			pause_doubled(&start->not_before, &start->backoff);
+			launcher_pause_doubled(&start->not_before, &start->backoff);
 		else
-			start_mover(d, m);
+			launcher_start_mover(d, m);
 	}
 	return start->handle ? NEVER : start->not_before;
 }
 
 /* Free the entry of a database without movers, unless it is held. */
 static void
-free_entry(int d)
+launcher_free_entry(int d)
 {
 	NgxPgqDatabase *database = &ngx_pgq_shmem->database[d];
 
@@ -400,12 +403,12 @@ free_entry(int d)
 	}
 	LWLockRelease(ngx_pgq_shmem->lock);
 	if (crowded && database->name[0] == '\0')
-		read_settings();
+		launcher_read_settings();
 }
 
 /* A mover that is not to run any more did not fail. */
 static void
-forget_failure(int d, int m)
+launcher_forget_failure(int d, int m)
 {
 	uint32		failed = NGX_PGQ_FAILED;
 
@@ -415,7 +418,7 @@ forget_failure(int d, int m)
 
 /* Bring one database to what it should be; returns when to look again. */
 static int64
-tend(int d)
+launcher_tend(int d)
 {
 	NgxPgqDatabase *database = &ngx_pgq_shmem->database[d];
 	Wanted	   *want = &wanted[d];
@@ -429,31 +432,31 @@ tend(int d)
 	for (int m = 0; m < NGX_PGQ_MOVERS; m++)
 	{
 		/* the database may have gone */
-		if (reap(&want->start[m]))
+		if (launcher_reap(&want->start[m]))
 			want->look_after = 0;
 	}
 	if (want->wanted && want->look_after <= now)
-		look(d);
+		launcher_look_at(d);
 	for (int m = 0; m < NGX_PGQ_MOVERS; m++)
 	{
 		bool		should_run = want->wanted && want->there && !held &&
 		m < ngx_pgq_movers;
-		int64		due = tend_mover(d, m, should_run, now);
+		int64		due = launcher_tend_mover(d, m, should_run, now);
 
 		next = Min(next, due);
 		busy |= want->start[m].handle != NULL;
 		if (m >= ngx_pgq_movers)
-			forget_failure(d, m);
+			launcher_forget_failure(d, m);
 	}
 	if (want->wanted)
 		return Min(next, want->look_after);
 	if (!busy)
-		free_entry(d);
+		launcher_free_entry(d);
 	return next;
 }
 
 static void
-stop_movers(int code, Datum arg)
+launcher_stop_movers(int code, Datum arg)
 {
 	pg_atomic_write_u32(&ngx_pgq_shmem->launcher, 0);
 	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
@@ -467,7 +470,7 @@ stop_movers(int code, Datum arg)
 }
 
 static void
-sleep_until(int64 next)
+launcher_sleep_until(int64 next)
 {
 	static uint32 wait_event = 0;
 	int64		wait = Min(Max(next - ngx_pgq_clock(), 1), LOOK);
@@ -492,14 +495,14 @@ ngx_pgq_launcher_main(Datum arg)
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	SetConfigOption("application_name", MyBgworkerEntry->bgw_name,
 					PGC_USERSET, PGC_S_SESSION);
-	before_shmem_exit(stop_movers, (Datum) 0);
+	before_shmem_exit(launcher_stop_movers, (Datum) 0);
 	pg_atomic_write_u32(&ngx_pgq_shmem->launcher,
 						ngx_pgq_my_proc_number() + 1);
 
 	context = AllocSetContextCreate(TopMemoryContext, "ngx_pgq launcher",
 									ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(context);
-	read_settings();
+	launcher_read_settings();
 
 	for (;;)
 	{
@@ -510,18 +513,18 @@ ngx_pgq_launcher_main(Datum arg)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
-			read_settings();
+			launcher_read_settings();
 		}
 		if (pg_atomic_exchange_u32(&ngx_pgq_shmem->look, 0))
-			look_anew();
+			launcher_look_anew();
 		for (int d = 0; d < NGX_PGQ_DATABASES; d++)
 		{
-			int64		due = tend(d);
+			int64		due = launcher_tend(d);
 
 			next = Min(next, due);
 		}
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
-		sleep_until(next);
+		launcher_sleep_until(next);
 	}
 }

@@ -65,7 +65,7 @@ static int64 log_after = 0;		/* ngx_pgq_clock() */
 static int	not_logged = 0;
 
 static void
-set_state(NgxPgqMoverState state)
+mover_set_state(NgxPgqMoverState state)
 {
 	pg_atomic_exchange_u32(&me->state, state);
 }
@@ -75,25 +75,25 @@ set_state(NgxPgqMoverState state)
  * What is said already, in this life, is better.
  */
 static void
-say_not_started(void)
+mover_say_not_started(void)
 {
 	if (pg_atomic_read_u64(&me->error_at) < pg_atomic_read_u64(&me->started_at))
 		ngx_pgq_status_mover_error(me,
 								   "could not connect to the database as ngx_pgq.role, see the server's log");
-	set_state(NGX_PGQ_FAILED);
+	mover_set_state(NGX_PGQ_FAILED);
 }
 
 /* On exit, however it comes about: what we claimed is for others again. */
 static void
-leave(int code, Datum arg)
+mover_leave(int code, Datum arg)
 {
 	ngx_pgq_mover_claim_give_back(database);
 	ngx_pgq_mover_sweep_failed(database, true);
 	if (code != 0 && !ProcDiePending &&
 		pg_atomic_read_u32(&me->state) == NGX_PGQ_STARTING)
-		say_not_started();
+		mover_say_not_started();
 	else
-		set_state(NGX_PGQ_STOPPED);
+		mover_set_state(NGX_PGQ_STOPPED);
 	pg_atomic_write_u32(&me->pid, 0);
 	if (ngx_pgq_shmem_span_any(database) ||
 		pg_atomic_read_u32(&database->wake))
@@ -101,21 +101,21 @@ leave(int code, Datum arg)
 }
 
 static void
-enter(int index)
+mover_enter(int index)
 {
 	database = &ngx_pgq_shmem->database[index / NGX_PGQ_MOVERS];
 	my_number = index % NGX_PGQ_MOVERS + 1;
 	me = &database->mover[my_number - 1];
 
-	before_shmem_exit(leave, (Datum) 0);
+	before_shmem_exit(mover_leave, (Datum) 0);
 	pg_atomic_write_u32(&me->proc, ngx_pgq_my_proc_number());
 	pg_atomic_write_u64(&me->started_at, GetCurrentTimestamp());
-	set_state(NGX_PGQ_STARTING);
+	mover_set_state(NGX_PGQ_STARTING);
 	pg_atomic_write_u32(&me->pid, MyProcPid);
 }
 
 static void
-connect_to_database(void)
+mover_connect_to_database(void)
 {
 	char		name[NAMEDATALEN];
 
@@ -133,7 +133,7 @@ connect_to_database(void)
 }
 
 static void
-remember_error(const char *text)
+mover_remember_error(const char *text)
 {
 	pg_atomic_fetch_add_u64(&me->errors, 1);
 	ngx_pgq_status_mover_error(me, text);
@@ -145,12 +145,12 @@ remember_error(const char *text)
  * so where the status is read, and end: the launcher tries again, at intervals.
  */
 void
-ngx_pgq_refuse_superuser(void)
+ngx_pgq_mover_refuse_superuser(void)
 {
 	if (!superuser())
 		return;
-	remember_error(psprintf("role \"%s\" (setting ngx_pgq.role) is a superuser",
-							my_role));
+	mover_remember_error(psprintf("role \"%s\" (setting ngx_pgq.role) is a superuser",
+								  my_role));
 	ereport(FATAL,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("%s: role \"%s\" is a superuser, and must not be",
@@ -160,7 +160,7 @@ ngx_pgq_refuse_superuser(void)
 
 /* One log line about errors, and then for a while none. */
 static void
-log_error(const char *text)
+mover_log_error(const char *text)
 {
 	int64		now = ngx_pgq_clock();
 
@@ -185,7 +185,7 @@ log_error(const char *text)
  * one is to be tried at once.
  */
 static bool
-handle_error(ErrorData *error, int count)
+mover_handle_error(ErrorData *error, int count)
 {
 	bool		data = batch_limit > 1 &&
 	ngx_pgq_sqlstate_is_about_data(error->sqlerrcode);
@@ -201,8 +201,8 @@ handle_error(ErrorData *error, int count)
 					error->constraint_name ? error->constraint_name : "");
 	if (!data)
 		text = psprintf("%s; retry in %d ms", text, backoff_ms);
-	remember_error(text);
-	log_error(text);
+	mover_remember_error(text);
+	mover_log_error(text);
 
 	if (batch_limit > 1 && (data || failures >= FAILURES))
 	{
@@ -214,7 +214,7 @@ handle_error(ErrorData *error, int count)
 
 /* Say once what is missing, and once that it is there again. */
 static void
-report_missing(const char *missing)
+mover_report_missing(const char *missing)
 {
 	if (missing == reported_missing)
 		return;
@@ -235,7 +235,7 @@ report_missing(const char *missing)
  * for: it would end the process.  Who is terminated here need not complain.
  */
 static void
-answer_signals(void)
+mover_answer_signals(void)
 {
 	if (ProcDiePending)
 		proc_exit(0);
@@ -244,17 +244,17 @@ answer_signals(void)
 }
 
 static void
-nap(NgxPgqMoverState state, long ms)
+mover_nap(NgxPgqMoverState state, long ms)
 {
 	pgstat_report_activity(STATE_IDLE, NULL);
 
-	set_state(state);
+	mover_set_state(state);
 	if (state != NGX_PGQ_IDLE || !pg_atomic_read_u32(&database->wake))
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 ms, wait_event);
 	ResetLatch(MyLatch);
-	set_state(NGX_PGQ_MOVING);
+	mover_set_state(NGX_PGQ_MOVING);
 }
 
 /*
@@ -262,15 +262,15 @@ nap(NgxPgqMoverState state, long ms)
  * may have changed what the error was about.
  */
 static void
-back_off(void)
+mover_back_off(void)
 {
 	int64		until = ngx_pgq_clock() + backoff_ms * INT64CONST(1000);
 	int64		now;
 
 	while (!ConfigReloadPending && (now = ngx_pgq_clock()) < until)
 	{
-		nap(NGX_PGQ_BACKING_OFF, (until - now + 999) / 1000);
-		answer_signals();
+		mover_nap(NGX_PGQ_BACKING_OFF, (until - now + 999) / 1000);
+		mover_answer_signals();
 	}
 	backoff_ms = ConfigReloadPending ? BACKOFF_MIN_MS :
 		Min(backoff_ms * 2, BACKOFF_MAX_MS);
@@ -282,7 +282,7 @@ back_off(void)
  * waits behind a full batch, is moved at once.
  */
 static void
-pace(void)
+mover_pace(void)
 {
 	static int64 next = 0;
 	int64		wait = next - ngx_pgq_clock();
@@ -293,7 +293,7 @@ pace(void)
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 (wait + 999) / 1000, wait_event);
 		ResetLatch(MyLatch);
-		answer_signals();
+		mover_answer_signals();
 	}
 	next = ngx_pgq_clock() +
 		Min(PACE_US + last_moved * PACE_MESSAGE_US, PACE_MAX_US);
@@ -308,8 +308,8 @@ pace(void)
  * - What triggers set ends with the chore, as it does with a batch.
  */
 static int
-tidy(MemoryContext context, const char *activity,
-	 void (*chore) (NgxPgqDatabase *database), void (*committed) (void))
+mover_tidy(MemoryContext context, const char *activity,
+		   void (*chore) (NgxPgqDatabase *database), void (*committed) (void))
 {
 	volatile int sqlerrcode = 0;
 
@@ -319,7 +319,7 @@ tidy(MemoryContext context, const char *activity,
 
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
-		ngx_pgq_refuse_superuser();
+		ngx_pgq_mover_refuse_superuser();
 		pgstat_report_activity(STATE_RUNNING, activity);
 		(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
 								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0,
@@ -348,8 +348,8 @@ tidy(MemoryContext context, const char *activity,
 				"a post is not let go" : psprintf("failed at %s", activity);
 		text = psprintf("housekeeping: %s, SQLSTATE %s", words,
 						unpack_sql_state(sqlerrcode));
-		remember_error(text);
-		log_error(text);
+		mover_remember_error(text);
+		mover_log_error(text);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
@@ -358,12 +358,12 @@ tidy(MemoryContext context, const char *activity,
 
 /* Tell readers of what was committed. */
 static void
-announce(MemoryContext context)
+mover_announce(MemoryContext context)
 {
 	if (ngx_pgq_mover_batch_announce_due())
-		(void) tidy(context, "telling readers of new posts",
-					ngx_pgq_mover_batch_announce,
-					ngx_pgq_mover_batch_announce_done);
+		(void) mover_tidy(context, "telling readers of new posts",
+						  ngx_pgq_mover_batch_announce,
+						  ngx_pgq_mover_batch_announce_done);
 }
 
 /*
@@ -371,7 +371,7 @@ announce(MemoryContext context)
  * if it is to be tried again at once.
  */
 static int
-cycle(MemoryContext context)
+mover_cycle(MemoryContext context)
 {
 	const char *missing = NULL;
 	volatile int moved = 0;
@@ -380,11 +380,11 @@ cycle(MemoryContext context)
 	int			limit = trial ? ngx_pgq_mover_trial_size() : batch_limit;
 	ErrorData  *volatile error = NULL;
 
-	pace();
+	mover_pace();
 	PG_TRY();
 	{
 		moved = ngx_pgq_mover_batch_move(database, me, limit, trial, &missing);
-		report_missing(missing);
+		mover_report_missing(missing);
 	}
 	PG_CATCH();
 	{
@@ -407,21 +407,21 @@ cycle(MemoryContext context)
 		if (moved > 0)
 			failures = 0;
 		batch_limit = Min(batch_limit * 2, ngx_pgq_batch_size);
-		announce(context);
+		mover_announce(context);
 		return moved;
 	}
-	if (!handle_error(error, failed))
-		back_off();
+	if (!mover_handle_error(error, failed))
+		mover_back_off();
 	return -1;
 }
 
 static void
-tidy_retention(MemoryContext context)
+mover_tidy_retention(MemoryContext context)
 {
-	int			sqlerrcode = tidy(context,
-								  "removing posts that are no longer to be kept",
-								  ngx_pgq_mover_retention_step,
-								  ngx_pgq_mover_retention_done);
+	int			sqlerrcode = mover_tidy(context,
+										"removing posts that are no longer to be kept",
+										ngx_pgq_mover_retention_step,
+										ngx_pgq_mover_retention_done);
 
 	if (sqlerrcode != 0)
 		ngx_pgq_mover_retention_failed(sqlerrcode);
@@ -429,7 +429,7 @@ tidy_retention(MemoryContext context)
 
 /* Milliseconds until this mover has something to do that nobody wakes it for. */
 static long
-next_duty(void)
+mover_next_duty(void)
 {
 	long		wait = ngx_pgq_mover_sweep_wait(database);
 
@@ -440,19 +440,19 @@ next_duty(void)
 
 /* What the first mover of a database does for all of them. */
 static void
-keep_house(MemoryContext context)
+mover_keep_house(MemoryContext context)
 {
 	if (ngx_pgq_batch_table_due())
-		(void) tidy(context, "forgetting batches of long ago",
-					ngx_pgq_batch_table_tidy, ngx_pgq_batch_table_keep);
+		(void) mover_tidy(context, "forgetting batches of long ago",
+						  ngx_pgq_batch_table_tidy, ngx_pgq_batch_table_keep);
 	if (ngx_pgq_key_leaf_due())
-		(void) tidy(context, "forgetting keys of long ago",
-					ngx_pgq_key_leaf_tidy, ngx_pgq_key_leaf_keep);
+		(void) mover_tidy(context, "forgetting keys of long ago",
+						  ngx_pgq_key_leaf_tidy, ngx_pgq_key_leaf_keep);
 	if (ngx_pgq_slot_rotate_due(database))
-		(void) tidy(context, "looking for a slot to rotate or to empty",
-					ngx_pgq_slot_rotate, ngx_pgq_slot_rotate_keep);
+		(void) mover_tidy(context, "looking for a slot to rotate or to empty",
+						  ngx_pgq_slot_rotate, ngx_pgq_slot_rotate_keep);
 	if (ngx_pgq_mover_retention_wait(database, last_was_full) == 0)
-		tidy_retention(context);
+		mover_tidy_retention(context);
 }
 
 /*
@@ -461,7 +461,7 @@ keep_house(MemoryContext context)
  * more than 0 if there are some that had to wait.
  */
 static long
-report_statistics(void)
+mover_report_statistics(void)
 {
 	static int64 force_at = 0;
 	int64		now = ngx_pgq_clock();
@@ -476,24 +476,24 @@ report_statistics(void)
 
 /* Nothing is left to move: sleep until a commit, a sweep or a fault is due. */
 static void
-rest(void)
+mover_rest(void)
 {
-	long		ms = next_duty();
+	long		ms = mover_next_duty();
 
-	if (report_statistics() > 0)
+	if (mover_report_statistics() > 0)
 		ms = Min(ms, STATISTICS_MS);
 	if (reported_missing)
 	{
-		nap(NGX_PGQ_MISSING, MISSING_MS);
+		mover_nap(NGX_PGQ_MISSING, MISSING_MS);
 		return;
 	}
 	for (int i = 0; i < NGX_PGQ_SLOTS && !pg_atomic_read_u32(&database->blind); i++)
 		ngx_pgq_shmem_slot_empty(&database->slots[i]);
-	nap(NGX_PGQ_IDLE, ms);
+	mover_nap(NGX_PGQ_IDLE, ms);
 }
 
 static bool
-work_to_do(void)
+mover_work_to_do(void)
 {
 	bool		woken = pg_atomic_exchange_u32(&database->wake, 0) != 0;
 
@@ -507,7 +507,7 @@ work_to_do(void)
  * and be started.
  */
 static void
-reload(void)
+mover_reload(void)
 {
 	ConfigReloadPending = false;
 	ProcessConfigFile(PGC_SIGHUP);
@@ -532,11 +532,11 @@ ngx_pgq_mover_main(Datum arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 
-	enter(DatumGetInt32(arg));
+	mover_enter(DatumGetInt32(arg));
 	NGX_PGQ_FAULT("mover-entered");
-	connect_to_database();
+	mover_connect_to_database();
 	StartTransactionCommand();
-	ngx_pgq_refuse_superuser();
+	ngx_pgq_mover_refuse_superuser();
 	CommitTransactionCommand();
 	NGX_PGQ_FAULT("mover-connected");
 
@@ -546,26 +546,26 @@ ngx_pgq_mover_main(Datum arg)
 	wait_event = ngx_pgq_wait_event("NgxPgqMoverMain");
 	batch_limit = ngx_pgq_batch_size;
 	backoff_ms = BACKOFF_MIN_MS;
-	set_state(NGX_PGQ_MOVING);
+	mover_set_state(NGX_PGQ_MOVING);
 
 	for (;;)
 	{
-		answer_signals();
+		mover_answer_signals();
 		MemoryContextReset(context);
 		if (ConfigReloadPending)
-			reload();
+			mover_reload();
 		if (pg_atomic_read_u32(&database->paused))
 		{
 			pgstat_report_stat(false);
-			nap(NGX_PGQ_PAUSED, PAUSED_MS);
+			mover_nap(NGX_PGQ_PAUSED, PAUSED_MS);
 			continue;
 		}
 		if (my_number == 1 && !reported_missing)
-			keep_house(context);
-		if (!work_to_do() || cycle(context) == 0)
+			mover_keep_house(context);
+		if (!mover_work_to_do() || mover_cycle(context) == 0)
 		{
-			announce(context);
-			rest();
+			mover_announce(context);
+			mover_rest();
 		}
 		else
 			pgstat_report_stat(false);

@@ -66,7 +66,7 @@ ngx_pgq_mover_batch_posts_relid(void)
 
 /* Has a table these columns?  It is not kept locked: this is for the status. */
 static bool
-has_columns(Oid relid, const NgxPgqColumn *columns, int count)
+mover_batch_has_columns(Oid relid, const NgxPgqColumn *columns, int count)
 {
 	Relation	rel = try_table_open(relid, AccessShareLock);
 	bool		wrong;
@@ -108,14 +108,15 @@ ngx_pgq_mover_batch_find_tables(NgxPgqTables *tables, LOCKMODE mode)
 		tables->missing = "the table ngx_pgq.dead_letter";
 	for (int i = 0; i < NGX_PGQ_SLOTS && tables->missing == NULL; i++)
 	{
-		if (!has_columns(tables->queue[i], ngx_pgq_mover_claim_columns,
-						 NGX_PGQ_MESSAGE_COLUMNS))
+		if (!mover_batch_has_columns(tables->queue[i],
+									 ngx_pgq_mover_claim_columns,
+									 NGX_PGQ_MESSAGE_COLUMNS))
 			tables->missing = "a column of ngx_pgq.queue (at timestamptz, message_id uuid, data json; each not null)";
 	}
 	tables->posts = ngx_pgq_mover_batch_posts_relid();
 	if (!OidIsValid(tables->posts))
 		tables->missing = "the table public.posts";
-	else if (!has_columns(tables->posts, id, lengthof(id)))
+	else if (!mover_batch_has_columns(tables->posts, id, lengthof(id)))
 		tables->missing = "the column id of public.posts (bigint, not null)";
 	if (!OidIsValid(get_extension_oid("ngx_pgq", true)))
 		tables->missing = "the extension ngx_pgq";
@@ -123,7 +124,7 @@ ngx_pgq_mover_batch_find_tables(NgxPgqTables *tables, LOCKMODE mode)
 
 /* Wait for the right to give out ids; held until the commit is visible. */
 static void
-lock_posting(void)
+mover_batch_lock_posting(void)
 {
 	LOCKTAG		tag;
 
@@ -133,7 +134,7 @@ lock_posting(void)
 
 /* Have deferred triggers on posts run now, where there are triggers. */
 static void
-run_deferred(NgxPgqTables *tables)
+mover_batch_run_deferred(NgxPgqTables *tables)
 {
 	Relation	posts = table_open(tables->posts, NoLock);
 	bool		triggers = !ngx_pgq_bulk_insert_is_plain(posts);
@@ -183,26 +184,26 @@ ngx_pgq_mover_batch_announce_done(void)
 
 /* Move what was claimed.  Returns how many messages became dead letters. */
 static int
-move_claim(NgxPgqTables *tables, NgxPgqClaim *claim, bool trial)
+mover_batch_move_claim(NgxPgqTables *tables, NgxPgqClaim *claim, bool trial)
 {
 	int			dead = 0;
 
 	NGX_PGQ_FAULT("claimed");
-	lock_posting();
+	mover_batch_lock_posting();
 	NGX_PGQ_FAULT("posting-locked");
 	if (trial)
 		dead = ngx_pgq_mover_trial(tables, claim, &last_id);
 	else
 	{
 		last_id = ngx_pgq_mover_post_write(tables, claim);
-		run_deferred(tables);
+		mover_batch_run_deferred(tables);
 	}
 	NGX_PGQ_FAULT("posts-written");
 	return dead;
 }
 
 static void
-count_batch(NgxPgqMover *mover, int messages, int dead)
+mover_batch_count(NgxPgqMover *mover, int messages, int dead)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
@@ -216,11 +217,11 @@ count_batch(NgxPgqMover *mover, int messages, int dead)
 }
 
 static void
-begin(void)
+mover_batch_begin(void)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	ngx_pgq_refuse_superuser();
+	ngx_pgq_mover_refuse_superuser();
 	XactIsoLevel = XACT_READ_COMMITTED; /* a claim needs a snapshot of its own */
 	pgstat_report_activity(STATE_RUNNING, "moving messages to posts");
 }
@@ -240,7 +241,7 @@ ngx_pgq_mover_batch_move(NgxPgqDatabase *database, NgxPgqMover *mover,
 
 	*missing = NULL;
 	last_id = 0;
-	begin();
+	mover_batch_begin();
 	settings = NewGUCNestLevel();
 	ngx_pgq_mover_batch_find_tables(&tables, RowExclusiveLock);
 	*missing = tables.missing;
@@ -251,7 +252,7 @@ ngx_pgq_mover_batch_move(NgxPgqDatabase *database, NgxPgqMover *mover,
 		SPI_connect();
 		ngx_pgq_mover_claim_take(database, &tables, limit, &claim);
 		if (claim.count > 0)
-			dead = move_claim(&tables, &claim, trial);
+			dead = mover_batch_move_claim(&tables, &claim, trial);
 		SPI_finish();
 		PopActiveSnapshot();
 	}
@@ -267,7 +268,7 @@ ngx_pgq_mover_batch_move(NgxPgqDatabase *database, NgxPgqMover *mover,
 	if (claim.count > 0)
 	{
 		ngx_pgq_mover_trial_done(trial);
-		count_batch(mover, claim.count, dead);
+		mover_batch_count(mover, claim.count, dead);
 	}
 	return claim.count;
 }

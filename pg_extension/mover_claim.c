@@ -73,7 +73,7 @@ static int	aside_count = 0;
 
 /* May this user take messages out of the leaf? */
 static void
-check_rights(Relation leaf)
+mover_claim_check_rights(Relation leaf)
 {
 	AclResult	acl = pg_class_aclcheck(RelationGetRelid(leaf), GetUserId(),
 										ACL_SELECT);
@@ -88,7 +88,8 @@ check_rights(Relation leaf)
 
 /* False if another session has locked or deleted the row. */
 static bool
-delete_unless_locked(Relation leaf, ItemPointer tid, Snapshot snapshot)
+mover_claim_delete_unless_locked(Relation leaf, ItemPointer tid,
+								 Snapshot snapshot)
 {
 	TM_FailureData failure;
 
@@ -105,7 +106,7 @@ const NgxPgqColumn ngx_pgq_mover_claim_columns[NGX_PGQ_MESSAGE_COLUMNS] = {
 
 /* Columns of a leaf by name: a dump restored may have another order. */
 static void
-find_columns(Relation leaf, AttrNumber *columns)
+mover_claim_find_columns(Relation leaf, AttrNumber *columns)
 {
 	ngx_pgq_bulk_insert_check_columns(leaf, ngx_pgq_mover_claim_columns,
 									  NGX_PGQ_MESSAGE_COLUMNS);
@@ -119,7 +120,7 @@ find_columns(Relation leaf, AttrNumber *columns)
  * where the constraint was not validated.
  */
 static Datum
-value_of(HeapTuple tuple, AttrNumber column, TupleDesc desc)
+mover_claim_value_of(HeapTuple tuple, AttrNumber column, TupleDesc desc)
 {
 	bool		isnull;
 	Datum		value = heap_getattr(tuple, column, desc, &isnull);
@@ -135,16 +136,17 @@ value_of(HeapTuple tuple, AttrNumber column, TupleDesc desc)
 
 /* Keep a row of a scan as a message; returns its size. */
 static Size
-keep_message(NgxPgqClaim *claim, TupleTableSlot *row, const AttrNumber *columns)
+mover_claim_keep_message(NgxPgqClaim *claim, TupleTableSlot *row,
+						 const AttrNumber *columns)
 {
 	NgxPgqMessage *message = &claim->messages[claim->count++];
 	HeapTuple	tuple = ExecCopySlotHeapTuple(row);
 	TupleDesc	desc = row->tts_tupleDescriptor;
 
 	ItemPointerCopy(&row->tts_tid, &message->tid);
-	message->at = value_of(tuple, columns[0], desc);
-	message->message_id = value_of(tuple, columns[1], desc);
-	message->data = value_of(tuple, columns[2], desc);
+	message->at = mover_claim_value_of(tuple, columns[0], desc);
+	message->message_id = mover_claim_value_of(tuple, columns[1], desc);
+	message->data = mover_claim_value_of(tuple, columns[2], desc);
 	return toast_raw_datum_size(message->data);
 }
 
@@ -164,7 +166,7 @@ ngx_pgq_mover_claim_set_aside(const NgxPgqClaim *claim)
 
 /* Forget the messages that have been aside for long enough. */
 static void
-take_back(void)
+mover_claim_take_back(void)
 {
 	int64		now = ngx_pgq_clock();
 	int			kept = 0;
@@ -178,7 +180,7 @@ take_back(void)
 }
 
 static bool
-is_aside(ItemPointer tid)
+mover_claim_is_aside(ItemPointer tid)
 {
 	for (int i = 0; i < aside_count; i++)
 	{
@@ -195,7 +197,8 @@ is_aside(ItemPointer tid)
  * True if the limit was met.
  */
 static bool
-take_rows(Relation leaf, NgxPgqSpan span, int limit, NgxPgqClaim *claim)
+mover_claim_take_rows(Relation leaf, NgxPgqSpan span, int limit,
+					  NgxPgqClaim *claim)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *row = table_slot_create(leaf, NULL);
@@ -206,7 +209,7 @@ take_rows(Relation leaf, NgxPgqSpan span, int limit, NgxPgqClaim *claim)
 	Size		size = 0;
 	int			room = Min(limit, CLAIM_ROOM);
 
-	find_columns(leaf, columns);
+	mover_claim_find_columns(leaf, columns);
 	claim->messages = palloc_array(NgxPgqMessage, room);
 	ItemPointerSet(&low, span.low, 0);
 	ItemPointerSet(&high, span.high, PG_UINT16_MAX);
@@ -215,8 +218,8 @@ take_rows(Relation leaf, NgxPgqSpan span, int limit, NgxPgqClaim *claim)
 		   table_scan_getnextslot_tidrange(scan, ForwardScanDirection, row))
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (is_aside(&row->tts_tid) ||
-			!delete_unless_locked(leaf, &row->tts_tid, snapshot))
+		if (mover_claim_is_aside(&row->tts_tid) ||
+			!mover_claim_delete_unless_locked(leaf, &row->tts_tid, snapshot))
 			continue;
 		if (claim->count == room)
 		{
@@ -224,7 +227,7 @@ take_rows(Relation leaf, NgxPgqSpan span, int limit, NgxPgqClaim *claim)
 			claim->messages = repalloc_array(claim->messages, NgxPgqMessage,
 											 room);
 		}
-		size += keep_message(claim, row, columns);
+		size += mover_claim_keep_message(claim, row, columns);
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(row);
@@ -234,7 +237,7 @@ take_rows(Relation leaf, NgxPgqSpan span, int limit, NgxPgqClaim *claim)
 
 /* By the time of coming in; by place where that is the same. */
 static int
-compare_messages(const void *a, const void *b)
+mover_claim_compare_messages(const void *a, const void *b)
 {
 	const NgxPgqMessage *left = a;
 	const NgxPgqMessage *right = b;
@@ -249,8 +252,8 @@ compare_messages(const void *a, const void *b)
 
 /* Claim messages in a span that is ours alone now. */
 static void
-claim_span(NgxPgqDatabase *database, NgxPgqTables *tables, NgxPgqSpan span,
-		   int limit, NgxPgqClaim *claim)
+mover_claim_span(NgxPgqDatabase *database, NgxPgqTables *tables,
+				 NgxPgqSpan span, int limit, NgxPgqClaim *claim)
 {
 	NgxPgqSlot *slot = &database->slots[claim->slot];
 	Relation	leaf;
@@ -262,8 +265,8 @@ claim_span(NgxPgqDatabase *database, NgxPgqTables *tables, NgxPgqSpan span,
 	NGX_PGQ_FAULT("span-taken");
 
 	leaf = table_open(tables->queue[claim->slot], RowExclusiveLock);
-	check_rights(leaf);
-	full = take_rows(leaf, span, limit, claim);
+	mover_claim_check_rights(leaf);
+	full = mover_claim_take_rows(leaf, span, limit, claim);
 	table_close(leaf, NoLock);
 	held.count = claim->count;
 	pg_atomic_fetch_add_u64(&slot->gone, claim->count);
@@ -280,7 +283,7 @@ claim_span(NgxPgqDatabase *database, NgxPgqTables *tables, NgxPgqSpan span,
 		ngx_pgq_wake(database, true);
 	}
 	qsort(claim->messages, claim->count, sizeof(NgxPgqMessage),
-		  compare_messages);
+		  mover_claim_compare_messages);
 	if (claim->count > 0)
 		pg_atomic_write_u64(&slot->since,
 							DatumGetTimestampTz(claim->messages[0].at));
@@ -288,8 +291,8 @@ claim_span(NgxPgqDatabase *database, NgxPgqTables *tables, NgxPgqSpan span,
 
 /* Claim what a sweep finds, if one is at work and may go on. */
 static void
-claim_swept(NgxPgqDatabase *database, NgxPgqTables *tables, int limit,
-			NgxPgqClaim *claim)
+mover_claim_swept(NgxPgqDatabase *database, NgxPgqTables *tables, int limit,
+				  NgxPgqClaim *claim)
 {
 	int64		started = ngx_pgq_clock();
 	NgxPgqSpan	chunk;
@@ -298,14 +301,14 @@ claim_swept(NgxPgqDatabase *database, NgxPgqTables *tables, int limit,
 		return;
 	while (claim->count == 0 &&
 		   ngx_pgq_mover_sweep_chunk(database, &claim->slot, &chunk))
-		claim_span(database, tables, chunk, limit, claim);
+		mover_claim_span(database, tables, chunk, limit, claim);
 	ngx_pgq_mover_sweep_paid(database, ngx_pgq_clock() - started,
 							 claim->count > 0);
 }
 
 /* The slots in the order they are looked at: the current one last. */
 static void
-order_slots(NgxPgqDatabase *database, int *slots)
+mover_claim_order_slots(NgxPgqDatabase *database, int *slots)
 {
 	int			current = pg_atomic_read_u32(&database->slot);
 	int			count = 0;
@@ -338,9 +341,9 @@ ngx_pgq_mover_claim_take(NgxPgqDatabase *database, NgxPgqTables *tables,
 	int			slots[NGX_PGQ_SLOTS];
 
 	claim->count = 0;
-	take_back();
-	claim_swept(database, tables, limit, claim);
-	order_slots(database, slots);
+	mover_claim_take_back();
+	mover_claim_swept(database, tables, limit, claim);
+	mover_claim_order_slots(database, slots);
 	for (int i = 0; i < NGX_PGQ_SLOTS && claim->count == 0; i++)
 	{
 		NgxPgqSpan	span = ngx_pgq_shmem_span_take(database, slots[i]);
@@ -348,7 +351,7 @@ ngx_pgq_mover_claim_take(NgxPgqDatabase *database, NgxPgqTables *tables,
 		if (span.low > span.high)
 			continue;
 		claim->slot = slots[i];
-		claim_span(database, tables, span, limit, claim);
+		mover_claim_span(database, tables, span, limit, claim);
 		CHECK_FOR_INTERRUPTS();
 	}
 }

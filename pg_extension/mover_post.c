@@ -39,7 +39,7 @@ static const NgxPgqColumn posts_columns[NGX_PGQ_BULK_COLUMNS] = {
 
 /* Sets the last id; false if this is for the executor to do. */
 static bool
-write_bulk(Relation posts, NgxPgqClaim *claim, int64 *id)
+mover_post_write_bulk(Relation posts, NgxPgqClaim *claim, int64 *id)
 {
 	NgxPgqBulk	bulk;
 	Oid			sequence;
@@ -69,7 +69,7 @@ write_bulk(Relation posts, NgxPgqClaim *claim, int64 *id)
 
 /* Values of the claimed messages as an array. */
 static Datum
-claim_array(NgxPgqClaim *claim, Size field, Oid type)
+mover_post_claim_array(NgxPgqClaim *claim, Size field, Oid type)
 {
 	Datum	   *values = palloc_array(Datum, claim->count);
 	int16		length;
@@ -84,23 +84,27 @@ claim_array(NgxPgqClaim *claim, Size field, Oid type)
 }
 
 static void
-claim_arrays(NgxPgqClaim *claim, Datum *values)
+mover_post_claim_arrays(NgxPgqClaim *claim, Datum *values)
 {
-	values[0] = claim_array(claim, offsetof(NgxPgqMessage, at), TIMESTAMPTZOID);
-	values[1] = claim_array(claim, offsetof(NgxPgqMessage, message_id), UUIDOID);
-	values[2] = claim_array(claim, offsetof(NgxPgqMessage, data), JSONOID);
+	values[0] = mover_post_claim_array(claim, offsetof(NgxPgqMessage, at),
+									   TIMESTAMPTZOID);
+	values[1] = mover_post_claim_array(claim,
+									   offsetof(NgxPgqMessage, message_id),
+									   UUIDOID);
+	values[2] = mover_post_claim_array(claim, offsetof(NgxPgqMessage, data),
+									   JSONOID);
 }
 
 /* The order is that of the claim. */
 static int64
-write_by_executor(NgxPgqClaim *claim)
+mover_post_write_by_executor(NgxPgqClaim *claim)
 {
 	Oid			types[] = {TIMESTAMPTZARRAYOID, UUIDARRAYOID, JSONARRAYOID};
 	Datum		values[3];
 	int64		last = 0;
 	bool		isnull;
 
-	claim_arrays(claim, values);
+	mover_post_claim_arrays(claim, values);
 	SPI_execute_with_args("insert into public.posts (at, message_id, data) "
 						  "select m.at, m.message_id, m.data "
 						  "from unnest($1, $2, $3) with ordinality as m (at, message_id, data, place) "
@@ -130,8 +134,8 @@ ngx_pgq_mover_post_write(NgxPgqTables *tables, NgxPgqClaim *claim)
 
 	/* ids that this process has in stock may be less than others' by now */
 	ResetSequenceCaches();
-	if (acl != ACLCHECK_OK || !write_bulk(posts, claim, &id))
-		id = write_by_executor(claim);
+	if (acl != ACLCHECK_OK || !mover_post_write_bulk(posts, claim, &id))
+		id = mover_post_write_by_executor(claim);
 	table_close(posts, NoLock);
 	return id;
 }
@@ -147,7 +151,7 @@ ngx_pgq_mover_post_write_dead_letter(NgxPgqClaim *claim, ErrorData *error)
 	TEXTOID, TEXTOID};
 	Datum		values[5];
 
-	claim_arrays(claim, values);
+	mover_post_claim_arrays(claim, values);
 	values[3] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
 	values[4] = CStringGetTextDatum(error->message ? error->message : "");
 	SPI_execute_with_args("insert into ngx_pgq.dead_letter "

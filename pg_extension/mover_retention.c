@@ -117,7 +117,7 @@ static int64 failed_pause = FAILED_MIN_US;
 
 /* Start the walk anew, and count before a post is one too many. */
 static void
-start_anew(void)
+mover_retention_start_anew(void)
 {
 	progress.cursor = PG_INT64_MIN;
 	progress.surplus = PG_INT64_MIN;
@@ -128,7 +128,7 @@ start_anew(void)
 
 /* Begin at the bottom, if the settings are not what they were. */
 static void
-heed_settings(void)
+mover_retention_heed_settings(void)
 {
 	if (keep_posts == ngx_pgq_keep_posts &&
 		keep_posts_for == ngx_pgq_keep_posts_for)
@@ -138,7 +138,7 @@ heed_settings(void)
 	memset(&progress, 0, sizeof(progress));
 	progress.newest = PG_INT64_MIN;
 	progress.limit = STEP_REMOVE;
-	start_anew();
+	mover_retention_start_anew();
 	failed_until = 0;
 	failed_pause = FAILED_MIN_US;
 }
@@ -153,7 +153,7 @@ ngx_pgq_mover_retention_wait(NgxPgqDatabase *database, bool busy)
 	int64		now = ngx_pgq_clock();
 	int64		due;
 
-	heed_settings();
+	mover_retention_heed_settings();
 	if (keep_posts == 0 && keep_posts_for == 0)
 		return QUIET_US / 1000;
 
@@ -172,21 +172,22 @@ ngx_pgq_mover_retention_wait(NgxPgqDatabase *database, bool busy)
 
 /* Posts that came in before this time are too old. */
 static TimestampTz
-oldest_kept(void)
+mover_retention_oldest_kept(void)
 {
 	return keep_posts_for == 0 ? DT_NOBEGIN :
 		GetCurrentTransactionStartTimestamp() - keep_posts_for * USECS_PER_SEC;
 }
 
 static bool
-is_due(const Post *post)
+mover_retention_is_due(const Post *post)
 {
-	return post->id <= progress.surplus || post->at < oldest_kept();
+	return post->id <= progress.surplus ||
+		post->at < mover_retention_oldest_kept();
 }
 
 /* What SPI returned: an id in each row, and the time if there is one. */
 static Posts
-fetch_posts(void)
+mover_retention_fetch_posts(void)
 {
 	Posts		posts = {SPI_processed, NULL};
 
@@ -211,7 +212,7 @@ fetch_posts(void)
 }
 
 static Datum
-array_of_ids(const int64 *ids, int count)
+mover_retention_array_of_ids(const int64 *ids, int count)
 {
 	Datum	   *elements = palloc_array(Datum, Max(count, 1));
 
@@ -223,14 +224,14 @@ array_of_ids(const int64 *ids, int count)
 }
 
 static void
-pass_over(int64 id)
+mover_retention_pass_over(int64 id)
 {
 	if (progress.passed < PASSED)
 		progress.passed_id[progress.passed++] = id;
 }
 
 static int
-compare_posts(const void *a, const void *b)
+mover_retention_compare_posts(const void *a, const void *b)
 {
 	int64		left = ((const Post *) a)->id;
 	int64		right = ((const Post *) b)->id;
@@ -243,7 +244,7 @@ compare_posts(const void *a, const void *b)
  * table.
  */
 static const char *
-row_name(void)
+mover_retention_row_name(void)
 {
 	Oid			relid = ngx_pgq_mover_batch_posts_relid();
 	Relation	posts = OidIsValid(relid) ? try_table_open(relid, AccessShareLock) : NULL;
@@ -263,11 +264,11 @@ row_name(void)
  * the first and the last one's id, unless there are gaps: then by id.
  */
 static void
-remove_posts(const Posts *posts, bool gaps)
+mover_retention_remove_posts(const Posts *posts, bool gaps)
 {
 	Oid			types[] = {INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, INT8ARRAYOID};
 	Datum		values[5];
-	const char *row = row_name();
+	const char *row = mover_retention_row_name();
 	int64	   *ids = palloc_array(int64, Max(posts->count, 1));
 	char	   *sql;
 	Posts		removed;
@@ -280,26 +281,27 @@ remove_posts(const Posts *posts, bool gaps)
 	values[0] = Int64GetDatum(posts->post[0].id);
 	values[1] = Int64GetDatum(tried_id);
 	values[2] = Int64GetDatum(progress.surplus);
-	values[3] = TimestampTzGetDatum(oldest_kept());
-	values[4] = array_of_ids(ids, gaps ? posts->count : 0);
+	values[3] = TimestampTzGetDatum(mover_retention_oldest_kept());
+	values[4] = mover_retention_array_of_ids(ids, gaps ? posts->count : 0);
 	sql = psprintf("delete from public.posts where %s = any (array("
 				   "select %s from public.posts "
 				   "where id >= $1 and id <= $2 and (id <= $3 or at < $4) %s"
 				   "for update skip locked)) returning id::bigint",
 				   row, row, gaps ? "and id = any ($5) " : "");
 	SPI_execute_with_args(sql, lengthof(types), types, values, NULL, false, 0);
-	removed = fetch_posts();
-	qsort(removed.post, removed.count, sizeof(Post), compare_posts);
+	removed = mover_retention_fetch_posts();
+	qsort(removed.post, removed.count, sizeof(Post),
+		  mover_retention_compare_posts);
 	for (int i = 0; i < posts->count; i++)
 	{
 		if (!bsearch(&posts->post[i], removed.post, removed.count,
-					 sizeof(Post), compare_posts))
-			pass_over(posts->post[i].id);
+					 sizeof(Post), mover_retention_compare_posts))
+			mover_retention_pass_over(posts->post[i].id);
 	}
 }
 
 static int64
-newest_id(void)
+mover_retention_newest_id(void)
 {
 	Datum		id;
 	bool		isnull;
@@ -311,7 +313,7 @@ newest_id(void)
 
 /* Posts come in between the steps of a round, too. */
 static void
-saw(int64 id)
+mover_retention_saw(int64 id)
 {
 	progress.newest = Max(progress.newest, id);
 }
@@ -319,14 +321,14 @@ saw(int64 id)
 /* The phases' steps: each moves on to the next phase when it is done. */
 
 static void
-start_round(NgxPgqDatabase *database)
+mover_retention_start_round(NgxPgqDatabase *database)
 {
 	int64		now = ngx_pgq_clock();
-	int64		newest = newest_id();
+	int64		newest = mover_retention_newest_id();
 
 	progress.phase = AGAIN;
 	if (newest < progress.newest || now >= progress.anew_after)
-		start_anew();
+		mover_retention_start_anew();
 	progress.newest = newest;
 	if (keep_posts > 0 &&
 		(ngx_pgq_shmem_database_posted(database) != progress.posted ||
@@ -342,10 +344,11 @@ start_round(NgxPgqDatabase *database)
 }
 
 static void
-look_again(void)
+mover_retention_look_again(void)
 {
 	Oid			types[] = {INT8ARRAYOID};
-	Datum		values[] = {array_of_ids(progress.passed_id, progress.passed)};
+	Datum		values[] = {mover_retention_array_of_ids(progress.passed_id,
+														 progress.passed)};
 	Posts		posts;
 
 	progress.phase = progress.counting ? COUNTING : WALKING;
@@ -354,14 +357,14 @@ look_again(void)
 	SPI_execute_with_args("select id::bigint, at::timestamptz from public.posts "
 						  "where id = any ($1) order by id",
 						  lengthof(types), types, values, NULL, true, 0);
-	posts = fetch_posts();
+	posts = mover_retention_fetch_posts();
 	progress.passed = 0;
 	progress.again_after = ngx_pgq_clock() + AGAIN_US;
-	remove_posts(&posts, true);
+	mover_retention_remove_posts(&posts, true);
 }
 
 static void
-count_posts(void)
+mover_retention_count_posts(void)
 {
 	int			limit = Min(STEP_COUNT, keep_posts - progress.counted);
 	Oid			types[] = {INT8OID, INT4OID};
@@ -382,8 +385,9 @@ count_posts(void)
 		progress.counted_to = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
 														SPI_tuptable->tupdesc,
 														2, &isnull));
-		saw(DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-										SPI_tuptable->tupdesc, 3, &isnull)));
+		mover_retention_saw(DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+														SPI_tuptable->tupdesc,
+														3, &isnull)));
 	}
 	progress.counted += count;
 	progress.count_cost += ngx_pgq_clock() - started;
@@ -399,7 +403,7 @@ count_posts(void)
 
 /* The next post that stays is of this time: there is no more to do till then. */
 static void
-end_round(TimestampTz next)
+mover_retention_end_round(TimestampTz next)
 {
 	int64		now = ngx_pgq_clock();
 	int64		quiet = QUIET_US;
@@ -415,7 +419,7 @@ end_round(TimestampTz next)
 }
 
 static void
-walk(void)
+mover_retention_walk(void)
 {
 	int			limit = progress.limit;
 	Oid			types[] = {INT8OID, INT8OID, INT4OID};
@@ -430,27 +434,28 @@ walk(void)
 	SPI_execute_with_args("select id::bigint, at::timestamptz from public.posts "
 						  "where id > $1 and id <= $2 order by id limit $3",
 						  lengthof(types), types, values, NULL, true, 0);
-	posts = fetch_posts();
+	posts = mover_retention_fetch_posts();
 	if (posts.count > 0)
-		saw(posts.post[posts.count - 1].id);
+		mover_retention_saw(posts.post[posts.count - 1].id);
 	old = posts;
-	while (old.count > 0 && !is_due(&posts.post[old.count - 1]))
+	while (old.count > 0 &&
+		   !mover_retention_is_due(&posts.post[old.count - 1]))
 		old.count--;
 	if (old.count > 0)
 	{
 		progress.cursor = posts.post[old.count - 1].id;
-		remove_posts(&old, false);
+		mover_retention_remove_posts(&old, false);
 	}
 	progress.limit = Min(limit * 2, STEP_REMOVE);
 
 	next = old.count < posts.count ? posts.post[old.count].at :
 		GetCurrentTransactionStartTimestamp();
 	if (old.count < limit)
-		end_round(next);
+		mover_retention_end_round(next);
 }
 
 static void
-set_for_step(const char *name, const char *value)
+mover_retention_set_for_step(const char *name, const char *value)
 {
 	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
@@ -464,22 +469,24 @@ ngx_pgq_mover_retention_step(NgxPgqDatabase *database)
 
 	pgstat_report_activity(STATE_RUNNING, "removing old posts");
 	XactIsoLevel = XACT_READ_COMMITTED; /* others' locks are no errors */
-	set_for_step("lock_timeout", LOCK_TIMEOUT);
-	set_for_step("enable_seqscan", "off");	/* statistics may be old, */
-	set_for_step("jit", "off"); /* and this makes plans look expensive */
+	mover_retention_set_for_step("lock_timeout", LOCK_TIMEOUT);
+	/* statistics may be old, */
+	mover_retention_set_for_step("enable_seqscan", "off");
+	/* and this makes plans look expensive */
+	mover_retention_set_for_step("jit", "off");
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
 
 	before = progress;
 	tried_id = 0;
 	if (progress.phase == RESTING)
-		start_round(database);
+		mover_retention_start_round(database);
 	if (progress.phase == AGAIN)
-		look_again();
+		mover_retention_look_again();
 	else if (progress.phase == COUNTING)
-		count_posts();
+		mover_retention_count_posts();
 	else
-		walk();
+		mover_retention_walk();
 
 	if (tried_id != 0)
 		SPI_execute("set constraints all immediate", false, 0);

@@ -70,7 +70,7 @@ ngx_pgq_mover_sweep_wait(NgxPgqDatabase *database)
 
 /* What waits at the start of the server, no commit has told anybody. */
 static void
-count_waiting(NgxPgqSlot *leaf_slot, Relation leaf)
+mover_sweep_count_waiting(NgxPgqSlot *leaf_slot, Relation leaf)
 {
 	uint64		count;
 
@@ -97,7 +97,7 @@ ngx_pgq_mover_sweep_start(NgxPgqDatabase *database, NgxPgqTables *tables)
 
 		end_block[i] = RelationGetNumberOfBlocks(leaf);
 		if (!counted && end_block[i] > 0)
-			count_waiting(&database->slots[i], leaf);
+			mover_sweep_count_waiting(&database->slots[i], leaf);
 		table_close(leaf, NoLock);
 	}
 	slot = 0;

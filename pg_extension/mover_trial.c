@@ -56,7 +56,7 @@ static int	refused_now;
 
 /* Is this the key that we have chosen ourselves? */
 static bool
-is_key_of_posts(const char *constraint)
+mover_trial_is_key_of_posts(const char *constraint)
 {
 	Relation	posts = try_table_open(ngx_pgq_mover_batch_posts_relid(),
 									   AccessShareLock);
@@ -72,7 +72,7 @@ is_key_of_posts(const char *constraint)
 
 /* Is an error about data?  Its constraint is known here. */
 static bool
-is_about_data(const ErrorData *error)
+mover_trial_is_about_data(const ErrorData *error)
 {
 	switch (error->sqlerrcode)
 	{
@@ -80,7 +80,7 @@ is_about_data(const ErrorData *error)
 			return error->constraint_name != NULL;
 		case ERRCODE_UNIQUE_VIOLATION:
 			return error->constraint_name == NULL ||
-				!is_key_of_posts(error->constraint_name);
+				!mover_trial_is_key_of_posts(error->constraint_name);
 		case ERRCODE_NOT_NULL_VIOLATION:	/* ours never are null */
 			return false;
 		default:
@@ -93,8 +93,8 @@ is_about_data(const ErrorData *error)
  * why it fails: then the error is returned and nothing of the attempt is left.
  */
 static ErrorData *
-try_write(NgxPgqTables *tables, NgxPgqClaim *claim, ErrorData *refusal,
-		  int64 *id)
+mover_trial_try_write(NgxPgqTables *tables, NgxPgqClaim *claim,
+					  ErrorData *refusal, int64 *id)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -129,7 +129,7 @@ try_write(NgxPgqTables *tables, NgxPgqClaim *claim, ErrorData *refusal,
 
 /* How many messages have become posts, by all movers. */
 static uint64
-posted(void)
+mover_trial_posted(void)
 {
 	NgxPgqDatabase *database = ngx_pgq_shmem_database_of_backend();
 
@@ -138,11 +138,11 @@ posted(void)
 
 /* Is the message to blame for this error? */
 static bool
-is_to_blame(const ErrorData *error)
+mover_trial_is_to_blame(const ErrorData *error)
 {
-	bool		data = is_about_data(error);
+	bool		data = mover_trial_is_about_data(error);
 
-	if (passed_now > 0 || posted() != posted_before)
+	if (passed_now > 0 || mover_trial_posted() != posted_before)
 		return data || rounds >= ROUNDS;
 	return data && (refused + refused_now < REFUSED ||
 					(refused_now == 0 &&
@@ -154,7 +154,7 @@ is_to_blame(const ErrorData *error)
  * fails, and the next one is without them.
  */
 static void
-raise_aside(const ErrorData *error)
+mover_trial_raise_aside(const ErrorData *error)
 {
 	witnesses = Min(witnesses * 2, WITNESSES_MAX);
 	ereport(ERROR,
@@ -187,12 +187,12 @@ ngx_pgq_mover_trial(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id)
 	passed_now = 0;
 	refused_now = 0;
 	if (rounds++ == 0)
-		posted_before = posted();
+		posted_before = mover_trial_posted();
 	for (int i = 0; i < claim->count; i++)
 	{
 		NgxPgqClaim one = {claim->slot, 1, &claim->messages[i]};
 
-		errors[i] = try_write(tables, &one, NULL, id);
+		errors[i] = mover_trial_try_write(tables, &one, NULL, id);
 		passed_now += errors[i] == NULL;
 	}
 	for (int i = 0; i < claim->count; i++)
@@ -202,12 +202,12 @@ ngx_pgq_mover_trial(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id)
 
 		if (errors[i] == NULL)
 			continue;
-		if (!is_to_blame(errors[i]))
+		if (!mover_trial_is_to_blame(errors[i]))
 		{
 			witnesses = Min(witnesses * 2, WITNESSES_MAX);
 			ReThrowError(errors[i]);
 		}
-		error = try_write(tables, &one, errors[i], id);
+		error = mover_trial_try_write(tables, &one, errors[i], id);
 		if (error && ngx_pgq_sqlstate_error_text(error))
 			ReThrowError(error);
 		if (error)
@@ -220,7 +220,7 @@ ngx_pgq_mover_trial(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id)
 		NGX_PGQ_FAULT("letter-written");
 	}
 	if (failed)
-		raise_aside(failed);
+		mover_trial_raise_aside(failed);
 	return refused_now;
 }
 

@@ -265,7 +265,7 @@ extern PGDLLEXPORT void ngx_pgq_launcher_main(Datum arg);
 extern PGDLLEXPORT void ngx_pgq_mover_main(Datum arg);
 extern void ngx_pgq_launcher_register(void);
 extern void ngx_pgq_launcher_look(void);
-extern void ngx_pgq_refuse_superuser(void);
+extern void ngx_pgq_mover_refuse_superuser(void);
 
 /* mover_batch.c */
 extern int	ngx_pgq_mover_batch_move(NgxPgqDatabase *database,

@@ -42,7 +42,7 @@ ngx_pgq_json_octets(PG_FUNCTION_ARGS)
  * negative if UTF-8 does not have it.  The conversion is invalid in SQL_ASCII.
  */
 static int
-utf8_character(const char *s, int length, int encoding, Oid conversion)
+recent_utf8_character(const char *s, int length, int encoding, Oid conversion)
 {
 	unsigned char result[CHARACTER_SIZE];
 	int			n;
@@ -91,7 +91,8 @@ ngx_pgq_json_utf8(PG_FUNCTION_ARGS)
 		int			n = 1;
 
 		if (IS_HIGHBIT_SET(start[i]))
-			n = utf8_character(start + i, length - i, encoding, conversion);
+			n = recent_utf8_character(start + i, length - i, encoding,
+									  conversion);
 
 		if (n > 0)
 			appendBinaryStringInfo(&result, start + i, n);

@@ -37,7 +37,7 @@
  * restored may have added a row.
  */
 static TimestampTz
-saved_time(void)
+service_time_saved(void)
 {
 	Relation	rel = ngx_pgq_leaf_open_table("service_time", AccessShareLock);
 	AttrNumber	place = get_attnum(RelationGetRelid(rel), "at");
@@ -69,7 +69,7 @@ saved_time(void)
 
 /* Save a time; an earlier one is not forgotten for it. */
 static void
-save(TimestampTz at)
+service_time_write(TimestampTz at)
 {
 	Oid			types[] = {TIMESTAMPTZOID};
 	Datum		values[] = {TimestampTzGetDatum(at)};
@@ -77,21 +77,21 @@ save(TimestampTz at)
 	SPI_execute_with_args("update ngx_pgq.service_time set at = $1 "
 						  "where at operator(pg_catalog.<) $1",
 						  lengthof(types), types, values, NULL, false, 0);
-	if (SPI_processed == 0 && saved_time() == DT_NOBEGIN)
+	if (SPI_processed == 0 && service_time_saved() == DT_NOBEGIN)
 		SPI_execute_with_args("insert into ngx_pgq.service_time (at) values ($1)",
 							  lengthof(types), types, values, NULL, false, 0);
 }
 
 /* What was saved last; now, if nothing was, which is then the beginning. */
 static TimestampTz
-begin_time(void)
+service_time_begin(void)
 {
-	TimestampTz saved = saved_time();
+	TimestampTz saved = service_time_saved();
 
 	if (saved != DT_NOBEGIN)
 		return saved;
 	saved = GetCurrentTimestamp();
-	save(saved);
+	service_time_write(saved);
 	return saved;
 }
 
@@ -107,11 +107,11 @@ ngx_pgq_service_time(void)
 	uint64		found;
 
 	if (database == NULL)
-		return begin_time();
+		return service_time_begin();
 	offset = pg_atomic_read_u64(&database->service_offset);
 	if (offset == 0)
 	{
-		found = begin_time() - ngx_pgq_clock();
+		found = service_time_begin() - ngx_pgq_clock();
 		if (pg_atomic_compare_exchange_u64(&database->service_offset, &offset,
 										   found))
 			offset = found;
@@ -126,5 +126,5 @@ ngx_pgq_service_time(void)
 void
 ngx_pgq_service_time_save(void)
 {
-	save(ngx_pgq_service_time());
+	service_time_write(ngx_pgq_service_time());
 }

@@ -46,7 +46,7 @@ ngx_pgq_settings_database_names(char *raw)
 }
 
 static bool
-check_databases(char **newval, void **extra, GucSource source)
+settings_check_databases(char **newval, void **extra, GucSource source)
 {
 	char	   *raw = pstrdup(*newval);
 	List	   *names;
@@ -78,7 +78,7 @@ check_databases(char **newval, void **extra, GucSource source)
 }
 
 static bool
-check_role(char **newval, void **extra, GucSource source)
+settings_check_role(char **newval, void **extra, GucSource source)
 {
 	if (**newval == '\0' || strlen(*newval) >= NAMEDATALEN)
 	{
@@ -98,14 +98,14 @@ ngx_pgq_settings_define(void)
 							   &ngx_pgq_databases,
 							   "postgres",
 							   PGC_SIGHUP, GUC_LIST_INPUT,
-							   check_databases, NULL, NULL);
+							   settings_check_databases, NULL, NULL);
 	DefineCustomStringVariable("ngx_pgq.role",
 							   "Sets the role that the movers connect as.",
 							   NULL,
 							   &ngx_pgq_role,
 							   "ngx_pgq_mover",
 							   PGC_SIGHUP, 0,
-							   check_role, NULL, NULL);
+							   settings_check_role, NULL, NULL);
 	DefineCustomIntVariable("ngx_pgq.movers",
 							"Sets the number of movers in each database.",
 							NULL,

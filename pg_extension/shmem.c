@@ -37,13 +37,13 @@ static shmem_request_hook_type prev_shmem_request_hook;
 static shmem_startup_hook_type prev_shmem_startup_hook;
 
 static inline uint64
-span_pack(NgxPgqSpan span)
+shmem_span_pack(NgxPgqSpan span)
 {
 	return ((uint64) span.low << 32) | span.high;
 }
 
 static inline NgxPgqSpan
-span_unpack(uint64 word)
+shmem_span_unpack(uint64 word)
 {
 	NgxPgqSpan	span;
 
@@ -64,7 +64,7 @@ shmem_request(void)
 }
 
 static void
-mover_init(NgxPgqMover *mover)
+shmem_mover_init(NgxPgqMover *mover)
 {
 	pg_atomic_init_u32(&mover->pid, 0);
 	pg_atomic_init_u32(&mover->proc, 0);
@@ -81,9 +81,9 @@ mover_init(NgxPgqMover *mover)
 }
 
 static void
-slot_init(NgxPgqSlot *slot)
+shmem_slot_init(NgxPgqSlot *slot)
 {
-	pg_atomic_init_u64(&slot->span, span_pack(span_empty));
+	pg_atomic_init_u64(&slot->span, shmem_span_pack(span_empty));
 	pg_atomic_init_u64(&slot->came, 0);
 	pg_atomic_init_u64(&slot->gone, 0);
 	pg_atomic_init_u64(&slot->since, 0);
@@ -117,9 +117,9 @@ ngx_pgq_shmem_database_assign(NgxPgqDatabase *database, const char *name)
 		pg_atomic_init_u64(&database->ledger_quiet_at[i], 0);
 	pg_atomic_init_u64(&database->service_offset, 0);
 	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
-		slot_init(&database->slots[i]);
+		shmem_slot_init(&database->slots[i]);
 	for (int i = 0; i < NGX_PGQ_MOVERS; i++)
-		mover_init(&database->mover[i]);
+		shmem_mover_init(&database->mover[i]);
 }
 
 static void
@@ -196,8 +196,8 @@ ngx_pgq_shmem_span_union(NgxPgqSpan a, NgxPgqSpan b)
 NgxPgqSpan
 ngx_pgq_shmem_span_take(NgxPgqDatabase *database, int slot)
 {
-	return span_unpack(pg_atomic_exchange_u64(&database->slots[slot].span,
-											  span_pack(span_empty)));
+	return shmem_span_unpack(pg_atomic_exchange_u64(&database->slots[slot].span,
+													shmem_span_pack(span_empty)));
 }
 
 /* Add blocks to the span of a slot.  Must not raise: called after commit. */
@@ -211,7 +211,8 @@ ngx_pgq_shmem_span_give(NgxPgqDatabase *database, int slot, NgxPgqSpan span)
 		return;
 	old = pg_atomic_read_u64(&database->slots[slot].span);
 	do
-		new = span_pack(ngx_pgq_shmem_span_union(span_unpack(old), span));
+		new = shmem_span_pack(ngx_pgq_shmem_span_union(shmem_span_unpack(old),
+													   span));
 	while (!pg_atomic_compare_exchange_u64(&database->slots[slot].span, &old, new));
 }
 
@@ -223,7 +224,7 @@ ngx_pgq_shmem_span_any(NgxPgqDatabase *database)
 	{
 		uint64		word = pg_atomic_read_u64(&database->slots[i].span);
 
-		if (word != span_pack(span_empty))
+		if (word != shmem_span_pack(span_empty))
 			return true;
 	}
 	return false;
@@ -257,7 +258,8 @@ ngx_pgq_shmem_slot_empty(NgxPgqSlot *slot)
 	uint64		came = pg_atomic_read_u64(&slot->came);
 	uint64		gone = pg_atomic_read_u64(&slot->gone);
 
-	if (came != gone && pg_atomic_read_u64(&slot->span) == span_pack(span_empty))
+	if (came != gone &&
+		pg_atomic_read_u64(&slot->span) == shmem_span_pack(span_empty))
 		pg_atomic_compare_exchange_u64(&slot->came, &came, gone);
 }
 

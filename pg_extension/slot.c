@@ -55,10 +55,10 @@ typedef struct Drained
 static Drained drained_slots[NGX_PGQ_SLOTS];
 static int64 look_after = 0;	/* ngx_pgq_clock() */
 static NgxPgqSlot *emptied = NULL;	/* by this transaction */
-static uint64 looked_at = PG_UINT64_MAX;	/* traffic() of the last look */
+static uint64 looked_at = PG_UINT64_MAX;	/* slot_traffic() of the last look */
 
 static BlockNumber
-blocks_of(Oid relid)
+slot_blocks_of(Oid relid)
 {
 	Relation	rel = try_relation_open(relid, AccessShareLock);
 	BlockNumber blocks;
@@ -67,14 +67,14 @@ blocks_of(Oid relid)
 		return 0;
 	blocks = RelationGetNumberOfBlocks(rel);
 	if (OidIsValid(rel->rd_rel->reltoastrelid))
-		blocks += blocks_of(rel->rd_rel->reltoastrelid);
+		blocks += slot_blocks_of(rel->rd_rel->reltoastrelid);
 	relation_close(rel, AccessShareLock);
 	return blocks;
 }
 
 /* Note who has a snapshot now that nothing of a slot is left to be moved. */
 static void
-note_holders(Drained *drained, uint64 gone)
+slot_note_holders(Drained *drained, uint64 gone)
 {
 	MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
 
@@ -93,14 +93,14 @@ note_holders(Drained *drained, uint64 gone)
  * as CREATE INDEX CONCURRENTLY does, and wait until each of them has ended.
  */
 static bool
-snapshot_may_want(NgxPgqDatabase *database, int number)
+slot_snapshot_may_want(NgxPgqDatabase *database, int number)
 {
 	Drained    *drained = &drained_slots[number];
 	uint64		gone = pg_atomic_read_u64(&database->slots[number].gone);
 	int			left = 0;
 
 	if (drained->noted_at == 0 || drained->gone != gone)
-		note_holders(drained, gone);
+		slot_note_holders(drained, gone);
 	for (int i = 0; i < drained->count; i++)
 	{
 		if (!VirtualXactLock(drained->holders[i], false))
@@ -113,7 +113,7 @@ snapshot_may_want(NgxPgqDatabase *database, int number)
 
 /* Is nothing left in a leaf that we have locked?  What is, is looked for. */
 static bool
-is_drained(NgxPgqDatabase *database, int number, Relation leaf)
+slot_is_drained(NgxPgqDatabase *database, int number, Relation leaf)
 {
 	NgxPgqSpan	all = {0, InvalidBlockNumber - 1};
 	int64		started = ngx_pgq_clock();
@@ -130,7 +130,7 @@ is_drained(NgxPgqDatabase *database, int number, Relation leaf)
 
 /* Empty a sealed slot, or say what is against it. */
 static NgxPgqSkip
-empty_slot(NgxPgqDatabase *database, int number, Oid relid)
+slot_empty(NgxPgqDatabase *database, int number, Oid relid)
 {
 	NgxPgqSlot *slot = &database->slots[number];
 	Relation	leaf;
@@ -144,9 +144,9 @@ empty_slot(NgxPgqDatabase *database, int number, Oid relid)
 	leaf = try_table_open(relid, NoLock);
 	if (leaf == NULL)
 		return NGX_PGQ_SKIP_LOCKED;
-	if (snapshot_may_want(database, number))
+	if (slot_snapshot_may_want(database, number))
 		skip = NGX_PGQ_SKIP_SNAPSHOT;
-	else if (!is_drained(database, number, leaf))
+	else if (!slot_is_drained(database, number, leaf))
 		skip = NGX_PGQ_SKIP_UNMOVED;
 	table_close(leaf, NoLock);
 
@@ -164,7 +164,7 @@ empty_slot(NgxPgqDatabase *database, int number, Oid relid)
 
 /* Let an empty slot take over from a full one. */
 static void
-advance(NgxPgqDatabase *database)
+slot_advance(NgxPgqDatabase *database)
 {
 	uint32		current = pg_atomic_read_u32(&database->slot);
 	NgxPgqSlot *full = &database->slots[current];
@@ -192,7 +192,7 @@ advance(NgxPgqDatabase *database)
 
 /* A number that changes when messages come or go. */
 static uint64
-traffic(NgxPgqDatabase *database)
+slot_traffic(NgxPgqDatabase *database)
 {
 	uint64		sum = 0;
 
@@ -215,7 +215,7 @@ ngx_pgq_slot_rotate_due(NgxPgqDatabase *database)
 		if (i != current && pg_atomic_read_u32(&database->slots[i].blocks) > 0)
 			return true;
 	}
-	return traffic(database) != looked_at;
+	return slot_traffic(database) != looked_at;
 }
 
 /*
@@ -231,14 +231,14 @@ ngx_pgq_slot_rotate(NgxPgqDatabase *database)
 
 	emptied = NULL;
 	look_after = ngx_pgq_clock() + LOOK_US;
-	looked_at = traffic(database);
+	looked_at = slot_traffic(database);
 	ngx_pgq_mover_batch_find_tables(&tables, AccessShareLock);
 	if (tables.missing)
 		return;
 	for (uint32 i = 0; i < NGX_PGQ_SLOTS; i++)
 		pg_atomic_write_u32(&database->slots[i].blocks,
-							blocks_of(tables.queue[i]));
-	advance(database);
+							slot_blocks_of(tables.queue[i]));
+	slot_advance(database);
 	for (uint32 i = 0; i < NGX_PGQ_SLOTS && emptied == NULL; i++)
 	{
 		NgxPgqSlot *slot = &database->slots[i];
@@ -246,7 +246,7 @@ ngx_pgq_slot_rotate(NgxPgqDatabase *database)
 		if (i == current || pg_atomic_read_u32(&slot->blocks) == 0)
 			continue;
 		pg_atomic_write_u32(&slot->skip,
-							empty_slot(database, i, tables.queue[i]));
+							slot_empty(database, i, tables.queue[i]));
 	}
 }
 

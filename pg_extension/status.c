@@ -47,7 +47,7 @@ enum
 };
 
 static const char *
-state_name(NgxPgqMoverState state)
+status_state_name(NgxPgqMoverState state)
 {
 	switch (state)
 	{
@@ -72,7 +72,7 @@ state_name(NgxPgqMoverState state)
 }
 
 static const char *
-skip_reason(NgxPgqSkip skip)
+status_skip_reason(NgxPgqSkip skip)
 {
 	switch (skip)
 	{
@@ -91,7 +91,7 @@ skip_reason(NgxPgqSkip skip)
 }
 
 static Datum
-time_or_null(pg_atomic_uint64 *time, bool *isnull)
+status_time_or_null(pg_atomic_uint64 *time, bool *isnull)
 {
 	TimestampTz value = pg_atomic_read_u64(time);
 
@@ -111,33 +111,36 @@ ngx_pgq_status_rate(NgxPgqMover *mover, TimestampTz now)
 }
 
 static void
-put(Datum *values, bool *nulls, int column, Datum value)
+status_put(Datum *values, bool *nulls, int column, Datum value)
 {
 	values[column] = value;
 	nulls[column] = false;
 }
 
 static void
-put_text(Datum *values, bool *nulls, int column, const char *value)
+status_put_text(Datum *values, bool *nulls, int column, const char *value)
 {
 	if (value && *value)
-		put(values, nulls, column, CStringGetTextDatum(value));
+		status_put(values, nulls, column, CStringGetTextDatum(value));
 }
 
 static void
-put_count(Datum *values, bool *nulls, int column, pg_atomic_uint64 *count)
+status_put_count(Datum *values, bool *nulls, int column,
+				 pg_atomic_uint64 *count)
 {
-	put(values, nulls, column, Int64GetDatum(pg_atomic_read_u64(count)));
+	status_put(values, nulls, column,
+			   Int64GetDatum(pg_atomic_read_u64(count)));
 }
 
 static void
-put_time(Datum *values, bool *nulls, int column, pg_atomic_uint64 *time)
+status_put_time(Datum *values, bool *nulls, int column, pg_atomic_uint64 *time)
 {
-	values[column] = time_or_null(time, &nulls[column]);
+	values[column] = status_time_or_null(time, &nulls[column]);
 }
 
 static void
-put_slot(ReturnSetInfo *result, NgxPgqDatabase *database, Name name, int s)
+status_put_slot(ReturnSetInfo *result, NgxPgqDatabase *database, Name name,
+				int s)
 {
 	NgxPgqSlot *slot = &database->slots[s];
 	uint64		depth = ngx_pgq_shmem_slot_depth(slot);
@@ -154,18 +157,19 @@ put_slot(ReturnSetInfo *result, NgxPgqDatabase *database, Name name, int s)
 	else if (blocks > 0)
 		state = "drained";
 
-	put(values, nulls, STATUS_DATABASE, NameGetDatum(name));
-	put(values, nulls, STATUS_SLOT, Int32GetDatum(s));
-	put_text(values, nulls, STATUS_STATE, state);
-	put(values, nulls, STATUS_DEPTH, Int64GetDatum(depth));
-	put(values, nulls, STATUS_BYTES, Int64GetDatum((int64) blocks * BLCKSZ));
+	status_put(values, nulls, STATUS_DATABASE, NameGetDatum(name));
+	status_put(values, nulls, STATUS_SLOT, Int32GetDatum(s));
+	status_put_text(values, nulls, STATUS_STATE, state);
+	status_put(values, nulls, STATUS_DEPTH, Int64GetDatum(depth));
+	status_put(values, nulls, STATUS_BYTES,
+			   Int64GetDatum((int64) blocks * BLCKSZ));
 	/* a message may have been inserted with an infinite time */
 	if (depth > 0 &&
 		!TIMESTAMP_NOT_FINITE((TimestampTz) pg_atomic_read_u64(&slot->since)))
-		put_time(values, nulls, STATUS_OLDEST_AT, &slot->since);
-	put_count(values, nulls, STATUS_ROTATIONS, &slot->rotations);
-	put_text(values, nulls, STATUS_SKIPPED,
-			 skip_reason(pg_atomic_read_u32(&slot->skip)));
+		status_put_time(values, nulls, STATUS_OLDEST_AT, &slot->since);
+	status_put_count(values, nulls, STATUS_ROTATIONS, &slot->rotations);
+	status_put_text(values, nulls, STATUS_SKIPPED,
+					status_skip_reason(pg_atomic_read_u32(&slot->skip)));
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
@@ -184,8 +188,8 @@ ngx_pgq_status_mover_error(NgxPgqMover *mover, const char *text)
  * none has been tried.
  */
 static bool
-mover_row(NgxPgqDatabase *database, Name name, int m, Datum *values,
-		  bool *nulls)
+status_mover_row(NgxPgqDatabase *database, Name name, int m, Datum *values,
+				 bool *nulls)
 {
 	NgxPgqMover *mover = &database->mover[m];
 	uint32		pid = pg_atomic_read_u32(&mover->pid);
@@ -199,36 +203,37 @@ mover_row(NgxPgqDatabase *database, Name name, int m, Datum *values,
 	LWLockRelease(ngx_pgq_shmem->lock);
 
 	memset(nulls, true, STATUS_COLUMNS * sizeof(bool));
-	put(values, nulls, STATUS_DATABASE, NameGetDatum(name));
-	put(values, nulls, STATUS_MOVER, Int32GetDatum(m + 1));
+	status_put(values, nulls, STATUS_DATABASE, NameGetDatum(name));
+	status_put(values, nulls, STATUS_MOVER, Int32GetDatum(m + 1));
 	if (pid)
-		put(values, nulls, STATUS_PID, Int32GetDatum(pid));
-	put_text(values, nulls, STATUS_STATE,
-			 state_name(pg_atomic_read_u32(&mover->state)));
-	put_count(values, nulls, STATUS_BATCHES, &mover->batches);
-	put_count(values, nulls, STATUS_MESSAGES, &mover->messages);
-	put(values, nulls, STATUS_RATE,
-		Float8GetDatum(ngx_pgq_status_rate(mover, GetCurrentTimestamp())));
-	put_count(values, nulls, STATUS_DEAD_LETTERS, &mover->dead_letters);
-	put_count(values, nulls, STATUS_ERRORS, &mover->errors);
-	put_text(values, nulls, STATUS_LAST_ERROR, error);
-	put_time(values, nulls, STATUS_LAST_ERROR_AT, &mover->error_at);
-	put_time(values, nulls, STATUS_LAST_MOVE_AT, &mover->moved_at);
-	put_time(values, nulls, STATUS_STARTED_AT, &mover->started_at);
+		status_put(values, nulls, STATUS_PID, Int32GetDatum(pid));
+	status_put_text(values, nulls, STATUS_STATE,
+					status_state_name(pg_atomic_read_u32(&mover->state)));
+	status_put_count(values, nulls, STATUS_BATCHES, &mover->batches);
+	status_put_count(values, nulls, STATUS_MESSAGES, &mover->messages);
+	status_put(values, nulls, STATUS_RATE,
+			   Float8GetDatum(ngx_pgq_status_rate(mover,
+												  GetCurrentTimestamp())));
+	status_put_count(values, nulls, STATUS_DEAD_LETTERS, &mover->dead_letters);
+	status_put_count(values, nulls, STATUS_ERRORS, &mover->errors);
+	status_put_text(values, nulls, STATUS_LAST_ERROR, error);
+	status_put_time(values, nulls, STATUS_LAST_ERROR_AT, &mover->error_at);
+	status_put_time(values, nulls, STATUS_LAST_MOVE_AT, &mover->moved_at);
+	status_put_time(values, nulls, STATUS_STARTED_AT, &mover->started_at);
 	return true;
 }
 
 static void
-put_database(ReturnSetInfo *result, NgxPgqDatabase *database, Name name)
+status_put_database(ReturnSetInfo *result, NgxPgqDatabase *database, Name name)
 {
 	Datum		values[STATUS_COLUMNS];
 	bool		nulls[STATUS_COLUMNS];
 
 	for (int s = 0; s < NGX_PGQ_SLOTS; s++)
-		put_slot(result, database, name, s);
+		status_put_slot(result, database, name, s);
 	for (int m = 0; m < NGX_PGQ_MOVERS; m++)
 	{
-		if (mover_row(database, name, m, values, nulls))
+		if (status_mover_row(database, name, m, values, nulls))
 			tuplestore_putvalues(result->setResult, result->setDesc, values,
 								 nulls);
 	}
@@ -253,7 +258,7 @@ ngx_pgq_status_rows(PG_FUNCTION_ARGS)
 		namestrcpy(&name, database->name);
 		LWLockRelease(ngx_pgq_shmem->lock);
 		if (*NameStr(name))
-			put_database(result, database, &name);
+			status_put_database(result, database, &name);
 	}
 	return (Datum) 0;
 }

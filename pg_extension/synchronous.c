@@ -40,7 +40,7 @@ static int	expected = SYNC_REP_NO_WAIT;	/* index of WalSndCtl->lsn; the
 
 /* The confirmation that a commit with the current settings waits for. */
 static int
-requested(void)
+synchronous_requested(void)
 {
 	if (!SyncRepRequested() ||
 		SyncRepStandbyNames == NULL || *SyncRepStandbyNames == '\0')
@@ -59,7 +59,7 @@ requested(void)
 }
 
 static bool
-is_confirmed(XLogRecPtr commit, int mode)
+synchronous_is_confirmed(XLogRecPtr commit, int mode)
 {
 	bool		confirmed;
 
@@ -71,13 +71,14 @@ is_confirmed(XLogRecPtr commit, int mode)
 
 /* The transaction has committed, and its wait for a standby has ended. */
 static void
-check_commit(void)
+synchronous_check_commit(void)
 {
-	int			mode = Max(expected, requested());
+	int			mode = Max(expected, synchronous_requested());
 
 	if (ngx_pgq_synchronous)
 		mode = Max(mode, SYNC_REP_WAIT_FLUSH);
-	if (mode == SYNC_REP_NO_WAIT || is_confirmed(XactLastCommitEnd, mode))
+	if (mode == SYNC_REP_NO_WAIT ||
+		synchronous_is_confirmed(XactLastCommitEnd, mode))
 		return;
 	ereport(WARNING,
 			(errmsg("commit was not confirmed by a standby"),
@@ -85,14 +86,14 @@ check_commit(void)
 }
 
 static void
-at_transaction_end(XactEvent event, void *arg)
+synchronous_at_transaction_end(XactEvent event, void *arg)
 {
 	if (!called)
 		return;
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
-			check_commit();
+			synchronous_check_commit();
 			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
@@ -114,7 +115,7 @@ void
 ngx_pgq_synchronous_expect(void)
 {
 	static bool registered = false;
-	int			mode = requested();
+	int			mode = synchronous_requested();
 
 	if (ngx_pgq_synchronous && mode < SYNC_REP_WAIT_FLUSH)
 		ereport(ERROR,
@@ -123,7 +124,7 @@ ngx_pgq_synchronous_expect(void)
 				 errdetail("ngx_pgq.synchronous is on, and synchronous_standby_names is empty or synchronous_commit is less than on.")));
 	if (!registered)
 	{
-		RegisterXactCallback(at_transaction_end, NULL);
+		RegisterXactCallback(synchronous_at_transaction_end, NULL);
 		registered = true;
 	}
 	called = true;

@@ -59,7 +59,7 @@ static bool changing = false;	/* it makes, names or drops a database */
 
 /* The movers of a transaction that is over may come back. */
 static void
-release(void)
+utility_hook_release(void)
 {
 	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
 	{
@@ -76,7 +76,7 @@ release(void)
  * commits a prepared transaction, it does so in one that writes nothing itself.
  */
 static void
-at_transaction_end(XactEvent event, void *arg)
+utility_hook_at_transaction_end(XactEvent event, void *arg)
 {
 	switch (event)
 	{
@@ -89,7 +89,7 @@ at_transaction_end(XactEvent event, void *arg)
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
 			if (changing)
-				release();
+				utility_hook_release();
 			break;
 		default:
 			break;
@@ -101,7 +101,7 @@ at_transaction_end(XactEvent event, void *arg)
  * NULL if it is no such statement.
  */
 static const char *
-database_needed(Node *statement, const char **command)
+utility_hook_database_needed(Node *statement, const char **command)
 {
 	ListCell   *cell;
 
@@ -138,7 +138,7 @@ database_needed(Node *statement, const char **command)
 }
 
 static bool
-may_create_databases(void)
+utility_hook_may_create_databases(void)
 {
 	HeapTuple	tuple;
 	bool		may = superuser();
@@ -153,7 +153,7 @@ may_create_databases(void)
 }
 
 static bool
-is_template(Oid database)
+utility_hook_is_template(Oid database)
 {
 	HeapTuple	tuple;
 	bool		template = false;
@@ -169,7 +169,8 @@ is_template(Oid database)
 
 /* May this user do this here?  What we do not look at, the command will. */
 static bool
-may_succeed(Node *statement, Oid database, ProcessUtilityContext context)
+utility_hook_may_succeed(Node *statement, Oid database,
+						 ProcessUtilityContext context)
 {
 	bool		owner = ngx_pgq_owns_database(database);
 
@@ -181,11 +182,14 @@ may_succeed(Node *statement, Oid database, ProcessUtilityContext context)
 	switch (nodeTag(statement))
 	{
 		case T_CreatedbStmt:
-			return may_create_databases() && (owner || is_template(database));
+			return utility_hook_may_create_databases() &&
+				(owner || utility_hook_is_template(database));
 		case T_RenameStmt:
-			return owner && may_create_databases() && database != MyDatabaseId;
+			return owner && utility_hook_may_create_databases() &&
+				database != MyDatabaseId;
 		case T_DropdbStmt:
-			return owner && !is_template(database) && database != MyDatabaseId;
+			return owner && !utility_hook_is_template(database) &&
+				database != MyDatabaseId;
 		default:
 			return owner && database != MyDatabaseId;
 	}
@@ -193,7 +197,7 @@ may_succeed(Node *statement, Oid database, ProcessUtilityContext context)
 
 /* Have the launcher keep movers away from a database; NULL if it has none. */
 static NgxPgqDatabase *
-hold(const char *name)
+utility_hook_hold(const char *name)
 {
 	NgxPgqDatabase *database = NULL;
 
@@ -213,7 +217,7 @@ hold(const char *name)
 
 /* Note the processes of movers there are; returns how many. */
 static int
-find_movers(NgxPgqDatabase *database, int *pids)
+utility_hook_find_movers(NgxPgqDatabase *database, int *pids)
 {
 	int			count = 0;
 
@@ -227,7 +231,7 @@ find_movers(NgxPgqDatabase *database, int *pids)
 }
 
 static bool
-any_alive(const int *pids, int count)
+utility_hook_any_alive(const int *pids, int count)
 {
 	for (int i = 0; i < count; i++)
 	{
@@ -239,14 +243,15 @@ any_alive(const int *pids, int count)
 
 /* Wait until movers are gone, but not for ever. */
 static void
-wait_for_movers(NgxPgqDatabase *database, int *pids, int count)
+utility_hook_wait_for_movers(NgxPgqDatabase *database, int *pids, int count)
 {
 	static uint32 wait_event = 0;
 	int64		until = ngx_pgq_clock() + LEAVE_US;
 
 	if (wait_event == 0)
 		wait_event = ngx_pgq_wait_event("NgxPgqMakeRoom");
-	while ((any_alive(pids, count) || (count = find_movers(database, pids))) &&
+	while ((utility_hook_any_alive(pids, count) ||
+			(count = utility_hook_find_movers(database, pids))) &&
 		   ngx_pgq_clock() < until)
 	{
 		(void) WaitLatch(MyLatch,
@@ -258,29 +263,30 @@ wait_for_movers(NgxPgqDatabase *database, int *pids, int count)
 }
 
 static void
-make_room(Node *statement, const char *name, const char *command,
-		  ProcessUtilityContext context)
+utility_hook_make_room(Node *statement, const char *name, const char *command,
+					   ProcessUtilityContext context)
 {
 	Oid			oid = get_database_oid(name, true);
 	NgxPgqDatabase *database;
 	int			pids[NGX_PGQ_MOVERS];
 	int			count;
 
-	if (!OidIsValid(oid) || !may_succeed(statement, oid, context) ||
-		(database = hold(name)) == NULL)
+	if (!OidIsValid(oid) ||
+		!utility_hook_may_succeed(statement, oid, context) ||
+		(database = utility_hook_hold(name)) == NULL)
 		return;
-	count = find_movers(database, pids);
+	count = utility_hook_find_movers(database, pids);
 	ngx_pgq_launcher_look();
 	if (count > 0)
 		ereport(LOG,
 				(errmsg("ngx_pgq: movers leave database \"%s\" for %s",
 						name, command)));
-	wait_for_movers(database, pids, count);
+	utility_hook_wait_for_movers(database, pids, count);
 }
 
 /* Is this the name of our extension or schema among what is dropped? */
 static bool
-names_us(List *objects)
+utility_hook_names_us(List *objects)
 {
 	ListCell   *cell;
 
@@ -293,7 +299,7 @@ names_us(List *objects)
 }
 
 static bool
-names_role(List *roles, Oid role)
+utility_hook_names_role(List *roles, Oid role)
 {
 	ListCell   *cell;
 
@@ -307,7 +313,7 @@ names_role(List *roles, Oid role)
 
 /* Does a statement take apart the tables that this role owns? */
 static bool
-takes_apart(Node *statement, Oid owner)
+utility_hook_takes_apart(Node *statement, Oid owner)
 {
 	DropStmt   *drop = (DropStmt *) statement;
 
@@ -316,11 +322,13 @@ takes_apart(Node *statement, Oid owner)
 		case T_DropStmt:
 			return (drop->removeType == OBJECT_EXTENSION ||
 					drop->removeType == OBJECT_SCHEMA) &&
-				names_us(drop->objects);
+				utility_hook_names_us(drop->objects);
 		case T_DropOwnedStmt:
-			return names_role(((DropOwnedStmt *) statement)->roles, owner);
+			return utility_hook_names_role(((DropOwnedStmt *) statement)->roles,
+										   owner);
 		case T_ReassignOwnedStmt:
-			return names_role(((ReassignOwnedStmt *) statement)->roles, owner);
+			return utility_hook_names_role(((ReassignOwnedStmt *) statement)->roles,
+										   owner);
 		default:
 			return false;
 	}
@@ -328,7 +336,7 @@ takes_apart(Node *statement, Oid owner)
 
 /* Lock the queue ahead of a command that will, if the user may do that. */
 static void
-lock_ahead(Node *statement)
+utility_hook_lock_ahead(Node *statement)
 {
 	Oid			schema = get_namespace_oid(NGX_PGQ_SCHEMA, true);
 	Oid			queue = get_relname_relid("queue", schema);
@@ -339,33 +347,35 @@ lock_ahead(Node *statement)
 		return;
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
-	if (!XactReadOnly && takes_apart(statement, owner) &&
+	if (!XactReadOnly && utility_hook_takes_apart(statement, owner) &&
 		has_privs_of_role(GetUserId(), owner))
 		(void) RangeVarGetRelid(makeRangeVar(NGX_PGQ_SCHEMA, "queue", -1),
 								AccessExclusiveLock, true);
 }
 
 static void
-process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
-				ProcessUtilityContext context, ParamListInfo params,
-				QueryEnvironment *queryEnv, DestReceiver *dest,
-				QueryCompletion *qc)
+utility_hook_process_utility(PlannedStmt *pstmt, const char *queryString,
+							 bool readOnlyTree,
+							 ProcessUtilityContext context,
+							 ParamListInfo params,
+							 QueryEnvironment *queryEnv, DestReceiver *dest,
+							 QueryCompletion *qc)
 {
 	Node	   *statement = pstmt->utilityStmt;
 	const char *command;
-	const char *name = database_needed(statement, &command);
+	const char *name = utility_hook_database_needed(statement, &command);
 
 	if (name)
 	{
 		changing = true;
-		make_room(statement, name, command, context);
+		utility_hook_make_room(statement, name, command, context);
 	}
 	else if (IsA(statement, TransactionStmt) &&
 			 ((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED)
 		ngx_pgq_wake_at_commit_anywhere();
 	else if (IsA(statement, DropStmt) || IsA(statement, DropOwnedStmt) ||
 			 IsA(statement, ReassignOwnedStmt))
-		lock_ahead(statement);
+		utility_hook_lock_ahead(statement);
 
 	if (prev_process_utility)
 		prev_process_utility(pstmt, queryString, readOnlyTree, context, params,
@@ -380,6 +390,6 @@ void
 ngx_pgq_utility_hook_install(void)
 {
 	prev_process_utility = ProcessUtility_hook;
-	ProcessUtility_hook = process_utility;
-	RegisterXactCallback(at_transaction_end, NULL);
+	ProcessUtility_hook = utility_hook_process_utility;
+	RegisterXactCallback(utility_hook_at_transaction_end, NULL);
 }

@@ -49,7 +49,7 @@ typedef struct Pending
 static Pending pending;
 
 static void
-deliver(void)
+wake_deliver(void)
 {
 	NgxPgqDatabase *database = ngx_pgq_shmem_database_of_backend();
 
@@ -74,7 +74,7 @@ deliver(void)
  * good guess for more.  What it misses, a sweep finds.
  */
 static void
-guess_blocks(void)
+wake_guess_blocks(void)
 {
 	Oid			schema = get_namespace_oid(NGX_PGQ_SCHEMA, true);
 
@@ -102,7 +102,7 @@ guess_blocks(void)
 }
 
 static void
-at_transaction_end(XactEvent event, void *arg)
+wake_at_transaction_end(XactEvent event, void *arg)
 {
 	if (!pending.wake)
 		return;
@@ -110,12 +110,12 @@ at_transaction_end(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_PRE_COMMIT:
 			if (pending.blind)
-				guess_blocks();
+				wake_guess_blocks();
 			return;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
 			NGX_PGQ_FAULT("producer-committed");
-			deliver();
+			wake_deliver();
 			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PARALLEL_ABORT:
@@ -128,13 +128,13 @@ at_transaction_end(XactEvent event, void *arg)
 }
 
 static void
-expect_commit(void)
+wake_expect_commit(void)
 {
 	static bool registered = false;
 
 	if (!registered)
 	{
-		RegisterXactCallback(at_transaction_end, NULL);
+		RegisterXactCallback(wake_at_transaction_end, NULL);
 		registered = true;
 	}
 	pending.wake = true;
@@ -144,7 +144,7 @@ expect_commit(void)
 void
 ngx_pgq_wake_at_commit(int slot, NgxPgqSpan span, int count)
 {
-	expect_commit();
+	wake_expect_commit();
 	pending.count[slot] += count;
 	pending.span[slot] = (pending.slots & (1 << slot)) ?
 		ngx_pgq_shmem_span_union(pending.span[slot], span) : span;
@@ -155,7 +155,7 @@ ngx_pgq_wake_at_commit(int slot, NgxPgqSpan span, int count)
 void
 ngx_pgq_wake_at_commit_anywhere(void)
 {
-	expect_commit();
+	wake_expect_commit();
 	pending.blind = true;
 }
 
