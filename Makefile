@@ -25,7 +25,7 @@ $(foreach name,MONITOR RATE NAMES ORIGINS VERIFY,$(if $($(name)),$(eval export $
 BUILD     = $(MAKE) -f provision/build.mk $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 URL       = $(or $(RUNNING),http://$(LISTEN):$(PORT))
-DATABASE := provision/with-database
+DATABASE := provision/dev/with-database
 
 $(if $(word 2,$(CURDIR)),$(error the path of this directory has a space in it: $(CURDIR)))
 
@@ -34,7 +34,7 @@ $(if $(word 2,$(CURDIR)),$(error the path of this directory has a space in it: $
 
 .PHONY: run check
 run: packages build  ## install what is missing, build, start PostgreSQL and nginx, post three messages, show them
-	@provision/run start
+	@provision/dev/run start
 
 check: packages-check build check-docs check-unit check-sql check-isolation check-extension check-faults check-module check-whole  ## build and run every test
 	@echo "make check: all passed"
@@ -53,23 +53,23 @@ build: packages  ## build the nginx module, the extension, a private PostgreSQL 
 	@$(BUILD)
 
 clean: stop cluster-stop  ## stop what runs; remove build/ and run/, with the data in it
-	@provision/clean
+	@provision/dev/clean
 
 
 ##@ Running
 
 .PHONY: stop status reload logs psql
 stop:  ## stop what `make run` started
-	@provision/run stop
+	@provision/dev/run stop
 
 status:  ## say what runs
-	@provision/run status
+	@provision/dev/run status
 
 reload:  ## let nginx and PostgreSQL read their settings again
-	@provision/run reload
+	@provision/dev/run reload
 
 logs:  ## show the last lines of the logs of nginx and PostgreSQL
-	@provision/run logs
+	@provision/dev/run logs
 
 psql:  ## psql in the database of `make run`
 	@$(DATABASE) psql
@@ -80,37 +80,37 @@ psql:  ## psql in the database of `make run`
 .PHONY: cluster cluster-stop cluster-status cluster-switchover cluster-failover cluster-reinit cluster-psql cluster-logs cluster-upgrade cluster-backup cluster-restore
 cluster:  ## make three database and two web hosts, as LXC containers of this machine (as root)
 	@provision/install-packages cluster
-	@provision/cluster start
+	@provision/cluster/cluster start
 
 cluster-stop:  ## remove them, and all that was on them
-	@provision/cluster stop
+	@provision/cluster/cluster stop
 
 cluster-status:  ## who leads, how far the others are, what waits
-	@provision/cluster status
+	@provision/cluster/cluster status
 
 cluster-switchover:  ## let another member become the primary
-	@provision/cluster switchover
+	@provision/cluster/cluster switchover
 
 cluster-failover:  ## HOST becomes the primary, if it has all that was acknowledged: make cluster-failover HOST=pg2
-	@provision/cluster failover $(HOST)
+	@provision/cluster/cluster failover $(HOST)
 
 cluster-reinit:  ## replace HOST's data by a copy of the primary's, if that has all: make cluster-reinit HOST=pg2
-	@provision/cluster reinit $(HOST)
+	@provision/cluster/cluster reinit $(HOST)
 
 cluster-psql:  ## psql at the primary
-	@provision/cluster psql
+	@provision/cluster/cluster psql
 
 cluster-logs:  ## the last lines of what runs on a host: make cluster-logs HOST=pg1
-	@provision/cluster logs $(HOST)
+	@provision/cluster/cluster logs $(HOST)
 
 cluster-upgrade:  ## bring what is new here to a cluster that serves, one host after the other
-	@provision/cluster upgrade
+	@provision/cluster/cluster upgrade
 
 cluster-backup:  ## back it up, now
-	@provision/cluster backup
+	@provision/cluster/cluster backup
 
 cluster-restore:  ## begin anew with the newest that was archived: make cluster-restore TIME="2026-11-22 14:00:00Z"
-	@provision/cluster restore $(if $(TIME),"$(TIME)")
+	@provision/cluster/cluster restore $(if $(TIME),"$(TIME)")
 
 
 ##@ Messages
@@ -135,10 +135,10 @@ count-queue:  ## how many messages are not moved yet
 	@$(DATABASE) psql -XAtc 'select count(*) from ngx_pgq.queue'
 
 movers:  ## let N movers work at once, and show them: make movers N=4
-	@$(DATABASE) provision/movers $(N)
+	@$(DATABASE) provision/dev/movers $(N)
 
 load-test: build  ## post MAX messages, and check that each of them arrived: make load-test MAX=100000
-	@$(DATABASE) provision/load-test $(URL)/post $(MAX)
+	@$(DATABASE) provision/dev/load-test $(URL)/post $(MAX)
 
 bench: packages-check build  ## measure against the ceiling and print ratios (not a test)
 	@bench/run
@@ -188,10 +188,10 @@ check-others: packages-check build  ## what HAProxy, nftables, Patroni, Promethe
 
 check-ha: packages-check  ## faults of a cluster's hosts under load, on five LXC hosts made for it (as root)
 	@rm -f build/ha.results; trap 'cat build/ha.results 2> /dev/null || true' EXIT; \
-	    PGQ_JOBS=1 PGQ_RESULTS=$(CURDIR)/build/ha.results provision/with-cluster test/run ha
+	    PGQ_JOBS=1 PGQ_RESULTS=$(CURDIR)/build/ha.results provision/cluster/with-cluster test/run ha
 
 soak: packages-check  ## faults of a cluster's hosts in a random order, SECONDS=3600 long (as root)
-	@PGQ_SECONDS=$(SECONDS) provision/with-cluster test/run soak -v
+	@PGQ_SECONDS=$(SECONDS) provision/cluster/with-cluster test/run soak -v
 
 check-reload: packages-check build  ## 200 reloads of nginx under load: what each leaves behind
 	@PGQ_RELOADS=200 test/run test/module/162_reload_leaks.t -v
@@ -207,7 +207,7 @@ check-valgrind: packages-check build  ## the module's tests, and the extension i
 
 check-bare: packages-check  ## the two commands of the README on bare systems: make check-bare DEBIAN="12 13 testing" (as root)
 	@provision/install-packages bare
-	@provision/bare $(DEBIAN)
+	@provision/dev/bare $(DEBIAN)
 
 fuzz: packages-check build  ## feed every parser and the servers with what nobody would write, SECONDS=120 long
 	@provision/install-packages fuzz
@@ -223,4 +223,4 @@ analyze: packages-check  ## static analysis: gcc -fanalyzer, clang-tidy, cppchec
 
 .PHONY: help
 help:  ## this list
-	@awk -f provision/help.awk $(MAKEFILE_LIST)
+	@awk -f provision/dev/help.awk $(MAKEFILE_LIST)

@@ -66,7 +66,7 @@ $(EXTENSION)/ngx_pgq.so: $(EXTENSION)/headers $(EXTENSION_SOURCES)
 	@touch $@
 
 private: $(EXTENSION)/ngx_pgq.so
-	@provision/private-install $(PG_CONFIG) $(EXTENSION) $(BUILD)/pg$(PG)
+	@provision/dev/private-install $(PG_CONFIG) $(EXTENSION) $(BUILD)/pg$(PG)
 
 
 # The load client has a makefile of its own.

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the scripts of this directory share: where the repository is, which PostgreSQL is meant, how to become
+# What the scripts below this directory share: where the repository is, which PostgreSQL is meant, how to become
 # another user, and the few lines they say. Sourced, never run. It changes nothing by being sourced.
 
 set -euo pipefail

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Root file systems of Debian that are not booted: where their packages come from, and how a command runs in one.
-# Sourced by provision/bare and lxc.bash.
+# Sourced by provision/dev/bare and provision/cluster/lxc.bash.
 
 
 # The package source that this machine is configured with, or MIRROR. Other suites are at the same place.

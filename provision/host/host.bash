@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # What the scripts share that turn a host into its role: where their files are, how a template is filled, a file put in
-# place, a service brought up. Sourced, never run. They run as root on the host itself, from a kit (see provision/kit).
+# place, a service brought up. Sourced, never run. They run as root on the host itself, from a kit (see
+# provision/cluster/kit).
 
 set -euo pipefail
 umask 022

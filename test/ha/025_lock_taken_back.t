@@ -36,8 +36,8 @@ $trial->round(sub {
     }
     $trial->stands(10);
 }, stops => 1, mend => sub {
-    isnt((run([ top() . '/provision/cluster', reinit => $new ]))[0], 0, 'make cluster-reinit does not throw away what the second one acknowledged');
-    my ($status, $out, $err) = run([ top() . '/provision/cluster', failover => $new ]);
+    isnt((run([ top() . '/provision/cluster/cluster', reinit => $new ]))[0], 0, 'make cluster-reinit does not throw away what the second one acknowledged');
+    my ($status, $out, $err) = run([ top() . '/provision/cluster/cluster', failover => $new ]);
     is($status, 0, 'make cluster-failover lets it lead, as it provably has everything') or diag("$out$err");
 });
 

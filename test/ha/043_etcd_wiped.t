@@ -20,7 +20,7 @@ $trial->round(sub {
     ok((poll_until { -1 < index(($cluster->on($host, 'ls', '/var/lib/etcd/ngx_pgq'))[1], 'member') } timeout(30)), 'a directory is there again');
     ok(!healthy(), 'but no member');
 }, mend => sub {
-    my ($status, $out, $err) = run([ top() . '/provision/cluster', 'start' ]);
+    my ($status, $out, $err) = run([ top() . '/provision/cluster/cluster', 'start' ]);
     is($status, 0, 'make cluster') or diag("$out$err");
     ok(healthy(), 'its etcd serves');
     is(members(), $before, 'all are members, with a vote');

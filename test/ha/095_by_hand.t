@@ -8,7 +8,7 @@ use Pgq::Trial;
 my $cluster = Pgq::Cluster->new;
 
 # Its status, and what it says.
-sub provision { my ($status, $out, $err) = run([ top() . '/provision/cluster', @_ ]); return ($status, "$out$err") }
+sub provision { my ($status, $out, $err) = run([ top() . '/provision/cluster/cluster', @_ ]); return ($status, "$out$err") }
 
 sub promote {
     my ($host) = @_;

@@ -8,9 +8,9 @@ use Pgq::Host qw(top temp_dir slurp run);
 my $cluster = Pgq::Cluster->new;
 my $log     = temp_dir('cluster') . '/log';
 
-# What provision/cluster starts goes on when it has ended.
+# What provision/cluster/cluster starts goes on when it has ended.
 sub provision {
-    my ($status) = (system(top() . "/provision/cluster @_ > $log 2>&1"));
+    my ($status) = (system(top() . "/provision/cluster/cluster @_ > $log 2>&1"));
 
     die("cluster @_: ", slurp($log)) if $status;
 
@@ -37,7 +37,7 @@ my %user    = (web => 'ngx_pgq_web', replicator => 'replicator', rewind => 'rewi
 my $secrets = top() . '/run/cluster/secrets';
 
 for my $name (sort keys %user) {
-    my ($status, $out, $err) = run([ 'bash', '-c', "openssl rand -hex 24 > $secrets/$name.password && " . top() . '/provision/cluster psql -Xq <<< '
+    my ($status, $out, $err) = run([ 'bash', '-c', "openssl rand -hex 24 > $secrets/$name.password && " . top() . '/provision/cluster/cluster psql -Xq <<< '
         . qq("set log_statement = none; alter role $user{$name} password '\$(< $secrets/$name.password)'") ]);
     is("$status$out$err", '0', "another password for $user{$name}");
 }

@@ -1,6 +1,6 @@
 # P1, P2, P10: extension, module and the servers' processes are replaced under load, a host at a time, as
-# provision/cluster upgrade does it: every process has the new files afterwards, no message is lost or there twice.
-# Clients come back to a door that was closed for a moment. And a database that lacks what is new gets it by
+# provision/cluster/cluster upgrade does it: every process has the new files afterwards, no message is lost or there
+# twice. Clients come back to a door that was closed for a moment. And a database that lacks what is new gets it by
 # sql/install.sql, before nginx has a module that wants it.
 
 use Pgq;
@@ -25,7 +25,7 @@ ok($cluster->settled, 'a leader, and all others synchronous standbys');
 sub extension { return $cluster->safe_psql(q(select extversion from pg_extension where extname = 'ngx_pgq')) }
 
 my $newest = extension();
-my @psql   = (top() . '/provision/cluster', 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1');
+my @psql   = (top() . '/provision/cluster/cluster', 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1');
 
 $cluster->safe_psql('select ngx_pgq.wait_until_drained()');
 is((run([ @psql, '-d', 'postgres', '-c', 'drop database posts with (force)', '-c', 'create database posts' ]))[0], 0, 'a database that is new');
@@ -53,7 +53,7 @@ my $before  = $cluster->leader;
 
 ok($callers->wait_for(20), 'a load on both doors');
 
-my $status = system(top() . "/provision/cluster upgrade 'echo \$(hostname) \$(test -e /var/lib/postgresql/17/ngx_pgq/standby.signal && echo standby) >> /root/upgraded' > $log 2>&1");
+my $status = system(top() . "/provision/cluster/cluster upgrade 'echo \$(hostname) \$(test -e /var/lib/postgresql/17/ngx_pgq/standby.signal && echo standby) >> /root/upgraded' > $log 2>&1");
 
 is($status, 0, 'upgrade') or diag(slurp($log));
 is(stale(), '', 'every process has the new files');

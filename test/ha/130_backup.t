@@ -11,9 +11,9 @@ my $log     = temp_dir('cluster') . '/log';
 my ($web)   = $cluster->webs;
 my $run     = time;
 
-# What provision/cluster starts goes on when it has ended.
+# What provision/cluster/cluster starts goes on when it has ended.
 sub provision {
-    my ($status) = (system(top() . "/provision/cluster @_ > $log 2>&1"));
+    my ($status) = (system(top() . "/provision/cluster/cluster @_ > $log 2>&1"));
 
     die("cluster @_: ", slurp($log)) if $status;
 

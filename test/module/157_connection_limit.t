@@ -38,7 +38,7 @@ ok((poll_until { $client->get('/get')->status == 200 }), 'with GET, too');
 my $parameter = Pgq::Host::slurp('ngx_pgq_module/ngx_pgq_parameter.c');
 my ($lanes)   = $parameter =~ /db->nlanes = (\d+);/;
 my ($reads)   = $parameter =~ /db->read_lanes = (\d+);/;
-my ($each)    = Pgq::Host::slurp('provision/run') =~ /^connections=\$\(\((\d+) \* /m;
+my ($each)    = Pgq::Host::slurp('provision/dev/run') =~ /^connections=\$\(\((\d+) \* /m;
 
 is($each, 2 * ($lanes + $reads + 2), 'make run allows what a worker needs, and its predecessor while nginx reloads');
 

@@ -4,8 +4,9 @@
 #   ruby vagrant-stand-in.rb DIR MACHINE...
 #
 # DIR/MACHINE/ is that machine's root directory, DIR/.vagrant is where Vagrant would keep its state, DIR/parts is taken
-# for what provision/parts would build. Prints what each machine is told and says. With BREAKS=MACHINE in the environment
-# its connection breaks while it is set up, which Vagrant takes for a machine that is booted again, and for success.
+# for what provision/cluster/parts would build. Prints what each machine is told and says. With BREAKS=MACHINE in the
+# environment its connection breaks while it is set up, which Vagrant takes for a machine that is booted again, and for
+# success.
 
 require "etc"
 require "fileutils"
@@ -96,7 +97,7 @@ Machine = Struct.new(:name, :root) do
 
   def sudo(command)
     command = command.gsub(%r{(?<![\w.])/(?=root/|tmp/)}, "#{root}/")
-    command = command.gsub("provision/parts made", "cp -r #{DIR}/parts made/")
+    command = command.gsub("provision/cluster/parts made", "cp -r #{DIR}/parts made/")
     command = command.gsub("#{root}/root/kit/provision/host/setup", "NGX_PGQ_ROOT=#{root} \\0")
     said, status = Open3.capture2e("bash", "-c", command)
     raise "#{name}: #{command}\n#{said}" unless status.success?

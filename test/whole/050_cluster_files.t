@@ -16,10 +16,10 @@ sub text { my ($status, $out, $err) = run(@_); return "$out$err" . ($status ? "s
 
 # ---- what is secret
 
-is(text([ "$top/provision/secrets", "$dir/secrets", @peers ]), '', 'secrets are made');
+is(text([ "$top/provision/cluster/secrets", "$dir/secrets", @peers ]), '', 'secrets are made');
 
 my %first = map { $_ => slurp($_) } glob "$dir/secrets/* $dir/secrets/*/*";
-is(text([ "$top/provision/secrets", "$dir/secrets", @peers ]), '', 'and again');
+is(text([ "$top/provision/cluster/secrets", "$dir/secrets", @peers ]), '', 'and again');
 is(join(' ', grep { slurp($_) ne $first{$_} } sort keys %first), '', 'which changes none');
 is(join(' ', grep { (stat)[2] & 077 } "$dir/secrets", keys %first), '', 'nobody else may read them');
 
@@ -63,7 +63,7 @@ is(join(' ', map { s{.*/secrets/}{}r } glob "$dir/secrets/*/etcd.key"), 'pg1/etc
 
 run([ 'cp', '-r', "$dir/secrets", "$dir/renewed" ]);
 unlink "$dir/renewed/ca.crt";
-text([ "$top/provision/secrets", "$dir/renewed", @peers ]);
+text([ "$top/provision/cluster/secrets", "$dir/renewed", @peers ]);
 isnt(slurp("$dir/renewed/pg1/host.crt"), slurp("$dir/secrets/pg1/host.crt"), 'certificates are renewed');
 
 for my $which ([qw(renewed secrets)], [qw(secrets renewed)]) {
@@ -81,7 +81,7 @@ run([ 'cp', build_dir() . '/extension' . pg_version() . '/ngx_pgq.so', "$dir/par
 for my $peer (@peers[ 0, 3, 5 ]) {
     my ($role, $name, $address) = split /:/, $peer;
 
-    is(text([ "$top/provision/kit", "$dir/kit-$name", $name, "$dir/parts", "$dir/secrets" ]), '', "a kit for $name");
+    is(text([ "$top/provision/cluster/kit", "$dir/kit-$name", $name, "$dir/parts", "$dir/secrets" ]), '', "a kit for $name");
     is(text([ "$dir/kit-$name/provision/host/setup", $name, $address, $role, @peers ], env => { NGX_PGQ_ROOT => "$dir/$name" }),
         "ngx_pgq: $name is set up as a $role host\n", 'which says what to write there');
 

@@ -24,7 +24,7 @@ for my $name ("pg$major", 'nginx') {
 
 sub provision {
     my ($name, @arguments) = @_;
-    my ($status, $out, $err) = run([ "$tree/provision/$name", @arguments ], env => \%env);
+    my ($status, $out, $err) = run([ "$tree/provision/dev/$name", @arguments ], env => \%env);
     return $status ? "$out$err" : 'well';
 }
 

@@ -1,5 +1,5 @@
-# P9: what provision/vagrant.rb brings to the machines of the Vagrantfile and back, on a stand-in for Vagrant: what is
-# secret is made once, reaches those alone whom it concerns, and nothing is left on the way.
+# P9: what provision/cluster/vagrant.rb brings to the machines of the Vagrantfile and back, on a stand-in for Vagrant:
+# what is secret is made once, reaches those alone whom it concerns, and nothing is left on the way.
 
 use Pgq;
 use Pgq::Host qw(run temp_dir top slurp spew module_path build_dir pg_version has_program);
@@ -73,7 +73,7 @@ spew("$kept/parts.origin", 'other sources');
 like(vagrant('web1'), qr/\Aweb1: building for Debian 13 \(once\)\nweb1: ngx_pgq: web1 is set up/, 'new sources are built, by who comes first');
 is(join(' ', grep { slurp($_) ne $first{$_} } files($kept)), '', '... and secrets stay');
 
-# ---- what is asked of the machines day by day, by a copy of provision/cluster that has no containers
+# ---- what is asked of the machines day by day, by a copy of provision/cluster/cluster that has no containers
 
 mkdir "$dir/$_" for qw(copy copy/.vagrant copy/.vagrant/machines copy/.vagrant/machines/pg2 copy/.vagrant/machines/pg2/libvirt bin);
 run([ 'cp', '-r', "$top/provision", "$dir/copy/" ]);
@@ -93,7 +93,7 @@ program('psql',       q(echo "psql $*: $(cat)"));
 sub program { my ($name, $text) = @_; spew("$dir/bin/$name", "#!/bin/bash\n$text\n"); chmod 0755, "$dir/bin/$name" }
 
 sub cluster {
-    my ($status, $out, $err) = run([ 'bash', '-c', "$dir/copy/provision/cluster $_[0]" ], env => { PATH => "$dir/bin:$ENV{PATH}" });
+    my ($status, $out, $err) = run([ 'bash', '-c', "$dir/copy/provision/cluster/cluster $_[0]" ], env => { PATH => "$dir/bin:$ENV{PATH}" });
     return $out . $err . ($status ? "status $status\n" : '');
 }
 

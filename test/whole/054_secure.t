@@ -15,7 +15,7 @@ my $dir      = temp_dir('secure');
 sub included { my ($text) = @_; $text =~ s{^ *include (\S+);}{included(slurp("$examples/$1"))}gme; return $text =~ s/#.*//gr }
 
 my @config = map { s/\@(\w+)\@/$1/gr } map { included(slurp("$top/$_")) }
-    qw(provision/nginx.conf.in provision/host/nginx.conf.in ngx_pgq_module/examples/nginx.conf);
+    qw(provision/dev/nginx.conf.in provision/host/nginx.conf.in ngx_pgq_module/examples/nginx.conf);
 my %row;
 
 for my $line (grep { /^\| .*\|$/ } split /\n/, slurp("$top/provision/README.md")) {
@@ -169,7 +169,7 @@ run([ 'cp', '-r', "$top/provision", "$top/sql", $tree ]);
 symlink realpath(build_dir() . "/$_"), "$tree/build/$_" for 'pg' . pg_version(), 'nginx';
 
 sub provision {
-    my ($status, $out, $err) = run([ "$tree/provision/run", @_ ], env => \%env);
+    my ($status, $out, $err) = run([ "$tree/provision/dev/run", @_ ], env => \%env);
     return $status ? "$out$err" : 'well';
 }
 
@@ -178,13 +178,13 @@ END { provision('stop') if $tree }
 is(provision('start'), 'well', 'make run');
 my $of_role = 'select rolconnlimit, current_setting($$max_connections$$)::int - rolconnlimit from pg_roles where rolname = $$ngx_pgq_web$$';
 my $need    = 10 * (run([ 'getconf', '_NPROCESSORS_ONLN' ]))[1];
-is((run([ "$tree/provision/with-database", 'psql', '-XAtqc', $of_role ], env => \%env))[1], "$need|100\n", 'run: nginx\'s role leaves connections to others');
+is((run([ "$tree/provision/dev/with-database", 'psql', '-XAtqc', $of_role ], env => \%env))[1], "$need|100\n", 'run: nginx\'s role leaves connections to others');
 run([ 'cp', "$top/Makefile", $tree ]);
 my %other = (%env, map { $_ => undef } qw(PORT LISTEN));
 like((run([ 'make', '-C', $tree, '-n', 'curl-msgs' ], env => \%other))[1], qr{ http://127\.0\.0\.1:$port/get}, 'run: make finds what runs without its PORT');
 like((run([ 'make', '-C', $tree, '-n', 'curl-msgs', 'PORT=9' ], env => \%other))[1], qr{ http://127\.0\.0\.1:9/get}, 'run: or takes another one');
 my $errors = 'select count(*) from ngx_pgq.status where last_error is not null';
-is((run([ "$tree/provision/with-database", 'psql', '-XAtqc', $errors ], env => \%env))[1], "0\n", 'run: a new cluster\'s status shows no error');
+is((run([ "$tree/provision/dev/with-database", 'psql', '-XAtqc', $errors ], env => \%env))[1], "0\n", 'run: a new cluster\'s status shows no error');
 refuses('run', "http://127.0.0.1:$port", "http://127.0.0.1:$env{MONITOR}", 1_048_575);
 is((ask('-H', "Host: $_", "http://127.0.0.1:$port/get"))[0], 200, "run: $_ is its name") for qw(localhost 127.0.0.1 queue.example.org 192.0.2.1 [::1]);
 is((ask('-H', "Host: $_", "http://127.0.0.1:$port/get"))[0], 421, "run: $_ is not") for qw(192.0.2.1.example.net 127.0.0.1x example.org);
@@ -204,8 +204,8 @@ my $pg    = Pgq::Postgres->new->start;
 
 mkdir "$dir/parts";
 run([ 'cp', module_path(), "$dir/parts/ngx_http_pgq_module.so" ]);
-run([ "$top/provision/secrets", "$dir/secrets", @peers ], env => { NGX_PGQ_NAMES => 'queue.example.org' });
-run([ "$top/provision/kit", "$dir/kit", 'web1', "$dir/parts", "$dir/secrets" ]);
+run([ "$top/provision/cluster/secrets", "$dir/secrets", @peers ], env => { NGX_PGQ_NAMES => 'queue.example.org' });
+run([ "$top/provision/cluster/kit", "$dir/kit", 'web1', "$dir/parts", "$dir/secrets" ]);
 
 my $temp  = join '', map { "${_}_temp_path %%PREFIX%%/temp/$_;" } qw(proxy fastcgi uwsgi scgi);
 my $nginx = Pgq::Nginx->new(pg => $pg, config => '%%HEAD%% http { }');

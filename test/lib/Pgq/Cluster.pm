@@ -9,7 +9,7 @@ package Pgq::Cluster;
 #   $cluster->partition('pg1', in => 'pg2', 'pg3');   $cluster->heal('pg1')
 #
 # It answers safe_psql and poll_query_until as a Pgq::Postgres does, from whichever member leads. All that happens to a
-# host goes through provision/cluster.
+# host goes through provision/cluster/cluster.
 
 use strict;
 use warnings;
@@ -22,7 +22,7 @@ use Pgq::Callers;
 use Pgq::Host qw(top build_dir run slurp);
 use Pgq::Wait qw(poll_until);
 
-my $command = top() . '/provision/cluster';
+my $command = top() . '/provision/cluster/cluster';
 my ($started, $repaired);
 
 
@@ -204,7 +204,7 @@ sub standbys {
 }
 
 
-# down, off, up, freeze, thaw, cut, join: as provision/cluster has them.
+# down, off, up, freeze, thaw, cut, join: as provision/cluster/cluster has them.
 sub do_to {
     my ($self, $what, @hosts) = @_;
 

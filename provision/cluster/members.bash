@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154
 # What a cluster's operator sees of its members, and the two commands that may lose data when they are used at the wrong
-# moment, each behind a check. Sourced by provision/cluster.
+# moment, each behind a check. Sourced by provision/cluster/cluster.
 
 # A clock that differs by more than this many seconds from this machine's is reported.
 skew_reported=2

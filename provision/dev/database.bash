@@ -4,7 +4,7 @@
 # A database is named when DB_HOST or libpq's PGHOST, PGHOSTADDR or PGSERVICE is set: then that one is used and
 # nothing is started. Otherwise it is the private cluster under run/postgres, and no PG* variable of the caller counts.
 
-. "$(dirname "${BASH_SOURCE[0]}")/common.bash"
+. "$(dirname "${BASH_SOURCE[0]}")/../common.bash"
 
 postgres_run=$top/run/postgres
 

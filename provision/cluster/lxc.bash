@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154
 # A cluster's hosts as containers of this machine: the root file system they share, their network, their lives.
-# Sourced by provision/cluster.
+# Sourced by provision/cluster/cluster.
 #
 # build/cluster/ keeps what can be used again: root/, Debian 13 with the packages of both roles, and builder/, what the
 # compiler needs on top of it. run/cluster/ has the hosts, each an overlay over that root: lxc/ and hosts/. Outside of it
@@ -97,7 +97,7 @@ lxc_parts() {
         mount --bind "$2" root/src
         mount -t proc proc root/proc
         mount --rbind /dev root/dev
-        chroot root /src/provision/parts build/cluster/made' parts "$cache" "$top" > "$cache/parts.log" 2>&1 \
+        chroot root /src/provision/cluster/parts build/cluster/made' parts "$cache" "$top" > "$cache/parts.log" 2>&1 \
         || { tail -n 20 "$cache/parts.log" >&2; die "building for Debian 13 failed, see $cache/parts.log"; }
 }
 

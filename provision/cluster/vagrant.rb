@@ -2,9 +2,9 @@
 # Debian runs on the machines, what needs nothing is Ruby, which Vagrant brings along.
 #
 # .vagrant/ngx_pgq/ has what an installation keeps: parts/, our own parts built for Debian 13, and secrets/, its CA, keys
-# and passwords (provision/secrets). The machine that is set up when there are none, or when the sources have changed,
-# makes them and hands them over; the CA's key stays here. A machine is given the scripts, the parts and its own secrets,
-# makes its kit of them (provision/kit) and runs that kit's provision/host/setup.
+# and passwords (provision/cluster/secrets). The machine that is set up when there are none, or when the sources have
+# changed, makes them and hands them over; the CA's key stays here. A machine is given the scripts, the parts and its own
+# secrets, makes its kit of them (provision/cluster/kit) and runs that kit's provision/host/setup.
 
 require "digest"
 require "fileutils"
@@ -14,10 +14,10 @@ require "openssl"
 require "rubygems/package"
 
 module NgxPgq
-  TOP = File.expand_path("..", __dir__)
+  TOP = File.expand_path("../..", __dir__)
   SCRIPTS = %w[provision patroni haproxy sql].freeze
   SOURCES = %w[provision ngx_pgq_module pg_extension].freeze
-  BUILD = %w[provision/parts provision/build.mk provision/install-packages ngx_pgq_module pg_extension].freeze
+  BUILD = %w[provision/cluster/parts provision/build.mk provision/install-packages ngx_pgq_module pg_extension].freeze
   MADE = /\.s?o\z/
   SETTINGS = %w[NGX_PGQ_CLIENTS NGX_PGQ_MONITORS NGX_PGQ_RATE NGX_PGQ_UNLIMITED NGX_PGQ_ORIGINS NGX_PGQ_HTTP].freeze
 
@@ -137,13 +137,13 @@ module NgxPgq
       cluster = config.cluster
       host = config.host
 
-      make("parts", digest(BUILD), "building for Debian 13", "provision/parts made")
+      make("parts", digest(BUILD), "building for Debian 13", "provision/cluster/parts made")
       names = ENV.fetch("NGX_PGQ_NAMES", "")
       make("secrets", [*cluster.peers, *names.split].join(" "), "making CA, keys and passwords",
-           "NGX_PGQ_NAMES='#{names}' provision/secrets made/secrets #{cluster.peers.join(" ")}")
+           "NGX_PGQ_NAMES='#{names}' provision/cluster/secrets made/secrets #{cluster.peers.join(" ")}")
 
       give(SCRIPTS, "made/parts" => "parts", "made/secrets/#{host[:name]}" => "secrets/#{host[:name]}")
-      run("(cd #{GIVEN} && provision/kit /root/kit #{host[:name]} made/parts made/secrets) && rm -rf #{GIVEN} && " \
+      run("(cd #{GIVEN} && provision/cluster/kit /root/kit #{host[:name]} made/parts made/secrets) && rm -rf #{GIVEN} && " \
           "#{cluster.settings.join(" ")} /root/kit/provision/host/setup " \
           "#{host[:name]} #{cluster.address(host)} #{host[:role]} #{cluster.peers.join(" ")}")
     end
