@@ -186,11 +186,11 @@ check-others: packages-check build  ## what HAProxy, nftables, Patroni, Promethe
 	@provision/install-packages others
 	@PGQ_OTHERS=1 test/run docs module/140_metrics.t whole/050_cluster_files.t whole/052_vagrant.t
 
-check-ha: packages-check  ## faults of a cluster's hosts under load, on five LXC hosts made for it (as root)
+check-ha: packages-check build  ## faults of a cluster's hosts under load, on five LXC hosts made for it (as root)
 	@rm -f build/ha.results; trap 'cat build/ha.results 2> /dev/null || true' EXIT; \
 	    PGQ_JOBS=1 PGQ_RESULTS=$(CURDIR)/build/ha.results provision/cluster/with-cluster test/run ha
 
-soak: packages-check  ## faults of a cluster's hosts in a random order, SECONDS=3600 long (as root)
+soak: packages-check build  ## faults of a cluster's hosts in a random order, SECONDS=3600 long (as root)
 	@PGQ_SECONDS=$(SECONDS) provision/cluster/with-cluster test/run soak -v
 
 check-reload: packages-check build  ## 200 reloads of nginx under load: what each leaves behind

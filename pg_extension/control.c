@@ -200,7 +200,7 @@ control_queue_has_rows(void)
 	NgxPgqTables tables;
 	bool		found = false;
 
-	ngx_pgq_mover_batch_find_tables(&tables, NoLock);
+	ngx_pgq_tables_find(&tables, NoLock);
 	if (tables.missing)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),

@@ -29,13 +29,9 @@
 
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
-#include "catalog/pg_type.h"
 #include "commands/async.h"
-#include "commands/extension.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
 #include "pgstat.h"
 #include "storage/lock.h"
 #include "utils/fmgroids.h"
@@ -54,73 +50,6 @@
 #define POSTING_LOCK	0x7067
 
 #define ANNOUNCE_US		INT64CONST(1000000) /* between tries to tell readers */
-
-/* public.posts; InvalidOid if it is not there.  public may have been made anew. */
-Oid
-ngx_pgq_mover_batch_posts_relid(void)
-{
-	Oid			schema = get_namespace_oid("public", true);
-
-	return OidIsValid(schema) ? get_relname_relid("posts", schema) : InvalidOid;
-}
-
-/* Has a table these columns?  It is not kept locked: this is for the status. */
-static bool
-mover_batch_has_columns(Oid relid, const NgxPgqColumn *columns, int count)
-{
-	Relation	rel = try_table_open(relid, AccessShareLock);
-	bool		wrong;
-
-	if (rel == NULL)
-		return false;
-	wrong = ngx_pgq_bulk_insert_wrong_column(RelationGetDescr(rel), columns,
-											 count) != NULL;
-	table_close(rel, AccessShareLock);
-	return !wrong;
-}
-
-/*
- * Find what a mover works with, in this transaction's view of the catalogs,
- * which for the queue and its leaves is then true until the transaction ends,
- * unless the queue is not to be locked (NoLock).  The dead letters and the
- * ledger are only looked for, so that a mover does not begin in a half-made
- * schema.
- */
-void
-ngx_pgq_mover_batch_find_tables(NgxPgqTables *tables, LOCKMODE mode)
-{
-	static const char *const leaves[NGX_PGQ_SLOTS] =
-	{"queue_0", "queue_1", "queue_2", "queue_3"};
-	static const NgxPgqColumn id[] = {{"id", INT8OID}};
-	Oid			schema = get_namespace_oid(NGX_PGQ_SCHEMA, true);
-
-	tables->missing = NULL;
-	if (OidIsValid(schema))
-		(void) RangeVarGetRelid(makeRangeVar(NGX_PGQ_SCHEMA, "queue", -1),
-								mode, true);
-	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
-	{
-		tables->queue[i] = get_relname_relid(leaves[i], schema);
-		if (!OidIsValid(tables->queue[i]))
-			tables->missing = "the table ngx_pgq.queue or one of its leaves";
-	}
-	if (!OidIsValid(get_relname_relid("dead_letter", schema)))
-		tables->missing = "the table ngx_pgq.dead_letter";
-	for (int i = 0; i < NGX_PGQ_SLOTS && tables->missing == NULL; i++)
-	{
-		if (!mover_batch_has_columns(tables->queue[i],
-									 ngx_pgq_mover_claim_columns,
-									 NGX_PGQ_MESSAGE_COLUMNS))
-			tables->missing = "a column of ngx_pgq.queue (at timestamptz, message_id uuid, data json; each not null)";
-	}
-	tables->posts = ngx_pgq_mover_batch_posts_relid();
-	if (!OidIsValid(tables->posts))
-		tables->missing = "the table public.posts";
-	else if (!mover_batch_has_columns(tables->posts, id, lengthof(id)))
-		tables->missing = "the column id of public.posts (bigint, not null)";
-	if (!OidIsValid(get_extension_oid("ngx_pgq", true)))
-		tables->missing = "the extension ngx_pgq";
-}
 
 /* Wait for the right to give out ids; held until the commit is visible. */
 static void
@@ -208,7 +137,7 @@ mover_batch_count(NgxPgqMover *mover, int messages, int dead)
 	TimestampTz now = GetCurrentTimestamp();
 
 	pg_atomic_write_u64(&mover->rate,
-						(uint64) (ngx_pgq_status_rate(mover, now) * 1000) +
+						(uint64) (ngx_pgq_shmem_rate(mover, now) * 1000) +
 						messages * UINT64CONST(1000) / NGX_PGQ_RATE_SEC);
 	pg_atomic_write_u64(&mover->moved_at, now);
 	pg_atomic_fetch_add_u64(&mover->batches, 1);
@@ -243,7 +172,7 @@ ngx_pgq_mover_batch_move(NgxPgqDatabase *database, NgxPgqMover *mover,
 	last_id = 0;
 	mover_batch_begin();
 	settings = NewGUCNestLevel();
-	ngx_pgq_mover_batch_find_tables(&tables, RowExclusiveLock);
+	ngx_pgq_tables_find(&tables, RowExclusiveLock);
 	*missing = tables.missing;
 	if (tables.missing == NULL)
 	{

@@ -98,21 +98,15 @@ mover_claim_delete_unless_locked(Relation leaf, ItemPointer tid,
 							  false) == TM_Ok;
 }
 
-const NgxPgqColumn ngx_pgq_mover_claim_columns[NGX_PGQ_MESSAGE_COLUMNS] = {
-	{"at", TIMESTAMPTZOID},
-	{"message_id", UUIDOID},
-	{"data", JSONOID}
-};
-
 /* Columns of a leaf by name: a dump restored may have another order. */
 static void
 mover_claim_find_columns(Relation leaf, AttrNumber *columns)
 {
-	ngx_pgq_bulk_insert_check_columns(leaf, ngx_pgq_mover_claim_columns,
+	ngx_pgq_bulk_insert_check_columns(leaf, ngx_pgq_tables_columns,
 									  NGX_PGQ_MESSAGE_COLUMNS);
 	for (int i = 0; i < NGX_PGQ_MESSAGE_COLUMNS; i++)
 		columns[i] = get_attnum(RelationGetRelid(leaf),
-								ngx_pgq_mover_claim_columns[i].name);
+								ngx_pgq_tables_columns[i].name);
 }
 
 /*

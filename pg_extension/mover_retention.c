@@ -246,7 +246,7 @@ mover_retention_compare_posts(const void *a, const void *b)
 static const char *
 mover_retention_row_name(void)
 {
-	Oid			relid = ngx_pgq_mover_batch_posts_relid();
+	Oid			relid = ngx_pgq_tables_posts();
 	Relation	posts = OidIsValid(relid) ? try_table_open(relid, AccessShareLock) : NULL;
 	bool		plain;
 

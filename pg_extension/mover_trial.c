@@ -58,7 +58,7 @@ static int	refused_now;
 static bool
 mover_trial_is_key_of_posts(const char *constraint)
 {
-	Relation	posts = try_table_open(ngx_pgq_mover_batch_posts_relid(),
+	Relation	posts = try_table_open(ngx_pgq_tables_posts(),
 									   AccessShareLock);
 	Oid			key = InvalidOid;
 

@@ -219,6 +219,7 @@ extern NgxPgqSpan ngx_pgq_shmem_span_union(NgxPgqSpan a, NgxPgqSpan b);
 extern void ngx_pgq_shmem_slot_came(NgxPgqSlot *slot, uint64 count);
 extern void ngx_pgq_shmem_slot_empty(NgxPgqSlot *slot);
 extern uint64 ngx_pgq_shmem_slot_depth(NgxPgqSlot *slot);
+extern double ngx_pgq_shmem_rate(NgxPgqMover *mover, TimestampTz now);
 
 /* sqlstate.c */
 extern bool ngx_pgq_sqlstate_is_about_data(int sqlerrcode);
@@ -267,20 +268,21 @@ extern void ngx_pgq_launcher_register(void);
 extern void ngx_pgq_launcher_look(void);
 extern void ngx_pgq_mover_refuse_superuser(void);
 
+/* tables.c */
+#define NGX_PGQ_MESSAGE_COLUMNS	3
+extern const NgxPgqColumn ngx_pgq_tables_columns[NGX_PGQ_MESSAGE_COLUMNS];
+extern void ngx_pgq_tables_find(NgxPgqTables *tables, LOCKMODE mode);
+extern Oid	ngx_pgq_tables_posts(void);
+
 /* mover_batch.c */
 extern int	ngx_pgq_mover_batch_move(NgxPgqDatabase *database,
 									 NgxPgqMover *mover, int limit,
 									 bool trial, const char **missing);
-extern void ngx_pgq_mover_batch_find_tables(NgxPgqTables *tables,
-											LOCKMODE mode);
-extern Oid	ngx_pgq_mover_batch_posts_relid(void);
 extern bool ngx_pgq_mover_batch_announce_due(void);
 extern void ngx_pgq_mover_batch_announce(NgxPgqDatabase *database);
 extern void ngx_pgq_mover_batch_announce_done(void);
 
 /* mover_claim.c */
-#define NGX_PGQ_MESSAGE_COLUMNS	3
-extern const NgxPgqColumn ngx_pgq_mover_claim_columns[NGX_PGQ_MESSAGE_COLUMNS];
 extern void ngx_pgq_mover_claim_take(NgxPgqDatabase *database,
 									 NgxPgqTables *tables, int limit,
 									 NgxPgqClaim *claim);
@@ -321,7 +323,6 @@ extern void ngx_pgq_mover_retention_failed(int sqlerrcode);
 extern void ngx_pgq_utility_hook_install(void);
 
 /* status.c */
-extern double ngx_pgq_status_rate(NgxPgqMover *mover, TimestampTz now);
 extern void ngx_pgq_status_mover_error(NgxPgqMover *mover, const char *text);
 
 #endif							/* NGX_PGQ_H */

@@ -22,6 +22,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
@@ -270,4 +272,15 @@ ngx_pgq_shmem_slot_depth(NgxPgqSlot *slot)
 	uint64		came = pg_atomic_read_u64(&slot->came);
 
 	return came > gone ? came - gone : 0;
+}
+
+/* Messages a second of late: what counts fades with time. */
+double
+ngx_pgq_shmem_rate(NgxPgqMover *mover, TimestampTz now)
+{
+	double		rate = pg_atomic_read_u64(&mover->rate) / 1000.0;
+	TimestampTz then = pg_atomic_read_u64(&mover->moved_at);
+
+	return rate * exp((double) Min(then - now, 0) /
+					  (NGX_PGQ_RATE_SEC * USECS_PER_SEC));
 }

@@ -232,7 +232,7 @@ ngx_pgq_slot_rotate(NgxPgqDatabase *database)
 	emptied = NULL;
 	look_after = ngx_pgq_clock() + LOOK_US;
 	looked_at = slot_traffic(database);
-	ngx_pgq_mover_batch_find_tables(&tables, AccessShareLock);
+	ngx_pgq_tables_find(&tables, AccessShareLock);
 	if (tables.missing)
 		return;
 	for (uint32 i = 0; i < NGX_PGQ_SLOTS; i++)

@@ -9,8 +9,6 @@
  */
 #include "postgres.h"
 
-#include <math.h>
-
 #include "fmgr.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
@@ -97,17 +95,6 @@ status_time_or_null(pg_atomic_uint64 *time, bool *isnull)
 
 	*isnull = value == 0;
 	return TimestampTzGetDatum(value);
-}
-
-/* Messages a second of late: what counts fades with time. */
-double
-ngx_pgq_status_rate(NgxPgqMover *mover, TimestampTz now)
-{
-	double		rate = pg_atomic_read_u64(&mover->rate) / 1000.0;
-	TimestampTz then = pg_atomic_read_u64(&mover->moved_at);
-
-	return rate * exp((double) Min(then - now, 0) /
-					  (NGX_PGQ_RATE_SEC * USECS_PER_SEC));
 }
 
 static void
@@ -212,8 +199,8 @@ status_mover_row(NgxPgqDatabase *database, Name name, int m, Datum *values,
 	status_put_count(values, nulls, STATUS_BATCHES, &mover->batches);
 	status_put_count(values, nulls, STATUS_MESSAGES, &mover->messages);
 	status_put(values, nulls, STATUS_RATE,
-			   Float8GetDatum(ngx_pgq_status_rate(mover,
-												  GetCurrentTimestamp())));
+			   Float8GetDatum(ngx_pgq_shmem_rate(mover,
+												 GetCurrentTimestamp())));
 	status_put_count(values, nulls, STATUS_DEAD_LETTERS, &mover->dead_letters);
 	status_put_count(values, nulls, STATUS_ERRORS, &mover->errors);
 	status_put_text(values, nulls, STATUS_LAST_ERROR, error);
