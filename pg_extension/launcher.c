@@ -245,7 +245,7 @@ launcher_say_not_started(int d, int first, int last, const char *why)
 
 		if (wanted[d].start[m].handle || pg_atomic_read_u32(&mover->pid))
 			continue;
-		ngx_pgq_status_mover_error(mover, why);
+		ngx_pgq_shmem_mover_error(mover, why);
 		pg_atomic_exchange_u32(&mover->state, NGX_PGQ_FAILED);
 	}
 }
@@ -259,7 +259,7 @@ launcher_begin_anew(NgxPgqDatabase *database)
 {
 	pg_atomic_exchange_u32(&database->paused, 0);
 	for (int m = 0; m < NGX_PGQ_MOVERS; m++)
-		ngx_pgq_status_mover_error(&database->mover[m], "");
+		ngx_pgq_shmem_mover_error(&database->mover[m], "");
 	pg_atomic_exchange_u32(&database->blind, 1);
 	pg_atomic_exchange_u32(&database->wake, 1);
 }

@@ -78,7 +78,7 @@ static void
 mover_say_not_started(void)
 {
 	if (pg_atomic_read_u64(&me->error_at) < pg_atomic_read_u64(&me->started_at))
-		ngx_pgq_status_mover_error(me,
+		ngx_pgq_shmem_mover_error(me,
 								   "could not connect to the database as ngx_pgq.role, see the server's log");
 	mover_set_state(NGX_PGQ_FAILED);
 }
@@ -136,26 +136,7 @@ static void
 mover_remember_error(const char *text)
 {
 	pg_atomic_fetch_add_u64(&me->errors, 1);
-	ngx_pgq_status_mover_error(me, text);
-}
-
-/*
- * What people have added to posts runs with the rights of our role, which may
- * become a superuser at any time: called at the start of each transaction.  Say
- * so where the status is read, and end: the launcher tries again, at intervals.
- */
-void
-ngx_pgq_mover_refuse_superuser(void)
-{
-	if (!superuser())
-		return;
-	mover_remember_error(psprintf("role \"%s\" (setting ngx_pgq.role) is a superuser",
-								  my_role));
-	ereport(FATAL,
-			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("%s: role \"%s\" is a superuser, and must not be",
-					MyBgworkerEntry->bgw_name, my_role),
-			 errhint("Change ngx_pgq.role.")));
+	ngx_pgq_shmem_mover_error(me, text);
 }
 
 /* One log line about errors, and then for a while none. */
@@ -319,7 +300,7 @@ mover_tidy(MemoryContext context, const char *activity,
 
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
-		ngx_pgq_mover_refuse_superuser();
+		ngx_pgq_mover_batch_refuse_superuser(me);
 		pgstat_report_activity(STATE_RUNNING, activity);
 		(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
 								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0,
@@ -536,7 +517,7 @@ ngx_pgq_mover_main(Datum arg)
 	NGX_PGQ_FAULT("mover-entered");
 	mover_connect_to_database();
 	StartTransactionCommand();
-	ngx_pgq_mover_refuse_superuser();
+	ngx_pgq_mover_batch_refuse_superuser(me);
 	CommitTransactionCommand();
 	NGX_PGQ_FAULT("mover-connected");
 

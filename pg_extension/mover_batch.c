@@ -33,6 +33,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "postmaster/bgworker.h"
 #include "storage/lock.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
@@ -145,12 +146,36 @@ mover_batch_count(NgxPgqMover *mover, int messages, int dead)
 	pg_atomic_fetch_add_u64(&mover->messages, messages - dead);
 }
 
+/*
+ * What people have added to posts runs with the rights of our role, which may
+ * become a superuser at any time: called at the start of each transaction.  Say
+ * so where the status is read, and end: the launcher tries again, at intervals.
+ */
+void
+ngx_pgq_mover_batch_refuse_superuser(NgxPgqMover *mover)
+{
+	char	   *role;
+
+	if (!superuser())
+		return;
+	role = GetUserNameFromId(GetUserId(), false);
+	pg_atomic_fetch_add_u64(&mover->errors, 1);
+	ngx_pgq_shmem_mover_error(mover,
+							  psprintf("role \"%s\" (setting ngx_pgq.role) is a superuser",
+									   role));
+	ereport(FATAL,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("%s: role \"%s\" is a superuser, and must not be",
+					MyBgworkerEntry->bgw_name, role),
+			 errhint("Change ngx_pgq.role.")));
+}
+
 static void
-mover_batch_begin(void)
+mover_batch_begin(NgxPgqMover *mover)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	ngx_pgq_mover_refuse_superuser();
+	ngx_pgq_mover_batch_refuse_superuser(mover);
 	XactIsoLevel = XACT_READ_COMMITTED; /* a claim needs a snapshot of its own */
 	pgstat_report_activity(STATE_RUNNING, "moving messages to posts");
 }
@@ -170,7 +195,7 @@ ngx_pgq_mover_batch_move(NgxPgqDatabase *database, NgxPgqMover *mover,
 
 	*missing = NULL;
 	last_id = 0;
-	mover_batch_begin();
+	mover_batch_begin(mover);
 	settings = NewGUCNestLevel();
 	ngx_pgq_tables_find(&tables, RowExclusiveLock);
 	*missing = tables.missing;

@@ -219,6 +219,7 @@ extern NgxPgqSpan ngx_pgq_shmem_span_union(NgxPgqSpan a, NgxPgqSpan b);
 extern void ngx_pgq_shmem_slot_came(NgxPgqSlot *slot, uint64 count);
 extern void ngx_pgq_shmem_slot_empty(NgxPgqSlot *slot);
 extern uint64 ngx_pgq_shmem_slot_depth(NgxPgqSlot *slot);
+extern void ngx_pgq_shmem_mover_error(NgxPgqMover *mover, const char *text);
 extern double ngx_pgq_shmem_rate(NgxPgqMover *mover, TimestampTz now);
 
 /* sqlstate.c */
@@ -266,7 +267,6 @@ extern PGDLLEXPORT void ngx_pgq_launcher_main(Datum arg);
 extern PGDLLEXPORT void ngx_pgq_mover_main(Datum arg);
 extern void ngx_pgq_launcher_register(void);
 extern void ngx_pgq_launcher_look(void);
-extern void ngx_pgq_mover_refuse_superuser(void);
 
 /* tables.c */
 #define NGX_PGQ_MESSAGE_COLUMNS	3
@@ -275,6 +275,7 @@ extern void ngx_pgq_tables_find(NgxPgqTables *tables, LOCKMODE mode);
 extern Oid	ngx_pgq_tables_posts(void);
 
 /* mover_batch.c */
+extern void ngx_pgq_mover_batch_refuse_superuser(NgxPgqMover *mover);
 extern int	ngx_pgq_mover_batch_move(NgxPgqDatabase *database,
 									 NgxPgqMover *mover, int limit,
 									 bool trial, const char **missing);
@@ -323,6 +324,5 @@ extern void ngx_pgq_mover_retention_failed(int sqlerrcode);
 extern void ngx_pgq_utility_hook_install(void);
 
 /* status.c */
-extern void ngx_pgq_status_mover_error(NgxPgqMover *mover, const char *text);
 
 #endif							/* NGX_PGQ_H */

@@ -28,6 +28,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
+#include "utils/timestamp.h"
 
 #include "ngx_pgq.h"
 
@@ -283,4 +284,14 @@ ngx_pgq_shmem_rate(NgxPgqMover *mover, TimestampTz now)
 
 	return rate * exp((double) Min(then - now, 0) /
 					  (NGX_PGQ_RATE_SEC * USECS_PER_SEC));
+}
+
+/* Keep why a batch failed, or why a mover does not run. */
+void
+ngx_pgq_shmem_mover_error(NgxPgqMover *mover, const char *text)
+{
+	LWLockAcquire(ngx_pgq_shmem->lock, LW_EXCLUSIVE);
+	strlcpy(mover->last_error, text, sizeof(mover->last_error));
+	pg_atomic_write_u64(&mover->error_at, *text ? GetCurrentTimestamp() : 0);
+	LWLockRelease(ngx_pgq_shmem->lock);
 }

@@ -160,16 +160,6 @@ status_put_slot(ReturnSetInfo *result, NgxPgqDatabase *database, Name name,
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
-/* Keep why a batch failed, or why a mover does not run. */
-void
-ngx_pgq_status_mover_error(NgxPgqMover *mover, const char *text)
-{
-	LWLockAcquire(ngx_pgq_shmem->lock, LW_EXCLUSIVE);
-	strlcpy(mover->last_error, text, sizeof(mover->last_error));
-	pg_atomic_write_u64(&mover->error_at, *text ? GetCurrentTimestamp() : 0);
-	LWLockRelease(ngx_pgq_shmem->lock);
-}
-
 /*
  * A mover's row, in STATUS_COLUMNS columns; false if there never was one, and
  * none has been tried.
