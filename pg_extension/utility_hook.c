@@ -18,8 +18,9 @@
  *	 stand in a transaction block, and what it did is there only at commit.
  *	 Then the launcher looks what is there, and starts what can run.
  * - DROP EXTENSION and what else takes the tables apart would lock them in an
- *	 order of its own, and meet enqueue() and movers in a deadlock.  All of us
- *	 lock ngx_pgq.queue before a leaf of it; here the command does so, too.
+ *	 order of its own, as DROP TRIGGER does, which begins with the leaves, and
+ *	 meet enqueue() and movers in a deadlock.  All of us lock ngx_pgq.queue before
+ *	 a leaf of it; here the command does so, too.
  * - The callback runs after the commit record is written, too: there it
  *	 allocates nothing, takes no lock, and does not raise.
  * - COMMIT PREPARED wakes the movers: the session that inserted into the queue
@@ -311,15 +312,34 @@ utility_hook_names_role(List *roles, Oid role)
 	return false;
 }
 
-/* Does a statement take apart the tables that this role owns? */
+/* Is one of these triggers, each named after its table, a trigger of the queue? */
 static bool
-utility_hook_takes_apart(Node *statement, Oid owner)
+utility_hook_names_trigger(List *triggers, Oid queue)
+{
+	ListCell   *cell;
+
+	foreach(cell, triggers)
+	{
+		List	   *name = list_copy(lfirst(cell));
+		RangeVar   *table = makeRangeVarFromNameList(list_truncate(name, list_length(name) - 1));
+
+		if (RangeVarGetRelid(table, NoLock, true) == queue)
+			return true;
+	}
+	return false;
+}
+
+/* Does a statement take apart the queue, or the tables that its owner has? */
+static bool
+utility_hook_takes_apart(Node *statement, Oid queue, Oid owner)
 {
 	DropStmt   *drop = (DropStmt *) statement;
 
 	switch (nodeTag(statement))
 	{
 		case T_DropStmt:
+			if (drop->removeType == OBJECT_TRIGGER)
+				return utility_hook_names_trigger(drop->objects, queue);
 			return (drop->removeType == OBJECT_EXTENSION ||
 					drop->removeType == OBJECT_SCHEMA) &&
 				utility_hook_names_us(drop->objects);
@@ -347,7 +367,8 @@ utility_hook_lock_ahead(Node *statement)
 		return;
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
-	if (!XactReadOnly && utility_hook_takes_apart(statement, owner) &&
+	if (!XactReadOnly &&
+		utility_hook_takes_apart(statement, queue, owner) &&
 		has_privs_of_role(GetUserId(), owner))
 		(void) RangeVarGetRelid(makeRangeVar(NGX_PGQ_SCHEMA, "queue", -1),
 								AccessExclusiveLock, true);

@@ -51,6 +51,14 @@ $holder->query('commit');
 $pg->safe_psql('insert into ngx_pgq.queue (data) values (\'"wakes"\')');
 ok($pg->poll_query_until(q{select count(*) from ngx_pgq.queue}, 0), 'the messages are moved');
 is($pg->safe_psql('select coalesce(sum(errors), 0) from ngx_pgq.status'), 0, 'without an error');
+
+# Dropping a trigger begins with the leaves, the last one first.
+$user->query('begin; lock table only ngx_pgq.queue in row exclusive mode; lock table ngx_pgq.queue_0 in row exclusive mode');
+$command->send('drop trigger pass on ngx_pgq.queue');
+ok($pg->poll_query_until("$waiting and query ~ '^drop trigger'", 1), 'a command that drops a trigger waits');
+$user->query('lock table ngx_pgq.queue_3 in row exclusive mode; commit');
+unlike($command->result, qr/ERROR/, 'and succeeds');
+is($pg->safe_psql(q{select count(*) from pg_trigger where tgname = 'pass'}), 0, 'the trigger has gone');
 unlike($pg->log_since(0), qr/deadlock/, 'nobody was in a deadlock');
 
 # The command waits for whoever has the queue locked, and the mover for the command.
