@@ -3,9 +3,8 @@
  * bulk_insert.c
  *	  Rows into one plain table, many at a time, as COPY writes them.
  *
- * Called by enqueue_insert (into a leaf of the queue) and by mover_post (into
- * posts).  The executor would do the same for each row by itself; this way a
- * page full of rows costs one WAL record and one buffer lock.
+ * The executor would insert each row by itself; this way a page full of rows
+ * costs one WAL record and one buffer lock.
  *
  * - Only for a table with exactly the columns we write: one that has triggers,
  *	 rules, row security, other columns or partitions is the executor's.

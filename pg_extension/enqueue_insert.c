@@ -4,7 +4,7 @@
  *	  What all ways into the queue share: whose rights they work with, and how
  *	  messages are written.
  *
- * Called by enqueue.c, between ngx_pgq_enqueue_insert_begin() and _end().
+ * The caller encloses it by ngx_pgq_enqueue_insert_begin() and _end().
  *
  * - Works with the rights of the owner of ngx_pgq.queue, so that callers need
  *	 EXECUTE on a function and nothing else, and with a search_path of its own,

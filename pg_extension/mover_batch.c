@@ -3,8 +3,8 @@
  * mover_batch.c
  *	  Moving one batch: one transaction from the queue to posts.
  *
- * Called by mover, again and again, outside a transaction; raises when the
- * batch fails, and then the mover aborts and has the claim given back.
+ * The caller is outside a transaction.  An error is raised when the batch
+ * fails: the caller then aborts and has the claim given back.
  *
  * - Exactly once: a message's row leaves the queue in the transaction that
  *	 makes its post or its dead letter.

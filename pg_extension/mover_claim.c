@@ -4,8 +4,8 @@
  *	  Claiming messages: which blocks a mover looks at, and what it takes there.
  *
  * Owns the claim in hand: the span of blocks this process took out of shared
- * memory and has not yet moved or given back (held).  Called by mover_batch, in
- * its transaction, and by mover when a transaction failed.
+ * memory and has not yet moved or given back (held).  A claim is taken in the
+ * transaction of its batch, and given back when that failed.
  *
  * A claim reads a span of a leaf by a TID range scan and deletes what it sees,
  * skipping rows that others have locked: SKIP LOCKED, but with one record of

@@ -3,8 +3,8 @@
  * mover_post.c
  *	  Writing: claimed messages become posts, or dead letters.
  *
- * Called by mover_batch, inside its transaction, while it holds the posting
- * lock, so that ids are given out in the order of commits.
+ * The caller is inside the transaction of a batch and holds the posting lock,
+ * so that ids are given out in the order of commits.
  *
  * - posts may be what sql/posts.sql made, with checks and indexes added: then
  *	 rows are written in bulk.  With triggers, foreign keys, more columns,

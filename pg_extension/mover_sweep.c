@@ -4,8 +4,7 @@
  *	  Sweeping: looking through all leaves of the queue for messages that no
  *	  span names.
  *
- * Called by mover_batch (begin one), by mover_claim, chunk by chunk, and by mover
- * (when is one due; it failed).  Owns how far this process's sweep has come; when
+ * Owns how far this process's sweep has come; when
  * the next one may begin is in shared memory, as any mover may do it.
  *
  * - Found only this way: what plain INSERTs wrote beside the blocks they named,

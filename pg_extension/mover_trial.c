@@ -4,8 +4,8 @@
  *	  Whose fault is an error?  Messages tried one by one, to tell a message that
  *	  posts refuses from a server, or a table, that refuses all.
  *
- * Called by mover_batch when the mover has halved a batch that keeps failing down
- * to one message.  Each message of the trial is moved inside a subtransaction,
+ * A trial is due when a batch that keeps failing has been halved down to one
+ * message.  Each message of the trial is moved inside a subtransaction,
  * deferred constraints included, all in the one transaction of the batch.
  *
  * An SQLSTATE alone does not answer the question: each class has errors of both

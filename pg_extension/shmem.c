@@ -3,7 +3,7 @@
  * shmem.c
  *	  The shared memory of ngx_pgq: made here, found here; spans and depths.
  *
- * Called by every process: backends that enqueue, the launcher, the movers.
+ * Used by every process: backends that enqueue, the launcher, the movers.
  * The memory is made by the postmaster at start, again after a crash, and
  * is never resized.  Each field says in ngx_pgq.h what guards it.
  *
