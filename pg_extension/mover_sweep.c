@@ -4,8 +4,8 @@
  *	  Sweeping: looking through all leaves of the queue for messages that no
  *	  span names.
  *
- * Owns how far this process's sweep has come; when
- * the next one may begin is in shared memory, as any mover may do it.
+ * Owns how far this process's sweep has come; when the next one may begin is
+ * in shared memory, as any mover may do it.
  *
  * - Found only this way: what plain INSERTs wrote beside the blocks they named,
  *	 rows another session had locked, what was prepared, restored, or there at
