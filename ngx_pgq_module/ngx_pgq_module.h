@@ -22,9 +22,9 @@
  * Who has something to count calls metrics, which calls nobody; status shows
  * what was counted, variables what became of one request.
  *
- * The folders: http touches ngx_http_request_t, as the front desk
- * (ngx_http_pgq_module.c) and answer do, and no other file; queue has what
- * waits; database has all that includes libpq; format depends on nothing.
+ * The folders: only http and the front desk (ngx_http_pgq_module.c) know HTTP
+ * requests; queue has what waits; database has all that includes libpq; format
+ * depends on nothing.
  */
 
 #ifndef NGX_PGQ_MODULE_H

@@ -82,6 +82,7 @@ ngx_pgq_conninfo_read(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
 {
     char              *text, *error;
     ngx_int_t          rc;
+    ngx_uint_t         named;
     PQconninfoOption  *given, *all;
 
     text = ngx_pgq_conninfo_copy(cf->pool, (char *) conninfo->data,
@@ -113,6 +114,8 @@ ngx_pgq_conninfo_read(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
     }
 
     rc = ngx_pgq_conninfo_settle(cf, ci, given, all);
+    named = ngx_pgq_conninfo_option(given, "passfile")
+            || getenv("PGPASSFILE");
 
     PQconninfoFree(given);
     PQconninfoFree(all);
@@ -123,9 +126,11 @@ ngx_pgq_conninfo_read(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
                            name);
     }
 
-    /* libpq ignores it silently */
+    /* libpq ignores it silently; the one in the home directory is optional */
 
-    if (rc == NGX_OK && ci->passfile && access(ci->passfile, R_OK) == -1) {
+    if (rc == NGX_OK && ci->passfile && access(ci->passfile, R_OK) == -1
+        && (named || ngx_errno != NGX_ENOENT))
+    {
         ngx_conf_log_error(NGX_LOG_WARN, cf, ngx_errno,
                            "password file \"%s\" of pgq_pool \"%V\" cannot be"
                            " read", ci->passfile, name);

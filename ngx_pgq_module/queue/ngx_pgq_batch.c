@@ -2,9 +2,7 @@
 
 /*
  * The room "batch" owns the batches that tickets travel in.  A batch has a
- * memory pool of its own.
- *
- * A source of calls to pool.c; calls ticket, encode, verdict and resend.
+ * memory pool of its own.  It is the source of the calls of a pool of POSTs.
  *
  * Invariants:
  *  - a batch is in exactly one place: writes->sent, while a lane has its call,

@@ -66,6 +66,7 @@ web_hosts() {
 
 
 status() {
+    kind > /dev/null    # says so if there is no cluster
     leader=
     if patronictl list; then
         leader=$(leader) || true

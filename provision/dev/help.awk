@@ -5,4 +5,4 @@ BEGIN { FS = ":.*## " }
 
 /^##@ / { printf "\n%s\n", substr($0, 5); next }
 
-/^[a-z][a-z-]*:.*## / { printf "  make %-16s %s\n", $1, $2 }
+/^[a-z][a-z-]*:.*## / { printf "  make %-18s %s\n", $1, $2 }

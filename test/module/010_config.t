@@ -51,6 +51,9 @@ like($text, qr/value must be (?:equal to or less than|between 1 and) 1024/, 'a d
 is($status, 0, 'a password file may be missing') or diag($text);
 like($text, qr{\[warn\].* password file "/no/such/file" of pgq_pool "main" cannot be read \(2: }, 'but nginx warns of it');
 
+($status, $text) = Pgq::Nginx->new(pools => 'pgq_pool main "host=/tmp";', env => { HOME => '/no/such/home' })->test;
+unlike($text, qr/password file/, 'that of the home directory is optional');
+
 # One location has one content handler: none replaces another silently.
 my %conflict = (
     'pgq_get beside pgq_post'     => ['pgq_post main; pgq_get main;',           qr/"pgq_get" directive is duplicate or conflicts with another handler/],
