@@ -60,6 +60,7 @@ sub says {
         promote($host);
         $trial->lasts(1);
         $cluster->do_to(off => $leader);
+        ok((poll_until { ($cluster->leader // $leader) ne $leader } timeout(60)), 'another member becomes the primary');
     }, stops => 1, mend => sub {
         $cluster->do_to(up => @_);
         ok($trial->flows, 'when the old primary is back messages are accepted');
