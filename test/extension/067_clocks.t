@@ -6,9 +6,13 @@ use Pgq;
 plan skip_all => 'libfaketime and sanitizers both want to be loaded first' if $ENV{PGQ_SANITIZE} || $ENV{PGQ_VALGRIND};
 
 my ($library) = glob '/usr/lib/*/faketime/libfaketimeMT.so.1' or die "libfaketime is not installed\n";
-my $select    = Pgq::Host::build_dir() . '/plain_select.so';
 my $dir       = Pgq::Host::temp_dir('clocks');
+my $select    = "$dir/plain_select.so";
 chmod 0755, $dir;
+
+# The build may be where the server's user may not read.
+Pgq::Host::spew($select, Pgq::Host::slurp(Pgq::Host::build_dir() . '/plain_select.so'));
+chmod 0755, $select;
 
 # A server whose clock is a file.
 sub clock_of {
