@@ -334,7 +334,8 @@ ngx_pgq_call_done(ngx_pgq_lane_t *lane)
 
     if (call->outcome == NGX_PGQ_REFUSED
         || (call->outcome == NGX_PGQ_FAILED && !ngx_pgq_call_stale(lane))
-        || (!call->read && ngx_pgq_call_is_momentary(call)))
+        || (call->outcome == NGX_PGQ_AGAIN && !call->read
+            && ngx_pgq_call_is_momentary(call)))
     {
         if (call->outcome == NGX_PGQ_REFUSED) {
             ngx_pgq_lane_healthy(lane);
