@@ -38,13 +38,13 @@ database_hosts() {
             *"does not stream"*|*"does not replay"*) wrong+=("$host does not replicate") ;;
             *"PostgreSQL primary"*) [[ $host == "$leader" ]] || wrong+=("$host is a primary that does not hold Patroni's lock") ;;
         esac
-        [[ $line != *CLOCK* ]] || wrong+=("$host has another time than this machine")
+        [[ $line != *CLOCK* ]] || wrong+=("the clock of $host differs")
     done
 
     for host in "${newest[@]}"; do
         [[ $most -eq 0 || ${host#*:} -le $most ]] || wrong+=("${host%:*} has timeline ${host#*:}, which the primary does not have")
     done
-    [[ ${#wrong[@]} -eq 0 ]] || printf '! %s: see patroni/README.md\n' "${wrong[@]}"
+    [[ ${#wrong[@]} -eq 0 ]] || printf '! %s: see docs/runbook.md\n' "${wrong[@]}"
 }
 
 
@@ -58,7 +58,7 @@ web_hosts() {
         # The header has whole seconds, and nginx's clock stands while nothing happens.
         if clock=$(date -d "${said##*$'\n'}" +%s 2> /dev/null); then
             clock=$(skew "${from%.*}" "$EPOCHREALTIME" "$clock")
-            [[ -z $clock ]] || printf '\n! %s: %s: see patroni/README.md' "$host" "$clock"
+            [[ -z $clock ]] || printf '\n! %s: %s: see docs/runbook.md' "$host" "$clock"
         fi
         echo
     done
@@ -72,12 +72,12 @@ status() {
         leader=$(leader) || true
     fi
     database_hosts
-    [[ -n $leader ]] || die "nobody leads: see patroni/README.md"
+    [[ -n $leader ]] || die "there is no leader: see docs/runbook.md"
 
     sql -X -P pager=off -P footer=off <<'SQL'
 select synchronous_standby_names, count(*) filter (where r.sync_state in ('sync', 'quorum')) as synchronous,
        coalesce(max(extract(milliseconds from r.replay_lag))::int, 0) as replay_lag_ms,
-       (select 'by hand: see patroni/README.md' from pg_file_settings
+       (select 'by hand: see docs/runbook.md' from pg_file_settings
          where name = 'synchronous_standby_names' and sourcefile like '%/postgresql.auto.conf' limit 1) as set
   from (select current_setting('synchronous_standby_names') as synchronous_standby_names) s
   left join pg_stat_replication r on true
@@ -108,7 +108,7 @@ failover() {
     [[ $leader != "$host" ]] || die "$host leads already"
     [[ -z $leader ]] || ! sql -XAtqc 'select 1 from pg_stat_replication where application_name = '"'$host'"' and state = '"'streaming'" 2> /dev/null | grep -q 1 \
         || die "$leader leads and $host streams from it: make cluster-switchover loses nothing"
-    has_everything "$host" || die "$host does not become the primary: see patroni/README.md"
+    has_everything "$host" || die "$host does not become the primary: see docs/runbook.md"
     on "$host" patronictl -c /etc/patroni/config.yml failover ngx_pgq --candidate "$host" --force
 }
 
@@ -118,8 +118,8 @@ reinit() {
     local host=$1
 
     [[ " ${databases[*]} " == *" $host "* && -n $host ]] || die "which host? make cluster-reinit HOST=${databases[0]}, or another of ${databases[*]}"
-    leader=$(leader) || die "nobody leads: there is nothing to copy"
+    leader=$(leader) || die "there is no leader: there is nothing to copy"
     [[ $leader != "$host" ]] || die "$host leads: its data is what the others copy"
-    has_everything "$leader" || die "the data of $host stays: see patroni/README.md"
+    has_everything "$leader" || die "the data of $host stays: see docs/runbook.md"
     on "$leader" patronictl -c /etc/patroni/config.yml reinit ngx_pgq "$host" --force --wait
 }

@@ -64,7 +64,7 @@ etcd() {
             etcd_join
             cluster=$(etcd_cluster)
         elif etcd_in_use; then
-            die "a cluster is there, but its etcd has no quorum: see patroni/README.md"
+            die "a cluster exists, but its etcd has no quorum: see docs/runbook.md"
         fi
     elif [[ -s $root/etc/default/etcd ]]; then
         # What was read once stays as it was read: who comes and goes later is no reason to restart.

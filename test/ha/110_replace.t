@@ -31,7 +31,7 @@ my $callers = $cluster->callers(pause => 0.05)->start;
 
 ok($callers->wait_for(20), 'a load on both doors');
 
-# ---- passwords, by the commands of patroni/README.md; hosts that are lost and made anew below need them
+# ---- passwords, by the commands of docs/runbook.md; hosts that are lost and made anew below need them
 
 my %user    = (web => 'ngx_pgq_web', replicator => 'replicator', rewind => 'rewind');
 my $secrets = top() . '/run/cluster/secrets';
