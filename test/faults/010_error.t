@@ -11,7 +11,7 @@ my $faults = Pgq::Faults->new;
 for my $point (@points) {
     for my $action ($point eq 'mover-wanted' ? 'error' : qw(error fatal)) {
         my $crowd = $faults->case($point => $action);
-        cmp_ok($crowd->count('failed'), '>', 0, "$point: a producer was told") if "$point $action" =~ /^(?:batch-entered|queue-written) error/;
+        cmp_ok($crowd->count('refused'), '>', 0, "$point: a producer was told") if "$point $action" =~ /^(?:batch-entered|queue-written) error/;
     }
 }
 

@@ -22,6 +22,7 @@ use Time::HiRes qw(sleep time);
 use Pgq::Caller;
 use Pgq::Client;
 use Pgq::Host qw(temp_dir ended slurp);
+use Pgq::Oracle;
 use Pgq::Status;
 use Pgq::Wait qw(poll_until);
 
@@ -183,47 +184,10 @@ sub summary {
 # What is wrong with posts, as sentences, and what readers and the watcher saw. Waits until the queue is drained first.
 sub complaints {
     my ($self, $seconds) = @_;
-    my $pg    = $self->{pg};
-    my @wrong = (@{ $self->{wrong} }, @{ $self->{died} || [] });
-    my (%post, %message);
+    my $oracle = $self->{oracle}->drain($self->{pg}, $seconds)
+        ->read($self->{pg}, "id > $self->{since} and data::text like '{\"caller\": \"$self->{number} %'");
 
-    push @wrong, 'the queue is not drained'
-        if !$pg->poll_query_until('select count(*) from ngx_pgq.queue', 0, $seconds // 30);
-
-    for my $row (split /\n/, $pg->safe_psql("select id, data::jsonb->>'caller', message_id from posts
-         where id > $self->{since} and data::text like '{\"caller\": \"$self->{number} %'")) {
-        my ($id, $message, $message_id) = split /\|/, $row;
-        $message{$id} = $message;
-        push @{ $post{$message} }, [ $id, $message_id ];
-    }
-
-    push @wrong, "nobody sent $_" for grep { !$self->{told}{$_} } sort keys %post;
-
-    for my $message (sort keys %{ $self->{told} }) {
-        my ($outcome, $id) = @{ $self->{told}{$message} };
-        my @there = @{ $post{$message} || [] };
-
-        push @wrong, "lost: $message"                         if !@there && $outcome eq 'accepted';
-        push @wrong, "$message is there " . @there . ' times' if @there > 1;
-        push @wrong, "refused, and yet there: $message"       if @there && $outcome eq 'refused';
-        push @wrong, "$message is there under another id"     if @there && $outcome eq 'accepted' && $id ne $there[0][1];
-    }
-
-    for my $posted ($self->{order} ? @{ $self->{posted} } : ()) {
-        my $last = 0;
-
-        for my $message (grep { $post{$_} } @$posted) {
-            my $id = $post{$message}[0][0];
-            push @wrong, "$message has the id $id, and what was accepted before it $last" if $id < $last;
-            $last = $id;
-        }
-    }
-
-    for my $seen (grep { ($message{ $_->[0] } // '') ne $_->[1] } @{ $self->{seen} }) {
-        push @wrong, "$seen->[1] was seen as post $seen->[0], and that is " . ($message{ $seen->[0] } // 'no more');
-    }
-
-    return @wrong;
+    return @{ $self->{wrong} }, @{ $self->{died} || [] }, $oracle->complaints;
 }
 
 
@@ -251,7 +215,8 @@ sub _accepted {
 sub _collect {
     my ($self) = @_;
 
-    @$self{qw(count count_at moved answers told longest accepted seen wrong posted odd)} = ({}, {}, {}, {}, {}, 0, [], [], [], [], []);
+    @$self{qw(count count_at moved answers longest accepted wrong odd)} = ({}, {}, {}, {}, 0, [], [], []);
+    my $oracle = $self->{oracle} = Pgq::Oracle->new(message => qr/\A\{"caller": "([^"]*)"\}\z/);
 
     for my $n (1 .. @{ $self->{kinds} }) {
         my (@posted, $seen);
@@ -261,7 +226,7 @@ sub _collect {
 
             if ($outcome eq 'seen') {
                 $seen++;
-                push @{ $self->{seen} }, [ $rest, $message ] if index($message, "$self->{number} ") == 0;
+                $oracle->saw($rest, $message) if index($message, "$self->{number} ") == 0;
                 next;
             }
             if ($outcome eq 'wrong') {
@@ -276,17 +241,20 @@ sub _collect {
                 $self->{kinds}[ $n - 1 ], $door, $seconds if $outcome =~ /late|broken/;
             $self->{longest} = $seconds if $seconds > $self->{longest};
             $self->{answers}{ $outcome eq 'accepted' ? 202 : $rest }++ if $outcome eq 'accepted' || $rest =~ /^\d{3}$/;
-            $self->{told}{$message} = [ $outcome, $rest ]
-                if $message ne '' && $outcome =~ /^(?:accepted|refused|unknown|cut|late|broken)$/;
 
             if ($outcome eq 'accepted') {
                 push @{ $self->{accepted} }, [ $at, $door, $n ];
                 push @posted, $message;
+                $oracle->told($message, 'accepted', id => $rest);
+            } elsif ($message ne '' && $outcome =~ /^(?:refused|unknown|cut|late|broken)$/) {
+                $oracle->told($message, $outcome eq 'refused' ? $outcome : 'unknown', answer => $rest || $outcome);
+            } elsif ($message ne '' && $outcome eq 'away' && !$oracle->knows($message)) {
+                $oracle->told($message, 'refused', answer => $outcome);
             }
         }
 
         push @{ $self->{wrong} }, "reader $n saw nothing" if $self->{kinds}[ $n - 1 ] eq 'reader' && !$seen;
-        push @{ $self->{posted} }, \@posted;
+        $oracle->ordered(@posted) if $self->{order};
     }
 
     @{ $self->{accepted} } = sort { $a->[0] <=> $b->[0] } @{ $self->{accepted} };

@@ -19,6 +19,7 @@ use POSIX ();
 use Time::HiRes qw(sleep time);
 
 use Pgq::Host qw(temp_dir ended slurp);
+use Pgq::Oracle;
 use Pgq::Wait qw(poll_until deadline);
 
 my $crowds = 0;
@@ -35,8 +36,6 @@ sub new {
         dir     => temp_dir('crowd'),
         number  => ++$crowds,
         parent  => $$,
-        failed  => 0,
-        unknown => 0,
     }, $class;
 }
 
@@ -74,72 +73,30 @@ sub stop {
 }
 
 
-# What is wrong, as sentences. Waits until the queue is drained first.
+# What is wrong, as sentences. Waits until the queue is drained first. The reader must have seen every post.
 sub complaints {
     my ($self, $seconds) = @_;
-    my $pg      = $self->{pg};
-    my @wrong   = map { "producer $_ did not end" } @{ $self->{stuck} || [] };
-    my $drained = $pg->poll_query_until('select count(*) from ngx_pgq.queue', 0, $seconds // 30);
+    my $oracle = $self->{oracle} = Pgq::Oracle->new(complete => 1);
+    my @wrong  = map { "producer $_ did not end" } @{ $self->{stuck} || [] };
 
+    $oracle->drain($self->{pg}, $seconds);
     $self->_touch('read');
     push @wrong, 'the reader did not end' if !defined ended($self->{reader}, 30);
-    push @wrong, 'the queue is not drained' if !$drained;
-
-    my @posts = map { [ split /\|/ ] } split /\n/,
-        $pg->safe_psql("select id, message_id, data from posts where id > $self->{base} and data::text ~ 'crowd' order by id");
-
-    return @wrong, $self->_compare(@posts), $self->_compare_reader(@posts);
-}
-
-
-# How many messages the producers were told are: ok, failed (an error was raised), unknown.
-sub count { return $_[0]{$_[1]} }
-
-
-# ---- the comparison
-
-sub _compare {
-    my ($self, @posts) = @_;
-    my (%count, %told, @wrong);
-
-    for my $post (@posts) {
-        my ($id, $message, $data) = @$post;
-        $count{$message}++;
-        push @wrong, "altered: $message is $data" if $data ne qq({"crowd": "$message"});
-    }
-
-    $self->{$_} = 0 for qw(ok failed unknown);
 
     for my $n (1 .. @{ $self->{producers} }) {
         for my $line (split /\n/, slurp("$self->{dir}/$n")) {
             my ($outcome, @messages) = split / /, $line;
-            $self->{$outcome} += @messages;
-            $told{$_} = $outcome for @messages;
+            $oracle->told($_, $outcome, data => qq({"crowd": "$_"})) for @messages;
         }
     }
+    $oracle->saw(split /\|/) for grep { !/^#/ } split /\n/, slurp("$self->{dir}/reader");
 
-    for my $message (sort keys %told) {
-        my $there = delete $count{$message} // 0;
-        push @wrong, "lost: $message"                   if $there == 0 && $told{$message} eq 'ok';
-        push @wrong, "$message is there $there times"   if $there > 1;
-        push @wrong, "failed, and yet there: $message"  if $there > 0 && $told{$message} eq 'failed';
-    }
-
-    return @wrong, map { "nobody sent $_" } sort keys %count;
+    return @wrong, $oracle->read($self->{pg}, "id > $self->{base} and data::text ~ 'crowd'")->complaints;
 }
 
 
-# The reader must have seen what is there, in that order, under those ids.
-sub _compare_reader {
-    my ($self, @posts) = @_;
-    my @seen = grep { !/^#/ } split /\n/, slurp("$self->{dir}/reader");
-    my @there = map { "$_->[0]|$_->[1]" } @posts;
-    my %there = map { $_ => 1 } @there;
-    my %seen  = map { $_ => 1 } @seen;
-
-    return (map { "the reader has missed $_" } grep { !$seen{$_} } @there),
-        (map { "the reader has seen $_, which is not there" } grep { !$there{$_} } @seen);
-}
+# How many messages the producers were told are accepted, refused (an error was raised) or unknown.
+sub count { return $_[0]{oracle}->count($_[1]) }
 
 
 # ---- the producers and the reader, each a process
@@ -157,7 +114,7 @@ sub _acknowledged {
     my ($self, $n) = @_;
     my $file = "$self->{dir}/$n";
 
-    return -e $file ? scalar(() = slurp($file) =~ /^ok/mg) : 0;
+    return -e $file ? scalar(() = slurp($file) =~ /^accepted/mg) : 0;
 }
 
 
@@ -174,15 +131,15 @@ sub _fork {
 }
 
 
-# Sends SQL on a session of this process, opened anew when it was lost: 'ok', 'failed' or 'unknown', and the output.
+# Sends SQL on a session of this process, opened again when it was lost: 'accepted', 'refused' or 'unknown', and the output.
 sub _ask {
     my ($self, $sql) = @_;
 
     $self->{session} //= $self->{pg}->session;
     my $answer = eval { $self->{session}->query($sql, 60) };
 
-    return (ok => $1) if defined $answer && $answer =~ /\A(.*^|)done\z/ms;
-    return ('failed', $answer)
+    return (accepted => $1) if defined $answer && $answer =~ /\A(.*^|)done\z/ms;
+    return ('refused', $answer)
         if defined $answer && $answer =~ /\A(?:psql:\S+ )?ERROR:/ && $answer !~ /FATAL:|PANIC:|connection/;
 
     eval { delete($self->{session})->quit };
@@ -213,7 +170,7 @@ sub _produce {
         while ($outcome eq 'unknown' && $enqueues && $left->()) {
             $batch = _batch($n) if $keyed && $self->_fence($batch);
             ($outcome) = $self->_ask(_enqueue($keyed, $batch, @messages));
-            $outcome = 'unknown' if $outcome eq 'failed';    # the first attempt may have committed
+            $outcome = 'unknown' if $outcome eq 'refused';    # the first attempt may have committed
         }
 
         print {$out} "$outcome @messages\n";
@@ -254,7 +211,7 @@ sub _fence {
     my ($self, $batch) = @_;
     my ($outcome, $said) = $self->_ask("select 'fenced' where ngx_pgq.fence('$batch'); select 'done'");
 
-    return $outcome eq 'ok' && $said =~ /fenced/;
+    return $outcome eq 'accepted' && $said =~ /fenced/;
 }
 
 
@@ -270,7 +227,7 @@ sub _read {
         my ($outcome, $rows) = $self->_ask(
             "select id || '|' || message_id from posts where id > $last and data::text ~ 'crowd' order by id; select 'done'");
 
-        if ($outcome eq 'ok') {
+        if ($outcome eq 'accepted') {
             for my $row (grep { /^\d/ } split /\n/, $rows) {
                 print {$out} "$row\n";
                 ($last) = $row =~ /^(\d+)/;

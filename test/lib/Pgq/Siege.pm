@@ -19,6 +19,7 @@ use Time::HiRes qw(time);
 use Pgq::Case;
 use Pgq::Client;
 use Pgq::Host qw(free_port);
+use Pgq::Oracle;
 use Pgq::Wait qw(poll_until timeout);
 
 my $crlf = "\r\n";
@@ -351,7 +352,7 @@ sub _accepted {
         my $sent = $expect->{json} // _quoted($expect->{text});
         my $large = do { use bytes; length $sent } > 4096;
         return $self->_wrong($case, "no message: $body") if !$expect->{minimal} && !$large && !defined $message;
-        $self->{message}{ $ids[0] } = $sent if $large && $expect->{json};
+        $self->{message}{ $ids[0] } = $sent if $expect->{json};
 
         return $self->_wrong($case, "a message that was not asked for: $body") if $expect->{minimal} && defined $message;
 
@@ -376,23 +377,12 @@ sub _quoted { return '"' . $_[0] =~ s/(["\\])/\\$1/gr . '"' }
 # What is wrong with posts, if anything: each acknowledged message is there once, as it was answered.
 sub check_posts {
     my ($self) = @_;
-    my (%found, @wrong);
+    my $oracle = Pgq::Oracle->new(foreign => 1);
 
-    $self->{pg}->poll_query_until('select count(*) from ngx_pgq.queue', 0, 60);
-    $self->{count}{ids} = keys %{ $self->{message} };
+    $oracle->told($_, 'accepted', data => $self->{message}{$_}) for keys %{ $self->{message} };
+    $self->{count}{ids} = $oracle->count('accepted');
 
-    for my $line (split /\n/, $self->{pg}->safe_psql(q{select message_id, encode(convert_to(data::text, 'UTF8'), 'hex') from posts})) {
-        my ($id, $hex) = split /\|/, $line;
-        push @wrong, "$id is in posts twice" if exists $found{$id};
-        $found{$id} = pack 'H*', $hex;
-    }
-
-    for my $id (sort keys %{ $self->{message} }) {
-        my $message = $self->{message}{$id};
-        push @wrong, "$id was answered 202 and is not in posts" if !exists $found{$id};
-        push @wrong, "$id is in posts as another message: $found{$id}" if defined $message && exists $found{$id} && $found{$id} ne $message;
-    }
-
+    my @wrong = $oracle->drain($self->{pg}, 60)->read($self->{pg}, 'true')->complaints;
     push @{ $self->{wrong} }, @wrong;
 
     return !@wrong;

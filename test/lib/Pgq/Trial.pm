@@ -16,9 +16,8 @@ package Pgq::Trial;
 #
 # end() asserts what holds for every fault: what was accepted is in posts once, what was refused is not, what is unknown
 # is there at most once; ids grow with what each client was told; what a reader saw stays; the queue drains; one
-# timeline; no request fails; and test/oracle/oracle, which shares no code with this, finds the same of a load of its own. It
-# prints the answers by status and the gaps, which are measurements: no test fails by
-# them. They are added to the file that PGQ_RESULTS names, if it does.
+# timeline; no request fails; and the same holds for the load of test/oracle/oracle, whose clients share no code with
+# these. It prints the answers by status and the gaps, which are measurements: no test fails by them. They are added to the file that PGQ_RESULTS names, if it does.
 #
 # Options: bar (seconds that a gap shall not exceed), gap (options of Pgq::Callers::gap:
 # whose), allow (a pattern: outcomes of Pgq::Caller that belong to the fault), hit (the number of the door that alone has
@@ -33,6 +32,7 @@ use Time::HiRes qw(time);
 
 use Pgq::Cluster;
 use Pgq::Host qw(temp_dir spew run ended top);
+use Pgq::Oracle;
 use Pgq::Wait qw(poll_until);
 
 my $oracle = top() . '/test/oracle/oracle';
@@ -60,7 +60,7 @@ sub new {
 }
 
 
-# ---- the independent check: test/oracle/oracle has a load of its own, and judges it by itself
+# ---- the independent load: test/oracle/oracle
 
 sub _oracle_starts {
     my ($self) = @_;
@@ -80,11 +80,11 @@ sub _oracle_starts {
 sub _oracle_judges {
     my ($self) = @_;
     my $order = $self->{callers}{order};
-    my $posts = $self->{cluster}->safe_psql("select id, message_id, data::jsonb->>'writer', data::jsonb->>'n' from posts
-         where id > $self->{since} and data::text like '{\"oracle\":\"$self->{run}\"%'");
+    my $posts = $self->{cluster}->safe_psql(
+        Pgq::Oracle::query("id > $self->{since} and data::text like '{\"oracle\":\"$self->{run}\"%'"));
     my ($status, $out, $err) = run([ $oracle, 'check', $order ? () : '--no-order', $self->{oracle}, $self->{run} ], in => "$posts\n");
 
-    Test::More::is($status, 0, "$self->{name}: the independent check finds the same") or Test::More::diag($out . $err);
+    Test::More::is($status, 0, "$self->{name}: the independent load has no complaint") or Test::More::diag($out . $err);
     Test::More::diag($out =~ /^(oracle: .*)$/m ? $1 : $err);
 
     return;
@@ -181,7 +181,7 @@ sub end {
     my ($self) = @_;
     open my $stop, '>', "$self->{oracle}/stop" or die "$self->{oracle}/stop: $!\n";
     my $callers = $self->{callers}->stop;
-    Test::More::is(ended($self->{oracle_pid}, 120), 0, "$self->{name}: the independent check ends");
+    Test::More::is(ended($self->{oracle_pid}, 120), 0, "$self->{name}: the independent load ends");
     my @failed  = $self->_failed;
     my @wrong   = $callers->complaints(60);
 
