@@ -1,5 +1,5 @@
-# Several sessions and the movers, in orders that are fixed: each spec runs under PostgreSQL's isolationtester, and what
-# it prints is what expected/ says.
+# Sessions and movers in fixed orders: each spec in specs/ runs under PostgreSQL's isolationtester and must print what is
+# in expected/.
 
 use Pgq;
 
@@ -20,9 +20,9 @@ for my $name (@specs) {
     Pgq::Host::spew("$out/$name.out", $text, $said);
 
     my (undef, $difference) = Pgq::Host::run([ 'diff', '-u', -e $expected ? $expected : '/dev/null', "$out/$name.out" ]);
-    ok(!$ended && $difference eq '', $name) or diag("status $ended\n$difference");
+    ok(!$ended && $difference eq '', "$name: the output is the expected one") or diag("status $ended\n$difference");
 }
 
-cmp_ok(scalar @specs, '>=', 1, 'there are specs');
+cmp_ok(scalar @specs, '>=', 1, 'specs are found');
 
 done_testing;

@@ -1,9 +1,9 @@
--- What the specs share: waiting for what the movers do, with an answer that is always the same.
+-- What the specs share: functions that wait for the movers and always give the same result.
 
 create extension if not exists ngx_pgq;
 create schema isolation;
 
--- True as soon as the query returns true; false if it has not within a quarter of a minute.
+-- True as soon as the query returns true; false after 15 seconds.
 create function isolation.wait_for(query text) returns boolean language plpgsql as $$
 declare
     deadline timestamptz := clock_timestamp() + interval '15 s';
@@ -20,53 +20,63 @@ begin
 end
 $$;
 
--- Whether this message becomes a post, and whether the movers have looked and left it: they have moved another meanwhile.
+-- Whether this message becomes a post.
 create function isolation.posted(message text) returns boolean language sql as $$
     select isolation.wait_for(format('select exists (select from public.posts where data::text = %L)', message))
 $$;
 
--- What all see, in the order of ids.
+-- The posts, in the order of ids.
 create function isolation.posts() returns setof json language sql volatile as $$
     select data from public.posts order by id
 $$;
 
--- The id of a batch, by its number in a permutation, and the messages of one, put in.
+-- The ids of a permutation's batches, by number.
 create table isolation.batch (number integer primary key, batch_id uuid not null);
 
-create function isolation.batch(wanted integer) returns uuid language sql volatile as $$
-    insert into isolation.batch values (wanted,
-        (lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0')
-         || '7' || substr(md5(random()::text), 1, 3) || '8' || substr(md5(random()::text), 1, 15))::uuid)
-        on conflict do nothing;
+create function isolation.batch(wanted integer) returns uuid language sql stable as $$
     select batch_id from isolation.batch where number = wanted
 $$;
 
+-- Enqueues messages as one batch: how many were refused.
 create function isolation.enqueue(variadic messages text[]) returns bigint language sql volatile as $$
     select count(*) from ngx_pgq.enqueue(gen_random_uuid(),
         (select array_agg(gen_random_uuid()) from unnest(messages)), messages)
 $$;
 
--- What became of a message with a key, alone in its batch, whose id it has.
+-- Enqueues one message with a key, which has the id of its batch: 'taken', or the SQLSTATE.
 create function isolation.keyed(number integer, message text, key text) returns text language sql volatile as $$
     select coalesce((select sqlstate from ngx_pgq.enqueue_keyed(isolation.batch(number), array[isolation.batch(number)], array[message], array[key])), 'taken')
 $$;
 
--- Whether there are movers. The setting is the specs' own: movers.
-create function isolation.movers(number integer) returns boolean language sql as $$
-    select isolation.wait_for(format(
-        'select count(*) = %s from pg_stat_activity where backend_type = ''ngx_pgq mover''', number))
-$$;
-
--- Movers that wait for a lock of another session.
+-- Whether a mover waits for a lock of another session.
 create function isolation.mover_waits() returns boolean language sql as $$
     select isolation.wait_for('select exists (select from pg_stat_activity where backend_type = ''ngx_pgq mover''
                                                and wait_event_type = ''Lock'')')
 $$;
 
--- Each permutation begins with nothing.
-create function isolation.clean() returns void language plpgsql as $$
+create procedure isolation.reload() language plpgsql as $$
 begin
-    perform isolation.wait_for('select not exists (select from ngx_pgq.queue)');
+    perform pg_reload_conf();
+end
+$$;
+
+-- Each permutation begins with this: configuration reloaded, no pause, empty tables, new batch ids. A procedure, as it
+-- prints nothing. Without movers it waits until they have stopped.
+create procedure isolation.clean(movers boolean default true) language plpgsql as $$
+begin
+    call isolation.reload();
+    perform ngx_pgq.resume();
+    if movers then
+        perform isolation.wait_for('select not exists (select from ngx_pgq.queue)');
+    else
+        perform isolation.wait_for('select count(*) = 0 from pg_stat_activity where backend_type = ''ngx_pgq mover''');
+        truncate ngx_pgq.queue;
+    end if;
     truncate public.posts, ngx_pgq.dead_letter, ngx_pgq.key, isolation.batch;
+    insert into isolation.batch
+    select number,
+           (lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0')
+            || '7' || substr(md5(random()::text), 1, 3) || '8' || substr(md5(random()::text), 1, 15))::uuid
+      from generate_series(1, 5) as number;
 end
 $$;
