@@ -1,4 +1,4 @@
--- A call that makes no sense is an error that says so.
+-- enqueue() raises an error for invalid arguments.
 
 \ir helper.psql
 

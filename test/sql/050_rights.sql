@@ -1,18 +1,18 @@
--- Each role can do what it is for, and nothing else.
+-- Each role has the rights that it needs, and no others.
 
 \ir helper.psql
 
 select plan(45);
 
 select is((select rolsuper or rolcreaterole or rolcreatedb or rolreplication or rolbypassrls from pg_roles where rolname = name),
-          false, name || ' has no special power')
+          false, name || ' has no special attribute')
   from unnest(array['ngx_pgq_owner', 'ngx_pgq_mover', 'ngx_pgq_web', 'ngx_pgq_producer']) as name;
 select is((select rolpassword from pg_authid where rolname = name), null, name || ' has no password')
   from unnest(array['ngx_pgq_mover', 'ngx_pgq_web']) as name;
 select is((select rolcanlogin from pg_roles where rolname = name), can, name || (case when can then ' can' else ' cannot' end) || ' log in')
   from (values ('ngx_pgq_owner', false), ('ngx_pgq_producer', false), ('ngx_pgq_mover', true), ('ngx_pgq_web', true)) as role (name, can);
 select is((select setconfig @> array['synchronous_commit=on'] from pg_db_role_setting where setrole = 'ngx_pgq_web'::regrole),
-          true, 'what nginx commits is replicated');
+          true, 'ngx_pgq_web commits synchronously');
 
 select is((select usename from pg_stat_activity where backend_type = 'ngx_pgq mover' limit 1), 'ngx_pgq_mover'::name,
           'a mover runs as its own role');
@@ -28,16 +28,16 @@ grant execute on function pg_temp.ids(integer), pg_temp.uuid7(timestamptz) to pu
 set role ngx_pgq_web;
 select is_empty($$select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], '{1}')$$, 'web may enqueue');
 select is_empty($$select * from ngx_pgq.enqueue_keyed(pg_temp.uuid7(), array[gen_random_uuid()], '{1}', array['rights'])$$, 'web may enqueue with a key');
-select results_eq($$select sqlstate from ngx_pgq.enqueue_keyed(pg_temp.uuid7(), array[gen_random_uuid()], '{1}', array['rights'])$$, $$values ('PQ200')$$, 'and meets it again');
-select is_empty($$select * from ngx_pgq.enqueue_all(pg_temp.uuid7(), gen_random_uuid(), '{1}', 'rights of all')$$, 'web may enqueue all or nothing');
-select is(ngx_pgq.fence(pg_temp.uuid7()), true, 'web may fence');
+select results_eq($$select sqlstate from ngx_pgq.enqueue_keyed(pg_temp.uuid7(), array[gen_random_uuid()], '{1}', array['rights'])$$, $$values ('PQ200')$$, 'web gets the result of a repeated key');
+select is_empty($$select * from ngx_pgq.enqueue_all(pg_temp.uuid7(), gen_random_uuid(), '{1}', 'rights of all')$$, 'web may call enqueue_all()');
+select is(ngx_pgq.fence(pg_temp.uuid7()), true, 'web may fence a batch');
 select lives_ok('select ngx_pgq.recent()', 'web may read recent posts');
 select lives_ok('select count(*) from posts', 'web may read posts');
 select throws_ok('select count(*) from ngx_pgq.queue', '42501', null, 'web may not read the queue');
 select throws_ok($$insert into ngx_pgq.queue (data) values ('1')$$, '42501', null, 'web may not insert into the queue');
 select throws_ok($$insert into posts (at, message_id, data) values (now(), gen_random_uuid(), '1')$$, '42501', null, 'web may not write posts');
 select throws_ok('select count(*) from ngx_pgq.dead_letter', '42501', null, 'web may not read dead letters');
-select throws_ok('select count(*) from ngx_pgq.batch', '42501', null, 'web may not read the ledger');
+select throws_ok('select count(*) from ngx_pgq.batch', '42501', null, 'web may not read the batch table');
 select throws_ok('select count(*) from ngx_pgq.key', '42501', null, 'web may not read the keys');
 select throws_ok('select ngx_pgq.slot()', '42501', null, 'web may not call slot()');
 select throws_ok('select * from ngx_pgq.status', '42501', null, 'web may not see the status');
@@ -48,8 +48,8 @@ select lives_ok($$insert into ngx_pgq.queue (data) values ('"from a producer"')$
 select throws_ok($$insert into ngx_pgq.queue (at, data) values ('infinity', '1')$$, '42501', null, 'a producer may not choose a time');
 select throws_ok($$insert into ngx_pgq.queue (message_id, data) values (gen_random_uuid(), '1')$$, '42501', null, 'a producer may not choose an id');
 select throws_ok($$insert into ngx_pgq.queue (slot, data) values (0, '1')$$, '42501', null, 'a producer may not choose a slot');
-select throws_ok('select count(*) from ngx_pgq.queue', '42501', null, 'a producer may not read it');
-select throws_ok('delete from ngx_pgq.queue', '42501', null, 'a producer may not delete from it');
+select throws_ok('select count(*) from ngx_pgq.queue', '42501', null, 'a producer may not read the queue');
+select throws_ok('delete from ngx_pgq.queue', '42501', null, 'a producer may not delete from the queue');
 select throws_ok($$select ngx_pgq.enqueue(gen_random_uuid(), '{}', '{}')$$, '42501', null, 'a producer may not enqueue batches');
 select throws_ok('select count(*) from posts', '42501', null, 'a producer may not read posts');
 select throws_ok('select ngx_pgq.fence(pg_temp.uuid7())', '42501', null, 'a producer may not fence batches');
@@ -62,7 +62,7 @@ select throws_ok('select count(*) from posts', '42501', null, 'a stranger may no
 reset role;
 
 set role pg_monitor;
-select lives_ok('select * from ngx_pgq.status', 'monitoring may see the status');
+select lives_ok('select * from ngx_pgq.status', 'pg_monitor may see the status');
 reset role;
 
 set role ngx_pgq_mover;

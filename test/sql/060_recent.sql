@@ -1,11 +1,11 @@
--- recent() gives the rows of GET /get: newest first, data as it came in, and not more bytes than asked for.
+-- recent() returns the rows of GET /get: newest first, data byte for byte, and no more bytes than the limit.
 
 \ir helper.psql
 
 select plan(17);
 
 begin;
-select is_empty('select * from ngx_pgq.recent()', 'without posts there is no row');
+select is_empty('select * from ngx_pgq.recent()', 'recent() returns no row when there are no posts');
 
 insert into posts (id, at, message_id, data) values
     (1, '2026-01-02 03:04:05.678901+00', gen_random_uuid(), '{"b": 1,  "a":1.50, "a":2}'),
@@ -17,19 +17,19 @@ select results_eq('select id, at, data::text, older from ngx_pgq.recent()',
     $$values (3::bigint, '2026-01-02T03:04:06.000000Z', 'null', 2::bigint),
              (2::bigint, '2026-01-02T03:04:05.000000Z', '"é"', 1::bigint),
              (1::bigint, '2026-01-02T03:04:05.678901Z', '{"b": 1,  "a":1.50, "a":2}', null::bigint)$$,
-    'posts come newest first, to the byte, in UTC');
-select results_eq('select id from ngx_pgq.recent(2)', 'values (3::bigint), (2::bigint)', 'most limits them to the newest');
-select results_eq('select id from ngx_pgq.recent(1, 3)', 'values (2::bigint)', 'before begins below an id');
-select is_empty('select * from ngx_pgq.recent(5, 1)', 'nothing is before the first');
+    'posts are returned newest first, byte for byte, with their time in UTC');
+select results_eq('select id from ngx_pgq.recent(2)', 'values (3::bigint), (2::bigint)', 'most limits the number of posts');
+select results_eq('select id from ngx_pgq.recent(1, 3)', 'values (2::bigint)', 'before returns posts with smaller ids');
+select is_empty('select * from ngx_pgq.recent(5, 1)', 'no post is returned before the first');
 select results_eq('select id from ngx_pgq.recent(5, 9223372036854775807)', 'select generate_series(3::bigint, 1, -1)',
-    'before may be the greatest number there is');
+    'before may be the greatest bigint');
 
 -- bytes: null and "é" are eight, the first post has 26
 select results_eq('select id, older from ngx_pgq.recent(5, null, 8)', 'values (3::bigint, 2::bigint), (2, 1)',
-    'as many posts as fit into size, and the next one''s id after the last');
-select results_eq('select id, older from ngx_pgq.recent(5, null, 7)', 'values (3::bigint, 2::bigint)', 'not more');
+    'posts are returned as long as they fit into size, with the id of the next one');
+select results_eq('select id, older from ngx_pgq.recent(5, null, 7)', 'values (3::bigint, 2::bigint)', 'a post that does not fit into size is not returned');
 select results_eq('select id, older from ngx_pgq.recent(5, 2, 8)', 'values (1::bigint, null::bigint)',
-    'the first one whatever its length');
+    'the first post is returned even if it does not fit into size');
 
 insert into posts (id, at, message_id, data) values
     (4, 'infinity', gen_random_uuid(), '4'),
@@ -39,27 +39,27 @@ insert into posts (id, at, message_id, data) values
     (8, '9999-12-31 23:59:59+00', gen_random_uuid(), '8');
 select results_eq('select id, at from ngx_pgq.recent(5)',
     $$values (8::bigint, '9999-12-31T23:59:59.000000Z'), (7, null), (6, null), (5, null), (4, null)$$,
-    'a time that RFC 3339 does not have is null, and its post is there');
+    'a post whose time RFC 3339 cannot express has a null time');
 
 insert into posts (id, at, message_id, data) select i, now(), gen_random_uuid(), '1' from generate_series(11, 210) i;
-select is(count(*), 100::bigint, '100 if not said otherwise') from ngx_pgq.recent();
+select is(count(*), 100::bigint, 'recent() returns 100 posts by default') from ngx_pgq.recent();
 
--- what is out of line is measured where it lies
+-- the length of a toasted value
 insert into posts (id, at, message_id, data)
     select 300 + n, now(), gen_random_uuid(), to_json(string_agg(md5(i::text || n), '')) from generate_series(1, 3) n,
            generate_series(1, 4000) i group by n;
-select is(ngx_pgq.json_octets(data), octet_length(data::text), 'json_octets is the length') from posts order by id desc limit 1;
-select is(count(*), 2::bigint, 'large posts are counted by their length') from ngx_pgq.recent(10, null, 300000);
+select is(ngx_pgq.json_octets(data), octet_length(data::text), 'json_octets() is the length of a toasted post') from posts order by id desc limit 1;
+select is(count(*), 2::bigint, 'toasted posts count with their length') from ngx_pgq.recent(10, null, 300000);
 
 create function pg_temp.plan() returns setof text language plpgsql as $$
 begin
     return query execute 'explain (costs off) select id, data from ngx_pgq.recent(10, 100, 1)';
 end
 $$;
-select ok(not bool_or(line like '%Function Scan%'), 'the query becomes part of its caller''s') from pg_temp.plan() as line;
-select ok(bool_or(line ~ 'Index Cond: .*id < '), 'before is found by the index') from pg_temp.plan() as line;
+select ok(not bool_or(line like '%Function Scan%'), 'recent() is inlined into the query') from pg_temp.plan() as line;
+select ok(bool_or(line ~ 'Index Cond: .*id < '), 'before uses the index of ids') from pg_temp.plan() as line;
 
-select is(ngx_pgq.json_utf8('"é€😀"')::text, '"é€😀"', 'in UTF-8 nothing is replaced');
-select is(ngx_pgq.json_utf8(null)::text, null, 'null stays null');
+select is(ngx_pgq.json_utf8('"é€😀"')::text, '"é€😀"', 'json_utf8() changes nothing in a UTF-8 database');
+select is(ngx_pgq.json_utf8(null)::text, null, 'json_utf8(null) is null');
 select * from finish();
 rollback;

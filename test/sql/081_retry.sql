@@ -1,11 +1,11 @@
--- What posts refused for any reason is a post, once, when the reason is mended and it is retried; or it is discarded.
+-- A dead letter is retried and becomes one post when posts accepts it, or is discarded.
 
 \ir helper.psql
 create extension if not exists dblink;
 
 select plan(42);
 
--- So many messages "<name> 1" …, and the one named "<name> bad" among them.
+-- Inserts nine messages: "<name> 1" to "<name> 9", with "<name> bad" as the fifth.
 create function pg_temp.send(name text, at timestamptz default clock_timestamp()) returns void language sql as $$
     insert into ngx_pgq.queue (at, data)
     select case when n = 5 then send.at else clock_timestamp() end, to_json(name || case when n = 5 then ' bad' else ' ' || n end)
@@ -18,20 +18,20 @@ create function pg_temp.posted(name text, wanted integer) returns text language 
     select format('select count(*) = %s and count(distinct message_id) = %1$s from posts where data::text like %L', wanted, '"' || name || ' %')
 $$;
 
--- a CHECK; retried too early, it is a new dead letter
+-- a CHECK
 alter table posts add constraint nothing_bad check (data::text <> '"check bad"');
 select pg_temp.send('check') \gset
-select ok(pg_temp.wait_for(pg_temp.dead('check')), 'a CHECK makes a dead letter');
+select ok(pg_temp.wait_for(pg_temp.dead('check')), 'a message that violates a CHECK becomes a dead letter');
 select id as old, message_id, at from ngx_pgq.dead_letter \gset
-select is(ngx_pgq.retry(:old), true, 'it is retried');
-select ok(pg_temp.wait_for(format('select count(*) = 1 from ngx_pgq.dead_letter where id > %s', :old)), 'refused again it is a new dead letter');
-select is((select (message_id, at) from ngx_pgq.dead_letter), (:'message_id'::uuid, :'at'::timestamptz), 'of the same message and time');
-select is(ngx_pgq.retry(:old), false, 'the old one is none any more');
+select is(ngx_pgq.retry(:old), true, 'retry() accepts a dead letter while the CHECK is there');
+select ok(pg_temp.wait_for(format('select count(*) = 1 from ngx_pgq.dead_letter where id > %s', :old)), 'a retried message that is refused again becomes a new dead letter');
+select is((select (message_id, at) from ngx_pgq.dead_letter), (:'message_id'::uuid, :'at'::timestamptz), 'the new dead letter has the same message id and time');
+select is(ngx_pgq.retry(:old), false, 'retry() of the old dead letter returns false');
 alter table posts drop constraint nothing_bad;
-select is(ngx_pgq.retry((select id from ngx_pgq.dead_letter)), true, 'with the CHECK gone, it is retried');
-select ok(pg_temp.wait_for(pg_temp.posted('check', 9)), 'and is a post beside its neighbours');
-select is((select (message_id, at) from posts where data::text = '"check bad"'), (:'message_id'::uuid, :'at'::timestamptz), 'with its id and its time');
-select is((select count(*) from ngx_pgq.dead_letter), 0::bigint, 'and a dead letter no more');
+select is(ngx_pgq.retry((select id from ngx_pgq.dead_letter)), true, 'retry() accepts the dead letter after the CHECK is dropped');
+select ok(pg_temp.wait_for(pg_temp.posted('check', 9)), 'the retried message becomes a post');
+select is((select (message_id, at) from posts where data::text = '"check bad"'), (:'message_id'::uuid, :'at'::timestamptz), 'the post has the message id and time of the dead letter');
+select is((select count(*) from ngx_pgq.dead_letter), 0::bigint, 'no dead letter is left after the retry');
 
 -- a trigger that raises
 create function public.test_refuse() returns trigger language plpgsql as $$
@@ -44,28 +44,28 @@ end
 $$;
 create trigger refuse before insert on posts for each row execute function public.test_refuse('P0001');
 select pg_temp.send('trigger') \gset
-select ok(pg_temp.wait_for(pg_temp.dead('trigger')), 'a trigger that raises makes a dead letter');
-select ok(pg_temp.wait_for(pg_temp.posted('trigger', 8)), 'and its neighbours pass');
+select ok(pg_temp.wait_for(pg_temp.dead('trigger')), 'a message that a trigger refuses becomes a dead letter');
+select ok(pg_temp.wait_for(pg_temp.posted('trigger', 8)), 'the other messages pass the trigger');
 drop trigger refuse on posts;
 
 -- a constraint that is checked at commit
 create constraint trigger refuse after insert on posts deferrable initially deferred for each row execute function public.test_refuse('P0001');
 select pg_temp.send('deferred') \gset
-select ok(pg_temp.wait_for(pg_temp.dead('deferred')), 'so does what is checked at commit');
-select ok(pg_temp.wait_for(pg_temp.posted('deferred', 8)), 'and its neighbours pass');
+select ok(pg_temp.wait_for(pg_temp.dead('deferred')), 'a message that a deferred trigger refuses becomes a dead letter');
+select ok(pg_temp.wait_for(pg_temp.posted('deferred', 8)), 'the other messages pass the deferred trigger');
 drop trigger refuse on posts;
 
 -- a unique index
 create unique index bad_once on posts ((true)) where data::text like '"unique%bad"';
 select pg_temp.send('unique') \gset
-select ok(pg_temp.wait_for(pg_temp.posted('unique', 9)), 'the first of its kind is a post');
+select ok(pg_temp.wait_for(pg_temp.posted('unique', 9)), 'the first message with a unique value becomes a post');
 insert into ngx_pgq.queue (data) values ('"uniquely bad"'), ('"uniquely good"');
-select ok(pg_temp.wait_for(pg_temp.dead('uniquely')), 'the second, to a unique index, a dead letter');
-select is((select sqlstate from ngx_pgq.dead_letter where data::text = '"uniquely bad"'), '23505', 'for that reason');
-select ok(pg_temp.wait_for($$select exists (select from posts where data::text = '"uniquely good"')$$), 'and its neighbour passes');
+select ok(pg_temp.wait_for(pg_temp.dead('uniquely')), 'the second message with a unique value becomes a dead letter');
+select is((select sqlstate from ngx_pgq.dead_letter where data::text = '"uniquely bad"'), '23505', 'the dead letter has the SQLSTATE of the unique index');
+select ok(pg_temp.wait_for($$select exists (select from posts where data::text = '"uniquely good"')$$), 'the message after it becomes a post');
 drop index bad_once;
 
--- a partition that is not there
+-- a missing partition
 alter table posts rename to posts_whole;
 create table posts (id bigint generated by default as identity, at timestamptz not null, message_id uuid not null, data json not null,
                     primary key (id, at)) partition by range (at);
@@ -73,63 +73,63 @@ create table posts_new partition of posts for values from ('2000-01-01') to (max
 alter table posts owner to ngx_pgq_owner;
 grant select, insert on posts to ngx_pgq_mover;
 select pg_temp.send('partition', '1999-12-31') \gset
-select ok(pg_temp.wait_for(pg_temp.dead('partition')), 'a message without a partition is a dead letter');
-select ok(pg_temp.wait_for(pg_temp.posted('partition', 8)), 'and its neighbours pass');
+select ok(pg_temp.wait_for(pg_temp.dead('partition')), 'a message without a partition becomes a dead letter');
+select ok(pg_temp.wait_for(pg_temp.posted('partition', 8)), 'the messages with a partition become posts');
 create table posts_old partition of posts for values from (minvalue) to ('2000-01-01');
-select is(ngx_pgq.retry((select id from ngx_pgq.dead_letter where data::text = '"partition bad"')), true, 'with the partition there it is retried');
-select ok(pg_temp.wait_for(pg_temp.posted('partition', 9)), 'and is a post');
+select is(ngx_pgq.retry((select id from ngx_pgq.dead_letter where data::text = '"partition bad"')), true, 'retry() accepts the dead letter when the partition exists');
+select ok(pg_temp.wait_for(pg_temp.posted('partition', 9)), 'the retried message becomes a post in the new partition');
 drop table posts;
 alter table posts_whole rename to posts;
 
--- all of what is left; two at a time do it once
+-- retry_all() while another session retries one
 select is((select array_agg(data::text order by id) from ngx_pgq.dead_letter),
           array['"trigger bad"', '"deferred bad"', '"uniquely bad"'], 'three dead letters are left');
 select dblink_connect('other', pg_temp.here()) as connected \gset
 select dblink_exec('other', $$set lock_timeout = '20s'$$) as set \gset
 begin;
-select is(ngx_pgq.retry((select id from ngx_pgq.dead_letter where data::text = '"trigger bad"')), true, 'one is retried');
-select is(result, 2::bigint, 'retry_all() does not wait, and retries the others')
+select is(ngx_pgq.retry((select id from ngx_pgq.dead_letter where data::text = '"trigger bad"')), true, 'one dead letter is retried in an open transaction');
+select is(result, 2::bigint, 'retry_all() does not wait for that transaction and retries the others')
   from dblink('other', 'select ngx_pgq.retry_all()') as row (result bigint);
 commit;
-select ok(pg_temp.wait_for($$select count(*) = 3 from posts where data::text in ('"trigger bad"', '"deferred bad"', '"uniquely bad"')$$), 'all are posts');
-select is((select count(*) from ngx_pgq.dead_letter), 0::bigint, 'none is left');
-select is(ngx_pgq.retry_all(), 0::bigint, 'and retry_all() says so');
+select ok(pg_temp.wait_for($$select count(*) = 3 from posts where data::text in ('"trigger bad"', '"deferred bad"', '"uniquely bad"')$$), 'each of the three becomes one post');
+select is((select count(*) from ngx_pgq.dead_letter), 0::bigint, 'no dead letter is left after retry_all()');
+select is(ngx_pgq.retry_all(), 0::bigint, 'retry_all() returns 0 when there are no dead letters');
 
--- whoever comes second to the same dead letter waits, and gets false
+-- two sessions retry the same dead letter
 create trigger refuse before insert on posts for each row execute function public.test_refuse('P0001');
 insert into ngx_pgq.queue (data) values ('"twice bad"'), ('"never bad"');
-select ok(pg_temp.wait_for(pg_temp.dead('twice')), 'a dead letter');
-select ok(pg_temp.wait_for(pg_temp.dead('never')), 'and another');
+select ok(pg_temp.wait_for(pg_temp.dead('twice')), 'a first dead letter exists');
+select ok(pg_temp.wait_for(pg_temp.dead('never')), 'a second dead letter exists');
 drop trigger refuse on posts;
 select id as twice from ngx_pgq.dead_letter where data::text = '"twice bad"' \gset
 begin;
-select is(ngx_pgq.retry(:twice), true, 'the first who retries it does');
-select is(dblink_send_query('other', format('select ngx_pgq.retry(%s)', :twice)), 1, 'a second tries, too');
-select ok(pg_temp.wait_for($$select exists (select from pg_stat_activity where wait_event_type = 'Lock' and query like '%ngx_pgq.retry(%' and pid <> pg_backend_pid())$$), 'and waits');
+select is(ngx_pgq.retry(:twice), true, 'the first session retries the dead letter');
+select is(dblink_send_query('other', format('select ngx_pgq.retry(%s)', :twice)), 1, 'the query of a second session is sent');
+select ok(pg_temp.wait_for($$select exists (select from pg_stat_activity where wait_event_type = 'Lock' and query like '%ngx_pgq.retry(%' and pid <> pg_backend_pid())$$), 'the second session waits for the first');
 commit;
-select is(result, false, 'to no avail') from dblink_get_result('other') as row (result boolean);
+select is(result, false, 'the second session gets false') from dblink_get_result('other') as row (result boolean);
 select dblink_disconnect('other') as disconnected \gset
-select ok(pg_temp.wait_for($$select count(*) = 1 from posts where data::text = '"twice bad"'$$), 'it is one post');
+select ok(pg_temp.wait_for($$select count(*) = 1 from posts where data::text = '"twice bad"'$$), 'a dead letter that two sessions retry becomes one post');
 
--- rolled back, it is a dead letter still
+-- a retry that is rolled back; discard()
 begin;
-select is(ngx_pgq.retry((select id from ngx_pgq.dead_letter where data::text = '"never bad"')), true, 'one is retried');
+select is(ngx_pgq.retry((select id from ngx_pgq.dead_letter where data::text = '"never bad"')), true, 'a dead letter is retried in a transaction that is rolled back');
 rollback;
-select is((select count(*) from ngx_pgq.dead_letter), 1::bigint, 'and stays when that is rolled back');
+select is((select count(*) from ngx_pgq.dead_letter), 1::bigint, 'a dead letter stays when its retry is rolled back');
 select id as never from ngx_pgq.dead_letter \gset
-select is(ngx_pgq.discard(:never), true, 'a dead letter is discarded');
-select is(ngx_pgq.discard(:never), false, 'once');
-select is(ngx_pgq.retry(:never), false, 'and cannot be retried');
+select is(ngx_pgq.discard(:never), true, 'discard() removes a dead letter');
+select is(ngx_pgq.discard(:never), false, 'discard() returns false the second time');
+select is(ngx_pgq.retry(:never), false, 'retry() of a discarded dead letter returns false');
 
--- who may
+-- rights
 create role ngx_pgq_test_operator in role ngx_pgq_owner;
 insert into ngx_pgq.dead_letter (at, message_id, data, sqlstate, problem) values (now(), gen_random_uuid(), '"by an operator"', '', '');
 set role ngx_pgq_mover;
-select throws_ok('select ngx_pgq.retry_all()', '42501', null, 'a mover may not retry');
+select throws_ok('select ngx_pgq.retry_all()', '42501', null, 'ngx_pgq_mover may not retry');
 set role ngx_pgq_test_operator;
-select is(ngx_pgq.retry_all(), 1::bigint, 'whoever was granted ngx_pgq_owner may');
+select is(ngx_pgq.retry_all(), 1::bigint, 'a member of ngx_pgq_owner may retry');
 reset role;
-select ok(pg_temp.wait_for($$select exists (select from posts where data::text = '"by an operator"')$$), 'and it is a post');
+select ok(pg_temp.wait_for($$select exists (select from posts where data::text = '"by an operator"')$$), 'the dead letter that a member of ngx_pgq_owner retried becomes a post');
 drop role ngx_pgq_test_operator;
 drop function public.test_refuse();
 

@@ -1,5 +1,5 @@
--- With several movers and several sessions at work, ids still come in the order of commits: whoever has seen an id
--- never finds a smaller new one. And each message is posted once.
+-- With several movers and several sessions, ids are in the order of commits: a reader that has seen an id never finds a
+-- smaller new one. Each message is posted once.
 
 \ir helper.psql
 create extension if not exists dblink;
@@ -13,7 +13,7 @@ select ok(pg_temp.wait_for($$select count(*) = 4 from ngx_pgq.status where state
 
 create table public.test_sent (message_id uuid);
 
--- Six sessions send 5,000 messages each, in transactions of their own.
+-- Six sessions enqueue 5,000 messages each, one transaction a batch.
 create procedure public.test_send(rounds integer) language plpgsql as $$
 declare
     ids uuid[];
@@ -30,7 +30,7 @@ $$;
 select count(dblink_connect('sender' || n, pg_temp.here())) as connected from generate_series(1, 6) as n \gset
 select count(dblink_send_query('sender' || n, 'call public.test_send(500)')) as sent from generate_series(1, 6) as n \gset
 
--- Watch: what lies below an id once seen must not change any more.
+-- How many posts appear with an id smaller than one that was seen.
 create function pg_temp.watch() returns bigint language plpgsql as $$
 declare
     seen     bigint := 0;
@@ -49,24 +49,24 @@ begin
 end
 $$;
 
-select is(pg_temp.watch(), 0::bigint, 'no post appears below one that was seen');
+select is(pg_temp.watch(), 0::bigint, 'no post appears with an id smaller than one that was seen');
 select count(*) as done
   from generate_series(1, 6) as n, lateral dblink_get_result('sender' || n) as result (status text) \gset
 select count(dblink_disconnect('sender' || n)) as disconnected from generate_series(1, 6) as n \gset
 
 select is((select count(*) from posts where data::text = '"ordered"'), 30000::bigint, 'all messages are posted');
 select is((select count(*) from public.test_sent
-            where not exists (select from posts where posts.message_id = test_sent.message_id)), 0::bigint, 'none is lost');
+            where not exists (select from posts where posts.message_id = test_sent.message_id)), 0::bigint, 'no message is lost');
 select is((select count(*) from (select message_id from posts group by message_id having count(*) > 1) as twice), 0::bigint,
-          'none is there twice');
+          'no message is posted twice');
 
 alter system reset ngx_pgq.movers;
 alter system reset ngx_pgq.batch_size;
 select pg_reload_conf() as reloaded \gset
-select ok(pg_temp.wait_for($$select count(*) = 1 from ngx_pgq.status where pid is not null$$), 'surplus movers stop');
-select is((select count(*) from ngx_pgq.status where state = 'stopped'), 3::bigint, 'and are shown as stopped');
+select ok(pg_temp.wait_for($$select count(*) = 1 from ngx_pgq.status where pid is not null$$), 'movers stop when ngx_pgq.movers is reduced');
+select is((select count(*) from ngx_pgq.status where state = 'stopped'), 3::bigint, 'the status shows the other movers as stopped');
 
--- Messages of every length, batch after batch: short ones would fit where long ones did not, in blocks further back.
+-- Messages of all lengths: a short one would fit into an earlier block where a long one did not.
 truncate posts;
 create procedure public.test_lengths() language plpgsql as $body$
 begin
