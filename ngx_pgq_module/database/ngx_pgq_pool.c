@@ -514,7 +514,7 @@ ngx_pgq_pool_timer_handler(ngx_event_t *ev)
     ngx_msec_int_t   next;
 
     db = ev->data;
-    next = db->source->expire(db, ngx_current_msec);
+    next = db->source->expire(db);
 
     if (next >= 0) {
         ngx_pgq_pool_alarm(db, ngx_current_msec

@@ -22,7 +22,7 @@ typedef struct {
     /* the next call to make, or NULL */
     ngx_pgq_call_t        *(*next)(ngx_pgq_pool_t *db);
     /* answers what is too old; ms until more will be, -1 if nothing waits */
-    ngx_msec_int_t         (*expire)(ngx_pgq_pool_t *db, ngx_msec_t now);
+    ngx_msec_int_t         (*expire)(ngx_pgq_pool_t *db);
     /* the worker ends: frees what is left, answers nobody */
     void                   (*clear)(ngx_pgq_pool_t *db);
 } ngx_pgq_source_t;

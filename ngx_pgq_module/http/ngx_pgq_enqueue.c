@@ -265,8 +265,8 @@ ngx_pgq_enqueue_create(ngx_http_request_t *r, size_t body)
     e->request = r;
     e->cleanup = cln;
     e->ctx = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
-    e->ticket.db = plcf->post;
-    e->ticket.timeout = plcf->timeout;
+    e->ticket.base.db = plcf->post;
+    e->ticket.base.timeout = plcf->timeout;
     e->ticket.key = e->ctx->key;
     e->ticket.answer = ngx_pgq_outcome_answer;
     e->ticket.data = e;
@@ -282,7 +282,7 @@ ngx_pgq_enqueue_wait(ngx_pgq_enqueue_t *e)
     ngx_http_request_t  *r;
 
     r = e->request;
-    db = e->ticket.db;
+    db = e->ticket.base.db;
 
     if (e->ticket.n > db->max_tickets || e->ticket.len > db->max_size) {
         ngx_free(e);
@@ -351,7 +351,7 @@ ngx_pgq_enqueue_cleanup(void *data)
     ngx_pgq_enqueue_t  *e = data;
 
     if (e->done) {
-        ngx_pgq_writes(e->ticket.db)->unread -= e->unread;
+        ngx_pgq_writes(e->ticket.base.db)->unread -= e->unread;
         ngx_free(e);
 
     } else {

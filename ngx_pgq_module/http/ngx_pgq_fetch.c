@@ -169,8 +169,8 @@ ngx_pgq_fetch_start(ngx_http_request_t *r, ngx_int_t limit, int64_t before)
     f->cleanup = cln;
     f->ctx = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
 
-    f->fetch.db = plcf->get->reads;
-    f->fetch.timeout = plcf->timeout;
+    f->fetch.base.db = plcf->get->reads;
+    f->fetch.base.timeout = plcf->timeout;
     f->fetch.done = ngx_pgq_fetch_done;
     f->fetch.data = f;
 
@@ -215,7 +215,7 @@ ngx_pgq_fetch_done(ngx_pgq_fetch_t *fetch, ngx_pgq_read_result_e result,
 
     f->cleanup->handler = NULL;
     f->ctx->answered = 1;
-    f->ctx->wait = ngx_current_msec - fetch->start;
+    f->ctx->wait = ngx_current_msec - fetch->base.start;
 
     if (result == NGX_PGQ_READ_DONE) {
         rc = ngx_pgq_fetch_reply(r, answer);
@@ -228,7 +228,7 @@ ngx_pgq_fetch_done(ngx_pgq_fetch_t *fetch, ngx_pgq_read_result_e result,
                           problem->words, f->ctx->wait);
         }
 
-        rc = ngx_pgq_reply_unavailable(r, fetch->db, problem->code,
+        rc = ngx_pgq_reply_unavailable(r, fetch->base.db, problem->code,
                                        problem->detail);
     }
 

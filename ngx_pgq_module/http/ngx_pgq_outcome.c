@@ -158,7 +158,7 @@ ngx_pgq_outcome_body(ngx_pgq_enqueue_t *e, ngx_str_t *body)
     }
 
     e->unread = len;
-    ngx_pgq_writes(e->ticket.db)->unread += len;
+    ngx_pgq_writes(e->ticket.base.db)->unread += len;
 
     if (e->ticket.write) {
         return ngx_pgq_ndjson_answer(&e->ndjson, e->ticket.id, body);
@@ -178,7 +178,7 @@ ngx_pgq_outcome_whole(ngx_pgq_enqueue_t *e, size_t len)
 {
     ngx_pgq_pool_t  *db;
 
-    db = e->ticket.db;
+    db = e->ticket.base.db;
 
     if (ngx_pgq_writes(db)->unread + len > db->unread_size
         || e->returns == NGX_PGQ_RETURN_MINIMAL)
@@ -259,7 +259,7 @@ ngx_pgq_outcome_failed(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
         break;
 
     case NGX_PGQ_KEYS_FULL:
-        return ngx_pgq_reply_unavailable(r, e->ticket.db, "keys_full",
+        return ngx_pgq_reply_unavailable(r, e->ticket.base.db, "keys_full",
                           "There are too many idempotency keys; the message"
                           " was not queued.");
 
@@ -274,7 +274,7 @@ ngx_pgq_outcome_failed(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
                       "pgq enqueue: no database in %M ms",
                       ngx_pgq_ticket_wait(&e->ticket));
 
-        return ngx_pgq_reply_unavailable(r, e->ticket.db, "no_database",
+        return ngx_pgq_reply_unavailable(r, e->ticket.base.db, "no_database",
                           "No database took the message in time; it was not"
                           " queued.");
     }

@@ -33,10 +33,8 @@
 
 
 static ngx_pgq_call_t *ngx_pgq_batch_next(ngx_pgq_pool_t *db);
-static ngx_msec_int_t ngx_pgq_batch_expire(ngx_pgq_pool_t *db,
-    ngx_msec_t now);
-static ngx_msec_int_t ngx_pgq_batch_expire_one(ngx_pgq_batch_t *batch,
-    ngx_msec_t now);
+static ngx_msec_int_t ngx_pgq_batch_expire(ngx_pgq_pool_t *db);
+static void ngx_pgq_batch_expired(ngx_pgq_waiting_t *w);
 static void ngx_pgq_batch_clear(ngx_pgq_pool_t *db);
 static ngx_pgq_batch_t *ngx_pgq_batch_create(ngx_pgq_pool_t *db);
 static ngx_uint_t ngx_pgq_batch_takes(ngx_pgq_batch_t *batch,
@@ -76,6 +74,7 @@ ngx_pgq_batch_init(ngx_pgq_pool_t *db, ngx_pool_t *memory)
         return NGX_ERROR;
     }
 
+    ngx_queue_init(&writes->unanswered);
     ngx_queue_init(&writes->waiting);
     ngx_queue_init(&writes->again);
     ngx_queue_init(&writes->sent);
@@ -152,7 +151,7 @@ ngx_pgq_batch_next(ngx_pgq_pool_t *db)
 
 
 static ngx_msec_int_t
-ngx_pgq_batch_expire(ngx_pgq_pool_t *db, ngx_msec_t now)
+ngx_pgq_batch_expire(ngx_pgq_pool_t *db)
 {
     ngx_queue_t       *q;
     ngx_msec_int_t     next, pause;
@@ -160,16 +159,7 @@ ngx_pgq_batch_expire(ngx_pgq_pool_t *db, ngx_msec_t now)
     ngx_pgq_writes_t  *writes;
 
     writes = ngx_pgq_writes(db);
-    next = ngx_pgq_ticket_expire(&writes->waiting, now, NGX_PGQ_AGAIN);
-
-    for (q = ngx_queue_head(&writes->sent);
-         q != ngx_queue_sentinel(&writes->sent);
-         q = ngx_queue_next(q))
-    {
-        batch = ngx_queue_data(q, ngx_pgq_batch_t, queue);
-
-        next = ngx_pgq_sooner(next, ngx_pgq_batch_expire_one(batch, now));
-    }
+    next = ngx_pgq_ticket_expire(&writes->unanswered, ngx_pgq_batch_expired);
 
     for (q = ngx_queue_head(&writes->again);
          q != ngx_queue_sentinel(&writes->again);
@@ -177,8 +167,6 @@ ngx_pgq_batch_expire(ngx_pgq_pool_t *db, ngx_msec_t now)
     {
         batch = ngx_queue_data(q, ngx_pgq_batch_t, queue);
         q = ngx_queue_next(q);
-
-        next = ngx_pgq_sooner(next, ngx_pgq_batch_expire_one(batch, now));
 
         /* nobody knows when it will be sent: what has left does not stay */
 
@@ -190,7 +178,7 @@ ngx_pgq_batch_expire(ngx_pgq_pool_t *db, ngx_msec_t now)
             continue;
         }
 
-        pause = (ngx_msec_int_t) (batch->due - now);
+        pause = (ngx_msec_int_t) (batch->due - ngx_current_msec);
 
         if (pause > 0) {
             next = ngx_pgq_sooner(next, pause);
@@ -201,12 +189,21 @@ ngx_pgq_batch_expire(ngx_pgq_pool_t *db, ngx_msec_t now)
 }
 
 
-static ngx_msec_int_t
-ngx_pgq_batch_expire_one(ngx_pgq_batch_t *batch, ngx_msec_t now)
+static void
+ngx_pgq_batch_expired(ngx_pgq_waiting_t *w)
 {
-    return ngx_pgq_ticket_expire(&batch->tickets, now,
-                                 batch->sent || batch->unknown
-                                 ? NGX_PGQ_UNKNOWN : NGX_PGQ_AGAIN);
+    ngx_pgq_batch_t   *batch;
+    ngx_pgq_ticket_t  *t;
+
+    t = (ngx_pgq_ticket_t *) w;
+    batch = t->batch;
+
+    if (batch == NULL) {
+        ngx_queue_remove(&t->queue);
+    }
+
+    ngx_pgq_ticket_answer(t, batch && (batch->sent || batch->unknown)
+                             ? NGX_PGQ_UNKNOWN : NGX_PGQ_AGAIN, NULL);
 }
 
 

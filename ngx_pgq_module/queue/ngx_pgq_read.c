@@ -36,6 +36,7 @@ struct ngx_pgq_read_s {
 /* what waits in a worker for a pool of GETs: the data of its source */
 
 typedef struct {
+    ngx_queue_t              unanswered;    /* fetches */
     ngx_queue_t              waiting;   /* reads, oldest first */
     ngx_queue_t              sent;      /* reads on their way */
     time_t                   complained;
@@ -48,10 +49,8 @@ typedef struct {
 static ngx_pgq_read_t *ngx_pgq_read_find(ngx_pgq_pool_t *db,
     uint32_t limit, uint64_t before);
 static ngx_pgq_call_t *ngx_pgq_read_next(ngx_pgq_pool_t *db);
-static ngx_msec_int_t ngx_pgq_read_expire(ngx_pgq_pool_t *db,
-    ngx_msec_t now);
-static ngx_msec_int_t ngx_pgq_read_expire_list(ngx_queue_t *reads,
-    ngx_queue_t *expired, ngx_msec_t now);
+static ngx_msec_int_t ngx_pgq_read_expire(ngx_pgq_pool_t *db);
+static void ngx_pgq_read_expired(ngx_pgq_waiting_t *w);
 static void ngx_pgq_read_clear(ngx_pgq_pool_t *db);
 static ngx_int_t ngx_pgq_read_encode(ngx_pgq_call_t *call);
 static void ngx_pgq_read_row(ngx_pgq_call_t *call, ngx_str_t *fields);
@@ -81,6 +80,7 @@ ngx_pgq_read_init(ngx_pgq_pool_t *db, ngx_pool_t *memory)
         return NGX_ERROR;
     }
 
+    ngx_queue_init(&reads->unanswered);
     ngx_queue_init(&reads->waiting);
     ngx_queue_init(&reads->sent);
 
@@ -101,7 +101,7 @@ ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_int_t limit, int64_t before)
     ngx_pgq_read_t  *read;
     ngx_pgq_pool_t  *db;
 
-    db = f->db;
+    db = f->base.db;
     most = htonl((uint32_t) limit);
     id = htobe64((uint64_t) before);
 
@@ -131,12 +131,10 @@ ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_int_t limit, int64_t before)
     }
 
     f->read = read;
-    f->start = ngx_current_msec;
 
     ngx_queue_insert_tail(&read->fetches, &f->queue);
-    ngx_pgq_pool_hold(db, f->start + f->timeout, 0);
+    ngx_pgq_ticket_hold(&f->base, &ngx_pgq_reads(db)->unanswered, 0);
     ngx_pgq_pool_open(db);
-    ngx_pgq_pool_wake(db);
 
     return NGX_OK;
 }
@@ -176,12 +174,11 @@ ngx_pgq_read_leave(ngx_pgq_fetch_t *f)
     ngx_pgq_read_t  *read;
 
     read = f->read;
-    f->read = NULL;
 
     ngx_queue_remove(&f->queue);
-    ngx_pgq_pool_release(f->db, 0);
+    ngx_pgq_ticket_release(&f->base, 0);
 
-    if (read && !read->sent && ngx_queue_empty(&read->fetches)) {
+    if (!read->sent && ngx_queue_empty(&read->fetches)) {
         ngx_queue_remove(&read->queue);
         ngx_pgq_read_free(read);
     }
@@ -214,77 +211,20 @@ ngx_pgq_read_next(ngx_pgq_pool_t *db)
 
 
 static ngx_msec_int_t
-ngx_pgq_read_expire(ngx_pgq_pool_t *db, ngx_msec_t now)
+ngx_pgq_read_expire(ngx_pgq_pool_t *db)
 {
-    ngx_queue_t      *q, expired;
-    ngx_msec_int_t    waiting, sent;
-    ngx_pgq_reads_t  *reads;
-
-    reads = ngx_pgq_reads(db);
-    ngx_queue_init(&expired);
-
-    waiting = ngx_pgq_read_expire_list(&reads->waiting, &expired, now);
-    sent = ngx_pgq_read_expire_list(&reads->sent, &expired, now);
-
-    /* an answer may end a connection, and with it other requests */
-
-    while (!ngx_queue_empty(&expired)) {
-        q = ngx_queue_head(&expired);
-
-        ngx_pgq_read_answer(ngx_queue_data(q, ngx_pgq_fetch_t, queue),
-                            ngx_pgq_pool_connected(db)
-                            ? NGX_PGQ_READ_TIMEOUT : NGX_PGQ_READ_NO_DATABASE,
-                            NULL);
-    }
-
-    return ngx_pgq_sooner(waiting, sent);
+    return ngx_pgq_ticket_expire(&ngx_pgq_reads(db)->unanswered,
+                                 ngx_pgq_read_expired);
 }
 
 
-/* moves the fetches that have waited too long; ms until the next will have */
-
-static ngx_msec_int_t
-ngx_pgq_read_expire_list(ngx_queue_t *reads, ngx_queue_t *expired,
-    ngx_msec_t now)
+static void
+ngx_pgq_read_expired(ngx_pgq_waiting_t *w)
 {
-    ngx_queue_t      *q, *p;
-    ngx_msec_int_t    wait, least;
-    ngx_pgq_read_t   *read;
-    ngx_pgq_fetch_t  *f;
-
-    least = -1;
-
-    for (q = ngx_queue_head(reads); q != ngx_queue_sentinel(reads); /* void */)
-    {
-        read = ngx_queue_data(q, ngx_pgq_read_t, queue);
-        q = ngx_queue_next(q);
-
-        for (p = ngx_queue_head(&read->fetches);
-             p != ngx_queue_sentinel(&read->fetches);
-             /* void */)
-        {
-            f = ngx_queue_data(p, ngx_pgq_fetch_t, queue);
-            p = ngx_queue_next(p);
-
-            wait = (ngx_msec_int_t) (f->start + f->timeout - now);
-
-            if (wait > 0) {
-                least = least < 0 ? wait : ngx_min(least, wait);
-                continue;
-            }
-
-            ngx_queue_remove(&f->queue);
-            ngx_queue_insert_tail(expired, &f->queue);
-            f->read = NULL;
-        }
-
-        if (!read->sent && ngx_queue_empty(&read->fetches)) {
-            ngx_queue_remove(&read->queue);
-            ngx_pgq_read_free(read);
-        }
-    }
-
-    return least;
+    ngx_pgq_read_answer((ngx_pgq_fetch_t *) w,
+                        ngx_pgq_pool_connected(w->db)
+                        ? NGX_PGQ_READ_TIMEOUT : NGX_PGQ_READ_NO_DATABASE,
+                        NULL);
 }
 
 
@@ -448,7 +388,7 @@ ngx_pgq_read_answer(ngx_pgq_fetch_t *f, ngx_pgq_read_result_e result,
     ngx_pgq_read_leave(f);
 
     if (result == NGX_PGQ_READ_DONE) {
-        ngx_pgq_pool_drained(f->db);
+        ngx_pgq_pool_drained(f->base.db);
     }
 
     f->done(f, result, answer);

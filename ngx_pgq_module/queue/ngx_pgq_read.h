@@ -10,6 +10,7 @@
 
 
 #include "ngx_pgq_answer.h"
+#include "ngx_pgq_ticket.h"
 
 
 typedef struct ngx_pgq_read_s   ngx_pgq_read_t;
@@ -28,12 +29,10 @@ typedef enum {
 /* one waiting GET; its owner fills in the lower part */
 
 struct ngx_pgq_fetch_s {
-    ngx_queue_t              queue;     /* of its read, or those answered */
-    ngx_pgq_read_t          *read;      /* NULL: it is being answered */
+    ngx_pgq_waiting_t        base;
+    ngx_queue_t              queue;     /* of its read */
+    ngx_pgq_read_t          *read;
 
-    ngx_pgq_pool_t          *db;
-    ngx_msec_t               start;
-    ngx_msec_t               timeout;
     /* once, unless it has left; the answer is there when it is done */
     void                   (*done)(ngx_pgq_fetch_t *f,
                                 ngx_pgq_read_result_e result,

@@ -16,7 +16,76 @@
 #include "ngx_pgq_ticket.h"
 
 
-static void ngx_pgq_ticket_release(ngx_pgq_ticket_t *t);
+static void ngx_pgq_ticket_uncount(ngx_pgq_ticket_t *t);
+
+
+/* a request waits from now on */
+
+void
+ngx_pgq_ticket_hold(ngx_pgq_waiting_t *w, ngx_queue_t *unanswered, size_t len)
+{
+    w->start = ngx_current_msec;
+
+    ngx_queue_insert_tail(unanswered, &w->queue);
+
+    ngx_pgq_pool_hold(w->db, w->start + w->timeout, len);
+    ngx_pgq_pool_wake(w->db);
+}
+
+
+/* a request is answered, or its client has left */
+
+void
+ngx_pgq_ticket_release(ngx_pgq_waiting_t *w, size_t len)
+{
+    ngx_queue_remove(&w->queue);
+    ngx_pgq_pool_release(w->db, len);
+}
+
+
+/*
+ * Calls expired() for each request whose time is over; it has to release it.
+ * Returns the ms until the next of them expires, -1 if there is none.
+ */
+
+ngx_msec_int_t
+ngx_pgq_ticket_expire(ngx_queue_t *unanswered,
+    ngx_pgq_ticket_expired_pt expired)
+{
+    ngx_queue_t        *q, *next, late;
+    ngx_msec_int_t      wait, least;
+    ngx_pgq_waiting_t  *w;
+
+    least = -1;
+    ngx_queue_init(&late);
+
+    for (q = ngx_queue_head(unanswered);
+         q != ngx_queue_sentinel(unanswered);
+         q = next)
+    {
+        next = ngx_queue_next(q);
+        w = ngx_queue_data(q, ngx_pgq_waiting_t, queue);
+
+        wait = (ngx_msec_int_t) (w->start + w->timeout - ngx_current_msec);
+
+        if (wait > 0) {
+            least = ngx_pgq_sooner(least, wait);
+            continue;
+        }
+
+        ngx_queue_remove(q);
+        ngx_queue_insert_tail(&late, q);
+    }
+
+    /* an answer may end a connection, and with it other requests */
+
+    while (!ngx_queue_empty(&late)) {
+        q = ngx_queue_head(&late);
+        expired(ngx_queue_data(q, ngx_pgq_waiting_t, queue));
+    }
+
+    return least;
+}
 
 
 /* whether so many messages, of that length together, are too many for now */
@@ -34,16 +103,14 @@ ngx_pgq_ticket_add(ngx_pgq_ticket_t *t)
 {
     ngx_pgq_writes_t  *writes;
 
-    writes = ngx_pgq_writes(t->db);
+    writes = ngx_pgq_writes(t->base.db);
 
     t->batch = NULL;
-    t->start = ngx_current_msec;
     writes->messages += t->n;
 
     ngx_queue_insert_tail(&writes->waiting, &t->queue);
 
-    ngx_pgq_pool_hold(t->db, t->start + t->timeout, t->len);
-    ngx_pgq_pool_wake(t->db);
+    ngx_pgq_ticket_hold(&t->base, &writes->unanswered, t->len);
 }
 
 
@@ -55,8 +122,7 @@ ngx_pgq_ticket_add(ngx_pgq_ticket_t *t)
 void
 ngx_pgq_ticket_leave(ngx_pgq_ticket_t *t)
 {
-    t->answer = NULL;
-    ngx_pgq_ticket_release(t);
+    ngx_pgq_ticket_uncount(t);
 
     if (t->batch == NULL) {
         ngx_queue_remove(&t->queue);
@@ -66,66 +132,12 @@ ngx_pgq_ticket_leave(ngx_pgq_ticket_t *t)
 
 
 static void
-ngx_pgq_ticket_release(ngx_pgq_ticket_t *t)
+ngx_pgq_ticket_uncount(ngx_pgq_ticket_t *t)
 {
-    ngx_pgq_writes(t->db)->messages -= t->n;
+    t->answer = NULL;
 
-    ngx_pgq_pool_release(t->db, t->len);
-}
-
-
-/*
- * Answers those that have waited for too long; ms until the next of them
- * will have, -1 if nobody waits.
- */
-
-ngx_msec_int_t
-ngx_pgq_ticket_expire(ngx_queue_t *tickets, ngx_msec_t now,
-    ngx_pgq_outcome_e outcome)
-{
-    ngx_queue_t       *q, *next, expired;
-    ngx_msec_int_t     wait, least;
-    ngx_pgq_ticket_t  *t;
-
-    least = -1;
-    ngx_queue_init(&expired);
-
-    for (q = ngx_queue_head(tickets);
-         q != ngx_queue_sentinel(tickets);
-         q = next)
-    {
-        next = ngx_queue_next(q);
-        t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
-
-        if (t->answer == NULL) {
-            continue;
-        }
-
-        wait = (ngx_msec_int_t) (t->start + t->timeout - now);
-
-        if (wait > 0) {
-            least = least < 0 ? wait : ngx_min(least, wait);
-
-        } else if (t->batch) {
-            ngx_pgq_ticket_answer(t, outcome, NULL);
-
-        } else {
-            ngx_queue_remove(q);
-            ngx_queue_insert_tail(&expired, q);
-        }
-    }
-
-    /* an answer may end a connection, and with it other tickets */
-
-    while (!ngx_queue_empty(&expired)) {
-        q = ngx_queue_head(&expired);
-        ngx_queue_remove(q);
-
-        ngx_pgq_ticket_answer(ngx_queue_data(q, ngx_pgq_ticket_t, queue),
-                              outcome, NULL);
-    }
-
-    return least;
+    ngx_pgq_writes(t->base.db)->messages -= t->n;
+    ngx_pgq_ticket_release(&t->base, t->len);
 }
 
 
@@ -136,11 +148,10 @@ ngx_pgq_ticket_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
     ngx_pgq_ticket_answer_pt  answer;
 
     answer = t->answer;
-    t->answer = NULL;
-    ngx_pgq_ticket_release(t);
+    ngx_pgq_ticket_uncount(t);
 
     if (outcome == NGX_PGQ_DONE || outcome == NGX_PGQ_REPLAYED) {
-        ngx_pgq_pool_drained(t->db);
+        ngx_pgq_pool_drained(t->base.db);
         answer(t, outcome, problem);
         return;
     }

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
-/* The room "ticket": they wait here, and are answered. */
+/*
+ * What waits for the database: tickets of POSTs, and what they have in common
+ * with the fetches of GETs.
+ */
 
 #ifndef NGX_PGQ_TICKET_H
 #define NGX_PGQ_TICKET_H
@@ -9,10 +12,24 @@
 #include "ngx_pgq_pool.h"
 
 
+/* the base of a ticket and of a fetch: its first member */
+
+typedef struct {
+    ngx_queue_t              queue;         /* in a list of unanswered ones */
+    ngx_pgq_pool_t          *db;
+    ngx_msec_t               start;
+    ngx_msec_t               timeout;
+} ngx_pgq_waiting_t;
+
+
+typedef void (*ngx_pgq_ticket_expired_pt)(ngx_pgq_waiting_t *w);
+
+
 /* what waits in a worker for a pool of POSTs: the data of its source */
 
 typedef struct {
     /* of ticket.c */
+    ngx_queue_t              unanswered;
     ngx_queue_t              waiting;       /* oldest first */
     ngx_uint_t               messages;      /* unanswered ones */
 
@@ -40,11 +57,9 @@ typedef void (*ngx_pgq_ticket_answer_pt)(ngx_pgq_ticket_t *t,
 
 
 struct ngx_pgq_ticket_s {
+    ngx_pgq_waiting_t        base;
     ngx_queue_t              queue;         /* in waiting, or in a batch */
-    ngx_pgq_pool_t          *db;
     ngx_pgq_batch_t         *batch;         /* NULL while waiting */
-    ngx_msec_t               start;
-    ngx_msec_t               timeout;
     ngx_uint_t               mates;         /* size of its batch, or 0 */
     u_char                   id[NGX_PGQ_UUID_LEN];  /* the first one's */
     ngx_str_t                key;           /* len 0: none */
@@ -74,15 +89,19 @@ struct ngx_pgq_ticket_s {
 };
 
 
-#define ngx_pgq_ticket_wait(t)  (ngx_current_msec - (t)->start)
+#define ngx_pgq_ticket_wait(t)  (ngx_current_msec - (t)->base.start)
 
+
+void ngx_pgq_ticket_hold(ngx_pgq_waiting_t *w, ngx_queue_t *unanswered,
+    size_t len);
+void ngx_pgq_ticket_release(ngx_pgq_waiting_t *w, size_t len);
+ngx_msec_int_t ngx_pgq_ticket_expire(ngx_queue_t *unanswered,
+    ngx_pgq_ticket_expired_pt expired);
 
 ngx_uint_t ngx_pgq_ticket_full(ngx_pgq_pool_t *db, ngx_uint_t n,
     size_t len);
 void ngx_pgq_ticket_add(ngx_pgq_ticket_t *t);
 void ngx_pgq_ticket_leave(ngx_pgq_ticket_t *t);
-ngx_msec_int_t ngx_pgq_ticket_expire(ngx_queue_t *tickets, ngx_msec_t now,
-    ngx_pgq_outcome_e outcome);
 void ngx_pgq_ticket_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
     ngx_str_t *problem);
 void ngx_pgq_ticket_free(ngx_queue_t *tickets);

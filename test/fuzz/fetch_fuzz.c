@@ -289,7 +289,7 @@ step(ngx_pgq_loc_conf_t *conf, fuzz_input_t *in)
 
     default:
         ngx_current_msec += who * 8;
-        wait = pool.source->expire(&pool, ngx_current_msec);
+        wait = pool.source->expire(&pool);
         fuzz_check(wait == -1 || (wait > 0 && wait <= TIMEOUT));
         break;
     }
