@@ -3,7 +3,7 @@
 # of a batch is in test/faults; what dies under nginx in test/whole.)
 
 use Pgq;
-use Pgq::Crowd;
+use Pgq::SqlLoad;
 
 my $pg = Pgq::Postgres->new(conf => "ngx_pgq.movers = 2\nngx_pgq.batch_size = 20\n")->start;
 my $one = sub {
@@ -32,18 +32,18 @@ my @cases = (
 
 for my $case (@cases) {
     my ($name, $action) = @$case;
-    my $crowd = Pgq::Crowd->new($pg)->start;
+    my $load = Pgq::SqlLoad->new($pg)->start;
 
     for (1 .. 3) {
         my $position = $pg->log_position;
         my $before   = $restarts;
-        $crowd->wait_for(5) or last;
+        $load->wait_for(5) or last;
         $action->();
         $pg->wait_for_log(qr/reinitializing(?:.*\n)*.*ready to accept connections/, $position) if $restarts > $before;
     }
 
-    ok($crowd->wait_for(5), "$name: producers go on");
-    my @complaints = $crowd->stop->complaints;
+    ok($load->wait_for(5), "$name: producers go on");
+    my @complaints = $load->stop->complaints;
     is(join("\n", splice @complaints, 0, 10), '', "$name: each message is there once, or was refused");
 }
 

@@ -2,7 +2,7 @@
 # there is space again each message is moved once.
 
 use Pgq;
-use Pgq::Crowd;
+use Pgq::SqlLoad;
 use Pgq::Disk;
 
 my $cannot = Pgq::Disk::cannot();
@@ -17,13 +17,13 @@ my $small = Pgq::Disk->new('small', 16);
 $pg->safe_psql($_) for "create tablespace small location '@{[ $small->dir ]}'", 'alter table posts set tablespace small',
     'alter index posts_pkey set tablespace small', 'grant create on tablespace small to ngx_pgq_owner';
 
-my $crowd  = Pgq::Crowd->new($pg)->start;
+my $load  = Pgq::SqlLoad->new($pg)->start;
 my $state  = "select count(*) > 0 from ngx_pgq.status where state = 'backing off' and last_error ~ 'SQLSTATE 53100'";
-$crowd->wait_for(5);
+$load->wait_for(5);
 $small->fill;
 
 ok($pg->poll_query_until($state), 'posts have no space: the mover waits');
-ok($crowd->wait_for(20), 'producers go on');
+ok($load->wait_for(20), 'producers go on');
 is($pg->safe_psql('select count(*) > 0 from ngx_pgq.queue'), 't', 'their messages wait');
 my $errors = $pg->safe_psql('select sum(errors) from ngx_pgq.status');
 ok($pg->poll_query_until("select sum(errors) > $errors from ngx_pgq.status"), 'it is tried again and again');
@@ -38,8 +38,8 @@ $pg->safe_psql('alter system reset ngx_pgq.batch_size');
 $pg->reload;
 
 $small->make_space;
-ok($crowd->wait_for(5), 'there is space: producers go on');
-is(join("\n", splice @{ [ $crowd->stop->complaints ] }, 0, 10), '', 'and each message is moved once');
+ok($load->wait_for(5), 'there is space: producers go on');
+is(join("\n", splice @{ [ $load->stop->complaints ] }, 0, 10), '', 'and each message is moved once');
 is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'there is no dead letter');
 cmp_ok(scalar(() = $pg->log_since(0) =~ /No space left/g), '<', 20, 'the log is not filled');
 
@@ -48,8 +48,8 @@ cmp_ok(scalar(() = $pg->log_since(0) =~ /No space left/g), '<', 20, 'the log is 
 $pg->safe_psql($_) for 'alter table posts set tablespace pg_default',
     map({ "alter table ngx_pgq.queue_$_ set tablespace small" } 0 .. 3);
 
-$crowd = Pgq::Crowd->new($pg)->start;
-$crowd->wait_for(5);
+$load = Pgq::SqlLoad->new($pg)->start;
+$load->wait_for(5);
 $small->fill;
 my $refused = sub {
     my ($status, $out, $err) = $pg->psql(q{
@@ -61,8 +61,8 @@ my $refused = sub {
 };
 ok((poll_until { $refused->() }), 'the queue has no space: who enqueues is told');
 $small->make_space;
-ok($crowd->wait_for(5), 'there is space: producers go on');
-is(join("\n", splice @{ [ $crowd->stop->complaints ] }, 0, 10), '', 'each message acknowledged is moved once, none of the others');
+ok($load->wait_for(5), 'there is space: producers go on');
+is(join("\n", splice @{ [ $load->stop->complaints ] }, 0, 10), '', 'each message acknowledged is moved once, none of the others');
 is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'there is no dead letter');
 $pg->stop;
 
@@ -98,8 +98,8 @@ is($pg->safe_psql(q(select count(*) from posts where data::text = '"no room"')),
 # ---- without it the server can only end
 
 $pg->allow(qr/PANIC:.*No space left|terminated by signal 6/);
-$crowd = Pgq::Crowd->new($pg)->start;
-$crowd->wait_for(5);
+$load = Pgq::SqlLoad->new($pg)->start;
+$load->wait_for(5);
 $wal->fill;
 my $position = $pg->log_position;
 ok((poll_until {
@@ -109,8 +109,8 @@ ok((poll_until {
 $wal->make_space;
 poll_until { !$pg->running || !($pg->psql('select 1'))[0] };
 $pg->stop->start if !$pg->running;
-ok($crowd->wait_for(5), 'there is space, it is started: producers go on');
-is(join("\n", splice @{ [ $crowd->stop->complaints ] }, 0, 10), '', 'and each message is moved once');
+ok($load->wait_for(5), 'there is space, it is started: producers go on');
+is(join("\n", splice @{ [ $load->stop->complaints ] }, 0, 10), '', 'and each message is moved once');
 is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'there is no dead letter');
 
 done_testing;

@@ -2,16 +2,16 @@
 # the server lives, and nothing is lost or doubled.
 
 use Pgq;
-use Pgq::Faults;
+use Pgq::FaultPoints;
 
 # not where an error cannot be: after a commit, where the server makes a PANIC of it
-my @points = grep { $_ ne 'producer-committed' } Pgq::Faults::points();
-my $faults = Pgq::Faults->new;
+my @points = grep { $_ ne 'producer-committed' } Pgq::FaultPoints::points();
+my $faults = Pgq::FaultPoints->new;
 
 for my $point (@points) {
     for my $action ($point eq 'mover-wanted' ? 'error' : qw(error fatal)) {
-        my $crowd = $faults->case($point => $action);
-        cmp_ok($crowd->count('refused'), '>', 0, "$point: a producer was told") if "$point $action" =~ /^(?:batch-entered|queue-written) error/;
+        my $load = $faults->case($point => $action);
+        cmp_ok($load->count('refused'), '>', 0, "$point: a producer was told") if "$point $action" =~ /^(?:batch-entered|queue-written) error/;
     }
 }
 

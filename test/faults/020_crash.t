@@ -2,11 +2,11 @@
 # server starts over by itself, and nothing is lost or doubled.
 
 use Pgq;
-use Pgq::Faults;
+use Pgq::FaultPoints;
 
-my $faults = Pgq::Faults->new;
+my $faults = Pgq::FaultPoints->new;
 
-for my $point (Pgq::Faults::points()) {
+for my $point (Pgq::FaultPoints::points()) {
     $faults->case($point => $_) for qw(kill panic);
 }
 

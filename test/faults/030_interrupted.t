@@ -1,9 +1,9 @@
 # A process that stands at a point of its batch or of its enqueue, and then something happens to it or to the server.
 
 use Pgq;
-use Pgq::Faults;
+use Pgq::FaultPoints;
 
-my $faults = Pgq::Faults->new;
+my $faults = Pgq::FaultPoints->new;
 my $pg     = $faults->pg;
 my $movers = sub { $pg->safe_psql("select $_[0](pid) from ngx_pgq.status where pid is not null") };
 

@@ -2,9 +2,9 @@
 # is committed that would have a mover look there.
 
 use Pgq;
-use Pgq::Faults;
+use Pgq::FaultPoints;
 
-my $faults = Pgq::Faults->new(conf => "ngx_pgq.idle_interval = '1h'\n");
+my $faults = Pgq::FaultPoints->new(conf => "ngx_pgq.idle_interval = '1h'\n");
 my $pg     = $faults->pg;
 
 sub posted {

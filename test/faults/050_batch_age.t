@@ -2,10 +2,10 @@
 # standby for longer than that is recognised when it is sent again, and so is a fence. The period is 3 s here.
 
 use Pgq;
-use Pgq::Faults;
+use Pgq::FaultPoints;
 use Time::HiRes ();
 
-my $faults = Pgq::Faults->new;
+my $faults = Pgq::FaultPoints->new;
 my $pg     = $faults->pg;
 my $period = 3;
 

@@ -35,19 +35,19 @@ is($cluster->safe_psql("select string_agg(distinct s.ssl::text || ' ' || s.versi
 
 # ---- a switchover under load
 
-my $callers = $cluster->callers->start;
+my $load = $cluster->load->start;
 my $before  = $cluster->leader;
 
-ok($callers->wait_for(50), 'a load on both');
+ok($load->wait_for(50), 'a load on both');
 ok($cluster->switchover, 'a switchover');
-ok($callers->wait_for(50), 'and the load goes on');
-$callers->stop;
+ok($load->wait_for(50), 'and the load goes on');
+$load->stop;
 
 isnt($cluster->leader, $before, 'another member leads');
-diag(sprintf 'switchover: longest time without a 202 %.2f s; %s', $callers->gap, $callers->summary);
-is($callers->failures, '', 'no request fails');
-is(join("\n", $callers->complaints), '', 'what was accepted is in posts, once');
-cmp_ok($callers->gap, '<', timeout(10), 'a pause of seconds');
+diag(sprintf 'switchover: longest time without a 202 %.2f s; %s', $load->gap, $load->summary);
+is($load->failures, '', 'no request fails');
+is(join("\n", $load->complaints), '', 'what was accepted is in posts, once');
+cmp_ok($load->gap, '<', timeout(10), 'a pause of seconds');
 ok($cluster->settled, 'and all are back');
 
 done_testing;

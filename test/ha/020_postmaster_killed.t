@@ -2,12 +2,12 @@
 # one that died comes back as a standby.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
-my $trial   = Pgq::Trial->new('postmaster killed', bar => 5);
-my $cluster = $trial->cluster;
+my $test   = Pgq::ClusterTest->new('postmaster killed', bar => 5);
+my $cluster = $test->cluster;
 
-$trial->takeover(sub { $cluster->kill_postmaster(@_) }) for 1 .. 5;
-$trial->end;
+$test->takeover(sub { $cluster->kill_postmaster(@_) }) for 1 .. 5;
+$test->end;
 
 done_testing;

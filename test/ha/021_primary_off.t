@@ -2,12 +2,12 @@
 # that has everything takes over. When the host is back it follows by itself.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
-my $trial   = Pgq::Trial->new("primary's host off", bar => 20);
-my $cluster = $trial->cluster;
+my $test   = Pgq::ClusterTest->new("primary's host off", bar => 20);
+my $cluster = $test->cluster;
 
-$trial->takeover(sub { $cluster->do_to(off => @_) }, mend => sub { $cluster->do_to(up => @_) }) for 1 .. 5;
-$trial->end;
+$test->takeover(sub { $cluster->do_to(off => @_) }, mend => sub { $cluster->do_to(up => @_) }) for 1 .. 5;
+$test->end;
 
 done_testing;

@@ -2,12 +2,12 @@
 # standby takes over when its lock has run out.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
-my $trial   = Pgq::Trial->new("primary's host cut off", bar => 20);
-my $cluster = $trial->cluster;
+my $test   = Pgq::ClusterTest->new("primary's host cut off", bar => 20);
+my $cluster = $test->cluster;
 
-$trial->takeover(sub { $cluster->do_to(cut => @_) }, mend => sub { $cluster->do_to(join => @_) }) for 1 .. 5;
-$trial->end;
+$test->takeover(sub { $cluster->do_to(cut => @_) }, mend => sub { $cluster->do_to(join => @_) }) for 1 .. 5;
+$test->end;
 
 done_testing;

@@ -2,29 +2,29 @@
 # not acknowledge what it had in hand, nor take its lock back; not even when the one that took over stands still then.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
-my $trial   = Pgq::Trial->new("primary's host frozen", bar => 25);
-my $cluster = $trial->cluster;
+my $test   = Pgq::ClusterTest->new("primary's host frozen", bar => 25);
+my $cluster = $test->cluster;
 
-$trial->takeover(sub { $cluster->do_to(freeze => @_) }, mend => sub { $cluster->do_to(thaw => @_) }) for 1 .. 2;
-$trial->end;
+$test->takeover(sub { $cluster->do_to(freeze => @_) }, mend => sub { $cluster->do_to(thaw => @_) }) for 1 .. 2;
+$test->end;
 
 # ---- one after the other: longer than a client waits
 
-$trial = Pgq::Trial->new('two primaries frozen in turn', allow => 'refused|unknown|unread');
+$test = Pgq::ClusterTest->new('two primaries frozen in turn', allow => 'refused|unknown|unread');
 my $first = $cluster->leader;
 my $second;
 
-$trial->round(sub {
+$test->round(sub {
     $cluster->do_to(freeze => $first);
-    ok($trial->flows, 'a second primary');
+    ok($test->flows, 'a second primary');
     $second = $cluster->leader;
     isnt($second, $first, 'which is another member');
     $cluster->do_to(freeze => $second);
     $cluster->do_to(thaw => $first);
 }, mend => sub { $cluster->do_to(thaw => $second) });
 
-$trial->end;
+$test->end;
 
 done_testing;

@@ -2,22 +2,22 @@
 # What agrees on another primary are the two that are left, and the connections between them are those that were dead.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
-my $trial   = Pgq::Trial->new("primary's host off, soon after a standby was cut off", bar => 20);
-my $cluster = $trial->cluster;
+my $test   = Pgq::ClusterTest->new("primary's host off, soon after a standby was cut off", bar => 20);
+my $cluster = $test->cluster;
 
 for (1 .. 3) {
     my ($standby, @others) = ($cluster->standbys, $cluster->leader);
 
     $cluster->partition($standby, in => @others);
-    $trial->lasts(30);
+    $test->lasts(30);
     $cluster->heal($standby);
     ok($cluster->settled(60), "$standby is back");
 
-    $trial->takeover(sub { $cluster->do_to(off => @_) }, mend => sub { $cluster->do_to(up => @_) });
+    $test->takeover(sub { $cluster->do_to(off => @_) }, mend => sub { $cluster->do_to(up => @_) });
 }
 
-$trial->end;
+$test->end;
 
 done_testing;

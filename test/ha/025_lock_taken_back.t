@@ -4,18 +4,18 @@
 
 use Pgq;
 use Pgq::Host qw(run top);
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
-my $trial   = Pgq::Trial->new('lock taken back by a primary that stood still', allow => 'refused|unknown|unread|late',
-    callers => { reader => 0 });
-my $cluster = $trial->cluster;
+my $test   = Pgq::ClusterTest->new('lock taken back by a primary that stood still', allow => 'refused|unknown|unread|late',
+    load => { reader => 0 });
+my $cluster = $test->cluster;
 my $signal  = sub { my ($signal, @hosts) = @_; $cluster->must($_, qw(systemctl kill --kill-whom=main), "--signal=$signal", 'patroni') for @hosts };
 my $since   = '@' . time;
 my ($old, $new) = $cluster->leader;
 
-$trial->round(sub {
+$test->round(sub {
     $cluster->do_to(freeze => $old);
-    ok($trial->flows, 'a second primary');
+    ok($test->flows, 'a second primary');
     $new = $cluster->leader;
     isnt($new, $old, 'which is another member');
 
@@ -34,7 +34,7 @@ $trial->round(sub {
         ok((poll_until { $cluster->must($host, qw(journalctl -q -o cat -u patroni), "--since=$since") =~ /the primary on \d+, which is older/ } 60),
             "$host stays as it is");
     }
-    $trial->stands(10);
+    $test->stands(10);
 }, stops => 1, mend => sub {
     isnt((run([ top() . '/provision/cluster/cluster', reinit => $new ]))[0], 0, 'make cluster-reinit does not throw away what the second one acknowledged');
     my ($status, $out, $err) = run([ top() . '/provision/cluster/cluster', failover => $new ]);
@@ -42,6 +42,6 @@ $trial->round(sub {
 });
 
 is($cluster->leader, $new, 'the second one leads again');
-$trial->end;
+$test->end;
 
 done_testing;

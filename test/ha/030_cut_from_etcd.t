@@ -2,22 +2,22 @@
 # its standbys, or another member may lead: there is one primary, and messages are taken.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
 for my $way (qw(in out both)) {
-    my $trial    = Pgq::Trial->new("primary cut from etcd ($way)", bar => 20);
-    my $cluster  = $trial->cluster;
+    my $test    = Pgq::ClusterTest->new("primary cut from etcd ($way)", bar => 20);
+    my $cluster  = $test->cluster;
     my $leader   = $cluster->leader;
     my @standbys = $cluster->standbys;
 
-    $trial->round(sub {
+    $test->round(sub {
         $cluster->partition($leader, $way, @standbys, 'tcp dport { 2379, 2380 }', 'tcp sport { 2379, 2380 }');
         ok((poll_until { ($cluster->on($leader, qw(/usr/local/lib/ngx_pgq/etcdctl endpoint health)))[0] } 30), "etcd has no answer at $leader");
-        $trial->lasts(30);
+        $test->lasts(30);
     }, mend => sub { $cluster->heal($leader) });
 
     diag("$leader led, " . $cluster->leader . ' leads');
-    $trial->end;
+    $test->end;
 }
 
 done_testing;

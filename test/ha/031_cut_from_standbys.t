@@ -3,28 +3,28 @@
 # nobody can: there is no 202 then, and all of them afterwards.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
 for my $way (qw(in out both)) {
-    my $trial   = Pgq::Trial->new("primary cut from its standbys ($way)", bar => 20);
-    my $cluster = $trial->cluster;
+    my $test   = Pgq::ClusterTest->new("primary cut from its standbys ($way)", bar => 20);
+    my $cluster = $test->cluster;
 
-    $trial->takeover(sub { $cluster->partition(@_, $way, $cluster->standbys) }, mend => sub { $cluster->heal(@_) }) for 1 .. 5;
-    $trial->end;
+    $test->takeover(sub { $cluster->partition(@_, $way, $cluster->standbys) }, mend => sub { $cluster->heal(@_) }) for 1 .. 5;
+    $test->end;
 }
 
 # ---- replication alone
 
-my $trial    = Pgq::Trial->new('replication cut for ten seconds');
-my $cluster  = $trial->cluster;
+my $test    = Pgq::ClusterTest->new('replication cut for ten seconds');
+my $cluster  = $test->cluster;
 my $leader   = $cluster->leader;
 my @standbys = $cluster->standbys;
 
-$trial->round(sub {
+$test->round(sub {
     $cluster->partition($leader, both => @standbys, 'tcp dport 5432', 'tcp sport 5432');
-    $trial->stands(10);
+    $test->stands(10);
 }, stops => 1, mend => sub { $cluster->heal($leader) });
 
-$trial->end;
+$test->end;
 
 done_testing;

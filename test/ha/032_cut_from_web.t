@@ -2,24 +2,24 @@
 # HAProxy; cut from both, in one way, the other, or both, clients wait until it is over.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
-my $trial   = Pgq::Trial->new("primary cut from web1's HAProxy", bar => 10, gap => { door => 0 });
-my $cluster = $trial->cluster;
+my $test   = Pgq::ClusterTest->new("primary cut from web1's HAProxy", bar => 10, gap => { door => 0 });
+my $cluster = $test->cluster;
 my $leader  = $cluster->leader;
-$trial->round(sub { $cluster->partition($leader, both => $cluster->way_of('web1')) }, mend => sub { $cluster->heal($leader) });
+$test->round(sub { $cluster->partition($leader, both => $cluster->way_of('web1')) }, mend => sub { $cluster->heal($leader) });
 is($cluster->leader, $leader, 'the same member leads');
-$trial->end;
+$test->end;
 
 for my $way (qw(in out both)) {
-    $trial = Pgq::Trial->new("primary cut from both web hosts for ten seconds ($way)");
+    $test = Pgq::ClusterTest->new("primary cut from both web hosts for ten seconds ($way)");
 
-    $trial->round(sub {
+    $test->round(sub {
         $cluster->partition($leader, $way, 'web1', 'web2');
-        $trial->stands(10);
+        $test->stands(10);
     }, stops => 1, mend => sub { $cluster->heal($leader) });
     is($cluster->leader, $leader, 'the same member leads');
-    $trial->end;
+    $test->end;
 }
 
 done_testing;

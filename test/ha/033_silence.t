@@ -2,7 +2,7 @@
 # moment after that. No connection of the cluster hangs: messages are accepted again within seconds.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
 # Segments that carry data are lost; the handshake of TCP, bare acknowledgements and resets pass.
 my $data = 'ip length > 52 tcp flags & (syn | rst) == 0';
@@ -51,36 +51,36 @@ sub end_walreceivers {
 # ---- the standbys' connections, while they are opened: the reply to SSLRequest is lost
 
 {
-    my $trial = Pgq::Trial->new('WAL receivers that are opened in silence', allow => 'refused|unknown|unread|late');
+    my $test = Pgq::ClusterTest->new('WAL receivers that are opened in silence', allow => 'refused|unknown|unread|late');
 
     for (1 .. 3) {
-        $trial->round(sub {
+        $test->round(sub {
             my @deaf = silence(@{ $silence{'what the primary sends to its standbys'} });
             end_walreceivers();
-            $trial->lasts(18);
+            $test->lasts(18);
             $cluster->heal(@deaf);
-            my $accepted = $trial->accepted;
-            ok((poll_until { $trial->accepted > $accepted } timeout(20)), 'the network is whole again, and a message is accepted within seconds');
+            my $accepted = $test->accepted;
+            ok((poll_until { $test->accepted > $accepted } timeout(20)), 'the network is whole again, and a message is accepted within seconds');
         });
     }
 
-    $trial->end;
+    $test->end;
 }
 
 # ---- each connection, open and in use
 
 for my $name (sort keys %silence) {
-    my $trial = Pgq::Trial->new($name, allow => 'refused|unknown|unread|late|cut|broken|away|reader .*');
+    my $test = Pgq::ClusterTest->new($name, allow => 'refused|unknown|unread|late|cut|broken|away|reader .*');
 
-    $trial->round(sub {
+    $test->round(sub {
         my @deaf = silence(@{ $silence{$name} });
-        $trial->lasts(18);
+        $test->lasts(18);
         $cluster->heal(grep { !($cluster->on($_, qw(nft list table ip pgq_partition)))[0] } @deaf);
-        my $accepted = $trial->accepted;
-        ok((poll_until { $trial->accepted > $accepted } timeout(20)), "$name: the network is whole again, and a message is accepted within seconds");
+        my $accepted = $test->accepted;
+        ok((poll_until { $test->accepted > $accepted } timeout(20)), "$name: the network is whole again, and a message is accepted within seconds");
     });
 
-    $trial->end;
+    $test->end;
 }
 
 done_testing;

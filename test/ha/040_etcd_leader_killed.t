@@ -1,19 +1,19 @@
 # P3: etcd's leader dies. The others elect one, and Patroni notices at most that an answer took long.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
-my $trial   = Pgq::Trial->new('etcd leader killed', bar => 3);
-my $cluster = $trial->cluster;
+my $test   = Pgq::ClusterTest->new('etcd leader killed', bar => 3);
+my $cluster = $test->cluster;
 my $leader  = $cluster->leader;
 
 for (1 .. 5) {
     my $etcd = $cluster->etcd_leader;
 
-    $trial->round(sub { $cluster->must($etcd, qw(systemctl kill --signal=KILL etcd)) });
+    $test->round(sub { $cluster->must($etcd, qw(systemctl kill --signal=KILL etcd)) });
 }
 
 is($cluster->leader, $leader, 'PostgreSQL has the same primary');
-$trial->end;
+$test->end;
 
 done_testing;

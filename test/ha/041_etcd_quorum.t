@@ -2,19 +2,19 @@
 # promise not to take over, and goes on (failsafe_mode).
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
-my $trial    = Pgq::Trial->new('etcd without a quorum', bar => 10);
-my $cluster  = $trial->cluster;
+my $test    = Pgq::ClusterTest->new('etcd without a quorum', bar => 10);
+my $cluster  = $test->cluster;
 my $leader   = $cluster->leader;
 my @standbys = $cluster->standbys;
 
-$trial->round(sub {
+$test->round(sub {
     $cluster->must($_, qw(systemctl stop etcd)) for @standbys;
-    $trial->lasts(40);
+    $test->lasts(40);
 }, mend => sub { $cluster->must($_, qw(systemctl start --no-block etcd)) for @standbys });
 
 is($cluster->leader, $leader, 'the same member leads');
-$trial->end;
+$test->end;
 
 done_testing;

@@ -3,10 +3,10 @@
 
 use Pgq;
 use Pgq::Host qw(run top);
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
-my $trial   = Pgq::Trial->new('etcd without its data', bar => 5);
-my $cluster = $trial->cluster;
+my $test   = Pgq::ClusterTest->new('etcd without its data', bar => 5);
+my $cluster = $test->cluster;
 my ($host)  = grep { $_ ne $cluster->etcd_leader } $cluster->standbys;
 $host //= ($cluster->standbys)[0];
 
@@ -15,7 +15,7 @@ sub healthy { return !($cluster->on($host, qw(/usr/local/lib/ngx_pgq/etcdctl end
 
 my $before = members();
 
-$trial->round(sub {
+$test->round(sub {
     $cluster->must($host, 'sh', '-c', 'systemctl kill --signal=KILL etcd; rm -rf /var/lib/etcd/ngx_pgq/*');
     ok((poll_until { -1 < index(($cluster->on($host, 'ls', '/var/lib/etcd/ngx_pgq'))[1], 'member') } timeout(30)), 'a directory is there again');
     ok(!healthy(), 'but no member');
@@ -25,11 +25,11 @@ $trial->round(sub {
     ok(healthy(), 'its etcd serves');
     is(members(), $before, 'all are members, with a vote');
     my $starts = $cluster->must($host, qw(systemctl show -p NRestarts --value etcd));
-    $trial->lasts(10);
+    $test->lasts(10);
     is($cluster->must($host, qw(systemctl show -p NRestarts --value etcd)), $starts, 'and it goes on');
     like($cluster->must($host, 'ls', '/var/lib/etcd'), qr/^ngx_pgq\.\d+T\d+Z$/m, 'what it had is kept aside');
 });
 
-$trial->end;
+$test->end;
 
 done_testing;

@@ -1,17 +1,17 @@
 # P1, P3: a synchronous standby is gone, its plug pulled. Commits wait for the other one.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
-my $trial   = Pgq::Trial->new("synchronous standby's host off", bar => 10);
-my $cluster = $trial->cluster;
+my $test   = Pgq::ClusterTest->new("synchronous standby's host off", bar => 10);
+my $cluster = $test->cluster;
 
 for my $n (1 .. 5) {
     my ($standby) = ($cluster->standbys)[ $n % 2 ];
 
-    $trial->round(sub { $cluster->do_to(off => $standby) }, mend => sub { $cluster->do_to(up => $standby) });
+    $test->round(sub { $cluster->do_to(off => $standby) }, mend => sub { $cluster->do_to(up => $standby) });
 }
 
-$trial->end;
+$test->end;
 
 done_testing;

@@ -1,46 +1,46 @@
 # P1: no standby is left. What only one machine has is not acknowledged: no 202, and when a standby is back, all of them.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
-my $trial    = Pgq::Trial->new('PostgreSQL of both standbys frozen for ten seconds');
-my $cluster  = $trial->cluster;
+my $test    = Pgq::ClusterTest->new('PostgreSQL of both standbys frozen for ten seconds');
+my $cluster  = $test->cluster;
 my @standbys = $cluster->standbys;
 my $stand    = sub { my ($what) = @_; $cluster->must($_, 'systemctl', $what, 'patroni') for @standbys };
 
-$trial->round(sub {
+$test->round(sub {
     $stand->('freeze');
-    $trial->stands(10);
+    $test->stands(10);
 }, stops => 1, mend => sub { $stand->('thaw') });
 
-$trial->end;
+$test->end;
 
 # ---- until Patroni has given both up: the primary goes on to lead, and asks for a standby all the same
 
-$trial    = Pgq::Trial->new('PostgreSQL of both standbys frozen for forty seconds', allow => 'refused|unknown|unread');
+$test    = Pgq::ClusterTest->new('PostgreSQL of both standbys frozen for forty seconds', allow => 'refused|unknown|unread');
 @standbys = $cluster->standbys;
 my $leader = $cluster->leader;
 
-$trial->round(sub {
+$test->round(sub {
     $stand->('freeze');
-    $trial->stands(40);
+    $test->stands(40);
     is($cluster->safe_psql('select count(*) from pg_stat_replication'), 0, 'no standby is left');
     is($cluster->leader, $leader, 'the same member leads');
     like($cluster->safe_psql('show synchronous_standby_names'), qr/^(?:ANY 1 \(.+\)|\*)$/, 'and commits wait for a standby');
 }, stops => 1, mend => sub { $stand->('thaw') });
 
-$trial->end;
+$test->end;
 
 # ---- with their hosts, and so with etcd's quorum, for longer than a client waits
 
-$trial    = Pgq::Trial->new('hosts of both standbys off', allow => 'refused|unknown|unread|late');
+$test    = Pgq::ClusterTest->new('hosts of both standbys off', allow => 'refused|unknown|unread|late');
 @standbys = $cluster->standbys;
 
-$trial->round(sub {
+$test->round(sub {
     $cluster->do_to(off => @standbys);
-    $trial->stands(40);
+    $test->stands(40);
 }, stops => 1, mend => sub { $cluster->do_to(up => @standbys) });
 
-$trial->end;
+$test->end;
 
 done_testing;

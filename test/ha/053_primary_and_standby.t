@@ -3,38 +3,38 @@
 # nothing is missing.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
 for my $first (qw(standby primary)) {
-    my $trial   = Pgq::Trial->new("primary and standby off, the $first back first", allow => 'refused|unknown|unread|late');
-    my $cluster = $trial->cluster;
+    my $test   = Pgq::ClusterTest->new("primary and standby off, the $first back first", allow => 'refused|unknown|unread|late');
+    my $cluster = $test->cluster;
     my %lost    = (primary => $cluster->leader, standby => ($cluster->standbys)[0]);
     my $second  = delete $lost{ $first eq 'primary' ? 'standby' : 'primary' };
 
-    $trial->round(sub {
+    $test->round(sub {
         $cluster->do_to(off => $second, values %lost);
-        $trial->stands(40);
+        $test->stands(40);
         $cluster->do_to(up => values %lost);
     }, mend => sub { $cluster->do_to(up => $second) });
 
-    $trial->end;
+    $test->end;
 }
 
 # ---- etcd goes on everywhere, the one that is left provably lacks what was acknowledged, and is one of the quorum still
 
-my $trial   = Pgq::Trial->new('primary and standby frozen, the other standby behind', allow => 'refused|unknown|unread|late');
-my $cluster = $trial->cluster;
+my $test   = Pgq::ClusterTest->new('primary and standby frozen, the other standby behind', allow => 'refused|unknown|unread|late');
+my $cluster = $test->cluster;
 my $leader  = $cluster->leader;
 my ($standby, $behind) = $cluster->standbys;
 my $state   = sub { my ($what) = @_; $cluster->must($_, 'systemctl', $what, 'patroni') for $leader, $standby };
 my $asked   = sub { my ($sql) = @_; return $cluster->must($behind, qw(runuser -u postgres -- psql -d posts -XAtqc), $sql) };
 
-$trial->round(sub {
+$test->round(sub {
     $cluster->partition($behind, both => $leader, 'tcp dport 5432', 'tcp sport 5432');
-    $trial->lasts(0.5);
-    my $had = $trial->accepted;
-    ok($trial->flows, 'acknowledged by two, and not at the third');
-    cmp_ok($trial->accepted, '>', $had, 'which lacks messages');
+    $test->lasts(0.5);
+    my $had = $test->accepted;
+    ok($test->flows, 'acknowledged by two, and not at the third');
+    cmp_ok($test->accepted, '>', $had, 'which lacks messages');
     my $acknowledged = $cluster->safe_psql('select pg_current_wal_flush_lsn()');
     $state->('freeze');
 
@@ -42,13 +42,13 @@ $trial->round(sub {
     $cluster->must($behind, qw(pkill -TERM -f), 'postgres: .*walreceiver');
     $cluster->heal($behind);
 
-    $trial->stands(40);
+    $test->stands(40);
     is($asked->("select pg_last_wal_replay_lsn() < '$acknowledged'"), 't', "$behind lacks what was acknowledged");
     is($asked->('select pg_is_in_recovery()'), 't', "$behind has not been promoted");
     is($cluster->etcdctl($behind, qw(get --print-value-only /service/ngx_pgq/leader)), '', 'the lock has run out, and nobody has it');
 }, stops => 1, mend => sub { $state->('thaw') });
 
 isnt($cluster->leader, $behind, 'one of those that had them leads');
-$trial->end;
+$test->end;
 
 done_testing;

@@ -2,10 +2,10 @@
 # use to anybody before the copy is whole: no 202 rests on it.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
-my $trial   = Pgq::Trial->new('a standby is copied while the other one is frozen', allow => 'refused|unknown|unread');
-my $cluster = $trial->cluster;
+my $test   = Pgq::ClusterTest->new('a standby is copied while the other one is frozen', allow => 'refused|unknown|unread');
+my $cluster = $test->cluster;
 my ($copied, $frozen) = $cluster->standbys;
 my $rate    = sub {
     my ($edit) = @_;
@@ -13,7 +13,7 @@ my $rate    = sub {
 };
 my $copies  = "select count(*) from pg_stat_replication where application_name = 'pg_basebackup'";
 
-$trial->round(sub {
+$test->round(sub {
     $rate->('s/^\(  *\)- checkpoint: fast.*/&\n\1- max-rate: 512k  # 054/');
     $cluster->patronictl($cluster->leader, qw(reinit --force ngx_pgq), $copied);
     ok($cluster->poll_query_until($copies, 2), 'a copy is made: its data, and its WAL');
@@ -22,13 +22,13 @@ $trial->round(sub {
 
     # A segment that is whole is what a copy tells of.
     $cluster->safe_psql("set synchronous_commit = local; select pg_logical_emit_message(true, 'copy', ''); select pg_switch_wal()");
-    $trial->stands(15);
+    $test->stands(15);
     is($cluster->safe_psql($copies), 2, 'it is not ready yet');
 }, stops => 1, mend => sub {
     $rate->('/# 054$/d');
     $cluster->must($frozen, qw(systemctl thaw patroni));
 });
 
-$trial->end;
+$test->end;
 
 done_testing;

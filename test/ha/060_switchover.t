@@ -1,12 +1,12 @@
 # P3, P10: ten switchovers, one after the other, under load.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
-my $trial   = Pgq::Trial->new('switchover', bar => 2);
-my $cluster = $trial->cluster;
+my $test   = Pgq::ClusterTest->new('switchover', bar => 2);
+my $cluster = $test->cluster;
 
-$trial->takeover(sub { ok($cluster->switchover, 'a switchover') }) for 1 .. 10;
-$trial->end;
+$test->takeover(sub { ok($cluster->switchover, 'a switchover') }) for 1 .. 10;
+$test->end;
 
 done_testing;

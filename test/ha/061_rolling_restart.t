@@ -2,28 +2,28 @@
 # switchover, the web hosts. A client that knows both doors sees nothing of it.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
-my $trial   = Pgq::Trial->new('rolling restart of the database hosts', bar => 5);
-my $cluster = $trial->cluster;
+my $test   = Pgq::ClusterTest->new('rolling restart of the database hosts', bar => 5);
+my $cluster = $test->cluster;
 my $restart = sub { my ($host) = @_; $cluster->do_to(down => $host); $cluster->do_to(up => $host) };
 
 for my $standby ($cluster->standbys) {
-    $trial->round(sub { $restart->($standby) });
+    $test->round(sub { $restart->($standby) });
 }
 
 my $leader = $cluster->leader;
-$trial->round(sub { ok($cluster->switchover, 'a switchover'); $restart->($leader) });
-$trial->end;
+$test->round(sub { ok($cluster->switchover, 'a switchover'); $restart->($leader) });
+$test->end;
 
 # ---- the doors
 
-$trial = Pgq::Trial->new('rolling restart of the web hosts', allow => 'cut|away|reader .*', gap => { kind => qr/roaming/ });
+$test = Pgq::ClusterTest->new('rolling restart of the web hosts', allow => 'cut|away|reader .*', gap => { kind => qr/roaming/ });
 
 for my $web ($cluster->webs) {
-    $trial->round(sub { $restart->($web->name) });
+    $test->round(sub { $restart->($web->name) });
 }
 
-$trial->end;
+$test->end;
 
 done_testing;

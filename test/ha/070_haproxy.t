@@ -1,37 +1,37 @@
 # P3: what happens to the HAProxy that a host's nginx goes by is not seen: there is the other's. The gaps are that door's.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
 my @haproxy = qw(systemctl kill --kill-whom=all haproxy);
 my @door    = (gap => { door => 0 });
 
-my $trial   = Pgq::Trial->new('HAProxy killed', bar => 2, @door);
-my $cluster = $trial->cluster;
+my $test   = Pgq::ClusterTest->new('HAProxy killed', bar => 2, @door);
+my $cluster = $test->cluster;
 
-$trial->round(sub { $cluster->must($cluster->way_of('web1'), @haproxy, '--signal=KILL') }) for 1 .. 5;
-$trial->end;
+$test->round(sub { $cluster->must($cluster->way_of('web1'), @haproxy, '--signal=KILL') }) for 1 .. 5;
+$test->end;
 
-$trial = Pgq::Trial->new('HAProxy off for ten seconds', bar => 2, @door);
+$test = Pgq::ClusterTest->new('HAProxy off for ten seconds', bar => 2, @door);
 for (1 .. 3) {
     my $way = $cluster->way_of('web1');
 
-    $trial->round(sub { $cluster->must($way, qw(systemctl stop haproxy)); $trial->lasts(10) },
+    $test->round(sub { $cluster->must($way, qw(systemctl stop haproxy)); $test->lasts(10) },
         mend => sub { $cluster->must($way, qw(systemctl start haproxy)) });
 }
-$trial->end;
+$test->end;
 
-$trial = Pgq::Trial->new('HAProxy frozen', @door);
+$test = Pgq::ClusterTest->new('HAProxy frozen', @door);
 for (1 .. 3) {
     my $way = $cluster->way_of('web1');
 
-    $trial->round(sub { $cluster->must($way, @haproxy, '--signal=STOP') },
+    $test->round(sub { $cluster->must($way, @haproxy, '--signal=STOP') },
         mend => sub { $cluster->must($way, @haproxy, '--signal=CONT') });
 }
-$trial->end;
+$test->end;
 
-$trial = Pgq::Trial->new('HAProxy reloaded', bar => 2, @door);
-$trial->round(sub { $cluster->must($cluster->way_of('web1'), qw(systemctl reload haproxy)) }) for 1 .. 5;
-$trial->end;
+$test = Pgq::ClusterTest->new('HAProxy reloaded', bar => 2, @door);
+$test->round(sub { $cluster->must($cluster->way_of('web1'), qw(systemctl reload haproxy)) }) for 1 .. 5;
+$test->end;
 
 done_testing;

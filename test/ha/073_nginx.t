@@ -2,7 +2,7 @@
 # door is answered there, and what it had asked at the first one is not there twice.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
 my %dies = (
     hit   => 0,
@@ -11,30 +11,30 @@ my %dies = (
     gap   => { kind => qr/roaming/ },
 );
 
-my $trial   = Pgq::Trial->new('nginx worker killed', %dies);
-my $cluster = $trial->cluster;
+my $test   = Pgq::ClusterTest->new('nginx worker killed', %dies);
+my $cluster = $test->cluster;
 
-$trial->round(sub { $cluster->must('web1', 'sh', '-c', 'kill -9 $(pgrep -P $(cat /run/nginx.pid) | head -n 1)') }) for 1 .. 3;
-$trial->end;
+$test->round(sub { $cluster->must('web1', 'sh', '-c', 'kill -9 $(pgrep -P $(cat /run/nginx.pid) | head -n 1)') }) for 1 .. 3;
+$test->end;
 
 my $kill = sub { $cluster->must('web1', qw(systemctl kill --kill-whom=all --signal=KILL nginx)) };
 
-$trial = Pgq::Trial->new('nginx killed', %dies);
-$trial->round($kill) for 1 .. 3;
-$trial->end;
+$test = Pgq::ClusterTest->new('nginx killed', %dies);
+$test->round($kill) for 1 .. 3;
+$test->end;
 
 # ---- each client at that door has a request in hand: it waits for a standby when nginx dies
 
-$trial = Pgq::Trial->new('nginx killed while commits wait', %dies);
-$trial->round(sub {
+$test = Pgq::ClusterTest->new('nginx killed while commits wait', %dies);
+$test->round(sub {
     my @standbys = $cluster->standbys;
 
     $cluster->must($_, qw(systemctl freeze patroni)) for @standbys;
-    $trial->stands(1);
+    $test->stands(1);
     $kill->();
     $cluster->must($_, qw(systemctl thaw patroni)) for @standbys;
 }) for 1 .. 3;
-$trial->end;
-cmp_ok($trial->moved('cut'), '>', 0, 'somebody asked again at the other door');
+$test->end;
+cmp_ok($test->moved('cut'), '>', 0, 'somebody asked again at the other door');
 
 done_testing;

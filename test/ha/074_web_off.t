@@ -2,15 +2,15 @@
 # there all the time notice nothing.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
 for my $who ([ 'for clients that know both doors', kind => qr/roaming/ ], [ 'at the other door', door => 1 ]) {
     my ($name, @gap) = @$who;
-    my $trial   = Pgq::Trial->new("web host off, $name", hit => 0, allow => 'cut|away|late|reader .*', gap => {@gap});
-    my $cluster = $trial->cluster;
+    my $test   = Pgq::ClusterTest->new("web host off, $name", hit => 0, allow => 'cut|away|late|reader .*', gap => {@gap});
+    my $cluster = $test->cluster;
 
-    $trial->round(sub { $cluster->do_to(off => 'web1'); $trial->lasts(10) }, closes => 0, mend => sub { $cluster->do_to(up => 'web1') });
-    $trial->end;
+    $test->round(sub { $cluster->do_to(off => 'web1'); $test->lasts(10) }, closes => 0, mend => sub { $cluster->do_to(up => 'web1') });
+    $test->end;
 }
 
 done_testing;

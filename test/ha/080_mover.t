@@ -2,16 +2,16 @@
 # is; terminated, it comes back alone.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
 my $mover = 'select pid from ngx_pgq.status where mover is not null and pid is not null limit 1';
 
-my $trial   = Pgq::Trial->new('mover killed', bar => 5);
-my $cluster = $trial->cluster;
+my $test   = Pgq::ClusterTest->new('mover killed', bar => 5);
+my $cluster = $test->cluster;
 my $leader  = $cluster->leader;
 
 for (1 .. 3) {
-    $trial->round(sub {
+    $test->round(sub {
         $cluster->must($leader, 'kill', '-9', $cluster->safe_psql($mover));
 
         # Asked while PostgreSQL recovers, and afterwards.
@@ -24,11 +24,11 @@ for (1 .. 3) {
         is(join(' ', keys %seen), 0, 'and no message is in both');
     });
 }
-$trial->end;
+$test->end;
 
-$trial = Pgq::Trial->new('mover terminated', bar => 1);
-$trial->round(sub { $cluster->safe_psql("select pg_terminate_backend(($mover))") }) for 1 .. 3;
-$trial->end;
+$test = Pgq::ClusterTest->new('mover terminated', bar => 1);
+$test->round(sub { $cluster->safe_psql("select pg_terminate_backend(($mover))") }) for 1 .. 3;
+$test->end;
 
 is($cluster->leader, $leader, 'the same member leads');
 

@@ -1,15 +1,15 @@
 # P2, P6: the primary dies while its mover has a batch in hand; the next primary's mover begins with what was not moved.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
 my $cluster = Pgq::Cluster->new;
 
 # ---- in the middle of one batch: its rows are taken from the queue, and posts does not let them in yet
 
-my $trial = Pgq::Trial->new('promotion in the middle of a batch', bar => 5);
+my $test = Pgq::ClusterTest->new('promotion in the middle of a batch', bar => 5);
 
-$trial->takeover(sub {
+$test->takeover(sub {
     my ($leader) = @_;
 
     $cluster->must($leader, qw(systemd-run -q --collect -u pgq_holder runuser -u postgres -- psql -d posts -c),
@@ -18,7 +18,7 @@ $trial->takeover(sub {
          where pid = (select pid from ngx_pgq.status where mover is not null limit 1)", 'Lock'), 'a mover waits with its batch');
     $cluster->kill_postmaster($leader);
 });
-$trial->end;
+$test->end;
 
 # ---- in the middle of many
 
@@ -27,10 +27,10 @@ my $stamp = time;
 my $ours  = qq(data::text like '{"backlog": "$stamp"%');
 
 # Behind so many, messages of neighbouring batches may overtake each other (sql/README.md).
-$trial = Pgq::Trial->new("promotion while $many messages are moved", bar => 10, callers => { order => 0 });
-my $since = $trial->since;
+$test = Pgq::ClusterTest->new("promotion while $many messages are moved", bar => 10, load => { order => 0 });
+my $since = $test->since;
 
-$trial->takeover(sub {
+$test->takeover(sub {
     my ($leader) = @_;
 
     $cluster->safe_psql(qq(select ngx_pgq.pause();
@@ -45,7 +45,7 @@ $trial->takeover(sub {
         kill -9 \$postmaster");
     cmp_ok($waiting, '>', 0, "$waiting were not moved yet");
 });
-$trial->end;
+$test->end;
 
 is($cluster->safe_psql("select count(*), count(distinct data::jsonb->>'n') from posts where id > $since and $ours"), "$many|$many", 'each is there once');
 

@@ -2,10 +2,10 @@
 # machine. That is no 202. The same key again finds it, and waits for the standby as well.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
-my $trial    = Pgq::Trial->new('waiting commits cancelled and terminated');
-my $cluster  = $trial->cluster;
+my $test    = Pgq::ClusterTest->new('waiting commits cancelled and terminated');
+my $cluster  = $test->cluster;
 my @standbys = $cluster->standbys;
 my ($web)    = $cluster->webs;
 my $key      = 'waits-' . time;
@@ -22,7 +22,7 @@ my $alone = sub {
     } 30), 'the message is committed, on one machine');
 };
 
-$trial->round(sub {
+$test->round(sub {
     $cluster->must($_, qw(systemctl freeze patroni)) for @standbys;
 
     $client->send($client->request('POST', '/post', body => qq({"key": "$key"}), headers => { 'Content-Type' => 'application/json', %header }));
@@ -37,7 +37,7 @@ $trial->round(sub {
     $other = Pgq::Client->new(($cluster->webs)[1]);
     $other->send($other->request('POST', '/post', body => qq({"key": "$key"}), headers => { 'Content-Type' => 'application/json', %header }));
     ok(!$other->answer(timeout => 3), 'nor is it for the same key again');
-    $trial->stands(3);
+    $test->stands(3);
 }, stops => 1, mend => sub { $cluster->must($_, qw(systemctl thaw patroni)) for @standbys });
 
 $first = $client->answer;
@@ -52,21 +52,21 @@ is($again->status, 202, 'the same key again');
 is($again->json->{id}, $first->json->{id}, 'is the same message');
 is($again->header('idempotency-replayed'), 'true', 'and says so');
 
-$trial->end;
+$test->end;
 is($cluster->safe_psql(qq(select count(*) from posts where data::text = '{"key": "$key"}')), 1, 'it is there once');
 
 # ---- the machine that alone had it is gone for a while: a new one has to take it
 
-$trial    = Pgq::Trial->new('waiting commits cancelled, and their primary off', allow => 'unknown|refused|unread');
+$test    = Pgq::ClusterTest->new('waiting commits cancelled, and their primary off', allow => 'unknown|refused|unread');
 @standbys = $cluster->standbys;
 $key     .= '-gone';
 %header   = ('Idempotency-Key' => qq("$key"));
 $client   = Pgq::Client->new($web);
 my $leader = $cluster->leader;
 
-$trial->round(sub {
+$test->round(sub {
     $cluster->partition($leader, both => @standbys, 'tcp dport 5432', 'tcp sport 5432');
-    $trial->stands(1);
+    $test->stands(1);
     $client->send($client->request('POST', '/post', body => qq({"key": "$key"}), headers => { 'Content-Type' => 'application/json', %header }));
     $alone->();
     $cluster->do_to(off => $leader);
@@ -76,7 +76,7 @@ $again = Pgq::Client->new($web)->post('/post', qq({"key": "$key"}), %header);
 is($again->status, 202, 'the same key again');
 $first = $client->answer;
 is($first->json->{id}, $again->json->{id}, 'the same message, if the first was accepted at all') if $first && $first->status == 202;
-$trial->end;
+$test->end;
 is($cluster->safe_psql(qq(select count(*) from posts where data::text = '{"key": "$key"}')), 1, 'it is there once');
 
 done_testing;

@@ -2,7 +2,7 @@
 # again the host comes back by itself.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
 my $cluster = Pgq::Cluster->new;
 my $data    = '/var/lib/postgresql/17/ngx_pgq';
@@ -26,10 +26,10 @@ is($cluster->leader, $full, 'it leads');
 # ---- and that is full
 
 my $since = '@' . time;
-my $trial = Pgq::Trial->new("the primary's WAL disk full", bar => 20,
+my $test = Pgq::ClusterTest->new("the primary's WAL disk full", bar => 20,
     log => qr/PANIC: .*No space left on device|signal 6: Aborted|archive command was terminated by signal 3/);
 
-$trial->round(sub {
+$test->round(sub {
     $cluster->on($full, 'sh', '-c', "head -c 3G /dev/zero > $data/pg_wal/filler");
     ok((poll_until {
         $cluster->on($full, qw(runuser -u postgres -- psql -d posts -qc), "select pg_logical_emit_message(true, 'full', ''), pg_switch_wal()");
@@ -43,7 +43,7 @@ $trial->round(sub {
     unlike(join(' ', map { $_->{State} } grep { $_->{Member} eq $full } $cluster->members), qr/streaming/, 'and does not');
 }, mend => sub { $cluster->must($full, 'rm', "$data/pg_wal/filler") });
 
-$trial->end;
+$test->end;
 
 $move->('rm -r ../pg_wal; cp -a pg_wal ..; umount pg_wal; rmdir pg_wal; mv ../pg_wal .');
 

@@ -2,18 +2,18 @@
 # has parted from the others': it is rewound by itself, and none of that appears.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
-my $trial    = Pgq::Trial->new('old primary rewound', allow => 'unknown|refused|unread');
-my $cluster  = $trial->cluster;
+my $test    = Pgq::ClusterTest->new('old primary rewound', allow => 'unknown|refused|unread');
+my $cluster  = $test->cluster;
 my @standbys = $cluster->standbys;
 my $since    = '@' . time;
 
-my $leader = $trial->takeover(sub {
+my $leader = $test->takeover(sub {
     my ($leader) = @_;
 
     $cluster->partition($leader, both => @standbys, 'tcp dport 5432', 'tcp sport 5432');
-    $trial->stands(2);
+    $test->stands(2);
     $cluster->safe_psql("set synchronous_commit = local; create table not_replicated (n int)");
     $cluster->do_to(off => $leader);
 }, mend => sub { $cluster->do_to(up => @_) });
@@ -22,6 +22,6 @@ like($cluster->must($leader, qw(journalctl -q -o cat -u patroni), "--since=$sinc
 is($cluster->must($leader, qw(runuser -u postgres -- psql -d posts -XAtc), "select to_regclass('not_replicated') is null"), 't',
     'and what it alone had is gone');
 
-$trial->end;
+$test->end;
 
 done_testing;

@@ -2,10 +2,10 @@
 # disk. The standby says what it lacks, and is copied anew by the command that the runbook names.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
-my $trial     = Pgq::Trial->new('standby away longer than WAL is kept', bar => 10);
-my $cluster   = $trial->cluster;
+my $test     = Pgq::ClusterTest->new('standby away longer than WAL is kept', bar => 10);
+my $cluster   = $test->cluster;
 my $leader    = $cluster->leader;
 my ($standby) = $cluster->standbys;
 my $since     = '@' . time;
@@ -18,7 +18,7 @@ my $keep      = sub {
 # The bounds that are shipped would take 4 GB; these take the same way.
 $keep->('16MB', '64MB');
 
-$trial->round(sub {
+$test->round(sub {
     $cluster->do_to(off => $standby);
     for (1 .. 12) {
         $cluster->safe_psql("select pg_logical_emit_message(true, 'away', ''); select pg_switch_wal()");
@@ -34,6 +34,6 @@ $trial->round(sub {
 });
 
 $keep->('1GB', '4GB');
-$trial->end;
+$test->end;
 
 done_testing;

@@ -3,7 +3,7 @@
 # nothing is lost.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
 my $cluster = Pgq::Cluster->new;
 my ($host)  = $cluster->standbys;
@@ -19,15 +19,15 @@ ok($cluster->settled(120), 'all members are in their places');
 
 for my $offset (3600, -3600, 86_400, 0) {
     $lead->();
-    my $trial = Pgq::Trial->new("the primary's clock at $offset s", bar => 25);
+    my $test = Pgq::ClusterTest->new("the primary's clock at $offset s", bar => 25);
 
-    $trial->round(sub {
+    $test->round(sub {
         $cluster->clock($host, $offset);
         ok((poll_until { abs(($cluster->clock_of($host) // 1e9) - $offset) < 60 } 60), 'it has that time');
-        $trial->lasts(30);
+        $test->lasts(30);
     });
     diag("$host led, " . $cluster->leader . ' leads');
-    $trial->end;
+    $test->end;
 }
 
 $cluster->true_clock($host);

@@ -7,7 +7,7 @@
 # of any period of the extension are tried as well.
 
 use Pgq;
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
 my $cluster = Pgq::Cluster->new;
 my @webs    = map { $_->name } $cluster->webs;
@@ -35,19 +35,19 @@ for my $case (@cases) {
         ok((poll_until { abs(($cluster->clock_of($host) // 1e9) - $base - ($apart{$host} // 0)) < 60 } timeout(20)), "$host has that time");
     }
 
-    my $trial = Pgq::Trial->new($name, allow => 'away|cut|broken|reader .*');
+    my $test = Pgq::ClusterTest->new($name, allow => 'away|cut|broken|reader .*');
 
-    $trial->takeover(sub {
+    $test->takeover(sub {
         my ($leader) = @_;
 
         $cluster->partition($_, in => $leader, 'tcp sport 5432 ip length > 52') for @webs;
-        $trial->lasts(0.5);
+        $test->lasts(0.5);
         $cluster->do_to(off => $leader);
         $cluster->heal(@webs);
         cmp_ok((time + $base) % 600, '<', 300, 'in the first half of a period');
     }, mend => sub { $cluster->do_to(up => @_) });
 
-    $trial->end;
+    $test->end;
 }
 
 $cluster->true_clock(@hosts);

@@ -3,7 +3,7 @@
 
 use Pgq;
 use Pgq::Host qw(run top);
-use Pgq::Trial;
+use Pgq::ClusterTest;
 
 my $cluster = Pgq::Cluster->new;
 
@@ -29,11 +29,11 @@ sub says {
 # ---- promoted while another leads
 
 {
-    my $trial  = Pgq::Trial->new('a standby promoted by hand', bar => 5);
+    my $test  = Pgq::ClusterTest->new('a standby promoted by hand', bar => 5);
     my ($host) = $cluster->standbys;
     my $leader = $cluster->leader;
 
-    $trial->round(sub {
+    $test->round(sub {
         promote($host);
         ok(says(qr/^! \Q$host\E does not replicate/m, 60), 'the status says that it does not replicate');
         ok(says(qr/^! \Q$host\E has timeline \d+, which the primary does not have/m, 60), 'and why');
@@ -46,28 +46,28 @@ sub says {
     }, mend => sub {
         is((provision(reinit => $host))[0], 0, 'make cluster-reinit heals it');
     });
-    $trial->end;
+    $test->end;
 }
 
 # ---- promoted a second before the primary is gone: two members give the same number to a timeline
 
 {
-    my $trial  = Pgq::Trial->new('a standby promoted by hand, and the primary off', bar => 30, allow => 'away|cut|broken|reader .*');
+    my $test  = Pgq::ClusterTest->new('a standby promoted by hand, and the primary off', bar => 30, allow => 'away|cut|broken|reader .*');
     my ($host) = $cluster->standbys;
 
-    $trial->takeover(sub {
+    $test->takeover(sub {
         my ($leader) = @_;
         promote($host);
-        $trial->lasts(1);
+        $test->lasts(1);
         $cluster->do_to(off => $leader);
         ok((poll_until { ($cluster->leader // $leader) ne $leader } timeout(60)), 'another member becomes the primary');
     }, stops => 1, mend => sub {
         $cluster->do_to(up => @_);
-        ok($trial->flows, 'when the old primary is back messages are accepted');
+        ok($test->flows, 'when the old primary is back messages are accepted');
         ok(says(qr/^! \Q$host\E does not replicate/m, 120), 'the status says that the one that was promoted does not replicate');
         is((provision(reinit => $host))[0], 0, 'make cluster-reinit heals it');
     });
-    $trial->end;
+    $test->end;
 }
 
 # ---- both commands in a cluster that is well
@@ -85,18 +85,18 @@ sub says {
 # ---- the setting that P1 rests on
 
 {
-    my $trial = Pgq::Trial->new('synchronous_standby_names set by hand', allow => 'refused|unknown|unread');
+    my $test = Pgq::ClusterTest->new('synchronous_standby_names set by hand', allow => 'refused|unknown|unread');
 
-    $trial->round(sub {
+    $test->round(sub {
         $cluster->safe_psql(q(alter system set synchronous_standby_names = ''));
         $cluster->safe_psql('select pg_reload_conf()');
-        $trial->stands(5);
+        $test->stands(5);
         ok(says(qr/\| by hand: see/, 30), 'the status says that it is set by hand');
     }, stops => 1, mend => sub {
         $cluster->safe_psql('alter system reset synchronous_standby_names');
         $cluster->safe_psql('select pg_reload_conf()');
     });
-    $trial->end;
+    $test->end;
 }
 
 done_testing;

@@ -27,9 +27,9 @@ ok($cluster->settled, 'a leader, and all others synchronous standbys');
 
 my @before  = map { $_->name } $cluster->databases;
 my ($w1, $w2) = $cluster->webs;
-my $callers = $cluster->callers(pause => 0.05)->start;
+my $load = $cluster->load(pause => 0.05)->start;
 
-ok($callers->wait_for(20), 'a load on both doors');
+ok($load->wait_for(20), 'a load on both doors');
 
 # ---- passwords, by the commands of docs/runbook.md; hosts that are lost and made anew below need them
 
@@ -45,7 +45,7 @@ is((run([ 'sh', '-c', "openssl rand -hex 24 > $secrets/rest.password" ]))[0], 0,
 
 my $changed = $cluster->safe_psql('select clock_timestamp()');
 ok(provision('start'), 'each host is given them');
-ok($callers->wait_for(20), 'the load goes on');
+ok($load->wait_for(20), 'the load goes on');
 cmp_ok($cluster->safe_psql("select count(distinct application_name) from pg_stat_activity where usename = 'ngx_pgq_web' and backend_start > '$changed'"), '==', 2,
     'by new connections of both web hosts');
 ok($cluster->settled, 'with all standbys');
@@ -55,7 +55,7 @@ ok($cluster->settled, 'with all standbys');
 my ($standby) = grep { $_ ne $cluster->leader } @before;
 
 ok(provision(lose => $standby), 'a standby is lost for good');
-ok($callers->wait_for(20), 'and the load goes on');
+ok($load->wait_for(20), 'and the load goes on');
 ok(provision('start'), 'it is made anew');
 ok($cluster->settled(120), 'and is a standby again');
 is(members(), "@before", 'and votes in etcd');
@@ -65,7 +65,7 @@ is(members(), "@before", 'and votes in etcd');
 my $primary = $cluster->leader;
 
 ok(provision(lose => $primary), 'the primary is lost for good');
-ok($callers->wait_for(20, 60), 'and the load goes on');
+ok($load->wait_for(20, 60), 'and the load goes on');
 isnt($cluster->leader, $primary, 'with another one');
 ok(provision('start'), 'it is made anew');
 ok($cluster->settled(120), 'and is a standby');
@@ -95,7 +95,7 @@ ok($door->(), 'it takes messages');
 is(($cluster->on($cluster->leader, qw(patronictl -c /etc/patroni/config.yml switchover --candidate pg4 --force ngx_pgq)))[0], 0, 'a switchover to pg4');
 is($cluster->leader, 'pg4', 'which leads');
 ok($door->(), 'for the new door, too');
-ok($callers->wait_for(20), 'and the others');
+ok($load->wait_for(20), 'and the others');
 
 # ---- and less
 
@@ -112,14 +112,14 @@ $cluster = Pgq::Cluster->new;
 ok($cluster->settled, 'all others are back');
 is(members(), "@before", 'and etcd has forgotten it');
 
-$callers->stop;
-diag(sprintf 'hosts lost, added, removed: longest time without a 202 %.2f s; %s', $callers->gap, $callers->summary);
-is($callers->failures, '', 'no request failed');
-is(join("\n", $callers->complaints), '', 'what was accepted is in posts, once');
+$load->stop;
+diag(sprintf 'hosts lost, added, removed: longest time without a 202 %.2f s; %s', $load->gap, $load->summary);
+is($load->failures, '', 'no request failed');
+is(join("\n", $load->complaints), '', 'what was accepted is in posts, once');
 
 # ---- a web host, whose clients use the other
 
-my $other = Pgq::Callers->new($w1, $cluster, new => 1, watch => 0, number => 'replace-' . time)->start;
+my $other = Pgq::HttpLoad->new($w1, $cluster, new => 1, watch => 0, number => 'replace-' . time)->start;
 
 ok($other->wait_for(20), 'a load on one door');
 ok(provision(lose => $w2->name), 'the other is lost for good');

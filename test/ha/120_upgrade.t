@@ -48,17 +48,17 @@ is(stale(), join(' ', map { $_->name } @hosts), 'each host has processes with an
 
 # ---- upgrade, under load
 
-my $callers = $cluster->callers(patient => 1, pause => 0.05)->start;
+my $load = $cluster->load(patient => 1, pause => 0.05)->start;
 my $before  = $cluster->leader;
 
-ok($callers->wait_for(20), 'a load on both doors');
+ok($load->wait_for(20), 'a load on both doors');
 
 my $status = system(top() . "/provision/cluster/cluster upgrade 'echo \$(hostname) \$(test -e /var/lib/postgresql/17/ngx_pgq/standby.signal && echo standby) >> /root/upgraded' > $log 2>&1");
 
 is($status, 0, 'upgrade') or diag(slurp($log));
 is(stale(), '', 'every process has the new files');
-ok($callers->wait_for(20), 'the load goes on');
-$callers->stop;
+ok($load->wait_for(20), 'the load goes on');
+$load->stop;
 
 is(extension(), $newest, 'the extension is the newest');
 isnt($cluster->leader, $before, 'another member leads');
@@ -68,9 +68,9 @@ for my $host ($cluster->databases) {
 }
 $cluster->on($_, 'rm', '/root/upgraded') for @hosts;
 
-diag(sprintf 'upgrade: longest time without a 202 %.2f s; %s', $callers->gap, $callers->summary);
-is($callers->failures, '', 'every request was answered in the end');
-is(join("\n", $callers->complaints), '', 'what was accepted is in posts, once');
+diag(sprintf 'upgrade: longest time without a 202 %.2f s; %s', $load->gap, $load->summary);
+is($load->failures, '', 'every request was answered in the end');
+is(join("\n", $load->complaints), '', 'what was accepted is in posts, once');
 ok($cluster->settled, 'and all are back');
 
 done_testing;

@@ -39,13 +39,13 @@ is(join(' ', $cluster->must('backup1', qw(runuser -u postgres -- pgbackrest --st
 
 # ---- backup
 
-my $callers = $cluster->callers(pause => 0.05)->start;
-ok($callers->wait_for(20), 'a load on both doors');
+my $load = $cluster->load(pause => 0.05)->start;
+ok($load->wait_for(20), 'a load on both doors');
 ok(provision('backup'), 'a backup under load');
-ok($callers->wait_for(20), 'and the load goes on');
-$callers->stop;
-is($callers->failures, '', 'no request failed');
-is(join("\n", $callers->complaints), '', 'what was accepted is in posts, once');
+ok($load->wait_for(20), 'and the load goes on');
+$load->stop;
+is($load->failures, '', 'no request failed');
+is(join("\n", $load->complaints), '', 'what was accepted is in posts, once');
 
 is($posted->('a'), '202', 'a message after the backup');
 ok($cluster->poll_query_until("select count(*) from posts where data->>'backup' = '$run a'", 1), 'is moved');
@@ -64,7 +64,7 @@ ok(provision('restore'), 'all three database hosts lost, and restored');
 ok($cluster->settled(120), 'a leader, and all others synchronous standbys');
 ok($cluster->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'what waited is moved');
 is($posts->(), 'a b c d', 'every message is there, once');
-is(join("\n", $callers->complaints), '', 'those of before the backup, too');
+is(join("\n", $load->complaints), '', 'those of before the backup, too');
 cmp_ok($cluster->safe_psql("select min(id) from posts where data->>'backup' in ('$run c', '$run d')"), '>', $seen + 1e8, 'with ids that nobody can have seen');
 is($cluster->safe_psql('show ngx_pgq.movers'), 1, 'movers are as they were');
 is($posted->('e'), '202', 'messages are taken');

@@ -2,7 +2,7 @@
 # lost, nothing is there twice, and idempotency keys are as good there.
 
 use Pgq;
-use Pgq::Callers;
+use Pgq::HttpLoad;
 
 my $old      = Pgq::Postgres->new->start;
 my $new      = Pgq::Postgres->new(name => 'standby', backup_of => $old)->start;
@@ -23,15 +23,15 @@ is($first->{status}, 202, 'a message with a key');
 my $lines = Pgq::Client->new($nginx)->post('/post', "1\n2\n", 'Content-Type' => 'application/x-ndjson', 'Idempotency-Key' => '"lines"');
 is($lines->{status}, 202, 'and lines with one');
 
-my $callers = Pgq::Callers->new($nginx, $new, watch => 0)->start;
-ok($callers->wait_for(10), 'a load');
+my $load = Pgq::HttpLoad->new($nginx, $new, watch => 0)->start;
+ok($load->wait_for(10), 'a load');
 $old->kill9;
 $new->promote;
-ok($callers->wait_for(10), 'goes on at the standby');
-$callers->stop;
-diag($callers->summary);
-is($callers->failures, '', 'no request failed');
-is(join("\n", $callers->complaints), '', 'what was accepted is there once, and nothing else');
+ok($load->wait_for(10), 'goes on at the standby');
+$load->stop;
+diag($load->summary);
+is($load->failures, '', 'no request failed');
+is(join("\n", $load->complaints), '', 'what was accepted is there once, and nothing else');
 
 my $again = Pgq::Client->new($nginx)->post('/post', '{"n": 1}', @key);
 is($again->{body}, $first->{body}, 'the key gets the first answer');

@@ -3,8 +3,8 @@
 # a client that is slow, keeps them for a while.
 
 use Pgq;
-use Pgq::Callers;
-use Pgq::Status;
+use Pgq::HttpLoad;
+use Pgq::StatusMonitor;
 
 my $locations = 'location = /metrics { pgq_metrics; } location = /status { pgq_status; }';
 my $pg        = Pgq::Postgres->new->start;
@@ -31,22 +31,22 @@ sub posts { return $pg->safe_psql("select count(*) from posts where data::text l
 # ---- reloads under load
 
 my $reloads = 10;
-my $callers = Pgq::Callers->new($nginx, $pg)->start;
-ok($callers->wait_for(10), 'a load');
+my $load = Pgq::HttpLoad->new($nginx, $pg)->start;
+ok($load->wait_for(10), 'a load');
 
 my $gone = 0;
 for (1 .. $reloads) {
     $nginx->reload;
     $gone++ if only_new();
-    $callers->wait_for(3);
+    $load->wait_for(3);
 }
 is($gone, $reloads, "$reloads reloads, each time the old workers leave");
-$callers->stop;
-diag('reloads: ' . $callers->summary);
-cmp_ok($callers->count('accepted'), '>=', 4 * (10 + 3 * $reloads), 'the load went on');
-is($callers->failures, '', 'no request fails');
-is(join("\n", $callers->complaints), '', 'no message is lost, none is there twice, no counter fell');
-cmp_ok($callers->count('again'), '<=', 2 * $reloads, 'a kept connection was closed while it was idle, at most once each time');
+$load->stop;
+diag('reloads: ' . $load->summary);
+cmp_ok($load->count('accepted'), '>=', 4 * (10 + 3 * $reloads), 'the load went on');
+is($load->failures, '', 'no request fails');
+is(join("\n", $load->complaints), '', 'no message is lost, none is there twice, no counter fell');
+cmp_ok($load->count('again'), '<=', 2 * $reloads, 'a kept connection was closed while it was idle, at most once each time');
 
 # ---- the status, while new workers connect slowly and the old ones are gone
 
@@ -56,7 +56,7 @@ SKIP: {
     $pg->safe_psql($_) for 'alter system set pre_auth_delay = 1', 'select pg_reload_conf()';
     ok((poll_until { gauge('pgq_lanes{pool="main",state="idle"}') == 2 }), 'two lanes');
     $nginx->reload;
-    my $status = Pgq::Status->new($nginx);
+    my $status = Pgq::StatusMonitor->new($nginx);
     my %status;
     ok((poll_until { $status{ $status->ask }++; gauge('pgq_lanes{pool="main",state="connecting"}') == 2 && only_new(0) }),
         'the new workers have none yet, and the old ones are gone');
@@ -147,17 +147,17 @@ $nginx->start;
 # ---- restarts under load: while nobody listens clients come back
 
 my $restarts = 4;
-$callers = Pgq::Callers->new($nginx, $pg, patient => 1, watch => 0)->start;
-$callers->wait_for(10);
+$load = Pgq::HttpLoad->new($nginx, $pg, patient => 1, watch => 0)->start;
+$load->wait_for(10);
 my $good = 0;
 for (1 .. $restarts) {
     $good++ if defined $nginx->stop && $nginx->start;
-    $callers->wait_for(5);
+    $load->wait_for(5);
 }
 is($good, $restarts, "$restarts restarts");
-$callers->stop;
-diag('restarts: ' . $callers->summary);
-is($callers->failures, '', 'no request fails that was begun');
-is(join("\n", $callers->complaints), '', 'no message is lost, none is there twice');
+$load->stop;
+diag('restarts: ' . $load->summary);
+is($load->failures, '', 'no request fails that was begun');
+is(join("\n", $load->complaints), '', 'no message is lost, none is there twice');
 
 done_testing;

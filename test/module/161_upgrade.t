@@ -2,7 +2,7 @@
 # request fails, each message that was accepted is in posts once, and what waits is answered by the workers it waits in.
 
 use Pgq;
-use Pgq::Callers;
+use Pgq::HttpLoad;
 
 my $pg    = Pgq::Postgres->new->start;
 my $nginx = Pgq::Nginx->new(
@@ -29,13 +29,13 @@ sub metric {
 # ---- under load
 
 my $upgrades = 3;
-my $callers  = Pgq::Callers->new($nginx, $pg, watch => 0)->start;
-ok($callers->wait_for(10), 'a load');
+my $load  = Pgq::HttpLoad->new($nginx, $pg, watch => 0)->start;
+ok($load->wait_for(10), 'a load');
 
 my $good = 0;
 for (1 .. $upgrades) {
     $good++ if $nginx->upgrade && -e $nginx->dir . '/nginx.pid' && !-e $nginx->dir . '/nginx.pid.oldbin';
-    $callers->wait_for(5);
+    $load->wait_for(5);
 }
 is($good, $upgrades, "$upgrades times another binary");
 
@@ -45,20 +45,20 @@ ok($old, 'another one is tried');
 $nginx->dismiss_workers($old);
 ok((poll_until { !$nginx->old_workers($old) }), 'the old workers leave');
 my $counted = metric('pgq_messages_total');
-$callers->wait_for(5);
+$load->wait_for(5);
 cmp_ok(metric('pgq_messages_total'), '>', $counted, 'all messages come to the new ones');
 kill 'HUP', $old;
 ok((poll_until { 2 == $nginx->old_workers($old) }), 'the old workers are back');
 ok($nginx->retire($new), 'the new ones leave');
 $nginx->{pid} = $old;
-$callers->wait_for(5);
+$load->wait_for(5);
 is(Pgq::Host::slurp($nginx->dir . '/nginx.pid') + 0, $old, 'it is the old binary again');
 ok($nginx->upgrade, 'and one more time another');
-$callers->wait_for(5);
-$callers->stop;
-diag($callers->summary);
-is($callers->failures, '', 'no request fails');
-is(join("\n", $callers->complaints), '', 'no message is lost, none is there twice');
+$load->wait_for(5);
+$load->stop;
+diag($load->summary);
+is($load->failures, '', 'no request fails');
+is(join("\n", $load->complaints), '', 'no message is lost, none is there twice');
 
 # ---- with tickets that wait
 

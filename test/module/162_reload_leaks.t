@@ -4,7 +4,7 @@
 # PGQ_RELOADS=200 says how many: make check-reload.
 
 use Pgq;
-use Pgq::Callers;
+use Pgq::HttpLoad;
 
 use List::Util qw(max);
 use Time::HiRes qw(time);
@@ -102,8 +102,8 @@ my $done  = 0;
 my $start = time;
 
 for my $goal ($first, 2 * $first, $reloads) {
-    my $callers = Pgq::Callers->new($nginx, $pg, new => 1, kept => 1, pause => 0.005)->start;
-    $callers->wait_for(5);
+    my $load = Pgq::HttpLoad->new($nginx, $pg, new => 1, kept => 1, pause => 0.005)->start;
+    $load->wait_for(5);
 
     while ($done < $goal) {
         wrong() if $done % 5 == 0;
@@ -116,11 +116,11 @@ for my $goal ($first, 2 * $first, $reloads) {
         push @worker, (memory(($nginx->worker_pids)[0]))[0];
     }
 
-    $callers->wait_for(5);
-    $callers->stop;
-    is($callers->failures, '', "no request fails in reloads up to $goal");
-    is(join("\n", $callers->complaints), '', 'no message is lost, none is there twice, no counter fell');
-    $count{$_} += $callers->count($_) for qw(accepted again);
+    $load->wait_for(5);
+    $load->stop;
+    is($load->failures, '', "no request fails in reloads up to $goal");
+    is(join("\n", $load->complaints), '', 'no message is lost, none is there twice, no counter fell');
+    $count{$_} += $load->count($_) for qw(accepted again);
 
     $after->{$goal} = figures();
 

@@ -2,25 +2,25 @@
 
 use Pgq;
 
-use Pgq::Siege;
+use Pgq::FuzzClients;
 use Socket qw(IPPROTO_TCP TCP_CORK);
 
-my $siege = Pgq::Siege->new(seed => 1, Pgq::Siege::servers());
-my ($worker) = $siege->{nginx}->worker_pids;
+my $fuzz = Pgq::FuzzClients->new(seed => 1, Pgq::FuzzClients::servers());
+my ($worker) = $fuzz->{nginx}->worker_pids;
 
-ok($siege->run(cases => 400), 'what is answered is HTTP, with a status of those that there are');
-ok($siege->check_posts, 'each message that was answered 202 is in posts once, as it was answered');
-ok($siege->check_left, 'when the clients have gone, those that never read among them, nothing of them is left');
-diag(join "\n", @{ $siege->{wrong} }) if @{ $siege->{wrong} };
+ok($fuzz->run(cases => 400), 'what is answered is HTTP, with a status of those that there are');
+ok($fuzz->check_posts, 'each message that was answered 202 is in posts once, as it was answered');
+ok($fuzz->check_left, 'when the clients have gone, those that never read among them, nothing of them is left');
+diag(join "\n", @{ $fuzz->{wrong} }) if @{ $fuzz->{wrong} };
 
-cmp_ok($siege->{count}{ids}, '>', 100, 'many were accepted');
-cmp_ok($siege->{status}{400}, '>', 30, 'many were refused');
-is(($siege->{nginx}->worker_pids)[0], $worker, 'by one worker all the time');
+cmp_ok($fuzz->{count}{ids}, '>', 100, 'many were accepted');
+cmp_ok($fuzz->{status}{400}, '>', 30, 'many were refused');
+is(($fuzz->{nginx}->worker_pids)[0], $worker, 'by one worker all the time');
 
 # Its end in one segment with the client's last word: nginx learns both at once.
 sub ends_with {
     my ($bytes) = @_;
-    my $client = Pgq::Client->new($siege->{nginx});
+    my $client = Pgq::Client->new($fuzz->{nginx});
 
     setsockopt $client->socket, IPPROTO_TCP, TCP_CORK, 1;
     $client->send($bytes);
@@ -33,7 +33,7 @@ my $answer = ends_with("POST /post HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\
 is($answer->status, 413, 'a message too long, of a client that ends there, is refused');
 is($answer->header('Content-Type'), 'application/problem+json', 'as a problem');
 
-$answer = Pgq::Client->new($siege->{nginx})->get('/get?limit=1', 'If-Match' => '"nothing"');
+$answer = Pgq::Client->new($fuzz->{nginx})->get('/get?limit=1', 'If-Match' => '"nothing"');
 is($answer->status, 412, 'GET on a condition that is not so');
 is($answer->header('Content-Type'), 'application/problem+json', 'is refused as a problem');
 is($answer->json->{code}, 'precondition_failed', 'with a word for it');

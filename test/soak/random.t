@@ -3,8 +3,8 @@
 # holds for each fault alone (test/ha/) has to hold for all of them: it is asked after each five, so that a failure says when.
 
 use Pgq;
-use Pgq::Chance;
-use Pgq::Trial;
+use Pgq::Random;
+use Pgq::ClusterTest;
 
 my $seconds = $ENV{PGQ_SECONDS} || 3600;
 my $seed    = $ENV{PGQ_SEED} || time;
@@ -13,9 +13,9 @@ my $end     = time + $seconds;
 my @web     = map { $_->name } $cluster->webs;
 
 my $leader  = sub { return $cluster->leader };
-my $standby = sub { my ($chance) = @_; return $chance->pick($cluster->standbys) };
-my $any     = sub { my ($chance) = @_; return $chance->pick(map { $_->name } $cluster->databases) };
-my $web     = sub { my ($chance) = @_; return $chance->pick(@web) };
+my $standby = sub { my ($random) = @_; return $random->pick($cluster->standbys) };
+my $any     = sub { my ($random) = @_; return $random->pick(map { $_->name } $cluster->databases) };
+my $web     = sub { my ($random) = @_; return $random->pick(@web) };
 my $kill    = sub { my ($unit) = @_; return sub { $cluster->must($_[0], qw(systemctl kill --kill-whom=all --signal=KILL), $unit) } };
 my $does    = sub { my ($what) = @_; return sub { $cluster->do_to($what => $_[0]) } };
 my $cut     = sub {
@@ -56,38 +56,38 @@ my @door = (
 my @hosts = map { $_->name } $cluster->databases, $cluster->webs;
 my %clock;
 my $jump  = sub {
-    my ($chance, $host) = @_;
-    my $offset = $chance->below(518_401) - 259_200;
+    my ($random, $host) = @_;
+    my $offset = $random->below(518_401) - 259_200;
 
     diag(sprintf '%s %s: the clock jumps to %+d s', scalar localtime, $host, $offset);
     $cluster->clock($host, $clock{$host} = $offset);
 };
 
 diag("PGQ_SEED=$seed");
-$jump->(Pgq::Chance->new($seed, 'clock', $_), $_) for @hosts;
+$jump->(Pgq::Random->new($seed, 'clock', $_), $_) for @hosts;
 ok($cluster->settled(180), 'all members are in their places');
 
 # Two faults that follow each other within 30 seconds may keep a client waiting for longer than it is waited for.
 for (my $case = 1; time < $end; $case++) {
-    my $trial = Pgq::Trial->new("soak $seed/$case", allow => 'cut|away|late|broken|refused|unknown|unread|reader .*', log => qr/exited on signal 9/,
-        callers => { order => 0 });
+    my $test = Pgq::ClusterTest->new("soak $seed/$case", allow => 'cut|away|late|broken|refused|unknown|unread|reader .*', log => qr/exited on signal 9/,
+        load => { order => 0 });
 
     for my $round (1 .. 5) {
-        my $chance = Pgq::Chance->new($seed, $case, $round);
-        my @faults = $chance->one_in(4) ? ($chance->pick(@database), $chance->pick(@door))
-            : $chance->one_in(3) ? $chance->pick(@door) : $chance->pick(@database);
-        my @at = map { [ $_->[1]->($chance), @$_[ 0, 2, 3 ] ] } @faults;
+        my $random = Pgq::Random->new($seed, $case, $round);
+        my @faults = $random->one_in(4) ? ($random->pick(@database), $random->pick(@door))
+            : $random->one_in(3) ? $random->pick(@door) : $random->pick(@database);
+        my @at = map { [ $_->[1]->($random), @$_[ 0, 2, 3 ] ] } @faults;
         my ($closed) = grep { my $web = $web[$_]; grep { $_->[0] eq $web && $_->[1] eq 'off' } @at } 0 .. $#web;
 
-        $trial->round(sub {
+        $test->round(sub {
             for (@at) {
                 my ($host, $name, $do) = @$_;
                 diag(sprintf '%s %s: %s', scalar localtime, $host, $name);
                 $do->($host);
             }
             my @up = grep { my $host = $_; !grep { $_->[0] eq $host } @at } @hosts;
-            $jump->($chance, $chance->pick(@up)) if $chance->one_in(2);
-            $trial->lasts($chance->below(30));
+            $jump->($random, $random->pick(@up)) if $random->one_in(2);
+            $test->lasts($random->below(30));
         }, closes => $closed, mend => sub {
             for (reverse @at) {
                 my ($host, $undo) = @$_[ 0, 3 ];
@@ -96,7 +96,7 @@ for (my $case = 1; time < $end; $case++) {
         });
     }
 
-    $trial->end;
+    $test->end;
     for my $host (@hosts) {
         ok((poll_until { abs(($cluster->clock_of($host) // 1e9) - $clock{$host}) < 60 } 60), "$host has the time that it was given");
     }

@@ -1,14 +1,14 @@
 # The comparison of what clients were told with posts (Pgq::Oracle) reports each broken promise, and nothing else: from the
-# logs of test/oracle/oracle, and for each of the loads that the other tests use.
+# logs of test/tools/independent-load, and for each of the loads that the other tests use.
 
 use Pgq;
-use Pgq::Callers;
-use Pgq::Crowd;
+use Pgq::HttpLoad;
+use Pgq::SqlLoad;
 use Pgq::Host qw(run temp_dir top spew);
 use Pgq::Oracle;
-use Pgq::Siege;
+use Pgq::FuzzClients;
 
-my $oracle = top() . '/test/oracle/oracle';
+my $oracle = top() . '/test/tools/independent-load';
 my $dir    = temp_dir('oracle');
 
 sub id { return sprintf '00000000-0000-7000-8000-%012d', $_[0] }
@@ -65,24 +65,24 @@ is(check(\@good), "a reader saw post 7 between posts that it had seen before\n",
 
 
 # ---- the loads: a fault is planted in posts after each of them has ended
-my %servers = Pgq::Siege::servers();
+my %servers = Pgq::FuzzClients::servers();
 my $pg      = $servers{pg};
-my $siege   = Pgq::Siege->new(seed => 1, next => 500, %servers);
-my $callers = Pgq::Callers->new($servers{nginx}, $pg, reader => 1, watch => 0)->start;
-my $crowd   = Pgq::Crowd->new($pg)->start;
+my $fuzz   = Pgq::FuzzClients->new(seed => 1, next => 500, %servers);
+my $http = Pgq::HttpLoad->new($servers{nginx}, $pg, reader => 1, watch => 0)->start;
+my $sql_load   = Pgq::SqlLoad->new($pg)->start;
 
-ok($callers->wait_for(5) && $crowd->wait_for(5), 'the loads run');
-$siege->run(cases => 100);
-ok($siege->check_posts, 'Pgq::Siege has no complaint when all promises are kept') or diag(join "\n", @{ $siege->{wrong} });
-is(join("\n", $callers->stop->complaints), '', 'Pgq::Callers has no complaint when all promises are kept');
-is(join("\n", $crowd->stop->complaints), '', 'Pgq::Crowd has no complaint when all promises are kept');
+ok($http->wait_for(5) && $sql_load->wait_for(5), 'the loads run');
+$fuzz->run(cases => 100);
+ok($fuzz->check_posts, 'Pgq::FuzzClients has no complaint when all promises are kept') or diag(join "\n", @{ $fuzz->{wrong} });
+is(join("\n", $http->stop->complaints), '', 'Pgq::HttpLoad has no complaint when all promises are kept');
+is(join("\n", $sql_load->stop->complaints), '', 'Pgq::SqlLoad has no complaint when all promises are kept');
 
 my %complaints = (
-    'Pgq::Siege'   => sub { $siege->{wrong} = []; $siege->check_posts; return @{ $siege->{wrong} } },
-    'Pgq::Callers' => sub { return $callers->complaints },
-    'Pgq::Crowd'   => sub { return $crowd->complaints },
+    'Pgq::FuzzClients' => sub { $fuzz->{wrong} = []; $fuzz->check_posts; return @{ $fuzz->{wrong} } },
+    'Pgq::HttpLoad'    => sub { return $http->complaints },
+    'Pgq::SqlLoad'     => sub { return $sql_load->complaints },
 );
-my %of = ('Pgq::Siege' => "data::text ~ '^{\"mark\":\"[^\"]+\",\"text\"'", 'Pgq::Callers' => "data::text ~ '\"caller\"'", 'Pgq::Crowd' => "data::text ~ '\"crowd\"'");
+my %of = ('Pgq::FuzzClients' => "data::text ~ '^{\"mark\":\"[^\"]+\",\"text\"'", 'Pgq::HttpLoad' => "data::text ~ '\"http_load\"'", 'Pgq::SqlLoad' => "data::text ~ '\"sql_load\"'");
 
 for my $load (sort keys %of) {
     my $one = "id = (select min(id) from posts where $of{$load})";
@@ -102,7 +102,7 @@ for my $load (sort keys %of) {
 }
 
 # A message that was refused and appears: the client of the first message is said to have been told so.
-$callers->{oracle}->told($_, 'refused', answer => 503) for (sort keys %{ $callers->{oracle}{told} })[0];
-like(join("\n", $callers->complaints), qr/^message .* was refused \(503\) and is in posts$/m, 'Pgq::Callers reports a refused message that appears');
+$http->{oracle}->told($_, 'refused', answer => 503) for (sort keys %{ $http->{oracle}{told} })[0];
+like(join("\n", $http->complaints), qr/^message .* was refused \(503\) and is in posts$/m, 'Pgq::HttpLoad reports a refused message that appears');
 
 done_testing;

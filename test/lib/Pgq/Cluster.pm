@@ -4,7 +4,7 @@ package Pgq::Cluster;
 #
 #   my $cluster = Pgq::Cluster->new;                    the one that runs; else one is made, and removed at the end
 #   $cluster->settled;                                  a leader, and every other member a synchronous standby of it
-#   my $callers = $cluster->callers->start;             Pgq::Callers at both web hosts
+#   my $load = $cluster->load->start;             Pgq::HttpLoad at both web hosts
 #   $cluster->switchover;   $cluster->on('pg1', 'systemctl', 'stop', 'etcd');   $cluster->do_to(freeze => 'pg2')
 #   $cluster->partition('pg1', in => 'pg2', 'pg3');   $cluster->heal('pg1')
 #
@@ -18,7 +18,7 @@ use Carp qw(croak);
 use JSON::PP ();
 use MIME::Base64 qw(encode_base64);
 
-use Pgq::Callers;
+use Pgq::HttpLoad;
 use Pgq::Host qw(top build_dir run slurp);
 use Pgq::Wait qw(poll_until);
 
@@ -177,11 +177,11 @@ sub poll_query_until {
 }
 
 
-# Load at every web host: takes the options of Pgq::Callers.
-sub callers {
+# Load at every web host: takes the options of Pgq::HttpLoad.
+sub load {
     my ($self, %option) = @_;
 
-    return Pgq::Callers->new([ $self->webs ], $self, new => 2, kept => 2, watch => 0, number => 'load-' . int time, %option);
+    return Pgq::HttpLoad->new([ $self->webs ], $self, new => 2, kept => 2, watch => 0, number => 'load-' . int time, %option);
 }
 
 

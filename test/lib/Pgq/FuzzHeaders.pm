@@ -1,10 +1,10 @@
-package Pgq::Spelling;
+package Pgq::FuzzHeaders;
 
 # Requests whose header fields are spelled at random by their grammar (RFC 9110 5.5 and 5.6, RFC 7240, RFC 8941), and the
 # answer that each has to get: that of the usual spelling if it is valid, a refusal if it is not. White space, the case of
 # letters, quoted strings and their escapes, parameters, empty members of lists, and the lines of a field are drawn.
 #
-#   my $spelling = Pgq::Spelling->new($chance);
+#   my $spelling = Pgq::FuzzHeaders->new($random);
 #   my ($request, @expect) = $spelling->post($mark);       one request, or two that mean the same message under one key
 #   my ($request, @expect) = $spelling->get($etag);        /get?limit=2&before=3, whose ETag is known
 #
@@ -28,19 +28,19 @@ my @charsets = ('iso-8859-1', 'utf-16', 'utf-7', 'utf', 'utf-88', 'latin1', '');
 
 
 sub new {
-    my ($class, $chance) = @_;
+    my ($class, $random) = @_;
 
-    return bless { chance => $chance }, $class;
+    return bless { random => $random }, $class;
 }
 
 
 # ---- words
 
-sub _pick   { my $self = shift; return $self->{chance}->pick(@_) }
-sub _one_in { return $_[0]{chance}->one_in($_[1]) }
+sub _pick   { my $self = shift; return $self->{random}->pick(@_) }
+sub _one_in { return $_[0]{random}->one_in($_[1]) }
 
 # So many of what the code makes, in a string.
-sub _some { my ($self, $most, $code) = @_; return join '', map { $code->() } 1 .. $self->{chance}->below($most + 1) }
+sub _some { my ($self, $most, $code) = @_; return join '', map { $code->() } 1 .. $self->{random}->below($most + 1) }
 
 sub _space { my ($self) = @_; return $self->_pick('', '', ' ', "\t", " \t", "\t  ") }
 sub _token { my ($self) = @_; return 'x' . $self->_some(6, sub { $self->_pick(@tchar) }) }
@@ -48,7 +48,7 @@ sub _token { my ($self) = @_; return 'x' . $self->_some(6, sub { $self->_pick(@t
 # The same word in other letters.
 sub _letters {
     my ($self, $word) = @_;
-    my $how = $self->{chance}->below(4);
+    my $how = $self->{random}->below(4);
 
     return $how == 0 ? uc $word : $how == 1 ? join '', map { $self->_one_in(2) ? uc : lc } split //, $word : $word;
 }
@@ -89,7 +89,7 @@ sub _lines {
 # Fields in any order; the lines of each stay in theirs.
 sub _head {
     my ($self, $start, @fields) = @_;
-    my @order = map { [ $self->{chance}->below(1 << 30), $_ ] } @fields;
+    my @order = map { [ $self->{random}->below(1 << 30), $_ ] } @fields;
 
     return join '', "$start HTTP/1.1$crlf", (map { @{ $_->[1] } } sort { $a->[0] <=> $b->[0] } @order), $crlf;
 }
@@ -105,7 +105,7 @@ sub _type {
     return ($form) if $name eq '';
 
     my $value = $self->_letters($name) . $self->_parameters;
-    my $what  = $self->{chance}->below(12);
+    my $what  = $self->{random}->below(12);
 
     if ($what == 0) {
         return ('malformed', $self->_malformed_type($name));
@@ -143,7 +143,7 @@ sub _coding {
     my ($self) = @_;
 
     return (0) if !$self->_one_in(6);
-    return (0, $self->_list(map { $self->_letters('identity') } 1 .. $self->{chance}->below(4))) if $self->_one_in(2);
+    return (0, $self->_list(map { $self->_letters('identity') } 1 .. $self->{random}->below(4))) if $self->_one_in(2);
 
     return (1, $self->_list($self->_letters('identity'), $self->_pick('gzip', 'br', $self->_token, 'identity;q=1', '"identity"', 'identity identity', ';', '=')));
 }
@@ -156,7 +156,7 @@ sub _prefer {
 
     my ($applied, @members);
 
-    for (0 .. $self->{chance}->below(3)) {
+    for (0 .. $self->{random}->below(3)) {
         my ($name, $value) = $self->_pick([ return => 'minimal' ], [ return => 'representation' ], [ return => 'none' ], [ wait => 7 ], [ $self->_token, '' ], [ 'x-return', 'minimal' ])->@*;
         my $member = $self->_letters($name);
         $member .= $self->_space . '=' . $self->_space . $self->_word($self->_letters($value)) if $value ne '' || $self->_one_in(2);
@@ -230,7 +230,7 @@ sub _others {
     my $q = sub { $self->_space . ';' . $self->_space . $self->_letters('q') . '=' . $self->_pick('0', '1', '0.5', '1.000', '0.001') };
     my @fields;
 
-    push @fields, [ $self->_lines('Accept', $self->_list(map { $self->_letters($self->_pick('*/*', 'text/html', 'application/*', 'application/json', 'image/png')) . $self->_parameters . $q->() } 0 .. $self->{chance}->below(4))) ] if $self->_one_in(2);
+    push @fields, [ $self->_lines('Accept', $self->_list(map { $self->_letters($self->_pick('*/*', 'text/html', 'application/*', 'application/json', 'image/png')) . $self->_parameters . $q->() } 0 .. $self->{random}->below(4))) ] if $self->_one_in(2);
     push @fields, [ $self->_lines($self->_pick('Accept-Language', 'Accept-Charset'), $self->_list(map { $self->_token . $q->() } 1 .. 3)) ] if $self->_one_in(4);
     push @fields, [ $self->_lines('Sec-Fetch-' . $self->_pick('Mode', 'Dest', 'User', 'Storage-Access'), $self->_pick('cors', 'navigate', 'document', '?1', 'cross-site')) ] if $self->_one_in(4);
     push @fields, [ $self->_lines($self->_pick('User-Agent', 'X-Origin', 'Origin-Agent', 'Prefers', 'Idempotency-Keys'), $self->_any_word) ] if $self->_one_in(4);
@@ -283,7 +283,7 @@ sub values_of { my ($fields) = @_; return map { $fields->{$_} } sort keys %$fiel
 sub _body {
     my ($self, $form, $mark) = @_;
     my $json = qq({"mark":"$mark","n":[1,2.50,null]});
-    my @lines = map { qq({"mark":"$mark","line":$_}) } 0 .. $self->{chance}->below(4);
+    my @lines = map { qq({"mark":"$mark","line":$_}) } 0 .. $self->{random}->below(4);
 
     $form = $self->_pick('json', 'text') if $form eq 'any';
 
@@ -301,9 +301,9 @@ sub get {
     my $name  = $self->_pick('If-None-Match', 'If-None-Match', 'If-Match', '');
     my $weak  = $name eq 'If-None-Match' ? ['', '', 'W/'] : [''];
     my $found = $self->_one_in(2);
-    my @tags  = map { $self->_pick(@$weak) . '"' . $self->_some(6, sub { $self->_pick(@tchar) }) . '"' } 1 .. $self->{chance}->below(4);
+    my @tags  = map { $self->_pick(@$weak) . '"' . $self->_some(6, sub { $self->_pick(@tchar) }) . '"' } 1 .. $self->{random}->below(4);
 
-    splice @tags, $self->{chance}->below(1 + @tags), 0, $self->_pick(@$weak) . $etag if $found;
+    splice @tags, $self->{random}->below(1 + @tags), 0, $self->_pick(@$weak) . $etag if $found;
     push @tags, '"other"' if !@tags;
     @tags = ('*') if $self->_one_in(8) and $found = 1;
 

@@ -1,12 +1,12 @@
-package Pgq::Crowd;
+package Pgq::SqlLoad;
 
 # Several producers and a reader at a server that may die at any moment; afterwards, what each of them was told is
 # compared with posts.
 #
-#   my $crowd = Pgq::Crowd->new($pg)->start;       some enqueue batches, with keys or without, some insert rows
-#   $crowd->wait_for(20);                          each was told of so many successes from here on
-#   $crowd->stop;                                  the producers end, each after an answer
-#   my @complaints = $crowd->complaints;           the queue is drained, then nothing may be said
+#   my $load = Pgq::SqlLoad->new($pg)->start;       some enqueue batches, with keys or without, some insert rows
+#   $load->wait_for(20);                          each was told of so many successes from here on
+#   $load->stop;                                  the producers end, each after an answer
+#   my @complaints = $load->complaints;           the queue is drained, then nothing may be said
 #
 # A producer that loses its connection comes back; a batch of unknown outcome is then sent again under its own id until
 # it is known. Who sends keys fences it first, and when it was not taken sends the messages as another batch. The reader
@@ -22,7 +22,7 @@ use Pgq::Host qw(temp_dir ended slurp);
 use Pgq::Oracle;
 use Pgq::Wait qw(poll_until deadline);
 
-my $crowds = 0;
+my $loads = 0;
 
 
 # Options: batches, inserts (how many producers of either kind). Every second one of batches sends keys.
@@ -33,8 +33,8 @@ sub new {
         pg      => $pg,
         batches => $option{batches} // 2,
         inserts => $option{inserts} // 1,
-        dir     => temp_dir('crowd'),
-        number  => ++$crowds,
+        dir     => temp_dir('sql_load'),
+        number  => ++$loads,
         parent  => $$,
     }, $class;
 }
@@ -86,12 +86,12 @@ sub complaints {
     for my $n (1 .. @{ $self->{producers} }) {
         for my $line (split /\n/, slurp("$self->{dir}/$n")) {
             my ($outcome, @messages) = split / /, $line;
-            $oracle->told($_, $outcome, data => qq({"crowd": "$_"})) for @messages;
+            $oracle->told($_, $outcome, data => qq({"sql_load": "$_"})) for @messages;
         }
     }
     $oracle->saw(split /\|/) for grep { !/^#/ } split /\n/, slurp("$self->{dir}/reader");
 
-    return @wrong, $oracle->read($self->{pg}, "id > $self->{base} and data::text ~ 'crowd'")->complaints;
+    return @wrong, $oracle->read($self->{pg}, "id > $self->{base} and data::text ~ 'sql_load'")->complaints;
 }
 
 
@@ -184,7 +184,7 @@ sub _produce {
 sub _insert {
     my ($message) = @_;
 
-    return qq[insert into ngx_pgq.queue (message_id, data) values ('$message', '{"crowd": "$message"}') returning 'done']
+    return qq[insert into ngx_pgq.queue (message_id, data) values ('$message', '{"sql_load": "$message"}') returning 'done']
 }
 
 
@@ -199,7 +199,7 @@ sub _batch {
 sub _enqueue {
     my ($keyed, $batch, @messages) = @_;
     my $ids  = join ',', map { "'$_'" } @messages;
-    my $data = join ',', map { qq('{"crowd": "$_"}') } @messages;
+    my $data = join ',', map { qq('{"sql_load": "$_"}') } @messages;
     my $call = $keyed ? "enqueue_keyed('$batch', array[$ids]::uuid[], array[$data], array[$ids])" : "enqueue('$batch', array[$ids]::uuid[], array[$data])";
 
     return "select 'done' from (select count(*) from ngx_pgq.$call) as refused where count = 0"
@@ -225,7 +225,7 @@ sub _read {
     while (getppid() == $self->{parent}) {
         my $enough = -e "$self->{dir}/read";
         my ($outcome, $rows) = $self->_ask(
-            "select id || '|' || message_id from posts where id > $last and data::text ~ 'crowd' order by id; select 'done'");
+            "select id || '|' || message_id from posts where id > $last and data::text ~ 'sql_load' order by id; select 'done'");
 
         if ($outcome eq 'accepted') {
             for my $row (grep { /^\d/ } split /\n/, $rows) {

@@ -1,15 +1,15 @@
-package Pgq::Callers;
+package Pgq::HttpLoad;
 
 # Several clients of one nginx or of several, each a process, that post one message after the other while somebody does
 # something to what is behind; afterwards, what each of them was told is compared with posts.
 #
-#   my $callers = Pgq::Callers->new($nginx, $pg)->start;
-#   $callers->wait_for(20);                         each had so many more messages accepted
-#   $callers->stop;                                 each ends after an answer
-#   my @complaints = $callers->complaints;          the queue is drained, then nothing may be said
-#   my $text = $callers->failures;                  what was neither accepted nor sent again with success
+#   my $load = Pgq::HttpLoad->new($nginx, $pg)->start;
+#   $load->wait_for(20);                         each had so many more messages accepted
+#   $load->stop;                                 each ends after an answer
+#   my @complaints = $load->complaints;          the queue is drained, then nothing may be said
+#   my $text = $load->failures;                  what was neither accepted nor sent again with success
 #
-# Pgq::Caller is one of them: its kinds, and the outcomes that are counted here. A watcher reads metrics and status all
+# Pgq::HttpLoadClient is one of them: its kinds, and the outcomes that are counted here. A watcher reads metrics and status all
 # the time: no counter may fall.
 
 use strict;
@@ -19,18 +19,18 @@ use List::Util qw(max);
 use POSIX ();
 use Time::HiRes qw(sleep time);
 
-use Pgq::Caller;
+use Pgq::HttpLoadClient;
 use Pgq::Client;
 use Pgq::Host qw(temp_dir ended slurp);
 use Pgq::Oracle;
-use Pgq::Status;
+use Pgq::StatusMonitor;
 use Pgq::Wait qw(poll_until);
 
-my $crowds = 0;
+my $loads = 0;
 
 
 # The nginx is one or a list: each client has one door, in turn, but for those that roam. Options: new, kept, roaming,
-# reader (how many of each kind), patient, careful (see Pgq::Caller), watch (0: no watcher), pause (seconds between two
+# reader (how many of each kind), patient, careful (see Pgq::HttpLoadClient), watch (0: no watcher), pause (seconds between two
 # requests of one), number (what tells their messages from those of others: in a database that outlives the test),
 # since (only posts beyond this id are looked at), order (0: what a client sent later may have a smaller id).
 sub new {
@@ -47,8 +47,8 @@ sub new {
         watch   => 1,
         since   => 0,
         order   => 1,
-        dir     => temp_dir('callers'),
-        number  => ++$crowds,
+        dir     => temp_dir('http_load'),
+        number  => ++$loads,
         parent  => $$,
         %option,
     }, $class;
@@ -62,7 +62,7 @@ sub new {
 sub start {
     my ($self) = @_;
 
-    $self->{callers} = [ map { my $n = $_; $self->_fork(sub { $self->_call($n) }) } 1 .. @{ $self->{kinds} } ];
+    $self->{pids} = [ map { my $n = $_; $self->_fork(sub { $self->_call($n) }) } 1 .. @{ $self->{kinds} } ];
     $self->{watcher} = $self->_fork(sub { $self->_watch }) if $self->{watch};
 
     return $self;
@@ -100,7 +100,7 @@ sub stop {
     my ($self) = @_;
 
     open my $out, '>', "$self->{dir}/stop" or die "$self->{dir}/stop: $!\n";
-    for my $pid (@{ $self->{callers} }, $self->{watcher} // ()) {
+    for my $pid (@{ $self->{pids} }, $self->{watcher} // ()) {
         my $status = ended($pid, 120);
         push @{ $self->{died} }, defined $status ? "process $pid: status $status" : "process $pid did not end" if $status // 1;
     }
@@ -185,7 +185,7 @@ sub summary {
 sub complaints {
     my ($self, $seconds) = @_;
     my $oracle = $self->{oracle}->drain($self->{pg}, $seconds)
-        ->read($self->{pg}, "id > $self->{since} and data::text like '{\"caller\": \"$self->{number} %'");
+        ->read($self->{pg}, "id > $self->{since} and data::text like '{\"http_load\": \"$self->{number} %'");
 
     return @{ $self->{wrong} }, @{ $self->{died} || [] }, $oracle->complaints;
 }
@@ -216,7 +216,7 @@ sub _collect {
     my ($self) = @_;
 
     @$self{qw(count count_at moved answers longest accepted wrong odd)} = ({}, {}, {}, {}, 0, [], [], []);
-    my $oracle = $self->{oracle} = Pgq::Oracle->new(message => qr/\A\{"caller": "([^"]*)"\}\z/);
+    my $oracle = $self->{oracle} = Pgq::Oracle->new(message => qr/\A\{"http_load": "([^"]*)"\}\z/);
 
     for my $n (1 .. @{ $self->{kinds} }) {
         my (@posted, $seen);
@@ -302,7 +302,7 @@ sub _call {
     my ($self, $n) = @_;
     my $kind = $self->{kinds}[ $n - 1 ];
 
-    Pgq::Caller->new(
+    Pgq::HttpLoadClient->new(
         kind    => $kind,
         doors   => $self->{doors},
         door    => ($n - 1) % @{ $self->{doors} },
@@ -322,7 +322,7 @@ sub _call {
 sub _watch {
     my ($self) = @_;
     my $out    = $self->_open('watch');
-    my $status = Pgq::Status->new($self->{doors}[0]);
+    my $status = Pgq::StatusMonitor->new($self->{doors}[0]);
     my %last;
 
     while ($self->_goes_on) {

@@ -1,28 +1,28 @@
-package Pgq::Trial;
+package Pgq::ClusterTest;
 
 # A fault of the cluster under load, once or several times: what the clients had of it, and whether anything is wrong.
 #
-#   my $trial = Pgq::Trial->new('postmaster killed', bar => 5);
+#   my $test = Pgq::ClusterTest->new('postmaster killed', bar => 5);
 #   for (1 .. 5) {
-#       $trial->round(sub { $cluster->... });               the fault; then the load has to go on
-#       $trial->round(sub { ... }, mend => sub { ... });    and, after that, what ends it
-#       $trial->takeover(sub { my ($leader) = @_; ... });   one that the primary does not survive
+#       $test->round(sub { $cluster->... });               the fault; then the load has to go on
+#       $test->round(sub { ... }, mend => sub { ... });    and, after that, what ends it
+#       $test->takeover(sub { my ($leader) = @_; ... });   one that the primary does not survive
 #   }
-#   $trial->end;
+#   $test->end;
 #
-# The load is clients of each kind of Pgq::Caller at both doors. A round begins when all members are in their places and
+# The load is clients of each kind of Pgq::HttpLoadClient at both doors. A round begins when all members are in their places and
 # each client is answered, and ends when that is so again. Its gap is the longest time without a 202 from either door,
 # from its beginning to its end.
 #
 # end() asserts what holds for every fault: what was accepted is in posts once, what was refused is not, what is unknown
 # is there at most once; ids grow with what each client was told; what a reader saw stays; the queue drains; one
-# timeline; no request fails; and the same holds for the load of test/oracle/oracle, whose clients share no code with
+# timeline; no request fails; and the same holds for the load of test/tools/independent-load, whose clients share no code with
 # these. It prints the answers by status and the gaps, which are measurements: no test fails by them. They are added to the file that PGQ_RESULTS names, if it does.
 #
-# Options: bar (seconds that a gap shall not exceed), gap (options of Pgq::Callers::gap:
-# whose), allow (a pattern: outcomes of Pgq::Caller that belong to the fault), hit (the number of the door that alone has
-# the fault: at the other one nothing is allowed), log (a pattern: lines of logs that belong to it), callers (options of
-# Pgq::Callers).
+# Options: bar (seconds that a gap shall not exceed), gap (options of Pgq::HttpLoad::gap:
+# whose), allow (a pattern: outcomes of Pgq::HttpLoadClient that belong to the fault), hit (the number of the door that alone has
+# the fault: at the other one nothing is allowed), log (a pattern: lines of logs that belong to it), load (options of
+# Pgq::HttpLoad).
 
 use strict;
 use warnings;
@@ -35,7 +35,7 @@ use Pgq::Host qw(temp_dir spew run ended top);
 use Pgq::Oracle;
 use Pgq::Wait qw(poll_until);
 
-my $oracle = top() . '/test/oracle/oracle';
+my $oracle = top() . '/test/tools/independent-load';
 my $runs   = 0;
 
 
@@ -48,8 +48,8 @@ sub new {
         or Test::More::BAIL_OUT('the cluster is not whole');
 
     $self->{since}   = $self->{cluster}->safe_psql('select coalesce(max(id), 0) from posts');
-    $self->{callers} = $self->{cluster}->callers(
-        roaming => 2, reader => 2, pause => 0.01, careful => 1, patient => 1, since => $self->{since}, %{ $option{callers} || {} },
+    $self->{load} = $self->{cluster}->load(
+        roaming => 2, reader => 2, pause => 0.01, careful => 1, patient => 1, since => $self->{since}, %{ $option{load} || {} },
     )->start;
     $self->_oracle_starts;
 
@@ -60,7 +60,7 @@ sub new {
 }
 
 
-# ---- the independent load: test/oracle/oracle
+# ---- the independent load: test/tools/independent-load
 
 sub _oracle_starts {
     my ($self) = @_;
@@ -79,7 +79,7 @@ sub _oracle_starts {
 
 sub _oracle_judges {
     my ($self) = @_;
-    my $order = $self->{callers}{order};
+    my $order = $self->{load}{order};
     my $posts = $self->{cluster}->safe_psql(
         Pgq::Oracle::query("id > $self->{since} and data::text like '{\"oracle\":\"$self->{run}\"%'"));
     my ($status, $out, $err) = run([ $oracle, 'check', $order ? () : '--no-order', $self->{oracle}, $self->{run} ], in => "$posts\n");
@@ -99,18 +99,18 @@ sub since { return $_[0]{since} }
 
 
 # How many messages were accepted until now.
-sub accepted { return $_[0]{callers}->accepted }
+sub accepted { return $_[0]{load}->accepted }
 
 
 # How many clients that know both doors went to the other one for a reason: cut, away, late, broken. After end().
-sub moved { my ($self, $reason) = @_; return $self->{callers}->moved($reason) }
+sub moved { my ($self, $reason) = @_; return $self->{load}->moved($reason) }
 
 
 # Each client is answered, but for those of a door that is closed; false when that takes too long.
 sub flows {
     my ($self, $closed) = @_;
 
-    return $self->{callers}->wait_for(5, 120, $closed);
+    return $self->{load}->wait_for(5, 120, $closed);
 }
 
 
@@ -130,9 +130,9 @@ sub stands {
     my ($self, $seconds) = @_;
 
     $self->lasts(1);
-    my $accepted = $self->{callers}->accepted;
+    my $accepted = $self->{load}->accepted;
     $self->lasts($seconds);
-    Test::More::is($self->{callers}->accepted - $accepted, 0, "$self->{name}: no 202 for $seconds seconds");
+    Test::More::is($self->{load}->accepted - $accepted, 0, "$self->{name}: no 202 for $seconds seconds");
 
     return;
 }
@@ -180,10 +180,10 @@ sub takeover {
 sub end {
     my ($self) = @_;
     open my $stop, '>', "$self->{oracle}/stop" or die "$self->{oracle}/stop: $!\n";
-    my $callers = $self->{callers}->stop;
+    my $load = $self->{load}->stop;
     Test::More::is(ended($self->{oracle_pid}, 120), 0, "$self->{name}: the independent load ends");
     my @failed  = $self->_failed;
-    my @wrong   = $callers->complaints(60);
+    my @wrong   = $load->complaints(60);
 
     $self->_print(scalar grep { /^lost/ } @wrong);
 
@@ -202,7 +202,7 @@ sub end {
 # Outcomes that are not allowed. A roaming client may be turned away where others may be refused, and there alone.
 sub _failed {
     my ($self) = @_;
-    my $callers = $self->{callers};
+    my $load = $self->{load};
     my $good    = 'accepted|read|again|busy';
     my $allow   = $self->{allow} // 'none';
     my $may     = join '|', $good, 'moved', $allow, $allow =~ /refused/ ? 'turned' : ();
@@ -211,8 +211,8 @@ sub _failed {
     for my $door (0 .. $self->{cluster}->webs - 1) {
         my $pattern = defined $self->{hit} && $door != $self->{hit} ? $good : $may;
 
-        push @failed, map { $callers->count($_, $door) . " $_ at door $door" }
-            grep { !/^(?:$pattern)$/ && $callers->count($_, $door) } $callers->outcomes;
+        push @failed, map { $load->count($_, $door) . " $_ at door $door" }
+            grep { !/^(?:$pattern)$/ && $load->count($_, $door) } $load->outcomes;
     }
 
     return @failed;
@@ -222,11 +222,11 @@ sub _failed {
 # What was answered, and how long nobody was.
 sub _print {
     my ($self, $lost) = @_;
-    my $callers = $self->{callers};
-    my $answers = $callers->answers;
-    my %other   = map { $_ => $callers->count($_) } qw(moved turned cut away late broken);
+    my $load = $self->{load};
+    my $answers = $load->answers;
+    my %other   = map { $_ => $load->count($_) } qw(moved turned cut away late broken);
     my @gaps    = sort { $a <=> $b } map {
-        $callers->gap(from => $_->[0], to => $_->[1], %{ $self->{gap} || {} })
+        $load->gap(from => $_->[0], to => $_->[1], %{ $self->{gap} || {} })
     } @{ $self->{rounds} };
 
     my $line = sprintf '%s: %s%s; lost %d; %s', $self->{name},
@@ -237,7 +237,7 @@ sub _print {
             : sprintf('longest gap %.2f s', $gaps[0]);
     $line .= sprintf ', bar %g s: %s', $self->{bar}, $gaps[ @gaps / 2 ] <= $self->{bar} ? 'met' : 'not met' if $self->{bar};
 
-    Test::More::diag(join "\n", $line, $callers->odd);
+    Test::More::diag(join "\n", $line, $load->odd);
 
     if ($ENV{PGQ_RESULTS}) {
         open my $out, '>>', $ENV{PGQ_RESULTS} or die "$ENV{PGQ_RESULTS}: $!\n";

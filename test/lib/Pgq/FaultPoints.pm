@@ -1,9 +1,9 @@
-package Pgq::Faults;
+package Pgq::FaultPoints;
 
 # A server of a build with fault points (make check-faults), and one case after the other in it: a process fails at a
 # point while producers are at work, and nothing is lost or doubled.
 #
-#   my $faults = Pgq::Faults->new;
+#   my $faults = Pgq::FaultPoints->new;
 #   $faults->case('posts-written' => 'kill');
 #   $faults->case('posts-written' => 'wait', then => sub { … });    what happens to a process that waits there
 #   $faults->end;
@@ -15,7 +15,7 @@ use warnings;
 
 use Test::More;
 
-use Pgq::Crowd;
+use Pgq::SqlLoad;
 use Pgq::Host qw(build_dir slurp top);
 use Pgq::Postgres;
 use Pgq::Wait qw(poll_until);
@@ -69,9 +69,9 @@ sub case {
     my ($self, $point, $action, %option) = @_;
     my $pg    = $self->{pg};
     my $name  = $option{name} // "$point: $action";
-    my $crowd = Pgq::Crowd->new($pg)->start;
+    my $load = Pgq::SqlLoad->new($pg)->start;
 
-    $crowd->wait_for(2);
+    $load->wait_for(2);
     $self->arm($point, $action);
     $provoke{$point}->($self) if $provoke{$point};
 
@@ -79,14 +79,14 @@ sub case {
     ok((poll_until { $pg->reload if $provoke{$point}; $self->happened($point) } 30), "$name: it happens");
     $option{then}->($self) if $option{then};
     $pg->wait_ready;
-    ok($crowd->wait_for(10), "$name: producers go on");
+    ok($load->wait_for(10), "$name: producers go on");
 
-    my @complaints = ($crowd->stop->complaints, $self->_aftermath($point));
+    my @complaints = ($load->stop->complaints, $self->_aftermath($point));
     splice @complaints, 10 if @complaints > 10;
     is(join("\n", @complaints), '', "$name: each message is there once, or was refused");
     $self->set('');
 
-    return $crowd;
+    return $load;
 }
 
 

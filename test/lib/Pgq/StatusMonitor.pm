@@ -1,10 +1,10 @@
-package Pgq::Status;
+package Pgq::StatusMonitor;
 
 # What /status says over a time, and whether it may: a pool is well while it has a connection, and for two seconds after
 # the last one was made or left with its worker. How long workers take to start, and lanes to connect, is the machine's
 # affair; so a pool that is down is wrong only when two seconds cannot have passed since a connection was there.
 #
-#   my $status = Pgq::Status->new($nginx);
+#   my $status = Pgq::StatusMonitor->new($nginx);
 #   $status->ask;               once more; the HTTP status, undef without an answer
 #   $status->complaints;        what was wrong
 

@@ -1,11 +1,11 @@
-package Pgq::Siege;
+package Pgq::FuzzClients;
 
-# A real nginx under requests that nobody would write, on several connections at a time: the cases of Pgq::Case. Whatever is
+# A real nginx under requests that nobody would write, on several connections at a time: the cases of Pgq::FuzzCase. Whatever is
 # answered has to be HTTP, and the answer that is expected if the case says so. At the end each id that was answered 202 has
 # to be in posts once, with the message that was answered, no connection is left, and nothing is counted as waiting.
 #
-#   my $siege = Pgq::Siege->new(seed => 1, Pgq::Siege::servers());
-#   $siege->run(cases => 200);   @{ $siege->{wrong} };   $siege->{count};   $siege->check_posts;   $siege->check_left;
+#   my $fuzz = Pgq::FuzzClients->new(seed => 1, Pgq::FuzzClients::servers());
+#   $fuzz->run(cases => 200);   @{ $fuzz->{wrong} };   $fuzz->{count};   $fuzz->check_posts;   $fuzz->check_left;
 
 use strict;
 use warnings;
@@ -16,7 +16,7 @@ use JSON::PP ();
 use Socket qw(IPPROTO_TCP TCP_NODELAY SOL_SOCKET SO_LINGER);
 use Time::HiRes qw(time);
 
-use Pgq::Case;
+use Pgq::FuzzCase;
 use Pgq::Client;
 use Pgq::Host qw(free_port);
 use Pgq::Oracle;
@@ -59,11 +59,11 @@ sub servers {
 }
 
 
-# Options: nginx, pg, seed, connections (16, and as many mute ones), and those of Pgq::Case.
+# Options: nginx, pg, seed, connections (16, and as many mute ones), and those of Pgq::FuzzCase.
 sub new {
     my ($class, %option) = @_;
     return bless {
-        cases       => Pgq::Case->new(%option),
+        cases       => Pgq::FuzzCase->new(%option),
         connections => 16,
         wrong       => [],
         count       => { cases => 0, answers => 0, ids => 0 },

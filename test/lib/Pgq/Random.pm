@@ -1,10 +1,10 @@
-package Pgq::Chance;
+package Pgq::Random;
 
 # Chance that repeats: what is drawn depends on the seed and on the number of the case alone, on every machine, whatever
 # else draws. And what chance does to bytes.
 #
-#   my $chance = Pgq::Chance->new($seed, $case);
-#   $chance->below(10);   $chance->one_in(4);   $chance->pick(@list);   $chance->mutate($bytes, \@tokens, \@others);
+#   my $random = Pgq::Random->new($seed, $case);
+#   $random->below(10);   $random->one_in(4);   $random->pick(@list);   $random->mutate($bytes, \@tokens, \@others);
 
 use strict;
 use warnings;

@@ -1,7 +1,7 @@
-package Pgq::Caller;
+package Pgq::HttpLoadClient;
 
 # One client: what it asks, how it takes an answer or the lack of one, and what it writes down of that. It is a process
-# of Pgq::Callers, which says what the kinds are for:
+# of Pgq::HttpLoad, which says what the kinds are for:
 #
 #   new       a connection for each request            kept     one connection as long as it lasts
 #   roaming   knows all doors, takes one after the other, and gives each message an Idempotency-Key: whatever is no answer
@@ -49,7 +49,7 @@ sub run {
         } else {
             my $message = "$self->{number}-$i";
 
-            $self->_ask($message, 'POST', '/post', body => qq({"caller": "$message"}), headers => {
+            $self->_ask($message, 'POST', '/post', body => qq({"http_load": "$message"}), headers => {
                 'Content-Type' => 'application/json',
                 $self->{kind} eq 'roaming' ? ('Idempotency-Key' => qq("$message")) : (),
             });
@@ -166,7 +166,7 @@ sub _read {
 
     $self->_tell(read => '', $rest);
 
-    my %now = map { $_->{id} => ref $_->{data} eq 'HASH' ? $_->{data}{caller} // '' : '' } @$posts;
+    my %now = map { $_->{id} => ref $_->{data} eq 'HASH' ? $_->{data}{http_load} // '' : '' } @$posts;
     my @id  = map { $_->{id} } @$posts;
     my ($before, $least, $most) = @{ $self->{before} || [ {}, 0, 0 ] };
 

@@ -1,10 +1,10 @@
-package Pgq::Case;
+package Pgq::FuzzCase;
 
 # What one connection of a fuzzer sends, and how it ends: made of the seed and the case's number alone.
 #
 #   clean    one to five good requests, cut up, pipelined or in chunks, some with a key, some with many messages: each has
 #            to be answered 202, in their order
-#   spelled  requests whose header fields are spelled at random by their grammar (Pgq::Spelling): each has to be answered
+#   spelled  requests whose header fields are spelled at random by their grammar (Pgq::FuzzHeaders): each has to be answered
 #            as the usual spelling is, or refused if the spelling is malformed
 #   wild     requests of the corpus, mutated
 #   mute     requests of a client that never reads: over HTTP/1.1 as many as it can send with the smallest buffers, over
@@ -13,18 +13,18 @@ package Pgq::Case;
 # It ends when all is answered, or the client half closes, leaves or resets the connection somewhere midway; a mute one
 # after a random time.
 #
-#   my $cases = Pgq::Case->new(seed => 1);   my $case = $cases->number(7);
+#   my $cases = Pgq::FuzzCase->new(seed => 1);   my $case = $cases->number(7);
 #
 # A case is a hash: pieces (its bytes), bytes (the same, to be shown), end (wait, half, leave, reset), expect (the answers,
-# as Pgq::Spelling has them), mute (seconds) and port (a client that never reads).
+# as Pgq::FuzzHeaders has them), mute (seconds) and port (a client that never reads).
 
 use strict;
 use warnings;
 
-use Pgq::Chance;
+use Pgq::Random;
 use Pgq::Host qw(top slurp);
 use Pgq::Http2;
-use Pgq::Spelling;
+use Pgq::FuzzHeaders;
 
 my $crlf = "\r\n";
 
@@ -64,7 +64,7 @@ sub new {
 
 sub number {
     my ($self, $number) = @_;
-    my $chance = Pgq::Chance->new($self->{seed}, $number);
+    my $random = Pgq::Random->new($self->{seed}, $number);
     my @corpus = @{ $self->{corpus} };
 
     # first the corpus as it is: whole, then byte by byte
@@ -73,68 +73,68 @@ sub number {
         return { pieces => [ $number < @corpus ? $bytes : split //, $bytes ], bytes => $bytes, end => 'wait' };
     }
 
-    my $kind = $chance->below(10) - $self->{clean};
+    my $kind = $random->below(10) - $self->{clean};
 
-    return $self->_clean($chance, $number)   if $kind < 0;
-    return $self->_spelled($chance, $number) if $kind < 2;
-    return $self->_mute($chance)             if $kind < 3;
+    return $self->_clean($random, $number)   if $kind < 0;
+    return $self->_spelled($random, $number) if $kind < 2;
+    return $self->_mute($random)             if $kind < 3;
 
-    my $bytes = join '', map { $chance->pick(@corpus) } 0 .. $chance->below(3);
-    $bytes = $chance->mutate($bytes, \@tokens, \@corpus);
-    $bytes .= "GET /nowhere HTTP/1.1${crlf}Host: x${crlf}Connection: close$crlf$crlf" if !$chance->one_in(4);
+    my $bytes = join '', map { $random->pick(@corpus) } 0 .. $random->below(3);
+    $bytes = $random->mutate($bytes, \@tokens, \@corpus);
+    $bytes .= "GET /nowhere HTTP/1.1${crlf}Host: x${crlf}Connection: close$crlf$crlf" if !$random->one_in(4);
 
-    my $case = { pieces => [ $chance->pieces($bytes) ], bytes => $bytes, end => $chance->pick(qw(wait wait wait wait half leave reset)) };
-    splice @{ $case->{pieces} }, $chance->below(1 + @{ $case->{pieces} }) if $case->{end} ne 'wait';
+    my $case = { pieces => [ $random->pieces($bytes) ], bytes => $bytes, end => $random->pick(qw(wait wait wait wait half leave reset)) };
+    splice @{ $case->{pieces} }, $random->below(1 + @{ $case->{pieces} }) if $case->{end} ne 'wait';
 
     return $case;
 }
 
 
 sub _clean {
-    my ($self, $chance, $number) = @_;
+    my ($self, $random, $number) = @_;
     my ($bytes, @expect) = ('');
 
-    for my $nth (0 .. $chance->below(5)) {
-        my ($request, $expect) = _message($chance, "$number.$nth");
+    for my $nth (0 .. $random->below(5)) {
+        my ($request, $expect) = _message($random, "$number.$nth");
         $bytes .= $request;
         push @expect, $expect;
 
         # the same again, with the same key, gets the same id
-        if ($expect->{key} && $chance->one_in(2)) {
+        if ($expect->{key} && $random->one_in(2)) {
             $bytes .= $request;
             push @expect, { %$expect, again => 1 };
         }
     }
 
-    return _answered($chance, $bytes, @expect);
+    return _answered($random, $bytes, @expect);
 }
 
 
 sub _spelled {
-    my ($self, $chance, $number) = @_;
-    my $spelling = Pgq::Spelling->new($chance);
+    my ($self, $random, $number) = @_;
+    my $spelling = Pgq::FuzzHeaders->new($random);
     my ($bytes, @expect) = ('');
 
-    for my $nth (0 .. $chance->below(5)) {
-        my ($requests, @answers) = $chance->one_in(5) ? $spelling->get($self->{etag}) : $spelling->post("$number.$nth");
+    for my $nth (0 .. $random->below(5)) {
+        my ($requests, @answers) = $random->one_in(5) ? $spelling->get($self->{etag}) : $spelling->post("$number.$nth");
         $bytes .= $requests;
         push @expect, @answers;
         last if $answers[-1]{status} =~ /412/;    # nginx closes the connection after it
     }
 
-    return _answered($chance, $bytes, @expect);
+    return _answered($random, $bytes, @expect);
 }
 
 
 # A case each of whose requests has to be answered so.
 sub _answered {
-    my ($chance, $bytes, @expect) = @_;
-    my $case = { pieces => [ $chance->pieces($bytes) ], bytes => $bytes, end => 'wait', expect => \@expect };
+    my ($random, $bytes, @expect) = @_;
+    my $case = { pieces => [ $random->pieces($bytes) ], bytes => $bytes, end => 'wait', expect => \@expect };
 
     # who leaves gets no answer, or some; what was answered before is expected all the same
-    if ($chance->one_in(5)) {
-        splice @{ $case->{pieces} }, $chance->below(1 + @{ $case->{pieces} });
-        $case->{end} = $chance->pick(qw(half leave reset));
+    if ($random->one_in(5)) {
+        splice @{ $case->{pieces} }, $random->below(1 + @{ $case->{pieces} });
+        $case->{end} = $random->pick(qw(half leave reset));
     }
 
     return $case;
@@ -142,67 +142,67 @@ sub _answered {
 
 
 sub _mute {
-    my ($self, $chance) = @_;
-    my $http2  = $chance->one_in(2);
-    my $client = Pgq::Http2->new(undef, window => $chance->pick(0, 0, 1, 100));
-    my $bytes  = join '', map { $chance->one_in(3) ? "GET /get?limit=1000 HTTP/1.1${crlf}Host: x$crlf$crlf" : $chance->pick(@{ $self->{corpus} }) } 0 .. $chance->below(4);
+    my ($self, $random) = @_;
+    my $http2  = $random->one_in(2);
+    my $client = Pgq::Http2->new(undef, window => $random->pick(0, 0, 1, 100));
+    my $bytes  = join '', map { $random->one_in(3) ? "GET /get?limit=1000 HTTP/1.1${crlf}Host: x$crlf$crlf" : $random->pick(@{ $self->{corpus} }) } 0 .. $random->below(4);
 
     if ($http2) {
-        for (0 .. $chance->below(50)) {
+        for (0 .. $random->below(50)) {
             $client->request(
-                $chance->pick(qw(POST POST POST GET GET HEAD OPTIONS DELETE)), $chance->pick(qw(/post /post /small /get /get?limit=1000 /get?limit=0 /status /metrics /nowhere)),
-                body => $chance->pick('', '', '1', '{', "[1]\n[2]\n", '"' . 'z' x 3000 . '"'), headers => { 'content-type' => $chance->pick('application/json', 'text/plain', 'x', 'application/x-ndjson') },
+                $random->pick(qw(POST POST POST GET GET HEAD OPTIONS DELETE)), $random->pick(qw(/post /post /small /get /get?limit=1000 /get?limit=0 /status /metrics /nowhere)),
+                body => $random->pick('', '', '1', '{', "[1]\n[2]\n", '"' . 'z' x 3000 . '"'), headers => { 'content-type' => $random->pick('application/json', 'text/plain', 'x', 'application/x-ndjson') },
             );
         }
         $bytes = $client->bytes;
-        $bytes = substr $bytes, 0, $chance->below(length $bytes) if $chance->one_in(4);
+        $bytes = substr $bytes, 0, $random->below(length $bytes) if $random->one_in(4);
     } else {
-        $bytes x= 1 + $chance->below(1 + 200_000 / length $bytes);
+        $bytes x= 1 + $random->below(1 + 200_000 / length $bytes);
     }
 
     return {
-        pieces => [$bytes], bytes => substr($bytes, 0, 4000), mute => $chance->below(2000) / 1000,
-        port   => $self->{ports}[$http2], end => $chance->pick(qw(leave reset)),
+        pieces => [$bytes], bytes => substr($bytes, 0, 4000), mute => $random->below(2000) / 1000,
+        port   => $self->{ports}[$http2], end => $random->pick(qw(leave reset)),
     };
 }
 
 
 # A good request, and what has to be answered: the message as JSON text, or as the text that it is.
 sub _message {
-    my ($chance, $mark) = @_;
-    my $type = $chance->pick('application/json', 'application/json', 'text/plain; charset=utf-8', '', 'application/x-ndjson');
-    my $text = $chance->text($chance->one_in(30) ? $chance->below(30_000) : $chance->length(2000));
+    my ($random, $mark) = @_;
+    my $type = $random->pick('application/json', 'application/json', 'text/plain; charset=utf-8', '', 'application/x-ndjson');
+    my $text = $random->text($random->one_in(30) ? $random->below(30_000) : $random->length(2000));
     my ($body, $expect);
 
     if ($type =~ /text/) {
         $body   = "$mark $text";
         $expect = { text => $body };
     } elsif ($type =~ /ndjson/) {
-        my $pad = 'x' x $chance->length(200);
-        $expect = { lines => [ map { qq({"mark":"$mark","line":$_,"pad":"$pad"}) } 0 .. $chance->length(60) ] };
-        $body   = join($chance->pick("\n", "\r\n"), @{ $expect->{lines} }) . $chance->pick('', "\n");
+        my $pad = 'x' x $random->length(200);
+        $expect = { lines => [ map { qq({"mark":"$mark","line":$_,"pad":"$pad"}) } 0 .. $random->length(60) ] };
+        $body   = join($random->pick("\n", "\r\n"), @{ $expect->{lines} }) . $random->pick('', "\n");
     } else {
         my $quoted = $text =~ s/(["\\])/\\$1/gr;
-        $expect = { json => $chance->pick(qq({"mark":"$mark","text":"$quoted"}), qq([ "$mark" , 1.50,"$quoted",{}]), qq("$mark$quoted")) };
-        $body   = $chance->pick('', " \t", "\n") . $expect->{json} . $chance->pick('', "\r\n", ' ');
+        $expect = { json => $random->pick(qq({"mark":"$mark","text":"$quoted"}), qq([ "$mark" , 1.50,"$quoted",{}]), qq("$mark$quoted")) };
+        $body   = $random->pick('', " \t", "\n") . $expect->{json} . $random->pick('', "\r\n", ' ');
     }
 
-    my @headers = ('Host: x', $type ? "Content-Type: $type" : (), $chance->one_in(10) ? 'X-Padding: ' . 'p' x $chance->below(2000) : ());
+    my @headers = ('Host: x', $type ? "Content-Type: $type" : (), $random->one_in(10) ? 'X-Padding: ' . 'p' x $random->below(2000) : ());
 
-    if ($chance->one_in(6)) {
+    if ($random->one_in(6)) {
         push @headers, qq(Idempotency-Key: "$mark");
         $expect->{key} = 1;
     }
 
-    if ($chance->one_in(8)) {
-        push @headers, $chance->pick('Prefer: return=minimal', 'prefer: foo, Return=Minimal; x=y');
+    if ($random->one_in(8)) {
+        push @headers, $random->pick('Prefer: return=minimal', 'prefer: foo, Return=Minimal; x=y');
         $expect->{minimal} = 1;
     }
 
-    if ($chance->one_in(3)) {
+    if ($random->one_in(3)) {
         push @headers, 'Transfer-Encoding: chunked';
-        $body = join '', map { sprintf "%s%x%s$crlf%s$crlf", '0' x $chance->below(3), CORE::length, $chance->pick('', '', ';a=b', ' ; c="d"'), $_ }
-            _chunks($chance, $body);
+        $body = join '', map { sprintf "%s%x%s$crlf%s$crlf", '0' x $random->below(3), CORE::length, $random->pick('', '', ';a=b', ' ; c="d"'), $_ }
+            _chunks($random, $body);
         $body .= "0$crlf$crlf";
     } else {
         push @headers, 'Content-Length: ' . length $body;
@@ -213,14 +213,14 @@ sub _message {
 
 
 sub _chunks {
-    my ($chance, $body) = @_;
-    my $most = $chance->pick(1, 20, 1000, 100_000);
+    my ($random, $body) = @_;
+    my $most = $random->pick(1, 20, 1000, 100_000);
     my @chunks;
 
     $most = 100 if $most < 100 && length $body > 3000;
 
     while (length $body) {
-        push @chunks, substr $body, 0, 1 + $chance->below($most), '';
+        push @chunks, substr $body, 0, 1 + $random->below($most), '';
     }
 
     return @chunks;
