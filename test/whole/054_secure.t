@@ -1,4 +1,4 @@
-# P12: the defaults that provision/README.md lists are those of the shipped configurations, and each refuses what it is
+# P12: the defaults that docs/operations.md lists are those of the shipped configurations, and each refuses what it is
 # there to refuse: in `make run`, on a cluster's web hosts, and in the examples.
 
 use Pgq;
@@ -18,7 +18,7 @@ my @config = map { s/\@(\w+)\@/$1/gr } map { included(slurp("$top/$_")) }
     qw(provision/dev/nginx.conf.in provision/host/nginx.conf.in ngx_pgq_module/examples/nginx.conf);
 my %row;
 
-for my $line (grep { /^\| .*\|$/ } split /\n/, slurp("$top/provision/README.md")) {
+for my $line (grep { /^\| .*\|$/ } split /\n/, slurp("$top/docs/operations.md")) {
     my ($purpose, $directive, @value) = split /\s*\|\s*/, $line =~ s/^\| //r;
     next if $directive !~ /^`(\w+)`$/;
     my $name = $1;
