@@ -239,8 +239,8 @@ ngx_http_pgq_resolve_names(ngx_conf_t *cf, ngx_pgq_main_conf_t *pmcf)
     pools = pmcf->pools.elts;
 
     for (i = 0; i < pmcf->pools.nelts; i++) {
-        if (ngx_pgq_resolve_names(cf, pools[i]->target, &pools[i]->name,
-                                  resolver, timeout)
+        if (ngx_pgq_resolve_names(cf, pools[i]->lane.target,
+                                  &pools[i]->lane.name, resolver, timeout)
             != NGX_OK)
         {
             return NGX_ERROR;
@@ -256,7 +256,7 @@ ngx_http_pgq_resolve_names(ngx_conf_t *cf, ngx_pgq_main_conf_t *pmcf)
 static ngx_int_t
 ngx_http_pgq_init_metrics(ngx_shm_zone_t *zone, void *data)
 {
-    ngx_uint_t            i;
+    ngx_uint_t            i, place;
     ngx_pgq_pool_t      **pools;
     ngx_pgq_main_conf_t  *pmcf;
 
@@ -269,8 +269,10 @@ ngx_http_pgq_init_metrics(ngx_shm_zone_t *zone, void *data)
     pools = pmcf->pools.elts;
 
     for (i = 0; i < pmcf->pools.nelts; i++) {
-        pools[i]->metrics = ngx_pgq_metrics_name(zone, &pools[i]->name);
-        pools[i]->reads->metrics = ngx_pgq_metrics_reads(pools[i]->metrics);
+        place = ngx_pgq_metrics_name(zone, &pools[i]->lane.name);
+
+        pools[i]->lane.metrics = place;
+        pools[i]->reads->lane.metrics = ngx_pgq_metrics_reads(place);
     }
 
     return NGX_OK;
@@ -402,7 +404,7 @@ ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     *slot = db;
 
-    db->name = value[1];
+    db->lane.name = value[1];
     ngx_pgq_parameter_defaults(db);
 
     for (i = 3; i < cf->args->nelts; i++) {
@@ -413,11 +415,11 @@ ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         }
     }
 
-    db->target = ngx_pgq_target_create(cf, &value[2], &db->name);
+    db->lane.target = ngx_pgq_target_create(cf, &value[2], &db->lane.name);
 
-    if (db->target == NULL
+    if (db->lane.target == NULL
         || (db->verify
-            && ngx_pgq_target_verify(cf, db->target, &db->name)
+            && ngx_pgq_target_verify(cf, db->lane.target, &db->lane.name)
                != NGX_OK)
         || ngx_pgq_pool_reads(cf, db) != NGX_OK)
     {
@@ -513,8 +515,9 @@ ngx_http_pgq_find_pool(ngx_pgq_main_conf_t *pmcf, ngx_str_t *name)
     pools = pmcf->pools.elts;
 
     for (i = 0; i < pmcf->pools.nelts; i++) {
-        if (pools[i]->name.len == name->len
-            && ngx_memcmp(pools[i]->name.data, name->data, name->len) == 0)
+        if (pools[i]->lane.name.len == name->len
+            && ngx_memcmp(pools[i]->lane.name.data, name->data, name->len)
+               == 0)
         {
             return pools[i];
         }

@@ -35,34 +35,32 @@
 #define NGX_PGQ_CALL_LAST        " union all select null, null, null"
 
 
-/* by ngx_pgq_write_e */
-
 ngx_pgq_lane_statement_t  ngx_pgq_call_writes[] = {
-    { "enqueue", 3,
+    [NGX_PGQ_ENQUEUE] = { "enqueue", 3,
       NGX_PGQ_CALL_VERDICTS
       "ngx_pgq.enqueue($1::uuid, $2::uuid[], $3::text[])"
       NGX_PGQ_CALL_LAST },
-    { "enqueue_keyed", 4,
+    [NGX_PGQ_ENQUEUE_KEYED] = { "enqueue_keyed", 4,
       NGX_PGQ_CALL_VERDICTS
       "ngx_pgq.enqueue_keyed($1::uuid, $2::uuid[], $3::text[], $4::text[])"
       NGX_PGQ_CALL_LAST },
-    { "enqueue_all", 4,
+    [NGX_PGQ_ENQUEUE_ALL] = { "enqueue_all", 4,
       NGX_PGQ_CALL_VERDICTS
       "ngx_pgq.enqueue_all($1::uuid, $2::uuid, $3::text[], $4::text)"
       NGX_PGQ_CALL_LAST },
-    { "fence", 1,
+    [NGX_PGQ_FENCE] = { "fence", 1,
       "select ngx_pgq.fence($1::uuid)" },
     { NULL, 0, NULL }
 };
 
 
 /*
- * By ngx_pgq_read_e.  Reads are not prepared: each is planned for its own
- * arguments, and an error of the plan is the error of one read.
+ * Reads are not prepared: each is planned for its own arguments, and an error
+ * of the plan is the error of one read.
  */
 
 ngx_pgq_lane_statement_t  ngx_pgq_call_reads[] = {
-    { NULL, 3,
+    [NGX_PGQ_RECENT] = { NULL, 3,
       "select id, at, data, older"
       " from ngx_pgq.recent($1::integer, $2::bigint, $3::integer)" }
 };

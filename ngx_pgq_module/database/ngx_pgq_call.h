@@ -26,7 +26,6 @@ typedef enum {
 } ngx_pgq_read_e;
 
 
-#define NGX_PGQ_MAX_PARAMS       4
 #define NGX_PGQ_MAX_FIELDS       4
 
 

@@ -30,6 +30,15 @@
 #define NGX_PGQ_LANE_OLD_LATER   60000   /* ms, after none could connect */
 
 
+const char  *ngx_pgq_lane_states[NGX_PGQ_LANE_CLOSED] = {
+    [NGX_PGQ_LANE_DOWN] = "down",
+    [NGX_PGQ_LANE_CONNECTING] = "connecting",
+    [NGX_PGQ_LANE_PREPARING] = "preparing",
+    [NGX_PGQ_LANE_IDLE] = "idle",
+    [NGX_PGQ_LANE_BUSY] = "busy"
+};
+
+
 static ngx_msec_t ngx_pgq_lane_wait(ngx_pgq_lane_t *lane);
 static void ngx_pgq_lane_finish(ngx_pgq_lane_t *lane);
 static void ngx_pgq_lane_timer_handler(ngx_event_t *ev);

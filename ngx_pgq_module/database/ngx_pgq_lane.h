@@ -25,6 +25,9 @@ struct pg_conn;
 struct pg_result;
 
 
+#define NGX_PGQ_MAX_PARAMS       4
+
+
 typedef struct {
     const char              *name;      /* NULL: it is not prepared */
     int                      nparams;
@@ -75,8 +78,12 @@ typedef enum {
     NGX_PGQ_LANE_PREPARING,
     NGX_PGQ_LANE_IDLE,
     NGX_PGQ_LANE_BUSY,         /* one statement under way */
-    NGX_PGQ_LANE_CLOSED        /* for good */
+    NGX_PGQ_LANE_CLOSED        /* has no place in the metrics */
 } ngx_pgq_lane_state_e;
+
+
+_Static_assert(NGX_PGQ_LANE_CLOSED == NGX_PGQ_METRICS_LANES,
+               "each state but closed is a gauge");
 
 
 struct ngx_pgq_lane_s {
@@ -111,6 +118,9 @@ struct ngx_pgq_lane_s {
     unsigned                   announced:1;    /* the last line: connected */
     unsigned                   leaving:1;  /* closes when it is idle */
 };
+
+
+extern const char  *ngx_pgq_lane_states[];      /* names for the metrics */
 
 
 void ngx_pgq_lane_open(ngx_pgq_lane_t *lane);

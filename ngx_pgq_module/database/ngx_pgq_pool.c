@@ -103,7 +103,7 @@ ngx_pgq_pool_reads(ngx_conf_t *cf, ngx_pgq_pool_t *db)
 ngx_int_t
 ngx_pgq_pool_init(ngx_pgq_pool_t *db, ngx_cycle_t *cycle)
 {
-    db->log = cycle->log;
+    db->lane.log = cycle->log;
     db->drained_at = ngx_pgq_seconds();
 
     ngx_queue_init(&db->idle);
@@ -158,18 +158,14 @@ ngx_pgq_pool_init_lanes(ngx_pgq_pool_t *db)
     ngx_pgq_lane_t  *lane;
 
     db->lanes = ngx_calloc((db->nlanes + 1) * sizeof(ngx_pgq_lane_t),
-                           db->log);
+                           db->lane.log);
     if (db->lanes == NULL) {
         return NGX_ERROR;
     }
 
-    db->lane.name = db->name;
-    db->lane.metrics = db->metrics;
-    db->lane.log = db->log;
-    db->lane.target = db->target;
     db->lane.common = 2 * db->batch_size;
     db->lane.statements = db->reading ? ngx_pgq_call_reads
-                                          : ngx_pgq_call_writes;
+                                      : ngx_pgq_call_writes;
     db->lane.ops = &ngx_pgq_pool_lane_ops;
 
     for (i = 0; i < db->nlanes + 1; i++) {
@@ -252,7 +248,7 @@ ngx_pgq_pool_count(ngx_pgq_pool_t *db, ngx_int_t tickets, ngx_int_t size)
 {
     db->size += size;
 
-    ngx_pgq_metrics_waiting(db->metrics, tickets, size);
+    ngx_pgq_metrics_waiting(db->lane.metrics, tickets, size);
 }
 
 

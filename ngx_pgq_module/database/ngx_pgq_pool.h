@@ -32,15 +32,12 @@ typedef struct {
 
 
 struct ngx_pgq_pool_s {
-    ngx_str_t                name;
-    ngx_uint_t               metrics;       /* its place there */
-    ngx_pgq_target_t        *target;
+    ngx_pgq_lane_conf_t      lane;          /* name, log and target, too */
     ngx_uint_t               nlanes;
     ngx_uint_t               batch_tickets;
     size_t                   batch_size;
     ngx_uint_t               max_tickets;
     size_t                   max_size;
-    ngx_pgq_lane_conf_t      lane;
     ngx_uint_t               read_lanes;
     size_t                   answer_size;   /* of the posts in one answer */
     size_t                   unread_size;   /* of all answers not yet read */
@@ -48,7 +45,6 @@ struct ngx_pgq_pool_s {
     ngx_flag_t               verify;        /* before a password is sent */
 
     /* of pool.c */
-    ngx_log_t               *log;
     ngx_pgq_lane_t          *lanes;         /* and one more, to renew */
     ngx_pgq_lane_t          *connecting;    /* one at a time */
     ngx_queue_t              idle;          /* lanes without a call */

@@ -329,7 +329,7 @@ ngx_pgq_enqueue_too_large(ngx_http_request_t *r)
 static ngx_int_t
 ngx_pgq_enqueue_full(ngx_http_request_t *r, ngx_pgq_pool_t *db)
 {
-    ngx_pgq_metrics_full(db->metrics);
+    ngx_pgq_metrics_full(db->lane.metrics);
 
     return ngx_pgq_reply_unavailable(r, db, "queue_full",
                       "Too many messages wait here; this one was not queued.");
@@ -375,7 +375,7 @@ ngx_pgq_enqueue_warn_size(ngx_conf_t *cf, ngx_pgq_pool_t *db)
         ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
                            "\"client_max_body_size\" of location \"%V\""
                            " exceeds \"size=\" of pgq_pool \"%V\"",
-                           &clcf->name, &db->name);
+                           &clcf->name, &db->lane.name);
     }
 }
 

@@ -68,12 +68,6 @@ static ngx_str_t  ngx_pgq_status_text =
 static ngx_str_t  ngx_pgq_status_json = ngx_string("application/json");
 static ngx_str_t  ngx_pgq_status_cache = ngx_string("no-store");
 
-/* by ngx_pgq_lane_state_e */
-
-static const char  *ngx_pgq_status_lanes[NGX_PGQ_METRICS_LANES] = {
-    "down", "connecting", "preparing", "idle", "busy"
-};
-
 
 ngx_int_t
 ngx_pgq_status_metrics_handler(ngx_http_request_t *r)
@@ -483,7 +477,7 @@ ngx_pgq_status_pool(ngx_pgq_status_t *page, ngx_pgq_status_gauge_t *metric,
     if (metric->value == NGX_PGQ_STATUS_LANES) {
         for (i = 0; i < NGX_PGQ_METRICS_LANES; i++) {
             ngx_pgq_status_print(page, "%s{pool=\"%s\",state=\"%s\"} %uA\n",
-                                 metric->name, name, ngx_pgq_status_lanes[i],
+                                 metric->name, name, ngx_pgq_lane_states[i],
                                  gauges.lanes[i]);
         }
 
@@ -560,7 +554,7 @@ ngx_pgq_status_places(ngx_http_request_t *r)
     places = 0;
 
     for (i = 0; i < pmcf->pools.nelts; i++) {
-        places |= 1u << pools[i]->metrics;
+        places |= 1u << pools[i]->lane.metrics;
     }
 
     return places;

@@ -37,7 +37,7 @@ ngx_pgq_answer_create(ngx_pgq_pool_t *db)
     ngx_pool_t        *memory;
     ngx_pgq_answer_t  *answer;
 
-    memory = ngx_create_pool(1024, db->log);
+    memory = ngx_create_pool(1024, db->lane.log);
     if (memory == NULL) {
         return NULL;
     }

@@ -24,6 +24,10 @@ typedef enum {
 } ngx_pgq_answer_field_e;
 
 
+_Static_assert(NGX_PGQ_ANSWER_OLDER < NGX_PGQ_MAX_FIELDS,
+               "a call keeps all fields of a row");
+
+
 typedef struct {
     ngx_pgq_pool_t          *db;
     ngx_pool_t              *memory;

@@ -213,7 +213,7 @@ ngx_pgq_batch_create(ngx_pgq_pool_t *db)
     ngx_pool_t       *memory;
     ngx_pgq_batch_t  *batch;
 
-    memory = ngx_create_pool(1024, db->log);
+    memory = ngx_create_pool(1024, db->lane.log);
     if (memory == NULL) {
         return NULL;
     }

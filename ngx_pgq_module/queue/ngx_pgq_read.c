@@ -108,7 +108,7 @@ ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_int_t limit, int64_t before)
     read = ngx_pgq_read_find(db, most, id);
 
     if (read == NULL) {
-        read = ngx_calloc(sizeof(ngx_pgq_read_t), db->log);
+        read = ngx_calloc(sizeof(ngx_pgq_read_t), db->lane.log);
         if (read == NULL) {
             return NGX_ERROR;
         }
@@ -366,9 +366,9 @@ ngx_pgq_read_refused(ngx_pgq_read_t *read)
         || ngx_pgq_seconds() - reads->complained >= NGX_PGQ_QUIET)
     {
         reads->complained = ngx_pgq_seconds();
-        ngx_log_error(NGX_LOG_ERR, db->log, 0,
+        ngx_log_error(NGX_LOG_ERR, db->lane.log, 0,
                       "pgq fetch: posts not read: %V (%s), pool \"%V\"",
-                      &call->problem, call->sqlstate, &db->name);
+                      &call->problem, call->sqlstate, &db->lane.name);
     }
 
     for (i = 0; i < sizeof(timeouts) / sizeof(timeouts[0]); i++) {

@@ -188,8 +188,8 @@ ngx_pgq_trial_log(ngx_pgq_batch_t *batch)
 
     writes->logged = ngx_pgq_seconds();
 
-    ngx_log_error(NGX_LOG_ERR, db->log, 0,
+    ngx_log_error(NGX_LOG_ERR, db->lane.log, 0,
                   "pgq batch: the database fails to take %ui messages: %s,"
                   " pool \"%V\"",
-                  batch->messages, batch->call.sqlstate, &db->name);
+                  batch->messages, batch->call.sqlstate, &db->lane.name);
 }

@@ -314,7 +314,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     conf.timeout = TIMEOUT;
     pool.max_tickets = fuzz_byte(&in) % REQUESTS + 1;
     pool.unread_size = 3 * 4096;
-    pool.log = &errors;
+    pool.lane.log = &errors;
     ngx_cached_time = &now;
     pool.answer_size = 1024;
     stub_finalized = finalized;
