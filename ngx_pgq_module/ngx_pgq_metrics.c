@@ -25,23 +25,6 @@ static ngx_pgq_metrics_worker_t  *ngx_pgq_metrics_worker;
 static ngx_str_t  ngx_pgq_metrics_zone_name = ngx_string("ngx_pgq_metrics");
 
 
-/* codes of problems; what is not here is counted as the last */
-
-static const char  *ngx_pgq_metrics_reason_names[NGX_PGQ_METRICS_REASONS] = {
-    "bad_argument", "bad_gateway", "bad_key", "bad_range", "bad_request",
-    "bad_scope", "bad_type", "bad_version", "conflict", "empty", "error",
-    "forbidden", "foreign_origin", "headers_too_large", "internal_error",
-    "key_in_flight", "key_required", "key_reused", "keys_full",
-    "length_required", "method_not_allowed", "misdirected", "no_database",
-    "not_acceptable", "not_found", "not_implemented", "not_json", "not_utf8",
-    "outcome_unknown", "precondition_failed", "queue_full", "read_failed",
-    "read_timeout", "reads_full", "refused",
-    "request_timeout", "too_large", "too_many_lines", "too_many_requests",
-    "unauthorized", "unavailable", "unprocessable", "unsupported_type",
-    "upgrade_required", "uri_too_long", "other", NULL
-};
-
-
 /* the last bound is followed by a 0: what is above counts as infinite */
 
 static ngx_uint_t  ngx_pgq_metrics_bound_values[NGX_PGQ_METRICS_HISTOGRAMS]
@@ -174,21 +157,11 @@ ngx_pgq_metrics_request(ngx_pgq_metrics_handler_e handler, ngx_uint_t code)
 
 
 void
-ngx_pgq_metrics_reject(const char *reason)
+ngx_pgq_metrics_reject(ngx_uint_t problem)
 {
-    ngx_uint_t  i;
-
-    if (ngx_pgq_metrics == NULL) {
-        return;
+    if (ngx_pgq_metrics) {
+        ngx_atomic_fetch_add(&ngx_pgq_metrics->problems[problem], 1);
     }
-
-    for (i = 0; ngx_pgq_metrics_reason_names[i + 1]; i++) {
-        if (ngx_strcmp(ngx_pgq_metrics_reason_names[i], reason) == 0) {
-            break;
-        }
-    }
-
-    ngx_atomic_fetch_add(&ngx_pgq_metrics->reasons[i], 1);
 }
 
 
@@ -391,13 +364,6 @@ ngx_pgq_metrics_gauges(ngx_uint_t place, ngx_pgq_metrics_gauges_t *sum)
     }
 
     return n;
-}
-
-
-const char **
-ngx_pgq_metrics_reasons(void)
-{
-    return ngx_pgq_metrics_reason_names;
 }
 
 

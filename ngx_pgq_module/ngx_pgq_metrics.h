@@ -18,7 +18,7 @@
 #define NGX_PGQ_METRICS_LANES    5       /* states; closed ones are gone */
 #define NGX_PGQ_METRICS_CODES    600
 #define NGX_PGQ_METRICS_CLASSES  (36 * 36)
-#define NGX_PGQ_METRICS_REASONS  48
+#define NGX_PGQ_METRICS_PROBLEMS 64
 #define NGX_PGQ_METRICS_BOUNDS   10
 
 
@@ -83,7 +83,7 @@ typedef struct {
 typedef struct {
     ngx_pgq_metrics_histogram_t  histograms[NGX_PGQ_METRICS_HISTOGRAMS];
     ngx_atomic_t             totals[NGX_PGQ_METRICS_TOTALS];
-    ngx_atomic_t             reasons[NGX_PGQ_METRICS_REASONS];
+    ngx_atomic_t             problems[NGX_PGQ_METRICS_PROBLEMS];
     ngx_atomic_t             requests[NGX_PGQ_METRICS_HANDLERS]
                                      [NGX_PGQ_METRICS_CODES];
     ngx_atomic_t             classes[NGX_PGQ_METRICS_CLASSES];
@@ -106,7 +106,7 @@ void ngx_pgq_metrics_exit(void);
 
 void ngx_pgq_metrics_request(ngx_pgq_metrics_handler_e handler,
     ngx_uint_t code);
-void ngx_pgq_metrics_reject(const char *reason);
+void ngx_pgq_metrics_reject(ngx_uint_t problem);
 void ngx_pgq_metrics_count(ngx_pgq_metrics_total_e total);
 void ngx_pgq_metrics_sent(ngx_uint_t messages, ngx_uint_t again);
 void ngx_pgq_metrics_observe(ngx_pgq_metrics_histogram_e histogram,
@@ -124,7 +124,6 @@ void ngx_pgq_metrics_full(ngx_uint_t place);
 ngx_pgq_metrics_t *ngx_pgq_metrics_all(void);
 ngx_uint_t ngx_pgq_metrics_gauges(ngx_uint_t place,
     ngx_pgq_metrics_gauges_t *sum);
-const char **ngx_pgq_metrics_reasons(void);
 ngx_uint_t *ngx_pgq_metrics_bounds(ngx_pgq_metrics_histogram_e histogram);
 
 

@@ -29,7 +29,6 @@ static ngx_int_t ngx_pgq_enqueue_refuse(ngx_http_request_t *r, ngx_int_t rc,
 static ngx_pgq_enqueue_t *ngx_pgq_enqueue_create(ngx_http_request_t *r,
     size_t body);
 static ngx_int_t ngx_pgq_enqueue_wait(ngx_pgq_enqueue_t *e);
-static ngx_int_t ngx_pgq_enqueue_too_large(ngx_http_request_t *r);
 static ngx_int_t ngx_pgq_enqueue_full(ngx_http_request_t *r,
     ngx_pgq_pool_t *db);
 static ngx_int_t ngx_pgq_enqueue_write(ngx_pgq_ticket_t *t, u_char *p);
@@ -47,7 +46,7 @@ ngx_pgq_enqueue_handler(ngx_http_request_t *r)
     size_t               len;
     ngx_int_t            rc;
     ngx_pgq_ctx_t       *ctx;
-    ngx_pgq_problem_t    problem = ngx_pgq_problem_init;
+    ngx_pgq_problem_t    problem = ngx_pgq_problem_init(NGX_PGQ_PROBLEM_ERROR);
     ngx_pgq_loc_conf_t  *plcf;
 
     ctx = ngx_pgq_variables_ctx(r, NGX_PGQ_METRICS_POST);
@@ -85,7 +84,7 @@ ngx_pgq_enqueue_handler(ngx_http_request_t *r)
           ? (size_t) r->headers_in.content_length_n : 0;
 
     if (len > plcf->post->max_size) {
-        return ngx_pgq_enqueue_too_large(r);
+        return ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_TOO_LARGE);
     }
 
     if (ngx_pgq_ticket_full(plcf->post, 1, len)) {
@@ -136,7 +135,7 @@ ngx_pgq_enqueue_message(ngx_http_request_t *r)
     ngx_int_t           rc;
     ngx_str_t           message;
     ngx_pool_t         *memory;
-    ngx_pgq_problem_t   problem = ngx_pgq_problem_init;
+    ngx_pgq_problem_t   problem = ngx_pgq_problem_init(NGX_PGQ_PROBLEM_ERROR);
 
     rc = ngx_pgq_message_read(r, &memory, &message, &problem);
 
@@ -191,7 +190,7 @@ ngx_pgq_enqueue_messages(ngx_http_request_t *r)
     ngx_int_t           rc;
     ngx_pgq_ndjson_t    ndjson;
     ngx_pgq_enqueue_t  *e;
-    ngx_pgq_problem_t   problem = ngx_pgq_problem_init;
+    ngx_pgq_problem_t   problem = ngx_pgq_problem_init(NGX_PGQ_PROBLEM_ERROR);
 
     rc = ngx_pgq_ndjson_read(r, &ndjson, &problem);
 
@@ -221,15 +220,19 @@ static ngx_int_t
 ngx_pgq_enqueue_refuse(ngx_http_request_t *r, ngx_int_t rc,
     ngx_pgq_problem_t *problem)
 {
+    const ngx_pgq_problem_row_t  *row;
+
     if (rc != NGX_DECLINED) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
-                  "pgq enqueue: refused: %s, %s", problem->code,
-                  problem->detail);
+    row = &ngx_pgq_problems[problem->kind];
 
-    if (problem->status == NGX_HTTP_UNSUPPORTED_MEDIA_TYPE
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
+                  "pgq enqueue: refused: %s, %s", row->code,
+                  problem->detail ? problem->detail : row->detail);
+
+    if (problem->kind == NGX_PGQ_PROBLEM_UNSUPPORTED_TYPE
         && ngx_pgq_reply_header(r, "Accept-Post", &ngx_pgq_enqueue_accept)
            == NULL)
     {
@@ -284,9 +287,11 @@ ngx_pgq_enqueue_wait(ngx_pgq_enqueue_t *e)
     r = e->request;
     db = e->ticket.base.db;
 
+    /* larger than the pool: a later attempt would fail, too */
+
     if (e->ticket.n > db->max_tickets || e->ticket.len > db->max_size) {
         ngx_free(e);
-        return ngx_pgq_enqueue_too_large(r);
+        return ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_TOO_LARGE);
     }
 
     /* the rest may have filled up while the body arrived */
@@ -312,27 +317,12 @@ ngx_pgq_enqueue_wait(ngx_pgq_enqueue_t *e)
 }
 
 
-/* more than the pool can ever hold: to come back would not help */
-
-static ngx_int_t
-ngx_pgq_enqueue_too_large(ngx_http_request_t *r)
-{
-    ngx_pgq_problem_t  problem = { NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
-                         "too_large",
-                         "The request is larger than this server can hold;"
-                         " no message was queued.", -1, 0 };
-
-    return ngx_pgq_reply_problem(r, &problem);
-}
-
-
 static ngx_int_t
 ngx_pgq_enqueue_full(ngx_http_request_t *r, ngx_pgq_pool_t *db)
 {
     ngx_pgq_metrics_full(db->lane.metrics);
 
-    return ngx_pgq_reply_unavailable(r, db, "queue_full",
-                      "Too many messages wait here; this one was not queued.");
+    return ngx_pgq_reply_unavailable(r, db, NGX_PGQ_PROBLEM_QUEUE_FULL);
 }
 
 

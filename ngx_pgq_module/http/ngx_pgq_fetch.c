@@ -24,12 +24,9 @@ typedef struct {
 } ngx_pgq_fetch_request_t;
 
 
-/* what a client is told, by ngx_pgq_read_result_e; all are 503 */
-
 typedef struct {
-    const char              *code;
-    const char              *detail;
-    const char              *words;     /* in the log; NULL: told already */
+    ngx_pgq_problem_e        kind;
+    const char              *text;      /* for the log; NULL: logged before */
 } ngx_pgq_fetch_problem_t;
 
 
@@ -49,13 +46,14 @@ static ngx_str_t  ngx_pgq_fetch_type = ngx_string("application/json");
 static ngx_str_t  ngx_pgq_fetch_cache = ngx_string("no-cache");
 
 
+/* by ngx_pgq_read_result_e */
+
 static ngx_pgq_fetch_problem_t  ngx_pgq_fetch_problems[] = {
-    { NULL, NULL, NULL },
-    { "no_database", "No database answered in time.", "no database" },
-    { "read_timeout", "The database did not read the posts in time.",
-      "no answer" },
-    { "read_failed", "The database could not read the posts.", NULL },
-    { "unavailable", "The server has no memory for the posts.", "no memory" }
+    { NGX_PGQ_PROBLEM_ERROR, NULL },
+    { NGX_PGQ_PROBLEM_NO_DATABASE, "no database" },
+    { NGX_PGQ_PROBLEM_READ_TIMEOUT, "no answer" },
+    { NGX_PGQ_PROBLEM_READ_FAILED, NULL },
+    { NGX_PGQ_PROBLEM_UNAVAILABLE, "no memory" }
 };
 
 
@@ -64,9 +62,6 @@ ngx_pgq_fetch_handler(ngx_http_request_t *r)
 {
     int64_t              before;
     ngx_int_t            rc, limit;
-    ngx_pgq_problem_t    problem = { 400, "bad_argument",
-                           "limit is a number from 1 to 1000, before the id"
-                           " of a post.", -1, 0 };
     ngx_pgq_pool_t      *db;
     ngx_pgq_ctx_t       *ctx;
     ngx_pgq_loc_conf_t  *plcf;
@@ -96,7 +91,7 @@ ngx_pgq_fetch_handler(ngx_http_request_t *r)
     }
 
     if (ngx_pgq_fetch_arguments(r, &limit, &before) != NGX_OK) {
-        return ngx_pgq_reply_problem(r, &problem);
+        return ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_BAD_ARGUMENT);
     }
 
     plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
@@ -104,13 +99,11 @@ ngx_pgq_fetch_handler(ngx_http_request_t *r)
     db = plcf->get->reads;
 
     if (db->unanswered >= db->max_tickets) {
-        return ngx_pgq_reply_unavailable(r, db, "queue_full",
-                                         "Too many requests wait here.");
+        return ngx_pgq_reply_unavailable(r, db, NGX_PGQ_PROBLEM_QUEUE_FULL);
     }
 
     if (db->size >= db->unread_size) {
-        return ngx_pgq_reply_unavailable(r, db, "reads_full",
-                                         "Too many answers are not read yet.");
+        return ngx_pgq_reply_unavailable(r, db, NGX_PGQ_PROBLEM_READS_FULL);
     }
 
     return ngx_pgq_fetch_start(r, limit, before);
@@ -223,13 +216,12 @@ ngx_pgq_fetch_done(ngx_pgq_fetch_t *fetch, ngx_pgq_read_result_e result,
     } else {
         problem = &ngx_pgq_fetch_problems[result];
 
-        if (problem->words) {
+        if (problem->text) {
             ngx_log_error(NGX_LOG_WARN, c->log, 0, "pgq fetch: %s in %M ms",
-                          problem->words, f->ctx->wait);
+                          problem->text, f->ctx->wait);
         }
 
-        rc = ngx_pgq_reply_unavailable(r, fetch->base.db, problem->code,
-                                       problem->detail);
+        rc = ngx_pgq_reply_unavailable(r, fetch->base.db, problem->kind);
     }
 
     ngx_http_finalize_request(r, rc);

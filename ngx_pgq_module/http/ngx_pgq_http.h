@@ -86,24 +86,45 @@ ngx_pgq_ctx_t *ngx_pgq_variables_ctx(ngx_http_request_t *r,
 
 /*
  * Why a request is refused.  The functions that read a request fill in what
- * differs from ngx_pgq_problem_init, and return NGX_DECLINED; NGX_OK means
- * that the request may go on, NGX_ERROR that this server has failed.  They
- * answer nothing themselves.
+ * differs from ngx_pgq_problem_init(), and return NGX_DECLINED; NGX_OK means
+ * that the request is accepted so far, NGX_ERROR that this server has failed.
+ * They send no response.
  */
 
-#define NGX_PGQ_PROBLEM_TEXT     192      /* of a detail made for it */
+typedef enum {
+#define NGX_PGQ_PROBLEM(name, status, code, title, detail)                    \
+    NGX_PGQ_PROBLEM_##name,
+#include "ngx_pgq_problem.h"
+#undef NGX_PGQ_PROBLEM
+    NGX_PGQ_PROBLEMS
+} ngx_pgq_problem_e;
 
 
 typedef struct {
-    ngx_uint_t               status;
+    ngx_uint_t               status;    /* 0: that of the request */
     const char              *code;      /* for programs: a word */
+    const char              *title;
+    const char              *line;      /* the status line */
     const char              *detail;    /* for people: a sentence */
+} ngx_pgq_problem_row_t;
+
+
+extern const ngx_pgq_problem_row_t  ngx_pgq_problems[];
+
+
+typedef struct {
+    ngx_pgq_problem_e        kind;
+    const char              *detail;    /* NULL: the default */
     ngx_int_t                offset;    /* of the offending byte, or -1 */
     ngx_int_t                line;      /* the offending one, or 0 */
 } ngx_pgq_problem_t;
 
 
-#define ngx_pgq_problem_init     { 0, NULL, NULL, -1, 0 }
+#define ngx_pgq_problem_init(kind)  { kind, NULL, -1, 0 }
+
+
+ngx_int_t ngx_pgq_problem_detail(ngx_http_request_t *r,
+    ngx_pgq_problem_t *problem, ngx_pgq_problem_e kind, const char *fmt, ...);
 
 
 /* The room "ndjson": the messages of one request, one a line. */
@@ -187,10 +208,11 @@ ngx_int_t ngx_pgq_reply_chain(ngx_http_request_t *r, ngx_uint_t status,
     ngx_str_t *type, ngx_chain_t *out, size_t len);
 ngx_int_t ngx_pgq_reply_problem(ngx_http_request_t *r,
     ngx_pgq_problem_t *problem);
+ngx_int_t ngx_pgq_reply_default(ngx_http_request_t *r, ngx_pgq_problem_e kind);
 ngx_int_t ngx_pgq_reply_options(ngx_http_request_t *r, ngx_str_t *allow);
 ngx_int_t ngx_pgq_reply_method(ngx_http_request_t *r, ngx_str_t *allow);
 ngx_int_t ngx_pgq_reply_unavailable(ngx_http_request_t *r,
-    ngx_pgq_pool_t *db, const char *code, const char *detail);
+    ngx_pgq_pool_t *db, ngx_pgq_problem_e kind);
 ngx_table_elt_t *ngx_pgq_reply_header(ngx_http_request_t *r,
     const char *name, ngx_str_t *value);
 ngx_int_t ngx_pgq_reply_handler(ngx_http_request_t *r);

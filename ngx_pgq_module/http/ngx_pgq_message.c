@@ -23,8 +23,6 @@
 static ngx_pgq_fields_t *ngx_pgq_message_fields(ngx_http_request_t *r);
 static ngx_int_t ngx_pgq_message_scope(ngx_http_request_t *r, ngx_str_t *key,
     ngx_pgq_problem_t *problem);
-static ngx_int_t ngx_pgq_message_no_key(ngx_pgq_problem_t *problem,
-    const char *code, const char *detail);
 static ngx_int_t ngx_pgq_message_body(ngx_http_request_t *r,
     ngx_pool_t **memory, ngx_str_t *message);
 static ngx_int_t ngx_pgq_message_text(ngx_http_request_t *r,
@@ -32,7 +30,8 @@ static ngx_int_t ngx_pgq_message_text(ngx_http_request_t *r,
 static u_char *ngx_pgq_message_alloc(ngx_http_request_t *r,
     ngx_pool_t **memory, size_t len);
 static ngx_int_t ngx_pgq_message_refuse(ngx_http_request_t *r,
-    ngx_pgq_problem_t *problem, const char *code, ngx_pgq_json_error_t *err);
+    ngx_pgq_problem_t *problem, ngx_pgq_problem_e kind,
+    ngx_pgq_json_error_t *err);
 
 
 /*
@@ -49,18 +48,12 @@ ngx_pgq_message_announced(ngx_http_request_t *r, ngx_pgq_problem_t *problem)
     ngx_pgq_fields_read(r, fields);
 
     if (fields->form == NGX_PGQ_FORM_MALFORMED) {
-        problem->status = NGX_HTTP_BAD_REQUEST;
-        problem->code = "bad_type";
-        problem->detail = "The Content-Type has to be one media type, such as"
-                          " application/json.";
+        problem->kind = NGX_PGQ_PROBLEM_BAD_TYPE;
         return NGX_DECLINED;
     }
 
     if (fields->coded || fields->form == NGX_PGQ_FORM_UNSUPPORTED) {
-        problem->status = NGX_HTTP_UNSUPPORTED_MEDIA_TYPE;
-        problem->code = "unsupported_type";
-        problem->detail = "The message has to be plain UTF-8, JSON or text,"
-                          " without a content coding.";
+        problem->kind = NGX_PGQ_PROBLEM_UNSUPPORTED_TYPE;
         return NGX_DECLINED;
     }
 
@@ -120,7 +113,7 @@ ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
     if (message->len == 0) {
         err.offset = 0;
         err.problem = "the message is empty";
-        return ngx_pgq_message_refuse(r, problem, "empty", &err);
+        return ngx_pgq_message_refuse(r, problem, NGX_PGQ_PROBLEM_EMPTY, &err);
     }
 
     form = ngx_pgq_message_fields(r)->form;
@@ -144,7 +137,8 @@ ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
     /* what is JSON but for what PostgreSQL cannot hold is no text either */
 
     if (form == NGX_PGQ_FORM_JSON || err.grammatical) {
-        return ngx_pgq_message_refuse(r, problem, "not_json", &err);
+        return ngx_pgq_message_refuse(r, problem, NGX_PGQ_PROBLEM_NOT_JSON,
+                                      &err);
     }
 
     return ngx_pgq_message_text(r, memory, message, problem);
@@ -176,10 +170,12 @@ ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
     fields = ngx_pgq_message_fields(r);
 
     if (fields->key == NULL) {
-        return plcf->idempotency == NGX_PGQ_IDEMPOTENCY_REQUIRED
-               ? ngx_pgq_message_no_key(problem, "key_required",
-                                        "An Idempotency-Key is required here.")
-               : NGX_OK;
+        if (plcf->idempotency == NGX_PGQ_IDEMPOTENCY_REQUIRED) {
+            problem->kind = NGX_PGQ_PROBLEM_KEY_REQUIRED;
+            return NGX_DECLINED;
+        }
+
+        return NGX_OK;
     }
 
     rc = ngx_pgq_message_scope(r, key, problem);
@@ -191,10 +187,8 @@ ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
                          fields->key->len);
 
     if (n < 0 || fields->keys > 1) {
-        return ngx_pgq_message_no_key(problem, "bad_key",
-                              "The Idempotency-Key has to be one string of 1"
-                              " to 255 visible ASCII characters or spaces, in"
-                              " quotes.");
+        problem->kind = NGX_PGQ_PROBLEM_BAD_KEY;
+        return NGX_DECLINED;
     }
 
     key->len += n;
@@ -251,11 +245,8 @@ ngx_pgq_message_scope(ngx_http_request_t *r, ngx_str_t *key,
     }
 
     if (scope.len && !ngx_pgq_key_scope(scope.data, scope.len)) {
-        return ngx_pgq_message_no_key(problem, "bad_scope",
-                              "The scope of an Idempotency-Key, by"
-                              " pgq_idempotency_scope or the user's name, has"
-                              " to be UTF-8 of at most 255 bytes without"
-                              " control characters.");
+        problem->kind = NGX_PGQ_PROBLEM_BAD_SCOPE;
+        return NGX_DECLINED;
     }
 
     p = ngx_pnalloc(r->pool, kind.len + scope.len + 2 + NGX_PGQ_KEY_MAX);
@@ -278,18 +269,6 @@ ngx_pgq_message_scope(ngx_http_request_t *r, ngx_str_t *key,
     key->len = p - key->data;
 
     return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_pgq_message_no_key(ngx_pgq_problem_t *problem, const char *code,
-    const char *detail)
-{
-    problem->status = NGX_HTTP_BAD_REQUEST;
-    problem->code = code;
-    problem->detail = detail;
-
-    return NGX_DECLINED;
 }
 
 
@@ -386,7 +365,8 @@ ngx_pgq_message_text(ngx_http_request_t *r, ngx_pool_t **memory,
     ngx_http_core_loc_conf_t  *clcf;
 
     if (ngx_pgq_json_utf8(message->data, message->len, &err) != 0) {
-        return ngx_pgq_message_refuse(r, problem, "not_utf8", &err);
+        return ngx_pgq_message_refuse(r, problem, NGX_PGQ_PROBLEM_NOT_UTF8,
+                                      &err);
     }
 
     clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
@@ -395,10 +375,9 @@ ngx_pgq_message_text(ngx_http_request_t *r, ngx_pool_t **memory,
     if (clcf->client_max_body_size
         && (off_t) len > clcf->client_max_body_size)
     {
-        problem->status = NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
-        problem->code = "too_large";
+        problem->kind = NGX_PGQ_PROBLEM_TOO_LARGE;
         problem->detail = "The text, as a JSON string, is longer than this"
-                          " server takes.";
+                          " server accepts.";
         return NGX_DECLINED;
     }
 
@@ -418,22 +397,10 @@ ngx_pgq_message_text(ngx_http_request_t *r, ngx_pool_t **memory,
 
 static ngx_int_t
 ngx_pgq_message_refuse(ngx_http_request_t *r, ngx_pgq_problem_t *problem,
-    const char *code, ngx_pgq_json_error_t *err)
+    ngx_pgq_problem_e kind, ngx_pgq_json_error_t *err)
 {
-    u_char  *detail;
-
-    detail = ngx_pnalloc(r->pool, NGX_PGQ_PROBLEM_TEXT);
-    if (detail == NULL) {
-        return NGX_ERROR;
-    }
-
-    (void) ngx_snprintf(detail, NGX_PGQ_PROBLEM_TEXT, "%s, at byte %uz%Z",
-                        err->problem, err->offset);
-
-    problem->status = NGX_HTTP_BAD_REQUEST;
-    problem->code = code;
-    problem->detail = (char *) detail;
     problem->offset = (ngx_int_t) err->offset;
 
-    return NGX_DECLINED;
+    return ngx_pgq_problem_detail(r, problem, kind, "%s, at byte %uz",
+                                  err->problem, err->offset);
 }

@@ -24,11 +24,6 @@
 
 static ngx_int_t ngx_pgq_ndjson_next(ngx_pgq_lines_t *lines,
     ngx_str_t *message, size_t *skipped);
-static ngx_int_t ngx_pgq_ndjson_refuse(ngx_http_request_t *r,
-    ngx_pgq_problem_t *problem, ngx_pgq_lines_t *lines,
-    ngx_pgq_json_error_t *err);
-static ngx_int_t ngx_pgq_ndjson_too_many(ngx_http_request_t *r,
-    ngx_pgq_problem_t *problem, ngx_uint_t most);
 static ngx_chain_t *ngx_pgq_ndjson_body(ngx_http_request_t *r);
 
 
@@ -65,15 +60,24 @@ ngx_pgq_ndjson_read(ngx_http_request_t *r, ngx_pgq_ndjson_t *ndjson,
         }
 
         if (ndjson->n == (ngx_uint_t) plcf->lines) {
-            return ngx_pgq_ndjson_too_many(r, problem, plcf->lines);
+            return ngx_pgq_problem_detail(r, problem,
+                                          NGX_PGQ_PROBLEM_TOO_MANY_LINES,
+                                          "A request may have at most %i"
+                                          " messages; none was queued.",
+                                          plcf->lines);
         }
 
         if (ngx_pgq_json_check(message.data, message.len,
                                (unsigned) plcf->depth, &err)
             != 0)
         {
-            err.offset += skipped;
-            return ngx_pgq_ndjson_refuse(r, problem, &lines, &err);
+            problem->offset = (ngx_int_t) (skipped + err.offset);
+            problem->line = (ngx_int_t) lines.number;
+
+            return ngx_pgq_problem_detail(r, problem, NGX_PGQ_PROBLEM_NOT_JSON,
+                                          "line %i: %s, at byte %i; no message"
+                                          " was queued", problem->line,
+                                          err.problem, problem->offset);
         }
 
         ndjson->n++;
@@ -83,9 +87,8 @@ ngx_pgq_ndjson_read(ngx_http_request_t *r, ngx_pgq_ndjson_t *ndjson,
     ngx_pgq_lines_stop(&lines);
 
     if (ndjson->n == 0) {
-        err.offset = 0;
-        err.problem = NULL;
-        return ngx_pgq_ndjson_refuse(r, problem, &lines, &err);
+        problem->kind = NGX_PGQ_PROBLEM_EMPTY;
+        return NGX_DECLINED;
     }
 
     return NGX_OK;
@@ -231,60 +234,6 @@ ngx_pgq_ndjson_next(ngx_pgq_lines_t *lines, ngx_str_t *message,
     } while (message->len == 0);
 
     return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_pgq_ndjson_refuse(ngx_http_request_t *r, ngx_pgq_problem_t *problem,
-    ngx_pgq_lines_t *lines, ngx_pgq_json_error_t *err)
-{
-    u_char  *detail;
-
-    problem->status = NGX_HTTP_BAD_REQUEST;
-    problem->code = "empty";
-    problem->detail = "There is no message in any line.";
-
-    if (err->problem) {
-        detail = ngx_pnalloc(r->pool, NGX_PGQ_PROBLEM_TEXT);
-        if (detail == NULL) {
-            return NGX_ERROR;
-        }
-
-        (void) ngx_snprintf(detail, NGX_PGQ_PROBLEM_TEXT,
-                            "line %ui: %s, at byte %uz; no message was"
-                            " queued%Z",
-                            lines->number, err->problem, err->offset);
-
-        problem->code = "not_json";
-        problem->detail = (char *) detail;
-        problem->offset = (ngx_int_t) err->offset;
-        problem->line = (ngx_int_t) lines->number;
-    }
-
-    return NGX_DECLINED;
-}
-
-
-static ngx_int_t
-ngx_pgq_ndjson_too_many(ngx_http_request_t *r, ngx_pgq_problem_t *problem,
-    ngx_uint_t most)
-{
-    u_char  *detail;
-
-    detail = ngx_pnalloc(r->pool, NGX_PGQ_PROBLEM_TEXT);
-    if (detail == NULL) {
-        return NGX_ERROR;
-    }
-
-    (void) ngx_snprintf(detail, NGX_PGQ_PROBLEM_TEXT,
-                        "At most %ui messages are taken at a time; none was"
-                        " queued.%Z", most);
-
-    problem->status = NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
-    problem->code = "too_many_lines";
-    problem->detail = (char *) detail;
-
-    return NGX_DECLINED;
 }
 
 

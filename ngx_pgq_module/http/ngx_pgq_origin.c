@@ -175,11 +175,7 @@ ngx_pgq_origin_foreign(ngx_http_request_t *r)
 ngx_int_t
 ngx_pgq_origin_refuse(ngx_http_request_t *r)
 {
-    ngx_pgq_problem_t  problem = { NGX_HTTP_FORBIDDEN, "foreign_origin",
-                         "Pages of other origins may not use this server.",
-                         -1, 0 };
-
-    return ngx_pgq_reply_problem(r, &problem);
+    return ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_FOREIGN_ORIGIN);
 }
 
 

@@ -227,59 +227,42 @@ static ngx_int_t
 ngx_pgq_outcome_failed(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
     ngx_pgq_outcome_e outcome, ngx_str_t *problem)
 {
-    ngx_pgq_problem_t  document = { 504, "outcome_unknown",
-                         "The database did not say in time whether the"
-                         " message was queued: it was, or it never will be.",
-                         -1, 0 };
-
     switch (outcome) {
 
     case NGX_PGQ_REFUSED:
         return ngx_pgq_outcome_refused(e, r, problem);
 
     case NGX_PGQ_IN_FLIGHT:
-        document.status = NGX_HTTP_CONFLICT;
-        document.code = "key_in_flight";
-        document.detail = "A message with this Idempotency-Key is on its way;"
-                          " this one was not queued.";
-
         if (ngx_pgq_reply_header(r, "Retry-After", &ngx_pgq_outcome_soon)
             == NULL)
         {
             return NGX_HTTP_INTERNAL_SERVER_ERROR;
         }
 
-        break;
+        return ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_KEY_IN_FLIGHT);
 
     case NGX_PGQ_REUSED:
-        document.status = 422;
-        document.code = "key_reused";
-        document.detail = "This Idempotency-Key was used with another"
-                          " message; this one was not queued.";
-        break;
+        return ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_KEY_REUSED);
 
     case NGX_PGQ_KEYS_FULL:
-        return ngx_pgq_reply_unavailable(r, e->ticket.base.db, "keys_full",
-                          "There are too many idempotency keys; the message"
-                          " was not queued.");
+        return ngx_pgq_reply_unavailable(r, e->ticket.base.db,
+                                         NGX_PGQ_PROBLEM_KEYS_FULL);
 
     case NGX_PGQ_UNKNOWN:
         ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
                       "pgq enqueue: outcome unknown after %M ms",
                       ngx_pgq_ticket_wait(&e->ticket));
-        break;
+
+        return ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_OUTCOME_UNKNOWN);
 
     default: /* NGX_PGQ_AGAIN */
         ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
                       "pgq enqueue: no database in %M ms",
                       ngx_pgq_ticket_wait(&e->ticket));
 
-        return ngx_pgq_reply_unavailable(r, e->ticket.base.db, "no_database",
-                          "No database took the message in time; it was not"
-                          " queued.");
+        return ngx_pgq_reply_unavailable(r, e->ticket.base.db,
+                                         NGX_PGQ_PROBLEM_NO_DATABASE);
     }
-
-    return ngx_pgq_reply_problem(r, &document);
 }
 
 
@@ -290,7 +273,7 @@ ngx_pgq_outcome_refused(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
     u_char                *last, detail[256];
     const char            *sentence;
     ngx_pgq_loc_conf_t    *plcf;
-    ngx_pgq_problem_t      document = { NGX_HTTP_BAD_REQUEST, "refused",
+    ngx_pgq_problem_t      document = { NGX_PGQ_PROBLEM_REFUSED,
                                         (char *) detail, -1, 0 };
     ngx_pgq_json_error_t   err;
 

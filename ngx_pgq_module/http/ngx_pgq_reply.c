@@ -17,84 +17,15 @@
 #include <cjson/cJSON.h>
 
 
-typedef struct {
-    ngx_uint_t   status;
-    const char  *line;      /* the status line; a space after the number */
-    const char  *code;      /* of nginx's own refusals */
-    const char  *detail;
-} ngx_pgq_reply_status_t;
-
-
-static ngx_pgq_reply_status_t *ngx_pgq_reply_status(ngx_uint_t status);
+static ngx_int_t ngx_pgq_reply_send(ngx_http_request_t *r, ngx_uint_t status,
+    ngx_pgq_problem_t *problem);
 static void ngx_pgq_reply_discard(ngx_http_request_t *r);
-static char *ngx_pgq_reply_document(ngx_pgq_problem_t *problem);
+static char *ngx_pgq_reply_document(ngx_uint_t status,
+    ngx_pgq_problem_t *problem);
 
 
 static ngx_str_t  ngx_pgq_reply_problem_type =
     ngx_string("application/problem+json");
-
-
-/* nginx's words for some of them are older than RFC 9110's */
-
-static ngx_pgq_reply_status_t  ngx_pgq_reply_statuses[] = {
-    { 400, "400 Bad Request", "bad_request",
-      "The request is not valid HTTP." },
-    { 401, "401 Unauthorized", "unauthorized",
-      "Authentication is required." },
-    { 402, "402 Payment Required", "forbidden",
-      "Payment is required." },
-    { 403, "403 Forbidden", "forbidden",
-      "Access is denied." },
-    { 404, "404 Not Found", "not_found",
-      "There is no such resource." },
-    { 405, "405 Method Not Allowed", "method_not_allowed",
-      "The method is not one of those in Allow." },
-    { 406, "406 Not Acceptable", "not_acceptable",
-      "There is no such representation." },
-    { 408, "408 Request Timeout", "request_timeout",
-      "The request did not arrive in time." },
-    { 409, "409 Conflict", "conflict",
-      "Another request is in progress." },
-    { 410, "410 Gone", "not_found",
-      "The resource has been removed." },
-    { 411, "411 Length Required", "length_required",
-      "A Content-Length is required." },
-    { 412, "412 Precondition Failed", "precondition_failed",
-      "A precondition of the request does not hold." },
-    { 413, "413 Content Too Large", "too_large",
-      "The request is larger than this server accepts." },
-    { 414, "414 URI Too Long", "uri_too_long",
-      "The URI is too long." },
-    { 415, "415 Unsupported Media Type", "unsupported_type",
-      "The media type is not accepted here." },
-    { 416, "416 Range Not Satisfiable", "bad_range",
-      "The range is outside of the representation." },
-    { 421, "421 Misdirected Request", "misdirected",
-      "This server does not answer for that host." },
-    { 422, "422 Unprocessable Content", "unprocessable",
-      "The request contradicts an earlier one." },
-    { 426, "426 Upgrade Required", "upgrade_required",
-      "Another protocol is required." },
-    { 429, "429 Too Many Requests", "too_many_requests",
-      "There were too many requests." },
-    { 431, "431 Request Header Fields Too Large", "headers_too_large",
-      "The header fields are larger than this server accepts." },
-    { 500, "500 Internal Server Error", "internal_error",
-      "The server failed." },
-    { 501, "501 Not Implemented", "not_implemented",
-      "The server does not implement what the request needs." },
-    { 502, "502 Bad Gateway", "bad_gateway",
-      "A server behind this one failed." },
-    { 503, "503 Service Unavailable", "unavailable",
-      "The server is not available now; no message was queued." },
-    { 504, "504 Gateway Timeout", "outcome_unknown",
-      "The message may or may not have been queued." },
-    { 505, "505 HTTP Version Not Supported", "bad_version",
-      "The HTTP version is not supported." },
-    { 507, "507 Insufficient Storage", "unavailable",
-      "The server has no space left; no message was queued." },
-    { 0, NULL, "error", "The request was refused." }
-};
 
 
 ngx_int_t
@@ -153,16 +84,34 @@ ngx_pgq_reply_chain(ngx_http_request_t *r, ngx_uint_t status,
 ngx_int_t
 ngx_pgq_reply_problem(ngx_http_request_t *r, ngx_pgq_problem_t *problem)
 {
-    char        *text;
-    size_t       len;
-    u_char      *body;
-    const char  *line;
+    return ngx_pgq_reply_send(r, ngx_pgq_problems[problem->kind].status,
+                              problem);
+}
 
-    ngx_pgq_metrics_reject(problem->code);
+
+ngx_int_t
+ngx_pgq_reply_default(ngx_http_request_t *r, ngx_pgq_problem_e kind)
+{
+    ngx_pgq_problem_t  problem = ngx_pgq_problem_init(kind);
+
+    return ngx_pgq_reply_problem(r, &problem);
+}
+
+
+static ngx_int_t
+ngx_pgq_reply_send(ngx_http_request_t *r, ngx_uint_t status,
+    ngx_pgq_problem_t *problem)
+{
+    char                         *text;
+    size_t                        len;
+    u_char                       *body;
+    const ngx_pgq_problem_row_t  *row;
+
+    ngx_pgq_metrics_reject(problem->kind);
 
     ngx_pgq_reply_discard(r);
 
-    text = ngx_pgq_reply_document(problem);
+    text = ngx_pgq_reply_document(status, problem);
     if (text == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
@@ -178,15 +127,15 @@ ngx_pgq_reply_problem(ngx_http_request_t *r, ngx_pgq_problem_t *problem)
     ngx_memcpy(body, text, len);
     cJSON_free(text);
 
-    line = ngx_pgq_reply_status(problem->status)->line;
+    row = &ngx_pgq_problems[problem->kind];
 
-    if (line) {
-        r->headers_out.status_line.data = (u_char *) line;
-        r->headers_out.status_line.len = ngx_strlen(line);
+    if (row->status) {
+        r->headers_out.status_line.data = (u_char *) row->line;
+        r->headers_out.status_line.len = ngx_strlen(row->line);
     }
 
-    return ngx_pgq_reply_body(r, problem->status, &ngx_pgq_reply_problem_type,
-                              body, len);
+    return ngx_pgq_reply_body(r, status, &ngx_pgq_reply_problem_type, body,
+                              len);
 }
 
 
@@ -214,13 +163,12 @@ ngx_pgq_reply_discard(ngx_http_request_t *r)
 
 
 static char *
-ngx_pgq_reply_document(ngx_pgq_problem_t *problem)
+ngx_pgq_reply_document(ngx_uint_t status, ngx_pgq_problem_t *problem)
 {
-    char        *text;
-    cJSON       *document;
-    const char  *line;
+    char                         *text;
+    cJSON                        *document;
+    const ngx_pgq_problem_row_t  *row;
 
-    line = ngx_pgq_reply_status(problem->status)->line;
     document = cJSON_CreateObject();
 
     if (document == NULL) {
@@ -228,14 +176,15 @@ ngx_pgq_reply_document(ngx_pgq_problem_t *problem)
     }
 
     text = NULL;
+    row = &ngx_pgq_problems[problem->kind];
 
     if (cJSON_AddStringToObject(document, "type", "about:blank")
-        && cJSON_AddStringToObject(document, "title",
-                                   line ? line + sizeof("400 ") - 1 : "Error")
-        && cJSON_AddNumberToObject(document, "status",
-                                   (double) problem->status)
-        && cJSON_AddStringToObject(document, "code", problem->code)
-        && cJSON_AddStringToObject(document, "detail", problem->detail)
+        && cJSON_AddStringToObject(document, "title", row->title)
+        && cJSON_AddNumberToObject(document, "status", (double) status)
+        && cJSON_AddStringToObject(document, "code", row->code)
+        && cJSON_AddStringToObject(document, "detail",
+                                   problem->detail ? problem->detail
+                                                   : row->detail)
         && (problem->offset < 0
             || cJSON_AddNumberToObject(document, "offset",
                                        (double) problem->offset))
@@ -278,25 +227,20 @@ ngx_pgq_reply_options(ngx_http_request_t *r, ngx_str_t *allow)
 ngx_int_t
 ngx_pgq_reply_method(ngx_http_request_t *r, ngx_str_t *allow)
 {
-    ngx_pgq_problem_t  problem = { 405, "method_not_allowed",
-                                   "The method is not one of those in Allow.",
-                                   -1, 0 };
-
     if (ngx_pgq_reply_header(r, "Allow", allow) == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    return ngx_pgq_reply_problem(r, &problem);
+    return ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_METHOD_NOT_ALLOWED);
 }
 
 
 ngx_int_t
 ngx_pgq_reply_unavailable(ngx_http_request_t *r, ngx_pgq_pool_t *db,
-    const char *code, const char *detail)
+    ngx_pgq_problem_e kind)
 {
-    u_char             *p;
-    ngx_str_t           after;
-    ngx_pgq_problem_t   problem = { 503, code, detail, -1, 0 };
+    u_char     *p;
+    ngx_str_t   after;
 
     p = ngx_pnalloc(r->pool, NGX_INT_T_LEN);
     if (p == NULL) {
@@ -310,7 +254,7 @@ ngx_pgq_reply_unavailable(ngx_http_request_t *r, ngx_pgq_pool_t *db,
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    return ngx_pgq_reply_problem(r, &problem);
+    return ngx_pgq_reply_default(r, kind);
 }
 
 
@@ -345,36 +289,20 @@ ngx_pgq_reply_header(ngx_http_request_t *r, const char *name,
 ngx_int_t
 ngx_pgq_reply_handler(ngx_http_request_t *r)
 {
-    ngx_pgq_problem_t        problem;
-    ngx_pgq_reply_status_t  *s;
+    ngx_uint_t         status;
+    ngx_pgq_problem_t  problem = ngx_pgq_problem_init(0);
 
-    problem.status = r->err_status ? r->err_status : NGX_HTTP_NOT_FOUND;
+    status = r->err_status ? r->err_status : NGX_HTTP_NOT_FOUND;
 
     /* or nginx would take its own phrase */
 
     r->err_status = 0;
 
-    s = ngx_pgq_reply_status(problem.status);
-
-    problem.code = s->code;
-    problem.detail = s->detail;
-    problem.offset = -1;
-    problem.line = 0;
-
-    return ngx_pgq_reply_problem(r, &problem);
-}
-
-
-static ngx_pgq_reply_status_t *
-ngx_pgq_reply_status(ngx_uint_t status)
-{
-    ngx_pgq_reply_status_t  *s;
-
-    for (s = ngx_pgq_reply_statuses; s->status; s++) {
-        if (s->status == status) {
-            break;
-        }
+    while (problem.kind < NGX_PGQ_PROBLEM_ERROR
+           && ngx_pgq_problems[problem.kind].status != status)
+    {
+        problem.kind++;
     }
 
-    return s;
+    return ngx_pgq_reply_send(r, status, &problem);
 }

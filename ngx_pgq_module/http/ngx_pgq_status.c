@@ -296,7 +296,7 @@ static void
 ngx_pgq_status_totals(ngx_pgq_status_t *page)
 {
     u_char              a, b;
-    const char        **reasons;
+    const char         *code;
     ngx_uint_t          i;
     ngx_atomic_uint_t   n, batches;
     ngx_pgq_metrics_t  *metrics;
@@ -334,15 +334,20 @@ ngx_pgq_status_totals(ngx_pgq_status_t *page)
     ngx_pgq_status_head(page, "pgq_rejects_total", "counter",
                         "Requests answered by a problem, by its code.");
 
-    reasons = ngx_pgq_metrics_reasons();
+    for (i = 0; i < NGX_PGQ_PROBLEMS; i++) {
+        code = ngx_pgq_problems[i].code;
+        n = metrics->problems[i];
 
-    for (i = 0; reasons[i]; i++) {
-        n = metrics->reasons[i];
+        while (i + 1 < NGX_PGQ_PROBLEMS
+               && ngx_strcmp(ngx_pgq_problems[i + 1].code, code) == 0)
+        {
+            n += metrics->problems[++i];
+        }
 
         if (n) {
             ngx_pgq_status_print(page,
                                  "pgq_rejects_total{reason=\"%s\"} %uA\n",
-                                 reasons[i], n);
+                                 code, n);
         }
     }
 

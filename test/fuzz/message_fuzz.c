@@ -177,7 +177,7 @@ read_key(stub_request_t *f, const said_t *said)
     char                       begin[HEADER_ORACLE_MAX];
     ngx_int_t                  rc;
     ngx_str_t                  key;
-    ngx_pgq_problem_t          problem = ngx_pgq_problem_init;
+    ngx_pgq_problem_t          problem = ngx_pgq_problem_init(NGX_PGQ_PROBLEM_ERROR);
     ngx_pgq_loc_conf_t        *conf = f->conf[0];
     ngx_http_complex_value_t   value;
 
@@ -194,14 +194,14 @@ read_key(stub_request_t *f, const said_t *said)
         fuzz_check(rc == NGX_OK && key.len == 0);
 
     } else if (n < 0) {
-        fuzz_check(rc == NGX_DECLINED && problem.status == 400);
-        fuzz_check(strcmp(problem.code, "bad_scope") == 0);
+        fuzz_check(rc == NGX_DECLINED
+                   && problem.kind == NGX_PGQ_PROBLEM_BAD_SCOPE);
 
     } else if (said->keys > 1 || said->key_len < 0
                || said->key_len > NGX_PGQ_KEY_MAX)
     {
-        fuzz_check(rc == NGX_DECLINED && problem.status == 400);
-        fuzz_check(strcmp(problem.code, "bad_key") == 0);
+        fuzz_check(rc == NGX_DECLINED
+                   && problem.kind == NGX_PGQ_PROBLEM_BAD_KEY);
 
     } else {
         fuzz_check(rc == NGX_OK && key.len == (size_t) (n + said->key_len));
@@ -310,13 +310,13 @@ read_message(stub_request_t *f, form_e wanted, fuzz_input_t body, int depth)
     ngx_int_t           rc;
     ngx_str_t           message;
     ngx_pool_t         *memory;
-    ngx_pgq_problem_t   problem = ngx_pgq_problem_init;
+    ngx_pgq_problem_t   problem = ngx_pgq_problem_init(NGX_PGQ_PROBLEM_ERROR);
 
     rc = ngx_pgq_message_read(&f->request, &memory, &message, &problem);
 
     if (body.len == 0) {
-        fuzz_check(rc == NGX_DECLINED && problem.status == 400);
-        fuzz_check(strcmp(problem.code, "empty") == 0);
+        fuzz_check(rc == NGX_DECLINED
+                   && problem.kind == NGX_PGQ_PROBLEM_EMPTY);
         fuzz_check(memory == NULL);
         return;
     }
@@ -330,10 +330,11 @@ read_message(stub_request_t *f, form_e wanted, fuzz_input_t body, int depth)
     if (text && !json
         && quoted(body) > (size_t) f->core.client_max_body_size)
     {
-        fuzz_check(rc == NGX_DECLINED && problem.status == 413);
+        fuzz_check(rc == NGX_DECLINED
+                   && problem.kind == NGX_PGQ_PROBLEM_TOO_LARGE);
 
     } else if (json || text) {
-        fuzz_check(rc == NGX_OK && problem.status == 0);
+        fuzz_check(rc == NGX_OK && problem.kind == NGX_PGQ_PROBLEM_ERROR);
         json ? taken_as_json(&message, body) : taken_as_text(&message, body);
     }
 
@@ -345,15 +346,17 @@ read_message(stub_request_t *f, form_e wanted, fuzz_input_t body, int depth)
         return;
     }
 
-    fuzz_check(rc == NGX_DECLINED && problem.status == 400);
+    fuzz_check(rc == NGX_DECLINED
+               && (problem.kind == NGX_PGQ_PROBLEM_NOT_UTF8
+                   || problem.kind == NGX_PGQ_PROBLEM_NOT_JSON));
     fuzz_check(problem.offset >= 0
                && problem.offset <= (ngx_int_t) body.len);
 
     if (wanted == TEXT) {
-        fuzz_check(strcmp(problem.code, "not_utf8") == 0);
+        fuzz_check(problem.kind == NGX_PGQ_PROBLEM_NOT_UTF8);
 
     } else if (wanted == JSON || utf8) {
-        fuzz_check(strcmp(problem.code, "not_json") == 0);
+        fuzz_check(problem.kind == NGX_PGQ_PROBLEM_NOT_JSON);
     }
 }
 
@@ -368,7 +371,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     ngx_uint_t           in_file;
     fuzz_input_t         in = { p, len };
     stub_request_t       *f;
-    ngx_pgq_problem_t    problem = ngx_pgq_problem_init;
+    ngx_pgq_problem_t    problem = ngx_pgq_problem_init(NGX_PGQ_PROBLEM_ERROR);
     ngx_pgq_loc_conf_t   conf;
 
     memset(&conf, 0, sizeof(conf));
@@ -389,13 +392,15 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     rc = ngx_pgq_message_announced(&f->request, &problem);
 
     if (said.form == MALFORMED) {
-        fuzz_check(rc == NGX_DECLINED && problem.status == 400);
+        fuzz_check(rc == NGX_DECLINED
+                   && problem.kind == NGX_PGQ_PROBLEM_BAD_TYPE);
 
     } else if (said.form == NEITHER || said.coded) {
-        fuzz_check(rc == NGX_DECLINED && problem.status == 415);
+        fuzz_check(rc == NGX_DECLINED
+                   && problem.kind == NGX_PGQ_PROBLEM_UNSUPPORTED_TYPE);
 
     } else {
-        fuzz_check(rc == NGX_OK && problem.status == 0);
+        fuzz_check(rc == NGX_OK && problem.kind == NGX_PGQ_PROBLEM_ERROR);
         fuzz_check(ngx_pgq_message_ndjson(&f->request)
                    == (said.form == LINES));
         fuzz_check(ngx_pgq_message_returns(&f->request) == said.returns);

@@ -117,6 +117,15 @@ ngx_snprintf(u_char *buf, size_t max, const char *fmt, ...)
 }
 
 
+u_char *
+ngx_vslprintf(u_char *buf, u_char *last, const char *fmt, va_list args)
+{
+    (void) args;
+
+    return ngx_snprintf(buf, (size_t) (last - buf), fmt);
+}
+
+
 /* pools */
 
 void *

@@ -194,12 +194,19 @@ stub_reply(ngx_http_request_t *r, ngx_uint_t status, const char *code)
 
 
 ngx_int_t
+ngx_pgq_reply_default(ngx_http_request_t *r, ngx_pgq_problem_e kind)
+{
+    return stub_reply(r, ngx_pgq_problems[kind].status,
+                      ngx_pgq_problems[kind].code);
+}
+
+
+ngx_int_t
 ngx_pgq_reply_problem(ngx_http_request_t *r, ngx_pgq_problem_t *problem)
 {
-    fuzz_check(strlen(problem->detail) > 0);
     stub_answer.offset = problem->offset;
 
-    return stub_reply(r, problem->status, problem->code);
+    return ngx_pgq_reply_default(r, problem->kind);
 }
 
 
@@ -278,11 +285,13 @@ ngx_pgq_reply_method(ngx_http_request_t *r, ngx_str_t *allow)
 
 ngx_int_t
 ngx_pgq_reply_unavailable(ngx_http_request_t *r, ngx_pgq_pool_t *db,
-    const char *code, const char *detail)
+    ngx_pgq_problem_e kind)
 {
-    fuzz_check(db != NULL && strlen(detail) > 0);
+    fuzz_check(db != NULL);
+    (void) ngx_pgq_reply_default(r, kind);
+    fuzz_check(stub_answer.status == 503);
 
-    return stub_reply(r, 503, code);
+    return NGX_OK;
 }
 
 
