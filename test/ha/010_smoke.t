@@ -35,8 +35,8 @@ is($cluster->safe_psql("select string_agg(distinct s.ssl::text || ' ' || s.versi
 
 # ---- a switchover under load
 
-my $load = $cluster->load->start;
-my $before  = $cluster->leader;
+my $load   = $cluster->load->start;
+my $before = $cluster->leader;
 
 ok($load->wait_for(50), 'a load on both');
 ok($cluster->switchover, 'a switchover');

@@ -4,7 +4,7 @@
 use Pgq;
 use Pgq::ClusterTest;
 
-my $test   = Pgq::ClusterTest->new('postmaster killed', bar => 5);
+my $test    = Pgq::ClusterTest->new('postmaster killed', target => 5);
 my $cluster = $test->cluster;
 
 $test->takeover(sub { $cluster->kill_postmaster(@_) }) for 1 .. 5;

@@ -4,10 +4,10 @@
 use Pgq;
 use Pgq::ClusterTest;
 
-my $test   = Pgq::ClusterTest->new("primary's host off", bar => 20);
+my $test    = Pgq::ClusterTest->new("primary's host off", target => 20);
 my $cluster = $test->cluster;
 
-$test->takeover(sub { $cluster->do_to(off => @_) }, mend => sub { $cluster->do_to(up => @_) }) for 1 .. 5;
+$test->takeover(sub { $cluster->do_to(off => @_) }, repair => sub { $cluster->do_to(up => @_) }) for 1 .. 5;
 $test->end;
 
 done_testing;

@@ -4,10 +4,10 @@
 use Pgq;
 use Pgq::ClusterTest;
 
-my $test   = Pgq::ClusterTest->new("primary's host cut off", bar => 20);
+my $test    = Pgq::ClusterTest->new("primary's host cut off", target => 20);
 my $cluster = $test->cluster;
 
-$test->takeover(sub { $cluster->do_to(cut => @_) }, mend => sub { $cluster->do_to(join => @_) }) for 1 .. 5;
+$test->takeover(sub { $cluster->do_to(cut => @_) }, repair => sub { $cluster->do_to(join => @_) }) for 1 .. 5;
 $test->end;
 
 done_testing;

@@ -4,26 +4,26 @@
 use Pgq;
 use Pgq::ClusterTest;
 
-my $test   = Pgq::ClusterTest->new("primary's host frozen", bar => 25);
+my $test    = Pgq::ClusterTest->new("primary's host frozen", target => 25);
 my $cluster = $test->cluster;
 
-$test->takeover(sub { $cluster->do_to(freeze => @_) }, mend => sub { $cluster->do_to(thaw => @_) }) for 1 .. 2;
+$test->takeover(sub { $cluster->do_to(freeze => @_) }, repair => sub { $cluster->do_to(thaw => @_) }) for 1 .. 2;
 $test->end;
 
 # ---- one after the other: longer than a client waits
 
-$test = Pgq::ClusterTest->new('two primaries frozen in turn', allow => 'refused|unknown|unread');
+$test = Pgq::ClusterTest->new('two primaries frozen in turn', allow => 'refused|unknown|read_failed');
 my $first = $cluster->leader;
 my $second;
 
 $test->round(sub {
     $cluster->do_to(freeze => $first);
-    ok($test->flows, 'a second primary');
+    ok($test->load_runs, 'a second primary');
     $second = $cluster->leader;
     isnt($second, $first, 'which is another member');
     $cluster->do_to(freeze => $second);
     $cluster->do_to(thaw => $first);
-}, mend => sub { $cluster->do_to(thaw => $second) });
+}, repair => sub { $cluster->do_to(thaw => $second) });
 
 $test->end;
 

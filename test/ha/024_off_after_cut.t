@@ -4,18 +4,18 @@
 use Pgq;
 use Pgq::ClusterTest;
 
-my $test   = Pgq::ClusterTest->new("primary's host off, soon after a standby was cut off", bar => 20);
+my $test    = Pgq::ClusterTest->new("primary's host off, soon after a standby was cut off", target => 20);
 my $cluster = $test->cluster;
 
 for (1 .. 3) {
     my ($standby, @others) = ($cluster->standbys, $cluster->leader);
 
     $cluster->partition($standby, in => @others);
-    $test->lasts(30);
+    $test->hold(30);
     $cluster->heal($standby);
     ok($cluster->settled(60), "$standby is back");
 
-    $test->takeover(sub { $cluster->do_to(off => @_) }, mend => sub { $cluster->do_to(up => @_) });
+    $test->takeover(sub { $cluster->do_to(off => @_) }, repair => sub { $cluster->do_to(up => @_) });
 }
 
 $test->end;

@@ -6,7 +6,7 @@ use Pgq;
 use Pgq::Host qw(run top);
 use Pgq::ClusterTest;
 
-my $test   = Pgq::ClusterTest->new('lock taken back by a primary that stood still', allow => 'refused|unknown|unread|late',
+my $test    = Pgq::ClusterTest->new('lock taken back by a primary that stood still', allow => 'refused|unknown|read_failed|timeout',
     load => { reader => 0 });
 my $cluster = $test->cluster;
 my $signal  = sub { my ($signal, @hosts) = @_; $cluster->must($_, qw(systemctl kill --kill-whom=main), "--signal=$signal", 'patroni') for @hosts };
@@ -15,7 +15,7 @@ my ($old, $new) = $cluster->leader;
 
 $test->round(sub {
     $cluster->do_to(freeze => $old);
-    ok($test->flows, 'a second primary');
+    ok($test->load_runs, 'a second primary');
     $new = $cluster->leader;
     isnt($new, $old, 'which is another member');
 
@@ -34,8 +34,8 @@ $test->round(sub {
         ok((poll_until { $cluster->must($host, qw(journalctl -q -o cat -u patroni), "--since=$since") =~ /the primary on \d+, which is older/ } 60),
             "$host stays as it is");
     }
-    $test->stands(10);
-}, stops => 1, mend => sub {
+    $test->accepts_nothing(10);
+}, stops_load => 1, repair => sub {
     isnt((run([ top() . '/provision/cluster/cluster', reinit => $new ]))[0], 0, 'make cluster-reinit does not throw away what the second one acknowledged');
     my ($status, $out, $err) = run([ top() . '/provision/cluster/cluster', failover => $new ]);
     is($status, 0, 'make cluster-failover lets it lead, as it provably has everything') or diag("$out$err");

@@ -5,7 +5,7 @@ use Pgq;
 use Pgq::ClusterTest;
 
 for my $way (qw(in out both)) {
-    my $test    = Pgq::ClusterTest->new("primary cut from etcd ($way)", bar => 20);
+    my $test    = Pgq::ClusterTest->new("primary cut from etcd ($way)", target => 20);
     my $cluster  = $test->cluster;
     my $leader   = $cluster->leader;
     my @standbys = $cluster->standbys;
@@ -13,8 +13,8 @@ for my $way (qw(in out both)) {
     $test->round(sub {
         $cluster->partition($leader, $way, @standbys, 'tcp dport { 2379, 2380 }', 'tcp sport { 2379, 2380 }');
         ok((poll_until { ($cluster->on($leader, qw(/usr/local/lib/ngx_pgq/etcdctl endpoint health)))[0] } 30), "etcd has no answer at $leader");
-        $test->lasts(30);
-    }, mend => sub { $cluster->heal($leader) });
+        $test->hold(30);
+    }, repair => sub { $cluster->heal($leader) });
 
     diag("$leader led, " . $cluster->leader . ' leads');
     $test->end;

@@ -6,24 +6,24 @@ use Pgq;
 use Pgq::ClusterTest;
 
 for my $way (qw(in out both)) {
-    my $test   = Pgq::ClusterTest->new("primary cut from its standbys ($way)", bar => 20);
+    my $test    = Pgq::ClusterTest->new("primary cut from its standbys ($way)", target => 20);
     my $cluster = $test->cluster;
 
-    $test->takeover(sub { $cluster->partition(@_, $way, $cluster->standbys) }, mend => sub { $cluster->heal(@_) }) for 1 .. 5;
+    $test->takeover(sub { $cluster->partition(@_, $way, $cluster->standbys) }, repair => sub { $cluster->heal(@_) }) for 1 .. 5;
     $test->end;
 }
 
 # ---- replication alone
 
-my $test    = Pgq::ClusterTest->new('replication cut for ten seconds');
+my $test     = Pgq::ClusterTest->new('replication cut for ten seconds');
 my $cluster  = $test->cluster;
 my $leader   = $cluster->leader;
 my @standbys = $cluster->standbys;
 
 $test->round(sub {
     $cluster->partition($leader, both => @standbys, 'tcp dport 5432', 'tcp sport 5432');
-    $test->stands(10);
-}, stops => 1, mend => sub { $cluster->heal($leader) });
+    $test->accepts_nothing(10);
+}, stops_load => 1, repair => sub { $cluster->heal($leader) });
 
 $test->end;
 

@@ -4,10 +4,10 @@
 use Pgq;
 use Pgq::ClusterTest;
 
-my $test   = Pgq::ClusterTest->new("primary cut from web1's HAProxy", bar => 10, gap => { door => 0 });
+my $test    = Pgq::ClusterTest->new("primary cut from web1's HAProxy", target => 10, gap => { server => 0 });
 my $cluster = $test->cluster;
 my $leader  = $cluster->leader;
-$test->round(sub { $cluster->partition($leader, both => $cluster->way_of('web1')) }, mend => sub { $cluster->heal($leader) });
+$test->round(sub { $cluster->partition($leader, both => $cluster->way_of('web1')) }, repair => sub { $cluster->heal($leader) });
 is($cluster->leader, $leader, 'the same member leads');
 $test->end;
 
@@ -16,8 +16,8 @@ for my $way (qw(in out both)) {
 
     $test->round(sub {
         $cluster->partition($leader, $way, 'web1', 'web2');
-        $test->stands(10);
-    }, stops => 1, mend => sub { $cluster->heal($leader) });
+        $test->accepts_nothing(10);
+    }, stops_load => 1, repair => sub { $cluster->heal($leader) });
     is($cluster->leader, $leader, 'the same member leads');
     $test->end;
 }

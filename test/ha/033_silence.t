@@ -51,13 +51,13 @@ sub end_walreceivers {
 # ---- the standbys' connections, while they are opened: the reply to SSLRequest is lost
 
 {
-    my $test = Pgq::ClusterTest->new('WAL receivers that are opened in silence', allow => 'refused|unknown|unread|late');
+    my $test = Pgq::ClusterTest->new('WAL receivers that are opened in silence', allow => 'refused|unknown|read_failed|timeout');
 
     for (1 .. 3) {
         $test->round(sub {
             my @deaf = silence(@{ $silence{'what the primary sends to its standbys'} });
             end_walreceivers();
-            $test->lasts(18);
+            $test->hold(18);
             $cluster->heal(@deaf);
             my $accepted = $test->accepted;
             ok((poll_until { $test->accepted > $accepted } timeout(20)), 'the network is whole again, and a message is accepted within seconds');
@@ -70,11 +70,11 @@ sub end_walreceivers {
 # ---- each connection, open and in use
 
 for my $name (sort keys %silence) {
-    my $test = Pgq::ClusterTest->new($name, allow => 'refused|unknown|unread|late|cut|broken|away|reader .*');
+    my $test = Pgq::ClusterTest->new($name, allow => 'refused|unknown|read_failed|timeout|closed|truncated|unreachable|reader .*');
 
     $test->round(sub {
         my @deaf = silence(@{ $silence{$name} });
-        $test->lasts(18);
+        $test->hold(18);
         $cluster->heal(grep { !($cluster->on($_, qw(nft list table ip pgq_partition)))[0] } @deaf);
         my $accepted = $test->accepted;
         ok((poll_until { $test->accepted > $accepted } timeout(20)), "$name: the network is whole again, and a message is accepted within seconds");

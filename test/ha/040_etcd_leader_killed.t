@@ -3,7 +3,7 @@
 use Pgq;
 use Pgq::ClusterTest;
 
-my $test   = Pgq::ClusterTest->new('etcd leader killed', bar => 3);
+my $test    = Pgq::ClusterTest->new('etcd leader killed', target => 3);
 my $cluster = $test->cluster;
 my $leader  = $cluster->leader;
 

@@ -5,7 +5,7 @@ use Pgq;
 use Pgq::Host qw(run top);
 use Pgq::ClusterTest;
 
-my $test   = Pgq::ClusterTest->new('etcd without its data', bar => 5);
+my $test    = Pgq::ClusterTest->new('etcd without its data', target => 5);
 my $cluster = $test->cluster;
 my ($host)  = grep { $_ ne $cluster->etcd_leader } $cluster->standbys;
 $host //= ($cluster->standbys)[0];
@@ -19,13 +19,13 @@ $test->round(sub {
     $cluster->must($host, 'sh', '-c', 'systemctl kill --signal=KILL etcd; rm -rf /var/lib/etcd/ngx_pgq/*');
     ok((poll_until { -1 < index(($cluster->on($host, 'ls', '/var/lib/etcd/ngx_pgq'))[1], 'member') } timeout(30)), 'a directory is there again');
     ok(!healthy(), 'but no member');
-}, mend => sub {
+}, repair => sub {
     my ($status, $out, $err) = run([ top() . '/provision/cluster/cluster', 'start' ]);
     is($status, 0, 'make cluster') or diag("$out$err");
     ok(healthy(), 'its etcd serves');
     is(members(), $before, 'all are members, with a vote');
     my $starts = $cluster->must($host, qw(systemctl show -p NRestarts --value etcd));
-    $test->lasts(10);
+    $test->hold(10);
     is($cluster->must($host, qw(systemctl show -p NRestarts --value etcd)), $starts, 'and it goes on');
     like($cluster->must($host, 'ls', '/var/lib/etcd'), qr/^ngx_pgq\.\d+T\d+Z$/m, 'what it had is kept aside');
 });

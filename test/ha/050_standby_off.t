@@ -3,13 +3,13 @@
 use Pgq;
 use Pgq::ClusterTest;
 
-my $test   = Pgq::ClusterTest->new("synchronous standby's host off", bar => 10);
+my $test    = Pgq::ClusterTest->new("synchronous standby's host off", target => 10);
 my $cluster = $test->cluster;
 
 for my $n (1 .. 5) {
     my ($standby) = ($cluster->standbys)[ $n % 2 ];
 
-    $test->round(sub { $cluster->do_to(off => $standby) }, mend => sub { $cluster->do_to(up => $standby) });
+    $test->round(sub { $cluster->do_to(off => $standby) }, repair => sub { $cluster->do_to(up => $standby) });
 }
 
 $test->end;

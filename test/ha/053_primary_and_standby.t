@@ -6,23 +6,23 @@ use Pgq;
 use Pgq::ClusterTest;
 
 for my $first (qw(standby primary)) {
-    my $test   = Pgq::ClusterTest->new("primary and standby off, the $first back first", allow => 'refused|unknown|unread|late');
+    my $test    = Pgq::ClusterTest->new("primary and standby off, the $first back first", allow => 'refused|unknown|read_failed|timeout');
     my $cluster = $test->cluster;
     my %lost    = (primary => $cluster->leader, standby => ($cluster->standbys)[0]);
     my $second  = delete $lost{ $first eq 'primary' ? 'standby' : 'primary' };
 
     $test->round(sub {
         $cluster->do_to(off => $second, values %lost);
-        $test->stands(40);
+        $test->accepts_nothing(40);
         $cluster->do_to(up => values %lost);
-    }, mend => sub { $cluster->do_to(up => $second) });
+    }, repair => sub { $cluster->do_to(up => $second) });
 
     $test->end;
 }
 
 # ---- etcd goes on everywhere, the one that is left provably lacks what was acknowledged, and is one of the quorum still
 
-my $test   = Pgq::ClusterTest->new('primary and standby frozen, the other standby behind', allow => 'refused|unknown|unread|late');
+my $test    = Pgq::ClusterTest->new('primary and standby frozen, the other standby behind', allow => 'refused|unknown|read_failed|timeout');
 my $cluster = $test->cluster;
 my $leader  = $cluster->leader;
 my ($standby, $behind) = $cluster->standbys;
@@ -31,9 +31,9 @@ my $asked   = sub { my ($sql) = @_; return $cluster->must($behind, qw(runuser -u
 
 $test->round(sub {
     $cluster->partition($behind, both => $leader, 'tcp dport 5432', 'tcp sport 5432');
-    $test->lasts(0.5);
+    $test->hold(0.5);
     my $had = $test->accepted;
-    ok($test->flows, 'acknowledged by two, and not at the third');
+    ok($test->load_runs, 'acknowledged by two, and not at the third');
     cmp_ok($test->accepted, '>', $had, 'which lacks messages');
     my $acknowledged = $cluster->safe_psql('select pg_current_wal_flush_lsn()');
     $state->('freeze');
@@ -42,11 +42,11 @@ $test->round(sub {
     $cluster->must($behind, qw(pkill -TERM -f), 'postgres: .*walreceiver');
     $cluster->heal($behind);
 
-    $test->stands(40);
+    $test->accepts_nothing(40);
     is($asked->("select pg_last_wal_replay_lsn() < '$acknowledged'"), 't', "$behind lacks what was acknowledged");
     is($asked->('select pg_is_in_recovery()'), 't', "$behind has not been promoted");
     is($cluster->etcdctl($behind, qw(get --print-value-only /service/ngx_pgq/leader)), '', 'the lock has run out, and nobody has it');
-}, stops => 1, mend => sub { $state->('thaw') });
+}, stops_load => 1, repair => sub { $state->('thaw') });
 
 isnt($cluster->leader, $behind, 'one of those that had them leads');
 $test->end;

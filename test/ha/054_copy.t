@@ -4,7 +4,7 @@
 use Pgq;
 use Pgq::ClusterTest;
 
-my $test   = Pgq::ClusterTest->new('a standby is copied while the other one is frozen', allow => 'refused|unknown|unread');
+my $test    = Pgq::ClusterTest->new('a standby is copied while the other one is frozen', allow => 'refused|unknown|read_failed');
 my $cluster = $test->cluster;
 my ($copied, $frozen) = $cluster->standbys;
 my $rate    = sub {
@@ -22,9 +22,9 @@ $test->round(sub {
 
     # A segment that is whole is what a copy tells of.
     $cluster->safe_psql("set synchronous_commit = local; select pg_logical_emit_message(true, 'copy', ''); select pg_switch_wal()");
-    $test->stands(15);
+    $test->accepts_nothing(15);
     is($cluster->safe_psql($copies), 2, 'it is not ready yet');
-}, stops => 1, mend => sub {
+}, stops_load => 1, repair => sub {
     $rate->('/# 054$/d');
     $cluster->must($frozen, qw(systemctl thaw patroni));
 });

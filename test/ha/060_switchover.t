@@ -3,7 +3,7 @@
 use Pgq;
 use Pgq::ClusterTest;
 
-my $test   = Pgq::ClusterTest->new('switchover', bar => 2);
+my $test    = Pgq::ClusterTest->new('switchover', target => 2);
 my $cluster = $test->cluster;
 
 $test->takeover(sub { ok($cluster->switchover, 'a switchover') }) for 1 .. 10;

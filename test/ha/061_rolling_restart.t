@@ -4,7 +4,7 @@
 use Pgq;
 use Pgq::ClusterTest;
 
-my $test   = Pgq::ClusterTest->new('rolling restart of the database hosts', bar => 5);
+my $test    = Pgq::ClusterTest->new('rolling restart of the database hosts', target => 5);
 my $cluster = $test->cluster;
 my $restart = sub { my ($host) = @_; $cluster->do_to(down => $host); $cluster->do_to(up => $host) };
 
@@ -18,7 +18,7 @@ $test->end;
 
 # ---- the doors
 
-$test = Pgq::ClusterTest->new('rolling restart of the web hosts', allow => 'cut|away|reader .*', gap => { kind => qr/roaming/ });
+$test = Pgq::ClusterTest->new('rolling restart of the web hosts', allow => 'closed|unreachable|reader .*', gap => { kind => qr/failover/ });
 
 for my $web ($cluster->webs) {
     $test->round(sub { $restart->($web->name) });

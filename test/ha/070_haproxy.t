@@ -4,20 +4,20 @@ use Pgq;
 use Pgq::ClusterTest;
 
 my @haproxy = qw(systemctl kill --kill-whom=all haproxy);
-my @door    = (gap => { door => 0 });
+my @door    = (gap => { server => 0 });
 
-my $test   = Pgq::ClusterTest->new('HAProxy killed', bar => 2, @door);
+my $test    = Pgq::ClusterTest->new('HAProxy killed', target => 2, @door);
 my $cluster = $test->cluster;
 
 $test->round(sub { $cluster->must($cluster->way_of('web1'), @haproxy, '--signal=KILL') }) for 1 .. 5;
 $test->end;
 
-$test = Pgq::ClusterTest->new('HAProxy off for ten seconds', bar => 2, @door);
+$test = Pgq::ClusterTest->new('HAProxy off for ten seconds', target => 2, @door);
 for (1 .. 3) {
     my $way = $cluster->way_of('web1');
 
-    $test->round(sub { $cluster->must($way, qw(systemctl stop haproxy)); $test->lasts(10) },
-        mend => sub { $cluster->must($way, qw(systemctl start haproxy)) });
+    $test->round(sub { $cluster->must($way, qw(systemctl stop haproxy)); $test->hold(10) },
+        repair => sub { $cluster->must($way, qw(systemctl start haproxy)) });
 }
 $test->end;
 
@@ -26,11 +26,11 @@ for (1 .. 3) {
     my $way = $cluster->way_of('web1');
 
     $test->round(sub { $cluster->must($way, @haproxy, '--signal=STOP') },
-        mend => sub { $cluster->must($way, @haproxy, '--signal=CONT') });
+        repair => sub { $cluster->must($way, @haproxy, '--signal=CONT') });
 }
 $test->end;
 
-$test = Pgq::ClusterTest->new('HAProxy reloaded', bar => 2, @door);
+$test = Pgq::ClusterTest->new('HAProxy reloaded', target => 2, @door);
 $test->round(sub { $cluster->must($cluster->way_of('web1'), qw(systemctl reload haproxy)) }) for 1 .. 5;
 $test->end;
 

@@ -5,13 +5,13 @@ use Pgq;
 use Pgq::ClusterTest;
 
 my %dies = (
-    hit   => 0,
-    allow => 'cut|away|reader (?:cut|away)',
-    log   => qr/worker process \d+ exited on signal 9/,
-    gap   => { kind => qr/roaming/ },
+    faulty => 0,
+    allow  => 'closed|unreachable|reader (?:closed|unreachable)',
+    log    => qr/worker process \d+ exited on signal 9/,
+    gap    => { kind => qr/failover/ },
 );
 
-my $test   = Pgq::ClusterTest->new('nginx worker killed', %dies);
+my $test    = Pgq::ClusterTest->new('nginx worker killed', %dies);
 my $cluster = $test->cluster;
 
 $test->round(sub { $cluster->must('web1', 'sh', '-c', 'kill -9 $(pgrep -P $(cat /run/nginx.pid) | head -n 1)') }) for 1 .. 3;
@@ -30,11 +30,11 @@ $test->round(sub {
     my @standbys = $cluster->standbys;
 
     $cluster->must($_, qw(systemctl freeze patroni)) for @standbys;
-    $test->stands(1);
+    $test->accepts_nothing(1);
     $kill->();
     $cluster->must($_, qw(systemctl thaw patroni)) for @standbys;
 }) for 1 .. 3;
 $test->end;
-cmp_ok($test->moved('cut'), '>', 0, 'somebody asked again at the other door');
+cmp_ok($test->switched('closed'), '>', 0, 'somebody asked again at the other door');
 
 done_testing;

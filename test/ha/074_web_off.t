@@ -4,12 +4,12 @@
 use Pgq;
 use Pgq::ClusterTest;
 
-for my $who ([ 'for clients that know both doors', kind => qr/roaming/ ], [ 'at the other door', door => 1 ]) {
+for my $who ([ 'for clients that know both doors', kind => qr/failover/ ], [ 'at the other door', server => 1 ]) {
     my ($name, @gap) = @$who;
-    my $test   = Pgq::ClusterTest->new("web host off, $name", hit => 0, allow => 'cut|away|late|reader .*', gap => {@gap});
+    my $test    = Pgq::ClusterTest->new("web host off, $name", faulty => 0, allow => 'closed|unreachable|timeout|reader .*', gap => {@gap});
     my $cluster = $test->cluster;
 
-    $test->round(sub { $cluster->do_to(off => 'web1'); $test->lasts(10) }, closes => 0, mend => sub { $cluster->do_to(up => 'web1') });
+    $test->round(sub { $cluster->do_to(off => 'web1'); $test->hold(10) }, closed => 0, repair => sub { $cluster->do_to(up => 'web1') });
     $test->end;
 }
 

@@ -6,7 +6,7 @@ use Pgq::ClusterTest;
 
 my $mover = 'select pid from ngx_pgq.status where mover is not null and pid is not null limit 1';
 
-my $test   = Pgq::ClusterTest->new('mover killed', bar => 5);
+my $test    = Pgq::ClusterTest->new('mover killed', target => 5);
 my $cluster = $test->cluster;
 my $leader  = $cluster->leader;
 
@@ -26,7 +26,7 @@ for (1 .. 3) {
 }
 $test->end;
 
-$test = Pgq::ClusterTest->new('mover terminated', bar => 1);
+$test = Pgq::ClusterTest->new('mover terminated', target => 1);
 $test->round(sub { $cluster->safe_psql("select pg_terminate_backend(($mover))") }) for 1 .. 3;
 $test->end;
 

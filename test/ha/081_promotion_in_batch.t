@@ -7,7 +7,7 @@ my $cluster = Pgq::Cluster->new;
 
 # ---- in the middle of one batch: its rows are taken from the queue, and posts does not let them in yet
 
-my $test = Pgq::ClusterTest->new('promotion in the middle of a batch', bar => 5);
+my $test = Pgq::ClusterTest->new('promotion in the middle of a batch', target => 5);
 
 $test->takeover(sub {
     my ($leader) = @_;
@@ -27,7 +27,7 @@ my $stamp = time;
 my $ours  = qq(data::text like '{"backlog": "$stamp"%');
 
 # Behind so many, messages of neighbouring batches may overtake each other (sql/README.md).
-$test = Pgq::ClusterTest->new("promotion while $many messages are moved", bar => 10, load => { order => 0 });
+$test = Pgq::ClusterTest->new("promotion while $many messages are moved", target => 10, load => { order => 0 });
 my $since = $test->since;
 
 $test->takeover(sub {

@@ -4,7 +4,7 @@
 use Pgq;
 use Pgq::ClusterTest;
 
-my $test    = Pgq::ClusterTest->new('waiting commits cancelled and terminated');
+my $test     = Pgq::ClusterTest->new('waiting commits cancelled and terminated');
 my $cluster  = $test->cluster;
 my @standbys = $cluster->standbys;
 my ($web)    = $cluster->webs;
@@ -37,8 +37,8 @@ $test->round(sub {
     $other = Pgq::Client->new(($cluster->webs)[1]);
     $other->send($other->request('POST', '/post', body => qq({"key": "$key"}), headers => { 'Content-Type' => 'application/json', %header }));
     ok(!$other->answer(timeout => 3), 'nor is it for the same key again');
-    $test->stands(3);
-}, stops => 1, mend => sub { $cluster->must($_, qw(systemctl thaw patroni)) for @standbys });
+    $test->accepts_nothing(3);
+}, stops_load => 1, repair => sub { $cluster->must($_, qw(systemctl thaw patroni)) for @standbys });
 
 $first = $client->answer;
 is($first && $first->status, 202, 'the message is accepted when a standby has it');
@@ -57,7 +57,7 @@ is($cluster->safe_psql(qq(select count(*) from posts where data::text = '{"key":
 
 # ---- the machine that alone had it is gone for a while: a new one has to take it
 
-$test    = Pgq::ClusterTest->new('waiting commits cancelled, and their primary off', allow => 'unknown|refused|unread');
+$test     = Pgq::ClusterTest->new('waiting commits cancelled, and their primary off', allow => 'unknown|refused|read_failed');
 @standbys = $cluster->standbys;
 $key     .= '-gone';
 %header   = ('Idempotency-Key' => qq("$key"));
@@ -66,11 +66,11 @@ my $leader = $cluster->leader;
 
 $test->round(sub {
     $cluster->partition($leader, both => @standbys, 'tcp dport 5432', 'tcp sport 5432');
-    $test->stands(1);
+    $test->accepts_nothing(1);
     $client->send($client->request('POST', '/post', body => qq({"key": "$key"}), headers => { 'Content-Type' => 'application/json', %header }));
     $alone->();
     $cluster->do_to(off => $leader);
-}, mend => sub { $cluster->do_to(up => $leader) });
+}, repair => sub { $cluster->do_to(up => $leader) });
 
 $again = Pgq::Client->new($web)->post('/post', qq({"key": "$key"}), %header);
 is($again->status, 202, 'the same key again');

@@ -26,7 +26,7 @@ is($cluster->leader, $full, 'it leads');
 # ---- and that is full
 
 my $since = '@' . time;
-my $test = Pgq::ClusterTest->new("the primary's WAL disk full", bar => 20,
+my $test = Pgq::ClusterTest->new("the primary's WAL disk full", target => 20,
     log => qr/PANIC: .*No space left on device|signal 6: Aborted|archive command was terminated by signal 3/);
 
 $test->round(sub {
@@ -41,7 +41,7 @@ $test->round(sub {
     } 60), 'and this one cannot follow, be it to be rewound or not');
     like($cluster->must($full, qw(journalctl -q -o cat -u patroni), "--since=$since"), qr/No space left on device/, 'for want of room');
     unlike(join(' ', map { $_->{State} } grep { $_->{Member} eq $full } $cluster->members), qr/streaming/, 'and does not');
-}, mend => sub { $cluster->must($full, 'rm', "$data/pg_wal/filler") });
+}, repair => sub { $cluster->must($full, 'rm', "$data/pg_wal/filler") });
 
 $test->end;
 

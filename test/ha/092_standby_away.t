@@ -4,7 +4,7 @@
 use Pgq;
 use Pgq::ClusterTest;
 
-my $test     = Pgq::ClusterTest->new('standby away longer than WAL is kept', bar => 10);
+my $test      = Pgq::ClusterTest->new('standby away longer than WAL is kept', target => 10);
 my $cluster   = $test->cluster;
 my $leader    = $cluster->leader;
 my ($standby) = $cluster->standbys;
@@ -25,7 +25,7 @@ $test->round(sub {
     }
     ok($cluster->poll_query_until("checkpoint; select wal_status in ('lost', 'unreserved') from pg_replication_slots where slot_name = '$standby'", 't'),
         'what it lacks is gone');
-}, mend => sub {
+}, repair => sub {
     $cluster->do_to(up => $standby);
     ok((poll_until {
         $cluster->must($standby, qw(journalctl -q -o cat -u patroni), "--since=$since") =~ /requested WAL segment \w+ has already been removed/

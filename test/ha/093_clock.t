@@ -19,12 +19,12 @@ ok($cluster->settled(120), 'all members are in their places');
 
 for my $offset (3600, -3600, 86_400, 0) {
     $lead->();
-    my $test = Pgq::ClusterTest->new("the primary's clock at $offset s", bar => 25);
+    my $test = Pgq::ClusterTest->new("the primary's clock at $offset s", target => 25);
 
     $test->round(sub {
         $cluster->clock($host, $offset);
         ok((poll_until { abs(($cluster->clock_of($host) // 1e9) - $offset) < 60 } 60), 'it has that time');
-        $test->lasts(30);
+        $test->hold(30);
     });
     diag("$host led, " . $cluster->leader . ' leads');
     $test->end;

@@ -35,17 +35,17 @@ for my $case (@cases) {
         ok((poll_until { abs(($cluster->clock_of($host) // 1e9) - $base - ($apart{$host} // 0)) < 60 } timeout(20)), "$host has that time");
     }
 
-    my $test = Pgq::ClusterTest->new($name, allow => 'away|cut|broken|reader .*');
+    my $test = Pgq::ClusterTest->new($name, allow => 'unreachable|closed|truncated|reader .*');
 
     $test->takeover(sub {
         my ($leader) = @_;
 
         $cluster->partition($_, in => $leader, 'tcp sport 5432 ip length > 52') for @webs;
-        $test->lasts(0.5);
+        $test->hold(0.5);
         $cluster->do_to(off => $leader);
         $cluster->heal(@webs);
         cmp_ok((time + $base) % 600, '<', 300, 'in the first half of a period');
-    }, mend => sub { $cluster->do_to(up => @_) });
+    }, repair => sub { $cluster->do_to(up => @_) });
 
     $test->end;
 }

@@ -29,7 +29,7 @@ sub says {
 # ---- promoted while another leads
 
 {
-    my $test  = Pgq::ClusterTest->new('a standby promoted by hand', bar => 5);
+    my $test  = Pgq::ClusterTest->new('a standby promoted by hand', target => 5);
     my ($host) = $cluster->standbys;
     my $leader = $cluster->leader;
 
@@ -43,7 +43,7 @@ sub says {
         isnt($status, 0, 'it does not become the primary by make cluster-failover');
         like($said, qr/\Q$host\E may lack acknowledged messages:\n(?:  pg\d is at .*\n){2}/, 'because two members are ahead of it');
         is($cluster->leader, $leader, 'the same member leads');
-    }, mend => sub {
+    }, repair => sub {
         is((provision(reinit => $host))[0], 0, 'make cluster-reinit heals it');
     });
     $test->end;
@@ -52,18 +52,18 @@ sub says {
 # ---- promoted a second before the primary is gone: two members give the same number to a timeline
 
 {
-    my $test  = Pgq::ClusterTest->new('a standby promoted by hand, and the primary off', bar => 30, allow => 'away|cut|broken|reader .*');
+    my $test  = Pgq::ClusterTest->new('a standby promoted by hand, and the primary off', target => 30, allow => 'unreachable|closed|truncated|reader .*');
     my ($host) = $cluster->standbys;
 
     $test->takeover(sub {
         my ($leader) = @_;
         promote($host);
-        $test->lasts(1);
+        $test->hold(1);
         $cluster->do_to(off => $leader);
         ok((poll_until { ($cluster->leader // $leader) ne $leader } timeout(60)), 'another member becomes the primary');
-    }, stops => 1, mend => sub {
+    }, stops_load => 1, repair => sub {
         $cluster->do_to(up => @_);
-        ok($test->flows, 'when the old primary is back messages are accepted');
+        ok($test->load_runs, 'when the old primary is back messages are accepted');
         ok(says(qr/^! \Q$host\E does not replicate/m, 120), 'the status says that the one that was promoted does not replicate');
         is((provision(reinit => $host))[0], 0, 'make cluster-reinit heals it');
     });
@@ -85,14 +85,14 @@ sub says {
 # ---- the setting that P1 rests on
 
 {
-    my $test = Pgq::ClusterTest->new('synchronous_standby_names set by hand', allow => 'refused|unknown|unread');
+    my $test = Pgq::ClusterTest->new('synchronous_standby_names set by hand', allow => 'refused|unknown|read_failed');
 
     $test->round(sub {
         $cluster->safe_psql(q(alter system set synchronous_standby_names = ''));
         $cluster->safe_psql('select pg_reload_conf()');
-        $test->stands(5);
+        $test->accepts_nothing(5);
         ok(says(qr/\| by hand: see/, 30), 'the status says that it is set by hand');
-    }, stops => 1, mend => sub {
+    }, stops_load => 1, repair => sub {
         $cluster->safe_psql('alter system reset synchronous_standby_names');
         $cluster->safe_psql('select pg_reload_conf()');
     });

@@ -48,8 +48,8 @@ is(stale(), join(' ', map { $_->name } @hosts), 'each host has processes with an
 
 # ---- upgrade, under load
 
-my $load = $cluster->load(patient => 1, pause => 0.05)->start;
-my $before  = $cluster->leader;
+my $load   = $cluster->load(reconnects => 1, pause => 0.05)->start;
+my $before = $cluster->leader;
 
 ok($load->wait_for(20), 'a load on both doors');
 

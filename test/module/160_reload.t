@@ -46,7 +46,7 @@ diag('reloads: ' . $load->summary);
 cmp_ok($load->count('accepted'), '>=', 4 * (10 + 3 * $reloads), 'the load went on');
 is($load->failures, '', 'no request fails');
 is(join("\n", $load->complaints), '', 'no message is lost, none is there twice, no counter fell');
-cmp_ok($load->count('again'), '<=', 2 * $reloads, 'a kept connection was closed while it was idle, at most once each time');
+cmp_ok($load->count('resent'), '<=', 2 * $reloads, 'a kept connection was closed while it was idle, at most once each time');
 
 # ---- the status, while new workers connect slowly and the old ones are gone
 
@@ -147,7 +147,7 @@ $nginx->start;
 # ---- restarts under load: while nobody listens clients come back
 
 my $restarts = 4;
-$load = Pgq::HttpLoad->new($nginx, $pg, patient => 1, watch => 0)->start;
+$load = Pgq::HttpLoad->new($nginx, $pg, reconnects => 1, watch => 0)->start;
 $load->wait_for(10);
 my $good = 0;
 for (1 .. $restarts) {

@@ -120,7 +120,7 @@ for my $goal ($first, 2 * $first, $reloads) {
     $load->stop;
     is($load->failures, '', "no request fails in reloads up to $goal");
     is(join("\n", $load->complaints), '', 'no message is lost, none is there twice, no counter fell');
-    $count{$_} += $load->count($_) for qw(accepted again);
+    $count{$_} += $load->count($_) for qw(accepted resent);
 
     $after->{$goal} = figures();
 

@@ -69,7 +69,7 @@ ok($cluster->settled(180), 'all members are in their places');
 
 # Two faults that follow each other within 30 seconds may keep a client waiting for longer than it is waited for.
 for (my $case = 1; time < $end; $case++) {
-    my $test = Pgq::ClusterTest->new("soak $seed/$case", allow => 'cut|away|late|broken|refused|unknown|unread|reader .*', log => qr/exited on signal 9/,
+    my $test = Pgq::ClusterTest->new("soak $seed/$case", allow => 'closed|unreachable|timeout|truncated|refused|unknown|read_failed|reader .*', log => qr/exited on signal 9/,
         load => { order => 0 });
 
     for my $round (1 .. 5) {
@@ -87,8 +87,8 @@ for (my $case = 1; time < $end; $case++) {
             }
             my @up = grep { my $host = $_; !grep { $_->[0] eq $host } @at } @hosts;
             $jump->($random, $random->pick(@up)) if $random->one_in(2);
-            $test->lasts($random->below(30));
-        }, closes => $closed, mend => sub {
+            $test->hold($random->below(30));
+        }, closed => $closed, repair => sub {
             for (reverse @at) {
                 my ($host, $undo) = @$_[ 0, 3 ];
                 $undo->($host) if $undo;

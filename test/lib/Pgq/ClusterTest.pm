@@ -1,28 +1,27 @@
 package Pgq::ClusterTest;
 
-# A fault of the cluster under load, once or several times: what the clients had of it, and whether anything is wrong.
+# Runs a load at both web hosts of the cluster, causes a fault once or several times, and checks what clients noticed and
+# whether anything is wrong afterwards.
 #
-#   my $test = Pgq::ClusterTest->new('postmaster killed', bar => 5);
+#   my $test = Pgq::ClusterTest->new('postmaster killed', target => 5);
 #   for (1 .. 5) {
-#       $test->round(sub { $cluster->... });               the fault; then the load has to go on
-#       $test->round(sub { ... }, mend => sub { ... });    and, after that, what ends it
-#       $test->takeover(sub { my ($leader) = @_; ... });   one that the primary does not survive
+#       $test->round(sub { $cluster->... });                 the fault; then the load has to continue
+#       $test->round(sub { ... }, repair => sub { ... });    the same, and then what ends the fault
+#       $test->takeover(sub { my ($leader) = @_; ... });     a fault after which another member leads
 #   }
 #   $test->end;
 #
-# The load is clients of each kind of Pgq::HttpLoadClient at both doors. A round begins when all members are in their places and
-# each client is answered, and ends when that is so again. Its gap is the longest time without a 202 from either door,
-# from its beginning to its end.
+# The load has clients of each kind of Pgq::HttpLoadClient. A round begins when all members are in their places and each
+# client gets a 202, and ends when that is so again. Its gap is the longest time without a 202 from either web host.
 #
-# end() asserts what holds for every fault: what was accepted is in posts once, what was refused is not, what is unknown
-# is there at most once; ids grow with what each client was told; what a reader saw stays; the queue drains; one
-# timeline; no request fails; and the same holds for the load of test/tools/independent-load, whose clients share no code with
-# these. It prints the answers by status and the gaps, which are measurements: no test fails by them. They are added to the file that PGQ_RESULTS names, if it does.
+# end() asserts what holds for every fault: Pgq::Oracle has no complaint, the queue drains, there is one timeline, no
+# request fails, and the same holds for the load of test/tools/independent-load, whose clients share no code with these.
+# It prints the answers by status and the gaps, and adds them to the file PGQ_RESULTS, if it is set. These are
+# measurements: no test fails because of them.
 #
-# Options: bar (seconds that a gap shall not exceed), gap (options of Pgq::HttpLoad::gap:
-# whose), allow (a pattern: outcomes of Pgq::HttpLoadClient that belong to the fault), hit (the number of the door that alone has
-# the fault: at the other one nothing is allowed), log (a pattern: lines of logs that belong to it), load (options of
-# Pgq::HttpLoad).
+# Options: target (seconds that a gap should not exceed), gap (options of Pgq::HttpLoad::gap), allow (a pattern: outcomes
+# of Pgq::HttpLoadClient that the fault explains), faulty (the number of the only web host that has the fault: nothing is
+# allowed at the other one), log (a pattern: lines of logs that the fault explains), load (options of Pgq::HttpLoad).
 
 use strict;
 use warnings;
@@ -35,8 +34,8 @@ use Pgq::Host qw(temp_dir spew run ended top);
 use Pgq::Oracle;
 use Pgq::Wait qw(poll_until);
 
-my $oracle = top() . '/test/tools/independent-load';
-my $runs   = 0;
+my $independent = top() . '/test/tools/independent-load';
+my $runs        = 0;
 
 
 sub new {
@@ -48,41 +47,41 @@ sub new {
         or Test::More::BAIL_OUT('the cluster is not whole');
 
     $self->{since}   = $self->{cluster}->safe_psql('select coalesce(max(id), 0) from posts');
-    $self->{load} = $self->{cluster}->load(
-        roaming => 2, reader => 2, pause => 0.01, careful => 1, patient => 1, since => $self->{since}, %{ $option{load} || {} },
+    $self->{load}  = $self->{cluster}->load(
+        failover => 2, reader => 2, pause => 0.01, strict => 1, reconnects => 1, since => $self->{since}, %{ $option{load} || {} },
     )->start;
-    $self->_oracle_starts;
+    $self->_start_independent;
 
-    # What nginx logs from here on: the time in its lines may be anything.
+    # The sizes of nginx's logs: the times in them are of no use when a clock is wrong.
     $self->{logged}{ $_->name } = 1 + $self->{cluster}->must($_, qw(stat -c %s /var/log/nginx/error.log)) for $self->{cluster}->webs;
 
     return $self;
 }
 
 
-# ---- the independent load: test/tools/independent-load
+# ---- test/tools/independent-load
 
-sub _oracle_starts {
+sub _start_independent {
     my ($self) = @_;
 
-    $self->{run}    = join '-', int time, $$, ++$runs;
-    $self->{oracle} = temp_dir('oracle');
+    $self->{run}         = join '-', int time, $$, ++$runs;
+    $self->{independent} = temp_dir('independent');
     defined(my $pid = fork) or die "fork: $!\n";
     if (!$pid) {
-        exec $oracle, 'write', $self->{oracle}, $self->{run}, 2, 1, map { $_->address } $self->{cluster}->webs or POSIX::_exit(1);
+        exec $independent, 'write', $self->{independent}, $self->{run}, 2, 1, map { $_->address } $self->{cluster}->webs or POSIX::_exit(1);
     }
-    $self->{oracle_pid} = $pid;
+    $self->{independent_pid} = $pid;
 
     return;
 }
 
 
-sub _oracle_judges {
+sub _check_independent {
     my ($self) = @_;
     my $order = $self->{load}{order};
     my $posts = $self->{cluster}->safe_psql(
         Pgq::Oracle::query("id > $self->{since} and data::text like '{\"oracle\":\"$self->{run}\"%'"));
-    my ($status, $out, $err) = run([ $oracle, 'check', $order ? () : '--no-order', $self->{oracle}, $self->{run} ], in => "$posts\n");
+    my ($status, $out, $err) = run([ $independent, 'check', $order ? () : '--no-order', $self->{independent}, $self->{run} ], in => "$posts\n");
 
     Test::More::is($status, 0, "$self->{name}: the independent load has no complaint") or Test::More::diag($out . $err);
     Test::More::diag($out =~ /^(oracle: .*)$/m ? $1 : $err);
@@ -94,7 +93,7 @@ sub _oracle_judges {
 sub cluster { return $_[0]{cluster} }
 
 
-# The newest post from before this trial.
+# The id of the newest post from before this test.
 sub since { return $_[0]{since} }
 
 
@@ -102,20 +101,20 @@ sub since { return $_[0]{since} }
 sub accepted { return $_[0]{load}->accepted }
 
 
-# How many clients that know both doors went to the other one for a reason: cut, away, late, broken. After end().
-sub moved { my ($self, $reason) = @_; return $self->{load}->moved($reason) }
+# How often clients that know both web hosts switched to the other one after this outcome. To be asked after end().
+sub switched { my ($self, $outcome) = @_; return $self->{load}->switched($outcome) }
 
 
-# Each client is answered, but for those of a door that is closed; false when that takes too long.
-sub flows {
+# Waits until each client gets 202s, except clients of a web host that is closed; false at the deadline.
+sub load_runs {
     my ($self, $closed) = @_;
 
     return $self->{load}->wait_for(5, 120, $closed);
 }
 
 
-# A fault goes on for so many seconds.
-sub lasts {
+# Keeps the fault for this many seconds.
+sub hold {
     my ($self, $seconds) = @_;
     my $end = time + $seconds;
 
@@ -125,52 +124,52 @@ sub lasts {
 }
 
 
-# Nobody is told 202 for so many seconds, but for what is on its way to clients already.
-sub stands {
+# Asserts that no message is accepted for this many seconds. Answers that are in flight have a second to arrive.
+sub accepts_nothing {
     my ($self, $seconds) = @_;
 
-    $self->lasts(1);
+    $self->hold(1);
     my $accepted = $self->{load}->accepted;
-    $self->lasts($seconds);
-    Test::More::is($self->{load}->accepted - $accepted, 0, "$self->{name}: no 202 for $seconds seconds");
+    $self->hold($seconds);
+    Test::More::is($self->{load}->accepted - $accepted, 0, "$self->{name}: no message is accepted for $seconds seconds");
 
     return;
 }
 
 
-# The fault, then what mends it. Both are code; the load has to go on after each, except for a fault that `stops` it
-# until it is mended, or `closes` a door, by its number.
+# Causes the fault, then repairs it; both are code. The load has to continue after each. Options: repair, stops_load (the
+# load continues only after the repair), closed (the number of a web host that accepts nothing until the repair).
 sub round {
     my ($self, $fault, %option) = @_;
     my $round = sprintf '%s%s', $self->{name}, @{ $self->{rounds} || [] } ? ', again' : '';
 
-    Test::More::ok($self->flows, "$round: a load at both doors");
+    Test::More::ok($self->load_runs, "$round: before the fault each client gets a 202");
 
     my $from = time;
     $fault->();
-    Test::More::ok($self->flows($option{closes}), "$round: the load goes on") if !$option{stops};
+    Test::More::ok($self->load_runs($option{closed}), "$round: during the fault the load continues") if !$option{stops_load};
 
-    if ($option{mend}) {
-        $option{mend}->();
-        Test::More::ok($self->flows, "$round: mended, and the load goes on");
+    if ($option{repair}) {
+        $option{repair}->();
+        Test::More::ok($self->load_runs, "$round: after the repair the load continues");
     }
 
-    Test::More::ok($self->{cluster}->settled(180), "$round: all members are back")
+    Test::More::ok($self->{cluster}->settled(180), "$round: all members return to their places")
         or Test::More::diag(join "\n", map { join ' ', map { $_ // '-' } @$_{qw(Member Role State TL)} } $self->{cluster}->members);
-    Test::More::ok($self->flows, "$round: and each client is answered");
+    Test::More::ok($self->load_runs, "$round: at the end each client gets a 202");
     push @{ $self->{rounds} }, [ $from, time ];
 
     return;
 }
 
 
-# A round after which another member leads; both codes are told who led.
+# A round after which another member leads. Both pieces of code get the name of the old leader.
 sub takeover {
     my ($self, $fault, %option) = @_;
     my $leader = $self->{cluster}->leader;
-    my $mend   = delete $option{mend};
+    my $repair = delete $option{repair};
 
-    $self->round(sub { $fault->($leader) }, %option, $mend ? (mend => sub { $mend->($leader) }) : ());
+    $self->round(sub { $fault->($leader) }, %option, $repair ? (repair => sub { $repair->($leader) }) : ());
     Test::More::isnt($self->{cluster}->leader, $leader, "$self->{name}: another member leads");
 
     return $leader;
@@ -179,9 +178,9 @@ sub takeover {
 
 sub end {
     my ($self) = @_;
-    open my $stop, '>', "$self->{oracle}/stop" or die "$self->{oracle}/stop: $!\n";
+    open my $stop, '>', "$self->{independent}/stop" or die "$self->{independent}/stop: $!\n";
     my $load = $self->{load}->stop;
-    Test::More::is(ended($self->{oracle_pid}, 120), 0, "$self->{name}: the independent load ends");
+    Test::More::is(ended($self->{independent_pid}, 120), 0, "$self->{name}: the independent load ends without an error");
     my @failed  = $self->_failed;
     my @wrong   = $load->complaints(60);
 
@@ -189,42 +188,42 @@ sub end {
 
     Test::More::is(join("\n", @failed), '', "$self->{name}: no request fails");
     Test::More::is(join("\n", splice @wrong, 0, 20), '',
-        "$self->{name}: what was accepted is in posts once, in order, and what was seen stays");
-    $self->_oracle_judges;
-    Test::More::like($self->{cluster}->timelines, qr/^\d+$/, "$self->{name}: one timeline");
-    Test::More::is(join("\n", $self->_logs), '', "$self->{name}: and nothing in the logs that must not be");
+        "$self->{name}: accepted messages are in posts once and in order, and posts that were seen stay");
+    $self->_check_independent;
+    Test::More::like($self->{cluster}->timelines, qr/^\d+$/, "$self->{name}: all members are on one timeline");
+    Test::More::is(join("\n", $self->_logs), '', "$self->{name}: the logs have no unexpected line");
     $self->_keep if !Test::More->builder->is_passing;
 
     return;
 }
 
 
-# Outcomes that are not allowed. A roaming client may be turned away where others may be refused, and there alone.
+# Outcomes that are not allowed. Where `refused` is allowed, failover clients may also have got 503 and 504.
 sub _failed {
     my ($self) = @_;
-    my $load = $self->{load};
-    my $good    = 'accepted|read|again|busy';
-    my $allow   = $self->{allow} // 'none';
-    my $may     = join '|', $good, 'moved', $allow, $allow =~ /refused/ ? 'turned' : ();
+    my $load   = $self->{load};
+    my $good   = 'accepted|read|resent|in_progress';
+    my $allow  = $self->{allow} // 'none';
+    my $may    = join '|', $good, 'switched', $allow, $allow =~ /refused/ ? 'retried' : ();
     my @failed;
 
-    for my $door (0 .. $self->{cluster}->webs - 1) {
-        my $pattern = defined $self->{hit} && $door != $self->{hit} ? $good : $may;
+    for my $server (0 .. $self->{cluster}->webs - 1) {
+        my $pattern = defined $self->{faulty} && $server != $self->{faulty} ? $good : $may;
 
-        push @failed, map { $load->count($_, $door) . " $_ at door $door" }
-            grep { !/^(?:$pattern)$/ && $load->count($_, $door) } $load->outcomes;
+        push @failed, map { $load->count($_, $server) . " $_ at server $server" }
+            grep { !/^(?:$pattern)$/ && $load->count($_, $server) } $load->outcomes;
     }
 
     return @failed;
 }
 
 
-# What was answered, and how long nobody was.
+# Prints the answers and the gaps.
 sub _print {
     my ($self, $lost) = @_;
-    my $load = $self->{load};
+    my $load    = $self->{load};
     my $answers = $load->answers;
-    my %other   = map { $_ => $load->count($_) } qw(moved turned cut away late broken);
+    my %other   = map { $_ => $load->count($_) } qw(switched retried closed unreachable timeout truncated);
     my @gaps    = sort { $a <=> $b } map {
         $load->gap(from => $_->[0], to => $_->[1], %{ $self->{gap} || {} })
     } @{ $self->{rounds} };
@@ -235,9 +234,9 @@ sub _print {
         @gaps > 1
             ? sprintf('longest gap %.2f s, median of %d (%s)', $gaps[ @gaps / 2 ], scalar @gaps, join ' ', map { sprintf '%.2f', $_ } @gaps)
             : sprintf('longest gap %.2f s', $gaps[0]);
-    $line .= sprintf ', bar %g s: %s', $self->{bar}, $gaps[ @gaps / 2 ] <= $self->{bar} ? 'met' : 'not met' if $self->{bar};
+    $line .= sprintf ', target %g s: %s', $self->{target}, $gaps[ @gaps / 2 ] <= $self->{target} ? 'met' : 'not met' if $self->{target};
 
-    Test::More::diag(join "\n", $line, $load->odd);
+    Test::More::diag(join "\n", $line, $load->unanswered);
 
     if ($ENV{PGQ_RESULTS}) {
         open my $out, '>>', $ENV{PGQ_RESULTS} or die "$ENV{PGQ_RESULTS}: $!\n";
@@ -249,7 +248,7 @@ sub _print {
 }
 
 
-# Lines of this trial's time: nginx's own bugs, and PostgreSQL's.
+# Lines since the test began that report a bug of nginx or PostgreSQL.
 sub _logs {
     my ($self) = @_;
     my $since = '@' . int $self->{began};
@@ -272,7 +271,7 @@ sub _logs {
 }
 
 
-# What the hosts logged since the trial began, to where the logs of a test that fails are kept: the hosts are not.
+# Copies what the hosts have logged since the test began to the directory of a test that failed: the hosts are not kept.
 sub _keep {
     my ($self) = @_;
     my $dir = temp_dir('journals');

@@ -1,59 +1,59 @@
 package Pgq::HttpLoad;
 
-# Several clients of one nginx or of several, each a process, that post one message after the other while somebody does
-# something to what is behind; afterwards, what each of them was told is compared with posts.
+# Several HTTP clients, each a process, that post to one nginx or several while the test restarts, reloads or stops
+# something. Pgq::Oracle then compares what they were told with posts.
 #
 #   my $load = Pgq::HttpLoad->new($nginx, $pg)->start;
-#   $load->wait_for(20);                         each had so many more messages accepted
-#   $load->stop;                                 each ends after an answer
-#   my @complaints = $load->complaints;          the queue is drained, then nothing may be said
-#   my $text = $load->failures;                  what was neither accepted nor sent again with success
+#   $load->wait_for(20);                         each client has had 20 more messages accepted
+#   $load->stop;                                 each client ends after its current request
+#   my @complaints = $load->complaints;          after the queue is drained; empty when all is well
+#   my $text = $load->failures;                  requests that failed; empty when there are none
 #
-# Pgq::HttpLoadClient is one of them: its kinds, and the outcomes that are counted here. A watcher reads metrics and status all
-# the time: no counter may fall.
+# Pgq::HttpLoadClient describes the kinds of clients and the outcomes that are counted here. One more process reads
+# /metrics and /status all the time: no counter may decrease.
 
 use strict;
 use warnings;
 
 use List::Util qw(max);
-use POSIX ();
 use Time::HiRes qw(sleep time);
 
-use Pgq::HttpLoadClient;
+use parent 'Pgq::Load';
+
 use Pgq::Client;
 use Pgq::Host qw(temp_dir ended slurp);
+use Pgq::HttpLoadClient;
 use Pgq::Oracle;
 use Pgq::StatusMonitor;
-use Pgq::Wait qw(poll_until);
 
 my $loads = 0;
 
 
-# The nginx is one or a list: each client has one door, in turn, but for those that roam. Options: new, kept, roaming,
-# reader (how many of each kind), patient, careful (see Pgq::HttpLoadClient), watch (0: no watcher), pause (seconds between two
-# requests of one), number (what tells their messages from those of others: in a database that outlives the test),
-# since (only posts beyond this id are looked at), order (0: what a client sent later may have a smaller id).
+# Takes one nginx or a list; each client has one of them, failover clients have all. Options: new, kept, failover, reader
+# (how many clients of each kind), reconnects, strict (see Pgq::HttpLoadClient), watch (0: do not read /metrics), pause
+# (seconds between two requests of a client), number (distinguishes the messages in a database that outlives the test),
+# since (only posts above this id are compared), order (0: ids need not be in the order of acceptance).
 sub new {
     my ($class, $nginx, $pg, %option) = @_;
 
     my $self = bless {
-        doors   => ref $nginx eq 'ARRAY' ? $nginx : [$nginx],
-        pg      => $pg,
-        new     => 2,
-        kept    => 2,
-        roaming => 0,
-        reader  => 0,
-        pause   => 0.004,
-        watch   => 1,
-        since   => 0,
-        order   => 1,
-        dir     => temp_dir('http_load'),
-        number  => ++$loads,
-        parent  => $$,
+        servers  => ref $nginx eq 'ARRAY' ? $nginx : [$nginx],
+        pg       => $pg,
+        new      => 2,
+        kept     => 2,
+        failover => 0,
+        reader   => 0,
+        pause    => 0.004,
+        watch    => 1,
+        since    => 0,
+        order    => 1,
+        dir      => temp_dir('http_load'),
+        number   => ++$loads,
+        parent   => $$,
         %option,
     }, $class;
 
-    $self->{kinds} = [ map { ($_) x $self->{$_} } qw(new kept roaming reader) ];
+    $self->{kinds} = [ map { ($_) x $self->{$_} } qw(new kept failover reader) ];
 
     return $self;
 }
@@ -62,26 +62,22 @@ sub new {
 sub start {
     my ($self) = @_;
 
-    $self->{pids} = [ map { my $n = $_; $self->_fork(sub { $self->_call($n) }) } 1 .. @{ $self->{kinds} } ];
+    $self->{pids} = [ map { my $n = $_; $self->_fork(sub { $self->_client($n) }) } 1 .. @{ $self->{kinds} } ];
     $self->{watcher} = $self->_fork(sub { $self->_watch }) if $self->{watch};
 
     return $self;
 }
 
 
-# Waits until each of them had so many more messages accepted, but for those who know only a door that is closed, if one
-# is; false when that takes too long.
+# Waits until each client has had this many more messages accepted; false at the deadline. A server that is closed, by its
+# number, accepts none: only failover clients are waited for there.
 sub wait_for {
     my ($self, $more, $seconds, $closed) = @_;
-    my @posting = grep {
-        my $kind = $self->{kinds}[ $_ - 1 ];
-        $kind ne 'reader' && ($kind eq 'roaming' || !defined $closed || ($_ - 1) % @{ $self->{doors} } != $closed);
-    } 1 .. @{ $self->{kinds} };
-    my %count   = map { $_ => $self->_accepted($_) } @posting;
 
-    return poll_until {
-        !grep { $self->_accepted($_) < $count{$_} + $more } @posting;
-    } $seconds // 30;
+    return $self->_wait($more, $seconds, grep {
+        my $kind = $self->{kinds}[ $_ - 1 ];
+        $kind ne 'reader' && ($kind eq 'failover' || !defined $closed || ($_ - 1) % @{ $self->{servers} } != $closed);
+    } 1 .. @{ $self->{kinds} });
 }
 
 
@@ -110,28 +106,28 @@ sub stop {
 }
 
 
-# How many outcomes of a kind there were; at one door, if it is given.
+# How often there was an outcome: in all, or at one server.
 sub count {
-    my ($self, $outcome, $door) = @_;
+    my ($self, $outcome, $server) = @_;
 
-    return (defined $door ? $self->{count_at}{$door}{$outcome} : $self->{count}{$outcome}) // 0;
+    return (defined $server ? $self->{count_at}{$server}{$outcome} : $self->{count}{$outcome}) // 0;
 }
 
 
-# How many roaming clients went on for a reason: an outcome that is no answer.
-sub moved { return $_[0]{moved}{ $_[1] } // 0 }
+# How often failover clients switched to the next server after this outcome.
+sub switched { return $_[0]{switched}{ $_[1] } // 0 }
 
 
-# The kinds of outcomes that there were.
+# The outcomes that there were.
 sub outcomes { return sort keys %{ $_[0]{count} } }
 
 
-# How many answers of a status there were, as a reference to a hash.
+# The number of answers by status, as a reference to a hash.
 sub answers { return $_[0]{answers} }
 
 
-# The longest time in seconds without a 202: between two moments, if they are given; of one door; of one kind of client,
-# and then of whichever of them had the longest.
+# The longest time in seconds without a 202. Options: from, to (times), server (its number), kind (a pattern: the longest
+# time that any client of this kind had).
 sub gap {
     my ($self, %where) = @_;
     my @kinds = @{ $self->{kinds} };
@@ -147,9 +143,9 @@ sub _gap {
     my ($longest, $last) = (0, $where{from});
 
     for my $accepted (@{ $self->{accepted} }) {
-        my ($at, $door, $client) = @$accepted;
+        my ($at, $server, $client) = @$accepted;
 
-        next if $at < $from || defined $where{door} && $door != $where{door} || $where{client} && $client != $where{client};
+        next if $at < $from || defined $where{server} && $server != $where{server} || $where{client} && $client != $where{client};
         $longest = $at - $last if defined $last && $at - $last > $longest;
         $last = $at;
         last if $at > $to;
@@ -159,20 +155,20 @@ sub _gap {
 }
 
 
-# Those that were not answered at all, or by half, each in words.
-sub odd { return @{ $_[0]{odd} } }
+# The requests without an answer or with half of one, as text.
+sub unanswered { return @{ $_[0]{unanswered} } }
 
 
-# The requests that failed, in words; empty when none did.
+# The requests that failed, as text; empty when none did.
 sub failures {
     my ($self) = @_;
-    my %no = map { $_ => 1 } qw(accepted read again moved turned busy), $self->{patient} ? qw(cut away) : ();
+    my %good = map { $_ => 1 } qw(accepted read resent switched retried in_progress), $self->{reconnects} ? qw(closed unreachable) : ();
 
-    return join ', ', map { "$self->{count}{$_} $_" } grep { !$no{$_} } sort keys %{ $self->{count} };
+    return join ', ', map { "$self->{count}{$_} $_" } grep { !$good{$_} } sort keys %{ $self->{count} };
 }
 
 
-# All of it, for diag.
+# All outcomes, for diag.
 sub summary {
     my ($self) = @_;
 
@@ -181,7 +177,7 @@ sub summary {
 }
 
 
-# What is wrong with posts, as sentences, and what readers and the watcher saw. Waits until the queue is drained first.
+# The complaints of Pgq::Oracle, of the readers and of the process that reads /metrics, after the queue is drained.
 sub complaints {
     my ($self, $seconds) = @_;
     my $oracle = $self->{oracle}->drain($self->{pg}, $seconds)
@@ -191,38 +187,18 @@ sub complaints {
 }
 
 
-# ---- what they wrote
-
-# How many that one had accepted: what it wrote since this was asked last is added.
-sub _accepted {
-    my ($self, $n) = @_;
-    my $tally = $self->{tally}{$n} ||= [ 0, 0 ];
-
-    if (open my $in, '<', "$self->{dir}/$n") {
-        seek $in, $tally->[0], 0;
-
-        while (my $line = <$in>) {
-            last if $line !~ /\n\z/;
-            $tally->[0] += length $line;
-            $tally->[1]++ if $line =~ /^accepted/;
-        }
-    }
-
-    return $tally->[1];
-}
-
-
+# Reads the logs of all processes.
 sub _collect {
     my ($self) = @_;
 
-    @$self{qw(count count_at moved answers longest accepted wrong odd)} = ({}, {}, {}, {}, 0, [], [], []);
+    @$self{qw(count count_at switched answers longest accepted wrong unanswered)} = ({}, {}, {}, {}, 0, [], [], []);
     my $oracle = $self->{oracle} = Pgq::Oracle->new(message => qr/\A\{"http_load": "([^"]*)"\}\z/);
 
     for my $n (1 .. @{ $self->{kinds} }) {
         my (@posted, $seen);
 
         for my $line (split /\n/, slurp("$self->{dir}/$n")) {
-            my ($outcome, $message, $rest, $seconds, $at, $door) = split /\t/, $line;
+            my ($outcome, $message, $rest, $seconds, $at, $server) = split /\t/, $line;
 
             if ($outcome eq 'seen') {
                 $seen++;
@@ -235,20 +211,20 @@ sub _collect {
             }
 
             $self->{count}{$outcome}++;
-            $self->{count_at}{$door}{$outcome}++;
-            $self->{moved}{$rest}++ if $outcome eq 'moved';
-            push @{ $self->{odd} }, sprintf '%s %s of client %d (%s) at door %d after %.1f s', $outcome, $message || 'GET', $n,
-                $self->{kinds}[ $n - 1 ], $door, $seconds if $outcome =~ /late|broken/;
+            $self->{count_at}{$server}{$outcome}++;
+            $self->{switched}{$rest}++ if $outcome eq 'switched';
+            push @{ $self->{unanswered} }, sprintf '%s %s of client %d (%s) at server %d after %.1f s', $outcome, $message || 'GET', $n,
+                $self->{kinds}[ $n - 1 ], $server, $seconds if $outcome =~ /timeout|truncated/;
             $self->{longest} = $seconds if $seconds > $self->{longest};
             $self->{answers}{ $outcome eq 'accepted' ? 202 : $rest }++ if $outcome eq 'accepted' || $rest =~ /^\d{3}$/;
 
             if ($outcome eq 'accepted') {
-                push @{ $self->{accepted} }, [ $at, $door, $n ];
+                push @{ $self->{accepted} }, [ $at, $server, $n ];
                 push @posted, $message;
                 $oracle->told($message, 'accepted', id => $rest);
-            } elsif ($message ne '' && $outcome =~ /^(?:refused|unknown|cut|late|broken)$/) {
+            } elsif ($message ne '' && $outcome =~ /^(?:refused|unknown|closed|timeout|truncated)$/) {
                 $oracle->told($message, $outcome eq 'refused' ? $outcome : 'unknown', answer => $rest || $outcome);
-            } elsif ($message ne '' && $outcome eq 'away' && !$oracle->knows($message)) {
+            } elsif ($message ne '' && $outcome eq 'unreachable' && !$oracle->knows($message)) {
                 $oracle->told($message, 'refused', answer => $outcome);
             }
         }
@@ -260,7 +236,7 @@ sub _collect {
     @{ $self->{accepted} } = sort { $a->[0] <=> $b->[0] } @{ $self->{accepted} };
 
     my $watched = "$self->{dir}/watch";
-    push @{ $self->{wrong} }, map { "the watcher saw: $_" } split /\n/, -e $watched ? slurp($watched) : '';
+    push @{ $self->{wrong} }, map { "/metrics or /status: $_" } split /\n/, -e $watched ? slurp($watched) : '';
 
     return;
 }
@@ -268,66 +244,36 @@ sub _collect {
 
 # ---- the processes
 
-# A child must run nothing of what this process has at its end.
-sub _fork {
-    my ($self, $code) = @_;
-
-    defined(my $pid = fork) or die "fork: $!\n";
-    return $pid if $pid;
-
-    $SIG{$_} = 'DEFAULT' for qw(INT TERM HUP);
-    my $good = eval { $code->(); 1 } or print STDERR $@;
-    POSIX::_exit($good ? 0 : 1);
-}
-
-
-sub _goes_on {
-    my ($self) = @_;
-
-    return !-e "$self->{dir}/stop" && getppid() == $self->{parent};
-}
-
-
-sub _open {
-    my ($self, $file) = @_;
-
-    open my $out, '>>', "$self->{dir}/$file" or die "$self->{dir}/$file: $!\n";
-    $out->autoflush(1);
-
-    return $out;
-}
-
-
-sub _call {
+sub _client {
     my ($self, $n) = @_;
     my $kind = $self->{kinds}[ $n - 1 ];
 
     Pgq::HttpLoadClient->new(
-        kind    => $kind,
-        doors   => $self->{doors},
-        door    => ($n - 1) % @{ $self->{doors} },
-        number  => "$self->{number} $n",
-        out     => $self->_open($n),
-        goes_on => sub { $self->_goes_on },
-        pause   => $kind eq 'reader' ? 0.05 : $self->{pause},
-        patient => $self->{patient},
-        careful => $self->{careful},
+        kind       => $kind,
+        servers    => $self->{servers},
+        server     => ($n - 1) % @{ $self->{servers} },
+        number     => "$self->{number} $n",
+        out        => $self->_open($n),
+        goes_on    => sub { $self->_goes_on },
+        pause      => $kind eq 'reader' ? 0.05 : $self->{pause},
+        reconnects => $self->{reconnects},
+        strict     => $self->{strict},
     )->run;
 
     return;
 }
 
 
-# Counters only grow, and the status is what it may be; asked for on new connections, so that each worker has its turn.
+# Counters may not decrease, and the status has to be right. Each request has a new connection, so that it may reach any worker.
 sub _watch {
     my ($self) = @_;
     my $out    = $self->_open('watch');
-    my $status = Pgq::StatusMonitor->new($self->{doors}[0]);
+    my $status = Pgq::StatusMonitor->new($self->{servers}[0]);
     my %last;
 
     while ($self->_goes_on) {
         sleep 0.01;
-        my $client = eval { Pgq::Client->new($self->{doors}[0]) } or next;
+        my $client = eval { Pgq::Client->new($self->{servers}[0]) } or next;
         my $answer = $client->get('/metrics', Connection => 'close') or next;
 
         if ($answer->status != 200) {
@@ -336,7 +282,7 @@ sub _watch {
         }
 
         my %now = $answer->body =~ /^(pgq_\w+(?:_total|_count|_bucket|_sum)(?:\{[^}]*\})?) (\S+)$/mg;
-        print {$out} map { "$_ fell from $last{$_} to " . ($now{$_} // 'nothing') . "\n" }
+        print {$out} map { "$_ decreased from $last{$_} to " . ($now{$_} // 'nothing') . "\n" }
             grep { ($now{$_} // -1) < $last{$_} } sort keys %last;
         %last = %now;
 

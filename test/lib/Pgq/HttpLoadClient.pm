@@ -1,22 +1,27 @@
 package Pgq::HttpLoadClient;
 
-# One client: what it asks, how it takes an answer or the lack of one, and what it writes down of that. It is a process
-# of Pgq::HttpLoad, which says what the kinds are for:
+# One process of Pgq::HttpLoad: sends requests, decides what became of each, and logs it. Kinds of clients:
 #
-#   new       a connection for each request            kept     one connection as long as it lasts
-#   roaming   knows all doors, takes one after the other, and gives each message an Idempotency-Key: whatever is no answer
-#             within three seconds is asked again at the next door, and so is 409, 503 and 504
-#   reader    reads the newest posts all the time, and compares what it reads with what it read before
+#   new        opens a connection for each request
+#   kept       keeps its connection
+#   failover   sends each message to the next of all servers, with an Idempotency-Key. It asks the next server again after
+#              three seconds without an answer, after a connection that failed, and after 409, 503 and 504
+#   reader     reads the newest posts and compares them with what it read before
 #
-# A line for each thing that happened: outcome, message, id or status or reason, seconds since the first try, when, door.
+# It logs a line for each event: outcome, message, id or status or reason, seconds since the first try, time, server.
 #
-#   accepted, refused, unknown     it was answered: 202, anything else, 500 or 504
-#   again     a kept connection was closed before any byte of an answer: sent again, since nginx has not begun with it
-#   cut       the same on a new connection, or when the client is careful: it takes nothing for granted
-#   away      nobody listens       late     no answer in 40 seconds       broken   half an answer
-#   moved     a roaming client goes on to the next door         turned, busy   and since it was told 503 or 504; 409
-#   read, unread     an answer to GET, and a bad one
-#   seen      a reader saw this message under that id           wrong    what it read cannot be
+#   accepted, refused, unknown   the answer was 202; 500 or 504 (unknown); another status (refused)
+#   resent        a kept connection was closed before the first byte of an answer: nginx had not begun with the request
+#   closed        the same on a new connection, or on any connection with the option strict
+#   unreachable   the server accepts no connection
+#   timeout       there was no answer within 40 seconds
+#   truncated     the connection was closed in the middle of an answer
+#   switched      a failover client tries the next server after closed, unreachable, timeout or truncated
+#   retried       the same after 503 or 504
+#   in_progress   the same after 409
+#   read, read_failed   the answer to GET was 200, or had another status
+#   seen          a reader saw this message as this post
+#   wrong         what a reader read contradicts what it read before
 
 use strict;
 use warnings;
@@ -27,12 +32,12 @@ use Pgq::Client;
 use Pgq::Wait qw(deadline);
 
 
-# Takes: kind, doors (a list), number (what tells its messages from those of others), out (where it writes), goes_on
-# (code), pause (seconds between two requests), patient (comes back while nobody listens, a minute long), careful.
+# Options: kind, servers (a list), number (distinguishes its messages from those of others), out (its log), goes_on
+# (code), pause (seconds between two requests), reconnects (tries for a minute while the server is unreachable), strict.
 sub new {
     my ($class, %option) = @_;
 
-    return bless { door => 0, client => undef, %option }, $class;
+    return bless { server => 0, client => undef, %option }, $class;
 }
 
 
@@ -40,7 +45,7 @@ sub run {
     my ($self) = @_;
 
     for (my $i = 1; $self->{goes_on}->(); $i++) {
-        $self->_next_door if $self->{kind} eq 'roaming';
+        $self->_next_server if $self->{kind} eq 'failover';
 
         if ($self->{kind} eq 'reader') {
             $self->_read;
@@ -51,7 +56,7 @@ sub run {
 
             $self->_ask($message, 'POST', '/post', body => qq({"http_load": "$message"}), headers => {
                 'Content-Type' => 'application/json',
-                $self->{kind} eq 'roaming' ? ('Idempotency-Key' => qq("$message")) : (),
+                $self->{kind} eq 'failover' ? ('Idempotency-Key' => qq("$message")) : (),
             });
         }
 
@@ -62,12 +67,12 @@ sub run {
 }
 
 
-sub _tell {
+sub _log {
     my ($self, $outcome, $message, $rest, $start) = @_;
     my $now = time;
 
     print { $self->{out} } join("\t", $outcome, $message, $rest // '',
-        (map { sprintf '%.4f', $_ } $now - ($start // $now), $now), $self->{door}), "\n";
+        (map { sprintf '%.4f', $_ } $now - ($start // $now), $now), $self->{server}), "\n";
 
     return;
 }
@@ -75,10 +80,10 @@ sub _tell {
 
 # ---- requests
 
-sub _next_door {
+sub _next_server {
     my ($self) = @_;
 
-    $self->{door} = ($self->{door} + 1) % @{ $self->{doors} };
+    $self->{server} = ($self->{server} + 1) % @{ $self->{servers} };
 
     return;
 }
@@ -89,51 +94,51 @@ sub _ask {
     my ($self, $message, @request) = @_;
     my $start  = time;
     my $left   = deadline(60);
-    my $untold = 0;    # an earlier try may have done it
+    my $maybe  = 0;    # an earlier try may have enqueued the message
 
     while (1) {
         my ($outcome, $rest) = $self->_try(@request);
-        my $on = $outcome =~ /^(?:away|cut|late|broken)$/ ? 'moved' : { 409 => 'busy', 503 => 'turned', 504 => 'turned' }->{ $rest // '' };
+        my $next = $outcome =~ /^(?:unreachable|closed|timeout|truncated)$/ ? 'switched' : { 409 => 'in_progress', 503 => 'retried', 504 => 'retried' }->{ $rest // '' };
 
-        if ($on && $self->{kind} eq 'roaming' && $left->()) {
-            $self->_tell($on, $message, $rest || $outcome, $start);
-            $untold ||= $on eq 'busy' || $outcome =~ /^(?:cut|late|broken|unknown)$/;
-            $self->_next_door;
+        if ($next && $self->{kind} eq 'failover' && $left->()) {
+            $self->_log($next, $message, $rest || $outcome, $start);
+            $maybe ||= $next eq 'in_progress' || $outcome =~ /^(?:closed|timeout|truncated|unknown)$/;
+            $self->_next_server;
             sleep 0.05;
             next;
         }
 
-        $outcome = 'unknown' if $untold && $outcome =~ /^(?:refused|away)$/;
-        $self->_tell($outcome, $message, $rest, $start);
+        $outcome = 'unknown' if $maybe && $outcome =~ /^(?:refused|unreachable)$/;
+        $self->_log($outcome, $message, $rest, $start);
 
-        next if $outcome eq 'again';
-        return if !$self->{patient} || !$left->() || $outcome !~ ($self->{careful} ? qr/^away$/ : qr/^(?:away|cut)$/);
+        next if $outcome eq 'resent';
+        return if !$self->{reconnects} || !$left->() || $outcome !~ ($self->{strict} ? qr/^unreachable$/ : qr/^(?:unreachable|closed)$/);
         sleep 0.01;
     }
 }
 
 
-# One try, at the door where it is: an outcome, and what belongs to it.
+# One try at the current server: the outcome, and the id, status or reason.
 sub _try {
     my ($self, $method, $path, %request) = @_;
-    my $roams  = $self->{kind} eq 'roaming';
-    my $keeps  = $self->{kind} ne 'new' && !$roams;
-    my $kept   = delete $self->{client};
-    my $client = $kept || eval { Pgq::Client->new($self->{doors}[ $self->{door} ], timeout => $roams ? 1 : 10) };
+    my $failover = $self->{kind} eq 'failover';
+    my $keeps    = $self->{kind} ne 'new' && !$failover;
+    my $kept     = delete $self->{client};
+    my $client   = $kept || eval { Pgq::Client->new($self->{servers}[ $self->{server} ], timeout => $failover ? 1 : 10) };
 
-    return 'away' if !$client;
+    return 'unreachable' if !$client;
 
     $request{headers}{Connection} = 'close' if !$keeps;
     $client->send($client->request($method, $path, %request));
 
-    if (my $answer = $client->answer(timeout => $roams ? 3 : 40)) {
+    if (my $answer = $client->answer(timeout => $failover ? 3 : 40)) {
         $self->{client} = $client if $keeps && ($answer->header('connection') // '') ne 'close';
         return ref $request{read} ? $request{read}->($answer) : _outcome($answer);
     }
 
-    return 'late' if $client->{late};
-    return ('broken', $client->{buffer} =~ s/\s+/ /gr) if $client->{buffer} ne '';
-    return $kept && !$self->{careful} ? 'again' : 'cut';
+    return 'timeout' if $client->{late};
+    return ('truncated', $client->{buffer} =~ s/\s+/ /gr) if $client->{buffer} ne '';
+    return $kept && !$self->{strict} ? 'resent' : 'closed';
 }
 
 
@@ -149,35 +154,35 @@ sub _outcome {
 
 # ---- reading
 
-# The newest posts. What was seen stays seen: no post comes in between two that were there, none goes, none changes.
+# Reads the newest posts. Between two reads no post may appear between others, disappear or change.
 sub _read {
     my ($self) = @_;
     my $posts;
     my ($outcome, $rest) = $self->_try('GET', '/get?limit=100', read => sub {
         my ($answer) = @_;
         $posts = $answer->json->{msg} if $answer->status == 200;
-        return ($posts ? 'read' : 'unread', $answer->status);
+        return ($posts ? 'read' : 'read_failed', $answer->status);
     });
 
     if (!$posts) {
-        $self->_tell($outcome eq 'unread' ? $outcome : "reader $outcome", '', $rest);
+        $self->_log($outcome eq 'read_failed' ? $outcome : "reader $outcome", '', $rest);
         return;
     }
 
-    $self->_tell(read => '', $rest);
+    $self->_log(read => '', $rest);
 
     my %now = map { $_->{id} => ref $_->{data} eq 'HASH' ? $_->{data}{http_load} // '' : '' } @$posts;
     my @id  = map { $_->{id} } @$posts;
     my ($before, $least, $most) = @{ $self->{before} || [ {}, 0, 0 ] };
 
-    $self->_tell(wrong => "ids of one page do not fall: @id") if "@id" ne join ' ', sort { $b <=> $a } @id;
+    $self->_log(wrong => "ids of one page are not descending: @id") if "@id" ne join ' ', sort { $b <=> $a } @id;
 
     for my $id (@id) {
-        $self->_tell(seen => $now{$id}, $id) if !exists $before->{$id} && $now{$id} ne '';
-        $self->_tell(wrong => "post $id came in between") if $id < $most && $id > $least && !exists $before->{$id};
+        $self->_log(seen => $now{$id}, $id) if !exists $before->{$id} && $now{$id} ne '';
+        $self->_log(wrong => "post $id appeared between others") if $id < $most && $id > $least && !exists $before->{$id};
     }
     for my $id (grep { @id && $_ >= $id[-1] } keys %$before) {
-        $self->_tell(wrong => "post $id is gone") if !exists $now{$id};
+        $self->_log(wrong => "post $id disappeared") if !exists $now{$id};
     }
 
     $self->{before} = [ \%now, $id[-1] // 0, $id[0] // 0 ];

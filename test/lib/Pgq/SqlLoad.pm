@@ -1,31 +1,32 @@
 package Pgq::SqlLoad;
 
-# Several producers and a reader at a server that may die at any moment; afterwards, what each of them was told is
-# compared with posts.
+# Several producers and a reader that use SQL, each a process, while the test ends processes of the server. Pgq::Oracle then
+# compares what they were told with posts.
 #
-#   my $load = Pgq::SqlLoad->new($pg)->start;       some enqueue batches, with keys or without, some insert rows
-#   $load->wait_for(20);                          each was told of so many successes from here on
-#   $load->stop;                                  the producers end, each after an answer
-#   my @complaints = $load->complaints;           the queue is drained, then nothing may be said
+#   my $load = Pgq::SqlLoad->new($pg)->start;      some enqueue batches, with keys or without, some insert rows
+#   $load->wait_for(20);                           each producer has had 20 more successes
+#   $load->stop;                                   each producer ends after its current statement
+#   my @complaints = $load->complaints;            after the queue is drained; empty when all is well
 #
-# A producer that loses its connection comes back; a batch of unknown outcome is then sent again under its own id until
-# it is known. Who sends keys fences it first, and when it was not taken sends the messages as another batch. The reader
-# goes on from the last id it has seen.
+# A producer that loses its connection reconnects. It sends a batch of unknown outcome again under the same id until the
+# outcome is known. A producer with keys fences the batch first; if the fence succeeds it sends the messages as another
+# batch. The reader continues after the last id that it has seen.
 
 use strict;
 use warnings;
 
-use POSIX ();
 use Time::HiRes qw(sleep time);
+
+use parent 'Pgq::Load';
 
 use Pgq::Host qw(temp_dir ended slurp);
 use Pgq::Oracle;
-use Pgq::Wait qw(poll_until deadline);
+use Pgq::Wait qw(deadline);
 
 my $loads = 0;
 
 
-# Options: batches, inserts (how many producers of either kind). Every second one of batches sends keys.
+# Options: batches, inserts (how many producers of each kind). Every second producer of batches sends keys.
 sub new {
     my ($class, $pg, %option) = @_;
 
@@ -52,35 +53,28 @@ sub start {
 }
 
 
-# Waits until each producer has been told of so many more successes; false when that takes too long.
-sub wait_for {
-    my ($self, $more, $seconds) = @_;
-    my @count = map { $self->_acknowledged($_) } 1 .. @{ $self->{producers} };
-
-    return poll_until {
-        !grep { $self->_acknowledged($_) < $count[ $_ - 1 ] + $more } 1 .. @count;
-    } $seconds // 30;
-}
+# Waits until each producer has had this many more successes; false at the deadline.
+sub wait_for { my ($self, $more, $seconds) = @_; return $self->_wait($more, $seconds, 1 .. @{ $self->{producers} }) }
 
 
 sub stop {
     my ($self) = @_;
 
-    $self->_touch('stop');
+    $self->_open('stop');
     push @{ $self->{stuck} }, grep { !defined ended($_, 60) } @{ $self->{producers} };
 
     return $self;
 }
 
 
-# What is wrong, as sentences. Waits until the queue is drained first. The reader must have seen every post.
+# The complaints of Pgq::Oracle after the queue is drained. The reader must have seen every post.
 sub complaints {
     my ($self, $seconds) = @_;
     my $oracle = $self->{oracle} = Pgq::Oracle->new(complete => 1);
     my @wrong  = map { "producer $_ did not end" } @{ $self->{stuck} || [] };
 
     $oracle->drain($self->{pg}, $seconds);
-    $self->_touch('read');
+    $self->_open('read');
     push @wrong, 'the reader did not end' if !defined ended($self->{reader}, 30);
 
     for my $n (1 .. @{ $self->{producers} }) {
@@ -95,43 +89,13 @@ sub complaints {
 }
 
 
-# How many messages the producers were told are accepted, refused (an error was raised) or unknown.
+# How many messages have this outcome: accepted, refused (an error was raised) or unknown.
 sub count { return $_[0]{oracle}->count($_[1]) }
 
 
-# ---- the producers and the reader, each a process
+# ---- the processes
 
-sub _touch {
-    my ($self, $name) = @_;
-
-    open my $out, '>', "$self->{dir}/$name" or die "$self->{dir}/$name: $!\n";
-
-    return;
-}
-
-
-sub _acknowledged {
-    my ($self, $n) = @_;
-    my $file = "$self->{dir}/$n";
-
-    return -e $file ? scalar(() = slurp($file) =~ /^accepted/mg) : 0;
-}
-
-
-# A child must run nothing of what this process has at its end.
-sub _fork {
-    my ($self, $code) = @_;
-
-    defined(my $pid = fork) or die "fork: $!\n";
-    return $pid if $pid;
-
-    $SIG{$_} = 'DEFAULT' for qw(INT TERM HUP);
-    eval { $code->(); 1 } or print STDERR $@;
-    POSIX::_exit(0);
-}
-
-
-# Sends SQL on a session of this process, opened again when it was lost: 'accepted', 'refused' or 'unknown', and the output.
+# Sends SQL on the session of this process, and opens a new one if it was lost. Returns the outcome and the output.
 sub _ask {
     my ($self, $sql) = @_;
 
@@ -153,16 +117,14 @@ sub _produce {
     my ($self, $n) = @_;
     my $enqueues = $n <= $self->{batches};
     my $keyed    = $enqueues && $n % 2 == 0;
+    my $out      = $self->_open($n);
 
-    open my $out, '>>', "$self->{dir}/$n" or die "$self->{dir}/$n: $!\n";
-    $out->autoflush(1);
-
-    for (my $i = 1; !-e "$self->{dir}/stop" && getppid() == $self->{parent}; $i++) {
+    for (my $i = 1; $self->_goes_on; $i++) {
         my $many     = $enqueues ? 1 + $i % 3 : 1;
         my @messages = map { sprintf '%04x%04x-%04x-4000-8000-%012x', $self->{number}, $n, $_, $i } 1 .. $many;
         my $batch = _batch($n);
 
-        # one that never was, now and then
+        # sometimes fence a batch that was never sent
         $batch = _batch($n) if $keyed && $i % 4 == 0 && $self->_fence($batch);
 
         my ($outcome) = $self->_ask($enqueues ? _enqueue($keyed, $batch, @messages) : _insert(@messages));
@@ -206,7 +168,7 @@ sub _enqueue {
 }
 
 
-# Whether it is certain that a batch never will be taken.
+# Whether the batch is certain never to be committed.
 sub _fence {
     my ($self, $batch) = @_;
     my ($outcome, $said) = $self->_ask("select 'fenced' where ngx_pgq.fence('$batch'); select 'done'");
@@ -218,12 +180,10 @@ sub _fence {
 sub _read {
     my ($self) = @_;
     my $last = $self->{base};
-
-    open my $out, '>>', "$self->{dir}/reader" or die "$self->{dir}/reader: $!\n";
-    $out->autoflush(1);
+    my $out  = $self->_open('reader');
 
     while (getppid() == $self->{parent}) {
-        my $enough = -e "$self->{dir}/read";
+        my $last_read = -e "$self->{dir}/read";
         my ($outcome, $rows) = $self->_ask(
             "select id || '|' || message_id from posts where id > $last and data::text ~ 'sql_load' order by id; select 'done'");
 
@@ -232,7 +192,7 @@ sub _read {
                 print {$out} "$row\n";
                 ($last) = $row =~ /^(\d+)/;
             }
-            return if $enough;
+            return if $last_read;
         }
         sleep 0.01;
     }
