@@ -157,7 +157,7 @@ bench-cluster: packages-check build  ## measure a cluster of five containers bes
 ##@ Tests, one kind at a time
 
 .PHONY: check-others check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-ha check-docs check-reload check-sanitize check-valgrind check-bare fuzz soak analyze
-check-docs: packages-check  ## what code and READMEs name agrees; the sources keep to the house style
+check-docs: packages-check  ## code and documents agree; the sources keep to the house style
 	@test/run docs
 
 check-unit: packages-check build  ## the C rooms that stand alone

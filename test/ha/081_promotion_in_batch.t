@@ -26,7 +26,7 @@ my $many  = 300_000;
 my $stamp = time;
 my $ours  = qq(data::text like '{"backlog": "$stamp"%');
 
-# Behind so many, messages of neighbouring batches may overtake each other (sql/README.md).
+# Behind so many, messages of neighbouring batches may overtake each other (docs/architecture.md).
 $test = Pgq::ClusterTest->new("promotion while $many messages are moved", target => 10, load => { order => 0 });
 my $since = $test->since;
 
