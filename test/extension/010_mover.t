@@ -1,5 +1,4 @@
-# A mover's life: it begins when there is something to serve, goes on after whatever ends it, and does not hold up
-# the server's end.
+# The movers start, are started again after a failure, follow their settings, and do not delay a shutdown.
 
 use Pgq;
 use Time::HiRes qw(time);
@@ -8,22 +7,22 @@ my $pg     = Pgq::Postgres->new->start;
 my $movers = "select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover'";
 my $one    = "select pid from pg_stat_activity where backend_type = 'ngx_pgq mover' limit 1";
 
-# Puts a message into the queue and waits for its post.
+# Inserts a message into the queue and waits for its post.
 sub moves {
     my ($message, $name) = @_;
     $pg->safe_psql("insert into ngx_pgq.queue (data) values ('\"$message\"')");
     ok($pg->poll_query_until("select count(*) from posts where data::text = '\"$message\"'", 1), $name);
 }
 
-moves('first', 'a mover works');
+moves('first', 'a mover moves a message');
 like($pg->safe_psql("select application_name from pg_stat_activity where pid = ($one)"), qr/^ngx_pgq mover 1 of posts$/,
-    'pg_stat_activity says who it is');
+    'application_name has the number and database of a mover');
 is($pg->safe_psql("select usename, rolsuper from pg_stat_activity join pg_roles on rolname = usename where pid = ($one)"),
-    'ngx_pgq_mover|f', 'and that it is no superuser');
+    'ngx_pgq_mover|f', 'a mover runs as ngx_pgq_mover, which is no superuser');
 is($pg->safe_psql("select xact_start is null and backend_xmin is null from pg_stat_activity where pid = ($one)"), 't',
-    'asleep it has no transaction open');
+    'an idle mover has no open transaction and no snapshot');
 
-# it is ended
+# a failed mover
 for my $case (
     [ 'terminated' => sub { $pg->safe_psql("select pg_terminate_backend(($one))") } ],
     [ 'cancelled'  => sub { $pg->safe_psql("select pg_cancel_backend(($one))") } ],
@@ -35,71 +34,71 @@ for my $case (
 ) {
     my ($name, $action) = @$case;
     $action->();
-    moves($name, "$name, it goes on");
+    moves($name, "a mover that was $name moves messages again");
 }
-unlike($pg->log_since(0), qr/canceling statement/, 'a cancel between batches is none');
+unlike($pg->log_since(0), qr/canceling statement/, 'a cancel of an idle mover has no effect');
 
-# what it had not moved when the server crashed is moved without a new message
+# a backlog at a crash of the server
 my $lock = $pg->session;
 $lock->query('begin; lock table posts in exclusive mode');
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json(n) from generate_series(1, 5000) n});
 ok($pg->poll_query_until("select query from pg_stat_activity where pid = ($one) and wait_event_type = 'Lock'", 'moving messages to posts'),
-    'pg_stat_activity says what it is at');
+    'pg_stat_activity shows what a mover does');
 $pg->stop('immediate');
 $lock->quit;
 $pg->start;
-ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'a backlog is moved after a crash');
-is($pg->safe_psql(q{select count(*), count(distinct message_id) from posts where data::text ~ '^\d+$'}), '5000|5000', 'each once');
+ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'a backlog is moved after a crash without a new message');
+is($pg->safe_psql(q{select count(*), count(distinct message_id) from posts where data::text ~ '^\d+$'}), '5000|5000', 'each message of the backlog is posted once');
 
-# how many there are
+# the number of movers
 for my $count (4, 2, 0, 1) {
     $pg->safe_psql("alter system set ngx_pgq.movers = $count; select pg_reload_conf()");
-    ok($pg->poll_query_until($movers, $count), "$count movers after a reload");
+    ok($pg->poll_query_until($movers, $count), "$count movers run after a reload");
 }
-moves('reloaded', 'and they work');
+moves('reloaded', 'movers move messages after the reloads');
 
-# its batch is a setting, too
+# the size of a batch
 $pg->safe_psql('alter system set ngx_pgq.batch_size = 7; select pg_reload_conf()');
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json(n) from generate_series(1, 100) n});
-ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'a small batch moves all');
+ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), '100 messages are moved in batches of 7');
 $pg->safe_psql('alter system reset ngx_pgq.batch_size; select pg_reload_conf()');
 
-# it is woken at commit, and does not find work by looking for it now and then
+# commits wake a mover that checks the queue only once an hour
 $pg->safe_psql("alter system set ngx_pgq.idle_interval = '1h'; select pg_reload_conf()");
-ok($pg->poll_query_until("select setting from pg_settings where name = 'ngx_pgq.idle_interval'", 3_600_000), 'it looks around once an hour');
-moves("woken $_", 'an INSERT wakes it') for 1 .. 3;
+ok($pg->poll_query_until("select setting from pg_settings where name = 'ngx_pgq.idle_interval'", 3_600_000), 'idle_interval is one hour');
+moves("woken $_", 'an INSERT wakes a mover') for 1 .. 3;
 $pg->safe_psql(q{select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['"enqueued"'])});
-ok($pg->poll_query_until(q{select count(*) from posts where data::text = '"enqueued"'}, 1), 'enqueue() wakes it');
+ok($pg->poll_query_until(q{select count(*) from posts where data::text = '"enqueued"'}, 1), 'enqueue() wakes a mover');
 $pg->safe_psql('alter system reset ngx_pgq.idle_interval; select pg_reload_conf()');
 
-# the extension is dropped, and comes back
+# the extension is dropped and installed again
 my $position = $pg->log_position;
 $pg->safe_psql('drop extension ngx_pgq cascade');
-ok($pg->wait_for_log(qr/the extension ngx_pgq is missing/, $position), 'without its extension it says so');
-is($pg->safe_psql('select count(*) > 5000 from posts'), 't', 'and the posts are still there');
+ok($pg->wait_for_log(qr/the extension ngx_pgq is missing/, $position), 'the log says that the extension is missing');
+is($pg->safe_psql('select count(*) > 5000 from posts'), 't', 'posts stay when the extension is dropped');
 $pg->install;
-moves('again', 'with the extension back, it goes on');
-cmp_ok(scalar(() = $pg->log_since($position) =~ /is missing/g), '<=', 2, 'without filling the log');
+moves('again', 'movers move messages when the extension is installed again');
+cmp_ok(scalar(() = $pg->log_since($position) =~ /is missing/g), '<=', 2, 'the log has at most two lines about the missing extension');
 
-# the end
-for my $case ([ 'idle' => '' ], [ 'amid work' => q{insert into ngx_pgq.queue (data) select to_json(n) from generate_series(1, 50000) n} ]) {
+# shutdown
+for my $case ([ 'idle' => '' ], [ 'busy' => q{insert into ngx_pgq.queue (data) select to_json(n) from generate_series(1, 50000) n} ]) {
     my ($name, $sql) = @$case;
     $pg->safe_psql($sql) if $sql;
     my $start = time;
     $pg->stop('fast');
-    cmp_ok(time - $start, '<', timeout(5), "$name, it does not hold up a fast shutdown");
+    cmp_ok(time - $start, '<', timeout(5), "a fast shutdown with movers that are $name takes less than 5 seconds");
     $pg->start;
 }
-ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0, 60), 'and goes on afterwards');
+ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0, 60), 'the backlog is moved after the shutdown');
 
-# a commit that waits for a standby that is not there
-$pg->commits_wait_for('nobody');
+# a commit that waits for a missing standby
+$pg->commits_wait_for('missing');
 $pg->safe_psql(q{set synchronous_commit = local; insert into ngx_pgq.queue (data) values ('"stuck"')});
 ok($pg->poll_query_until("select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover' and wait_event = 'SyncRep'", 1),
-    'its commit waits for the standby');
-is($pg->safe_psql(q{select count(*) from posts where data::text = '"stuck"'}), 0, 'and nobody sees the post before');
+    'the commit of a mover waits for the standby');
+is($pg->safe_psql(q{select count(*) from posts where data::text = '"stuck"'}), 0, 'the post is not visible while the commit waits');
 my $start = time;
 $pg->stop('fast');
-cmp_ok(time - $start, '<', timeout(5), 'a fast shutdown does not wait with it');
+cmp_ok(time - $start, '<', timeout(5), 'a fast shutdown does not wait for that commit');
 
 done_testing;

@@ -1,38 +1,38 @@
-# Where movers work: databases that are missing, come, and are several; roles that are missing; too few worker
-# processes; a standby, and its promotion.
+# Which databases have movers: missing databases and roles, several databases, a standby and its promotion, too few
+# worker processes.
 
 use Pgq;
 
 my $pg = Pgq::Postgres->new(bare => 1, conf => "ngx_pgq.databases = 'posts, other'\n")->start;
 my $in = sub { $pg->poll_query_until('select count(*) from posts', $_[1], 60, database => $_[0]) };
 
-ok($pg->wait_for_log(qr/role "ngx_pgq_mover" does not exist|database "posts" does not exist/), 'what is missing is said');
-is($pg->safe_psql('select 1', database => 'postgres'), 1, 'and the server serves');
+ok($pg->wait_for_log(qr/role "ngx_pgq_mover" does not exist|database "posts" does not exist/), 'the log names the missing role or database');
+is($pg->safe_psql('select 1', database => 'postgres'), 1, 'the server accepts connections');
 
 $pg->install('posts');
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('1')});
-ok($in->('posts', 1), 'a database that comes later is served');
+ok($in->('posts', 1), 'a database that is created later gets a mover');
 
 $pg->install('other');
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('2'), ('3')}, database => 'other');
-ok($in->('other', 2), 'so is a second one');
-is($pg->safe_psql('select count(*) from posts'), 1, 'each by itself');
+ok($in->('other', 2), 'a second database gets a mover');
+is($pg->safe_psql('select count(*) from posts'), 1, 'a message becomes a post in its own database only');
 is($pg->safe_psql('select string_agg(distinct database, $$ $$ order by database) from ngx_pgq.status where pid is not null'),
-    'other posts', 'the status shows both');
+    'other posts', 'the status shows the movers of both databases');
 
 $pg->safe_psql(q{alter system set ngx_pgq.databases = 'posts'; select pg_reload_conf()});
 ok($pg->poll_query_until("select count(*) from pg_stat_activity where datname = 'other' and backend_type = 'ngx_pgq mover'", 0),
-    'a database that is no longer named is left');
+    'movers leave a database that ngx_pgq.databases no longer names');
 $pg->safe_psql('drop database other', database => 'postgres');
-pass('and can be dropped');
+pass('a database without movers can be dropped');
 
-# a standby has no mover; promoted, it has one, which moves what is left
+# a standby
 $pg->safe_psql('alter system set ngx_pgq.movers = 0; select pg_reload_conf()');
 $pg->poll_query_until("select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover'", 0);
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json(n) from generate_series(1, 1000) n});
 
 my $keyed = q{select coalesce((select sqlstate from ngx_pgq.enqueue_keyed(gen_random_uuid(), array[gen_random_uuid()], '{1001}', '{key}')), 'taken')};
-is($pg->safe_psql($keyed), 'taken', 'a message with a key');
+is($pg->safe_psql($keyed), 'taken', 'a message with a key is enqueued');
 
 my $standby = $pg->standby;
 $standby->append_conf('ngx_pgq.movers = 2');
@@ -44,22 +44,22 @@ $standby->poll_query_until("select pg_last_wal_replay_lsn() >= '$end'");
 is($standby->safe_psql("select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover'"), 0, 'a standby has no mover');
 
 like(($standby->psql(q{\set VERBOSITY sqlstate
-    select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['1'])}))[2], qr/25006/, 'and enqueue() says that it is read-only');
-like(($standby->psql("\\set VERBOSITY sqlstate\n$keyed"))[2], qr/25006/, 'so do its siblings');
+    select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['1'])}))[2], qr/25006/, 'enqueue() fails with 25006 on a standby');
+like(($standby->psql("\\set VERBOSITY sqlstate\n$keyed"))[2], qr/25006/, 'enqueue_keyed() fails with 25006 on a standby');
 
 $pg->stop;
 $standby->promote;
-ok($standby->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'promoted, it moves what is left');
-is($standby->safe_psql('select count(*), count(distinct message_id) from posts'), '1002|1002', 'each once');
-is($standby->safe_psql($keyed), 'PQ200', 'and knows the key');
+ok($standby->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'a promoted standby moves the rest of the queue');
+is($standby->safe_psql('select count(*), count(distinct message_id) from posts'), '1002|1002', 'each message is posted once');
+is($standby->safe_psql($keyed), 'PQ200', 'a promoted standby knows the key');
 $standby->stop;
 
-# fewer worker processes than movers: those that can, work
+# fewer worker processes than movers
 $pg->safe_psql('select 1', database => 'postgres') if $pg->running;
 $pg->append_conf("max_worker_processes = 3\nngx_pgq.movers = 8");
 Pgq::Host::spew($pg->data . '/postgresql.auto.conf', '');
 $pg->start;
-ok($pg->wait_for_log(qr/max_worker_processes/), 'too few worker processes: it is said');
-ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'and those there are work');
+ok($pg->wait_for_log(qr/max_worker_processes/), 'the log says that max_worker_processes is too small');
+ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'the movers that could be started move messages');
 
 done_testing;

@@ -1,5 +1,5 @@
-# Tables that their owner has altered: what is not as it was made is said and waited for. Nothing is read as another type,
-# nothing is lost, and the server never crashes.
+# The owner alters the tables. Movers wait and say which column is missing, no value is read as another type, no message
+# is lost, and the server does not crash.
 
 use Pgq;
 
@@ -13,7 +13,7 @@ my $idle = sub { $pg->poll_query_until(q{select count(*) from ngx_pgq.queue}, 0)
 my $pause = sub { $pg->safe_psql('select ngx_pgq.pause()') };
 my $resume = sub { $pg->safe_psql('select ngx_pgq.resume()') };
 
-# A change to the queue and what takes it back; what the message in the queue is after that.
+# A change of the queue, the change that reverts it, and the message's data afterwards if it differs.
 my @queue = (
     [ 'data is jsonb'          => 'alter column data type jsonb using data::jsonb',     'alter column data type json using data::json', '{"amount": 4711}' ],
     [ 'data is text'           => 'alter column data type text',                         'alter column data type json using data::json', '{"amount": 4711}' ],
@@ -33,21 +33,21 @@ for my $case (@queue) {
     $pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('{"amount": 4711}')});
     $pg->safe_psql("alter table ngx_pgq.queue $_") for $alter;
     $resume->();
-    ok($missing->(), "$name: the mover says what is missing");
+    ok($missing->(), "$name: the status says that a table is missing");
     my ($status, undef, $err) = $enqueue->();
-    isnt($status, 0, "$name: nothing is taken");
-    like($err, qr/55000|of relation "ngx_pgq.queue" is missing, nullable or of another type/, "$name: for that reason");
-    is($pg->safe_psql('select count(*) from ngx_pgq.queue'), 1, "$name: the message is still there");
+    isnt($status, 0, "$name: enqueue() fails");
+    like($err, qr/55000|of relation "ngx_pgq.queue" is missing, nullable or of another type/, "$name: enqueue() names the reason");
+    is($pg->safe_psql('select count(*) from ngx_pgq.queue'), 1, "$name: the message stays in the queue");
     $pg->safe_psql("alter table ngx_pgq.queue $back");
-    ok($idle->(), "$name: it is moved when the column is back");
-    is($pg->safe_psql('select data from posts'), $data // '{"amount": 4711}', "$name: as it was");
+    ok($idle->(), "$name: the message is moved when the column is restored");
+    is($pg->safe_psql('select data from posts'), $data // '{"amount": 4711}', "$name: the post has the message's data");
 }
 
-# null, where the column allows it, and a mover is in the middle of its work
+# a null message
 $pg->safe_psql('alter table ngx_pgq.queue alter data drop not null');
 $pg->safe_psql('insert into ngx_pgq.queue (data) values (null)');
 ok($missing->(), 'a null message is not moved');
-unlike($pg->log_since(0), qr/terminated by signal|reinitializing/, 'nothing has crashed');
+unlike($pg->log_since(0), qr/terminated by signal|reinitializing/, 'no process has crashed');
 $pg->safe_psql('delete from ngx_pgq.queue; alter table ngx_pgq.queue alter data set not null');
 
 # ---- posts
@@ -60,10 +60,10 @@ for my $case (
 
     $pg->safe_psql("truncate posts; alter table posts $alter");
     $pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('"waits"')});
-    ok($missing->(), "posts, $name: the mover says what is missing");
-    is($pg->safe_psql('select count(*) from posts'), 0, "posts, $name: it writes nothing");
+    ok($missing->(), "posts, $name: the status says that a table is missing");
+    is($pg->safe_psql('select count(*) from posts'), 0, "posts, $name: no post is written");
     $pg->safe_psql("alter table posts $back");
-    ok($idle->(), "posts, $name: and goes on when it is there again");
+    ok($idle->(), "posts, $name: the message is moved when the column is restored");
 }
 
 # a partition of another table: its bound holds for each row
@@ -75,24 +75,24 @@ SKIP: {
     $pause->();
     $pg->safe_psql('insert into ngx_pgq.queue (data) select to_json(i) from generate_series(1, 10) as i');
     $resume->();
-    ok($pg->poll_query_until(q{select last_error ~ '23514' from ngx_pgq.status where mover = 1}, 't'), 'posts is a partition for five ids');
-    is($pg->safe_psql('select count(*), max(id) from posts'), $pg->safe_psql('select count(*), max(id) from all_posts'), 'no post lies outside its bound');
-    is($pg->safe_psql('select (select count(*) from posts) + (select count(*) from ngx_pgq.queue)'), 10, 'and no message is lost, or blamed');
+    ok($pg->poll_query_until(q{select last_error ~ '23514' from ngx_pgq.status where mover = 1}, 't'), 'the status has the SQLSTATE of the partition bound');
+    is($pg->safe_psql('select count(*), max(id) from posts'), $pg->safe_psql('select count(*), max(id) from all_posts'), 'no post is outside the partition bound');
+    is($pg->safe_psql('select (select count(*) from posts) + (select count(*) from ngx_pgq.queue)'), 10, 'each message is a post or stays in the queue');
     $pg->safe_psql('alter table all_posts detach partition posts; drop table all_posts');
-    ok($pg->poll_query_until('select count(*) from posts', 10), 'all are posted when there is no bound any more');
+    ok($pg->poll_query_until('select count(*) from posts', 10), 'all messages are posted when the partition is detached');
 }
 
-# ---- public was made anew
+# ---- a new schema public
 $pg->safe_psql('alter schema public rename to former; create schema public; grant usage on schema public to public');
 ok($missing->(), 'another schema public: posts are missing there');
-$pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('"anew"')});
+$pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('"new public"')});
 my ($status, $out, $err) = Pgq::Host::run([ Pgq::Host::pg_bin() . '/psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-h', $pg->socket, '-p', $pg->port, '-U', 'postgres', '-d', 'posts',
     '-f', Pgq::Host::top() . '/sql/install.sql' ]);
-is($status, 0, "installing makes them: $err");
-ok($pg->poll_query_until(q{select count(*) from public.posts where data::text = '"anew"'}, 1), 'and messages go to public.posts');
-is($pg->safe_psql(q{select count(*) from former.posts where data::text = '"anew"'}), 0, 'not to the former one');
+is($status, 0, "sql/install.sql creates the missing tables: $err");
+ok($pg->poll_query_until(q{select count(*) from public.posts where data::text = '"new public"'}, 1), 'messages become posts in the new schema public');
+is($pg->safe_psql(q{select count(*) from former.posts where data::text = '"new public"'}), 0, 'no message becomes a post in the former schema');
 
-# ---- whose names a trigger of the owner's sees
+# ---- the search_path of an owner's trigger
 $pg->safe_psql(q{
     create table ngx_pgq.audit (who text);
     alter table ngx_pgq.audit owner to ngx_pgq_owner;
@@ -105,14 +105,14 @@ my $evil = q{create table evil.audit (who text);
     grant all on evil.audit to public; grant usage on schema evil to public;
     set search_path = evil, ngx_pgq;};
 (undef, undef, $err) = $pg->psql("\\set VERBOSITY verbose\n" . $evil . q{select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['1'])}, user => 'ngx_pgq_web');
-like($err, qr/ERROR:  42P01: .*^CONTEXT:  PL\/pgSQL function ngx_pgq\.note\(\) line 1 at SQL statement$/ms, 'an unqualified name in a trigger is not looked up where the caller says') or diag($err);
-is($pg->safe_psql(q{select count(*) from pg_auth_members where member = 'ngx_pgq_web'::regrole}), 0, 'and the caller gains nothing');
+like($err, qr/ERROR:  42P01: .*^CONTEXT:  PL\/pgSQL function ngx_pgq\.note\(\) line 1 at SQL statement$/ms, 'an unqualified name in a trigger is not looked up in the search_path of the caller') or diag($err);
+is($pg->safe_psql(q{select count(*) from pg_auth_members where member = 'ngx_pgq_web'::regrole}), 0, 'the caller is not granted ngx_pgq_owner');
 $pg->safe_psql(q{create or replace function ngx_pgq.note() returns trigger language plpgsql as 'begin insert into ngx_pgq.audit values (current_user); return null; end'});
 is($pg->safe_psql(q{set search_path = evil, public; select count(*) from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['2']); show search_path}),
-    "0\nevil, public", "the caller's search_path is as it was");
-is($pg->safe_psql('select who from ngx_pgq.audit'), 'ngx_pgq_owner', 'a qualified one works');
+    "0\nevil, public", "enqueue() restores the caller's search_path");
+is($pg->safe_psql('select who from ngx_pgq.audit'), 'ngx_pgq_owner', 'a trigger with a qualified name runs as ngx_pgq_owner');
 
-# ---- what it sets
+# ---- settings of a trigger
 $pg->safe_psql(q{create or replace function ngx_pgq.note() returns trigger language plpgsql as
     'begin set synchronous_commit = off; set client_min_messages = error; return null; end'});
 for my $when ('after insert', 'constraint') {
@@ -120,7 +120,7 @@ for my $when ('after insert', 'constraint') {
     $pg->safe_psql($when eq 'constraint' ? 'create constraint trigger note after insert on ngx_pgq.queue deferrable initially deferred for each row execute function ngx_pgq.note()'
         : "create trigger note $when on ngx_pgq.queue for each row execute function ngx_pgq.note()");
     is($pg->safe_psql(q{select count(*) from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['3']); show synchronous_commit; show client_min_messages}, user => 'ngx_pgq_web'),
-        "0\non\nnotice", "what a trigger ($when) sets ends with the call");
+        "0\non\nnotice", "a setting of a trigger ($when) ends with the call");
 }
 
 done_testing;

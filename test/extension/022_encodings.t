@@ -1,4 +1,4 @@
-# A database of another encoding: a message with an escape that it cannot hold is refused by itself, its neighbours are not.
+# In a database of another encoding only the messages with an escape that the encoding lacks are refused.
 
 use Pgq;
 
@@ -18,11 +18,11 @@ for my $case (
         $pg->safe_psql("create database $database encoding $encoding locale 'C' template template0", database => 'postgres');
         $pg->install($database);
     }
-    is($pg->safe_psql(sprintf($call, $_), @in), '', "$encoding: $_ is taken") for @$good;
-    is($pg->safe_psql(sprintf($call, $_), @in), '2 22P05', "$encoding: $_ is refused, alone") for @$bad;
+    is($pg->safe_psql(sprintf($call, $_), @in), '', "$encoding: $_ is accepted") for @$good;
+    is($pg->safe_psql(sprintf($call, $_), @in), '2 22P05', "$encoding: only $_ is refused") for @$bad;
 
     my $messages = 2 * (@$good + @$bad) + @$good;
-    ok($pg->poll_query_until('select count(*) from posts', $messages, 40, @in), "$encoding: the others are posts");
+    ok($pg->poll_query_until('select count(*) from posts', $messages, 40, @in), "$encoding: the accepted messages are posts");
 }
 
 done_testing;

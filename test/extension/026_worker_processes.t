@@ -1,26 +1,26 @@
-# Worker processes run out: it is said once, those movers there are work, and the others come when a process is free.
+# No worker process is free for a mover: the log has one line, the other movers work, and the mover starts later.
 
 use Pgq;
 
 my $pg = Pgq::Postgres->new(conf => "ngx_pgq.databases = 'posts, other'\nngx_pgq.movers = 0\nmax_worker_processes = 4\n")->start;
 $pg->install('other');
 
-# ours is the launcher, the server has one; a parallel query takes the third
+# The launcher, the server and a parallel query use one process each.
 my $query = $pg->session(database => 'postgres');
 $query->query(q{select set_config(name, 'on', false) from pg_settings where name in ('force_parallel_mode', 'debug_parallel_query')});
 $query->send('select pg_sleep(600)');
-ok($pg->poll_query_until(q{select count(*) from pg_stat_activity where backend_type = 'parallel worker'}, 1, 20), 'a parallel query takes a process');
+ok($pg->poll_query_until(q{select count(*) from pg_stat_activity where backend_type = 'parallel worker'}, 1, 20), 'a parallel query uses a worker process');
 
 my $position = $pg->log_position;
 $pg->safe_psql('alter system set ngx_pgq.movers = 3; select pg_reload_conf()');
-ok($pg->wait_for_log(qr/no free worker slot for mover 2 of database "posts"/, $position, 10), 'a mover finds none: it is said');
+ok($pg->wait_for_log(qr/no free worker slot for mover 2 of database "posts"/, $position, 10), 'the log says that a mover has no worker process');
 $pg->safe_psql('alter system set ngx_pgq.movers = 1; select pg_reload_conf()');
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('1')}, database => $_) for 'posts', 'other';
-ok($pg->poll_query_until('select count(*) from posts', 1, 10), 'the one that has a process works');
-is($pg->safe_psql('select count(*) from posts', database => 'other'), 0, 'where there is none the message waits');
+ok($pg->poll_query_until('select count(*) from posts', 1, 10), 'the mover with a worker process moves messages');
+is($pg->safe_psql('select count(*) from posts', database => 'other'), 0, 'a message stays in the queue of the database without a mover');
 
 $pg->safe_psql(q{select pg_cancel_backend(pid) from pg_stat_activity where query ~ '^select pg_sleep' and backend_type = 'client backend'});
-ok($pg->poll_query_until('select count(*) from posts', 1, 20, database => 'other'), 'when a process is free, a mover takes it, and the message');
-is(scalar(() = $pg->log_since($position) =~ /no free worker slot/g), 1, 'the log has one line about all of it');
+ok($pg->poll_query_until('select count(*) from posts', 1, 20, database => 'other'), 'the message is moved when a worker process is free');
+is(scalar(() = $pg->log_since($position) =~ /no free worker slot/g), 1, 'the log has one line about missing worker processes');
 
 done_testing;

@@ -1,9 +1,9 @@
-# P6: with several movers and many who enqueue, ids are in commit order: a reader that goes on from the last id it
-# has seen misses nothing, ever.
+# P6: with several movers and producers, ids are in commit order: a reader that continues after the last id it has seen
+# misses no post.
 
 use Pgq;
 
-# While one mover is held up between its ids and its commit, no other shows a greater id.
+# One mover waits between its first id and its commit: no other commits a greater id.
 my $pg = Pgq::Postgres->new(conf => "ngx_pgq.movers = 3\n")->start;
 
 $pg->safe_psql(q{
@@ -25,16 +25,16 @@ $lock->query('select pg_advisory_lock(42)');
 for my $case ([ 'slow' => 1 ], [ 'fast' => 2 ], [ 'faster' => 3 ]) {
     my ($message, $waiting) = @$case;
     $pg->safe_psql("insert into ngx_pgq.queue (data) values ('\"$message\"')");
-    ok($pg->poll_query_until($held, $waiting), "$message: $waiting movers wait");
+    ok($pg->poll_query_until($held, $waiting), "$message: $waiting movers wait for a lock");
 }
 
-is($pg->safe_psql('select count(*) from posts'), 0, 'none overtakes the one that is held up');
+is($pg->safe_psql('select count(*) from posts'), 0, 'no mover commits before the one that has taken its ids');
 $lock->quit;
-ok($pg->poll_query_until('select count(*) from posts', 3), 'then all go on');
-is($pg->safe_psql('select data from posts order by id limit 1'), '"slow"', 'the first is the first');
+ok($pg->poll_query_until('select count(*) from posts', 3), 'all movers continue when the lock is released');
+is($pg->safe_psql('select data from posts order by id limit 1'), '"slow"', 'the message that was held up has the smallest id');
 $pg->stop;
 
-# And with many who enqueue, a reader goes along.
+# A reader continues after its last id while 32 connections enqueue.
 $pg = Pgq::Postgres->new(conf => "ngx_pgq.movers = 4\nngx_pgq.batch_size = 50\n")->start;
 my $nginx = Pgq::Nginx->new(pg => $pg, workers => 2)->start;
 
@@ -55,13 +55,13 @@ until (defined $status && $read == 20_000) {
     $read += $count;
     $last  = $max;
 
-    # one more look when the load has ended, and then it is enough
+    # the last query begins after the end of the load
     last if defined $was;
 }
 
-is($status, 0, 'all are accepted and found') or diag(Pgq::Host::slurp("$dir/out"));
-is($read, 20_000, 'a reader that goes on from the last id it has seen misses nothing');
-cmp_ok($pg->safe_psql('select count(*) from ngx_pgq.status where messages > 0'), '>', 1, 'several movers have worked');
+is($status, 0, 'the load client gets 202 for each message and finds its post') or diag(Pgq::Host::slurp("$dir/out"));
+is($read, 20_000, 'the reader has seen each post');
+cmp_ok($pg->safe_psql('select count(*) from ngx_pgq.status where messages > 0'), '>', 1, 'more than one mover has moved messages');
 $reader->quit;
 
 done_testing;

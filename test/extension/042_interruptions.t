@@ -1,5 +1,5 @@
-# What disturbs a mover at work: settings that change, a server or a role that is read-only, a cancel or a
-# termination in the middle of a batch. It goes on, and no message is lost, doubled or blamed.
+# A mover continues after changes of its settings, in spite of a read-only server or role, and after a cancel or a
+# termination during a batch. Each message is posted once, and none becomes a dead letter.
 
 use Pgq;
 use Time::HiRes qw(time);
@@ -21,85 +21,85 @@ sub goes_on {
     ok($pg->poll_query_until("select count(*) > $seen + 20 from posts", 't', 20), $name);
 }
 
-# Waits for a message that came in just now, or earlier.
+# Waits for the post of a message.
 sub moved {
     my ($message, $name) = @_;
 
     ok($pg->poll_query_until("select count(*) from posts where data::text = '\"$message\"'", 1, 20), $name);
 }
 
-# every setting there is
+# all settings
 $pg->safe_psql('create role other_mover login; grant ngx_pgq_mover to other_mover');
 my $producer = Pgq::Producer->new($pg);
-goes_on('movers work');
+goes_on('messages become posts');
 
 for (split /\n/, $pg->safe_psql(q{select name, min_val, max_val from pg_settings where name ~ '^ngx_pgq\.' and vartype = 'integer' order by 1})) {
     my ($name, @limits) = split /\|/;
 
     for my $value ($name eq 'ngx_pgq.movers' ? (0, 3) : @limits) {
         set($name, "'$value'");
-        ok($pg->poll_query_until("select setting from pg_settings where name = '$name'", $value), "$name = $value is taken over by a reload");
+        ok($pg->poll_query_until("select setting from pg_settings where name = '$name'", $value), "a reload applies $name = $value");
         $value eq '0' && $name eq 'ngx_pgq.movers'
-            ? ok($pg->poll_query_until('select count(*) from ngx_pgq.status where pid is not null', 0, 10), '… and no mover is left')
-            : goes_on('… and movers go on');
+            ? ok($pg->poll_query_until('select count(*) from ngx_pgq.status where pid is not null', 0, 10), 'all movers stop with ngx_pgq.movers = 0')
+            : goes_on("messages become posts with $name = $value");
     }
     reset_all();
 }
-goes_on('all integers are what they were');
+goes_on('messages become posts when all integer settings are reset');
 
 set('ngx_pgq.role', 'other_mover');
-ok($pg->poll_query_until(q{select usename from pg_stat_activity where backend_type = 'ngx_pgq mover'}, 'other_mover', 10), 'ngx_pgq.role');
-goes_on('… and movers go on');
+ok($pg->poll_query_until(q{select usename from pg_stat_activity where backend_type = 'ngx_pgq mover'}, 'other_mover', 10), 'a reload applies ngx_pgq.role');
+goes_on('messages become posts with another ngx_pgq.role');
 my $position = $pg->log_position;
-set('ngx_pgq.role', 'nobody');
-ok($pg->wait_for_log(qr/the role "nobody" does not exist/, $position, 10), 'a role that does not exist is said');
+set('ngx_pgq.role', 'missing_role');
+ok($pg->wait_for_log(qr/the role "missing_role" does not exist/, $position, 10), 'the log says that ngx_pgq.role does not exist');
 set('ngx_pgq.databases', 'postgres');
-ok($pg->poll_query_until('select count(*) from ngx_pgq.status where pid is not null', 0, 10), 'another database: this one is left');
+ok($pg->poll_query_until('select count(*) from ngx_pgq.status where pid is not null', 0, 10), 'movers leave a database that ngx_pgq.databases does not name');
 reset_all();
-goes_on('all is what it was');
+goes_on('messages become posts when ngx_pgq.role and ngx_pgq.databases are reset');
 set('ngx_pgq.synchronous', 'on');
-ok($pg->poll_query_until('show ngx_pgq.synchronous', 'on'), 'ngx_pgq.synchronous');
-goes_on('… and what is inserted is moved');
+ok($pg->poll_query_until('show ngx_pgq.synchronous', 'on'), 'a reload applies ngx_pgq.synchronous');
+goes_on('inserted messages become posts with ngx_pgq.synchronous = on');
 reset_all();
 
 for my $name (split /\n/, $pg->safe_psql(q{select name from pg_settings where name ~ '^ngx_pgq\.' and vartype <> 'integer'})) {
-    like($name, qr/^ngx_pgq\.(?:databases|role|synchronous)$/, "$name is tested here");
+    like($name, qr/^ngx_pgq\.(?:databases|role|synchronous)$/, "$name is one of the settings tested above");
 }
 
 my $sent = $producer->stop;
-is_deeply($producer->errors, {}, 'who sends has met no error');
+is_deeply($producer->errors, {}, 'the producer has got no error');
 ok($pg->poll_query_until('select count(*) from posts', $sent, 20), "all $sent messages are posts");
-is($pg->safe_psql('select count(distinct data::text) from posts'), $sent, 'each once');
+is($pg->safe_psql('select count(distinct data::text) from posts'), $sent, 'each message is posted once');
 
-# statistics, though nothing happens any more after which they would be told
+# statistics are reported by an idle mover
 my $count = q{select sum(n_tup_ins), sum(n_tup_del) from pg_stat_user_tables where relname ~ '%s'};
-ok($pg->poll_query_until(sprintf($count, '^queue_\d$'), "$sent|$sent", 10), 'the statistics of the queue are true');
-ok($pg->poll_query_until(sprintf($count, '^posts$'), "$sent|0", 10), 'and those of posts');
-is($pg->safe_psql('select n_live_tup from pg_stat_user_tables where relname = $$posts$$'), $sent, '… which knows how many it has');
+ok($pg->poll_query_until(sprintf($count, '^queue_\d$'), "$sent|$sent", 10), 'the statistics of the queue count all inserts and deletes');
+ok($pg->poll_query_until(sprintf($count, '^posts$'), "$sent|0", 10), 'the statistics of posts count all inserts');
+is($pg->safe_psql('select n_live_tup from pg_stat_user_tables where relname = $$posts$$'), $sent, 'n_live_tup of posts is the number of posts');
 set('autovacuum_naptime', '1');
-ok($pg->poll_query_until('select last_autoanalyze is not null from pg_stat_user_tables where relname = $$posts$$', 't', 30), 'posts is analyzed by itself');
-ok($pg->safe_psql('select abs(reltuples - ' . $sent . ') <= 50 + 0.1 * ' . $sent . ' from pg_class where relname = $$posts$$'), 'so the planner knows its size');
+ok($pg->poll_query_until('select last_autoanalyze is not null from pg_stat_user_tables where relname = $$posts$$', 't', 30), 'autovacuum analyzes posts');
+ok($pg->safe_psql('select abs(reltuples - ' . $sent . ') <= 50 + 0.1 * ' . $sent . ' from pg_class where relname = $$posts$$'), 'reltuples of posts is about the number of posts');
 reset_all();
 
-# enqueue() without a standby, where there shall be one
+# enqueue() with ngx_pgq.synchronous = on and no standby
 my $enqueue = q{select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['"enqueued"'])};
 set('ngx_pgq.synchronous', 'on');
 $pg->poll_query_until('show ngx_pgq.synchronous', 'on');
-like(($pg->psql("\\set VERBOSITY sqlstate\n$enqueue"))[2], qr/ERROR:  57P03/, 'enqueue() refuses while no standby is waited for');
+like(($pg->psql("\\set VERBOSITY sqlstate\n$enqueue"))[2], qr/ERROR:  57P03/, 'enqueue() fails with 57P03 when commits wait for no standby');
 reset_all();
 $pg->poll_query_until('show ngx_pgq.synchronous', 'off');
-is(($pg->psql($enqueue))[0], 0, 'and takes a message where none has to be');
-moved('enqueued', '… once');
+is(($pg->psql($enqueue))[0], 0, 'enqueue() succeeds with ngx_pgq.synchronous = off');
+moved('enqueued', 'the message is posted once');
 
 # enqueue() and read-only transactions
 for my $how ('begin read only;', "set default_transaction_read_only = on;\n") {
     my ($status, undef, $err) = $pg->psql("\\set VERBOSITY sqlstate\n$how"
         . q{select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['"no"'])});
-    like($err, qr/ERROR:  25006/, 'enqueue() refuses in a read-only transaction');
+    like($err, qr/ERROR:  25006/, 'enqueue() fails with 25006 in a read-only transaction');
 }
-is($pg->safe_psql('select count(*) from ngx_pgq.queue'), 0, '… and adds nothing');
+is($pg->safe_psql('select count(*) from ngx_pgq.queue'), 0, 'a failed enqueue() adds nothing to the queue');
 
-# a mover that is told to be read-only
+# a read-only mover
 my @write = (env => { PGOPTIONS => '-c default_transaction_read_only=off' });
 
 for my $case (
@@ -113,15 +113,15 @@ for my $case (
     $pg->safe_psql($_, @write) for $on, 'select pg_reload_conf()', 'select pg_terminate_backend(pid) from ngx_pgq.status where pid is not null';
     $pg->safe_psql(qq{insert into ngx_pgq.queue (data) values ('"$where"')}, @write);
     ok($pg->poll_query_until("select sum(errors) > $errors + $times and bool_and(last_error ~ '25006') and bool_or(state = 'backing off')
-        from ngx_pgq.status where database = 'posts' and pid is not null", 't', 20), "$where is read-only: a mover backs off");
-    is($pg->safe_psql('select count(*) from ngx_pgq.queue'), 1, '… and the message waits');
+        from ngx_pgq.status where database = 'posts' and pid is not null", 't', 20), "$where is read-only: the mover backs off");
+    is($pg->safe_psql('select count(*) from ngx_pgq.queue'), 1, "$where is read-only: the message stays in the queue");
     $pg->safe_psql($_, @write) for $off, 'select pg_reload_conf()';
     my $start = time;
-    moved($where, '… and is moved when it is no longer');
-    cmp_ok(time - $start, '<', timeout(2.5), '… without waiting for the next attempt, which is 3 s away') if $times == 5;
+    moved($where, "$where is writable again: the message is posted");
+    cmp_ok(time - $start, '<', timeout(2.5), "$where is writable again: the mover does not wait for its next attempt in 3 s") if $times == 5;
 }
 
-# ended in the middle of a batch
+# a cancel and a termination during a batch
 $pg->safe_psql(q{
     create function hold_up() returns trigger language plpgsql as $$
     begin
@@ -143,23 +143,24 @@ for my $function ('pg_cancel_backend', 'pg_terminate_backend') {
     $pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json(n) from generate_series(1, 300) n;
         insert into ngx_pgq.queue (data) values ('"held"');
         insert into ngx_pgq.queue (data) select to_json(n) from generate_series(301, 400) n});
-    ok($pg->poll_query_until($stuck, 1), 'a mover is in the middle of a batch');
+    ok($pg->poll_query_until($stuck, 1), "$function: a mover waits within a batch");
     $pg->safe_psql(qq{select $function(pid) from ngx_pgq.status where pid is not null});
-    ok($pg->poll_query_until(q{select bool_or(last_error ~ '57014') from ngx_pgq.status}, 't', 10), 'it says that it was cancelled')
+    ok($pg->poll_query_until(q{select bool_or(last_error ~ '57014') from ngx_pgq.status}, 't', 10), 'the status has the SQLSTATE of the cancel')
         if $function eq 'pg_cancel_backend';
-    ok($pg->poll_query_until($stuck, 1), "$function: it has come back to that message");
+    ok($pg->poll_query_until($stuck, 1), "$function: a mover waits at that message again");
     $lock->quit;
-    ok($pg->poll_query_until('select count(*) from posts', 401, 20), '… all of its batch is moved');
-    is($pg->safe_psql('select count(distinct message_id) from posts'), 401, '… each once');
+    ok($pg->poll_query_until('select count(*) from posts', 401, 20), "$function: all messages of the batch are posted");
+    is($pg->safe_psql('select count(distinct message_id) from posts'), 401, "$function: each message of the batch is posted once");
 }
+
 # the launcher
 my $launcher = q{select pid from pg_stat_activity where backend_type = 'ngx_pgq launcher'};
 my $pid = $pg->safe_psql($launcher);
 $pg->safe_psql("select pg_cancel_backend($pid)");
 set('ngx_pgq.movers', 2);
-ok($pg->poll_query_until('select count(*) from ngx_pgq.status where pid is not null', 2, 10), 'the launcher works');
-is($pg->safe_psql($launcher), $pid, '… and a cancel has not ended it');
+ok($pg->poll_query_until('select count(*) from ngx_pgq.status where pid is not null', 2, 10), 'a cancelled launcher starts movers');
+is($pg->safe_psql($launcher), $pid, 'a cancelled launcher is not restarted');
 
-is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'no message was blamed for any of it');
+is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'there is no dead letter');
 
 done_testing;

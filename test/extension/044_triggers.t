@@ -1,5 +1,5 @@
-# What people add to posts runs inside the movers: it sees public, it cannot change how the mover works or commits, and
-# it does not break the order of ids. Telling readers cannot hold up or undo a batch.
+# Triggers and rules of posts run inside the movers: they see schema public, and cannot change the settings of a mover,
+# its commits or the order of ids. A NOTIFY that fails or waits does not stop a batch.
 
 use Pgq;
 
@@ -9,7 +9,7 @@ my $pg      = Pgq::Postgres->new(conf => "track_commit_timestamp = on\n" . ($ver
 my $insert = sub { $pg->safe_psql(qq{insert into ngx_pgq.queue (data) select to_json('$_[0] ' || i) from generate_series(1, $_[1]) as i}) };
 my $moved  = sub { $pg->poll_query_until(qq{select count(*) from posts where data::text like '"$_[0] %'}, $_[1]) };
 
-# ---- names
+# ---- the search_path
 $pg->safe_psql(q{
     create table audit (post bigint, path text, commit text);
     grant insert on audit to ngx_pgq_mover;
@@ -20,8 +20,8 @@ $pg->safe_psql(q{
     end $$;
     create trigger note after insert on posts for each row execute function note()});
 $insert->('named', 5);
-ok($moved->('named', 5), 'a trigger that names a table of public works');
-is($pg->safe_psql('select distinct path from audit'), 'pg_catalog, public', 'its search_path');
+ok($moved->('named', 5), 'a trigger may name a table of public without its schema');
+is($pg->safe_psql('select distinct path from audit'), 'pg_catalog, public', 'the search_path of a trigger is pg_catalog, public');
 
 # ---- settings
 $pg->safe_psql(q{create or replace function note() returns trigger language plpgsql as $$
@@ -43,14 +43,14 @@ for my $kind ('', 'constraint') {
         create $kind trigger careless after insert on posts $when for each row execute function careless()});
     my $tag = $kind || 'plain';
     $insert->($tag, 20);
-    ok($moved->($tag, 20), "$tag trigger: it sets what it likes");
+    ok($moved->($tag, 20), "$tag trigger: messages become posts while it changes settings");
     $pg->safe_psql('drop trigger careless on posts; truncate audit');
     $insert->("after $tag", 1);
-    ok($moved->("after $tag", 1), "$tag trigger: the next batch");
-    is($pg->safe_psql('select path, commit from audit'), 'pg_catalog, public|on', "$tag trigger: has the mover's settings again");
+    ok($moved->("after $tag", 1), "$tag trigger: the next message becomes a post");
+    is($pg->safe_psql('select path, commit from audit'), 'pg_catalog, public|on', "$tag trigger: the next batch has the settings of the mover");
 }
 
-# housekeeping runs what people add as well: removing old posts fires their triggers
+# triggers that fire when retention deletes posts
 for my $kind ('', 'constraint') {
     my $when = $kind ? 'deferrable initially deferred' : '';
     my $tag  = $kind || 'plain';
@@ -58,58 +58,56 @@ for my $kind ('', 'constraint') {
     $pg->safe_psql("create $kind trigger careless after delete on posts $when for each row execute function careless()");
     $pg->safe_psql('alter system set ngx_pgq.keep_posts = 1');
     $pg->reload;
-    ok($pg->poll_query_until('select count(*) from posts', 1), "$tag trigger on delete: posts are removed");
+    ok($pg->poll_query_until('select count(*) from posts', 1), "$tag trigger on delete: old posts are deleted");
     $pg->safe_psql('alter system reset ngx_pgq.keep_posts');
     $pg->reload;
     $pg->safe_psql('drop trigger careless on posts; truncate audit');
     $insert->("kept $tag", 2);
-    ok($moved->("kept $tag", 2), "$tag trigger on delete: the next batch");
-    is($pg->safe_psql('select distinct path, commit from audit'), 'pg_catalog, public|on', "$tag trigger on delete: has the mover's settings");
+    ok($moved->("kept $tag", 2), "$tag trigger on delete: the next messages become posts");
+    is($pg->safe_psql('select distinct path, commit from audit'), 'pg_catalog, public|on', "$tag trigger on delete: the next batch has the settings of the mover");
 }
 
-# the commit of that very batch waits for its standby
+# the commit of the batch that fires the trigger
 for my $when ('', 'deferrable initially deferred') {
     my $kind = $when ? 'constraint' : '';
     $pg->safe_psql("create $kind trigger careless after insert on posts $when for each row execute function careless()");
-    $pg->safe_psql(q{alter system set synchronous_standby_names = 'gone'});
+    $pg->safe_psql(q{alter system set synchronous_standby_names = 'missing'});
     $pg->reload;
-    $pg->poll_query_until('show synchronous_standby_names', 'gone');
+    $pg->poll_query_until('show synchronous_standby_names', 'missing');
     $pg->psql(qq{set synchronous_commit = local; insert into ngx_pgq.queue (data) values ('"waits$when 1"')});
     ok($pg->poll_query_until(q{select count(*) from pg_stat_activity where wait_event = 'SyncRep' and backend_type = 'ngx_pgq mover'}, 1),
-        "a trigger ($when) that turns synchronous_commit off: the batch waits for the standby all the same");
+        "a trigger ($when) sets synchronous_commit = off: the commit waits for the standby");
 
-    # and meanwhile it is in nobody's way
     my ($status) = $pg->psql(q{set synchronous_commit = local; set statement_timeout = '20s'; notify others}, database => 'postgres');
-    is($status, 0, 'NOTIFY of others does not wait for the batch');
+    is($status, 0, "a trigger ($when) sets synchronous_commit = off: NOTIFY of another session does not wait");
     $pg->safe_psql('alter system reset synchronous_standby_names');
     $pg->reload;
-    ok($moved->("waits$when", 1), 'it is committed when there is nothing to wait for');
+    ok($moved->("waits$when", 1), "a trigger ($when) sets synchronous_commit = off: the message becomes a post without the standby");
     $pg->safe_psql('drop trigger careless on posts');
 }
 
 # ---- a rule
 $pg->safe_psql('create table copies (data json); grant insert on copies to ngx_pgq_owner; create rule copy as on insert to posts do also insert into copies values (new.data)');
 $insert->('ruled', 10);
-ok($moved->('ruled', 10), 'posts with a rule');
-is($pg->safe_psql(q{select count(*) from copies where data::text like '"ruled %'}), 10, 'which was followed');
+ok($moved->('ruled', 10), 'messages become posts when posts has a rule');
+is($pg->safe_psql(q{select count(*) from copies where data::text like '"ruled %'}), 10, 'the rule is applied to each post');
 $pg->safe_psql('drop rule copy on posts; drop table copies; drop trigger note on posts');
 
-# ---- a sequence that hands out ids in stocks
+# ---- a sequence with a cache
 $pg->safe_psql('alter system set ngx_pgq.movers = 4; alter system set ngx_pgq.batch_size = 5; alter sequence posts_id_seq cache 100; truncate posts; create table seen (id bigint, at timestamptz default clock_timestamp())');
 $pg->reload;
 $pg->poll_query_until('select count(*) from ngx_pgq.status where pid is not null', 4);
 $pg->safe_psql('select ngx_pgq.pause()');
-$insert->('stock', 1200);
+$insert->('cached', 1200);
 $pg->safe_psql('select ngx_pgq.resume()');
-ok($moved->('stock', 1200), 'four movers and a sequence with a cache');
-is($pg->safe_psql(q{select count(*) from posts as a join posts as b on b.id > a.id and pg_xact_commit_timestamp(b.xmin) < pg_xact_commit_timestamp(a.xmin)}), 0, 'ids go up in commit order');
+ok($moved->('cached', 1200), 'four movers move messages with a sequence that has a cache');
+is($pg->safe_psql(q{select count(*) from posts as a join posts as b on b.id > a.id and pg_xact_commit_timestamp(b.xmin) < pg_xact_commit_timestamp(a.xmin)}), 0, 'ids are in commit order with a sequence that has a cache');
 
-# ---- readers
+# ---- NOTIFY
 my $reader = $pg->session;
 $reader->query('listen ngx_pgq_posts');
-$insert->('told', 1);
-ok($moved->('told', 1), 'a post');
-ok((poll_until { $reader->query('select 1'); $reader->notified } 10), 'of which a reader is told') if $reader->can('notified');
+$insert->('notified', 1);
+ok($moved->('notified', 1), 'a message becomes a post while a session listens');
 $reader->quit;
 
 if ($version >= 17) {
@@ -119,34 +117,34 @@ if ($version >= 17) {
     $insert->('full', 5);
     ok($moved->('full', 5), 'messages become posts while the queue of notifications is full');
     $holder->quit;
-    ok($pg->wait_for_log(qr/too many notifications in the NOTIFY queue/), 'which is said');
+    ok($pg->wait_for_log(qr/too many notifications in the NOTIFY queue/), 'the log says that the queue of notifications is full');
     $insert->('again', 1);
     $moved->('again', 1);
 }
 
-# ---- who the mover is
+# ---- the role of a mover
 $pg->safe_psql(q{create role boss superuser login; alter system set ngx_pgq.role = 'boss'});
 $pg->allow(qr/FATAL:  ngx_pgq mover/);
 $pg->reload;
-ok($pg->poll_query_until(q{select last_error from ngx_pgq.status where mover = 1}, 'role "boss" (setting ngx_pgq.role) is a superuser'), 'a superuser is refused, and the status says so');
+ok($pg->poll_query_until(q{select last_error from ngx_pgq.status where mover = 1}, 'role "boss" (setting ngx_pgq.role) is a superuser'), 'the status says that ngx_pgq.role is a superuser');
 $insert->('refused', 1);
-is($pg->safe_psql(q{select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover' and usename = 'boss' and state = 'active'}), 0, 'it moves nothing');
+is($pg->safe_psql(q{select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover' and usename = 'boss' and state = 'active'}), 0, 'no mover works as a superuser');
 $pg->safe_psql(q{alter system reset ngx_pgq.role});
 $pg->reload;
-ok($moved->('refused', 1), 'with the right role all goes on');
+ok($moved->('refused', 1), 'the message is posted when ngx_pgq.role is reset');
 
-# one that becomes a superuser while its mover runs
+# a role that becomes a superuser while its mover runs
 $pg->safe_psql(q{create table was (super boolean);
     create function note_super() returns trigger language plpgsql as 'begin insert into public.was select rolsuper from pg_roles where rolname = current_user; return null; end';
     grant insert on was to ngx_pgq_mover;
     create trigger note_super after insert on posts for each row execute function note_super();
     alter role ngx_pgq_mover superuser});
 $insert->('promoted', 1);
-ok($pg->poll_query_until(q{select last_error from ngx_pgq.status where mover = 1}, 'role "ngx_pgq_mover" (setting ngx_pgq.role) is a superuser'), 'a role that becomes a superuser is refused');
-is($pg->safe_psql('select count(*) from was'), 0, 'and no trigger has run as superuser');
+ok($pg->poll_query_until(q{select last_error from ngx_pgq.status where mover = 1}, 'role "ngx_pgq_mover" (setting ngx_pgq.role) is a superuser'), 'the status says that the role has become a superuser');
+is($pg->safe_psql('select count(*) from was'), 0, 'no trigger has run as a superuser');
 $pg->safe_psql('alter role ngx_pgq_mover nosuperuser');
 $pg->reload;
-ok($moved->('promoted', 1), 'when it is none any more, the message is moved');
-is($pg->safe_psql('select distinct super from was'), 'f', 'without its rights');
+ok($moved->('promoted', 1), 'the message is posted when the role is no superuser');
+is($pg->safe_psql('select distinct super from was'), 'f', 'the trigger has run without the rights of a superuser');
 
 done_testing;

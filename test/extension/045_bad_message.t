@@ -1,5 +1,5 @@
-# Whose fault is an error? A message that fails while others pass becomes a dead letter, whatever its SQLSTATE; what
-# fails for all makes no dead letters, whatever its SQLSTATE, and is waited for.
+# A message that fails while others pass becomes a dead letter, with any SQLSTATE. An error that all messages get makes no
+# dead letters, with any SQLSTATE, and is retried.
 
 use Pgq;
 
@@ -16,49 +16,49 @@ my $movers  = sub {
     $pg->poll_query_until('select count(*) from ngx_pgq.status where pid is not null', $_[0]);
 };
 
-# ---- a message's fault that looks like the server's
+# ---- a bad message with an SQLSTATE that a server error can have
 for my $setting ([ 1, 1000 ], [ 4, 1000 ], [ 1, 1 ], [ 4, 2 ]) {
     my $name = "$setting->[0] movers, batches of $setting->[1]";
 
     $movers->(@$setting);
     $pg->safe_psql(q{alter table posts add constraint path check ((data->>'path') is null or (data->>'path')::jsonpath is not null)});
     $insert->(q{('{"path": "$.[[["}'), ('{"ok": 1}')});
-    ok($posted->(q{'{"ok": 1}'}, 1), "$name: a message behind one that raises a syntax error is posted");
-    # another mover may have posted the other one before this one was tried: more of them come
-    ok((poll_until { $insert->(q{('{"ok": 2}')}); $pg->safe_psql('select count(*) from ngx_pgq.dead_letter') } 60), "$name: that one is a dead letter");
-    is($pg->safe_psql('select string_agg(sqlstate, $$ $$) from ngx_pgq.dead_letter'), '42601', "$name: and no other");
+    ok($posted->(q{'{"ok": 1}'}, 1), "$name: the message after one that raises a syntax error is posted");
+    # Another mover may have posted the good message before the bad one was tried: insert more.
+    ok((poll_until { $insert->(q{('{"ok": 2}')}); $pg->safe_psql('select count(*) from ngx_pgq.dead_letter') } 60), "$name: the message that raises a syntax error becomes a dead letter");
+    is($pg->safe_psql('select string_agg(sqlstate, $$ $$) from ngx_pgq.dead_letter'), '42601', "$name: no other message becomes a dead letter");
     $pg->safe_psql('alter table posts drop constraint path');
     $clean->();
 }
 
 $movers->(1, 1000);
 for my $code (qw(0A000 25006 42501 53400 57014 XX000)) {
-    $pg->safe_psql(qq{create or replace function picky() returns trigger language plpgsql as \$\$
+    $pg->safe_psql(qq{create or replace function refuse() returns trigger language plpgsql as \$\$
         begin if new.data::text = '"odd"' then raise exception 'odd' using errcode = '$code'; end if; return new; end \$\$});
-    $pg->safe_psql('create or replace trigger picky before insert on posts for each row execute function picky()');
+    $pg->safe_psql('create or replace trigger refuse before insert on posts for each row execute function refuse()');
     $insert->(q{('"odd"')});
-    ok($failing->("$code"), "$code, alone: it is reported");
-    is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, "$code, alone: nobody is blamed");
+    ok($failing->($code), "$code, alone: the status has the SQLSTATE");
+    is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, "$code, alone: the message does not become a dead letter");
     $insert->(q{('"even 1"'), ('"even 2"')});
-    ok($posted->(q{'"even 1"', '"even 2"'}, 2), "$code: others pass");
-    ok($dead->($code), "$code: then the message is to blame");
+    ok($posted->(q{'"even 1"', '"even 2"'}, 2), "$code: other messages are posted");
+    ok($dead->($code), "$code: the message becomes a dead letter when others have been posted");
     $clean->();
 }
-$pg->safe_psql('drop trigger picky on posts');
+$pg->safe_psql('drop trigger refuse on posts');
 
-# ---- a batch that is too large for a resource
-$pg->safe_psql(q{create or replace function greedy() returns trigger language plpgsql as $$
+# ---- a batch that is too large for a limit
+$pg->safe_psql(q{create or replace function limit_rows() returns trigger language plpgsql as $$
     begin if (select count(*) from fresh) > 100 then raise exception 'too much at a time' using errcode = '53400'; end if; return null; end $$});
-$pg->safe_psql('create trigger greedy after insert on posts referencing new table as fresh for each statement execute function greedy()');
+$pg->safe_psql('create trigger limit_rows after insert on posts referencing new table as fresh for each statement execute function limit_rows()');
 $pg->safe_psql('select ngx_pgq.pause()');
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json('bulk ' || i) from generate_series(1, 1000) as i});
 $pg->safe_psql('select ngx_pgq.resume()');
-ok($pg->poll_query_until(q{select count(*) from posts where data::text like '"bulk %'}, 1000, 120), 'a batch that is too large is moved in smaller ones');
-is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'no message is blamed for it');
-$pg->safe_psql('drop trigger greedy on posts');
+ok($pg->poll_query_until(q{select count(*) from posts where data::text like '"bulk %'}, 1000, 120), 'the messages of a batch that is too large are moved in smaller batches');
+is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'a batch that is too large makes no dead letter');
+$pg->safe_psql('drop trigger limit_rows on posts');
 $clean->();
 
-# ---- the table's fault that looks like the messages'
+# ---- an error of the table with an SQLSTATE that a bad message can have
 my @table = (
     [ 'the sequence is at its end', 'alter table posts alter column id type bigint; alter sequence posts_id_seq maxvalue 100000; select setval($$posts_id_seq$$, 100000)',
         'alter sequence posts_id_seq no maxvalue', '2200H', 0 ],
@@ -69,28 +69,27 @@ my @table = (
 );
 
 for my $case (@table) {
-    my ($name, $break, $mend, $code, $most) = @$case;
+    my ($name, $break, $repair, $code, $most) = @$case;
 
     $insert->(q{('"before"')});
     $posted->(q{'"before"'}, 1);
     $pg->safe_psql($break);
     $pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json('all ' || i) from generate_series(1, 50) as i});
-    ok($failing->($code), "$name: it is reported");
-    # it is tried some times more
+    ok($failing->($code), "$name: the status has the SQLSTATE");
     my $errors = $pg->safe_psql('select sum(errors) from ngx_pgq.status');
     $pg->poll_query_until("select sum(errors) > $errors + 2 from ngx_pgq.status", 't', 60);
-    cmp_ok($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), '<=', $most, "$name: at most $most messages are blamed");
-    $pg->safe_psql($mend);
+    cmp_ok($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), '<=', $most, "$name: at most $most messages become dead letters");
+    $pg->safe_psql($repair);
     $pg->safe_psql('select ngx_pgq.retry_all()');
-    ok($pg->poll_query_until(q{select count(*) from posts where data::text like '"all %'}, 50, 60), "$name: all are posted when it is mended");
+    ok($pg->poll_query_until(q{select count(*) from posts where data::text like '"all %'}, 50, 60), "$name: all messages are posted when the table is repaired");
     $clean->();
 }
 
-# ---- a long row of bad messages does not stop the queue
+# ---- many bad messages do not stop the queue
 $pg->safe_psql(q{alter table posts add constraint bad check (data::text not like '"bad%')});
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json('bad ' || i) from generate_series(1, 300) as i});
 $insert->(q{('"good"')});
-ok($posted->(q{'"good"'}, 1), 'a message behind 300 bad ones is posted');
-ok($pg->poll_query_until('select count(*) from ngx_pgq.dead_letter', 300, 60), 'and those are dead letters');
+ok($posted->(q{'"good"'}, 1), 'a message after 300 bad ones is posted');
+ok($pg->poll_query_until('select count(*) from ngx_pgq.dead_letter', 300, 60), '300 bad messages become dead letters');
 
 done_testing;

@@ -1,4 +1,4 @@
-# pause(): a call that fails, and a transaction that is rolled back, leave no pause behind; nor does a database that is gone.
+# A pause() that fails, a transaction that is rolled back and a dropped database leave no pause behind.
 
 use Pgq;
 
@@ -14,7 +14,7 @@ sub moves {
     ok($pg->poll_query_until("select count(*) from posts where data::text = '$count'", 1), $name);
 }
 
-# ---- a pause that cannot begin
+# ---- a pause() that fails
 my $holder = $pg->session;
 $holder->query('begin; lock table posts');
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('"held"')});
@@ -22,26 +22,26 @@ my ($pid, $mover) = split /\|/, $pg->safe_psql('select pid, mover from ngx_pgq.s
 ok($pg->poll_query_until("select wait_event_type from pg_stat_activity where pid = $pid", 'Lock'), 'a mover waits for a lock on posts');
 
 my ($status, undef, $error) = $pg->psql(q{set statement_timeout = '300ms'; select ngx_pgq.pause()});
-isnt($status, 0, 'pause() fails when its statement_timeout has passed');
-like($error, qr/CONTEXT:  waiting for mover $mover \(process $pid\) to end its batch/, 'the error says for which mover it waited');
+isnt($status, 0, 'pause() fails after its statement_timeout');
+like($error, qr/CONTEXT:  waiting for mover $mover \(process $pid\) to end its batch/, 'the error names the mover that pause() has waited for');
 
 my $waiter = $pg->session;
 my $backend = ($waiter->query('select pg_backend_pid()') =~ /(\d+)/)[0];
 $waiter->send('select ngx_pgq.pause()');
 my $waits = "select count(*) from pg_stat_activity where pid = $backend and wait_event_type = 'Extension'";
-ok($pg->poll_query_until($waits, 1), 'another pause() waits');
+ok($pg->poll_query_until($waits, 1), 'a second pause() waits');
 $pg->safe_psql("select pg_terminate_backend($backend)");
-ok($pg->poll_query_until("select count(*) from pg_stat_activity where pid = $backend", 0), 'and is terminated');
+ok($pg->poll_query_until("select count(*) from pg_stat_activity where pid = $backend", 0), 'the session of the second pause() is terminated');
 
 my $second = $pg->session;
 $second->send('select ngx_pgq.pause()');
-ok($pg->poll_query_until(q{select count(*) from pg_stat_activity where query ~ '^select ngx_pgq.pause' and wait_event_type = 'Extension'}, 1), 'a third one waits');
+ok($pg->poll_query_until(q{select count(*) from pg_stat_activity where query ~ '^select ngx_pgq.pause' and wait_event_type = 'Extension'}, 1), 'a third pause() waits');
 $pg->safe_psql('select ngx_pgq.resume()');
-like($second->result, qr/the pause was ended by another session/, 'it fails when another session resumes');
+like($second->result, qr/the pause was ended by another session/, 'the third pause() fails when another session calls resume()');
 
 $holder->query('commit');
-ok($pg->poll_query_until(q{select count(*) from posts where data::text = '"held"'}, 1), 'no pause is left: the message is moved when the lock is gone');
-moves('and so are others');
+ok($pg->poll_query_until(q{select count(*) from posts where data::text = '"held"'}, 1), 'the message is moved when the lock is released');
+moves('a new message is moved after three pauses that failed');
 
 # ---- a pause of a transaction that is rolled back
 for my $case (
@@ -53,7 +53,7 @@ for my $case (
 ) {
     my ($sql, $name) = @$case;
     $pg->psql($sql);
-    moves("$name: movers go on");
+    moves("$name: there is no pause");
 }
 for my $case (
     [ 'begin; select ngx_pgq.pause(); commit',                                                 'COMMIT' ],
@@ -64,17 +64,17 @@ for my $case (
     $pg->safe_psql($sql);
     is($pg->safe_psql($paused), 't', "$name: the pause stays");
     $pg->psql('begin; select ngx_pgq.pause(); rollback');
-    is($pg->safe_psql($paused), 't', "$name: a second one that is rolled back does not end the first");
+    is($pg->safe_psql($paused), 't', "$name: a second pause that is rolled back does not end the first");
     $pg->safe_psql('select ngx_pgq.resume()');
-    moves("$name: until resume()");
+    moves("$name: resume() ends the pause");
 }
 
-# ---- a pause of a database that is dropped and made again
+# ---- a paused database that is dropped and created again
 $_->quit for $holder, $second;
 $pg->safe_psql('select ngx_pgq.pause()');
 $pg->safe_psql($_, database => 'postgres') for 'drop database posts', 'create database posts';
 $pg->install('posts');
-ok($pg->poll_query_until(q{select count(*) from ngx_pgq.status where pid is not null}, 1), 'the database is dropped and made again');
-moves('it is not paused');
+ok($pg->poll_query_until(q{select count(*) from ngx_pgq.status where pid is not null}, 1), 'the new database has a mover');
+moves('the new database is not paused');
 
 done_testing;

@@ -1,23 +1,24 @@
-# A mover that cannot start is in the status: that it could not, why and since when. The view raises for no message.
+# The status shows a mover that could not start, with the error and its time. The view can be read with messages of any
+# time in the queue.
 
 use Pgq;
 
-my $pg = Pgq::Postgres->new(conf => "ngx_pgq.databases = 'posts, gone'\nngx_pgq.movers = 2\n")->start;
+my $pg = Pgq::Postgres->new(conf => "ngx_pgq.databases = 'posts, missing'\nngx_pgq.movers = 2\n")->start;
 
 sub becomes {
     my ($database, $state, $error, $name) = @_;
 
-    ok($pg->poll_query_until("select string_agg(distinct state, ' ') from ngx_pgq.status where database = '$database' and mover is not null", $state, 40), "$name: \"$state\"");
-    is($pg->safe_psql("select bool_and(coalesce(last_error ~ '$error', false)) from ngx_pgq.status where database = '$database' and mover is not null"), 't', "$name: the status says why");
-    is($pg->safe_psql("select bool_and(last_error_at between now() - interval '5 min' and now()) from ngx_pgq.status where database = '$database' and mover is not null"), 't', "$name: and when");
+    ok($pg->poll_query_until("select string_agg(distinct state, ' ') from ngx_pgq.status where database = '$database' and mover is not null", $state, 40), "$name: the state of the movers is \"$state\"");
+    is($pg->safe_psql("select bool_and(coalesce(last_error ~ '$error', false)) from ngx_pgq.status where database = '$database' and mover is not null"), 't', "$name: the status has the error");
+    is($pg->safe_psql("select bool_and(last_error_at between now() - interval '5 min' and now()) from ngx_pgq.status where database = '$database' and mover is not null"), 't', "$name: the status has the time of the error");
 }
 
-becomes('gone', 'could not start', 'the database "gone" does not exist', 'a database that does not exist');
-$pg->safe_psql('create database gone');
-ok($pg->poll_query_until(q{select string_agg(distinct coalesce(last_error, 'none'), ' ') from ngx_pgq.status where database = 'gone' and pid is not null}, 'none', 40),
-    'when there is one, the error is not its own');
-$pg->safe_psql('drop database gone');
-becomes('gone', 'could not start', 'the database "gone" does not exist', 'a database that was dropped');
+becomes('missing', 'could not start', 'the database "missing" does not exist', 'a database that does not exist');
+$pg->safe_psql('create database missing');
+ok($pg->poll_query_until(q{select string_agg(distinct coalesce(last_error, 'none'), ' ') from ngx_pgq.status where database = 'missing' and pid is not null}, 'none', 40),
+    'the movers of a database that was created have no error');
+$pg->safe_psql('drop database missing');
+becomes('missing', 'could not start', 'the database "missing" does not exist', 'a database that was dropped');
 
 for my $case (
     [ 'alter role ngx_pgq_mover nologin', 'alter role ngx_pgq_mover login', 'a role that may not log in' ],
@@ -29,40 +30,40 @@ for my $case (
 
     $pg->safe_psql($_) for split /; /, $break;
     $pg->safe_psql(q{select pg_terminate_backend(pid) from ngx_pgq.status where pid is not null});
-    if ($name =~ /limit/) {    # which binds clients only, before PostgreSQL 16 or after
+    if ($name =~ /limit/) {    # does not apply to background workers in some versions of PostgreSQL
         $pg->poll_query_until(q{select count(*) from ngx_pgq.status where database = 'posts' and (pid is not null or state = 'could not start')}, 2, 40);
     } else {
         becomes('posts', 'could not start', 'could not connect to the database', $name);
     }
     $pg->safe_psql($repair);
     $pg->safe_psql('select pg_reload_conf()');
-    ok($pg->poll_query_until(q{select count(*) from ngx_pgq.status where database = 'posts' and pid is not null and state <> 'could not start'}, 2, 40), "$name: then it starts");
+    ok($pg->poll_query_until(q{select count(*) from ngx_pgq.status where database = 'posts' and pid is not null and state <> 'could not start'}, 2, 40), "$name: the movers start when it is repaired");
 }
 
-$pg->safe_psql('alter system set ngx_pgq.role = nobody');
+$pg->safe_psql('alter system set ngx_pgq.role = missing_role');
 $pg->reload;
-becomes('posts', 'could not start', 'the role "nobody" does not exist', 'a role that does not exist');
+becomes('posts', 'could not start', 'the role "missing_role" does not exist', 'a role that does not exist');
 $pg->safe_psql('alter system set ngx_pgq.movers = 0');
 $pg->reload;
-ok($pg->poll_query_until(q{select string_agg(distinct state, ' ') from ngx_pgq.status where mover is not null}, 'stopped', 40), 'no movers are wanted: they are stopped');
+ok($pg->poll_query_until(q{select string_agg(distinct state, ' ') from ngx_pgq.status where mover is not null}, 'stopped', 40), 'with ngx_pgq.movers = 0 the state of all movers is "stopped"');
 $pg->safe_psql($_) for 'alter system reset ngx_pgq.role', 'alter system set ngx_pgq.movers = 2';
 $pg->reload;
-ok($pg->poll_query_until(q{select count(*) from ngx_pgq.status where database = 'posts' and pid is not null}, 2, 40), 'all is what it was');
+ok($pg->poll_query_until(q{select count(*) from ngx_pgq.status where database = 'posts' and pid is not null}, 2, 40), 'two movers run when the settings are restored');
 
-# ---- messages of infinite and of distant times
+# ---- messages of infinite and distant times
 $pg->safe_psql(q{alter system set ngx_pgq.batch_size = 1});
 $pg->reload;
 for my $at ('-infinity', 'infinity', '4713-01-01 BC', '294276-12-31') {
     my $holder = $pg->session;
     $holder->query('begin; lock table posts');
     $pg->safe_psql("insert into ngx_pgq.queue (at, data) select '$at', to_json(i) from generate_series(1, 8) as i");
-    ok($pg->poll_query_until(q{select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover' and wait_event_type = 'Lock'}, 2), "$at: messages wait");
+    ok($pg->poll_query_until(q{select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover' and wait_event_type = 'Lock'}, 2), "$at: both movers wait for a lock");
     my ($status, undef, $error) = $pg->psql('table ngx_pgq.status');
-    is($status, 0, "$at: the status can be read") or diag($error);
+    is($status, 0, "$at: the status can be read while messages wait") or diag($error);
     $holder->query('commit');
-    ok($pg->poll_query_until('select count(*) from posts', 8), "$at: they are posts");
+    ok($pg->poll_query_until('select count(*) from posts', 8), "$at: the messages become posts");
     ($status) = $pg->psql('table ngx_pgq.status');
-    is($status, 0, "$at: and again");
+    is($status, 0, "$at: the status can be read afterwards");
     $pg->safe_psql('truncate posts');
 }
 

@@ -1,4 +1,4 @@
-# What a message holds is neither in the server's log nor in the status, whatever raises the error that quotes it.
+# An error that quotes a message of the queue: neither the log nor the status shows the message.
 
 use Pgq;
 
@@ -19,8 +19,8 @@ for my $case (
     $pg->safe_psql('create or replace trigger quoting before insert on posts for each row execute function quoting()');
     my $before = $errors->();
     $pg->safe_psql(qq{insert into ngx_pgq.queue (data) values ('"$card"')});
-    ok($pg->poll_query_until("select bool_or(last_error ~ 'SQLSTATE $code') and sum(errors) > $before or (select count(*) from ngx_pgq.dead_letter) > 0 from ngx_pgq.status", 't'), "$name: it is reported");
-    unlike($pg->safe_psql('table ngx_pgq.status'), qr/4111-1111/, "$name: without the message");
+    ok($pg->poll_query_until("select bool_or(last_error ~ 'SQLSTATE $code') and sum(errors) > $before or (select count(*) from ngx_pgq.dead_letter) > 0 from ngx_pgq.status", 't'), "$name: the status has the SQLSTATE, or there is a dead letter");
+    unlike($pg->safe_psql('table ngx_pgq.status'), qr/4111-1111/, "$name: the status does not show the message");
     $pg->safe_psql('drop trigger quoting on posts');
     $pg->safe_psql('select ngx_pgq.wait_until_drained()');
     $pg->safe_psql('truncate ngx_pgq.dead_letter, posts');
@@ -31,21 +31,21 @@ for my $check ([ 'jsonpath', '42601' ], [ 'regclass', '42' ], [ 'tsquery', '4260
     $pg->safe_psql(qq{alter table posts add constraint cast_check check ((data #>> '{}')::$type is not null)});
     my $before = $errors->();
     $pg->safe_psql(qq{insert into ngx_pgq.queue (data) values ('"[[$card <& "')});
-    ok($pg->poll_query_until("select bool_or(last_error ~ 'SQLSTATE $code') and sum(errors) > $before or (select count(*) from ngx_pgq.dead_letter) > 0 from ngx_pgq.status", 't'), "a check that casts to $type: it is reported");
-    unlike($pg->safe_psql('table ngx_pgq.status'), qr/4111-1111/, "a check that casts to $type: without the message");
+    ok($pg->poll_query_until("select bool_or(last_error ~ 'SQLSTATE $code') and sum(errors) > $before or (select count(*) from ngx_pgq.dead_letter) > 0 from ngx_pgq.status", 't'), "a check that casts to $type: the status has the SQLSTATE, or there is a dead letter");
+    unlike($pg->safe_psql('table ngx_pgq.status'), qr/4111-1111/, "a check that casts to $type: the status does not show the message");
     $pg->safe_psql('alter table posts drop constraint cast_check');
     $pg->safe_psql('select ngx_pgq.wait_until_drained()');
     $pg->safe_psql('truncate ngx_pgq.dead_letter, posts');
 }
 
-unlike(join('', grep { !/STATEMENT|insert into ngx_pgq\.queue \(data\) values/ } split /^/, $pg->log_since(0)), qr/4111-1111/, 'the log has nothing of it either');
+unlike(join('', grep { !/STATEMENT|insert into ngx_pgq\.queue \(data\) values/ } split /^/, $pg->log_since(0)), qr/4111-1111/, 'the log does not show the message');
 
-# what the server says about itself is told
+# errors of the server keep their text
 $pg->safe_psql('revoke insert on posts from ngx_pgq_owner, ngx_pgq_mover');
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('1')});
-ok($pg->poll_query_until(q{select bool_or(last_error ~ 'permission denied for table posts, SQLSTATE 42501') from ngx_pgq.status}, 't'), 'a missing right is told in words');
+ok($pg->poll_query_until(q{select bool_or(last_error ~ 'permission denied for table posts, SQLSTATE 42501') from ngx_pgq.status}, 't'), 'the status has the text of a missing right');
 
-# a chore that fails is named by what it is (a TRUNCATE is no post that is not let go)
+# an error of housekeeping names the step that failed
 $pg->safe_psql('grant insert on posts to ngx_pgq_owner, ngx_pgq_mover');
 $pg->safe_psql(qq{create function kept() returns trigger language plpgsql as \$\$ begin raise 'card $card'; end \$\$});
 $pg->safe_psql("create trigger kept before truncate on ngx_pgq.queue_$_ execute function kept()") for 0 .. 3;
@@ -53,8 +53,8 @@ $pg->safe_psql('alter system set ngx_pgq.rotate_size = 128');
 $pg->safe_psql('alter system set ngx_pgq.snapshot_grace = 0');
 $pg->reload;
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json(repeat('x', 1000)) from generate_series(1, 1000)}) for 1 .. 2;
-ok($pg->poll_query_until(q{select bool_or(last_error ~ '^housekeeping: failed at .*, SQLSTATE P0001$') from ngx_pgq.status}, 't'), 'a TRUNCATE that fails is told as one')
+ok($pg->poll_query_until(q{select bool_or(last_error ~ '^housekeeping: failed at .*, SQLSTATE P0001$') from ngx_pgq.status}, 't'), 'the status says that a TRUNCATE failed')
     or diag($pg->safe_psql('table ngx_pgq.status'));
-unlike(join('', grep { !/STATEMENT|create function/ } split /^/, $pg->log_since(0)) =~ s/insert into ngx_pgq\.queue \(data\) values.*//gr, qr/4111-1111/, 'without the words of the trigger');
+unlike(join('', grep { !/STATEMENT|create function/ } split /^/, $pg->log_since(0)) =~ s/insert into ngx_pgq\.queue \(data\) values.*//gr, qr/4111-1111/, 'the log does not show the text that a trigger raises');
 
 done_testing;

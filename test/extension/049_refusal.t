@@ -1,5 +1,5 @@
-# What a message holds is not in the server's log when the queue refuses it, whatever raises the error that quotes it. Its
-# sender is told what a trigger says by RAISE, and nothing else that may be of a message.
+# An error that quotes a message when the queue refuses it: the log does not show the message. The sender gets the text
+# that a trigger raises, and no other text that can contain a message.
 
 use Pgq;
 
@@ -13,9 +13,9 @@ my @calls  = (
     [ enqueue_all   => sub { "select * from ngx_pgq.enqueue_all(gen_random_uuid(), gen_random_uuid(), array[$_[0]], null)" } ],
 );
 
-# The statement has no message: it comes from a setting, as it comes as a parameter from nginx.
+# The message is not in the statement but in a setting, as nginx sends it as a parameter.
 sub refused {
-    my ($name, $sqlstate, $said, $data) = @_;
+    my ($name, $sqlstate, $expected, $data) = @_;
     $data //= "[[$card <& ";
 
     for my $call (@calls) {
@@ -24,14 +24,14 @@ sub refused {
         my ($status, $out, $err) = $pg->psql("\\set VERBOSITY verbose\n" . $sql->(q{current_setting('test.message')}) . ';',
             user => 'ngx_pgq_web', env => { PGOPTIONS => "-c test.message=" . (qq{"$data"} =~ s/([\\ ])/\\$1/gr) });
 
-        like($err, qr/ERROR:  $sqlstate: /, "$name, $way: SQLSTATE $sqlstate");
-        like($err, $said, "$name, $way: what the caller is told");
-        unlike($err, qr/4111-1111/, "$name, $way: which is nothing of the message") if $said eq $own;
-        like($err, qr/^CONTEXT:  PL\/pgSQL function (?:public\.)?quoting\(\) line \d+ at [A-Za-z ]+$/m, "$name, $way: the trigger's function is named")
+        like($err, qr/ERROR:  $sqlstate: /, "$name, $way: the error has SQLSTATE $sqlstate");
+        like($err, $expected, "$name, $way: the sender gets the expected error text");
+        unlike($err, qr/4111-1111/, "$name, $way: the sender does not get the message") if $expected eq $own;
+        like($err, qr/^CONTEXT:  PL\/pgSQL function (?:public\.)?quoting\(\) line \d+ at [A-Za-z ]+$/m, "$name, $way: the context names the function of the trigger")
             if $name =~ /RAISE|EXECUTE|a cast/;
         my $log = substr $pg->log_since(0), $position;
         like($log, qr/$sqlstate/, "$name, $way: the log has the SQLSTATE");
-        unlike($log, qr/4111-1111/, "$name, $way: and nothing of the message");
+        unlike($log, qr/4111-1111/, "$name, $way: the log does not show the message");
     }
 
     return;
@@ -58,7 +58,7 @@ for my $case (
     [ 'EXECUTE of a name',         q{begin execute format('select * from %I', new.data::text); end}, '42P01' ],
     [ 'a syntax error of EXECUTE', q{begin execute 'select ' || (new.data::text); end},             '42703' ],
     [ 'a cast',                    q{begin perform (new.data::text)::int; end},                     '22P02' ],
-    [ 'a cast that is caught and thrown again', q{begin perform (new.data::text)::int; exception when others then raise; end}, '22P02' ],
+    [ 'a cast that is caught and raised again', q{begin perform (new.data::text)::int; exception when others then raise; end}, '22P02' ],
 ) {
     my ($name, $body, $sqlstate) = @$case;
     trigger($body);
@@ -74,7 +74,7 @@ for my $check ([ 'jsonpath', '42601' ], [ 'regclass', '42P01', $card ], [ 'tsque
     $pg->safe_psql('alter table ngx_pgq.queue drop constraint cast_check');
 }
 
-# what has names only, and what the server says about itself, is told
+# errors that contain names only, and errors of the server, keep their text
 $pg->safe_psql(q{alter table ngx_pgq.queue add constraint no_card check (data::text !~ '4111')});
 refused('a check', '23514', qr/violates check constraint "no_card"/);
 $pg->safe_psql('alter table ngx_pgq.queue drop constraint no_card');
@@ -83,6 +83,6 @@ $pg->safe_psql('revoke insert on ngx_pgq.queue from ngx_pgq_owner');
 refused('a missing right', '42501', qr/permission denied for table queue/);
 $pg->safe_psql('grant insert on ngx_pgq.queue to ngx_pgq_owner; drop trigger quoting on ngx_pgq.queue');
 my ($status, $out, $err) = $pg->psql($calls[0][1]->("'1'"), user => 'ngx_pgq_web');
-is("$status$err", '0', 'afterwards messages are accepted');
+is("$status$err", '0', 'enqueue() accepts a message without the trigger');
 
 done_testing;

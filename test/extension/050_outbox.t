@@ -1,11 +1,11 @@
-# The outbox: what a transaction inserts into the queue becomes a post when it commits, however it came there, and
-# never if it does not. Nobody looks around here, so it is the commit that wakes the mover.
+# The outbox: a message that a transaction inserts into the queue by any statement becomes a post when the transaction
+# commits, and never if it does not. idle_interval is 20 days, so the commit must wake the mover.
 
 use Pgq;
 
 my $pg = Pgq::Postgres->new(conf => "ngx_pgq.idle_interval = '20d'\nmax_prepared_transactions = 5\nngx_pgq.movers = 2\n")->start;
 
-# What has become posts since this was asked last, in the order of ids, when there is nothing left in the queue.
+# The posts since the last call, in the order of ids. Waits until there are this many.
 my $last = 0;
 
 sub posts {
@@ -18,13 +18,13 @@ sub posts {
     return $posts;
 }
 
-# A message after which nothing that was to be moved is still on its way.
+# Inserts a last message: when it is a post, all messages that were committed before it are posts.
 sub afterwards {
     my ($expected, $name) = @_;
 
     $pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('"end"')});
     is(posts(1 + (my @expected = split / /, $expected)), $expected eq '' ? 'end' : "$expected end", $name);
-    is($pg->safe_psql('select count(*) from ngx_pgq.queue'), 0, '… and nothing is left behind');
+    is($pg->safe_psql('select count(*) from ngx_pgq.queue'), 0, "$name: the queue is empty");
 }
 
 sub commits {
@@ -60,7 +60,7 @@ $pg->safe_psql(q{
 });
 my @shop = (user => 'shop');
 
-# ways in
+# ways to insert
 commits('INSERT', q{insert into ngx_pgq.queue (data) values ('"one"'), ('"two"')}, 'one two', @shop);
 commits('INSERT of many rows', q{insert into ngx_pgq.queue (data) select to_json(n) from generate_series(1, 500) n},
     join(' ', 1 .. 500), @shop);
@@ -71,34 +71,34 @@ commits('a function with an exception block', 'select pay(1)', 'before again', @
 commits('the same without exception', 'select pay(5)', 'before undone bill-5', @shop);
 commits('COPY', qq{copy ngx_pgq.queue (data) from stdin;\n"copied"\n"too"\n\\.\n}, 'copied too', @shop);
 commits('COPY into one slot', qq{copy ngx_pgq.queue_2 (data, slot) from stdin;\n"slot"\t2\n\\.\nselect ngx_pgq.slot()}, 'slot');
-commits('a procedure that commits on its way',
+commits('a DO block that commits several times',
     q{do $$ begin for n in 1..3 loop insert into ngx_pgq.queue (data) values (to_json(n)); commit; end loop; end $$}, '1 2 3', @shop);
-commits('an INSERT with a post in its way', q{
+commits('an INSERT and enqueue() in one transaction', q{
     begin; insert into ngx_pgq.queue (data) values ('"first"');
     select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['"second"']); commit}, 'first second');
 is($pg->safe_psql(q{
     with sent as (insert into ngx_pgq.queue (message_id, data)
         values ('00000000-0000-0000-0000-00000000000a', '{"a" : 1e400}') returning message_id) select count(*) from sent}), 1,
-    'with an id of its own, and digits');
+    'an INSERT may set message_id');
 posts(1);
 is($pg->safe_psql(q{select data from posts where message_id = '00000000-0000-0000-0000-00000000000a'}), '{"a" : 1e400}',
-    '… which are kept, to the byte');
+    'a post has the message_id and the bytes of the INSERT');
 
-# not before
+# an open transaction
 my $session = $pg->session(@shop);
 $session->query(q{begin; insert into ngx_pgq.queue (data) values ('"early"')});
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('"late"')});
-is(posts(1), 'late', 'what has not committed holds nothing up');
+is(posts(1), 'late', 'a later message is posted while an earlier transaction is open');
 $session->query('commit');
-is(posts(1), 'early', 'and is moved when it has');
+is(posts(1), 'early', 'the earlier message is posted when its transaction commits');
 
-# undone
+# rolled back
 $session->query(q{begin; insert into ngx_pgq.queue (data) values ('"no"'); insert into bill values (6); rollback});
 $session->query(q{begin; insert into ngx_pgq.queue (data) values ('"no"'); select 1 / 0; commit});
 $session->query(q{insert into ngx_pgq.queue (data) values ('"no"'), ('no JSON')});
 $session->query(q{begin; insert into ngx_pgq.queue (data) values ('"no"')});
 $session->quit;
-afterwards('', 'what is rolled back, fails, or loses its session never becomes a post');
+afterwards('', 'a transaction that is rolled back, fails or loses its session makes no post');
 
 # savepoints
 commits('savepoints', q{
@@ -107,18 +107,18 @@ commits('savepoints', q{
     savepoint a;
     insert into ngx_pgq.queue (data) values ('"released"');
     savepoint b;
-    insert into ngx_pgq.queue (data) values ('"gone"');
+    insert into ngx_pgq.queue (data) values ('"rolled back"');
     savepoint c;
-    insert into ngx_pgq.queue (data) values ('"gone, too"');
+    insert into ngx_pgq.queue (data) values ('"rolled back with it"');
     release c;
     rollback to b;
     insert into ngx_pgq.queue (data) values ('"instead"');
     release a;
     commit}, 'outer released instead', @shop);
-commits('all of it in a savepoint', q{begin; savepoint a; insert into ngx_pgq.queue (data) values ('"inner"'); release a; commit},
+commits('an INSERT in a savepoint', q{begin; savepoint a; insert into ngx_pgq.queue (data) values ('"inner"'); release a; commit},
     'inner', @shop);
 $pg->safe_psql(q{begin; savepoint a; insert into ngx_pgq.queue (data) values ('"no"'); rollback to a; commit}, @shop);
-afterwards('', 'nothing comes of what a savepoint undoes');
+afterwards('', 'ROLLBACK TO SAVEPOINT makes no post');
 
 # prepared transactions
 sub prepare {
@@ -129,23 +129,23 @@ sub prepare {
 
 prepare('prepared');
 prepare('never');
-afterwards('', 'a prepared transaction waits');
+afterwards('', 'PREPARE TRANSACTION makes no post');
 commits('COMMIT PREPARED in another session', q{commit prepared 'prepared'}, 'prepared');
 $pg->safe_psql(q{rollback prepared 'never'});
-afterwards('', 'ROLLBACK PREPARED: no post');
+afterwards('', 'ROLLBACK PREPARED makes no post');
 
 prepare('survivor');
 prepare('crashed');
 $pg->restart;
 commits('COMMIT PREPARED after a restart', q{commit prepared 'survivor'}, 'survivor');
 $pg->restart('immediate');
-commits('and after a crash', q{commit prepared 'crashed'}, 'crashed');
+commits('COMMIT PREPARED after a crash', q{commit prepared 'crashed'}, 'crashed');
 
-# with another prepared one open, all the time: it holds a snapshot and its place
+# another transaction stays prepared
 prepare('open');
-commits('beside an open one', q{insert into ngx_pgq.queue (data) values ('"beside"')}, 'beside');
-commits('COMMIT PREPARED', q{commit prepared 'open'}, 'open');
+commits('an INSERT while a transaction is prepared', q{insert into ngx_pgq.queue (data) values ('"single"')}, 'single');
+commits('COMMIT PREPARED after that', q{commit prepared 'open'}, 'open');
 
-is($pg->safe_psql('select count(*) - count(distinct message_id) from posts'), 0, 'no message has become two posts');
+is($pg->safe_psql('select count(*) - count(distinct message_id) from posts'), 0, 'no message is posted twice');
 
 done_testing;

@@ -1,5 +1,5 @@
-# The outbox at the end of a subscription: what logical replication applies to the queue, or to a table whose trigger
-# inserts into it, becomes posts once it is applied. Only the commit of the apply worker can wake the mover.
+# The outbox of a subscription: rows that logical replication applies to the queue, or to a table whose trigger inserts
+# into the queue, become posts. Only the commit of the apply worker can wake the mover.
 
 use Pgq;
 
@@ -14,8 +14,8 @@ sub arrives {
     my $count = my @expected = split / /, $expected;
 
     $here->poll_query_until("select count(*) from posts where id > $last", $count, 10);
-    is($here->safe_psql("select string_agg(data #>> '{}', ' ' order by id) from posts where id > $last"), $expected, $name);
-    is($here->safe_psql('select count(*) from ngx_pgq.queue'), 0, '… and nothing is left in the queue');
+    is($here->safe_psql("select string_agg(data #>> '{}', ' ' order by id) from posts where id > $last"), $expected, "$name becomes posts");
+    is($here->safe_psql('select count(*) from ngx_pgq.queue'), 0, "$name leaves the queue empty");
     $last = $here->safe_psql('select max(id) from posts');
 }
 
@@ -41,7 +41,7 @@ $here->safe_psql(q{
 $here->safe_psql("create subscription it connection '" . $there->conninfo . "' publication all_of_it
     with (streaming = on, two_phase = on)");
 
-arrives('the first copy' => 'there before');
+arrives('the initial copy' => 'there before');
 
 $there->safe_psql(q{select put('one')});
 arrives('an INSERT' => 'one');
@@ -49,33 +49,33 @@ $there->safe_psql(q{begin; select put('two'); savepoint a; select put('undone');
 arrives('a transaction with a savepoint' => 'two three four');
 $there->safe_psql(q{begin; select put('no'); rollback});
 $there->safe_psql('insert into sale values (1), (2)');
-arrives('a trigger on another table, and nothing of what was rolled back' => 'sale-1 sale-2');
+arrives('an INSERT into another table, without a transaction that was rolled back,' => 'sale-1 sale-2');
 $there->safe_psql(q{select put(variadic array_agg(n::text)) from generate_series(1, 3000) n});
 arrives('a transaction that is streamed' => join ' ', 1 .. 3000);
 
-# prepared there, and so here
+# a transaction that is prepared on the publisher
 my $prepared = 'select count(*) from pg_prepared_xacts';
 
 $there->safe_psql(q{begin; select put('prepared'); insert into sale values (3); prepare transaction 'p'});
 $there->safe_psql(q{begin; select put('never'); prepare transaction 'q'});
-ok($here->poll_query_until($prepared, 2), 'what is prepared there is prepared here');
+ok($here->poll_query_until($prepared, 2), 'two transactions are prepared on the subscriber');
 $there->safe_psql(q{select put('meanwhile')});
-arrives('what comes meanwhile' => 'meanwhile');
+arrives('an INSERT while transactions are prepared' => 'meanwhile');
 $there->safe_psql(q{commit prepared 'p'});
 arrives('COMMIT PREPARED' => 'prepared sale-3');
 
-# the worker that prepared it is not the one that commits it
+# the subscriber is restarted between PREPARE and COMMIT PREPARED
 $there->safe_psql(q{begin; select put('later'); prepare transaction 'r'});
-ok($here->poll_query_until($prepared, 2), 'another one is prepared');
+ok($here->poll_query_until($prepared, 2), 'another transaction is prepared on the subscriber');
 $here->restart;
 $there->safe_psql(q{commit prepared 'r'; rollback prepared 'q'});
 arrives('COMMIT PREPARED after a restart' => 'later');
-ok($here->poll_query_until($prepared, 0), 'ROLLBACK PREPARED');
+ok($here->poll_query_until($prepared, 0), 'ROLLBACK PREPARED is applied');
 $there->safe_psql(q{select put('last')});
-arrives('nothing comes of it' => 'last');
+arrives('an INSERT after ROLLBACK PREPARED' => 'last');
 
-is($here->safe_psql('select count(*), count(distinct message_id) from posts'), join('|', (3000 + 13) x 2), 'each message is one post');
-is($here->safe_psql('select count(*) from posts join ngx_pgq.dead_letter using (message_id)'), 0, 'and none a dead letter');
+is($here->safe_psql('select count(*), count(distinct message_id) from posts'), join('|', (3000 + 13) x 2), 'each message is posted once');
+is($here->safe_psql('select count(*) from posts join ngx_pgq.dead_letter using (message_id)'), 0, 'no message is a dead letter');
 $here->safe_psql('drop subscription it');
 
 done_testing;

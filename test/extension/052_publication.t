@@ -1,5 +1,5 @@
-# A publication of all tables, as programs that copy changes make it, stands in the way of nothing: no table that is
-# updated or deleted from lacks what identifies its rows.
+# A publication of all tables, as tools for logical replication create it, makes no statement fail: each table with
+# updates or deletes has a replica identity.
 
 use Pgq;
 
@@ -9,24 +9,24 @@ my $client = Pgq::Client->new($nginx);
 
 $pg->safe_psql('create publication all_of_it for all tables');
 
-is($client->post('/post', '1')->status, 202, 'a message');
-is($client->post('/post', '2', 'Idempotency-Key' => '"a"')->status, 202, 'a message with a key');
-is($client->post('/post', '2', 'Idempotency-Key' => '"a"')->header('Idempotency-Replayed'), 'true', 'the same again');
-is($client->post('/post', "3\n4\n", 'Content-Type' => 'application/x-ndjson', 'Idempotency-Key' => '"b"')->status, 202, 'lines with a key');
+is($client->post('/post', '1')->status, 202, 'a message is accepted');
+is($client->post('/post', '2', 'Idempotency-Key' => '"a"')->status, 202, 'a message with a key is accepted');
+is($client->post('/post', '2', 'Idempotency-Key' => '"a"')->header('Idempotency-Replayed'), 'true', 'the same message with the same key is recognized');
+is($client->post('/post', "3\n4\n", 'Content-Type' => 'application/x-ndjson', 'Idempotency-Key' => '"b"')->status, 202, 'lines with a key are accepted');
 
 my $batch = $pg->safe_psql('select gen_random_uuid()');
-is($pg->safe_psql(qq{select count(*) from ngx_pgq.enqueue('$batch', array[gen_random_uuid()], array['5'])}), 0, 'a batch');
-is($pg->safe_psql(qq{select count(*) from ngx_pgq.enqueue('$batch', array[gen_random_uuid()], array['5'])}), 0, 'the same again');
-is($pg->safe_psql(qq{select ngx_pgq.fence('$batch')}), 'f', 'its fence');
-ok($pg->poll_query_until('select count(*) from posts', 5), 'they are posts');
+is($pg->safe_psql(qq{select count(*) from ngx_pgq.enqueue('$batch', array[gen_random_uuid()], array['5'])}), 0, 'a batch is accepted');
+is($pg->safe_psql(qq{select count(*) from ngx_pgq.enqueue('$batch', array[gen_random_uuid()], array['5'])}), 0, 'the same batch is accepted again');
+is($pg->safe_psql(qq{select ngx_pgq.fence('$batch')}), 'f', 'fence() of that batch returns false');
+ok($pg->poll_query_until('select count(*) from posts', 5), 'all messages become posts');
 
 $pg->safe_psql(q{alter table posts add constraint no_bad check (data::text <> '"bad"')});
-is($client->post('/post', qq("bad"\n"bad"\n), 'Content-Type' => 'application/x-ndjson')->status, 202, 'messages that posts refuse');
-ok($pg->poll_query_until('select count(*) from ngx_pgq.dead_letter', 2), 'are dead letters');
+is($client->post('/post', qq("bad"\n"bad"\n), 'Content-Type' => 'application/x-ndjson')->status, 202, 'two messages that posts refuses are accepted');
+ok($pg->poll_query_until('select count(*) from ngx_pgq.dead_letter', 2), 'messages that posts refuses become dead letters');
 $pg->safe_psql('alter table posts drop constraint no_bad');
-is($pg->safe_psql('select ngx_pgq.discard(min(id)) from ngx_pgq.dead_letter'), 't', 'one is discarded');
-is($pg->safe_psql('select ngx_pgq.retry_all()'), 1, 'one is tried again');
-ok($pg->poll_query_until('select count(*) from posts', 6), 'and is a post');
+is($pg->safe_psql('select ngx_pgq.discard(min(id)) from ngx_pgq.dead_letter'), 't', 'a dead letter is discarded');
+is($pg->safe_psql('select ngx_pgq.retry_all()'), 1, 'the other dead letter is retried');
+ok($pg->poll_query_until('select count(*) from posts', 6), 'the retried dead letter becomes a post');
 
 # the database's time is saved every ten seconds while there are keys
 my $saved = $pg->safe_psql('select at from ngx_pgq.service_time');
@@ -34,14 +34,14 @@ ok($pg->poll_query_until("select at > '$saved' from ngx_pgq.service_time", 't', 
 
 $pg->append_conf('ngx_pgq.keep_posts = 2');
 $pg->reload;
-ok($pg->poll_query_until('select count(*) from posts', 2), 'old posts are removed');
+ok($pg->poll_query_until('select count(*) from posts', 2), 'old posts are deleted');
 
-# the errors are those of the two messages that posts refused
-is($pg->safe_psql(q{select string_agg(last_error, '') from ngx_pgq.status where last_error !~ 'no_bad'}), '', 'no mover has another error');
-unlike($pg->log_since(0), qr/replica identity/, 'and the log has none of a replica identity');
+# the two refused messages
+is($pg->safe_psql(q{select string_agg(last_error, '') from ngx_pgq.status where last_error !~ 'no_bad'}), '', 'the only errors are those of the refused messages');
+unlike($pg->log_since(0), qr/replica identity/, 'the log has no error about a replica identity');
 
 is($pg->safe_psql(q{select string_agg(relname, ' ' order by relname) from pg_class where relnamespace = 'ngx_pgq'::regnamespace and relkind = 'r'
     and relreplident = 'd' and not exists (select from pg_index where indrelid = pg_class.oid and indisprimary)}), 'queue_0 queue_1 queue_2 queue_3',
-    'only the leaves of the queue, whose rows the movers delete without a statement, have no identity');
+    'only the leaves of the queue, whose rows the movers delete without a statement, have no replica identity');
 
 done_testing;

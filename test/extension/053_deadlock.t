@@ -1,5 +1,5 @@
-# A command that locks the queue and then its leaves, without locking out readers, meets no mover in a deadlock: a mover
-# that has a leaf and needs another one has locked the queue first, and with a lock that such a command waits for.
+# A command that locks the queue and then its leaves, and does not conflict with readers, causes no deadlock with a mover:
+# a mover that needs a second leaf has locked the queue first, in a mode that conflicts with such a command.
 
 use Pgq;
 
@@ -9,7 +9,7 @@ my $enqueue = q{select count(*) from ngx_pgq.enqueue(gen_random_uuid(), array[ge
 
 sub current { return $pg->safe_psql(q{select slot from ngx_pgq.status where state = 'current'}) }
 
-# Messages, until the given slot is the current one.
+# Inserts messages until this slot is the current one.
 sub rotate_to {
     my ($slot) = @_;
     return poll_until {
@@ -20,57 +20,57 @@ sub rotate_to {
     } 60;
 }
 
-# What the movers look at first is leaf 3, what the command locks first is leaf 0: a message in each, of which the one in
-# leaf 3 is locked when the mover comes.
-ok(rotate_to(3), 'the last slot is the current one');
+# A mover reads leaf 3 first, the command locks leaf 0 first. Each leaf has a message, and the one in leaf 3 is locked when
+# the mover reads it.
+ok(rotate_to(3), 'slot 3 becomes the current one');
 my $older = $pg->session;
 $older->query("begin; $enqueue");
-ok(rotate_to(0), 'then the first');
-ok($pg->poll_query_until(q{select sum(depth) from ngx_pgq.status}, 0), 'all is moved');
+ok(rotate_to(0), 'slot 0 becomes the current one');
+ok($pg->poll_query_until(q{select sum(depth) from ngx_pgq.status}, 0), 'all messages are moved');
 $pg->safe_psql('select ngx_pgq.pause()');
 $older->query('commit');
 $pg->safe_psql($enqueue);
-is($pg->safe_psql('select (select count(*) from ngx_pgq.queue_3) || $$ $$ || (select count(*) from ngx_pgq.queue_0)'), '1 1', 'a message in each of them');
+is($pg->safe_psql('select (select count(*) from ngx_pgq.queue_3) || $$ $$ || (select count(*) from ngx_pgq.queue_0)'), '1 1', 'leaves 3 and 0 have one message each');
 my $holder = $pg->session;
 $holder->query('begin; select from ngx_pgq.queue_3 for update');
 
-# The command has the queue, and waits for leaf 0; then the mover comes.
+# The command has locked the queue and waits for leaf 0 when the mover starts its batch.
 my $user = $pg->session;
 $user->query('begin; lock table ngx_pgq.queue_0 in row exclusive mode');
 my $command = $pg->session;
 $pg->safe_psql(q{create function pass() returns trigger language plpgsql as 'begin return new; end'});
 $command->send('create trigger pass before insert on ngx_pgq.queue for each row execute function pass()');
 my $waiting = q{select count(*) from pg_stat_activity where wait_event_type = 'Lock'};
-ok($pg->poll_query_until("$waiting and query ~ '^create trigger'", 1), 'a command waits for a leaf');
+ok($pg->poll_query_until("$waiting and query ~ '^create trigger'", 1), 'CREATE TRIGGER waits for a leaf');
 $pg->safe_psql('select ngx_pgq.resume()');
-ok($pg->poll_query_until("$waiting and backend_type = 'ngx_pgq mover'", 1), 'and a mover for the command');
+ok($pg->poll_query_until("$waiting and backend_type = 'ngx_pgq mover'", 1), 'a mover waits for CREATE TRIGGER');
 $user->query('commit');
 
-unlike($command->result, qr/ERROR/, 'the command succeeds');
+unlike($command->result, qr/ERROR/, 'CREATE TRIGGER succeeds');
 $holder->query('commit');
 $pg->safe_psql('insert into ngx_pgq.queue (data) values (\'"wakes"\')');
-ok($pg->poll_query_until(q{select count(*) from ngx_pgq.queue}, 0), 'the messages are moved');
-is($pg->safe_psql('select coalesce(sum(errors), 0) from ngx_pgq.status'), 0, 'without an error');
+ok($pg->poll_query_until(q{select count(*) from ngx_pgq.queue}, 0), 'the messages are moved after CREATE TRIGGER');
+is($pg->safe_psql('select coalesce(sum(errors), 0) from ngx_pgq.status'), 0, 'no mover has got an error');
 
-# Dropping a trigger begins with the leaves, the last one first.
+# DROP TRIGGER locks the leaves first, beginning with the last one.
 $user->query('begin; lock table only ngx_pgq.queue in row exclusive mode; lock table ngx_pgq.queue_0 in row exclusive mode');
 $command->send('drop trigger pass on ngx_pgq.queue');
-ok($pg->poll_query_until("$waiting and query ~ '^drop trigger'", 1), 'a command that drops a trigger waits');
+ok($pg->poll_query_until("$waiting and query ~ '^drop trigger'", 1), 'DROP TRIGGER waits for a lock');
 $user->query('lock table ngx_pgq.queue_3 in row exclusive mode; commit');
-unlike($command->result, qr/ERROR/, 'and succeeds');
-is($pg->safe_psql(q{select count(*) from pg_trigger where tgname = 'pass'}), 0, 'the trigger has gone');
-unlike($pg->log_since(0), qr/deadlock/, 'nobody was in a deadlock');
+unlike($command->result, qr/ERROR/, 'DROP TRIGGER succeeds');
+is($pg->safe_psql(q{select count(*) from pg_trigger where tgname = 'pass'}), 0, 'the trigger is dropped');
+unlike($pg->log_since(0), qr/deadlock/, 'there was no deadlock');
 
-# The command waits for whoever has the queue locked, and the mover for the command.
+# ALTER TABLE while a session waits in wait_until_drained()
 $pg->safe_psql('select ngx_pgq.pause()');
 $pg->safe_psql($enqueue);
 $user->send('select ngx_pgq.wait_until_drained()');
-ok($pg->poll_query_until(q{select count(*) from pg_stat_activity where query ~ '^select ngx_pgq.wait_until' and wait_event_type = 'Extension'}, 1), 'a session waits for the movers');
+ok($pg->poll_query_until(q{select count(*) from pg_stat_activity where query ~ '^select ngx_pgq.wait_until' and wait_event_type = 'Extension'}, 1), 'a session waits in wait_until_drained()');
 $command->send('alter table ngx_pgq.queue add column more integer');
 $pg->poll_query_until("select count(*) = 1 from pg_stat_activity where query ~ '^alter table' and (wait_event_type = 'Lock' or state = 'idle')");
 $pg->safe_psql('select ngx_pgq.resume()');
-is($user->result(10), 't', 'it does not hold up a command that changes the queue, nor a mover');
-unlike($command->result, qr/ERROR/, 'the command succeeds');
+is($user->result(10), 't', 'wait_until_drained() blocks neither ALTER TABLE nor a mover');
+unlike($command->result, qr/ERROR/, 'ALTER TABLE succeeds');
 $_->quit for $older, $holder, $user, $command;
 
 done_testing;

@@ -1,4 +1,5 @@
-# What somebody adds to ngx_pgq.dead_letter may refuse a dead letter: that message stays in the queue, and the others are moved.
+# A trigger, index or CHECK of ngx_pgq.dead_letter refuses a dead letter: its message stays in the queue, the others are
+# moved.
 
 use Pgq;
 
@@ -6,12 +7,12 @@ my $pg   = Pgq::Postgres->new(conf => "ngx_pgq.movers = 1\nngx_pgq.idle_interval
 my $more = 0;
 
 sub others_pass {
-    my ($name, $movers) = @_;
+    my ($name) = @_;
     my ($first, $last) = ($more + 1, $more + 300);
 
     $more = $last;
     $pg->safe_psql("insert into ngx_pgq.queue (data) select to_json(i) from generate_series($first, $last) i");
-    ok($pg->poll_query_until("select count(*) from posts where data::text ~ '^[0-9]+\$' and data::text::int between $first and $last", 300), "$name: other messages become posts");
+    ok($pg->poll_query_until("select count(*) from posts where data::text ~ '^[0-9]+\$' and data::text::int between $first and $last", 300), "$name: 300 other messages become posts");
 
     return;
 }
@@ -22,7 +23,7 @@ sub restart_movers {
     for my $setting ('set ngx_pgq.movers = 0', 'reset ngx_pgq.movers') {
         $pg->safe_psql("alter system $setting");
         $pg->reload;
-        ok($pg->poll_query_until($movers, $setting =~ /0/ ? 0 : 1), 'movers are restarted');
+        ok($pg->poll_query_until($movers, $setting =~ /0/ ? 0 : 1), 'the number of movers follows the setting');
     }
 
     return;
@@ -38,31 +39,31 @@ for my $case (
         create constraint trigger one after insert on ngx_pgq.dead_letter deferrable initially deferred for each row execute function alert()},
         'drop function alert cascade', 'P0001' ],
 ) {
-    my ($name, $add, $drop, $said) = @$case;
+    my ($name, $add, $drop, $reason) = @$case;
 
     $pg->safe_psql('alter table posts add constraint known unique (message_id)');
     $pg->safe_psql($add);
     my $id   = $pg->safe_psql('select gen_random_uuid()');
-    my $want = $name =~ /index/ ? 10 : 11;     # dead letters that are refused, of 12 messages with one id
+    my $want = $name =~ /index/ ? 10 : 11;     # refused dead letters of 12 messages with one id
     $pg->safe_psql("insert into ngx_pgq.queue (message_id, data) select '$id', '\"[[4111\"' from generate_series(1, 12)");
     others_pass($name);
     ok($pg->poll_query_until(q{select count(*) from ngx_pgq.queue}, $want), "$name: the refused messages stay in the queue");
-    is($pg->safe_psql("select count(*) from posts where message_id = '$id'"), 1, "$name: one of them is a post");
-    is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 11 - $want, "$name: no more of them are dead letters than can be");
+    is($pg->safe_psql("select count(*) from posts where message_id = '$id'"), 1, "$name: one message with the id is a post");
+    is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 11 - $want, "$name: only the accepted dead letters are in the table");
     like($pg->safe_psql("select last_error from ngx_pgq.status where last_error is not null"),
-        qr/^ngx_pgq\.dead_letter refuses a message that posts refuses, and it stays in the queue \(SQLSTATE $said\)/, "$name: the status says why");
+        qr/^ngx_pgq\.dead_letter refuses a message that posts refuses, and it stays in the queue \(SQLSTATE $reason\)/, "$name: the status has the reason");
     others_pass($name);
 
     $pg->safe_psql($drop);
-    restart_movers() if $name ne 'a unique index';    # which forget what they have set aside
-    ok($pg->poll_query_until('select count(*) from ngx_pgq.dead_letter', 11, 60), "$name: all become dead letters when they are accepted");
-    ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), "$name: and the queue is empty");
+    restart_movers() if $name ne 'a unique index';    # they retry the messages that they had skipped
+    ok($pg->poll_query_until('select count(*) from ngx_pgq.dead_letter', 11, 60), "$name: all become dead letters when the table accepts them");
+    ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), "$name: the queue is empty in the end");
     $pg->safe_psql('truncate ngx_pgq.dead_letter; alter table posts drop constraint known');
 }
 
-unlike($pg->log_since(0) =~ s/^.*STATEMENT.*$//gmr, qr/card|4111/, 'no message is in the log');
+unlike($pg->log_since(0) =~ s/^.*STATEMENT.*$//gmr, qr/card|4111/, 'the log does not show a message');
 
-# several movers, and more messages than one trial has
+# four movers, and more messages than a mover tries at a time
 $pg->safe_psql('alter system set ngx_pgq.movers = 4');
 $pg->reload;
 $pg->safe_psql(q{alter table posts add check (data::text <> '"bad"'); alter table ngx_pgq.dead_letter add constraint one check (data::text <> '"bad"')});
@@ -70,6 +71,6 @@ $pg->safe_psql(q{insert into ngx_pgq.queue (data) select '"bad"' from generate_s
 others_pass('four movers');
 is($pg->safe_psql('select count(*) from ngx_pgq.queue'), 100, 'four movers: the refused messages stay in the queue');
 $pg->safe_psql('alter table ngx_pgq.dead_letter drop constraint one');
-ok($pg->poll_query_until('select count(*) from ngx_pgq.dead_letter', 100, 60), 'four movers: then they become dead letters');
+ok($pg->poll_query_until('select count(*) from ngx_pgq.dead_letter', 100, 60), 'four movers: the messages become dead letters when the table accepts them');
 
 done_testing;

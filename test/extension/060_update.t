@@ -1,6 +1,6 @@
-# A database installed as of an older version works with the new library, and becomes as if new, while clients go on.
-#
-# No older version has been released. This test makes one, 0.9: without fence(), keys and retry().
+# A database of an older version of the extension works with the new library. ALTER EXTENSION UPDATE and sql/install.sql,
+# run under load, make it equal to a new database. No older version has been released: this test makes one, 0.9, without
+# fence(), keys and retry().
 
 use Pgq;
 use Time::HiRes qw(time);
@@ -18,7 +18,7 @@ END { unlink @made }
 my $script = Pgq::Host::slurp("$scripts/ngx_pgq--1.0.sql");
 my $newer  = '';
 $script =~ s/^(?:create function|comment on function|revoke all on function) ngx_pgq[.]fence.*?;\n/$newer .= $&; ''/gsme;
-is(scalar(() = $newer =~ /;\n/g), 3, 'version 0.9 lacks a function');
+is(scalar(() = $newer =~ /;\n/g), 3, 'version 0.9 lacks fence(), its comment and its revoke');
 Pgq::Host::spew($made[0], $script);
 Pgq::Host::spew($made[1], $newer);
 
@@ -37,18 +37,16 @@ $pg->safe_psql(undef, file => "$dir/install.sql");
 
 sub version { $pg->safe_psql("select extversion from pg_extension where extname = 'ngx_pgq'") }
 
-is(version(), '0.9', 'a database is installed as of 0.9');
+is(version(), '0.9', 'the database has version 0.9');
 is($pg->safe_psql(q{select count(*) from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid(), gen_random_uuid()], array['1', '['])}), 1,
-    'enqueue() works there, and refuses what is not JSON');
+    'enqueue() of 0.9 accepts a message and refuses one that is not JSON');
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('2')});
-ok($pg->poll_query_until(q{select string_agg(data::text, ' ' order by data::text) from posts}, '1 2'), 'both messages become posts');
-like(($pg->psql('select ngx_pgq.fence(gen_random_uuid())'))[2], qr/function .* does not exist/, 'fence() does not exist');
+ok($pg->poll_query_until(q{select string_agg(data::text, ' ' order by data::text) from posts}, '1 2'), 'two messages become posts with 0.9');
+like(($pg->psql('select ngx_pgq.fence(gen_random_uuid())'))[2], qr/function .* does not exist/, 'fence() does not exist in 0.9');
 like(($pg->psql(q{select ngx_pgq.enqueue_keyed(gen_random_uuid(), array[gen_random_uuid()], '{1}', '{a}')}))[2], qr/ERROR:  relation "ngx_pgq.key_0" does not exist.*HINT:  Run sql.install.sql/s,
-    'a key is refused while its table does not exist');
+    'enqueue_keyed() fails while the table of keys does not exist');
 
-# ---- the upgrade, under load
-
-# What is sent is recorded in the same transaction.
+# ---- the update, under load: each transaction records the ids of its messages
 $pg->safe_psql('create table sent (id uuid)');
 my @load = map { load(@$_) }
     [ enqueue => q{with s as (insert into sent select gen_random_uuid() from generate_series(1, 5) returning id)
@@ -70,42 +68,42 @@ sub goes_on {
     ok((poll_until { moved() > $from + 1000 } 30), $name);
 }
 
-goes_on('the load is moved');
+goes_on('the messages of the load become posts');
 my $position = $pg->log_position;
 my $start    = time;
 $pg->safe_psql(q{alter extension ngx_pgq update});
-cmp_ok(time - $start, '<', timeout(5), 'the extension is updated under load');
-goes_on('the load goes on after the update');
-is($pg->safe_psql('select ngx_pgq.fence(gen_random_uuid())'), 't', 'fence() works');
+cmp_ok(time - $start, '<', timeout(5), 'ALTER EXTENSION UPDATE takes less than 5 seconds under load');
+goes_on('messages become posts after the update');
+is($pg->safe_psql('select ngx_pgq.fence(gen_random_uuid())'), 't', 'fence() works after the update');
 
 for my $time ('', ' a second time', ' a third time') {
     $start = time;
     $pg->safe_psql(undef, file => "$sql/install.sql");
-    cmp_ok(time - $start, '<', timeout(5), "sql/install.sql is run$time under load");
+    cmp_ok(time - $start, '<', timeout(5), "sql/install.sql run$time takes less than 5 seconds under load");
 }
-goes_on('the load goes on after the installation');
+goes_on('messages become posts after the installation');
 my $user = $pg->session;
 $user->query(q{begin; insert into ngx_pgq.queue (data) values ('"open"'); lock table posts, ngx_pgq.dead_letter, ngx_pgq.batch, ngx_pgq.key in row exclusive mode});
 my ($status, undef, $err) = $pg->psql(undef, file => "$sql/install.sql", env => { PGOPTIONS => '-c lock_timeout=10s' });
-is("$status$err", '0', 'run again, it does not wait for a transaction that uses all tables');
+is("$status$err", '0', 'sql/install.sql run again does not wait for a transaction that uses all tables');
 $user->query('commit');
 $user->quit;
 kill 'INT', @load;
 Pgq::Host::ended($_) for @load;
-unlike(join('', map { Pgq::Host::slurp("$dir/$_.err") } qw(enqueue insert)), qr/error|fatal|aborted/i, 'no client got an error');
-ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'all is moved');
+unlike(join('', map { Pgq::Host::slurp("$dir/$_.err") } qw(enqueue insert)), qr/error|fatal|aborted/i, 'no client has got an error');
+ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'all messages are moved');
 is($pg->safe_psql('select count(*), count(distinct message_id) from posts where data::text in (\'"enqueue"\', \'"insert"\')'),
-    $pg->safe_psql('select count(*), count(*) from sent'), 'no message is there twice');
+    $pg->safe_psql('select count(*), count(*) from sent'), 'each message is posted once');
 is($pg->safe_psql('select count(*) from sent where not exists (select from posts where message_id = sent.id)'), 0, 'no message is lost');
 is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'no message is a dead letter');
-unlike($pg->log_since($position), qr/deadlock|ERROR:|tuple concurrently updated/, 'there was no deadlock and no other error');
+unlike($pg->log_since($position), qr/deadlock|ERROR:|tuple concurrently updated/, 'the log has no deadlock and no other error');
 
-is(version(), '1.0', 'the extension is the newest');
-is($pg->safe_psql('select ngx_pgq.retry(0)'), 'f', 'retry() works');
+is(version(), '1.0', 'the extension has version 1.0');
+is($pg->safe_psql('select ngx_pgq.retry(0)'), 'f', 'retry() works after the installation');
 my $keys = q{select count(*) from ngx_pgq.enqueue_keyed(gen_random_uuid(), array[gen_random_uuid()], array['"keyed"'], array['key'])};
-is($pg->safe_psql("$keys; $keys"), "0\n1", 'idempotency keys work');
+is($pg->safe_psql("$keys; $keys"), "0\n1", 'idempotency keys work after the installation');
 
-# ---- the same as in a new database
+# ---- comparison with a new database
 
 $pg->safe_psql('drop table sent');
 $pg->install('fresh');
@@ -119,15 +117,15 @@ select pg_describe_object(classid, objid, 0), obj_description(objid, classid::re
  order by 1
 END
 my ($upgraded, $fresh) = map { $pg->safe_psql($members, database => $_) } qw(posts fresh);
-cmp_ok(length $fresh, '>', 3000, 'the extension has members');
-is($upgraded, $fresh, 'the upgraded database has the same members as a new one');
+cmp_ok(length $fresh, '>', 3000, 'the extension of the new database has members');
+is($upgraded, $fresh, 'the updated extension has the same members as a new one');
 
 ($upgraded, $fresh) = map {
     my ($status, $out, $err) = Pgq::Host::run([ Pgq::Host::pg_bin() . '/pg_dump', '--schema-only', '-d', $pg->conninfo(database => $_) ]);
     die $err if $status;
     $out =~ s/^\\(?:un)?restrict.*//gmr;
 } qw(posts fresh);
-like($fresh, qr/CREATE TABLE ngx_pgq.queue_3/, 'a dump has the tables');
-is($upgraded, $fresh, 'it has the same schema and rights as a new one');
+like($fresh, qr/CREATE TABLE ngx_pgq.queue_3/, 'a dump of the new database has the tables');
+is($upgraded, $fresh, 'the updated database has the same schema and rights as a new one');
 
 done_testing;

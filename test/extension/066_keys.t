@@ -43,7 +43,7 @@ unlike($pg->log_since(0), qr/still waiting for.*(?:advisory|on transaction)/, 'n
 like(Pgq::Host::slurp("$dir/race.out"), qr/number of failed transactions: 0 /, 'and nobody has failed') if Pgq::Host::pg_version() >= 15;
 
 # ---- a commit that waits for its standby
-$pg->commits_wait_for('nobody');
+$pg->commits_wait_for('missing');
 $pg->safe_psql(q{set synchronous_commit = local; insert into ngx_pgq.key (at, slot, digest, fingerprint, message_id)
                  select now() - interval '25 h', slot, sha256('old'), sha256('x'), gen_random_uuid() from generate_series(0, 3) as slot where slot <> (select slot from ngx_pgq.key limit 1)});
 ok($pg->poll_query_until(q{select count(*) from ngx_pgq.key where digest = sha256('old')}, 0, 30, env => { PGOPTIONS => '-c lock_timeout=1s' }), 'truncating does not wait for the standby, nor anybody for it');
