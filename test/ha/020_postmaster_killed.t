@@ -1,5 +1,5 @@
-# P1, P2, P3: PostgreSQL dies on the primary while its host lives. A standby that has everything takes over at once, the
-# one that died comes back as a standby.
+# P1, P2, P3: the postmaster of the primary is killed; its host keeps running. A standby that has all acknowledged
+# messages takes over at once, and the old primary returns as a standby.
 
 use Pgq;
 use Pgq::ClusterTest;

@@ -1,5 +1,5 @@
-# P1, P2, P3: the plug of the primary's host is pulled. Nobody says that it is gone: its lock runs out, then a standby
-# that has everything takes over. When the host is back it follows by itself.
+# P1, P2, P3: the primary's host loses power. Its leader lock expires; then a standby that has all acknowledged
+# messages takes over. When the host is back it becomes a standby by itself.
 
 use Pgq;
 use Pgq::ClusterTest;

@@ -1,5 +1,5 @@
-# P1, P2, P3: the cable of the primary's host is out. It lives on alone, may acknowledge nothing, and steps down; a
-# standby takes over when its lock has run out.
+# P1, P2, P3: the primary's host loses its network. It keeps running, acknowledges nothing and steps down. A standby
+# takes over when the leader lock has expired.
 
 use Pgq;
 use Pgq::ClusterTest;

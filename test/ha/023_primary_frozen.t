@@ -1,5 +1,5 @@
-# P1, P2: the primary's host stands still for longer than its lock lasts, and goes on as if nothing had been. It must
-# not acknowledge what it had in hand, nor take its lock back; not even when the one that took over stands still then.
+# P1, P2: the primary's host is frozen for longer than the TTL of its leader lock, and thawed. It must neither
+# acknowledge what was in flight nor take the lock back, not even if the new primary is frozen then.
 
 use Pgq;
 use Pgq::ClusterTest;
@@ -10,7 +10,7 @@ my $cluster = $test->cluster;
 $test->takeover(sub { $cluster->do_to(freeze => @_) }, repair => sub { $cluster->do_to(thaw => @_) }) for 1 .. 2;
 $test->end;
 
-# ---- one after the other: longer than a client waits
+# ---- both in turn, for longer than a client waits
 
 $test = Pgq::ClusterTest->new('two primaries frozen in turn', allow => 'refused|unknown|read_failed');
 my $first = $cluster->leader;
@@ -18,9 +18,9 @@ my $second;
 
 $test->round(sub {
     $cluster->do_to(freeze => $first);
-    ok($test->load_runs, 'a second primary');
+    ok($test->load_runs, 'while the first primary is frozen messages are accepted');
     $second = $cluster->leader;
-    isnt($second, $first, 'which is another member');
+    isnt($second, $first, 'while the first primary is frozen another member leads');
     $cluster->do_to(freeze => $second);
     $cluster->do_to(thaw => $first);
 }, repair => sub { $cluster->do_to(thaw => $second) });

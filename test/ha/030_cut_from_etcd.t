@@ -1,5 +1,6 @@
-# P1, P3: the primary does not reach etcd, in one way, the other, or both; all else does. It may go on, since it reaches
-# its standbys, or another member may lead: there is one primary, and messages are taken.
+# P1, P3: the primary cannot send to etcd on other hosts, cannot receive from it, or both; all other connections work.
+# The primary may keep leading, since it reaches its standbys, or another member may take over. There is one primary,
+# and messages are accepted.
 
 use Pgq;
 use Pgq::ClusterTest;
@@ -12,7 +13,7 @@ for my $way (qw(in out both)) {
 
     $test->round(sub {
         $cluster->partition($leader, $way, @standbys, 'tcp dport { 2379, 2380 }', 'tcp sport { 2379, 2380 }');
-        ok((poll_until { ($cluster->on($leader, qw(/usr/local/lib/ngx_pgq/etcdctl endpoint health)))[0] } 30), "etcd has no answer at $leader");
+        ok((poll_until { ($cluster->on($leader, qw(/usr/local/lib/ngx_pgq/etcdctl endpoint health)))[0] } 30), "etcd on $leader has no quorum");
         $test->hold(30);
     }, repair => sub { $cluster->heal($leader) });
 

@@ -1,6 +1,6 @@
-# P1, P3: the primary does not reach the other database hosts, in one way, the other, or both; the web hosts reach all.
-# What is not replicated is not acknowledged, and another member takes over. When it is replication alone that is cut
-# nobody can: there is no 202 then, and all of them afterwards.
+# P1, P3: the primary cannot send to the other database hosts, cannot receive from them, or both; the web hosts reach
+# all of them. Messages that are not replicated are not acknowledged, and another member takes over. If only
+# replication is cut, no other member can take over: nothing is accepted until it is repaired.
 
 use Pgq;
 use Pgq::ClusterTest;

@@ -1,5 +1,5 @@
-# P3: the primary and the web hosts do not reach each other. Cut from one of them, that one's nginx goes by the other's
-# HAProxy; cut from both, in one way, the other, or both, clients wait until it is over.
+# P3: the primary and the web hosts cannot reach each other. If one web host is cut off, its nginx uses the HAProxy of
+# the other one. If both are, in one direction or both, clients wait until the network is repaired.
 
 use Pgq;
 use Pgq::ClusterTest;
@@ -8,7 +8,7 @@ my $test    = Pgq::ClusterTest->new("primary cut from web1's HAProxy", target =>
 my $cluster = $test->cluster;
 my $leader  = $cluster->leader;
 $test->round(sub { $cluster->partition($leader, both => $cluster->way_of('web1')) }, repair => sub { $cluster->heal($leader) });
-is($cluster->leader, $leader, 'the same member leads');
+is($cluster->leader, $leader, 'the primary keeps leading');
 $test->end;
 
 for my $way (qw(in out both)) {
@@ -18,7 +18,7 @@ for my $way (qw(in out both)) {
         $cluster->partition($leader, $way, 'web1', 'web2');
         $test->accepts_nothing(10);
     }, stops_load => 1, repair => sub { $cluster->heal($leader) });
-    is($cluster->leader, $leader, 'the same member leads');
+    is($cluster->leader, $leader, 'the primary keeps leading');
     $test->end;
 }
 

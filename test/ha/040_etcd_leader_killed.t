@@ -1,4 +1,4 @@
-# P3: etcd's leader dies. The others elect one, and Patroni notices at most that an answer took long.
+# P3: the leader of etcd is killed. The other members elect a leader, and PostgreSQL keeps its primary.
 
 use Pgq;
 use Pgq::ClusterTest;
@@ -13,7 +13,7 @@ for (1 .. 5) {
     $test->round(sub { $cluster->must($etcd, qw(systemctl kill --signal=KILL etcd)) });
 }
 
-is($cluster->leader, $leader, 'PostgreSQL has the same primary');
+is($cluster->leader, $leader, 'the primary keeps leading');
 $test->end;
 
 done_testing;

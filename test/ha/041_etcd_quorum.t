@@ -1,5 +1,5 @@
-# P3: two of three etcds are gone for longer than the primary's lock lasts. The primary reaches its standbys, which
-# promise not to take over, and goes on (failsafe_mode).
+# P3: two of three members of etcd are stopped for longer than the TTL of the leader lock. The primary reaches its
+# standbys, which promise not to take over, and keeps leading (failsafe_mode).
 
 use Pgq;
 use Pgq::ClusterTest;
@@ -14,7 +14,7 @@ $test->round(sub {
     $test->hold(40);
 }, repair => sub { $cluster->must($_, qw(systemctl start --no-block etcd)) for @standbys });
 
-is($cluster->leader, $leader, 'the same member leads');
+is($cluster->leader, $leader, 'the primary keeps leading');
 $test->end;
 
 done_testing;

@@ -1,4 +1,4 @@
-# P1, P3: a synchronous standby is gone, its plug pulled. Commits wait for the other one.
+# P1, P3: a synchronous standby's host loses power. Commits wait for the other standby.
 
 use Pgq;
 use Pgq::ClusterTest;

@@ -1,4 +1,4 @@
-# P1, P3: a synchronous standby stands still, with its connections open, for longer than it is waited for.
+# P1, P3: a synchronous standby's host is frozen, with its connections open, for longer than wal_sender_timeout.
 
 use Pgq;
 use Pgq::ClusterTest;

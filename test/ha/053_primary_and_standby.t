@@ -1,6 +1,5 @@
-# P1: the primary and a standby are lost together. The one that is left may lack what those two had acknowledged: it
-# does not take over, however long that lasts, be it that etcd has no quorum, or that it has. As soon as either is back
-# nothing is missing.
+# P1: the primary and a standby are lost together. The other standby may lack messages that those two acknowledged: it
+# is not promoted, with or without a quorum of etcd, until one of the two is back. Then no message is missing.
 
 use Pgq;
 use Pgq::ClusterTest;
@@ -20,35 +19,35 @@ for my $first (qw(standby primary)) {
     $test->end;
 }
 
-# ---- etcd goes on everywhere, the one that is left provably lacks what was acknowledged, and is one of the quorum still
+# ---- etcd runs everywhere; the other standby belongs to the quorum of commits but lacks acknowledged messages
 
 my $test    = Pgq::ClusterTest->new('primary and standby frozen, the other standby behind', allow => 'refused|unknown|read_failed|timeout');
 my $cluster = $test->cluster;
 my $leader  = $cluster->leader;
 my ($standby, $behind) = $cluster->standbys;
-my $state   = sub { my ($what) = @_; $cluster->must($_, 'systemctl', $what, 'patroni') for $leader, $standby };
-my $asked   = sub { my ($sql) = @_; return $cluster->must($behind, qw(runuser -u postgres -- psql -d posts -XAtqc), $sql) };
+my $control = sub { my ($what) = @_; $cluster->must($_, 'systemctl', $what, 'patroni') for $leader, $standby };
+my $query   = sub { my ($sql) = @_; return $cluster->must($behind, qw(runuser -u postgres -- psql -d posts -XAtqc), $sql) };
 
 $test->round(sub {
     $cluster->partition($behind, both => $leader, 'tcp dport 5432', 'tcp sport 5432');
     $test->hold(0.5);
     my $had = $test->accepted;
-    ok($test->load_runs, 'acknowledged by two, and not at the third');
-    cmp_ok($test->accepted, '>', $had, 'which lacks messages');
+    ok($test->load_runs, 'while the other standby does not replicate messages are accepted');
+    cmp_ok($test->accepted, '>', $had, 'messages are accepted that the other standby lacks');
     my $acknowledged = $cluster->safe_psql('select pg_current_wal_flush_lsn()');
-    $state->('freeze');
+    $control->('freeze');
 
-    # What the kernel of a host that is frozen has yet to send is for a connection that is no more.
+    # End the connection for which the kernel of the frozen host may still have data to send.
     $cluster->must($behind, qw(pkill -TERM -f), 'postgres: .*walreceiver');
     $cluster->heal($behind);
 
     $test->accepts_nothing(40);
-    is($asked->("select pg_last_wal_replay_lsn() < '$acknowledged'"), 't', "$behind lacks what was acknowledged");
-    is($asked->('select pg_is_in_recovery()'), 't', "$behind has not been promoted");
-    is($cluster->etcdctl($behind, qw(get --print-value-only /service/ngx_pgq/leader)), '', 'the lock has run out, and nobody has it');
-}, stops_load => 1, repair => sub { $state->('thaw') });
+    is($query->("select pg_last_wal_replay_lsn() < '$acknowledged'"), 't', "$behind lacks acknowledged messages");
+    is($query->('select pg_is_in_recovery()'), 't', "$behind has not been promoted");
+    is($cluster->etcdctl($behind, qw(get --print-value-only /service/ngx_pgq/leader)), '', 'the leader lock has expired and no member holds it');
+}, stops_load => 1, repair => sub { $control->('thaw') });
 
-isnt($cluster->leader, $behind, 'one of those that had them leads');
+isnt($cluster->leader, $behind, 'a member that has all acknowledged messages leads');
 $test->end;
 
 done_testing;

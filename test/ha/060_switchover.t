@@ -1,4 +1,4 @@
-# P3, P10: ten switchovers, one after the other, under load.
+# P3, P10: ten switchovers in a row under load.
 
 use Pgq;
 use Pgq::ClusterTest;
@@ -6,7 +6,7 @@ use Pgq::ClusterTest;
 my $test    = Pgq::ClusterTest->new('switchover', target => 2);
 my $cluster = $test->cluster;
 
-$test->takeover(sub { ok($cluster->switchover, 'a switchover') }) for 1 .. 10;
+$test->takeover(sub { ok($cluster->switchover, 'the switchover succeeds') }) for 1 .. 10;
 $test->end;
 
 done_testing;

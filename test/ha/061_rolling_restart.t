@@ -1,5 +1,5 @@
-# P10: each host of the cluster is shut down and started, one after the other: the standbys, the primary after a
-# switchover, the web hosts. A client that knows both doors sees nothing of it.
+# P10: each host of the cluster is shut down and started in turn: the standbys, the primary after a switchover, the
+# web hosts. Clients that know both web hosts see no error.
 
 use Pgq;
 use Pgq::ClusterTest;
@@ -13,10 +13,10 @@ for my $standby ($cluster->standbys) {
 }
 
 my $leader = $cluster->leader;
-$test->round(sub { ok($cluster->switchover, 'a switchover'); $restart->($leader) });
+$test->round(sub { ok($cluster->switchover, 'the switchover succeeds'); $restart->($leader) });
 $test->end;
 
-# ---- the doors
+# ---- web hosts
 
 $test = Pgq::ClusterTest->new('rolling restart of the web hosts', allow => 'closed|unreachable|reader .*', gap => { kind => qr/failover/ });
 

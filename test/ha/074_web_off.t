@@ -1,10 +1,10 @@
-# P2, P3: a web host is gone. Clients that know the other door go there with the same Idempotency-Key; those who were
-# there all the time notice nothing.
+# P2, P3: a web host loses power. Clients that know the other one send their requests there with the same
+# Idempotency-Key. Clients of the other one notice nothing.
 
 use Pgq;
 use Pgq::ClusterTest;
 
-for my $who ([ 'for clients that know both doors', kind => qr/failover/ ], [ 'at the other door', server => 1 ]) {
+for my $who ([ 'for clients that know both web hosts', kind => qr/failover/ ], [ 'for clients of the other web host', server => 1 ]) {
     my ($name, @gap) = @$who;
     my $test    = Pgq::ClusterTest->new("web host off, $name", faulty => 0, allow => 'closed|unreachable|timeout|reader .*', gap => {@gap});
     my $cluster = $test->cluster;

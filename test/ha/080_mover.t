@@ -1,5 +1,5 @@
-# P2, P8: the mover ends. Killed, it takes all backends with it, as any backend does, and PostgreSQL recovers where it
-# is; terminated, it comes back alone.
+# P2, P8: the mover ends. If it is killed, PostgreSQL restarts all backends and recovers on the same host. If it is
+# terminated, only the mover is started again.
 
 use Pgq;
 use Pgq::ClusterTest;
@@ -14,14 +14,14 @@ for (1 .. 3) {
     $test->round(sub {
         $cluster->must($leader, 'kill', '-9', $cluster->safe_psql($mover));
 
-        # Asked while PostgreSQL recovers, and afterwards.
+        # While PostgreSQL recovers, and afterwards.
         my %seen;
         ok((poll_until {
             my ($status, $out) = $cluster->psql('select count(*) from posts p join ngx_pgq.queue q using (message_id)');
             $seen{$out}++ if !$status;
             return ($seen{0} // 0) >= 10;
-        } 60), 'the queue is there again');
-        is(join(' ', keys %seen), 0, 'and no message is in both');
+        } 60), 'the queue can be read again');
+        is(join(' ', keys %seen), 0, 'no message is in the queue and in posts');
     });
 }
 $test->end;
@@ -30,6 +30,6 @@ $test = Pgq::ClusterTest->new('mover terminated', target => 1);
 $test->round(sub { $cluster->safe_psql("select pg_terminate_backend(($mover))") }) for 1 .. 3;
 $test->end;
 
-is($cluster->leader, $leader, 'the same member leads');
+is($cluster->leader, $leader, 'the primary keeps leading');
 
 done_testing;

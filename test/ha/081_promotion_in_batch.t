@@ -1,11 +1,12 @@
-# P2, P6: the primary dies while its mover has a batch in hand; the next primary's mover begins with what was not moved.
+# P2, P6: the primary is killed while its mover moves a batch. The mover of the new primary continues with the
+# messages that were not moved.
 
 use Pgq;
 use Pgq::ClusterTest;
 
 my $cluster = Pgq::Cluster->new;
 
-# ---- in the middle of one batch: its rows are taken from the queue, and posts does not let them in yet
+# ---- in one batch: its rows are deleted from the queue, and the INSERT into posts waits for a lock
 
 my $test = Pgq::ClusterTest->new('promotion in the middle of a batch', target => 5);
 
@@ -15,18 +16,18 @@ $test->takeover(sub {
     $cluster->must($leader, qw(systemd-run -q --collect -u pgq_holder runuser -u postgres -- psql -d posts -c),
         'begin; lock table posts in share mode; select pg_sleep(600)');
     ok($cluster->poll_query_until("select wait_event_type from pg_stat_activity
-         where pid = (select pid from ngx_pgq.status where mover is not null limit 1)", 'Lock'), 'a mover waits with its batch');
+         where pid = (select pid from ngx_pgq.status where mover is not null limit 1)", 'Lock'), 'the mover waits for a lock within its batch');
     $cluster->kill_postmaster($leader);
 });
 $test->end;
 
-# ---- in the middle of many
+# ---- in a long backlog
 
 my $many  = 300_000;
 my $stamp = time;
 my $ours  = qq(data::text like '{"backlog": "$stamp"%');
 
-# Behind so many, messages of neighbouring batches may overtake each other (docs/architecture.md).
+# In a backlog messages of neighbouring batches may overtake each other (docs/architecture.md).
 $test = Pgq::ClusterTest->new("promotion while $many messages are moved", target => 10, load => { order => 0 });
 my $since = $test->since;
 
@@ -43,10 +44,10 @@ $test->takeover(sub {
         until [[ \$(ask 'select max(id) > $since + 20000 from posts') == t ]]; do :; done
         ask 'select count(*) from ngx_pgq.queue'
         kill -9 \$postmaster");
-    cmp_ok($waiting, '>', 0, "$waiting were not moved yet");
+    cmp_ok($waiting, '>', 0, "$waiting messages were not moved when the primary was killed");
 });
 $test->end;
 
-is($cluster->safe_psql("select count(*), count(distinct data::jsonb->>'n') from posts where id > $since and $ours"), "$many|$many", 'each is there once');
+is($cluster->safe_psql("select count(*), count(distinct data::jsonb->>'n') from posts where id > $since and $ours"), "$many|$many", 'each message of the backlog is in posts once');
 
 done_testing;

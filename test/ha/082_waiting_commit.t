@@ -1,5 +1,5 @@
-# P1, P2: a commit waits for a standby, and somebody cancels or terminates it: it is committed here, and on no other
-# machine. That is no 202. The same key again finds it, and waits for the standby as well.
+# P1, P2: a commit that waits for a standby is cancelled or terminated: it is then committed on one machine only. This
+# is not acknowledged. A second request with the same key finds the message, and also waits for a standby.
 
 use Pgq;
 use Pgq::ClusterTest;
@@ -14,12 +14,12 @@ my %header   = ('Idempotency-Key' => qq("$key"));
 my $client   = Pgq::Client->new($web);
 my ($first, $other);
 
-# Somebody cancels until the message is committed on the primary: nobody sees it there before.
+# Cancels waiting commits until the message is visible on the primary.
 my $alone = sub {
     ok((poll_until {
         $cluster->safe_psql("select pg_cancel_backend(pid) $waiting");
         return $cluster->safe_psql(qq(select count(*) from ngx_pgq.queue where data::text = '{"key": "$key"}'));
-    } 30), 'the message is committed, on one machine');
+    } 30), 'the cancelled commit makes the message visible on the primary');
 };
 
 $test->round(sub {
@@ -28,15 +28,15 @@ $test->round(sub {
     $client->send($client->request('POST', '/post', body => qq({"key": "$key"}), headers => { 'Content-Type' => 'application/json', %header }));
 
     for my $end (qw(cancel terminate cancel terminate)) {
-        ok($cluster->poll_query_until("select count(*) > 0 $waiting", 't'), 'commits wait');
-        cmp_ok($cluster->safe_psql("select count(pg_${end}_backend(pid)) $waiting"), '>', 0, "$end");
+        ok($cluster->poll_query_until("select count(*) > 0 $waiting", 't'), "$end: commits wait for a standby");
+        cmp_ok($cluster->safe_psql("select count(pg_${end}_backend(pid)) $waiting"), '>', 0, "$end: waiting commits are interrupted");
     }
     $alone->();
-    ok(!$client->answer(timeout => 0.5), 'that is no 202');
+    ok(!$client->answer(timeout => 0.5), 'a message that is committed on one machine is not acknowledged');
 
     $other = Pgq::Client->new(($cluster->webs)[1]);
     $other->send($other->request('POST', '/post', body => qq({"key": "$key"}), headers => { 'Content-Type' => 'application/json', %header }));
-    ok(!$other->answer(timeout => 3), 'nor is it for the same key again');
+    ok(!$other->answer(timeout => 3), 'a second request with the same key is not acknowledged either');
     $test->accepts_nothing(3);
 }, stops_load => 1, repair => sub { $cluster->must($_, qw(systemctl thaw patroni)) for @standbys });
 
@@ -44,18 +44,18 @@ $first = $client->answer;
 is($first && $first->status, 202, 'the message is accepted when a standby has it');
 
 my $late = $other->answer;
-is($late && $late->status, 202, 'and so is the same key again');
-is($late->json->{id}, $first->json->{id}, 'which is the same message');
+is($late && $late->status, 202, 'the second request with the same key is accepted when a standby has the message');
+is($late->json->{id}, $first->json->{id}, 'the second request with the same key gets the id of the first');
 
 my $again = Pgq::Client->new($web)->post('/post', qq({"key": "$key"}), %header);
-is($again->status, 202, 'the same key again');
-is($again->json->{id}, $first->json->{id}, 'is the same message');
-is($again->header('idempotency-replayed'), 'true', 'and says so');
+is($again->status, 202, 'a later request with the same key is accepted');
+is($again->json->{id}, $first->json->{id}, 'a later request with the same key gets the same id');
+is($again->header('idempotency-replayed'), 'true', 'a later request with the same key is marked as replayed');
 
 $test->end;
-is($cluster->safe_psql(qq(select count(*) from posts where data::text = '{"key": "$key"}')), 1, 'it is there once');
+is($cluster->safe_psql(qq(select count(*) from posts where data::text = '{"key": "$key"}')), 1, 'the message is in posts once');
 
-# ---- the machine that alone had it is gone for a while: a new one has to take it
+# ---- the only machine that has the message is off for a while: the new primary has to accept it again
 
 $test     = Pgq::ClusterTest->new('waiting commits cancelled, and their primary off', allow => 'unknown|refused|read_failed');
 @standbys = $cluster->standbys;
@@ -73,10 +73,10 @@ $test->round(sub {
 }, repair => sub { $cluster->do_to(up => $leader) });
 
 $again = Pgq::Client->new($web)->post('/post', qq({"key": "$key"}), %header);
-is($again->status, 202, 'the same key again');
+is($again->status, 202, 'the new primary accepts a request with the same key');
 $first = $client->answer;
-is($first->json->{id}, $again->json->{id}, 'the same message, if the first was accepted at all') if $first && $first->status == 202;
+is($first->json->{id}, $again->json->{id}, 'both requests get the same id if the first one was accepted') if $first && $first->status == 202;
 $test->end;
-is($cluster->safe_psql(qq(select count(*) from posts where data::text = '{"key": "$key"}')), 1, 'it is there once');
+is($cluster->safe_psql(qq(select count(*) from posts where data::text = '{"key": "$key"}')), 1, 'after the takeover the message is in posts once');
 
 done_testing;

@@ -1,5 +1,5 @@
-# P1, P3, P5: the disk of the primary's WAL is full. PostgreSQL ends there, a standby takes over; when there is room
-# again the host comes back by itself.
+# P1, P3, P5: the disk with the primary's WAL is full. PostgreSQL ends there and a standby takes over. When there is
+# space again the host becomes a standby by itself.
 
 use Pgq;
 use Pgq::ClusterTest;
@@ -8,7 +8,7 @@ my $cluster = Pgq::Cluster->new;
 my $data    = '/var/lib/postgresql/17/ngx_pgq';
 ok($cluster->settled, 'all members are in their places');
 
-# ---- a member whose WAL is on a disk of its own
+# ---- move the WAL of one member to a small disk, and promote it
 
 my ($full) = $cluster->standbys;
 my $move = sub {
@@ -21,9 +21,9 @@ my $move = sub {
 
 $move->('mv pg_wal ..; mkdir pg_wal; mount -t tmpfs -o size=2g,mode=700 tmpfs pg_wal; chown postgres: pg_wal; cp -a ../pg_wal/. pg_wal/');
 $cluster->patronictl($full, qw(switchover ngx_pgq --force --candidate), $full);
-is($cluster->leader, $full, 'it leads');
+is($cluster->leader, $full, 'the member with the small WAL disk leads');
 
-# ---- and that is full
+# ---- fill the disk
 
 my $since = '@' . time;
 my $test = Pgq::ClusterTest->new("the primary's WAL disk full", target => 20,
@@ -34,13 +34,13 @@ $test->round(sub {
     ok((poll_until {
         $cluster->on($full, qw(runuser -u postgres -- psql -d posts -qc), "select pg_logical_emit_message(true, 'full', ''), pg_switch_wal()");
         return ($cluster->leader // $full) ne $full;
-    } 60), 'another member leads');
+    } 60), 'another member takes over when the WAL disk is full');
     ok((poll_until {
         $cluster->must($full, qw(journalctl -q -o cat -u patroni), "--since=$since")
             =~ /MB are free for \Q$data\E or its WAL: waiting for more|LOG:  fetching timeline history file/
-    } 60), 'and this one cannot follow, be it to be rewound or not');
-    like($cluster->must($full, qw(journalctl -q -o cat -u patroni), "--since=$since"), qr/No space left on device/, 'for want of room');
-    unlike(join(' ', map { $_->{State} } grep { $_->{Member} eq $full } $cluster->members), qr/streaming/, 'and does not');
+    } 60), 'the old primary cannot become a standby, with or without pg_rewind');
+    like($cluster->must($full, qw(journalctl -q -o cat -u patroni), "--since=$since"), qr/No space left on device/, 'the log of the old primary names the lack of space');
+    unlike(join(' ', map { $_->{State} } grep { $_->{Member} eq $full } $cluster->members), qr/streaming/, 'the old primary does not stream');
 }, repair => sub { $cluster->must($full, 'rm', "$data/pg_wal/filler") });
 
 $test->end;

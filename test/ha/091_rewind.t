@@ -1,5 +1,5 @@
-# P1, P2: the primary has written what no standby has, nothing of it acknowledged, and is gone. When it is back its WAL
-# has parted from the others': it is rewound by itself, and none of that appears.
+# P1, P2: the primary has written WAL that no standby has, none of it acknowledged, and loses power. When it is back
+# it has diverged from the others: Patroni rewinds it, and what only it had does not appear.
 
 use Pgq;
 use Pgq::ClusterTest;
@@ -18,9 +18,9 @@ my $leader = $test->takeover(sub {
     $cluster->do_to(off => $leader);
 }, repair => sub { $cluster->do_to(up => @_) });
 
-like($cluster->must($leader, qw(journalctl -q -o cat -u patroni), "--since=$since"), qr/running pg_rewind/, 'the old one was rewound');
+like($cluster->must($leader, qw(journalctl -q -o cat -u patroni), "--since=$since"), qr/running pg_rewind/, 'Patroni runs pg_rewind on the old primary');
 is($cluster->must($leader, qw(runuser -u postgres -- psql -d posts -XAtc), "select to_regclass('not_replicated') is null"), 't',
-    'and what it alone had is gone');
+    'what only the old primary had is gone');
 
 $test->end;
 

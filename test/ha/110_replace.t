@@ -1,5 +1,5 @@
-# P1, P2, P10: passwords are changed, hosts are lost for good, made anew under their old names, added and removed, all
-# under load: no request fails, nothing is lost or there twice, and the cluster is what it was.
+# P1, P2, P10: passwords are changed, and hosts are lost, recreated under their old names, added and removed, all
+# under load. No request fails, no message is lost or duplicated, and the cluster ends as it began.
 
 use Pgq;
 use Pgq::Cluster;
@@ -8,7 +8,7 @@ use Pgq::Host qw(top temp_dir slurp run);
 my $cluster = Pgq::Cluster->new;
 my $log     = temp_dir('cluster') . '/log';
 
-# What provision/cluster/cluster starts goes on when it has ended.
+# Not by run(): what provision/cluster/cluster starts has to outlive it.
 sub provision {
     my ($status) = (system(top() . "/provision/cluster/cluster @_ > $log 2>&1"));
 
@@ -23,15 +23,15 @@ sub members {
     return join ' ', sort map { /^\w+, started, (\w+), .*, false$/ ? $1 : "not: $_" } split /\n/, $out;
 }
 
-ok($cluster->settled, 'a leader, and all others synchronous standbys');
+ok($cluster->settled, 'one member leads and the others are synchronous standbys');
 
 my @before  = map { $_->name } $cluster->databases;
 my ($w1, $w2) = $cluster->webs;
 my $load = $cluster->load(pause => 0.05)->start;
 
-ok($load->wait_for(20), 'a load on both doors');
+ok($load->wait_for(20), 'both web hosts accept messages');
 
-# ---- passwords, by the commands of docs/runbook.md; hosts that are lost and made anew below need them
+# ---- passwords, by the commands of docs/runbook.md; the hosts that are recreated below need them
 
 my %user    = (web => 'ngx_pgq_web', replicator => 'replicator', rewind => 'rewind');
 my $secrets = top() . '/run/cluster/secrets';
@@ -39,96 +39,96 @@ my $secrets = top() . '/run/cluster/secrets';
 for my $name (sort keys %user) {
     my ($status, $out, $err) = run([ 'bash', '-c', "openssl rand -hex 24 > $secrets/$name.password && " . top() . '/provision/cluster/cluster psql -Xq <<< '
         . qq("set log_statement = none; alter role $user{$name} password '\$(< $secrets/$name.password)'") ]);
-    is("$status$out$err", '0', "another password for $user{$name}");
+    is("$status$out$err", '0', "the password of $user{$name} is changed");
 }
-is((run([ 'sh', '-c', "openssl rand -hex 24 > $secrets/rest.password" ]))[0], 0, "and for Patroni's REST");
+is((run([ 'sh', '-c', "openssl rand -hex 24 > $secrets/rest.password" ]))[0], 0, "the password of Patroni's REST API is changed");
 
 my $changed = $cluster->safe_psql('select clock_timestamp()');
-ok(provision('start'), 'each host is given them');
-ok($load->wait_for(20), 'the load goes on');
+ok(provision('start'), 'make cluster distributes the new passwords');
+ok($load->wait_for(20), 'with the new passwords the load continues');
 cmp_ok($cluster->safe_psql("select count(distinct application_name) from pg_stat_activity where usename = 'ngx_pgq_web' and backend_start > '$changed'"), '==', 2,
-    'by new connections of both web hosts');
-ok($cluster->settled, 'with all standbys');
+    'both web hosts have opened new connections');
+ok($cluster->settled, 'with the new passwords all standbys replicate');
 
 # ---- a standby's host
 
 my ($standby) = grep { $_ ne $cluster->leader } @before;
 
-ok(provision(lose => $standby), 'a standby is lost for good');
-ok($load->wait_for(20), 'and the load goes on');
-ok(provision('start'), 'it is made anew');
-ok($cluster->settled(120), 'and is a standby again');
-is(members(), "@before", 'and votes in etcd');
+ok(provision(lose => $standby), 'a standby host is destroyed');
+ok($load->wait_for(20), 'without the standby host the load continues');
+ok(provision('start'), 'the standby host is recreated');
+ok($cluster->settled(120), 'the recreated standby host is a synchronous standby');
+is(members(), "@before", 'the recreated standby host votes in etcd');
 
 # ---- the primary's host
 
 my $primary = $cluster->leader;
 
-ok(provision(lose => $primary), 'the primary is lost for good');
-ok($load->wait_for(20, 60), 'and the load goes on');
-isnt($cluster->leader, $primary, 'with another one');
-ok(provision('start'), 'it is made anew');
-ok($cluster->settled(120), 'and is a standby');
-is(members(), "@before", 'and votes in etcd');
+ok(provision(lose => $primary), 'the primary host is destroyed');
+ok($load->wait_for(20, 60), 'without the primary host the load continues');
+isnt($cluster->leader, $primary, 'another member leads');
+ok(provision('start'), 'the primary host is recreated');
+ok($cluster->settled(120), 'the recreated primary host is a synchronous standby');
+is(members(), "@before", 'the recreated primary host votes in etcd');
 
-# ---- more of each
+# ---- hosts are added
 
 my $etcd = sub { return join ' ', map { ($cluster->on($_, qw(systemctl show -p ActiveEnterTimestampMonotonic --value etcd)))[1] } @before };
 my $running = $etcd->();
 
 ok(provision(add => 'database', 'pg4'), 'a database host is added');
 $cluster = Pgq::Cluster->new;
-ok($cluster->settled, 'and is a synchronous standby');
-is(members(), "@before pg4", 'and votes in etcd');
-is($etcd->(), $running, 'and nobody\'s etcd was restarted for it');
+ok($cluster->settled, 'the added database host is a synchronous standby');
+is(members(), "@before pg4", 'the added database host votes in etcd');
+is($etcd->(), $running, 'adding a database host restarts no etcd');
 
 ok(provision(add => 'web', 'web3'), 'a web host is added');
 $cluster = Pgq::Cluster->new;
 
 my ($w3) = grep { $_->name eq 'web3' } $cluster->webs;
-my $door = sub {
+my $w3_accepts = sub {
     my $answer = Pgq::Client->new($w3)->post('/post', '"by web3"');
     return $answer->status == 202 && $cluster->poll_query_until(q(select count(*) from posts where message_id = ') . $answer->json->{id} . q('), 1);
 };
 
-ok($door->(), 'it takes messages');
-is(($cluster->on($cluster->leader, qw(patronictl -c /etc/patroni/config.yml switchover --candidate pg4 --force ngx_pgq)))[0], 0, 'a switchover to pg4');
-is($cluster->leader, 'pg4', 'which leads');
-ok($door->(), 'for the new door, too');
-ok($load->wait_for(20), 'and the others');
+ok($w3_accepts->(), 'the added web host accepts messages');
+is(($cluster->on($cluster->leader, qw(patronictl -c /etc/patroni/config.yml switchover --candidate pg4 --force ngx_pgq)))[0], 0, 'the switchover to the added database host succeeds');
+is($cluster->leader, 'pg4', 'the added database host leads');
+ok($w3_accepts->(), 'with the added database host as primary the added web host accepts messages');
+ok($load->wait_for(20), 'with the added database host as primary the other web hosts accept messages');
 
-# ---- and less
+# ---- hosts are removed
 
 my ($away) = $cluster->standbys;
 $cluster->do_to(off => $away);
-ok(!eval { provision(remove => 'pg4') }, 'nobody is removed while another is away');
-like($@, qr/another database host is away: pg4 stays/, 'and that is said');
+ok(!eval { provision(remove => 'pg4') }, 'no database host is removed while another one is off');
+like($@, qr/another database host is away: pg4 stays/, 'the error names the reason');
 $cluster->do_to(up => $away);
-ok($cluster->settled(120), 'it is back');
+ok($cluster->settled(120), 'the host that was off is a standby again');
 
-ok(provision(remove => 'pg4'), 'the new primary is removed');
-ok(provision(remove => 'web3'), 'and the new door');
+ok(provision(remove => 'pg4'), 'the added database host is removed while it is the primary');
+ok(provision(remove => 'web3'), 'the added web host is removed');
 $cluster = Pgq::Cluster->new;
-ok($cluster->settled, 'all others are back');
-is(members(), "@before", 'and etcd has forgotten it');
+ok($cluster->settled, 'the remaining members are in their places');
+is(members(), "@before", 'the removed host is no member of etcd');
 
 $load->stop;
-diag(sprintf 'hosts lost, added, removed: longest time without a 202 %.2f s; %s', $load->gap, $load->summary);
+diag(sprintf 'hosts destroyed, added, removed: longest time without a 202 %.2f s; %s', $load->gap, $load->summary);
 is($load->failures, '', 'no request failed');
-is(join("\n", $load->complaints), '', 'what was accepted is in posts, once');
+is(join("\n", $load->complaints), '', 'accepted messages are in posts once');
 
-# ---- a web host, whose clients use the other
+# ---- a web host is destroyed; its clients use the other one
 
 my $other = Pgq::HttpLoad->new($w1, $cluster, new => 1, watch => 0, number => 'replace-' . time)->start;
 
-ok($other->wait_for(20), 'a load on one door');
-ok(provision(lose => $w2->name), 'the other is lost for good');
-ok($other->wait_for(20), 'the load goes on');
-ok(provision('start'), 'it is made anew');
-is(Pgq::Client->new($w2)->post('/post', '"back"')->status, 202, 'and takes messages');
+ok($other->wait_for(20), 'the first web host accepts messages');
+ok(provision(lose => $w2->name), 'the second web host is destroyed');
+ok($other->wait_for(20), 'without the second web host the load continues');
+ok(provision('start'), 'the second web host is recreated');
+is(Pgq::Client->new($w2)->post('/post', '"back"')->status, 202, 'the recreated web host accepts messages');
 $other->stop;
-is($other->failures, '', 'no request at the first door failed');
-is(join("\n", $other->complaints(60)), '', 'what was accepted is in posts, once');
-ok($cluster->settled, 'and all are back');
+is($other->failures, '', 'no request to the first web host failed');
+is(join("\n", $other->complaints(60)), '', 'messages that the first web host accepted are in posts once');
+ok($cluster->settled, 'all members return to their places');
 
 done_testing;

@@ -1,7 +1,7 @@
-# P1, P2, P10: extension, module and the servers' processes are replaced under load, a host at a time, as
-# provision/cluster/cluster upgrade does it: every process has the new files afterwards, no message is lost or there
-# twice. Clients come back to a door that was closed for a moment. And a database that lacks what is new gets it by
-# sql/install.sql, before nginx has a module that wants it.
+# P1, P2, P10: provision/cluster/cluster upgrade replaces the extension, the module and the servers' processes under
+# load, one host at a time. Afterwards every process uses the new files, and no message is lost or duplicated. Clients
+# that find nginx closed for a moment reconnect. sql/install.sql adds what an older database lacks, before nginx gets
+# a module that needs it.
 
 use Pgq;
 use Pgq::Cluster;
@@ -11,14 +11,14 @@ my $cluster = Pgq::Cluster->new;
 my $log     = temp_dir('cluster') . '/log';
 my @hosts   = ($cluster->databases, $cluster->webs);
 
-# Which hosts run a process that has a file of ours which is not the installed one any more.
+# The hosts with a process that uses a replaced file of ours.
 sub stale {
     return join ' ', grep {
         ($cluster->on($_, 'sh', '-c', q(grep -lE 'ngx_(http_)?pgq[^ ]*[.]so [(]deleted[)]' /proc/[0-9]*/maps 2>/dev/null)))[1] ne ''
     } map { $_->name } @hosts;
 }
 
-ok($cluster->settled, 'a leader, and all others synchronous standbys');
+ok($cluster->settled, 'one member leads and the others are synchronous standbys');
 
 # ---- the extension
 
@@ -28,49 +28,49 @@ my $newest = extension();
 my @psql   = (top() . '/provision/cluster/cluster', 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1');
 
 $cluster->safe_psql('select ngx_pgq.wait_until_drained()');
-is((run([ @psql, '-d', 'postgres', '-c', 'drop database posts with (force)', '-c', 'create database posts' ]))[0], 0, 'a database that is new');
+is((run([ @psql, '-d', 'postgres', '-c', 'drop database posts with (force)', '-c', 'create database posts' ]))[0], 0, 'an empty database is created');
 my @install = (@psql, '-f', '/usr/local/share/ngx_pgq/sql/install.sql');
-is((run(\@install))[0], 0, 'sql/install.sql is run');
+is((run(\@install))[0], 0, 'sql/install.sql succeeds in an empty database');
 $cluster->safe_psql('drop table ngx_pgq.key; drop function ngx_pgq.recent(integer, bigint, integer)');
-is($cluster->safe_psql(q(select count(*) from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['"older"']))), 0, 'a database without keys takes a message');
-is((run(\@install))[0], 0, 'the newest sql/install.sql is run');
-is(extension(), $newest, 'the extension is the newest');
-is(Pgq::Client->new(($cluster->webs)[0])->post('/post', '"newest"', 'Idempotency-Key' => '"a"')->status, 202, 'nginx finds what it wants');
-ok($cluster->poll_query_until(q(select string_agg(data::text, ' ' order by id) from posts), '"older" "newest"'), 'both messages are posts');
+is($cluster->safe_psql(q(select count(*) from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['"older"']))), 0, 'a database without the table of keys accepts a message');
+is((run(\@install))[0], 0, 'sql/install.sql succeeds in the older database');
+is(extension(), $newest, 'sql/install.sql updates the extension');
+is(Pgq::Client->new(($cluster->webs)[0])->post('/post', '"newest"', 'Idempotency-Key' => '"a"')->status, 202, 'after sql/install.sql nginx accepts a message with a key');
+ok($cluster->poll_query_until(q(select string_agg(data::text, ' ' order by id) from posts), '"older" "newest"'), 'messages from before and after sql/install.sql are posts');
 
-# ---- other files than the kit's
+# ---- processes use other files than the installed ones
 
 for my $host (@hosts) {
     my $file = $host->{role} eq 'web' ? '/usr/lib/nginx/modules/ngx_http_pgq_module.so' : '/usr/lib/postgresql/17/lib/ngx_pgq.so';
     $cluster->on($host, 'sh', '-c', "cp $file $file.old && printf old >> $file.old && mv $file.old $file");
 }
-is(stale(), join(' ', map { $_->name } @hosts), 'each host has processes with another file than the installed one');
+is(stale(), join(' ', map { $_->name } @hosts), 'each host has processes that use a replaced file');
 
 # ---- upgrade, under load
 
 my $load   = $cluster->load(reconnects => 1, pause => 0.05)->start;
 my $before = $cluster->leader;
 
-ok($load->wait_for(20), 'a load on both doors');
+ok($load->wait_for(20), 'both web hosts accept messages');
 
 my $status = system(top() . "/provision/cluster/cluster upgrade 'echo \$(hostname) \$(test -e /var/lib/postgresql/17/ngx_pgq/standby.signal && echo standby) >> /root/upgraded' > $log 2>&1");
 
-is($status, 0, 'upgrade') or diag(slurp($log));
-is(stale(), '', 'every process has the new files');
-ok($load->wait_for(20), 'the load goes on');
+is($status, 0, 'the upgrade succeeds') or diag(slurp($log));
+is(stale(), '', 'every process uses the new files');
+ok($load->wait_for(20), 'after the upgrade the load continues');
 $load->stop;
 
-is(extension(), $newest, 'the extension is the newest');
+is(extension(), $newest, 'after the upgrade the extension has the newest version');
 isnt($cluster->leader, $before, 'another member leads');
 
 for my $host ($cluster->databases) {
-    like(($cluster->on($host, 'cat', '/root/upgraded'))[1], qr/^\w+ standby\n\z/, $host->name . ' had its turn, once, as a standby');
+    like(($cluster->on($host, 'cat', '/root/upgraded'))[1], qr/^\w+ standby\n\z/, $host->name . ' is upgraded once, as a standby');
 }
 $cluster->on($_, 'rm', '/root/upgraded') for @hosts;
 
 diag(sprintf 'upgrade: longest time without a 202 %.2f s; %s', $load->gap, $load->summary);
-is($load->failures, '', 'every request was answered in the end');
-is(join("\n", $load->complaints), '', 'what was accepted is in posts, once');
-ok($cluster->settled, 'and all are back');
+is($load->failures, '', 'no request failed');
+is(join("\n", $load->complaints), '', 'accepted messages are in posts once');
+ok($cluster->settled, 'all members return to their places');
 
 done_testing;

@@ -130,7 +130,7 @@ for my $goal ($first, 2 * $first, $reloads) {
 }
 
 diag(sprintf '%d reloads in %.1f s, the slowest %.2f s until its old workers were gone; %d messages, %d of them sent again',
-    $done, time - $start, $slowest, @count{qw(accepted again)});
+    $done, time - $start, $slowest, @count{qw(accepted resent)});
 
 my ($few, $many) = @$after{ $first, $reloads };
 is($late, 0, 'the old workers leave each time');

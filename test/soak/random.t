@@ -1,6 +1,6 @@
-# P1 to P3: faults of a cluster's hosts in a random order, each for a random time, sometimes two at once, under load; for
-# PGQ_SECONDS (3600). The hosts' clocks differ by up to three days all the while, and jump. PGQ_SEED repeats the order. What
-# holds for each fault alone (test/ha/) has to hold for all of them: it is asked after each five, so that a failure says when.
+# P1 to P3: faults of the cluster's hosts in a random order, each for a random time, sometimes two at once, under load, for
+# PGQ_SECONDS (3600). The clocks of the hosts differ by up to three days and jump. PGQ_SEED repeats the order. What holds
+# for each fault alone (test/ha/) has to hold for all of them; it is checked after every five, so that a failure shows when.
 
 use Pgq;
 use Pgq::Random;
@@ -24,9 +24,9 @@ my $cut     = sub {
 };
 my $heal    = sub { $cluster->heal($_[0]) };
 
-# What it is called, where it is, what begins it, what ends it if it does not by itself. Those of the database hosts
-# exclude each other, so that a quorum is left.
-my @database = (
+# Each fault: its name, its host, what causes it, and what repairs it unless it ends by itself. There is one fault of a
+# database host at a time, so that a quorum is left.
+my @database_faults = (
     [ 'postmaster killed', $any,     sub { $cluster->kill_postmaster(@_) } ],
     [ 'Patroni killed',    $any,     sub { $cluster->must($_[0], qw(systemctl kill --kill-whom=main --signal=KILL patroni)) } ],
     [ 'etcd killed',       $any,     $kill->('etcd') ],
@@ -35,15 +35,15 @@ my @database = (
     [ 'restarted',         $any,     $does->('down'),   $does->('up') ],
     [ 'frozen',            $leader,  $does->('freeze'), $does->('thaw') ],
     [ 'frozen',            $standby, $does->('freeze'), $does->('thaw') ],
-    [ 'cable out',         $any,     $does->('cut'),    $does->('join') ],
-    [ 'deaf to others',    $any,     $cut->('in'),      $heal ],
-    [ 'mute to others',    $any,     $cut->('out'),     $heal ],
+    [ 'network off',       $any,     $does->('cut'),    $does->('join') ],
+    [ 'receives nothing',  $any,     $cut->('in'),      $heal ],
+    [ 'sends nothing',     $any,     $cut->('out'),     $heal ],
     [ 'switchover',        $leader,  sub { $cluster->switchover } ],
     [ 'mover killed',      $leader,  sub {
         $cluster->must($_[0], 'kill', '-9', $cluster->safe_psql('select pid from ngx_pgq.status where mover is not null and pid is not null limit 1'));
     } ],
 );
-my @door = (
+my @web_faults = (
     [ 'HAProxy killed',   $web, $kill->('haproxy') ],
     [ 'HAProxy reloaded', $web, sub { $cluster->must($_[0], qw(systemctl reload haproxy)) } ],
     [ 'HAProxy stopped',  $web, sub { $cluster->must($_[0], qw(systemctl stop haproxy)) }, sub { $cluster->must($_[0], qw(systemctl start haproxy)) } ],
@@ -52,7 +52,7 @@ my @door = (
     [ 'off',              $web, $does->('off'), $does->('up') ],
 );
 
-# Clocks differ by up to three days, and by nothing that is a multiple of what a clock is asked for.
+# Clocks differ by up to three days, and not by multiples of any period.
 my @hosts = map { $_->name } $cluster->databases, $cluster->webs;
 my %clock;
 my $jump  = sub {
@@ -65,17 +65,17 @@ my $jump  = sub {
 
 diag("PGQ_SEED=$seed");
 $jump->(Pgq::Random->new($seed, 'clock', $_), $_) for @hosts;
-ok($cluster->settled(180), 'all members are in their places');
+ok($cluster->settled(180), 'before the first fault all members are in their places');
 
-# Two faults that follow each other within 30 seconds may keep a client waiting for longer than it is waited for.
+# Two faults within 30 seconds may keep a client waiting for longer than its timeout.
 for (my $case = 1; time < $end; $case++) {
     my $test = Pgq::ClusterTest->new("soak $seed/$case", allow => 'closed|unreachable|timeout|truncated|refused|unknown|read_failed|reader .*', log => qr/exited on signal 9/,
         load => { order => 0 });
 
     for my $round (1 .. 5) {
         my $random = Pgq::Random->new($seed, $case, $round);
-        my @faults = $random->one_in(4) ? ($random->pick(@database), $random->pick(@door))
-            : $random->one_in(3) ? $random->pick(@door) : $random->pick(@database);
+        my @faults = $random->one_in(4) ? ($random->pick(@database_faults), $random->pick(@web_faults))
+            : $random->one_in(3) ? $random->pick(@web_faults) : $random->pick(@database_faults);
         my @at = map { [ $_->[1]->($random), @$_[ 0, 2, 3 ] ] } @faults;
         my ($closed) = grep { my $web = $web[$_]; grep { $_->[0] eq $web && $_->[1] eq 'off' } @at } 0 .. $#web;
 
@@ -98,7 +98,7 @@ for (my $case = 1; time < $end; $case++) {
 
     $test->end;
     for my $host (@hosts) {
-        ok((poll_until { abs(($cluster->clock_of($host) // 1e9) - $clock{$host}) < 60 } 60), "$host has the time that it was given");
+        ok((poll_until { abs(($cluster->clock_of($host) // 1e9) - $clock{$host}) < 60 } 60), "after five faults $host has its time");
     }
     last if !Test::More->builder->is_passing;
 }

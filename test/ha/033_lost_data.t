@@ -1,13 +1,13 @@
-# P3: one side of a TCP connection falls silent, in the middle of its opening or later, and the network is whole again a
-# moment after that. No connection of the cluster hangs: messages are accepted again within seconds.
+# P3: one direction of a TCP connection loses all data, while it is opened or later, and is then repaired. No
+# connection of the cluster hangs: messages are accepted within seconds after the repair.
 
 use Pgq;
 use Pgq::ClusterTest;
 
-# Segments that carry data are lost; the handshake of TCP, bare acknowledgements and resets pass.
+# Segments with data are dropped. The TCP handshake, bare acknowledgements and resets pass.
 my $data = 'ip length > 52 tcp flags & (syn | rst) == 0';
 
-# What is silenced: who no longer hears, whom, which port's answers or requests.
+# Which data is dropped: receivers, senders, and the port of requests or answers.
 my %silence = (
     'what the primary sends to its standbys'      => [ \&standbys,  \&primary,   'tcp sport 5432' ],
     'what the standbys send to the primary'       => [ \&primary,   \&standbys,  'tcp dport 5432' ],
@@ -30,54 +30,54 @@ sub etcd      { return $cluster->etcd_leader }
 sub others    { my $leader = etcd(); return grep { $_ ne $leader } databases() }
 
 sub silence {
-    my ($deaf, $mute, $port) = @_;
-    my @deaf = $deaf->();
-    my @mute = $mute->();
+    my ($to, $from, $port) = @_;
+    my @receivers = $to->();
+    my @senders   = $from->();
 
-    for my $host (@deaf) {
-        my @them = grep { $_ ne $host } @mute;
-        $cluster->partition($host, in => @them, "$port $data") if @them;
+    for my $host (@receivers) {
+        my @others = grep { $_ ne $host } @senders;
+        $cluster->partition($host, in => @others, "$port $data") if @others;
     }
 
-    return @deaf;
+    return @receivers;
 }
 
-# The postmaster starts others, which wait for the reply to SSLRequest: the primary gives them up before the silence ends.
+# The new WAL receivers wait for the reply to SSLRequest. The primary gives up these connections before the repair.
 sub end_walreceivers {
     $cluster->on($_, qw(pkill -TERM -f), 'postgres: .*walreceiver') for $cluster->standbys;
     return;
 }
 
-# ---- the standbys' connections, while they are opened: the reply to SSLRequest is lost
+# ---- connections of standbys that are being opened: the reply to SSLRequest is lost
 
 {
-    my $test = Pgq::ClusterTest->new('WAL receivers that are opened in silence', allow => 'refused|unknown|read_failed|timeout');
+    my $test = Pgq::ClusterTest->new('connections of WAL receivers opened without answers', allow => 'refused|unknown|read_failed|timeout');
 
     for (1 .. 3) {
         $test->round(sub {
-            my @deaf = silence(@{ $silence{'what the primary sends to its standbys'} });
+            my @receivers = silence(@{ $silence{'what the primary sends to its standbys'} });
             end_walreceivers();
             $test->hold(18);
-            $cluster->heal(@deaf);
+            $cluster->heal(@receivers);
             my $accepted = $test->accepted;
-            ok((poll_until { $test->accepted > $accepted } timeout(20)), 'the network is whole again, and a message is accepted within seconds');
+            ok((poll_until { $test->accepted > $accepted } timeout(20)), 'WAL receivers: a message is accepted within seconds after the repair');
         });
     }
 
     $test->end;
 }
 
-# ---- each connection, open and in use
+# ---- connections that are in use
 
 for my $name (sort keys %silence) {
     my $test = Pgq::ClusterTest->new($name, allow => 'refused|unknown|read_failed|timeout|closed|truncated|unreachable|reader .*');
 
     $test->round(sub {
-        my @deaf = silence(@{ $silence{$name} });
+        my @receivers = silence(@{ $silence{$name} });
         $test->hold(18);
-        $cluster->heal(grep { !($cluster->on($_, qw(nft list table ip pgq_partition)))[0] } @deaf);
+        $cluster->heal(grep { !($cluster->on($_, qw(nft list table ip pgq_partition)))[0] } @receivers);
         my $accepted = $test->accepted;
-        ok((poll_until { $test->accepted > $accepted } timeout(20)), "$name: the network is whole again, and a message is accepted within seconds");
+        ok((poll_until { $test->accepted > $accepted } timeout(20)), "$name: a message is accepted within seconds after the repair");
     });
 
     $test->end;

@@ -1,9 +1,9 @@
-# P2: batches are recognised whatever the clocks of the hosts say. A web host's clock is ten minutes ahead, or the
-# standbys' are ten minutes behind; the primary's answers are lost for half a second, so that batches which it committed
-# are unknown, and then its host is off. The web hosts send these batches again, to a primary whose mover has just
-# started and finds all that is old: each message is in posts once.
+# P2: batches are recognised when the clocks of the hosts differ. A web host's clock is ten minutes ahead, or those of
+# the standbys are ten minutes behind. The primary's answers are lost for half a second, so that the outcome of
+# batches that it committed is unknown; then its host loses power. The web hosts send these batches again to a primary
+# whose mover has just started and removes all that is old: each message has to be in posts once.
 #
-# All clocks are moved so that the fault is in the first half of a period of ten minutes. Offsets that are not multiples
+# All clocks are set so that the fault is in the first half of a period of ten minutes. Offsets that are not multiples
 # of any period of the extension are tried as well.
 
 use Pgq;
@@ -13,7 +13,7 @@ my $cluster = Pgq::Cluster->new;
 my @webs    = map { $_->name } $cluster->webs;
 my @hosts   = ((map { $_->name } $cluster->databases), @webs);
 
-# Which hosts are how far from the others.
+# Hosts, and the difference of their clocks from the others.
 my @cases = (
     [ "a web host's clock 600 s ahead",        sub { $webs[0] },           600 ],
     [ "the standbys' clocks 600 s behind",     sub { $cluster->standbys }, -600 ],
@@ -32,7 +32,7 @@ for my $case (@cases) {
     $cluster->clock($_, $base + ($apart{$_} // 0)) for @hosts;
 
     for my $host (@hosts) {
-        ok((poll_until { abs(($cluster->clock_of($host) // 1e9) - $base - ($apart{$host} // 0)) < 60 } timeout(20)), "$host has that time");
+        ok((poll_until { abs(($cluster->clock_of($host) // 1e9) - $base - ($apart{$host} // 0)) < 60 } timeout(20)), "$name: $host has its time");
     }
 
     my $test = Pgq::ClusterTest->new($name, allow => 'unreachable|closed|truncated|reader .*');
@@ -44,7 +44,7 @@ for my $case (@cases) {
         $test->hold(0.5);
         $cluster->do_to(off => $leader);
         $cluster->heal(@webs);
-        cmp_ok((time + $base) % 600, '<', 300, 'in the first half of a period');
+        cmp_ok((time + $base) % 600, '<', 300, "$name: the fault is in the first half of a period");
     }, repair => sub { $cluster->do_to(up => @_) });
 
     $test->end;

@@ -1,5 +1,5 @@
-# P3: a standby is away for longer than its WAL is kept. The primary does not keep all of it, and so does not fill its
-# disk. The standby says what it lacks, and is copied anew by the command that the runbook names.
+# P3: a standby is off for longer than its WAL is kept. The primary removes that WAL, and so does not fill its disk.
+# The standby logs what it lacks, and the command of the runbook copies it again.
 
 use Pgq;
 use Pgq::ClusterTest;
@@ -12,10 +12,10 @@ my $since     = '@' . time;
 my $keep      = sub {
     my ($keep, $slots) = @_;
     $cluster->patronictl($leader, qw(edit-config --force --quiet), '-p', "wal_keep_size=$keep", '-p', "max_slot_wal_keep_size=$slots");
-    ok($cluster->poll_query_until("select current_setting('max_slot_wal_keep_size')", $slots), "WAL of $slots is kept");
+    ok($cluster->poll_query_until("select current_setting('max_slot_wal_keep_size')", $slots), "slots keep at most $slots of WAL");
 };
 
-# The bounds that are shipped would take 4 GB; these take the same way.
+# The shipped limits would need 4 GB of WAL.
 $keep->('16MB', '64MB');
 
 $test->round(sub {
@@ -24,12 +24,12 @@ $test->round(sub {
         $cluster->safe_psql("select pg_logical_emit_message(true, 'away', ''); select pg_switch_wal()");
     }
     ok($cluster->poll_query_until("checkpoint; select wal_status in ('lost', 'unreserved') from pg_replication_slots where slot_name = '$standby'", 't'),
-        'what it lacks is gone');
+        'the primary removes WAL that the standby lacks');
 }, repair => sub {
     $cluster->do_to(up => $standby);
     ok((poll_until {
         $cluster->must($standby, qw(journalctl -q -o cat -u patroni), "--since=$since") =~ /requested WAL segment \w+ has already been removed/
-    } 60), 'it says so');
+    } 60), 'the standby logs that a WAL segment has been removed');
     $cluster->patronictl($leader, qw(reinit --force --wait ngx_pgq), $standby);
 });
 

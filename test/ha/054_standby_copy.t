@@ -1,5 +1,5 @@
-# P1: the only standby there is stands still, and another is being copied anew. What a copy under way has received is no
-# use to anybody before the copy is whole: no 202 rests on it.
+# P1: the only standby is frozen while another one is being copied. WAL that an unfinished copy has received does not
+# count: no message is acknowledged because of it.
 
 use Pgq;
 use Pgq::ClusterTest;
@@ -16,14 +16,14 @@ my $copies  = "select count(*) from pg_stat_replication where application_name =
 $test->round(sub {
     $rate->('s/^\(  *\)- checkpoint: fast.*/&\n\1- max-rate: 512k  # 054/');
     $cluster->patronictl($cluster->leader, qw(reinit --force ngx_pgq), $copied);
-    ok($cluster->poll_query_until($copies, 2), 'a copy is made: its data, and its WAL');
+    ok($cluster->poll_query_until($copies, 2), 'pg_basebackup copies data and streams WAL');
     $cluster->must($frozen, qw(systemctl freeze patroni));
-    ok($cluster->poll_query_until("select current_setting('synchronous_standby_names') ~ '[*]'", 't', 60), 'any standby would do');
+    ok($cluster->poll_query_until("select current_setting('synchronous_standby_names') ~ '[*]'", 't', 60), 'synchronous_standby_names accepts any standby');
 
-    # A segment that is whole is what a copy tells of.
+    # A copy reports complete segments only.
     $cluster->safe_psql("set synchronous_commit = local; select pg_logical_emit_message(true, 'copy', ''); select pg_switch_wal()");
     $test->accepts_nothing(15);
-    is($cluster->safe_psql($copies), 2, 'it is not ready yet');
+    is($cluster->safe_psql($copies), 2, 'the copy is not finished');
 }, stops_load => 1, repair => sub {
     $rate->('/# 054$/d');
     $cluster->must($frozen, qw(systemctl thaw patroni));

@@ -1,6 +1,5 @@
-# P1, P3: the clock of the primary's Patroni and PostgreSQL jumps an hour ahead, then back, and further; etcd's, by whose
-# timers leases run out, does not. They may be wrong about what they take from the clock, but not about who leads, and
-# nothing is lost.
+# P1, P3: the clock of Patroni and PostgreSQL on the primary's host jumps an hour ahead, back, and a day ahead. The
+# clock of etcd, which times the leases, does not. There is one leader at all times, and no message is lost.
 
 use Pgq;
 use Pgq::ClusterTest;
@@ -11,7 +10,7 @@ ok($cluster->settled, 'all members are in their places');
 
 my $lead = sub {
     $cluster->patronictl($host, qw(switchover ngx_pgq --force --candidate), $host) if $cluster->leader ne $host;
-    is($cluster->leader, $host, 'it leads');
+    is($cluster->leader, $host, "$host leads");
 };
 
 $cluster->clock($host, 0);
@@ -23,7 +22,7 @@ for my $offset (3600, -3600, 86_400, 0) {
 
     $test->round(sub {
         $cluster->clock($host, $offset);
-        ok((poll_until { abs(($cluster->clock_of($host) // 1e9) - $offset) < 60 } 60), 'it has that time');
+        ok((poll_until { abs(($cluster->clock_of($host) // 1e9) - $offset) < 60 } 60), "the clock of $host is off by $offset s");
         $test->hold(30);
     });
     diag("$host led, " . $cluster->leader . ' leads');

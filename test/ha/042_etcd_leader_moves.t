@@ -1,4 +1,5 @@
-# P3: the primary's host does not lead etcd: not when a host that does is promoted, nor when etcd comes to lead there later.
+# P3: the primary's host does not lead etcd: etcd's leader moves away when its host is promoted, and when etcd elects
+# the primary's host later.
 
 use Pgq;
 use Pgq::Cluster;
@@ -14,12 +15,12 @@ sub lead_etcd {
     my ($id) = map { /^(\w+).*https:\/\/$host:2380/ } split /\n/, $cluster->etcdctl($now, qw(member list));
 
     $cluster->etcdctl($now, 'move-leader', $id) if $now ne $host;
-    is($cluster->etcd_leader, $host, 'etcd leads at a host');
+    is($cluster->etcd_leader, $host, "etcd on $host leads");
 
     return;
 }
 
-# ---- which is promoted
+# ---- the host that leads etcd is promoted
 
 ok($cluster->settled, 'all members are in their places');
 $timer->('stop');
@@ -29,22 +30,22 @@ my ($next) = $cluster->standbys;
 
 lead_etcd($next);
 $cluster->patronictl($before, qw(switchover ngx_pgq --force --candidate), $next);
-is($cluster->leader, $next, 'which is promoted');
-ok((poll_until { $cluster->etcd_leader ne $next } 10), 'then etcd leads elsewhere');
+is($cluster->leader, $next, 'the switchover promotes the host that leads etcd');
+ok((poll_until { $cluster->etcd_leader ne $next } 10), 'after the promotion etcd leads on another host');
 
-# ---- which has the primary
+# ---- etcd on the primary's host becomes the leader
 
 lead_etcd($next);
 $timer->('start');
-ok((poll_until { $cluster->etcd_leader ne $next } 20), 'not for long');
+ok((poll_until { $cluster->etcd_leader ne $next } 20), 'etcd leads on another host than the primary within seconds');
 
-# ---- nor does a host make an etcd of its own while the others have a quorum
+# ---- a host does not make a new etcd cluster while the others have a quorum
 
 $cluster->must($before, qw(systemctl stop etcd));
 my ($status, $out, $err) = $cluster->on($before, '/usr/local/lib/ngx_pgq/etcd_alone');
-is($status, 1, 'a host whose etcd alone is down is no survivor');
-like($err . $out, qr/etcd of pg\d answers: it is not lost/, 'and says why');
+is($status, 1, 'etcd_alone refuses while the other members of etcd run');
+like($err . $out, qr/etcd of pg\d answers: it is not lost/, 'etcd_alone says which member of etcd answers');
 $cluster->must($before, qw(systemctl start etcd));
-ok($cluster->settled, 'all members are in their places');
+ok($cluster->settled, 'all members return to their places');
 
 done_testing;

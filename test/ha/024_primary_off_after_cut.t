@@ -1,5 +1,6 @@
-# P1, P2, P3: a standby heard nobody for half a minute; it hears all of them again, and then the primary's host is off.
-# What agrees on another primary are the two that are left, and the connections between them are those that were dead.
+# P1, P2, P3: a standby receives nothing from the other hosts for half a minute. After the network is repaired the
+# primary's host loses power. The two hosts that are left have to agree on a new primary, over connections that were
+# dead before.
 
 use Pgq;
 use Pgq::ClusterTest;
@@ -13,7 +14,7 @@ for (1 .. 3) {
     $cluster->partition($standby, in => @others);
     $test->hold(30);
     $cluster->heal($standby);
-    ok($cluster->settled(60), "$standby is back");
+    ok($cluster->settled(60), "after the partition $standby is a synchronous standby again");
 
     $test->takeover(sub { $cluster->do_to(off => @_) }, repair => sub { $cluster->do_to(up => @_) });
 }

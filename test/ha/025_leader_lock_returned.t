@@ -1,6 +1,7 @@
-# P1: a primary stood still, another one took over and acknowledged more; then the lock is back at the first, as it is when
-# etcd lets go of it. Nobody gives up what was acknowledged: there is no 202 until somebody has said who is right. Who reads
-# meanwhile reads at the first, what it alone has, too.
+# P1: a frozen primary is replaced by a second one, which acknowledges more messages. Then etcd gives the leader lock
+# back to the first one, as after a loss of etcd's data. No acknowledged message is given up: nothing is accepted
+# until an operator decides which one leads. Readers then see the first one, with what only it has; so there are none
+# here.
 
 use Pgq;
 use Pgq::Host qw(run top);
@@ -15,11 +16,11 @@ my ($old, $new) = $cluster->leader;
 
 $test->round(sub {
     $cluster->do_to(freeze => $old);
-    ok($test->load_runs, 'a second primary');
+    ok($test->load_runs, 'while the first primary is frozen messages are accepted');
     $new = $cluster->leader;
-    isnt($new, $old, 'which is another member');
+    isnt($new, $old, 'while the first primary is frozen another member leads');
 
-    # the lock is the first one's again while nobody looks
+    # give the lock to the first one while the other Patronis are stopped
     my @others = grep { $_ ne $old } map { $_->name } $cluster->databases;
     $signal->(STOP => @others);
     my ($lease) = $cluster->etcdctl($new, qw(lease grant 60)) =~ /^lease (\w+) granted/;
@@ -27,21 +28,21 @@ $test->round(sub {
 
     my $thawed = '@' . time;
     $cluster->do_to(thaw => $old);
-    ok((poll_until { $cluster->must($old, qw(journalctl -q -o cat -u patroni), "--since=$thawed") =~ /the leader with the lock/ } 30), 'the first one takes it');
+    ok((poll_until { $cluster->must($old, qw(journalctl -q -o cat -u patroni), "--since=$thawed") =~ /the leader with the lock/ } 30), 'the first primary takes the lock');
     $signal->(CONT => @others);
 
     for my $host (@others) {
         ok((poll_until { $cluster->must($host, qw(journalctl -q -o cat -u patroni), "--since=$since") =~ /the primary on \d+, which is older/ } 60),
-            "$host stays as it is");
+            "$host does not follow the first primary");
     }
     $test->accepts_nothing(10);
 }, stops_load => 1, repair => sub {
-    isnt((run([ top() . '/provision/cluster/cluster', reinit => $new ]))[0], 0, 'make cluster-reinit does not throw away what the second one acknowledged');
+    isnt((run([ top() . '/provision/cluster/cluster', reinit => $new ]))[0], 0, 'make cluster-reinit refuses to discard what the second primary acknowledged');
     my ($status, $out, $err) = run([ top() . '/provision/cluster/cluster', failover => $new ]);
-    is($status, 0, 'make cluster-failover lets it lead, as it provably has everything') or diag("$out$err");
+    is($status, 0, 'make cluster-failover promotes the second primary, which has everything') or diag("$out$err");
 });
 
-is($cluster->leader, $new, 'the second one leads again');
+is($cluster->leader, $new, 'the second primary leads again');
 $test->end;
 
 done_testing;

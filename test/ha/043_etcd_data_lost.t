@@ -1,5 +1,5 @@
-# P10: etcd's data of one host is lost while its service runs on and tries again and again, which leaves a directory that
-# looks like a member's. `make cluster` asks etcd: it becomes a member again, and stays one.
+# P10: etcd's data on one host is lost while its service is restarted again and again, which leaves a directory that
+# looks like a member's. `make cluster` asks etcd, and makes the host a member again.
 
 use Pgq;
 use Pgq::Host qw(run top);
@@ -17,17 +17,17 @@ my $before = members();
 
 $test->round(sub {
     $cluster->must($host, 'sh', '-c', 'systemctl kill --signal=KILL etcd; rm -rf /var/lib/etcd/ngx_pgq/*');
-    ok((poll_until { -1 < index(($cluster->on($host, 'ls', '/var/lib/etcd/ngx_pgq'))[1], 'member') } timeout(30)), 'a directory is there again');
-    ok(!healthy(), 'but no member');
+    ok((poll_until { -1 < index(($cluster->on($host, 'ls', '/var/lib/etcd/ngx_pgq'))[1], 'member') } timeout(30)), 'etcd creates a member directory again');
+    ok(!healthy(), 'etcd without its data does not serve');
 }, repair => sub {
     my ($status, $out, $err) = run([ top() . '/provision/cluster/cluster', 'start' ]);
-    is($status, 0, 'make cluster') or diag("$out$err");
-    ok(healthy(), 'its etcd serves');
-    is(members(), $before, 'all are members, with a vote');
+    is($status, 0, 'make cluster succeeds') or diag("$out$err");
+    ok(healthy(), 'etcd on this host serves again');
+    is(members(), $before, 'all hosts are voting members of etcd');
     my $starts = $cluster->must($host, qw(systemctl show -p NRestarts --value etcd));
     $test->hold(10);
-    is($cluster->must($host, qw(systemctl show -p NRestarts --value etcd)), $starts, 'and it goes on');
-    like($cluster->must($host, 'ls', '/var/lib/etcd'), qr/^ngx_pgq\.\d+T\d+Z$/m, 'what it had is kept aside');
+    is($cluster->must($host, qw(systemctl show -p NRestarts --value etcd)), $starts, 'etcd is not restarted again');
+    like($cluster->must($host, 'ls', '/var/lib/etcd'), qr/^ngx_pgq\.\d+T\d+Z$/m, 'the old data directory is kept under another name');
 });
 
 $test->end;
