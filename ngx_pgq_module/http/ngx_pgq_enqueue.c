@@ -35,7 +35,6 @@ static ngx_int_t ngx_pgq_enqueue_write(ngx_pgq_ticket_t *t, u_char *p);
 static void ngx_pgq_enqueue_cleanup(void *data);
 
 
-static ngx_str_t  ngx_pgq_enqueue_allow = ngx_string("POST, OPTIONS");
 static ngx_str_t  ngx_pgq_enqueue_accept =
     ngx_string("application/json, text/plain, application/x-ndjson");
 
@@ -54,21 +53,11 @@ ngx_pgq_enqueue_handler(ngx_http_request_t *r)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    ngx_http_set_ctx(r, ctx, ngx_http_pgq_module);
-
-    if (ngx_pgq_origin_foreign(r)) {
-        return ngx_pgq_origin_refuse(r);
+    if (!ngx_pgq_origin_admits(r, &ctx->fields, NGX_HTTP_POST, &rc)) {
+        return rc;
     }
 
-    if (r->method == NGX_HTTP_OPTIONS) {
-        return ngx_pgq_reply_options(r, &ngx_pgq_enqueue_allow);
-    }
-
-    if (r->method != NGX_HTTP_POST) {
-        return ngx_pgq_reply_method(r, &ngx_pgq_enqueue_allow);
-    }
-
-    rc = ngx_pgq_message_announced(r, &problem);
+    rc = ngx_pgq_message_supported(&ctx->fields, &problem);
 
     if (rc == NGX_OK) {
         rc = ngx_pgq_message_key(r, &ctx->key, &problem);
@@ -98,7 +87,7 @@ ngx_pgq_enqueue_handler(ngx_http_request_t *r)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    r->request_body_in_single_buf = !ngx_pgq_message_ndjson(r);
+    r->request_body_in_single_buf = ctx->fields.form != NGX_PGQ_FORM_NDJSON;
 
     rc = ngx_http_read_client_request_body(r, ngx_pgq_enqueue_body_handler);
 
@@ -113,14 +102,13 @@ ngx_pgq_enqueue_handler(ngx_http_request_t *r)
 static void
 ngx_pgq_enqueue_body_handler(ngx_http_request_t *r)
 {
-    ngx_int_t  rc;
+    ngx_pgq_ctx_t  *ctx;
 
-    /* the handler has asked the headers which it is */
+    ctx = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
 
-    rc = r->request_body_in_single_buf ? ngx_pgq_enqueue_message(r)
-                                       : ngx_pgq_enqueue_messages(r);
-
-    ngx_http_finalize_request(r, rc);
+    ngx_http_finalize_request(r, ctx->fields.form == NGX_PGQ_FORM_NDJSON
+                                 ? ngx_pgq_enqueue_messages(r)
+                                 : ngx_pgq_enqueue_message(r));
 }
 
 
@@ -176,7 +164,7 @@ ngx_pgq_enqueue_one(ngx_http_request_t *r, ngx_str_t *message)
     p = ngx_cpymem(p, message->data, message->len);
     *p = '}';
 
-    e->returns = ngx_pgq_message_returns(r);
+    e->returns = e->ctx->fields.returns;
 
     return ngx_pgq_enqueue_wait(e);
 }

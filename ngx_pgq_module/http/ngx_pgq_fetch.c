@@ -41,7 +41,6 @@ static ngx_int_t ngx_pgq_fetch_reply(ngx_http_request_t *r,
     ngx_pgq_answer_t *answer);
 
 
-static ngx_str_t  ngx_pgq_fetch_allow = ngx_string("GET, HEAD, OPTIONS");
 static ngx_str_t  ngx_pgq_fetch_type = ngx_string("application/json");
 static ngx_str_t  ngx_pgq_fetch_cache = ngx_string("no-cache");
 
@@ -71,22 +70,9 @@ ngx_pgq_fetch_handler(ngx_http_request_t *r)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    ngx_http_set_ctx(r, ctx, ngx_http_pgq_module);
-
-    if (ngx_pgq_origin_foreign(r)) {
-        return ngx_pgq_origin_refuse(r);
-    }
-
-    if (r->method == NGX_HTTP_OPTIONS) {
-        return ngx_pgq_reply_options(r, &ngx_pgq_fetch_allow);
-    }
-
-    if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))) {
-        return ngx_pgq_reply_method(r, &ngx_pgq_fetch_allow);
-    }
-
-    rc = ngx_http_discard_request_body(r);
-    if (rc != NGX_OK) {
+    if (!ngx_pgq_origin_admits(r, &ctx->fields, NGX_HTTP_GET|NGX_HTTP_HEAD,
+                               &rc))
+    {
         return rc;
     }
 

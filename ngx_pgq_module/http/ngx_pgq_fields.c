@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "fields" reads a request's header fields: what the body is, which
- * answer the client prefers, its Idempotency-Key, and what a browser says of
- * the page that sent the request.  No other file of the module walks over
- * them.  Their grammar is header.c's.
+ * Reads the header fields of a request: what the body is, which response the
+ * client prefers, its Idempotency-Key, and the page that a browser sent the
+ * request for.  No other file of the module walks over the fields.  Their
+ * grammar is in ngx_pgq_header.c.
  *
  * Invariants:
- *  - a field may come in several lines: lines of a list are one list, and of
- *    a field that is no list a second line makes it malformed;
- *  - a preference that is not understood is ignored, and so is a Prefer that
- *    is malformed (RFC 7240 2).
+ *  - a field may have several lines: those of a list are one list; a second
+ *    line of a field that is no list makes it malformed;
+ *  - an unknown preference is ignored, and so is a malformed Prefer
+ *    (RFC 7240 2).
  */
 
 #include "ngx_pgq_http.h"
@@ -19,35 +19,30 @@
 
 typedef struct {
     ngx_str_t                name;
-    void                   (*read)(void *data, ngx_str_t *line);
+    void                   (*read)(ngx_pgq_fields_t *fields, ngx_str_t *line);
 } ngx_pgq_fields_name_t;
 
 
-static void ngx_pgq_fields_walk(ngx_http_request_t *r,
-    ngx_pgq_fields_name_t *names, void *data);
-static void ngx_pgq_fields_coding(void *data, ngx_str_t *line);
-static void ngx_pgq_fields_type(void *data, ngx_str_t *line);
+static void ngx_pgq_fields_coding(ngx_pgq_fields_t *fields, ngx_str_t *line);
+static void ngx_pgq_fields_type(ngx_pgq_fields_t *fields, ngx_str_t *line);
 static ngx_pgq_form_e ngx_pgq_fields_form(ngx_str_t *line);
 static ngx_pgq_form_e ngx_pgq_fields_known(ngx_pgq_header_word_t *type,
     ngx_pgq_header_word_t *subtype);
-static void ngx_pgq_fields_key(void *data, ngx_str_t *line);
-static void ngx_pgq_fields_prefer(void *data, ngx_str_t *line);
-static void ngx_pgq_fields_origin(void *data, ngx_str_t *line);
-static void ngx_pgq_fields_site(void *data, ngx_str_t *line);
-static void ngx_pgq_fields_preflight(void *data, ngx_str_t *line);
+static void ngx_pgq_fields_key(ngx_pgq_fields_t *fields, ngx_str_t *line);
+static void ngx_pgq_fields_prefer(ngx_pgq_fields_t *fields, ngx_str_t *line);
+static void ngx_pgq_fields_origin(ngx_pgq_fields_t *fields, ngx_str_t *line);
+static void ngx_pgq_fields_site(ngx_pgq_fields_t *fields, ngx_str_t *line);
+static void ngx_pgq_fields_preflight(ngx_pgq_fields_t *fields,
+    ngx_str_t *line);
 
 
 static ngx_pgq_fields_name_t  ngx_pgq_fields_names[] = {
+    { ngx_string("access-control-request-method"), ngx_pgq_fields_preflight },
     { ngx_string("content-encoding"), ngx_pgq_fields_coding },
     { ngx_string("content-type"), ngx_pgq_fields_type },
     { ngx_string("idempotency-key"), ngx_pgq_fields_key },
-    { ngx_string("prefer"), ngx_pgq_fields_prefer },
-    { ngx_null_string, NULL }
-};
-
-static ngx_pgq_fields_name_t  ngx_pgq_fields_page_names[] = {
-    { ngx_string("access-control-request-method"), ngx_pgq_fields_preflight },
     { ngx_string("origin"), ngx_pgq_fields_origin },
+    { ngx_string("prefer"), ngx_pgq_fields_prefer },
     { ngx_string("sec-fetch-site"), ngx_pgq_fields_site },
     { ngx_null_string, NULL }
 };
@@ -56,10 +51,34 @@ static ngx_pgq_fields_name_t  ngx_pgq_fields_page_names[] = {
 void
 ngx_pgq_fields_read(ngx_http_request_t *r, ngx_pgq_fields_t *fields)
 {
+    ngx_uint_t              i;
+    ngx_list_part_t        *part;
+    ngx_table_elt_t        *h;
+    ngx_pgq_fields_name_t  *n;
+
     ngx_memzero(fields, sizeof(ngx_pgq_fields_t));
     fields->form = NGX_PGQ_FORM_ANY;
 
-    ngx_pgq_fields_walk(r, ngx_pgq_fields_names, fields);
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+            for (n = ngx_pgq_fields_names; n->read; n++) {
+
+                if (h[i].key.len == n->name.len
+                    && ngx_memcmp(h[i].lowcase_key, n->name.data, n->name.len)
+                       == 0)
+                {
+                    n->read(fields, &h[i].value);
+                    break;
+                }
+            }
+        }
+    }
+
+    if (fields->coded && fields->form != NGX_PGQ_FORM_MALFORMED) {
+        fields->form = NGX_PGQ_FORM_UNSUPPORTED;
+    }
 
     if (fields->prefer_malformed) {
         fields->returns = NGX_PGQ_RETURN_DEFAULT;
@@ -67,50 +86,11 @@ ngx_pgq_fields_read(ngx_http_request_t *r, ngx_pgq_fields_t *fields)
 }
 
 
-void
-ngx_pgq_fields_page(ngx_http_request_t *r, ngx_pgq_fields_page_t *page)
-{
-    ngx_memzero(page, sizeof(ngx_pgq_fields_page_t));
-
-    ngx_pgq_fields_walk(r, ngx_pgq_fields_page_names, page);
-}
-
+/* a list of codings; only identity is supported */
 
 static void
-ngx_pgq_fields_walk(ngx_http_request_t *r, ngx_pgq_fields_name_t *names,
-    void *data)
+ngx_pgq_fields_coding(ngx_pgq_fields_t *fields, ngx_str_t *line)
 {
-    ngx_uint_t              i;
-    ngx_list_part_t        *part;
-    ngx_table_elt_t        *h;
-    ngx_pgq_fields_name_t  *n;
-
-    for (part = &r->headers_in.headers.part; part; part = part->next) {
-        h = part->elts;
-
-        for (i = 0; i < part->nelts; i++) {
-            for (n = names; n->read; n++) {
-
-                if (h[i].key.len == n->name.len
-                    && ngx_memcmp(h[i].lowcase_key, n->name.data, n->name.len)
-                       == 0)
-                {
-                    n->read(data, &h[i].value);
-                    break;
-                }
-            }
-        }
-    }
-}
-
-
-/* a list of codings, of which the one that changes nothing is supported */
-
-static void
-ngx_pgq_fields_coding(void *data, ngx_str_t *line)
-{
-    ngx_pgq_fields_t  *fields = data;
-
     int                    rc;
     ngx_pgq_header_t       h;
     ngx_pgq_header_word_t  coding;
@@ -130,10 +110,8 @@ ngx_pgq_fields_coding(void *data, ngx_str_t *line)
 
 
 static void
-ngx_pgq_fields_type(void *data, ngx_str_t *line)
+ngx_pgq_fields_type(ngx_pgq_fields_t *fields, ngx_str_t *line)
 {
-    ngx_pgq_fields_t  *fields = data;
-
     fields->form = fields->typed ? NGX_PGQ_FORM_MALFORMED
                                  : ngx_pgq_fields_form(line);
     fields->typed = 1;
@@ -158,7 +136,7 @@ ngx_pgq_fields_form(ngx_str_t *line)
 
     while ((rc = ngx_pgq_header_parameter(&h, &name, &value)) == 1) {
 
-        /* whatever it is, its text has to be UTF-8, or a part of it */
+        /* of any type: its text must be UTF-8, or a subset of it */
 
         if (ngx_pgq_header_is(&name, "charset")
             && !ngx_pgq_header_is(&value, "utf-8")
@@ -173,7 +151,7 @@ ngx_pgq_fields_form(ngx_str_t *line)
 }
 
 
-/* the registered types, and the names that clients have for the same things */
+/* the registered types, and other names that clients use for them */
 
 static ngx_pgq_form_e
 ngx_pgq_fields_known(ngx_pgq_header_word_t *type,
@@ -223,22 +201,18 @@ ngx_pgq_fields_known(ngx_pgq_header_word_t *type,
 
 
 static void
-ngx_pgq_fields_key(void *data, ngx_str_t *line)
+ngx_pgq_fields_key(ngx_pgq_fields_t *fields, ngx_str_t *line)
 {
-    ngx_pgq_fields_t  *fields = data;
-
     fields->key = line;
     fields->keys++;
 }
 
 
-/* of a preference that comes twice the first counts */
+/* the first of equal preferences counts */
 
 static void
-ngx_pgq_fields_prefer(void *data, ngx_str_t *line)
+ngx_pgq_fields_prefer(ngx_pgq_fields_t *fields, ngx_str_t *line)
 {
-    ngx_pgq_fields_t  *fields = data;
-
     int                    rc;
     ngx_pgq_header_t       h;
     ngx_pgq_header_word_t  name, value;
@@ -267,33 +241,29 @@ ngx_pgq_fields_prefer(void *data, ngx_str_t *line)
 }
 
 
-/* one origin; white space around it, which nginx leaves there, is not of it */
+/* nginx leaves white space at the end of a value */
 
 static void
-ngx_pgq_fields_origin(void *data, ngx_str_t *line)
+ngx_pgq_fields_origin(ngx_pgq_fields_t *fields, ngx_str_t *line)
 {
-    ngx_pgq_fields_page_t  *page = data;
-
     ngx_pgq_header_t  h;
 
     ngx_pgq_header_start(&h, line->data, line->len);
 
-    page->origin.data = (u_char *) h.pos;
-    page->origin.len = h.last - h.pos;
-    page->origins++;
+    fields->origin.data = (u_char *) h.pos;
+    fields->origin.len = h.last - h.pos;
+    fields->origins++;
 }
 
 
 /*
- * One token.  Browsers send it once and well-formed: whoever in between has
- * made anything else of it does not hide that another site was in it.
+ * Browsers send one token.  A proxy may have merged or damaged the field: any
+ * other value may hide a "cross-site".
  */
 
 static void
-ngx_pgq_fields_site(void *data, ngx_str_t *line)
+ngx_pgq_fields_site(ngx_pgq_fields_t *fields, ngx_str_t *line)
 {
-    ngx_pgq_fields_page_t  *page = data;
-
     int                    rc;
     ngx_pgq_header_t       h;
     ngx_pgq_header_word_t  site, value;
@@ -302,20 +272,18 @@ ngx_pgq_fields_site(void *data, ngx_str_t *line)
 
     while ((rc = ngx_pgq_header_preference(&h, &site, &value)) == 1) {
         if (ngx_pgq_header_is(&site, "cross-site")) {
-            page->cross_site = 1;
+            fields->cross_site = 1;
         }
     }
 
     if (rc != 0) {
-        page->cross_site = 1;
+        fields->cross_site = 1;
     }
 }
 
 
 static void
-ngx_pgq_fields_preflight(void *data, ngx_str_t *line)
+ngx_pgq_fields_preflight(ngx_pgq_fields_t *fields, ngx_str_t *line)
 {
-    ngx_pgq_fields_page_t  *page = data;
-
-    page->preflight = line->len != 0;
+    fields->preflight = line->len != 0;
 }

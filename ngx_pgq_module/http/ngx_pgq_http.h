@@ -18,13 +18,13 @@
 #include "ngx_pgq_ticket.h"
 
 
-/* The room "fields": what the headers of a request say. */
+/* fields.c: what the header fields of a request say */
 
 typedef enum {
     NGX_PGQ_FORM_JSON = 0,
     NGX_PGQ_FORM_TEXT,
     NGX_PGQ_FORM_ANY,           /* JSON if it is JSON, else text */
-    NGX_PGQ_FORM_NDJSON,        /* JSON texts, one a line */
+    NGX_PGQ_FORM_NDJSON,        /* JSON texts, one per line */
     NGX_PGQ_FORM_UNSUPPORTED,
     NGX_PGQ_FORM_MALFORMED
 } ngx_pgq_form_e;
@@ -40,34 +40,27 @@ typedef enum {
 typedef struct {
     ngx_pgq_form_e           form;
     ngx_pgq_return_e         returns;       /* of Prefer */
-    ngx_str_t               *key;           /* the last one's value, or NULL */
-    ngx_uint_t               keys;          /* how many there are */
+    ngx_str_t               *key;           /* the last one, or NULL */
+    ngx_uint_t               keys;
+    ngx_str_t                origin;        /* the last one */
+    ngx_uint_t               origins;
+    unsigned                 typed:1;       /* has a Content-Type */
     unsigned                 coded:1;       /* has a content coding */
-    unsigned                 typed:1;
     unsigned                 return_seen:1;
     unsigned                 prefer_malformed:1;
+    unsigned                 cross_site:1;  /* Sec-Fetch-Site */
+    unsigned                 preflight:1;   /* CORS: asks for a method */
 } ngx_pgq_fields_t;
 
 
-/* what a browser says of the page that sent the request */
-
-typedef struct {
-    ngx_str_t                origin;        /* the last one's value */
-    ngx_uint_t               origins;       /* how many there are */
-    unsigned                 cross_site:1;
-    unsigned                 preflight:1;   /* asks for a method */
-} ngx_pgq_fields_page_t;
-
-
 void ngx_pgq_fields_read(ngx_http_request_t *r, ngx_pgq_fields_t *fields);
-void ngx_pgq_fields_page(ngx_http_request_t *r, ngx_pgq_fields_page_t *page);
 
 
 /* The room "variables": what is told of a request when it is over. */
 
 typedef struct {
     ngx_http_request_t      *request;
-    ngx_pgq_fields_t         fields;        /* of a POST */
+    ngx_pgq_fields_t         fields;
     ngx_str_t                key;           /* of a POST; len 0: none */
     ngx_pgq_metrics_handler_e  handler;
     ngx_uint_t               batch;         /* messages, or 0 */
@@ -182,14 +175,12 @@ ngx_int_t ngx_pgq_enqueue_handler(ngx_http_request_t *r);
 void ngx_pgq_enqueue_warn_size(ngx_conf_t *cf, ngx_pgq_pool_t *db);
 char *ngx_pgq_enqueue_set_scope(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
-ngx_int_t ngx_pgq_message_announced(ngx_http_request_t *r,
+ngx_int_t ngx_pgq_message_supported(ngx_pgq_fields_t *fields,
     ngx_pgq_problem_t *problem);
-ngx_uint_t ngx_pgq_message_ndjson(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
     ngx_str_t *message, ngx_pgq_problem_t *problem);
 ngx_int_t ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
     ngx_pgq_problem_t *problem);
-ngx_pgq_return_e ngx_pgq_message_returns(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_fetch_handler(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_status_metrics_handler(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_status_handler(ngx_http_request_t *r);
@@ -222,8 +213,8 @@ ngx_int_t ngx_pgq_reply_handler(ngx_http_request_t *r);
 
 char *ngx_pgq_origin_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 void ngx_pgq_origin_init(void);
-ngx_uint_t ngx_pgq_origin_foreign(ngx_http_request_t *r);
-ngx_int_t ngx_pgq_origin_refuse(ngx_http_request_t *r);
+ngx_uint_t ngx_pgq_origin_admits(ngx_http_request_t *r,
+    ngx_pgq_fields_t *fields, ngx_uint_t methods, ngx_int_t *rc);
 
 
 #endif /* NGX_PGQ_HTTP_H */

@@ -20,7 +20,6 @@
 #define NGX_PGQ_MESSAGE_SEPARATOR  0x1f    /* ends a scope */
 
 
-static ngx_pgq_fields_t *ngx_pgq_message_fields(ngx_http_request_t *r);
 static ngx_int_t ngx_pgq_message_scope(ngx_http_request_t *r, ngx_str_t *key,
     ngx_pgq_problem_t *problem);
 static ngx_int_t ngx_pgq_message_body(ngx_http_request_t *r,
@@ -34,59 +33,22 @@ static ngx_int_t ngx_pgq_message_refuse(ngx_http_request_t *r,
     ngx_pgq_json_error_t *err);
 
 
-/*
- * Whether the headers announce something that is taken.  It is called first:
- * the other functions use what it has read.
- */
+/* whether the header fields announce a form that is supported */
 
 ngx_int_t
-ngx_pgq_message_announced(ngx_http_request_t *r, ngx_pgq_problem_t *problem)
+ngx_pgq_message_supported(ngx_pgq_fields_t *fields, ngx_pgq_problem_t *problem)
 {
-    ngx_pgq_fields_t  *fields;
-
-    fields = ngx_pgq_message_fields(r);
-    ngx_pgq_fields_read(r, fields);
-
     if (fields->form == NGX_PGQ_FORM_MALFORMED) {
         problem->kind = NGX_PGQ_PROBLEM_BAD_TYPE;
         return NGX_DECLINED;
     }
 
-    if (fields->coded || fields->form == NGX_PGQ_FORM_UNSUPPORTED) {
+    if (fields->form == NGX_PGQ_FORM_UNSUPPORTED) {
         problem->kind = NGX_PGQ_PROBLEM_UNSUPPORTED_TYPE;
         return NGX_DECLINED;
     }
 
     return NGX_OK;
-}
-
-
-/* whether the body is many messages, one a line */
-
-ngx_uint_t
-ngx_pgq_message_ndjson(ngx_http_request_t *r)
-{
-    return ngx_pgq_message_fields(r)->form == NGX_PGQ_FORM_NDJSON;
-}
-
-
-/* which answer the client prefers */
-
-ngx_pgq_return_e
-ngx_pgq_message_returns(ngx_http_request_t *r)
-{
-    return ngx_pgq_message_fields(r)->returns;
-}
-
-
-static ngx_pgq_fields_t *
-ngx_pgq_message_fields(ngx_http_request_t *r)
-{
-    ngx_pgq_ctx_t  *ctx;
-
-    ctx = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
-
-    return &ctx->fields;
 }
 
 
@@ -100,7 +62,7 @@ ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
     ngx_str_t *message, ngx_pgq_problem_t *problem)
 {
     const u_char          *p;
-    ngx_pgq_form_e         form;
+    ngx_pgq_ctx_t         *ctx;
     ngx_pgq_loc_conf_t    *plcf;
     ngx_pgq_json_error_t   err;
 
@@ -116,9 +78,9 @@ ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
         return ngx_pgq_message_refuse(r, problem, NGX_PGQ_PROBLEM_EMPTY, &err);
     }
 
-    form = ngx_pgq_message_fields(r)->form;
+    ctx = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
 
-    if (form == NGX_PGQ_FORM_TEXT) {
+    if (ctx->fields.form == NGX_PGQ_FORM_TEXT) {
         return ngx_pgq_message_text(r, memory, message, problem);
     }
 
@@ -136,7 +98,7 @@ ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
 
     /* what is JSON but for what PostgreSQL cannot hold is no text either */
 
-    if (form == NGX_PGQ_FORM_JSON || err.grammatical) {
+    if (ctx->fields.form == NGX_PGQ_FORM_JSON || err.grammatical) {
         return ngx_pgq_message_refuse(r, problem, NGX_PGQ_PROBLEM_NOT_JSON,
                                       &err);
     }
@@ -156,6 +118,7 @@ ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
 {
     ssize_t              n;
     ngx_int_t            rc;
+    ngx_pgq_ctx_t       *ctx;
     ngx_pgq_fields_t    *fields;
     ngx_pgq_loc_conf_t  *plcf;
 
@@ -167,7 +130,8 @@ ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
         return NGX_OK;
     }
 
-    fields = ngx_pgq_message_fields(r);
+    ctx = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
+    fields = &ctx->fields;
 
     if (fields->key == NULL) {
         if (plcf->idempotency == NGX_PGQ_IDEMPOTENCY_REQUIRED) {

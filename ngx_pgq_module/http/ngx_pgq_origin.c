@@ -25,6 +25,8 @@
                                  " Preference-Applied, Retry-After"
 
 
+static ngx_uint_t ngx_pgq_origin_foreign(ngx_http_request_t *r,
+    ngx_pgq_fields_t *fields);
 static ngx_str_t *ngx_pgq_origin_listed(ngx_array_t *origins,
     ngx_str_t *origin);
 static ngx_uint_t ngx_pgq_origin_matches(ngx_str_t *pattern,
@@ -140,42 +142,69 @@ ngx_pgq_origin_init(void)
 }
 
 
-/* whether a page has sent the request that may not */
+/*
+ * The first checks of each endpoint.  Returns 0 when the request is answered:
+ * *rc is what it is to be finalized with.
+ */
 
 ngx_uint_t
-ngx_pgq_origin_foreign(ngx_http_request_t *r)
+ngx_pgq_origin_admits(ngx_http_request_t *r, ngx_pgq_fields_t *fields,
+    ngx_uint_t methods, ngx_int_t *rc)
 {
-    ngx_pgq_loc_conf_t     *plcf;
-    ngx_pgq_fields_page_t   page;
+    ngx_str_t  *allow;
 
-    if (r != r->main) {
+    static ngx_str_t  post = ngx_string("POST, OPTIONS");
+    static ngx_str_t  get = ngx_string("GET, HEAD, OPTIONS");
+
+    allow = methods == NGX_HTTP_POST ? &post : &get;
+
+    if (ngx_pgq_origin_foreign(r, fields)) {
+        *rc = ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_FOREIGN_ORIGIN);
         return 0;
     }
 
-    ngx_pgq_fields_page(r, &page);
-
-    if (page.origins == 0 && !page.cross_site) {
+    if (r->method == NGX_HTTP_OPTIONS) {
+        *rc = ngx_pgq_reply_options(r, allow);
         return 0;
+    }
+
+    if (!(r->method & methods)) {
+        *rc = ngx_pgq_reply_method(r, allow);
+        return 0;
+    }
+
+    if (methods == NGX_HTTP_POST) {
+        return 1;
+    }
+
+    *rc = ngx_http_discard_request_body(r);
+
+    return *rc == NGX_OK;
+}
+
+
+/* whether the request is from a page that is not allowed to send it */
+
+static ngx_uint_t
+ngx_pgq_origin_foreign(ngx_http_request_t *r, ngx_pgq_fields_t *fields)
+{
+    ngx_pgq_loc_conf_t  *plcf;
+
+    if (r != r->main || (fields->origins == 0 && !fields->cross_site)) {
+        return 0;
+    }
+
+    if (fields->origins > 1) {
+        return 1;
     }
 
     plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
 
-    if (page.origins > 1) {
-        return 1;
-    }
-
-    if (ngx_pgq_origin_listed(plcf->origins, &page.origin)) {
+    if (ngx_pgq_origin_listed(plcf->origins, &fields->origin)) {
         return 0;
     }
 
-    return page.cross_site || !ngx_pgq_origin_own(r, &page.origin);
-}
-
-
-ngx_int_t
-ngx_pgq_origin_refuse(ngx_http_request_t *r)
-{
-    return ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_FOREIGN_ORIGIN);
+    return fields->cross_site || !ngx_pgq_origin_own(r, &fields->origin);
 }
 
 
@@ -301,10 +330,11 @@ ngx_pgq_origin_strip_port(ngx_str_t *host, const char *port)
 static ngx_int_t
 ngx_pgq_origin_header_filter(ngx_http_request_t *r)
 {
-    ngx_str_t              *allowed;
-    ngx_uint_t              i, preflight;
-    ngx_pgq_loc_conf_t     *plcf;
-    ngx_pgq_fields_page_t   page;
+    ngx_str_t           *allowed;
+    ngx_uint_t           i, preflight;
+    ngx_pgq_ctx_t       *ctx;
+    ngx_pgq_fields_t    *fields, own;
+    ngx_pgq_loc_conf_t  *plcf;
 
     static ngx_str_t  vary = ngx_string("Origin");
 
@@ -314,14 +344,19 @@ ngx_pgq_origin_header_filter(ngx_http_request_t *r)
         return ngx_pgq_origin_next_filter(r);
     }
 
-    ngx_pgq_fields_page(r, &page);
+    ctx = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
+    fields = ctx ? &ctx->fields : &own;
+
+    if (ctx == NULL) {
+        ngx_pgq_fields_read(r, fields);
+    }
 
     if (ngx_pgq_reply_header(r, "Vary", &vary) == NULL) {
         return NGX_ERROR;
     }
 
-    allowed = page.origins == 1
-              ? ngx_pgq_origin_listed(plcf->origins, &page.origin) : NULL;
+    allowed = fields->origins == 1
+              ? ngx_pgq_origin_listed(plcf->origins, &fields->origin) : NULL;
 
     if (allowed == NULL) {
         return ngx_pgq_origin_next_filter(r);
@@ -333,7 +368,7 @@ ngx_pgq_origin_header_filter(ngx_http_request_t *r)
         return NGX_ERROR;
     }
 
-    preflight = page.preflight && r->method == NGX_HTTP_OPTIONS;
+    preflight = fields->preflight && r->method == NGX_HTTP_OPTIONS;
 
     for (i = 0; ngx_pgq_origin_cors[i].name; i++) {
 

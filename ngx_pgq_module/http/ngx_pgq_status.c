@@ -62,7 +62,6 @@ static const char *ngx_pgq_status_health(ngx_uint_t well, ngx_uint_t full);
 static uint32_t ngx_pgq_status_places(ngx_http_request_t *r);
 
 
-static ngx_str_t  ngx_pgq_status_allow = ngx_string("GET, HEAD, OPTIONS");
 static ngx_str_t  ngx_pgq_status_text =
     ngx_string("text/plain; version=0.0.4; charset=utf-8");
 static ngx_str_t  ngx_pgq_status_json = ngx_string("application/json");
@@ -196,23 +195,11 @@ static ngx_uint_t
 ngx_pgq_status_open(ngx_http_request_t *r, ngx_pgq_status_t *page,
     ngx_int_t *rc)
 {
-    if (ngx_pgq_origin_foreign(r)) {
-        *rc = ngx_pgq_origin_refuse(r);
-        return 0;
-    }
+    ngx_pgq_fields_t  fields;
 
-    if (r->method == NGX_HTTP_OPTIONS) {
-        *rc = ngx_pgq_reply_options(r, &ngx_pgq_status_allow);
-        return 0;
-    }
+    ngx_pgq_fields_read(r, &fields);
 
-    if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))) {
-        *rc = ngx_pgq_reply_method(r, &ngx_pgq_status_allow);
-        return 0;
-    }
-
-    *rc = ngx_http_discard_request_body(r);
-    if (*rc != NGX_OK) {
+    if (!ngx_pgq_origin_admits(r, &fields, NGX_HTTP_GET|NGX_HTTP_HEAD, rc)) {
         return 0;
     }
 

@@ -93,6 +93,9 @@ ngx_pgq_variables_ctx(ngx_http_request_t *r, ngx_pgq_metrics_handler_e handler)
     ctx->request = r->main;
     ctx->handler = handler;
 
+    ngx_pgq_fields_read(r, &ctx->fields);
+    ngx_http_set_ctx(r, ctx, ngx_http_pgq_module);
+
     return ctx;
 }
 

@@ -370,6 +370,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     unsigned             limits;
     ngx_uint_t           in_file;
     fuzz_input_t         in = { p, len };
+    ngx_pgq_ctx_t       *ctx;
     stub_request_t       *f;
     ngx_pgq_problem_t    problem = ngx_pgq_problem_init(NGX_PGQ_PROBLEM_ERROR);
     ngx_pgq_loc_conf_t   conf;
@@ -384,12 +385,13 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 
     f = stub_request(&conf);
     f->core.client_max_body_size = 16 << limits / 64 * 4;
-    f->ctx[0] = ngx_pgq_variables_ctx(&f->request, NGX_PGQ_METRICS_POST);
+    ctx = ngx_pgq_variables_ctx(&f->request, NGX_PGQ_METRICS_POST);
     in = stub_headers(f, in);
     stub_body(f, in, piece, in_file);
 
     read_headers(f, &said);
-    rc = ngx_pgq_message_announced(&f->request, &problem);
+    ngx_pgq_fields_read(&f->request, &ctx->fields);
+    rc = ngx_pgq_message_supported(&ctx->fields, &problem);
 
     if (said.form == MALFORMED) {
         fuzz_check(rc == NGX_DECLINED
@@ -401,9 +403,9 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 
     } else {
         fuzz_check(rc == NGX_OK && problem.kind == NGX_PGQ_PROBLEM_ERROR);
-        fuzz_check(ngx_pgq_message_ndjson(&f->request)
+        fuzz_check((ctx->fields.form == NGX_PGQ_FORM_NDJSON)
                    == (said.form == LINES));
-        fuzz_check(ngx_pgq_message_returns(&f->request) == said.returns);
+        fuzz_check(ctx->fields.returns == said.returns);
         read_key(f, &said);
 
         if (said.form != LINES) {

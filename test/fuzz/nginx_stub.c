@@ -369,15 +369,6 @@ ngx_http_complex_value(ngx_http_request_t *r, ngx_http_complex_value_t *val,
 }
 
 
-ngx_int_t
-ngx_http_discard_request_body(ngx_http_request_t *r)
-{
-    (void) r;
-
-    return NGX_OK;
-}
-
-
 void
 ngx_http_finalize_request(ngx_http_request_t *r, ngx_int_t rc)
 {

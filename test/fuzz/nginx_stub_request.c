@@ -223,21 +223,17 @@ ngx_pgq_reply_body(ngx_http_request_t *r, ngx_uint_t status, ngx_str_t *type,
 }
 
 
-/* a request here is never sent by a page of another origin */
+/* no request here is from a page of another origin, or has a wrong method */
 
 ngx_uint_t
-ngx_pgq_origin_foreign(ngx_http_request_t *r)
+ngx_pgq_origin_admits(ngx_http_request_t *r, ngx_pgq_fields_t *fields,
+    ngx_uint_t methods, ngx_int_t *rc)
 {
-    (void) r;
+    (void) fields;
+    (void) rc;
+    fuzz_check(r->method & methods);
 
-    return 0;
-}
-
-
-ngx_int_t
-ngx_pgq_origin_refuse(ngx_http_request_t *r)
-{
-    return stub_reply(r, 403, "");
+    return 1;
 }
 
 
@@ -262,24 +258,6 @@ ngx_pgq_reply_chain(ngx_http_request_t *r, ngx_uint_t status, ngx_str_t *type,
     fuzz_check(at == len);
 
     return stub_reply(r, status, "");
-}
-
-
-ngx_int_t
-ngx_pgq_reply_options(ngx_http_request_t *r, ngx_str_t *allow)
-{
-    fuzz_check(allow->len > 0);
-
-    return stub_reply(r, 204, "");
-}
-
-
-ngx_int_t
-ngx_pgq_reply_method(ngx_http_request_t *r, ngx_str_t *allow)
-{
-    fuzz_check(allow->len > 0);
-
-    return stub_reply(r, 405, "");
 }
 
 
@@ -317,6 +295,7 @@ ngx_pgq_variables_ctx(ngx_http_request_t *r, ngx_pgq_metrics_handler_e handler)
     ctx = ngx_pcalloc(r->pool, sizeof(ngx_pgq_ctx_t));
     ctx->request = r;
     ctx->handler = handler;
+    ngx_http_set_ctx(r, ctx, ngx_http_pgq_module);
 
     return ctx;
 }
