@@ -1,7 +1,7 @@
-# The one door to ngx_pgq: build it, run it, test it. `make help` lists the targets.
+# Builds, runs and tests ngx_pgq. `make help` lists the targets.
 #
-# The packages that are missing are installed first (as root or by sudo; a plain user is told which). What is built
-# goes to build/, what runs lives in run/; nothing of ours is put into the system. Settings are variables, given as
+# Missing packages are installed first (as root or by sudo; for a plain user they are only listed). Builds go to build/,
+# servers and their data to run/; nothing of ngx_pgq is installed into the system. Settings are variables, given as
 # `make run PORT=9000` or in the environment; a database is named by DB_HOST… or by libpq's own PGHOST…, PGSERVICE.
 
 SHELL := /bin/bash
@@ -10,7 +10,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
-# What runs is found at the address it was started with, unless PORT or LISTEN is given again.
+# The URL of the running nginx, unless PORT or LISTEN is given.
 RUNNING := $(if $(PORT)$(LISTEN),,$(shell cat run/nginx/url 2> /dev/null))
 
 PORT   ?= 8000
@@ -30,10 +30,10 @@ DATABASE := provision/dev/with-database
 $(if $(word 2,$(CURDIR)),$(error the path of this directory has a space in it: $(CURDIR)))
 
 
-##@ Two commands
+##@ Start here
 
 .PHONY: run check
-run: packages build  ## install what is missing, build, start PostgreSQL and nginx, post three messages, show them
+run: packages build  ## install missing packages, build, start PostgreSQL and nginx, post three messages and show them
 	@provision/dev/run start
 
 check: packages-check build check-docs check-unit check-sql check-isolation check-extension check-faults check-module check-whole  ## build and run every test
@@ -52,7 +52,7 @@ packages-check:
 build: packages  ## build the nginx module, the extension, a private PostgreSQL installation and the load client
 	@$(BUILD)
 
-clean: stop cluster-stop  ## stop what runs; remove build/ and run/, with the data in it
+clean: stop cluster-stop  ## stop all servers; remove build/ and run/, including the data
 	@provision/dev/clean
 
 
@@ -62,10 +62,10 @@ clean: stop cluster-stop  ## stop what runs; remove build/ and run/, with the da
 stop:  ## stop what `make run` started
 	@provision/dev/run stop
 
-status:  ## say what runs
+status:  ## show which servers run
 	@provision/dev/run status
 
-reload:  ## let nginx and PostgreSQL read their settings again
+reload:  ## reload the configuration of nginx and PostgreSQL
 	@provision/dev/run reload
 
 logs:  ## show the last lines of the logs of nginx and PostgreSQL
@@ -82,34 +82,34 @@ cluster:  ## make three database and two web hosts, as LXC containers of this ma
 	@provision/install-packages cluster
 	@provision/cluster/cluster start
 
-cluster-stop:  ## remove them, and all that was on them
+cluster-stop:  ## remove the containers and their data
 	@provision/cluster/cluster stop
 
-cluster-status:  ## who leads, how far the others are, what waits
+cluster-status:  ## show the leader, the state of each host, waiting messages
 	@provision/cluster/cluster status
 
-cluster-switchover:  ## let another member become the primary
+cluster-switchover:  ## make another member the primary
 	@provision/cluster/cluster switchover
 
-cluster-failover:  ## HOST becomes the primary, if it has all that was acknowledged: make cluster-failover HOST=pg2
+cluster-failover:  ## make HOST the primary, if it has every acknowledged message: make cluster-failover HOST=pg2
 	@provision/cluster/cluster failover $(HOST)
 
-cluster-reinit:  ## replace HOST's data by a copy of the primary's, if that has all: make cluster-reinit HOST=pg2
+cluster-reinit:  ## replace HOST's data by a copy of the primary's, if that is complete: make cluster-reinit HOST=pg2
 	@provision/cluster/cluster reinit $(HOST)
 
 cluster-psql:  ## psql at the primary
 	@provision/cluster/cluster psql
 
-cluster-logs:  ## the last lines of what runs on a host: make cluster-logs HOST=pg1
+cluster-logs:  ## show the last log lines of a host: make cluster-logs HOST=pg1
 	@provision/cluster/cluster logs $(HOST)
 
-cluster-upgrade:  ## bring what is new here to a cluster that serves, one host after the other
+cluster-upgrade:  ## upgrade a running cluster, one host after the other
 	@provision/cluster/cluster upgrade
 
-cluster-backup:  ## back it up, now
+cluster-backup:  ## make a backup now
 	@provision/cluster/cluster backup
 
-cluster-restore:  ## begin anew with the newest that was archived: make cluster-restore TIME="2026-11-22 14:00:00Z"
+cluster-restore:  ## restore the newest archived state, or an earlier one: make cluster-restore TIME="2026-11-22 14:00:00Z"
 	@provision/cluster/cluster restore $(if $(TIME),"$(TIME)")
 
 
@@ -122,34 +122,34 @@ post-msgs:  ## post N messages by curl
 curl-msgs:  ## GET the newest posts
 	@curl -sS $(URL)/get; echo
 
-cat-posts:  ## the newest posts, from the table
+cat-posts:  ## show the newest posts, from the table
 	@$(DATABASE) psql -X -P pager=off -c 'select id, at, message_id, data from posts order by id desc limit 20'
 
-cat-queue:  ## the messages that are not moved yet
+cat-queue:  ## show messages that are not yet moved
 	@$(DATABASE) psql -X -P pager=off -c 'select at, message_id, slot, data from ngx_pgq.queue limit 20'
 
-count-posts:  ## how many posts there are
+count-posts:  ## count the posts
 	@$(DATABASE) psql -XAtc 'select count(*) from posts'
 
-count-queue:  ## how many messages are not moved yet
+count-queue:  ## count the messages that are not yet moved
 	@$(DATABASE) psql -XAtc 'select count(*) from ngx_pgq.queue'
 
-movers:  ## let N movers work at once, and show them: make movers N=4
+movers:  ## set the number of movers, and show them: make movers N=4
 	@$(DATABASE) provision/dev/movers $(N)
 
-load-test: build  ## post MAX messages, and check that each of them arrived: make load-test MAX=100000
+load-test: build  ## post MAX messages and check that each arrived: make load-test MAX=100000
 	@$(DATABASE) provision/dev/load-test $(URL)/post $(MAX)
 
-bench: packages-check build  ## measure against the ceiling and print ratios (not a test)
+bench: packages-check build  ## measure throughput and latency, as ratios (not a test)
 	@bench/run
 
-bench-mover: packages-check build  ## measure the mover under a held snapshot, a backlog, for long (half an hour; not a test)
+bench-mover: packages-check build  ## measure the mover: held snapshot, backlog, growth (half an hour; not a test)
 	@bench/mover
 
-bench-faults: packages-check build  ## measure what clients notice of restarts, reloads, slow clients and outages (not a test)
+bench-faults: packages-check build  ## measure the effect of restarts, reloads, slow clients and outages (not a test)
 	@bench/faults
 
-bench-cluster: packages-check build  ## measure a cluster of five containers beside a single node (as root; not a test)
+bench-cluster: packages-check build  ## measure a cluster of five containers and a single node (as root; not a test)
 	@provision/install-packages cluster
 	@bench/cluster
 
@@ -157,13 +157,13 @@ bench-cluster: packages-check build  ## measure a cluster of five containers bes
 ##@ Tests, one kind at a time
 
 .PHONY: check-others check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-ha check-docs check-reload check-sanitize check-valgrind check-bare fuzz soak analyze
-check-docs: packages-check  ## code and documents agree; the sources keep to the house style
+check-docs: packages-check  ## code and documents agree; form of the sources; direction of calls; promises have tests
 	@test/run docs
 
-check-unit: packages-check build  ## the C rooms that stand alone
+check-unit: packages-check build  ## C programs for files without dependencies
 	@test/run unit
 
-check-sql: packages-check build  ## schema, contract, grants and mover, in pgTAP
+check-sql: packages-check build  ## schema, contract, grants and mover, with pgTAP
 	@test/run sql
 
 check-isolation: packages-check build  ## several sessions and the movers, in fixed orders
@@ -172,28 +172,28 @@ check-isolation: packages-check build  ## several sessions and the movers, in fi
 check-extension: packages-check build  ## the extension on private servers: starts, stops, crashes
 	@test/run extension
 
-check-faults: packages-check  ## each step of the extension made to fail, in a build of its own
+check-faults: packages-check  ## each step of the extension fails once, in a separate build
 	@$(BUILD) BUILD=build/faults CFLAGS="-O1 -g -DNGX_PGQ_FAULTS" private
 	@PGQ_BUILD=build/faults test/run faults
 
 check-module: packages-check build  ## the nginx module
 	@test/run module
 
-check-whole: packages-check build  ## a message's whole way
+check-whole: packages-check build  ## a message from POST to GET; configurations; commands of the documents
 	@test/run whole
 
-check-others: packages-check build  ## what HAProxy, nftables, Patroni, Prometheus and Vagrant's Ruby say of what we write for them
+check-others: packages-check build  ## let HAProxy, nftables, Patroni, Prometheus and Ruby check the files written for them
 	@provision/install-packages others
 	@PGQ_OTHERS=1 test/run docs module/140_metrics.t whole/050_cluster_files.t whole/052_vagrant.t
 
-check-ha: packages-check build  ## faults of a cluster's hosts under load, on five LXC hosts made for it (as root)
+check-ha: packages-check build  ## faults of a cluster's hosts under load, on five containers (as root)
 	@rm -f build/ha.results; trap 'cat build/ha.results 2> /dev/null || true' EXIT; \
 	    PGQ_JOBS=1 PGQ_RESULTS=$(CURDIR)/build/ha.results provision/cluster/with-cluster test/run ha
 
-soak: packages-check build  ## faults of a cluster's hosts in a random order, SECONDS=3600 long (as root)
+soak: packages-check build  ## faults of a cluster's hosts in a random order, for SECONDS=3600 (as root)
 	@PGQ_SECONDS=$(SECONDS) provision/cluster/with-cluster test/run soak -v
 
-check-reload: packages-check build  ## 200 reloads of nginx under load: what each leaves behind
+check-reload: packages-check build  ## 200 reloads of nginx under load: descriptors, memory, connections
 	@PGQ_RELOADS=200 test/run test/module/162_reload_leaks.t -v
 
 check-sanitize: packages-check build  ## the tests with module and extension under ASan and UBSan
@@ -205,11 +205,11 @@ check-valgrind: packages-check build  ## the module's tests, and the extension i
 	@PGQ_VALGRIND=1 test/run module
 	@PGQ_SLOW=10 test/run valgrind
 
-check-bare: packages-check  ## the two commands of the README on bare systems: make check-bare DEBIAN="12 13 testing" (as root)
+check-bare: packages-check  ## make run and make check on new systems: make check-bare DEBIAN="12 13 testing" (as root)
 	@provision/install-packages bare
 	@provision/dev/bare $(DEBIAN)
 
-fuzz: packages-check build  ## feed every parser and the servers with what nobody would write, SECONDS=120 long
+fuzz: packages-check build  ## fuzz the parsers and the servers, for SECONDS=120
 	@provision/install-packages fuzz
 	@$(BUILD) BUILD=build/sanitize SANITIZE="$(SANITIZE)" CFLAGS="-O1 -g"
 	@test/fuzz/run $(SECONDS)
@@ -222,5 +222,5 @@ analyze: packages-check  ## static analysis: gcc -fanalyzer, clang-tidy, cppchec
 ##@ Help
 
 .PHONY: help
-help:  ## this list
+help:  ## show this list
 	@awk -f provision/dev/help.awk $(MAKEFILE_LIST)

@@ -1,6 +1,6 @@
-# Builds both halves of ngx_pgq: the nginx module against the packaged source (nginx-dev), the extension by PGXS, and
-# the private PostgreSQL installation that holds it. Called by the Makefile once the packages are there. Everything is
-# written below BUILD; nothing into the sources, nothing into /usr.
+# Builds the nginx module with the packaged source (nginx-dev), the extension by PGXS, and a private PostgreSQL
+# installation that contains it. The Makefile calls it after it has installed the packages. All output is below BUILD;
+# nothing is written into the sources or into /usr.
 #
 #   BUILD     where to (build)
 #   CFLAGS    optimisation and debugging (-O2 -g)
@@ -12,7 +12,7 @@ SANITIZE :=
 WARNINGS := -Wall -Wextra -Werror
 HARDEN   := -fstack-protector-strong
 
-# What was given on the command line is for here, not for nginx's configure nor for the other makefiles.
+# Variables of the command line are not passed on to nginx's configure or to other makefiles.
 MAKEOVERRIDES :=
 unexport CFLAGS CPPFLAGS LDFLAGS BUILD SANITIZE WARNINGS HARDEN
 
@@ -30,8 +30,8 @@ EXTENSION := $(BUILD)/extension$(PG)
 all: module private load $(BUILD)/plain_select.so $(if $(SANITIZE),$(BUILD)/asan_early.so)
 
 
-# The module. Configured again when its `config`, the packaged nginx or the flags change; what is compiled again when
-# a source changes is known to the makefile that nginx's configure writes.
+# The module. It is configured again when its `config`, the packaged nginx or the flags change; the makefile that nginx's
+# configure writes has the dependencies of its sources.
 
 module: $(BUILD)/nginx/Makefile
 	@$(MAKE) --no-print-directory -s -f $(NGINX)/Makefile -C $(NGINX_SRC) modules
@@ -46,8 +46,8 @@ $(BUILD)/nginx/Makefile: ngx_pgq_module/config $(NGINX_SRC)/conf_flags $(BUILD)/
 		$(TOP)/ngx_pgq_module $(NGINX) > $(NGINX).log || { tail -n 20 $(NGINX).log; exit 1; }
 
 
-# The extension, out of its source directory. PGXS knows no header dependencies: any header makes all of it anew.
-# PostgreSQL's own headers count as the system's, so that our warnings are about our code.
+# The extension, built outside its source directory. PGXS has no header dependencies: a changed header recompiles all of
+# it. PostgreSQL's headers are included as system headers, so that warnings concern only the extension.
 
 EXTENSION_HEADERS := $(wildcard pg_extension/*.h)
 EXTENSION_SOURCES := $(wildcard pg_extension/*.c) pg_extension/Makefile
@@ -69,20 +69,20 @@ private: $(EXTENSION)/ngx_pgq.so
 	@provision/dev/private-install $(PG_CONFIG) $(EXTENSION) $(BUILD)/pg$(PG)
 
 
-# The load client has a makefile of its own.
+# The load client.
 
 load: $(BUILD)/flags
 	@$(MAKE) --no-print-directory -s -C bench BUILD=$(TOP)/$(BUILD)/bench PG_CONFIG=$(PG_CONFIG) \
 		CFLAGS="$(CFLAGS) $(WARNINGS) $(HARDEN) $(SANITIZE)" LDFLAGS="$(SANITIZE)"
 
 
-# What the servers of an instrumented run load first.
+# Preloaded by the servers of an instrumented run.
 
 $(BUILD)/asan_early.so: test/tools/asan_early.c
 	@$(CC) -shared -fPIC -Wl,-z,initfirst -o $@ $<
 
 
-# What a server whose clock is a file loads first.
+# Preloaded by a server whose clock is a file.
 
 $(BUILD)/plain_select.so: test/tools/plain_select.c | $(BUILD)/flags
 	@$(CC) -shared -fPIC -O1 $(WARNINGS) -o $@ $<

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What the scripts below this directory share: where the repository is, which PostgreSQL is meant, how to become
-# another user, and the few lines they say. Sourced, never run. It changes nothing by being sourced.
+# Functions of the scripts below this directory: the repository's path, the version of PostgreSQL, other users, messages.
+# Sourced, never run. Sourcing it changes nothing.
 
 set -euo pipefail
 umask 022
@@ -51,7 +51,7 @@ worker_user() {
 }
 
 
-# as USER COMMAND...: runs COMMAND as USER, which needs no password of anybody; only root can become somebody else.
+# as USER COMMAND...: runs COMMAND as USER; only root can become another user.
 as() {
     local user=$1
     shift
@@ -65,7 +65,7 @@ as() {
 }
 
 
-# Whether the users of PostgreSQL and of nginx's workers can pass through directory $1 to what lies below it.
+# Whether the users of PostgreSQL and of nginx's workers can enter directory $1.
 passable() {
     local dir=$1 user
 
@@ -75,9 +75,9 @@ passable() {
 }
 
 
-# place DIR [LENGTH]: makes DIR. When those users cannot reach it (a clone below a home that only its owner may enter),
-# or its path is longer than LENGTH (sockets), makes it elsewhere and leaves a symbolic link in its place. Prints the
-# directory to use.
+# place DIR [LENGTH]: makes DIR. If those users cannot reach it (a clone below a home that only its owner may enter), or
+# its path is longer than LENGTH (sockets), it makes a directory elsewhere and a symbolic link to it. Prints the directory
+# to use.
 place() {
     local dir=$1 length=${2:-4096} parent away
 
@@ -103,21 +103,21 @@ place() {
 }
 
 
-# own DIR: ends unless DIR is ours. Root writes and changes owners only where no other user can replace the path.
+# own DIR: fails unless DIR is ours. Root writes and changes owners only where no other user can replace the path.
 own() { [[ -O $1 ]] || die "$1 belongs to another user: make clean first"; }
 
 
-# give PATH OWNER MODE: PATH, which lies in a directory of ours, gets that owner, USER or USER:GROUP, and that mode.
+# give PATH OWNER MODE: sets the owner (USER or USER:GROUP) and mode of PATH, which has to be in a directory of ours.
 give() {
     own "$(dirname "$1")"
-    [[ -e $1 && ! -L $1 ]] || die "$1 is not what was made there"
+    [[ -e $1 && ! -L $1 ]] || die "$1 is missing or a link"
     [[ $EUID -ne 0 ]] || chown -h "$2" "$1"
     chmod "$3" "$1"
 }
 
 
-# remove DIR: removes what place() made, wherever it is. A link is followed only to a directory of the form that mktemp
-# makes, which belongs to the user who made the link: root removes nothing that another user's link points to.
+# remove DIR: removes a directory that place() made. A link is followed only to a directory with a name as mktemp makes it
+# that belongs to the owner of the link: root removes nothing that another user's link points to.
 remove() {
     local dir=$1 real
 
@@ -133,7 +133,7 @@ remove() {
 }
 
 
-# wait_until SECONDS COMMAND...: runs COMMAND again and again until it succeeds; fails when the time is over.
+# wait_until SECONDS COMMAND...: repeats COMMAND until it succeeds; fails when the time is over.
 wait_until() {
     local deadline=$((SECONDS + $1))
     shift
@@ -145,13 +145,13 @@ wait_until() {
 }
 
 
-# Whether something listens on port $1 of this machine.
+# Whether port $1 of this machine is in use.
 port_taken() {
     (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
 
-# A port that nobody listens on, below the range that the kernel gives to outgoing connections.
+# Prints a free port below the kernel's range for outgoing connections.
 port_free() {
     local port
 
@@ -164,8 +164,8 @@ port_free() {
 }
 
 
-# The pid in file $1, when that process is alive and its directory or its command line holds $2: a pid that the
-# kernel gave to somebody else meanwhile is not ours.
+# Prints the pid in file $1 if the process is running and its directory or its command line contains $2: the kernel may
+# have reused the pid.
 pid_of() {
     local pid
 
@@ -179,5 +179,5 @@ pid_of() {
 }
 
 
-# Whether process $1 has ended, if its parent has taken notice of it or not.
+# Whether process $1 has ended; it may still be a zombie.
 gone() { [[ ! -d /proc/$1 ]] || grep -q '^State:.[ZX]' "/proc/$1/status" 2>/dev/null; }

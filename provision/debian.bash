@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# Root file systems of Debian that are not booted: where their packages come from, and how a command runs in one.
+# Root file systems of Debian that are not booted: package sources, and commands that run in them.
 # Sourced by provision/dev/bare and provision/cluster/lxc.bash.
 
 
-# The package source that this machine is configured with, or MIRROR. Other suites are at the same place.
+# Prints the package source of this machine, or MIRROR. Other suites are at the same URL.
 debian_mirror() {
     # shellcheck disable=SC2016  # these are apt's names
     printf '%s\n' "${MIRROR:-$(apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(LABEL)' 'Created-By: Packages' \
@@ -11,7 +11,7 @@ debian_mirror() {
 }
 
 
-# The source of security updates, where this machine has one.
+# Prints the source of security updates, if this machine has one.
 debian_security() {
     # shellcheck disable=SC2016
     apt-get indextargets --format '$(REPO_URI) $(LABEL)' 'Created-By: Packages' \
@@ -19,7 +19,7 @@ debian_security() {
 }
 
 
-# The lines of sources.list for a suite: debian_sources SUITE MIRROR SECURITY
+# debian_sources SUITE MIRROR SECURITY: prints the lines of sources.list for a suite.
 debian_sources() {
     echo "deb $2 $1 main"
     echo "deb $2 $1-updates main"
@@ -27,12 +27,12 @@ debian_sources() {
 }
 
 
-# inside ROOT COMMAND...: runs COMMAND in a root that is not booted. Mounts and processes end with it.
+# inside ROOT COMMAND...: runs COMMAND in a root file system that is not booted. Mounts and processes end with it.
 inside() {
     local root=$1
     shift
 
-    # shellcheck disable=SC2016  # those are for the shell inside
+    # shellcheck disable=SC2016  # for the shell inside
     unshare --mount --pid --fork --kill-child bash -ec '
         root=$1; shift
         mount -t proc proc "$root/proc"

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# Which database `make run` and the targets that talk to it mean, as libpq's environment. Sourced, never run.
+# Sets libpq's environment to the database of `make run` and of the targets that use it. Sourced, never run.
 #
 # A database is named when DB_HOST or libpq's PGHOST, PGHOSTADDR or PGSERVICE is set: then that one is used and
-# nothing is started. Otherwise it is the private cluster under run/postgres, and no PG* variable of the caller counts.
+# no PostgreSQL is started. Otherwise it is the private cluster under run/postgres, and the caller's PG* variables are ignored.
 
 . "$(dirname "${BASH_SOURCE[0]}")/../common.bash"
 
@@ -23,7 +23,7 @@ database_named() { [[ -n ${PGHOST:-}${PGHOSTADDR:-}${PGSERVICE:-} ]]; }
 database_variables() { compgen -e PG | grep -vx PGVERSION || true; }
 
 
-# Sets libpq's environment to the private cluster, whatever it was.
+# Sets libpq's environment to the private cluster.
 database_use_private() {
     local name
 
@@ -39,7 +39,7 @@ database_use_private() {
 }
 
 
-# Sets libpq's environment to the database that is meant.
+# Sets libpq's environment to the named database, else to the private cluster.
 database_use() {
     if ! database_named; then
         database_use_private

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# The role of a backup host: pgBackRest's repository, which database hosts reach by TLS. Sourced by setup, whose variables
+# The role of a backup host: pgBackRest's repository, which database hosts use over TLS. Sourced by setup, whose variables
 # it uses.
 
 setup_backup() {

@@ -24,7 +24,7 @@ setup_database() {
 }
 
 
-# The extension, and the schema as files.
+# Writes the extension and the SQL files.
 extension() {
     local file
 
@@ -56,7 +56,7 @@ etcd() {
     done
 
     if [[ -z $root ]] && ! etcd_initialised; then
-        # A host that comes back empty is no founder: the others know its name, and that what it had is gone.
+        # A host without data does not begin a cluster if the others know its name: it joins them.
         if member=$(etcd_member); then
             state=existing
             etcd_keep_aside
@@ -67,7 +67,7 @@ etcd() {
             die "a cluster exists, but its etcd has no quorum: see docs/runbook.md"
         fi
     elif [[ -s $root/etc/default/etcd ]]; then
-        # What was read once stays as it was read: who comes and goes later is no reason to restart.
+        # etcd reads the list only in a new cluster: later changes of it are no reason to restart.
         state=$(sed -n 's/^ETCD_INITIAL_CLUSTER_STATE=//p' "$root/etc/default/etcd")
         cluster=$(sed -n 's/^ETCD_INITIAL_CLUSTER=//p' "$root/etc/default/etcd")
     fi
@@ -77,7 +77,7 @@ etcd() {
     put /etc/default/etcd 644 root <<< "$text"
     put /etc/systemd/system/etcd.service.d/ngx_pgq.conf 644 root < "$kit/patroni/etcd.service.conf"
     [[ -n $root ]] || systemctl daemon-reload
-    # Its own certificate it reads whenever it shows it.
+    # etcd reads its own certificate for each connection.
     service etcd.service restart /etc/default/etcd /etc/ngx_pgq/etcd-ca.crt
     [[ $state != existing || -n $root ]] || etcd_promote
 
@@ -87,9 +87,9 @@ etcd() {
 }
 
 
-# Whether this host's etcd is a member with its data. A directory alone tells nothing: an etcd that has lost its data makes
-# one before it finds that it cannot start. A member with its data answers while the others have a quorum; without one no
-# member answers, and what is there stays.
+# Whether this host's etcd is a member with its data. The directory alone proves nothing: an etcd that has lost its data
+# makes one before it fails to start. A member with its data answers while the others have a quorum; without a quorum no
+# member answers, and the data is kept.
 etcd_initialised() {
     local deadline=$((SECONDS + 20 * NGX_PGQ_PATIENCE))
 
@@ -104,29 +104,29 @@ etcd_initialised() {
 }
 
 
-# What an etcd had that becomes a new member is kept aside.
+# Moves the old data of an etcd that becomes a new member aside.
 etcd_keep_aside() {
     local data=/var/lib/etcd/ngx_pgq
 
     [[ -d $data ]] || return 0
-    say "etcd does not serve with the data that it has, and the others have a quorum: it becomes a new member"
+    say "etcd does not start with its data, and the others have a quorum: it becomes a new member"
     systemctl stop etcd.service
     mv "$data" "$data.$(date -u +%Y%m%dT%H%M%SZ)"
 }
 
 
-# The others take in nobody before they have been in touch with each other for some seconds, and one at a time.
+# The others accept a new member only after they have been connected for some seconds, and one at a time.
 etcd_join() {
     local deadline=$((SECONDS + 30 * NGX_PGQ_PATIENCE)) said
 
     until said=$(etcd_peers member add "$name" --learner --peer-urls="https://$name:2380" 2>&1); do
-        [[ $SECONDS -lt $deadline ]] || die "etcd does not take this host in: $said"
+        [[ $SECONDS -lt $deadline ]] || die "etcd does not accept this host: $said"
         sleep 1
     done
 }
 
 
-# Who has just come learns, and has no vote before it has all: else a quorum would need it while it is not there yet.
+# A new member is a learner, without a vote, until it has all data: otherwise a quorum would need it before that.
 etcd_promote() {
     local deadline=$((SECONDS + 60 * NGX_PGQ_PATIENCE)) list='' id='' said=
 
@@ -139,14 +139,14 @@ etcd_promote() {
         [[ -n $id ]]
     do
         said=$(etcd_peers member promote "$id" 2>&1) && return
-        [[ $SECONDS -lt $deadline ]] || die "etcd gives this host no vote: $said"
+        [[ $SECONDS -lt $deadline ]] || die "etcd does not make this host a voting member: $said"
         sleep 1
         list=$(etcd_peers member list 2>/dev/null) || true
     done
 }
 
 
-# etcdctl with what the other members say.
+# etcdctl at the other members.
 etcd_peers() {
     local endpoint others=()
 
@@ -159,7 +159,7 @@ etcd_peers() {
 }
 
 
-# The id under which a cluster that runs knows this host; nothing when it does not. Fails when no cluster runs.
+# Prints the member id of this host in a running cluster, or nothing. Fails if no cluster is running.
 etcd_member() {
     local list
 
@@ -168,7 +168,7 @@ etcd_member() {
 }
 
 
-# Whether somebody's etcd, with a quorum or without, holds what a cluster once wrote. One of founders holds nothing yet.
+# Whether the etcd of another host, with or without a quorum, has data of a cluster. That of a new cluster has none yet.
 etcd_in_use() {
     local said
 
@@ -177,13 +177,13 @@ etcd_in_use() {
 }
 
 
-# Who is in etcd now, in the words of ETCD_INITIAL_CLUSTER; one that was just taken in has no name yet.
+# Prints the members of etcd in the form of ETCD_INITIAL_CLUSTER; a member that was just added has no name yet.
 etcd_cluster() {
     etcd_peers member list | sed -n 's#.*https://\([^:]*\):2380.*#\1=https://\1:2380#p' | paste -sd ,
 }
 
 
-# Where there is a backup host, PostgreSQL archives to it, and backups are made when they are due.
+# With a backup host PostgreSQL archives to it, and backups are made when they are due.
 archive() {
     local text tool
 
@@ -206,7 +206,7 @@ archive() {
 }
 
 
-# pg_hba.conf, a line each; passwords travel by TLS alone, and nobody comes from elsewhere.
+# The lines of pg_hba.conf: passwords only over TLS, and only from hosts of the cluster.
 access() {
     local from
 
@@ -225,7 +225,7 @@ patroni() {
 
     [[ ${#backup_names[@]} -eq 0 ]] || archive='pgbackrest --stanza=ngx_pgq archive-push %p'
     if [[ -n $restore && $restore != latest ]]; then    # pgBackRest reads no other form
-        restore=$(date -u -d "$restore" +'%F %T.%6N+00' 2>/dev/null) || die "$NGX_PGQ_RESTORE is no time to restore to"
+        restore=$(date -u -d "$restore" +'%F %T.%6N+00' 2>/dev/null) || die "$NGX_PGQ_RESTORE is not a valid time to restore"
     fi
     rest=$(secret rest) replicator=$(secret replicator) rewind=$(secret rewind)
     mapfile -t hba < <(access)

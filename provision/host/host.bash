@@ -1,7 +1,6 @@
 # shellcheck shell=bash
-# What the scripts share that turn a host into its role: where their files are, how a template is filled, a file put in
-# place, a service brought up. Sourced, never run. They run as root on the host itself, from a kit (see
-# provision/cluster/kit).
+# Functions of the scripts that set up a host: fill a template, write a file, start a service. Sourced, never run. The
+# scripts run as root on the host itself, from a kit (see provision/cluster/kit).
 
 set -euo pipefail
 umask 022
@@ -10,7 +9,7 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 # shellcheck disable=SC2034  # for those who source this
 kit=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 
-# Checks of what is written have it written below a directory, and nothing else done.
+# Tests of the written files set this: then files are written below it, and nothing else is done.
 root=${NGX_PGQ_ROOT:-}
 
 
@@ -23,7 +22,7 @@ die() {
 }
 
 
-# put FILE MODE OWNER < TEXT: FILE becomes that text, at once; a file that is so already is not touched.
+# put FILE MODE OWNER < TEXT: replaces FILE atomically; a file that has this text, mode and owner is not touched.
 put() {
     local file=$root$1 mode=$2 owner=$3
 
@@ -40,7 +39,7 @@ put() {
 }
 
 
-# fill TEMPLATE NAME=TEXT...: the template with each @NAME@ replaced. One that nobody fills is an error.
+# fill TEMPLATE NAME=TEXT...: prints the template with each @NAME@ replaced. A @NAME@ without a value is an error.
 fill() {
     local template=$1 text pair
     shift
@@ -52,12 +51,12 @@ fill() {
         text=${text//"@${pair%%=*}@"/"${pair#*=}"}
     done
 
-    [[ ! $text =~ @[A-Z_]+@ ]] || die "$template: nobody says what ${BASH_REMATCH[0]} is"
+    [[ ! $text =~ @[A-Z_]+@ ]] || die "$template: no value for ${BASH_REMATCH[0]}"
     printf '%s\n' "$text"
 }
 
 
-# each SEPARATOR FORMAT WORD...: FORMAT for each word, in which % is the word, and the separator between them.
+# each SEPARATOR FORMAT WORD...: prints FORMAT for each word, with % replaced by it, and the separator between them.
 each() {
     local separator=$1 format=$2 word text=''
     shift 2
@@ -70,9 +69,9 @@ each() {
 }
 
 
-# service UNIT WAY FILE...: UNIT starts with the host, and now; one that runs is told (reload, restart) when one of the
-# files is newer than what it has read, also when an earlier setup ended between the two. It is not waited for: a member
-# of a quorum comes up when others do.
+# service UNIT WAY FILE...: enables and starts UNIT. A running unit gets the command WAY (reload, restart) if one of the
+# files is newer than what it has read, also after a setup that ended in between. It does not wait for the unit: a member
+# of a quorum starts only when others do.
 service() {
     local unit=$1 way=$2 read=/run/ngx_pgq.$1 file
     shift 2

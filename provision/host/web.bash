@@ -46,7 +46,7 @@ nginx() {
     password=$(secret web)
     put /etc/ngx_pgq/pgpass 600 root <<< "*:*:posts:ngx_pgq_web:$password"
 
-    # The certificate of the installation's own CA, or one of another CA where the operator has put it beside that.
+    # The certificate of the installation's own CA, or one of another CA if the operator has put it there.
     [[ ! -e $kit/secrets/door.crt ]] || door_is=door
     put /etc/ngx_pgq/door.key 600 root < "$kit/secrets/$door_is.key"
     put /etc/ngx_pgq/door.crt 644 root < "$kit/secrets/$door_is.crt"
@@ -65,7 +65,7 @@ nginx() {
     put /etc/systemd/system/nginx.service.d/ngx_pgq.conf 644 root < "$kit/provision/host/nginx.service.conf"
     [[ -n $root ]] || systemctl daemon-reload
 
-    # A module is loaded by a new process alone; and who has started anew has read everything.
+    # Only a new process loads a new module; a restart makes the reload unnecessary.
     service nginx.service restart /usr/lib/nginx/modules/ngx_http_pgq_module.so
     service nginx.service reload /etc/nginx/nginx.conf /etc/ngx_pgq/pgpass /etc/ngx_pgq/door.crt /etc/ngx_pgq/door.key
 }
