@@ -1,5 +1,5 @@
-# P1: a member of the cluster is rewound to a primary that is on a newer timeline, and to none that is on an older one;
-# and not on a full disk.
+# P1: patroni/pg_rewind rewinds a member to a primary on a newer timeline, but not to one on an older timeline, and
+# not while the disk is full.
 
 use Pgq;
 use Pgq::Disk;
@@ -11,10 +11,10 @@ my $old = Pgq::Postgres->new(conf => "wal_log_hints = on\nwal_keep_size = 1GB\n"
 my $new = $old->standby->start;
 $new->promote;
 
-$old->safe_psql('create table promised_by_nobody (n int)');
-$new->safe_psql('create table promised (n int)');
+$old->safe_psql('create table not_replicated (n int)');
+$new->safe_psql('create table replicated (n int)');
 
-# The server's user may not be let in to where the sources are.
+# The server's user may have no access to the sources.
 my $script = temp_dir('script') . '/pg_rewind';
 spew($script, slurp(top() . '/patroni/pg_rewind'));
 chmod 0755, $script;
@@ -26,7 +26,7 @@ sub rewind {
     return $how->(\@command, user => server_user(), env => { PGBIN => pg_bin(), LC_ALL => 'C' });
 }
 
-sub wal_is_at {
+sub move_wal {
     my ($server, $dir) = @_;
 
     run([ 'cp', '-a', $server->data . '/pg_wal/.', $dir ]);
@@ -36,18 +36,18 @@ sub wal_is_at {
     return;
 }
 
-# ---- the one that was promoted stays as it is, wherever its WAL is
+# ---- the server that was promoted, with its WAL in another directory
 
 $new->stop;
-wal_is_at($new, $new->own(temp_dir('wal'), 0700));
+move_wal($new, $new->own(temp_dir('wal'), 0700));
 my ($status, $out, $err) = rewind(\&run, $new, $old);
-is($status, 1, 'who was promoted is not rewound to who was not');
-like($err, qr/\Apg_rewind: this member is on timeline 2, the primary on 1, which is older: .*\n\z/, 'and says why');
+is($status, 1, 'a server on a newer timeline is not rewound to one on an older timeline');
+like($err, qr/\Apg_rewind: this member is on timeline 2, the primary on 1, which is older: .*\n\z/, 'the error names both timelines');
 
 $new->start;
-is($new->safe_psql('select count(*) from promised'), 0, 'what it has is all there');
+is($new->safe_psql('select count(*) from replicated'), 0, 'the server that is not rewound keeps its data');
 
-# ---- the other follows
+# ---- the server that was not promoted
 
 my $conf = slurp($old->data . '/postgresql.conf');
 $old->stop;
@@ -56,33 +56,33 @@ if ($no_disk) {
 }
 else {
     my $disk = Pgq::Disk->new('disk', 1024);
-    wal_is_at($old, $disk->dir);
+    move_wal($old, $disk->dir);
     $disk->fill;
 
     my $waits = rewind(\&spawn, $old, $new);
-    is(ended($waits, 3), undef, 'who has no room waits');
+    is(ended($waits, 3), undef, 'with a full disk pg_rewind waits');
     $disk->make_space;
     $status = ended($waits, 60);
 }
-is($status, 0, 'who was not promoted is rewound to who was') or diag($err);
+is($status, 0, 'a server on an older timeline is rewound to one on a newer timeline') or diag($err);
 
 spew($old->data . '/postgresql.conf', $conf);
-# What pg_basebackup had written for the other leads here, and counts more than postgresql.conf.
+# What pg_basebackup wrote for the other server is here now, and overrides postgresql.conf.
 spew($old->data . '/postgresql.auto.conf', "primary_conninfo = '@{[ $new->conninfo(database => 'postgres') ]}'\n");
 spew($old->data . '/standby.signal', '');
 $old->own($old->data . '/standby.signal', 0600);
 $old->start;
-ok($old->poll_query_until(q{select to_regclass('promised') is not null and to_regclass('promised_by_nobody') is null}, 't'), 'and has what the other has');
+ok($old->poll_query_until(q{select to_regclass('replicated') is not null and to_regclass('not_replicated') is null}, 't'), 'the rewound server has the tables of the other one only');
 
-# ---- what is none of its business
+# ---- what it leaves to pg_rewind
 
 ($status, $out, $err) = run([ $script, '--help' ], env => { PGBIN => pg_bin(), LC_ALL => 'C' });
-is($status, 0, 'its help, by which Patroni sees whether it is there,');
-like($out, qr/^pg_rewind resynchronizes/, q{is pg_rewind's});
+is($status, 0, '--help, by which Patroni finds pg_rewind, succeeds');
+like($out, qr/^pg_rewind resynchronizes/, '--help prints the help of pg_rewind');
 
 $old->stop;
 ($status, $out, $err) = rewind(\&run, $old, Pgq::Postgres->new(name => 'off'));
-isnt($status, 0, 'where the primary cannot be asked');
-unlike($err, qr/older/, 'nothing is said about timelines');
+isnt($status, 0, 'without a reachable primary it fails');
+unlike($err, qr/older/, 'without a reachable primary the error does not name timelines');
 
 done_testing;

@@ -1,5 +1,5 @@
-# The comparison of what clients were told with posts (Pgq::Oracle) reports each broken promise, and nothing else: from the
-# logs of test/tools/independent-load, and for each of the loads that the other tests use.
+# The comparison of what clients were told with posts (Pgq::Oracle) reports each broken promise, and nothing else:
+# from the logs of test/tools/independent-load, and for each of the loads that the other tests use.
 
 use Pgq;
 use Pgq::HttpLoad;

@@ -1,6 +1,5 @@
-# Real data through the whole system: every entry of the JSON files of the package iso-codes (languages, scripts,
-# countries and their parts, currencies, by their names), sent concurrently, half of them written with escapes; then
-# posts is compared with the source, entry by entry.
+# Real data: every entry of the JSON files of the package iso-codes (languages, scripts, countries and their parts,
+# currencies) is sent concurrently, half of them with \u escapes. posts and GET are compared with the source.
 
 use Pgq;
 
@@ -9,11 +8,10 @@ use JSON::PP ();
 my $raw     = JSON::PP->new->utf8->canonical;
 my $escaped = JSON::PP->new->ascii->canonical;
 
-# (the schemas beside them have no entries)
 my @files = grep { !m{/schema-} } glob '/usr/share/iso-codes/json/*.json';
-cmp_ok(scalar @files, '>=', 7, 'iso-codes is there');
+cmp_ok(scalar @files, '>=', 7, 'iso-codes is installed');
 
-# the source: each entry under its file's name, so that equal entries of two files differ
+# Each entry has the name of its file, so that equal entries of two files differ.
 my (@bodies, %source);
 
 for my $file (@files) {
@@ -29,7 +27,7 @@ for my $file (@files) {
     }
 }
 
-cmp_ok(scalar @bodies, '>', 10_000, @bodies . ' entries are read from ' . @files . ' files');
+cmp_ok(scalar @bodies, '>', 10_000, 'the files have more than 10,000 entries');
 
 my $pg    = Pgq::Postgres->new(conf => 'ngx_pgq.movers = 2')->start;
 my $nginx = Pgq::Nginx->new(pg => $pg, workers => 2)->start;
@@ -41,20 +39,19 @@ my ($status, $out, $err) = Pgq::Host::run([
 ]);
 
 is($status, 0, 'the load client finds each message once and unaltered') or diag("$out$err");
-like($out, qr/^result ok @{[ scalar @bodies ]}$/m, 'all are accepted');
+like($out, qr/^result ok @{[ scalar @bodies ]}$/m, 'all entries are accepted');
 
-my (%posts, $altered);
+my %posts;
 
 for my $line (split /\n/, $pg->safe_psql('select data from posts')) {
     $posts{ $raw->encode($raw->decode($line)) }++;
 }
 
-is(scalar(grep { !$posts{$_} } keys %source), 0, 'no entry of the source is missing');
-is(scalar(grep { !$source{$_} } keys %posts), 0, 'no post is there that is not in the source');
-is(scalar(grep { ($posts{$_} // 0) != $source{$_} } keys %source), 0, 'each is there as often as in the source');
+is(scalar(grep { !$posts{$_} } keys %source), 0, 'no entry is missing from posts');
+is(scalar(grep { !$source{$_} } keys %posts), 0, 'posts has nothing but entries');
+is(scalar(grep { ($posts{$_} // 0) != $source{$_} } keys %source), 0, 'each entry is in posts as often as in the source');
 
-# to the letter, and through GET, too
-my %letters = map { $_ => 1 } @bodies;
+my %sent = map { $_ => 1 } @bodies;
 my ($before, $seen, $strange) = ('', 0, 0);
 
 while (1) {
@@ -64,15 +61,14 @@ while (1) {
 
     my @data = $body =~ /\{"id":\d+,"data":(.*?),"at":"\d{4}-\d\d-\d\dT[\d:.]+Z"\}/g;
     $seen    += @data;
-    $strange += grep { !$letters{$_} } @data;
+    $strange += grep { !$sent{$_} } @data;
     $before   = "&before=$ids[-1]";
 }
 
-is($seen, scalar @bodies, 'GET gives them all, page by page');
-is($strange, 0, 'each to the letter');
+is($seen, scalar @bodies, 'GET returns all entries, page by page');
+is($strange, 0, 'GET returns each entry with the bytes that were sent');
 
-# what a person does in psql
 is($pg->safe_psql(q{select data->'entry'->>'name' from posts where data->>'from' = 'iso_3166-1' and data->'entry'->>'alpha_3' = 'CIV'}),
-    "C\xc3\xb4te d'Ivoire", 'psql reads them as JSON');
+    "C\xc3\xb4te d'Ivoire", 'SQL reads an entry as JSON');
 
 done_testing;

@@ -1,5 +1,5 @@
-# P12: the defaults that docs/operations.md lists are those of the shipped configurations, and each refuses what it is
-# there to refuse: in `make run`, on a cluster's web hosts, and in the examples.
+# P12: the defaults in the table of docs/operations.md are those of the shipped configurations, and each of these
+# refuses what it should: `make run`, a cluster's web hosts, and the examples.
 
 use Pgq;
 use Pgq::Host qw(run temp_dir top slurp spew build_dir module_path pg_version free_port);
@@ -34,11 +34,11 @@ for my $line (grep { /^\| .*\|$/ } split /\n/, slurp("$top/docs/operations.md"))
 }
 
 my %guard = map { $_ => 1 } map { /(?:^|[\s;{])((?:limit_req_zone|limit_conn|\w+_timeout|client_max_body_size|pgq_lines|ssl_protocols|server_tokens|add_header|http2_max_\w+|reset_\w+))\s/g } @config;
-is(join(' ', grep { !$row{$_} } grep { !/^(?:proxy|ssl_session|pgq|connect)_/ || /lines/ } sort keys %guard), '', 'each directive of its kind has a row');
+is(join(' ', grep { !$row{$_} } grep { !/^(?:proxy|ssl_session|pgq|connect)_/ || /lines/ } sort keys %guard), '', 'the table has a row for each limit, timeout and security directive');
 
-# ---- what every one of them refuses
+# ---- what every configuration refuses
 
-# What curl gets: the status, and all of the answer.
+# A request by curl: the status and the whole answer.
 sub ask {
     my (@arguments) = @_;
     my ($status, $out) = run([ 'curl', '-s', '-i', '-k', '--max-time', timeout(30), @arguments ]);
@@ -46,7 +46,7 @@ sub ask {
     return ($statuses[-1] // "none ($status)", $out);
 }
 
-# A connection that begins and says no more; that nginx closes it, before its own default of a minute, is found by silent().
+# Opens a connection that sends the beginning of a request only. silent() checks that nginx closes it within half a minute.
 my @silent;
 sub begin {
     my ($what, $port, $bytes) = @_;
@@ -61,57 +61,57 @@ sub silent {
         my ($what, $socket) = @$_;
         $socket->blocking(0);
         ok((poll_until { my $got = sysread $socket, my ($buffer), 4096; defined $got && $got == 0 || !defined $got && $!{ECONNRESET} } 30),
-            "$what: a connection that says nothing is closed");
+            "$what: a connection that sends nothing is closed");
     }
     @silent = ();
     return;
 }
 
-# These hold for a door and a listener for monitoring, each a URL; with options for curl.
+# Checks a server and its monitoring listener, both by URL. Takes more options for curl.
 sub refuses {
-    my ($what, $door, $monitor, $size, @curl) = @_;
-    my ($port) = $door =~ /:(\d+)$/;
+    my ($what, $url, $monitor, $size, @curl) = @_;
+    my ($port) = $url =~ /:(\d+)$/;
     my @json = (@curl, '-H', 'Content-Type: application/json', '-d');
 
-    is((ask(@json, '1', "$door/post"))[0], 202, "$what: a message is accepted");
-    is((ask(@curl, '-H', 'Host: rebound.example', "$door/get"))[0], 421, "$what: another host's GET is refused");
-    is((ask(@json, '1', '-H', 'Host: rebound.example', "$door/post"))[0], 421, "$what: and POST");
-    is((ask('-H', 'Host: rebound.example', "$monitor/metrics"))[0], 421, "$what: and its look at the metrics");
-    is((ask(@curl, "$door/$_"))[0], 404, "$what: /$_ is not at the door") for qw(metrics status);
-    is((ask("$monitor/$_"))[0], 200, "$what: /$_ is at the listener for monitoring") for qw(metrics status);
-    unlike((ask("$monitor/status"))[1], qr/version|\d\.\d+\.\d/, "$what: /status tells no version");
+    is((ask(@json, '1', "$url/post"))[0], 202, "$what: a message is accepted");
+    is((ask(@curl, '-H', 'Host: rebound.example', "$url/get"))[0], 421, "$what: GET for another host is refused");
+    is((ask(@json, '1', '-H', 'Host: rebound.example', "$url/post"))[0], 421, "$what: POST for another host is refused");
+    is((ask('-H', 'Host: rebound.example', "$monitor/metrics"))[0], 421, "$what: /metrics for another host is refused");
+    is((ask(@curl, "$url/$_"))[0], 404, "$what: clients cannot read /$_") for qw(metrics status);
+    is((ask("$monitor/$_"))[0], 200, "$what: the monitoring listener serves /$_") for qw(metrics status);
+    unlike((ask("$monitor/status"))[1], qr/version|\d\.\d+\.\d/, "$what: /status shows no version");
 
-    for my $case ([ 'Origin: https://evil.example', 403 ], [ 'Origin: null', 403 ], [ 'Sec-Fetch-Site: cross-site', 403 ], [ "Origin: $door", 202 ]) {
+    for my $case ([ 'Origin: https://evil.example', 403 ], [ 'Origin: null', 403 ], [ 'Sec-Fetch-Site: cross-site', 403 ], [ "Origin: $url", 202 ]) {
         my ($header, $status) = @$case;
-        is((ask(@json, '1', '-H', $header, "$door/post"))[0], $status, "$what: a page with $header posts: $status");
-        is((ask(@curl, '-H', $header, "$door/get"))[0], $status == 202 ? 200 : $status, '... and reads');
+        is((ask(@json, '1', '-H', $header, "$url/post"))[0], $status, "$what: POST of a page with $header: $status");
+        is((ask(@curl, '-H', $header, "$url/get"))[0], $status == 202 ? 200 : $status, "$what: GET of a page with $header: " . ($status == 202 ? 200 : $status));
     }
 
     for my $case ([ '/get' ], [ '/nowhere' ], [ '/post', '-d', '{' ], [ '/get', '-H', 'Host: rebound.example' ]) {
         my ($path, @more) = @$case;
-        my ($status, $answer) = ask(@curl, @more, "$door$path");
-        like($answer, qr/^server: nginx\r$/mi, "$what: $status tells no version");
-        like($answer, qr/^x-content-type-options: nosniff\r$/mi, '... and no browser guesses what it is');
+        my ($status, $answer) = ask(@curl, @more, "$url$path");
+        like($answer, qr/^server: nginx\r$/mi, "$what: an answer $status shows no version");
+        like($answer, qr/^x-content-type-options: nosniff\r$/mi, "$what: an answer $status has X-Content-Type-Options");
     }
 
     spew("$dir/lines", map { "$_\n" } 1 .. 1001);
     spew("$dir/large", '"' . 'x' x $size . '"');
-    my ($status, $answer) = ask(@curl, '-H', 'Content-Type: application/x-ndjson', '--data-binary', "\@$dir/lines", "$door/post");
-    is($status, 413, "$what: 1001 lines are too many");
-    is((ask(@json, "\@$dir/large", "$door/post"))[0], 413, "$what: so are $size bytes and two");
+    my ($status, $answer) = ask(@curl, '-H', 'Content-Type: application/x-ndjson', '--data-binary', "\@$dir/lines", "$url/post");
+    is($status, 413, "$what: 1001 lines are refused");
+    is((ask(@json, "\@$dir/large", "$url/post"))[0], 413, "$what: a message of $size + 2 bytes is refused");
 
-    begin($what, $port, $door =~ /^https/ ? "\x16\x03\x01" : "POST /post HTTP/1.1\r\nHost:");
+    begin($what, $port, $url =~ /^https/ ? "\x16\x03\x01" : "POST /post HTTP/1.1\r\nHost:");
     begin("$what, monitoring", $monitor =~ /:(\d+)$/, "GET /metrics HTTP/1.1\r\nHost:");
 
     return;
 }
 
-# How the answers to so many pipelined messages, from that address of this machine, are distributed.
+# Sends this many pipelined messages from an address of this machine. Returns the number of answers by status, and all bytes.
 sub burst {
     my ($port, $from, $count) = @_;
     my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, LocalAddr => $from) or die "connect: $@\n";
-    my $said   = '';
-    my $pid  = fork // die "fork: $!\n";
+    my $answers = '';
+    my $pid     = fork // die "fork: $!\n";
 
     if (!$pid) {
         print {$socket} "POST /post HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n{" x $count;
@@ -119,22 +119,22 @@ sub burst {
         $socket->flush;
         POSIX::_exit(0);
     }
-    while (sysread $socket, $said, 65536, length $said) { }
+    while (sysread $socket, $answers, 65536, length $answers) { }
     waitpid $pid, 0;
     my %count;
-    $count{$_}++ for $said =~ m{HTTP/1\.1 (\d+)}g;
-    return (\%count, $said);
+    $count{$_}++ for $answers =~ m{HTTP/1\.1 (\d+)}g;
+    return (\%count, $answers);
 }
 
 my $other = 10;
 
 sub too_fast {
     my ($what, $port, $free) = @_;
-    my ($count, $said) = burst($port, '127.0.0.' . $other++, 400);
-    cmp_ok($count->{429} // 0, '>', 100, "$what: what is past 50 a second, and 50 at once, is refused") or diag(explain($count));
-    cmp_ok($count->{400} // 0, '>=', 50, '... and nothing else');
-    like($said, qr/429 Too Many.*?^Retry-After: 1\r$/ms, '... for a second');
-    is((burst($port, $free, 400))[0]{429}, undef, "$what: $free is not limited");
+    my ($count, $answers) = burst($port, '127.0.0.' . $other++, 400);
+    cmp_ok($count->{429} // 0, '>', 100, "$what: requests above 50 a second, after a burst of 50, are refused") or diag(explain($count));
+    cmp_ok($count->{400} // 0, '>=', 50, "$what: requests below the rate are not refused by the limit");
+    like($answers, qr/429 Too Many.*?^Retry-After: 1\r$/ms, "$what: a refusal by the rate has Retry-After: 1");
+    is((burst($port, $free, 400))[0]{429}, undef, "$what: the rate of $free is not limited");
     return;
 }
 
@@ -153,7 +153,7 @@ sub too_many {
         }
         return $refused =~ /429/;
     } 8), "$what: a request is refused while 256 of its address are in progress");
-    is(scalar(() = $refused =~ m{HTTP/1\.1 }g), 1, '... and no other');
+    is(scalar(() = $refused =~ m{HTTP/1\.1 }g), 1, "$what: no other request is refused");
     return;
 }
 
@@ -170,31 +170,31 @@ symlink realpath(build_dir() . "/$_"), "$tree/build/$_" for 'pg' . pg_version(),
 
 sub provision {
     my ($status, $out, $err) = run([ "$tree/provision/dev/run", @_ ], env => \%env);
-    return $status ? "$out$err" : 'well';
+    return $status ? "$out$err" : 'success';
 }
 
 END { provision('stop') if $tree }
 
-is(provision('start'), 'well', 'make run');
+is(provision('start'), 'success', 'make run succeeds');
 my $of_role = 'select rolconnlimit, current_setting($$max_connections$$)::int - rolconnlimit from pg_roles where rolname = $$ngx_pgq_web$$';
 my $need    = 10 * (run([ 'getconf', '_NPROCESSORS_ONLN' ]))[1];
-is((run([ "$tree/provision/dev/with-database", 'psql', '-XAtqc', $of_role ], env => \%env))[1], "$need|100\n", 'run: nginx\'s role leaves connections to others');
+is((run([ "$tree/provision/dev/with-database", 'psql', '-XAtqc', $of_role ], env => \%env))[1], "$need|100\n", 'run: the connection limit of nginx\'s role leaves 100 connections to others');
 run([ 'cp', "$top/Makefile", $tree ]);
 my %other = (%env, map { $_ => undef } qw(PORT LISTEN));
-like((run([ 'make', '-C', $tree, '-n', 'curl-msgs' ], env => \%other))[1], qr{ http://127\.0\.0\.1:$port/get}, 'run: make finds what runs without its PORT');
-like((run([ 'make', '-C', $tree, '-n', 'curl-msgs', 'PORT=9' ], env => \%other))[1], qr{ http://127\.0\.0\.1:9/get}, 'run: or takes another one');
+like((run([ 'make', '-C', $tree, '-n', 'curl-msgs' ], env => \%other))[1], qr{ http://127\.0\.0\.1:$port/get}, 'run: make uses the port of the running server');
+like((run([ 'make', '-C', $tree, '-n', 'curl-msgs', 'PORT=9' ], env => \%other))[1], qr{ http://127\.0\.0\.1:9/get}, 'run: make uses another port if PORT is given');
 my $errors = 'select count(*) from ngx_pgq.status where last_error is not null';
-is((run([ "$tree/provision/dev/with-database", 'psql', '-XAtqc', $errors ], env => \%env))[1], "0\n", 'run: a new cluster\'s status shows no error');
+is((run([ "$tree/provision/dev/with-database", 'psql', '-XAtqc', $errors ], env => \%env))[1], "0\n", 'run: a new cluster has no error in ngx_pgq.status');
 refuses('run', "http://127.0.0.1:$port", "http://127.0.0.1:$env{MONITOR}", 1_048_575);
-is((ask('-H', "Host: $_", "http://127.0.0.1:$port/get"))[0], 200, "run: $_ is its name") for qw(localhost 127.0.0.1 queue.example.org 192.0.2.1 [::1]);
-is((ask('-H', "Host: $_", "http://127.0.0.1:$port/get"))[0], 421, "run: $_ is not") for qw(192.0.2.1.example.net 127.0.0.1x example.org);
+is((ask('-H', "Host: $_", "http://127.0.0.1:$port/get"))[0], 200, "run: a request for $_ is accepted") for qw(localhost 127.0.0.1 queue.example.org 192.0.2.1 [::1]);
+is((ask('-H', "Host: $_", "http://127.0.0.1:$port/get"))[0], 421, "run: a request for $_ is refused") for qw(192.0.2.1.example.net 127.0.0.1x example.org);
 too_many('run', $port);
 my @page = ('-d', '1', "http://127.0.0.1:$port/post", '-H');
 is((ask(@page, 'Origin: https://app.example.com'))[0], 403, 'run: a page of another origin may not post');
 @env{qw(RATE ORIGINS)} = (50, 'https://app.example.com https://*.example.org');
-is(provision('start'), 'well', 'make run, with another rate and origins');
-is((ask(@page, "Origin: https://$_"))[0], 202, "run: one of $_ may, where it is named") for qw(app.example.com www.example.org);
-is((ask(@page, 'Origin: https://app.example.com.evil.net'))[0], 403, 'run: no other');
+is(provision('start'), 'success', 'make run succeeds with RATE and ORIGINS');
+is((ask(@page, "Origin: https://$_"))[0], 202, "run: a page of $_ may post if ORIGINS names it") for qw(app.example.com www.example.org);
+is((ask(@page, 'Origin: https://app.example.com.evil.net'))[0], 403, 'run: a page whose origin only begins like a named one may not post');
 too_fast('run', $port, '127.0.0.1');
 
 # ---- a cluster's web host
@@ -211,7 +211,7 @@ my $temp  = join '', map { "${_}_temp_path %%PREFIX%%/temp/$_;" } qw(proxy fastc
 my $nginx = Pgq::Nginx->new(pg => $pg, config => '%%HEAD%% http { }');
 my ($inner, $plain) = (free_port(), free_port());
 
-# The http block of that host's configuration, on this machine's ports.
+# The http block of a web host's configuration, with ports of this machine.
 sub host {
     my (%settings) = @_;
     run([ "$dir/kit/provision/host/setup", 'web1', '192.0.2.21', 'web', @peers ], env => { NGX_PGQ_ROOT => "$dir/web1", %settings });
@@ -237,22 +237,22 @@ sub host {
 
 host(NGX_PGQ_HTTP => 'on', NGX_PGQ_UNLIMITED => '127.0.0.3');
 $nginx->start;
-my $door = 'https://localhost:' . $nginx->port;
-refuses('host', $door, "http://127.0.0.1:$inner", 1_048_575);
-is((ask("http://127.0.0.1:$plain/get"))[0], 200, 'host: plain HTTP, as it was asked for');
-is((ask("http://127.0.0.1:" . $nginx->port . '/get'))[0], 400, 'host: none at the door with TLS');
+my $url = 'https://localhost:' . $nginx->port;
+refuses('host', $url, "http://127.0.0.1:$inner", 1_048_575);
+is((ask("http://127.0.0.1:$plain/get"))[0], 200, 'host: with NGX_PGQ_HTTP nginx accepts plain HTTP');
+is((ask("http://127.0.0.1:" . $nginx->port . '/get'))[0], 400, 'host: the port with TLS refuses plain HTTP');
 
 my @verified = ('curl', '-s', '-o', '/dev/null', '--cacert', "$dir/secrets/ca.crt", '-w', '%{http_code} %{http_version}');
-is((run([ @verified, "https://$_:" . $nginx->port . '/get' ]))[1], '200 2', "host: its certificate is for $_") for qw(localhost 127.0.0.1);
-is((run([ @verified, '--resolve', "$_:" . $nginx->port . ':127.0.0.1', "https://$_:" . $nginx->port . '/get' ]))[1], '200 2', "host: and for $_")
+is((run([ @verified, "https://$_:" . $nginx->port . '/get' ]))[1], '200 2', "host: the certificate is valid for $_") for qw(localhost 127.0.0.1);
+is((run([ @verified, '--resolve', "$_:" . $nginx->port . ':127.0.0.1', "https://$_:" . $nginx->port . '/get' ]))[1], '200 2', "host: the certificate is valid for the name $_")
     for qw(web1 queue.example.org);
-is((run([ 'curl', '-s', '-o', '/dev/null', "$door/get" ]))[0], 60, 'host: which no other CA vouches for');
-is((run([ @verified, '--tlsv1.1', '--tls-max', '1.1', '--ciphers', 'DEFAULT:@SECLEVEL=0', "$door/get" ]))[0], 35, 'host: nothing older than TLS 1.2');
+is((run([ 'curl', '-s', '-o', '/dev/null', "$url/get" ]))[0], 60, 'host: a client without the CA of the installation does not trust the certificate');
+is((run([ @verified, '--tlsv1.1', '--tls-max', '1.1', '--ciphers', 'DEFAULT:@SECLEVEL=0', "$url/get" ]))[0], 35, 'host: TLS 1.1 is refused');
 
 too_many('host', $plain);
 host(NGX_PGQ_RATE => 50, NGX_PGQ_ORIGINS => 'https://app.example.com');
 $nginx->reload;
-is((ask('-d', '1', '-H', 'Origin: https://app.example.com', "$door/post"))[0], 202, 'host: a page of an origin that is named posts');
+is((ask('-d', '1', '-H', 'Origin: https://app.example.com', "$url/post"))[0], 202, 'host: a page of an origin in NGX_PGQ_ORIGINS may post');
 too_fast('host', $plain, $_) for qw(127.0.0.1 127.0.0.3);
 
 # ---- the example
@@ -273,8 +273,8 @@ refuses('example', 'https://queue.example.org:' . $example->port, "http://127.0.
 
 my (undef, $many) = run([ 'curl', '-s', '-k', '--parallel', '--parallel-max', 50, @name, '-d', '{', '-o', '/dev/null', '-w', "%{http_code}\n",
     'https://queue.example.org:' . $example->port . '/post?[1-600]' ]);
-cmp_ok(scalar(() = $many =~ /^429$/mg), '>', 50, 'example: what is past 100 a second is refused') or diag($many);
-is((ask(@name, '-H', 'Host: 127.0.0.1', 'https://queue.example.org:' . $example->port . '/get'))[0], 421, 'example: an address is no name of it');
+cmp_ok(scalar(() = $many =~ /^429$/mg), '>', 50, 'example: requests above 100 a second are refused') or diag($many);
+is((ask(@name, '-H', 'Host: 127.0.0.1', 'https://queue.example.org:' . $example->port . '/get'))[0], 421, 'example: a request for an address is refused');
 
 silent();
 
