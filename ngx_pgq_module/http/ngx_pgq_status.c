@@ -1,65 +1,70 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "status" shows what was counted: to Prometheus, in its text format
- * 0.0.4, by pgq_metrics; to people and load balancers, as JSON, by
- * pgq_status.  All memory is the request's.
+ * The pages that show the metrics: pgq_metrics in Prometheus's text format
+ * 0.0.4, pgq_status as JSON for people and load balancers.
  *
  * Invariants:
- *  - a page changes nothing, waits for nobody, and needs no database;
+ *  - a page changes nothing, does not wait, and needs no database;
  *  - counters with a label appear once they are above zero, gauges always;
- *  - gauges are those of the workers that live when the page is made.
+ *  - gauges are sums over the workers that run when the page is made.
  */
 
 #include "ngx_pgq_http.h"
+
+#include <cjson/cJSON.h>
 
 
 #define NGX_PGQ_STATUS_SIZE      (256 * 1024)
 #define NGX_PGQ_STATUS_MOMENT    2       /* s, that a pool's state lasts */
 
 
+/* a pool: its POSTs, its GETs, and the connections for both */
+
 typedef struct {
-    u_char                  *pos;
-    u_char                  *end;
+    u_char                    *name;
+    ngx_pgq_metrics_gauges_t   posts;
+    ngx_pgq_metrics_gauges_t   gets;
+    ngx_atomic_uint_t          connects;
+    ngx_atomic_uint_t          failures;
+    ngx_uint_t                 lanes;       /* for POSTs */
+    ngx_uint_t                 connected;
+    ngx_uint_t                 well;
+    ngx_uint_t                 full;
+} ngx_pgq_status_pool_t;
+
+
+typedef struct {
+    u_char                    *start;
+    u_char                    *pos;
+    u_char                    *end;
+    ngx_uint_t                 workers;
+    ngx_uint_t                 well;        /* each pool is */
+    ngx_uint_t                 full;        /* a pool is */
+    ngx_uint_t                 npools;
+    ngx_pgq_status_pool_t      pools[NGX_PGQ_METRICS_POOLS];
 } ngx_pgq_status_t;
-
-
-typedef enum {
-    NGX_PGQ_STATUS_TICKETS = 0,
-    NGX_PGQ_STATUS_BYTES,
-    NGX_PGQ_STATUS_CONNECTS,
-    NGX_PGQ_STATUS_FAILURES,
-    NGX_PGQ_STATUS_LANES
-} ngx_pgq_status_value_e;
-
-
-typedef struct {
-    const char              *name;
-    const char              *type;
-    const char              *help;
-    ngx_pgq_status_value_e   value;
-    ngx_uint_t               reads;     /* of a pool's GETs, not POSTs */
-} ngx_pgq_status_gauge_t;
 
 
 static ngx_uint_t ngx_pgq_status_open(ngx_http_request_t *r,
     ngx_pgq_status_t *page, ngx_int_t *rc);
-static ngx_int_t ngx_pgq_status_send(ngx_http_request_t *r, ngx_uint_t status,
-    ngx_str_t *type, ngx_pgq_status_t *page, u_char *start);
 static void ngx_pgq_status_print(ngx_pgq_status_t *page, const char *fmt, ...);
 static void ngx_pgq_status_head(ngx_pgq_status_t *page, const char *name,
     const char *type, const char *help);
+static void ngx_pgq_status_number(ngx_pgq_status_t *page, const char *name,
+    const char *type, const char *help, ngx_atomic_uint_t n);
 static void ngx_pgq_status_requests(ngx_pgq_status_t *page);
 static void ngx_pgq_status_totals(ngx_pgq_status_t *page);
+static void ngx_pgq_status_labels(ngx_pgq_status_t *page);
 static void ngx_pgq_status_histogram(ngx_pgq_status_t *page, const char *name,
     ngx_pgq_metrics_histogram_e histogram, const char *help);
-static void ngx_pgq_status_pools(ngx_pgq_status_t *page, uint32_t places);
-static void ngx_pgq_status_pool(ngx_pgq_status_t *page,
-    ngx_pgq_status_gauge_t *metric, ngx_uint_t place);
-static void ngx_pgq_status_name(u_char *dst, u_char *src);
-static void ngx_pgq_status_build(ngx_pgq_status_t *page);
+static void ngx_pgq_status_pools(ngx_pgq_status_t *page);
+static void ngx_pgq_status_values(ngx_pgq_status_t *page, const char *metric,
+    u_char *pool, ngx_atomic_uint_t *values, ngx_uint_t lanes);
+static void ngx_pgq_status_quote(u_char *dst, u_char *src);
+static cJSON *ngx_pgq_status_document(ngx_pgq_status_t *page);
 static const char *ngx_pgq_status_health(ngx_uint_t well, ngx_uint_t full);
-static uint32_t ngx_pgq_status_places(ngx_http_request_t *r);
+static void ngx_pgq_status_read(ngx_http_request_t *r, ngx_pgq_status_t *page);
 
 
 static ngx_str_t  ngx_pgq_status_text =
@@ -71,7 +76,47 @@ static ngx_str_t  ngx_pgq_status_cache = ngx_string("no-store");
 ngx_int_t
 ngx_pgq_status_metrics_handler(ngx_http_request_t *r)
 {
-    u_char            *start;
+    ngx_int_t         rc;
+    ngx_uint_t        libpq;
+    ngx_pgq_status_t  page;
+
+    if (!ngx_pgq_status_open(r, &page, &rc)) {
+        return rc;
+    }
+
+    ngx_pgq_status_requests(&page);
+    ngx_pgq_status_totals(&page);
+    ngx_pgq_status_labels(&page);
+
+    ngx_pgq_status_histogram(&page, "pgq_batch_messages",
+                             NGX_PGQ_METRICS_BATCH_MESSAGES,
+                             "Messages in a batch when it is first sent.");
+    ngx_pgq_status_histogram(&page, "pgq_batch_seconds",
+                             NGX_PGQ_METRICS_BATCH_SECONDS,
+                             "Time from sending a batch to its outcome.");
+    ngx_pgq_status_histogram(&page, "pgq_wait_seconds",
+                             NGX_PGQ_METRICS_WAIT_SECONDS,
+                             "Time that a message waits for its batch.");
+
+    ngx_pgq_status_pools(&page);
+
+    libpq = ngx_pgq_call_libpq();
+
+    ngx_pgq_status_head(&page, "pgq_build_info", "gauge",
+                        "Versions; the value is always 1.");
+    ngx_pgq_status_print(&page, "pgq_build_info{version=\"%s\",nginx=\"%s\","
+                         "libpq=\"%ui.%ui\"} 1\n", NGX_PGQ_VERSION,
+                         NGINX_VERSION, libpq / 10000, libpq % 10000);
+
+    return ngx_pgq_reply_body(r, NGX_HTTP_OK, &ngx_pgq_status_text, page.start,
+                              page.pos - page.start);
+}
+
+
+ngx_int_t
+ngx_pgq_status_handler(ngx_http_request_t *r)
+{
+    cJSON             *document;
     ngx_int_t          rc;
     ngx_pgq_status_t   page;
 
@@ -79,108 +124,72 @@ ngx_pgq_status_metrics_handler(ngx_http_request_t *r)
         return rc;
     }
 
-    start = page.pos;
+    document = ngx_pgq_status_document(&page);
 
-    ngx_pgq_status_requests(&page);
-    ngx_pgq_status_totals(&page);
+    rc = cJSON_PrintPreallocated(document, (char *) page.start,
+                                 NGX_PGQ_STATUS_SIZE - 1, 0);
+    cJSON_Delete(document);
 
-    ngx_pgq_status_histogram(&page, "pgq_batch_messages",
-                             NGX_PGQ_METRICS_BATCH_MESSAGES,
-                             "Messages of a batch, when it was first sent.");
-    ngx_pgq_status_histogram(&page, "pgq_batch_seconds",
-                             NGX_PGQ_METRICS_BATCH_SECONDS,
-                             "From sending a batch to its outcome.");
-    ngx_pgq_status_histogram(&page, "pgq_wait_seconds",
-                             NGX_PGQ_METRICS_WAIT_SECONDS,
-                             "From a message's ticket to its batch.");
+    if (!rc) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
 
-    ngx_pgq_status_pools(&page, ngx_pgq_status_places(r));
-    ngx_pgq_status_build(&page);
+    page.pos += ngx_strlen(page.start);
+    *page.pos++ = '\n';
 
-    return ngx_pgq_status_send(r, NGX_HTTP_OK, &ngx_pgq_status_text, &page,
-                               start);
+    return ngx_pgq_reply_body(r, page.well ? NGX_HTTP_OK
+                                           : NGX_HTTP_SERVICE_UNAVAILABLE,
+                              &ngx_pgq_status_json, page.start,
+                              page.pos - page.start);
 }
 
 
-ngx_int_t
-ngx_pgq_status_handler(ngx_http_request_t *r)
+/* NULL: no memory */
+
+static cJSON *
+ngx_pgq_status_document(ngx_pgq_status_t *page)
 {
-    u_char                    *start, name[2 * NGX_PGQ_METRICS_NAME];
-    uint32_t                   places;
-    ngx_int_t                  rc;
-    ngx_uint_t                 i, j, lanes, connected, workers, well, all;
-    ngx_uint_t                 full, some;
-    ngx_pgq_status_t           page, list;
-    ngx_pgq_metrics_pool_t    *pool;
-    ngx_pgq_metrics_gauges_t   gauges;
+    cJSON                  *document, *list, *item;
+    ngx_uint_t              i, done;
+    ngx_pgq_status_pool_t  *pool;
 
-    if (!ngx_pgq_status_open(r, &page, &rc)) {
-        return rc;
+    document = cJSON_CreateObject();
+
+    done = cJSON_AddStringToObject(document, "status",
+                                   ngx_pgq_status_health(page->well,
+                                                         page->full))
+           && cJSON_AddNumberToObject(document, "workers", page->workers);
+
+    list = cJSON_AddArrayToObject(document, "pools");
+    done = done && list;
+
+    for (i = 0; i < page->npools && done; i++) {
+        pool = &page->pools[i];
+        item = cJSON_CreateObject();
+
+        done = cJSON_AddItemToArray(list, item)
+               && cJSON_AddStringToObject(item, "name", (char *) pool->name)
+               && cJSON_AddStringToObject(item, "status",
+                                          ngx_pgq_status_health(pool->well,
+                                                                pool->full))
+               && cJSON_AddNumberToObject(item, "lanes", pool->lanes)
+               && cJSON_AddNumberToObject(item, "connected", pool->connected)
+               && cJSON_AddNumberToObject(item, "waiting_tickets",
+                                          pool->posts.tickets)
+               && cJSON_AddNumberToObject(item, "waiting_bytes",
+                                          pool->posts.bytes);
     }
 
-    /* the list of pools comes first in memory, and last in the document */
-
-    list = page;
-    list.end = page.pos + NGX_PGQ_STATUS_SIZE / 2;
-    page.pos = list.end;
-    start = page.pos;
-
-    all = 1;
-    some = 0;
-    places = ngx_pgq_status_places(r);
-    workers = ngx_pgq_metrics_gauges(0, &gauges);
-
-    for (i = 0; i < NGX_PGQ_METRICS_POOLS; i++) {
-
-        if (!(places & (1u << i))) {
-            continue;
-        }
-
-        pool = &ngx_pgq_metrics_all()->pools[i];
-        (void) ngx_pgq_metrics_gauges(i, &gauges);
-
-        lanes = 0;
-
-        for (j = 0; j < NGX_PGQ_METRICS_LANES; j++) {
-            lanes += gauges.lanes[j];
-        }
-
-        connected = gauges.lanes[NGX_PGQ_LANE_IDLE]
-                    + gauges.lanes[NGX_PGQ_LANE_BUSY];
-
-        well = connected > 0
-               || ngx_pgq_seconds() - (time_t) pool->connected
-                  <= NGX_PGQ_STATUS_MOMENT;
-        full = pool->full
-               && ngx_pgq_seconds() - (time_t) pool->full
-                  <= NGX_PGQ_STATUS_MOMENT;
-        all = all && well;
-        some = some || full;
-
-        ngx_pgq_status_name(name, pool->name);
-        ngx_pgq_status_print(&list, "%s{\"name\":\"%s\",\"status\":\"%s\","
-                             "\"lanes\":%ui,\"connected\":%ui,"
-                             "\"waiting_tickets\":%uA,\"waiting_bytes\":%uA}",
-                             list.pos == start - NGX_PGQ_STATUS_SIZE / 2
-                             ? "" : ",",
-                             name, ngx_pgq_status_health(well, full), lanes,
-                             connected, gauges.tickets, gauges.bytes);
+    if (!done) {
+        cJSON_Delete(document);
+        return NULL;
     }
 
-    ngx_pgq_status_print(&page, "{\"status\":\"%s\",\"workers\":%ui,"
-                         "\"pools\":[%*s]}\n",
-                         ngx_pgq_status_health(all, some), workers,
-                         (size_t) (list.pos
-                                   - (start - NGX_PGQ_STATUS_SIZE / 2)),
-                         start - NGX_PGQ_STATUS_SIZE / 2);
-
-    return ngx_pgq_status_send(r, all ? NGX_HTTP_OK
-                                      : NGX_HTTP_SERVICE_UNAVAILABLE,
-                               &ngx_pgq_status_json, &page, start);
+    return document;
 }
 
 
-/* a full pool refuses messages for a while; other servers may be as full */
+/* a full pool refuses messages, but another server may be full as well */
 
 static const char *
 ngx_pgq_status_health(ngx_uint_t well, ngx_uint_t full)
@@ -189,7 +198,7 @@ ngx_pgq_status_health(ngx_uint_t well, ngx_uint_t full)
 }
 
 
-/* whether there is a page to write; if not, *rc is to be finalized with */
+/* returns 0 when there is no page to write: *rc is to be finalized with */
 
 static ngx_uint_t
 ngx_pgq_status_open(ngx_http_request_t *r, ngx_pgq_status_t *page,
@@ -203,29 +212,22 @@ ngx_pgq_status_open(ngx_http_request_t *r, ngx_pgq_status_t *page,
         return 0;
     }
 
-    page->pos = ngx_palloc(r->pool, NGX_PGQ_STATUS_SIZE);
-    if (page->pos == NULL || ngx_pgq_metrics_all() == NULL) {
+    page->start = ngx_palloc(r->pool, NGX_PGQ_STATUS_SIZE);
+
+    if (page->start == NULL || ngx_pgq_metrics_all() == NULL
+        || ngx_pgq_reply_header(r, "Cache-Control", &ngx_pgq_status_cache)
+           == NULL)
+    {
         *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
         return 0;
     }
 
-    page->end = page->pos + NGX_PGQ_STATUS_SIZE;
+    page->pos = page->start;
+    page->end = page->start + NGX_PGQ_STATUS_SIZE;
+
+    ngx_pgq_status_read(r, page);
 
     return 1;
-}
-
-
-static ngx_int_t
-ngx_pgq_status_send(ngx_http_request_t *r, ngx_uint_t status, ngx_str_t *type,
-    ngx_pgq_status_t *page, u_char *start)
-{
-    if (ngx_pgq_reply_header(r, "Cache-Control", &ngx_pgq_status_cache)
-        == NULL)
-    {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    return ngx_pgq_reply_body(r, status, type, start, page->pos - start);
 }
 
 
@@ -250,6 +252,15 @@ ngx_pgq_status_head(ngx_pgq_status_t *page, const char *name, const char *type,
 
 
 static void
+ngx_pgq_status_number(ngx_pgq_status_t *page, const char *name,
+    const char *type, const char *help, ngx_atomic_uint_t n)
+{
+    ngx_pgq_status_head(page, name, type, help);
+    ngx_pgq_status_print(page, "%s %uA\n", name, n);
+}
+
+
+static void
 ngx_pgq_status_requests(ngx_pgq_status_t *page)
 {
     ngx_uint_t          i, code;
@@ -262,8 +273,7 @@ ngx_pgq_status_requests(ngx_pgq_status_t *page)
     metrics = ngx_pgq_metrics_all();
 
     ngx_pgq_status_head(page, "pgq_requests_total", "counter",
-                        "Requests by the door they came to and the status they"
-                        " got.");
+                        "Requests, by handler and status.");
 
     for (i = 0; i < NGX_PGQ_METRICS_HANDLERS; i++) {
         for (code = 0; code < NGX_PGQ_METRICS_CODES; code++) {
@@ -282,14 +292,10 @@ ngx_pgq_status_requests(ngx_pgq_status_t *page)
 static void
 ngx_pgq_status_totals(ngx_pgq_status_t *page)
 {
-    u_char              a, b;
-    const char         *code;
-    ngx_uint_t          i;
-    ngx_atomic_uint_t   n, batches;
-    ngx_pgq_metrics_t  *metrics;
+    ngx_uint_t                    i;
+    ngx_atomic_uint_t             batches;
+    ngx_pgq_metrics_t            *metrics;
     ngx_pgq_metrics_histogram_t  *h;
-
-    static const u_char  digits[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
     metrics = ngx_pgq_metrics_all();
     h = &metrics->histograms[NGX_PGQ_METRICS_BATCH_MESSAGES];
@@ -299,27 +305,37 @@ ngx_pgq_status_totals(ngx_pgq_status_t *page)
         batches += h->buckets[i];
     }
 
-    ngx_pgq_status_head(page, "pgq_batches_total", "counter",
-                        "Batches sent, each counted once.");
-    ngx_pgq_status_print(page, "pgq_batches_total %uA\n", batches);
+    ngx_pgq_status_number(page, "pgq_batches_total", "counter",
+                          "Batches sent, each counted once.", batches);
+    ngx_pgq_status_number(page, "pgq_messages_total", "counter",
+                          "Messages in these batches.", h->sum);
+    ngx_pgq_status_number(page, "pgq_retries_total", "counter",
+                          "Batches sent again.",
+                          metrics->totals[NGX_PGQ_METRICS_RETRIES]);
+    ngx_pgq_status_number(page, "pgq_unknown_outcomes_total", "counter",
+                          "Batches sent whose outcome was unknown.",
+                          metrics->totals[NGX_PGQ_METRICS_UNKNOWN]);
+}
 
-    ngx_pgq_status_head(page, "pgq_messages_total", "counter",
-                        "Messages in those batches.");
-    ngx_pgq_status_print(page, "pgq_messages_total %uA\n", h->sum);
 
-    ngx_pgq_status_head(page, "pgq_retries_total", "counter",
-                        "Times that a batch was sent again.");
-    ngx_pgq_status_print(page, "pgq_retries_total %uA\n",
-                         metrics->totals[NGX_PGQ_METRICS_RETRIES]);
+/* problems of one code are neighbours in the table, and one metric */
 
-    ngx_pgq_status_head(page, "pgq_unknown_outcomes_total", "counter",
-                        "Times that the database did not say what became of a"
-                        " batch.");
-    ngx_pgq_status_print(page, "pgq_unknown_outcomes_total %uA\n",
-                         metrics->totals[NGX_PGQ_METRICS_UNKNOWN]);
+static void
+ngx_pgq_status_labels(ngx_pgq_status_t *page)
+{
+    u_char              a, b;
+    const char         *code;
+    ngx_uint_t          i;
+    ngx_atomic_uint_t   n;
+    ngx_pgq_metrics_t  *metrics;
+
+    static const u_char  digits[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+
+    metrics = ngx_pgq_metrics_all();
 
     ngx_pgq_status_head(page, "pgq_rejects_total", "counter",
-                        "Requests answered by a problem, by its code.");
+                        "Requests answered with a problem document, by its"
+                        " code.");
 
     for (i = 0; i < NGX_PGQ_PROBLEMS; i++) {
         code = ngx_pgq_problems[i].code;
@@ -340,7 +356,7 @@ ngx_pgq_status_totals(ngx_pgq_status_t *page)
 
     ngx_pgq_status_head(page, "pgq_database_errors_total", "counter",
                         "Errors of the database, by class of SQLSTATE; 08 is a"
-                        " lost connection.");
+                        " connection failure.");
 
     for (i = 0; i < NGX_PGQ_METRICS_CLASSES; i++) {
         n = metrics->classes[i];
@@ -355,7 +371,7 @@ ngx_pgq_status_totals(ngx_pgq_status_t *page)
 }
 
 
-/* messages as they are, milliseconds as seconds */
+/* milliseconds are shown as seconds */
 
 static void
 ngx_pgq_status_histogram(ngx_pgq_status_t *page, const char *name,
@@ -402,106 +418,83 @@ ngx_pgq_status_histogram(ngx_pgq_status_t *page, const char *name,
 
 
 static void
-ngx_pgq_status_pools(ngx_pgq_status_t *page, uint32_t places)
+ngx_pgq_status_pools(ngx_pgq_status_t *page)
 {
-    ngx_uint_t                 i, k, workers;
-    ngx_pgq_metrics_gauges_t   gauges;
+    u_char      name[2 * NGX_PGQ_METRICS_NAME];
+    ngx_uint_t  i, k;
 
-    static ngx_pgq_status_gauge_t  metrics[] = {
-        { "pgq_waiting_tickets", "gauge", "POSTs without an answer.",
-          NGX_PGQ_STATUS_TICKETS, 0 },
+    static struct {
+        const char  *name;
+        const char  *type;
+        const char  *help;
+        size_t       offset;    /* of ngx_pgq_status_pool_t */
+        ngx_uint_t   lanes;     /* a value for each state */
+    } metrics[] = {
+        { "pgq_waiting_tickets", "gauge", "POSTs waiting for a response.",
+          offsetof(ngx_pgq_status_pool_t, posts.tickets), 0 },
         { "pgq_waiting_bytes", "gauge", "Bytes of their messages.",
-          NGX_PGQ_STATUS_BYTES, 0 },
-        { "pgq_waiting_reads", "gauge", "GETs without an answer.",
-          NGX_PGQ_STATUS_TICKETS, 1 },
+          offsetof(ngx_pgq_status_pool_t, posts.bytes), 0 },
+        { "pgq_waiting_reads", "gauge", "GETs waiting for a response.",
+          offsetof(ngx_pgq_status_pool_t, gets.tickets), 0 },
         { "pgq_unread_bytes", "gauge",
-          "Bytes of answers to GETs that their clients have not read.",
-          NGX_PGQ_STATUS_BYTES, 1 },
+          "Bytes of responses to GETs that clients have not read.",
+          offsetof(ngx_pgq_status_pool_t, gets.bytes), 0 },
         { "pgq_connects_total", "counter", "Connections made.",
-          NGX_PGQ_STATUS_CONNECTS, 0 },
+          offsetof(ngx_pgq_status_pool_t, connects), 0 },
         { "pgq_failed_connects_total", "counter",
-          "Attempts to connect that failed.",
-          NGX_PGQ_STATUS_FAILURES, 0 },
-        { "pgq_lanes", "gauge", "Lanes of POSTs by what they do.",
-          NGX_PGQ_STATUS_LANES, 0 },
-        { "pgq_read_lanes", "gauge", "Lanes of GETs by what they do.",
-          NGX_PGQ_STATUS_LANES, 1 }
+          "Connection attempts that failed.",
+          offsetof(ngx_pgq_status_pool_t, failures), 0 },
+        { "pgq_lanes", "gauge", "Connections for POSTs, by state.",
+          offsetof(ngx_pgq_status_pool_t, posts.lanes), 1 },
+        { "pgq_read_lanes", "gauge", "Connections for GETs, by state.",
+          offsetof(ngx_pgq_status_pool_t, gets.lanes), 1 }
     };
-
-    workers = ngx_pgq_metrics_gauges(0, &gauges);
 
     for (k = 0; k < sizeof(metrics) / sizeof(metrics[0]); k++) {
 
         ngx_pgq_status_head(page, metrics[k].name, metrics[k].type,
                             metrics[k].help);
 
-        for (i = 0; i < NGX_PGQ_METRICS_POOLS; i++) {
-            if (places & (1u << i)) {
-                ngx_pgq_status_pool(page, &metrics[k], i);
-            }
+        for (i = 0; i < page->npools; i++) {
+            ngx_pgq_status_quote(name, page->pools[i].name);
+            ngx_pgq_status_values(page, metrics[k].name, name,
+                                  (ngx_atomic_uint_t *)
+                                  ((u_char *) &page->pools[i]
+                                   + metrics[k].offset),
+                                  metrics[k].lanes);
         }
     }
 
-    ngx_pgq_status_head(page, "pgq_workers", "gauge", "Workers of nginx.");
-    ngx_pgq_status_print(page, "pgq_workers %ui\n", workers);
+    ngx_pgq_status_number(page, "pgq_workers", "gauge",
+                          "Worker processes of nginx.", page->workers);
 }
 
 
-/* what one pool has of a metric; connections are counted together */
+/* one value, or one for each state of a lane */
 
 static void
-ngx_pgq_status_pool(ngx_pgq_status_t *page, ngx_pgq_status_gauge_t *metric,
-    ngx_uint_t place)
+ngx_pgq_status_values(ngx_pgq_status_t *page, const char *metric,
+    u_char *pool, ngx_atomic_uint_t *values, ngx_uint_t lanes)
 {
-    u_char                     name[2 * NGX_PGQ_METRICS_NAME];
-    ngx_uint_t                 i;
-    ngx_atomic_uint_t          n;
-    ngx_pgq_metrics_pool_t    *pool, *reads;
-    ngx_pgq_metrics_gauges_t   gauges;
+    ngx_uint_t  i;
 
-    pool = &ngx_pgq_metrics_all()->pools[place];
-    reads = &ngx_pgq_metrics_all()->pools[ngx_pgq_metrics_reads(place)];
-
-    ngx_pgq_status_name(name, pool->name);
-    (void) ngx_pgq_metrics_gauges(metric->reads ? ngx_pgq_metrics_reads(place)
-                                                : place, &gauges);
-
-    if (metric->value == NGX_PGQ_STATUS_LANES) {
-        for (i = 0; i < NGX_PGQ_METRICS_LANES; i++) {
-            ngx_pgq_status_print(page, "%s{pool=\"%s\",state=\"%s\"} %uA\n",
-                                 metric->name, name, ngx_pgq_lane_states[i],
-                                 gauges.lanes[i]);
-        }
-
+    if (!lanes) {
+        ngx_pgq_status_print(page, "%s{pool=\"%s\"} %uA\n", metric, pool,
+                             *values);
         return;
     }
 
-    switch (metric->value) {
-
-    case NGX_PGQ_STATUS_TICKETS:
-        n = gauges.tickets;
-        break;
-
-    case NGX_PGQ_STATUS_BYTES:
-        n = gauges.bytes;
-        break;
-
-    case NGX_PGQ_STATUS_CONNECTS:
-        n = pool->connects + reads->connects;
-        break;
-
-    default:
-        n = pool->failures + reads->failures;
+    for (i = 0; i < NGX_PGQ_METRICS_LANES; i++) {
+        ngx_pgq_status_print(page, "%s{pool=\"%s\",state=\"%s\"} %uA\n",
+                             metric, pool, ngx_pgq_lane_states[i], values[i]);
     }
-
-    ngx_pgq_status_print(page, "%s{pool=\"%s\"} %uA\n", metric->name, name, n);
 }
 
 
-/* as Prometheus and JSON both have it; control characters become spaces */
+/* a label value of Prometheus; control characters become spaces */
 
 static void
-ngx_pgq_status_name(u_char *dst, u_char *src)
+ngx_pgq_status_quote(u_char *dst, u_char *src)
 {
     for ( /* void */ ; *src; src++) {
 
@@ -516,38 +509,62 @@ ngx_pgq_status_name(u_char *dst, u_char *src)
 }
 
 
+/* pools that share the last place in the metrics are one pool here */
+
 static void
-ngx_pgq_status_build(ngx_pgq_status_t *page)
+ngx_pgq_status_read(ngx_http_request_t *r, ngx_pgq_status_t *page)
 {
-    ngx_uint_t  libpq;
-
-    libpq = ngx_pgq_call_libpq();
-
-    ngx_pgq_status_head(page, "pgq_build_info", "gauge",
-                        "The versions that run; always 1.");
-    ngx_pgq_status_print(page, "pgq_build_info{version=\"%s\",nginx=\"%s\","
-                         "libpq=\"%ui.%ui\"} 1\n", NGX_PGQ_VERSION,
-                         NGINX_VERSION, libpq / 10000, libpq % 10000);
-}
-
-
-/* the places of the pools that are configured, as bits */
-
-static uint32_t
-ngx_pgq_status_places(ngx_http_request_t *r)
-{
-    uint32_t              places;
-    ngx_uint_t            i;
-    ngx_pgq_pool_t      **pools;
-    ngx_pgq_main_conf_t  *pmcf;
+    time_t                     since;
+    ngx_uint_t                 i, j, used;
+    ngx_pgq_pool_t           **pools;
+    ngx_pgq_main_conf_t       *pmcf;
+    ngx_pgq_status_pool_t     *pool;
+    ngx_pgq_metrics_pool_t    *posts, *gets;
+    ngx_pgq_metrics_gauges_t   gauges;
 
     pmcf = ngx_http_get_module_main_conf(r, ngx_http_pgq_module);
     pools = pmcf->pools.elts;
-    places = 0;
+    used = 0;
 
     for (i = 0; i < pmcf->pools.nelts; i++) {
-        places |= 1u << pools[i]->lane.metrics;
+        used |= 1u << pools[i]->lane.metrics;
     }
 
-    return places;
+    since = ngx_pgq_seconds() - NGX_PGQ_STATUS_MOMENT;
+
+    page->workers = ngx_pgq_metrics_gauges(0, &gauges);
+    page->well = 1;
+    page->full = 0;
+    page->npools = 0;
+
+    for (i = 0; i < NGX_PGQ_METRICS_POOLS; i++) {
+
+        if (!(used & (1u << i))) {
+            continue;
+        }
+
+        pool = &page->pools[page->npools++];
+        posts = &ngx_pgq_metrics_all()->pools[i];
+        gets = &ngx_pgq_metrics_all()->pools[ngx_pgq_metrics_reads(i)];
+
+        (void) ngx_pgq_metrics_gauges(i, &pool->posts);
+        (void) ngx_pgq_metrics_gauges(ngx_pgq_metrics_reads(i), &pool->gets);
+
+        pool->name = posts->name;
+        pool->connects = posts->connects + gets->connects;
+        pool->failures = posts->failures + gets->failures;
+        pool->connected = pool->posts.lanes[NGX_PGQ_LANE_IDLE]
+                          + pool->posts.lanes[NGX_PGQ_LANE_BUSY];
+        pool->lanes = 0;
+
+        for (j = 0; j < NGX_PGQ_METRICS_LANES; j++) {
+            pool->lanes += pool->posts.lanes[j];
+        }
+
+        pool->well = pool->connected > 0 || (time_t) posts->connected >= since;
+        pool->full = posts->full && (time_t) posts->full >= since;
+
+        page->well = page->well && pool->well;
+        page->full = page->full || pool->full;
+    }
 }
