@@ -54,9 +54,9 @@ typedef struct ngx_pgq_ticket_s  ngx_pgq_ticket_t;
 
 #define ngx_pgq_seconds()        ((time_t) (ngx_current_msec / 1000))
 
-/* s, until a complaint that has not changed is logged again */
+/* s, until the same error is logged again */
 
-#define NGX_PGQ_QUIET            10
+#define NGX_PGQ_LOG_INTERVAL     10
 
 /* of the event loop's turn, in milliseconds since 1970: for ids only */
 

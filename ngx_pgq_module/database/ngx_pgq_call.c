@@ -1,24 +1,23 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "call" owns the words spoken with the database: the statements,
- * what an SQLSTATE means, and when a statement counts as committed.
- * A call belongs to whoever made it (batch, fetch), but for the time between
- * ngx_pgq_call_start() and done(), when the lane points at it.
+ * Owns the statements, the meaning of each SQLSTATE, and the rule when a
+ * statement counts as committed.  A call belongs to its maker, except between
+ * ngx_pgq_call_start() and done(), when the lane refers to it.
  *
  * Invariants:
  *  - each started call ends with one done();
- *  - NGX_PGQ_DONE only when the server has answered without an error, is
- *    ready for the next query, is in no transaction, and has sent no
- *    WARNING after the last row: a cancelled wait for a synchronous replica
- *    looks like success but for its WARNING, and with the extended protocol
- *    the command's completion is sent before the commit.  So that there is a
- *    last row, each write ends with one that is all null;
- *  - NGX_PGQ_REFUSED, FAILED and AGAIN only when the server has said that
- *    the transaction failed and is ready for the next query; a connection
- *    that ends instead leaves the outcome unknown;
- *  - a read is NGX_PGQ_REFUSED by each error that another connection would
- *    get as well; the lane is kept.
+ *  - the outcome is NGX_PGQ_DONE only if the server has answered without an
+ *    error, is ready for the next query, is in no transaction, and has sent
+ *    no WARNING after the last row.  A cancelled wait for a synchronous
+ *    standby differs from success only by its WARNING, and with the extended
+ *    protocol CommandComplete is sent before the commit.  Each write ends
+ *    with a row of nulls, so that there always is a last row;
+ *  - the outcome is NGX_PGQ_REFUSED, FAILED or AGAIN only if the server has
+ *    reported that the transaction failed and is ready for the next query.
+ *    If the connection ends before that, the outcome is unknown;
+ *  - a read is NGX_PGQ_REFUSED by an error that another connection would get
+ *    as well; the lane is kept.
  */
 
 #include "ngx_pgq_call.h"
@@ -26,26 +25,23 @@
 #include <libpq-fe.h>
 
 
-#define NGX_PGQ_CALL_NEW         250     /* ms, a connection */
+#define NGX_PGQ_CALL_NEW         250     /* ms, age of a new connection */
 
-
-/* the contract with the database; its other half is in sql/ */
-
-#define NGX_PGQ_CALL_VERDICTS    "select ordinal, sqlstate, problem from "
+#define NGX_PGQ_CALL_RESULTS    "select ordinal, sqlstate, problem from "
 #define NGX_PGQ_CALL_LAST        " union all select null, null, null"
 
 
 ngx_pgq_lane_statement_t  ngx_pgq_call_writes[] = {
     [NGX_PGQ_ENQUEUE] = { "enqueue", 3,
-      NGX_PGQ_CALL_VERDICTS
+      NGX_PGQ_CALL_RESULTS
       "ngx_pgq.enqueue($1::uuid, $2::uuid[], $3::text[])"
       NGX_PGQ_CALL_LAST },
     [NGX_PGQ_ENQUEUE_KEYED] = { "enqueue_keyed", 4,
-      NGX_PGQ_CALL_VERDICTS
+      NGX_PGQ_CALL_RESULTS
       "ngx_pgq.enqueue_keyed($1::uuid, $2::uuid[], $3::text[], $4::text[])"
       NGX_PGQ_CALL_LAST },
     [NGX_PGQ_ENQUEUE_ALL] = { "enqueue_all", 4,
-      NGX_PGQ_CALL_VERDICTS
+      NGX_PGQ_CALL_RESULTS
       "ngx_pgq.enqueue_all($1::uuid, $2::uuid, $3::text[], $4::text)"
       NGX_PGQ_CALL_LAST },
     [NGX_PGQ_FENCE] = { "fence", 1,
@@ -67,18 +63,21 @@ ngx_pgq_lane_statement_t  ngx_pgq_call_reads[] = {
 
 
 /*
- * SQLSTATEs of a write, by class or whole.  The first are plainly about the
- * data, but for a few: no value of a message is null, and a sequence that has
- * run out is a column's that was added to the queue.  After those that are
- * about the connection or the moment the call is tried again, elsewhere or
- * later.  All others may be about the data or about the database: the owner of
- * the call finds out.
+ * SQLSTATEs of a write, complete or by class.  An error listed here is caused
+ * by the data.  After one of ngx_pgq_call_elsewhere[] the call is tried again,
+ * on another connection or later.  Any other error may be caused by the data
+ * or by the database: the owner of the call finds out.
  */
 
 static const char  *ngx_pgq_call_refusals[] = {
     "22", "23", "44", "P0", NULL
 };
 
+
+/*
+ * Exceptions: no value of a message is null, and a sequence that is exhausted
+ * belongs to a column that was added to the queue.
+ */
 
 static const char  *ngx_pgq_call_doubtful[] = {
     "2200H", "23502", NULL
@@ -90,14 +89,14 @@ static const char  *ngx_pgq_call_elsewhere[] = {
 };
 
 
-/* of these: the connection is not to blame, nor is the whole database */
+/* of these: neither the connection nor the whole database is the cause */
 
 static const char  *ngx_pgq_call_moment[] = {
     "40", "55P", "57014", NULL
 };
 
 
-/* of those that remain: another connection may do better */
+/* of the other errors: another connection may succeed */
 
 static const char  *ngx_pgq_call_reconnect[] = {
     "0A", "26", "425", "428", "42P", "53", "55", "58", "F0", "XX", NULL
@@ -105,8 +104,8 @@ static const char  *ngx_pgq_call_reconnect[] = {
 
 
 /*
- * SQLSTATEs of a read that say that this connection, or this moment, is to
- * blame: the read is tried again.  All others would come again.
+ * SQLSTATEs after which a read is tried again: the connection or a conflict is
+ * the cause.  Any other error would be repeated.
  */
 
 static const char  *ngx_pgq_call_transient[] = {
@@ -124,8 +123,6 @@ static ngx_uint_t ngx_pgq_call_listed(const char **classes,
 static ngx_uint_t ngx_pgq_call_stale(ngx_pgq_lane_t *lane);
 
 
-/* which libpq this is: 150007 is 15.7 */
-
 ngx_uint_t
 ngx_pgq_call_libpq(void)
 {
@@ -133,10 +130,7 @@ ngx_pgq_call_libpq(void)
 }
 
 
-/*
- * On NGX_DECLINED the call was not sent, and done() is not called: its owner
- * has it back.
- */
+/* NGX_DECLINED: the call was not sent, and done() will not be called */
 
 ngx_int_t
 ngx_pgq_call_start(ngx_pgq_call_t *call, ngx_pgq_lane_t *lane)
@@ -163,8 +157,6 @@ ngx_pgq_call_start(ngx_pgq_call_t *call, ngx_pgq_lane_t *lane)
 }
 
 
-/* one result of the statement of the lane's call */
-
 void
 ngx_pgq_call_result(ngx_pgq_lane_t *lane, PGresult *res)
 {
@@ -179,7 +171,7 @@ ngx_pgq_call_result(ngx_pgq_lane_t *lane, PGresult *res)
         return;
 
     case PGRES_TUPLES_OK:
-        /* all rows were before this */
+        /* follows the last row */
         call->answered = 1;
         return;
 
@@ -217,12 +209,12 @@ ngx_pgq_call_rows(ngx_pgq_call_t *call, PGresult *res)
 static void
 ngx_pgq_call_error(ngx_pgq_lane_t *lane, ngx_pgq_call_t *call, PGresult *res)
 {
-    const char  *sqlstate, *words;
+    const char  *sqlstate, *text;
 
     sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
 
     if (sqlstate == NULL) {
-        /* libpq itself: the connection is gone */
+        /* an error of libpq: the connection is lost */
         return;
     }
 
@@ -234,13 +226,14 @@ ngx_pgq_call_error(ngx_pgq_lane_t *lane, ngx_pgq_call_t *call, PGresult *res)
     ngx_memcpy(lane->sqlstate, sqlstate, sizeof(lane->sqlstate) - 1);
 
     if (call->outcome == NGX_PGQ_REFUSED && !call->read) {
-        /* for the sender of the message, and not for the log */
-        words = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
-        ngx_pgq_words(lane->words, sizeof(lane->words), words ? words : "");
+        /* for the sender of the message, not for the log */
+        text = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
+        ngx_pgq_error_text(lane->error_text, sizeof(lane->error_text),
+                           text ? text : "");
         return;
     }
 
-    ngx_pgq_lane_quote(lane->words, sizeof(lane->words), res);
+    ngx_pgq_lane_quote(lane->error_text, sizeof(lane->error_text), res);
 }
 
 
@@ -280,8 +273,8 @@ ngx_pgq_call_listed(const char **classes, const char *sqlstate)
 
 
 /*
- * Whether a write failed with an error that one message can cause, and that
- * may not come again, such as a lock that was not available in time.
+ * Whether a write failed with an error that one message can cause and that
+ * may not be repeated, such as a lock that was not available in time.
  */
 
 ngx_uint_t
@@ -292,7 +285,7 @@ ngx_pgq_call_is_momentary(ngx_pgq_call_t *call)
 }
 
 
-/* whether another connection may do better; not if this one is as new */
+/* whether a new connection may succeed where this one has failed */
 
 static ngx_uint_t
 ngx_pgq_call_stale(ngx_pgq_lane_t *lane)
@@ -303,7 +296,7 @@ ngx_pgq_call_stale(ngx_pgq_lane_t *lane)
 }
 
 
-/* the server is ready for the next query: the outcome is certain */
+/* the server is ready for the next query: the outcome is known */
 
 void
 ngx_pgq_call_done(ngx_pgq_lane_t *lane)
@@ -316,7 +309,7 @@ ngx_pgq_call_done(ngx_pgq_lane_t *lane)
     if (call->answered && call->outcome == NGX_PGQ_UNKNOWN) {
 
         if (lane->warned && !call->read) {
-            /* committed here, perhaps not where it is replicated to */
+            /* committed on the primary, perhaps not on a standby */
             call->done(call, NGX_PGQ_UNKNOWN);
             return;
         }
@@ -326,8 +319,8 @@ ngx_pgq_call_done(ngx_pgq_lane_t *lane)
         return;
     }
 
-    call->problem.data = lane->words;
-    call->problem.len = ngx_strlen(lane->words);
+    call->problem.data = lane->error_text;
+    call->problem.len = ngx_strlen(lane->error_text);
     call->sqlstate = lane->sqlstate;
 
     if (call->outcome == NGX_PGQ_REFUSED
@@ -343,13 +336,14 @@ ngx_pgq_call_done(ngx_pgq_lane_t *lane)
         return;
     }
 
-    ngx_pgq_lane_drop(lane, (char *) lane->sqlstate, (char *) lane->words);
+    ngx_pgq_lane_drop(lane, (char *) lane->sqlstate,
+                      (char *) lane->error_text);
 
     call->done(call, call->outcome);
 }
 
 
-/* the connection is gone; the lane may have no call */
+/* the connection is lost; the lane may have no call */
 
 void
 ngx_pgq_call_lost(ngx_pgq_lane_t *lane)

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "call": one statement, its parameters, and its way back.
- * The owner fills in the upper part, keeps the values alive until done() has
- * been called, and frees the call itself.
+ * One statement, its parameters and its callbacks.  The owner fills in the
+ * upper part, keeps the values until done() is called, and frees the call.
  */
 
 #ifndef NGX_PGQ_CALL_H
@@ -35,24 +34,24 @@ struct ngx_pgq_call_s {
     const char              *values[NGX_PGQ_MAX_PARAMS];
     int                      lengths[NGX_PGQ_MAX_PARAMS];
 
-    /* encodes the parameters, just before they are sent */
+    /* encodes the parameters just before they are sent */
     ngx_int_t              (*encode)(ngx_pgq_call_t *call);
     /* one row of the result, as text; absent fields have no data */
     void                   (*row)(ngx_pgq_call_t *call, ngx_str_t *fields);
-    /* the end, once a start; the call belongs to its owner again */
+    /* called once for each start; then the owner has the call again */
     void                   (*done)(ngx_pgq_call_t *call,
                                 ngx_pgq_outcome_e outcome);
     void                    *data;
 
-    /* of call.c, while the statement is under way */
+    /* set while the statement runs */
     ngx_pgq_outcome_e        outcome;
     unsigned                 answered:1;    /* a result without an error */
-    ngx_str_t                problem;       /* until done() returns */
-    u_char                  *sqlstate;      /* as long; NULL: not sent */
+    ngx_str_t                problem;       /* valid until done() returns */
+    u_char                  *sqlstate;      /* likewise; NULL: not sent */
 };
 
 
-/* the statements of lanes for writes, and for reads */
+/* the statements of lanes for writes and for reads */
 extern ngx_pgq_lane_statement_t  ngx_pgq_call_writes[];
 extern ngx_pgq_lane_statement_t  ngx_pgq_call_reads[];
 
@@ -61,7 +60,7 @@ ngx_int_t ngx_pgq_call_start(ngx_pgq_call_t *call, ngx_pgq_lane_t *lane);
 ngx_uint_t ngx_pgq_call_is_momentary(ngx_pgq_call_t *call);
 ngx_uint_t ngx_pgq_call_libpq(void);
 
-/* callbacks of the lane; lane->data is its call, or NULL */
+/* callbacks of the lane; lane->data is its call or NULL */
 void ngx_pgq_call_result(ngx_pgq_lane_t *lane, struct pg_result *res);
 void ngx_pgq_call_done(ngx_pgq_lane_t *lane);
 void ngx_pgq_call_lost(ngx_pgq_lane_t *lane);

@@ -1,22 +1,23 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "conninfo" owns the settings of a pool's connections.  Everything
- * lives in the configuration's pool.
+ * Owns the settings of a pool's connections, in the memory of the
+ * configuration.
  *
  * Invariants:
- *  - the settings are the conninfo's, then the service's, then those of the
- *    environment the master was started in: workers have none of their own;
- *  - passwords of a password file are read here, by the master: the workers
- *    need not be able to;
- *  - in a worker libpq looks for nothing in a home directory, nor asks whose
- *    it is, which might ask a directory service: each file that it would
- *    look for there has a name that cannot be;
- *  - libpq is not asked to read what this process may not: see readable();
- *  - GSSAPI is not used, which would ask a KDC and wait for it;
- *  - where libpq knows require_auth, a password is used for SCRAM only, which
- *    does not tell it to the server and has the server prove that it knows
- *    the password, unless the settings say otherwise.
+ *  - a setting comes from the conninfo, else from the service, else from the
+ *    environment of the master, else from the defaults below;
+ *  - the master reads the passwords of a password file: workers need no
+ *    permission for it;
+ *  - in a worker libpq does not look for files in a home directory, nor for
+ *    the home directory, which might ask a directory service: each of these
+ *    files is set to a name that cannot exist;
+ *  - libpq does not open a file that this process may not read: see
+ *    ngx_pgq_conninfo_readable();
+ *  - GSSAPI is off: libpq would wait for the answer of a KDC;
+ *  - if libpq has require_auth, a password is used with SCRAM only, unless the
+ *    settings say otherwise: the server does not receive the password and has
+ *    to prove that it knows it.
  */
 
 #include "ngx_pgq_conninfo.h"
@@ -24,16 +25,15 @@
 #include <libpq-fe.h>
 
 
-/* a file that is not there, whatever is */
+/* a file that cannot exist */
 
 #define NGX_PGQ_CONNINFO_NONE    "/dev/null/none"
 
 
 /*
- * Settings that differ from libpq's own defaults, each of which the conninfo
- * may still set: a dead peer is noticed in seconds, and a standby is not
- * taken for a primary.  (GSS encryption is off, too, unless the conninfo says
- * otherwise: it would be asked for in a round trip of its own.)
+ * Defaults that differ from libpq's: a dead peer is noticed in seconds, and a
+ * standby is not accepted as a primary.  The default of gssencmode is set in
+ * ngx_pgq_conninfo_value().
  */
 
 static const char  *ngx_pgq_conninfo_defaults[][2] = {
@@ -51,25 +51,28 @@ static const char  *ngx_pgq_conninfo_defaults[][2] = {
 };
 
 
-/* what libpq reads for each connection */
+/* files that libpq reads for each connection */
 
 static const char  *ngx_pgq_conninfo_files[NGX_PGQ_CONNINFO_FILES] = {
     "sslrootcert", "sslcert", "sslkey"
 };
 
 
-/* by ngx_pgq_attrs_e */
-
 static const char  *ngx_pgq_conninfo_attrs[] = {
-    "any", "read-write", "read-only", "primary", "standby", "prefer-standby",
+    [NGX_PGQ_ANY] = "any",
+    [NGX_PGQ_READ_WRITE] = "read-write",
+    [NGX_PGQ_READ_ONLY] = "read-only",
+    [NGX_PGQ_PRIMARY] = "primary",
+    [NGX_PGQ_STANDBY] = "standby",
+    [NGX_PGQ_PREFER_STANDBY] = "prefer-standby",
     NULL
 };
 
 
-static ngx_int_t ngx_pgq_conninfo_settle(ngx_conf_t *cf,
+static ngx_int_t ngx_pgq_conninfo_collect(ngx_conf_t *cf,
     ngx_pgq_conninfo_t *ci, PQconninfoOption *given, PQconninfoOption *all);
 static char *ngx_pgq_conninfo_value(PQconninfoOption *o, char *given);
-static ngx_int_t ngx_pgq_conninfo_note(ngx_pgq_conninfo_t *ci,
+static ngx_int_t ngx_pgq_conninfo_extract(ngx_pgq_conninfo_t *ci,
     PQconninfoOption *o, char *value);
 static char *ngx_pgq_conninfo_option(PQconninfoOption *options,
     const char *keyword);
@@ -95,11 +98,10 @@ ngx_pgq_conninfo_read(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
     given = PQconninfoParse(text, &error);
 
     if (given == NULL) {
-        /* libpq's words may quote the text, and the text a password */
+        /* libpq's message may quote the conninfo, which has a password */
         PQfreemem(error);
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "the conninfo of pgq_pool \"%V\" is not understood"
-                           " by libpq", name);
+                           "invalid conninfo of pgq_pool \"%V\"", name);
         return NGX_ERROR;
     }
 
@@ -113,7 +115,7 @@ ngx_pgq_conninfo_read(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
         return NGX_ERROR;
     }
 
-    rc = ngx_pgq_conninfo_settle(cf, ci, given, all);
+    rc = ngx_pgq_conninfo_collect(cf, ci, given, all);
     named = ngx_pgq_conninfo_option(given, "passfile")
             || getenv("PGPASSFILE");
 
@@ -126,7 +128,7 @@ ngx_pgq_conninfo_read(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
                            name);
     }
 
-    /* libpq ignores it silently; the one in the home directory is optional */
+    /* libpq ignores a missing one; that in the home directory is optional */
 
     if (rc == NGX_OK && ci->passfile && access(ci->passfile, R_OK) == -1
         && (named || ngx_errno != NGX_ENOENT))
@@ -141,10 +143,9 @@ ngx_pgq_conninfo_read(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
 
 
 /*
- * All settings together, by libpq's own rules: those given, then the
- * service's, then the environment's.  libpq tells them of a connection alone,
- * so one is begun that an impossible setting ends before it does anything.
- * NULL when the service is not found: then the connection has no settings.
+ * All settings, by libpq's rules.  libpq returns them only for a connection:
+ * one is created with an invalid gssencmode, which ends it before it connects.
+ * Returns NULL if the service is not found: the connection has no settings.
  */
 
 static PQconninfoOption *
@@ -171,7 +172,7 @@ ngx_pgq_conninfo_all(const char *conninfo)
 
 
 static ngx_int_t
-ngx_pgq_conninfo_settle(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
+ngx_pgq_conninfo_collect(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
     PQconninfoOption *given, PQconninfoOption *all)
 {
     char              *value;
@@ -212,7 +213,7 @@ ngx_pgq_conninfo_settle(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
             return NGX_ERROR;
         }
 
-        rc = ngx_pgq_conninfo_note(ci, o, value);
+        rc = ngx_pgq_conninfo_extract(ci, o, value);
 
         if (rc == NGX_OK) {
             continue;
@@ -244,7 +245,7 @@ ngx_pgq_conninfo_value(PQconninfoOption *o, char *given)
     ngx_uint_t  i;
 
     if (ngx_strcmp(o->keyword, "client_encoding") == 0) {
-        /* messages are UTF-8, whatever else is set */
+        /* messages are always UTF-8 */
         return (char *) "UTF8";
     }
 
@@ -256,7 +257,7 @@ ngx_pgq_conninfo_value(PQconninfoOption *o, char *given)
         return (char *) "disable";
     }
 
-    /* libpq's compiled defaults give way to ours, settings do not */
+    /* our defaults replace those of libpq, not a setting */
 
     for (i = 0; ngx_pgq_conninfo_defaults[i][0]; i++) {
         if (ngx_strcmp(o->keyword, ngx_pgq_conninfo_defaults[i][0]) == 0
@@ -271,10 +272,10 @@ ngx_pgq_conninfo_value(PQconninfoOption *o, char *given)
 }
 
 
-/* what is not the same for each attempt, or of interest here: NGX_OK */
+/* NGX_OK: the value is kept, and is not among those of each attempt */
 
 static ngx_int_t
-ngx_pgq_conninfo_note(ngx_pgq_conninfo_t *ci, PQconninfoOption *o,
+ngx_pgq_conninfo_extract(ngx_pgq_conninfo_t *ci, PQconninfoOption *o,
     char *value)
 {
     char        **place;
@@ -310,8 +311,6 @@ ngx_pgq_conninfo_note(ngx_pgq_conninfo_t *ci, PQconninfoOption *o,
         }
     }
 
-    /* libpq's options come in an order of their own */
-
     if (ngx_strcmp(o->keyword, "sslmode") == 0
         && ngx_strncmp(value, "verify-", 7) == 0)
     {
@@ -330,8 +329,8 @@ ngx_pgq_conninfo_note(ngx_pgq_conninfo_t *ci, PQconninfoOption *o,
 
 
 /*
- * The password of one host, NULL if it has none, by libpq's own rules: a
- * connection to it is begun that ends before it does anything.
+ * The password of a host by libpq's rules, or NULL.  A connection is created
+ * that ends before it connects, as above.
  */
 
 ngx_int_t
@@ -349,7 +348,7 @@ ngx_pgq_conninfo_password(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
         return NGX_OK;
     }
 
-    /* the places of password and target_session_attrs serve others */
+    /* overwrite password and target_session_attrs, the last two */
 
     ngx_pgq_conninfo_fill(ci, host, hostaddr, port, NULL, NGX_PGQ_ANY);
 
@@ -379,7 +378,7 @@ ngx_pgq_conninfo_password(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
 }
 
 
-/* completes the settings for an attempt; what is NULL is left out */
+/* completes the settings for an attempt; NULL: not set */
 
 void
 ngx_pgq_conninfo_fill(ngx_pgq_conninfo_t *ci, const char *host,
@@ -411,14 +410,14 @@ ngx_pgq_conninfo_fill(ngx_pgq_conninfo_t *ci, const char *host,
 
 
 /*
- * Whether this process may read what libpq is about to; if not, why in words.
- * Of such a file libpq 15 tells the reason from memory that it has not set,
- * which could hold anything.  What is not there it says well itself; a colon
- * is for a key in a device.
+ * Whether this process may read the files that libpq will open; if not, the
+ * reason is in text.  libpq 15 prints the reason for such a file from
+ * uninitialized memory.  It reports a missing file correctly.  A name with a
+ * colon is a key in a device.
  */
 
 ngx_uint_t
-ngx_pgq_conninfo_readable(ngx_pgq_conninfo_t *ci, u_char *words, size_t size)
+ngx_pgq_conninfo_readable(ngx_pgq_conninfo_t *ci, u_char *text, size_t size)
 {
     u_char           *p, *last;
     ngx_err_t         err;
@@ -444,8 +443,8 @@ ngx_pgq_conninfo_readable(ngx_pgq_conninfo_t *ci, u_char *words, size_t size)
             continue;
         }
 
-        last = words + size - 1;
-        p = ngx_slprintf(words, last, "%s is not readable: ",
+        last = text + size - 1;
+        p = ngx_slprintf(text, last, "%s is not readable: ",
                          ngx_pgq_conninfo_files[i]);
         p = ngx_strerror(err, p, last - p);
         *p = '\0';

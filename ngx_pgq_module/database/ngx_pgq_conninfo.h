@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "conninfo": the settings of a connection, as libpq takes them.
- * Read by the master, when the environment, a service file and a password
- * file are at hand; afterwards libpq is given all of them with each attempt
- * and looks for none itself.
+ * The settings of a connection, for libpq.  The master reads them, from the
+ * conninfo, the environment, a service file and a password file.  Workers pass
+ * all of them to libpq with each attempt, so that libpq looks for none.
  */
 
 #ifndef NGX_PGQ_CONNINFO_H
@@ -15,7 +14,7 @@
 #include <ngx_core.h>
 
 
-/* what the server of an endpoint has to be; as libpq's words, in this order */
+/* target_session_attrs */
 
 typedef enum {
     NGX_PGQ_ANY = 0,
@@ -31,24 +30,24 @@ typedef enum {
 
 
 typedef struct {
-    /* what is the same for each attempt; NGX_PGQ_CONNINFO_FREE places and
-       one for a NULL are kept free behind it */
+    /* the same for each attempt; followed by NGX_PGQ_CONNINFO_FREE unused
+       elements and one for a NULL */
     const char             **keywords;
     const char             **values;
     ngx_uint_t               n;
 
-    /* libpq's lists, or NULL */
+    /* comma-separated lists, or NULL */
     char                    *host;
     char                    *hostaddr;
     char                    *port;
 
     char                    *password;
     char                    *passfile;
-    char                    *auth;          /* require_auth, if it is set */
-    char                    *files[NGX_PGQ_CONNINFO_FILES];    /* of TLS */
+    char                    *auth;          /* require_auth, or NULL */
+    char                    *files[NGX_PGQ_CONNINFO_FILES];    /* for TLS */
     ngx_pgq_attrs_e          attrs;
-    unsigned                 verifies:1;    /* the server's certificate, */
-    unsigned                 rooted:1;      /* by a file that has a name */
+    unsigned                 verifies:1;    /* the server's certificate */
+    unsigned                 rooted:1;      /* sslrootcert is set */
     unsigned                 verifies_name:1;
     unsigned                 chooses_auth:1;    /* libpq has require_auth */
 } ngx_pgq_conninfo_t;
@@ -67,7 +66,7 @@ ngx_int_t ngx_pgq_conninfo_password(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
 void ngx_pgq_conninfo_fill(ngx_pgq_conninfo_t *ci, const char *host,
     const char *hostaddr, const char *port, const char *password,
     ngx_pgq_attrs_e attrs);
-ngx_uint_t ngx_pgq_conninfo_readable(ngx_pgq_conninfo_t *ci, u_char *words,
+ngx_uint_t ngx_pgq_conninfo_readable(ngx_pgq_conninfo_t *ci, u_char *text,
     size_t size);
 char *ngx_pgq_conninfo_copy(ngx_pool_t *pool, const char *text, size_t len);
 

@@ -1,20 +1,19 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "lane" owns the PGconn, its nginx connection and its timers, from
- * the first attempt to the end of the worker; lanes themselves are allocated
- * once a worker, one more than are used at a time.  This is its life: when it
- * connects, why it is lost, when another takes over; ngx_pgq_lane_connect.c is
- * an attempt to connect, ngx_pgq_lane_io.c a statement's way.
+ * A lane owns a PGconn, its nginx connection and its timers.  This file has
+ * the states of a lane: when it connects, is lost and is replaced.  One
+ * attempt to connect is in ngx_pgq_lane_connect.c, sending a statement and
+ * reading its results in ngx_pgq_lane_io.c.
  *
  * Invariants:
- *  - a lane is in one state, and ngx_pgq_lane_set() alone changes it;
- *  - at most one statement is under way;
- *  - a lane that cannot connect tries every endpoint, one soon after the
- *    other, and then waits longer from round to round; what ends the waiting
- *    is a statement that succeeds, or a connection that has lasted;
- *  - a lane that has grown old goes on until another in its place is ready;
- *    one at a time, since there is one to spare.
+ *  - a lane is in one state, which only ngx_pgq_lane_set() changes;
+ *  - at most one statement is in progress;
+ *  - a lane that cannot connect tries all endpoints, one soon after the
+ *    other.  After each round its back-off grows; a statement that succeeds,
+ *    or a connection that has lasted, resets it;
+ *  - an old lane is used until its replacement is connected.  There is one
+ *    spare lane, so one is replaced at a time.
  */
 
 #include "ngx_pgq_lane.h"
@@ -22,12 +21,12 @@
 #include <libpq-fe.h>
 
 
-#define NGX_PGQ_LANE_WAIT_MIN    50      /* ms */
-#define NGX_PGQ_LANE_WAIT_MAX    500     /* what a failover is longer by */
-#define NGX_PGQ_LANE_LASTING     10000   /* ms, a connection that was good */
-#define NGX_PGQ_LANE_CALM        10000   /* ms, after what was outsized */
-#define NGX_PGQ_LANE_OLD_AGAIN   1000    /* ms, while none is to spare */
-#define NGX_PGQ_LANE_OLD_LATER   60000   /* ms, after none could connect */
+#define NGX_PGQ_LANE_BACKOFF_MIN  50      /* ms */
+#define NGX_PGQ_LANE_BACKOFF_MAX  500     /* ms, added to a failover's time */
+#define NGX_PGQ_LANE_STABLE       10000   /* ms, until the back-off is reset */
+#define NGX_PGQ_LANE_SHRINK       10000   /* ms, after a large statement */
+#define NGX_PGQ_LANE_AGE_RETRY    1000    /* ms, if no lane is spare */
+#define NGX_PGQ_LANE_AGE_FAILED   60000   /* ms, if it could not connect */
 
 
 const char  *ngx_pgq_lane_states[NGX_PGQ_LANE_CLOSED] = {
@@ -39,13 +38,13 @@ const char  *ngx_pgq_lane_states[NGX_PGQ_LANE_CLOSED] = {
 };
 
 
-static ngx_msec_t ngx_pgq_lane_wait(ngx_pgq_lane_t *lane);
+static ngx_msec_t ngx_pgq_lane_backoff(ngx_pgq_lane_t *lane);
 static void ngx_pgq_lane_finish(ngx_pgq_lane_t *lane);
 static void ngx_pgq_lane_timer_handler(ngx_event_t *ev);
 static void ngx_pgq_lane_age_handler(ngx_event_t *ev);
 static void ngx_pgq_lane_retire(ngx_pgq_lane_t *lane);
-static void ngx_pgq_lane_complain(ngx_pgq_lane_t *lane, const char *why,
-    const char *words, ngx_msec_t wait);
+static void ngx_pgq_lane_log_failure(ngx_pgq_lane_t *lane, const char *why,
+    const char *text, ngx_msec_t wait);
 
 
 void
@@ -62,7 +61,7 @@ ngx_pgq_lane_open(ngx_pgq_lane_t *lane)
     lane->age.cancelable = 1;
 
     lane->failures = 0;
-    lane->leaving = 0;
+    lane->retiring = 0;
     lane->announced = 0;
 
     lane->state = NGX_PGQ_LANE_DOWN;
@@ -91,12 +90,12 @@ ngx_pgq_lane_close(ngx_pgq_lane_t *lane)
 
 
 /*
- * Ends the connection and waits for the next attempt.  The user is told by
- * lost(), unless it never had the lane.
+ * Ends the connection and starts the back-off.  Calls lost() if the owner had
+ * the lane.
  */
 
 void
-ngx_pgq_lane_drop(ngx_pgq_lane_t *lane, const char *why, const char *words)
+ngx_pgq_lane_drop(ngx_pgq_lane_t *lane, const char *why, const char *text)
 {
     ngx_msec_t            wait;
     ngx_pgq_lane_state_e  former;
@@ -107,16 +106,17 @@ ngx_pgq_lane_drop(ngx_pgq_lane_t *lane, const char *why, const char *words)
     {
         ngx_pgq_metrics_connect(lane->conf->metrics, 0);
 
-    } else if (ngx_current_msec - lane->since >= NGX_PGQ_LANE_LASTING) {
+    } else if (ngx_current_msec - lane->since >= NGX_PGQ_LANE_STABLE) {
         lane->failures = 0;
     }
 
     lane->failures++;
-    wait = lane->old ? NGX_PGQ_LANE_OLD_LATER : ngx_pgq_lane_wait(lane);
+    wait = lane->replaces ? NGX_PGQ_LANE_AGE_FAILED
+                          : ngx_pgq_lane_backoff(lane);
 
-    ngx_pgq_lane_complain(lane, why, words, wait);
+    ngx_pgq_lane_log_failure(lane, why, text, wait);
 
-    ngx_pgq_target_miss(lane->conf->target, &lane->endpoint);
+    ngx_pgq_target_failed(lane->conf->target, &lane->endpoint);
 
     ngx_pgq_lane_finish(lane);
     ngx_pgq_lane_set(lane, NGX_PGQ_LANE_DOWN);
@@ -125,14 +125,14 @@ ngx_pgq_lane_drop(ngx_pgq_lane_t *lane, const char *why, const char *words)
         lane->conf->ops->lost(lane);
     }
 
-    if (lane->old) {
-        /* the one that it was to take over from goes on */
-        ngx_add_timer(&lane->old->age, wait);
-        lane->old = NULL;
-        lane->leaving = 1;
+    if (lane->replaces) {
+        /* the old lane stays in use */
+        ngx_add_timer(&lane->replaces->age, wait);
+        lane->replaces = NULL;
+        lane->retiring = 1;
     }
 
-    if (lane->leaving) {
+    if (lane->retiring) {
         ngx_pgq_lane_close(lane);
         return;
     }
@@ -151,33 +151,33 @@ ngx_pgq_lane_fail(ngx_pgq_lane_t *lane)
 }
 
 
-/* jittered, so that lanes and workers do not come as one */
+/* with jitter, so that lanes and workers do not all connect at once */
 
 static ngx_msec_t
-ngx_pgq_lane_wait(ngx_pgq_lane_t *lane)
+ngx_pgq_lane_backoff(ngx_pgq_lane_t *lane)
 {
     ngx_msec_t  wait;
     ngx_uint_t  places, rounds;
 
-    places = ngx_pgq_target_places(lane->conf->target);
-    wait = NGX_PGQ_LANE_WAIT_MIN;
+    places = ngx_pgq_target_endpoints(lane->conf->target);
+    wait = NGX_PGQ_LANE_BACKOFF_MIN;
 
     if (lane->failures % places == 0) {
         rounds = lane->failures / places - 1;
-        wait = ngx_min(wait << ngx_min(rounds, 4), NGX_PGQ_LANE_WAIT_MAX);
+        wait = ngx_min(wait << ngx_min(rounds, 4), NGX_PGQ_LANE_BACKOFF_MAX);
     }
 
     return wait / 2 + ngx_random() % (wait / 2 + 1);
 }
 
 
-/* the user's word that the database does what is asked of it */
+/* the owner had a statement succeed, or refused because of its data */
 
 void
 ngx_pgq_lane_healthy(ngx_pgq_lane_t *lane)
 {
     lane->failures = 0;
-    lane->complained = 0;
+    lane->logged = 0;
 }
 
 
@@ -241,13 +241,13 @@ ngx_pgq_lane_timer_handler(ngx_event_t *ev)
         return;
 
     default:
-        /* left over from a statement that was answered */
+        /* the timer of a statement that was answered */
         return;
     }
 }
 
 
-/* it can be used for the first time */
+/* connected and prepared */
 
 void
 ngx_pgq_lane_connected(ngx_pgq_lane_t *lane)
@@ -277,11 +277,11 @@ ngx_pgq_lane_connected(ngx_pgq_lane_t *lane)
 
     ngx_pgq_lane_set(lane, NGX_PGQ_LANE_IDLE);
 
-    old = lane->old;
+    old = lane->replaces;
 
     if (old) {
-        lane->old = NULL;
-        old->leaving = 1;
+        lane->replaces = NULL;
+        old->retiring = 1;
 
         if (old->state != NGX_PGQ_LANE_BUSY) {
             ngx_pgq_lane_retire(old);
@@ -292,7 +292,7 @@ ngx_pgq_lane_connected(ngx_pgq_lane_t *lane)
 }
 
 
-/* all results are in: the server is ready for the next query, or gone */
+/* all results are read: the server is ready, or the connection is lost */
 
 void
 ngx_pgq_lane_end(ngx_pgq_lane_t *lane)
@@ -323,7 +323,7 @@ ngx_pgq_lane_end(ngx_pgq_lane_t *lane)
         return;
     }
 
-    if (lane->leaving) {
+    if (lane->retiring) {
         ngx_pgq_lane_retire(lane);
         return;
     }
@@ -332,29 +332,26 @@ ngx_pgq_lane_end(ngx_pgq_lane_t *lane)
 }
 
 
-/*
- * libpq's buffers have grown for something that was far beyond the common,
- * and never shrink.
- */
+/* libpq's buffers have grown, and only a new connection has small ones */
 
 void
-ngx_pgq_lane_outsized(ngx_pgq_lane_t *lane)
+ngx_pgq_lane_shrink(ngx_pgq_lane_t *lane)
 {
     if (lane->age.timer_set
         && (ngx_msec_int_t) (lane->age.timer.key - ngx_current_msec)
-           <= NGX_PGQ_LANE_CALM)
+           <= NGX_PGQ_LANE_SHRINK)
     {
         return;
     }
 
-    ngx_add_timer(&lane->age, NGX_PGQ_LANE_CALM);
+    ngx_add_timer(&lane->age, NGX_PGQ_LANE_SHRINK);
 }
 
 
 static void
 ngx_pgq_lane_age_handler(ngx_event_t *ev)
 {
-    ngx_pgq_lane_t  *lane, *heir;
+    ngx_pgq_lane_t  *lane, *replacement;
 
     lane = ev->data;
 
@@ -362,15 +359,15 @@ ngx_pgq_lane_age_handler(ngx_event_t *ev)
         return;
     }
 
-    heir = lane->conf->ops->spare(lane);
+    replacement = lane->conf->ops->spare(lane);
 
-    if (heir == NULL) {
-        ngx_add_timer(&lane->age, NGX_PGQ_LANE_OLD_AGAIN);
+    if (replacement == NULL) {
+        ngx_add_timer(&lane->age, NGX_PGQ_LANE_AGE_RETRY);
         return;
     }
 
-    heir->old = lane;
-    ngx_pgq_lane_open(heir);
+    replacement->replaces = lane;
+    ngx_pgq_lane_open(replacement);
 }
 
 
@@ -383,7 +380,7 @@ ngx_pgq_lane_retire(ngx_pgq_lane_t *lane)
 
     if (used) {
         ngx_log_error(NGX_LOG_INFO, lane->conf->log, 0,
-                      "pgq lane: left %s:%s after %M ms, pool \"%V\"",
+                      "pgq lane: replaced %s:%s after %M ms, pool \"%V\"",
                       lane->endpoint.host->name, lane->endpoint.host->port,
                       ngx_current_msec - lane->since, &lane->conf->name);
     }
@@ -396,36 +393,39 @@ ngx_pgq_lane_retire(ngx_pgq_lane_t *lane)
 }
 
 
-/* one line for each change of heart, and one now and then */
+/* logs a failure if its reason is new, or after NGX_PGQ_LOG_INTERVAL */
 
 static void
-ngx_pgq_lane_complain(ngx_pgq_lane_t *lane, const char *why,
-    const char *words, ngx_msec_t wait)
+ngx_pgq_lane_log_failure(ngx_pgq_lane_t *lane, const char *why,
+    const char *text, ngx_msec_t wait)
 {
-    u_char      quoted[NGX_PGQ_WORDS_LEN];
+    u_char      line[NGX_PGQ_ERROR_TEXT_LEN];
     time_t      now;
-    ngx_uint_t  known;
+    ngx_uint_t  connected;
 
-    known = ngx_strncmp(lane->complaint, why, sizeof(lane->complaint) - 1)
-            == 0;
     now = ngx_pgq_seconds();
 
-    if (known && lane->complained
-        && now - lane->complained < NGX_PGQ_QUIET)
+    if (lane->logged && now - lane->logged < NGX_PGQ_LOG_INTERVAL
+        && ngx_strncmp(lane->logged_reason, why,
+                       sizeof(lane->logged_reason) - 1) == 0)
     {
         return;
     }
 
-    lane->announced = 0;
-    lane->complained = now;
-    ngx_cpystrn(lane->complaint, (u_char *) why, sizeof(lane->complaint));
+    connected = lane->state == NGX_PGQ_LANE_IDLE
+                || lane->state == NGX_PGQ_LANE_BUSY;
 
-    ngx_pgq_words(quoted, sizeof(quoted), words);
+    lane->announced = 0;
+    lane->logged = now;
+    ngx_cpystrn(lane->logged_reason, (u_char *) why,
+                sizeof(lane->logged_reason));
+
+    ngx_pgq_error_text(line, sizeof(line), text);
 
     ngx_log_error(NGX_LOG_ERR, lane->conf->log, 0,
-                  "pgq lane: lost %s:%s, retry in %M ms: %s (%s, %ui requests"
+                  "pgq lane: %s %s:%s, retry in %M ms: %s (%s, %ui requests"
                   " wait), pool \"%V\"",
+                  connected ? "lost" : "could not connect to",
                   lane->endpoint.host->name, lane->endpoint.host->port, wait,
-                  quoted, why, lane->conf->ops->waiting(lane),
-                  &lane->conf->name);
+                  line, why, *lane->conf->waiting, &lane->conf->name);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "lane": one libpq connection as an event source of nginx.
- * A lane has an owner, which gives it settings and callbacks.
+ * A libpq connection as an event source of nginx.  The owner of a lane gives
+ * it settings and callbacks.
  */
 
 #ifndef NGX_PGQ_LANE_H
@@ -16,10 +16,10 @@
 #include "ngx_pgq_metrics.h"
 #include "ngx_pgq_module.h"
 #include "ngx_pgq_target.h"
-#include "ngx_pgq_words.h"
+#include "ngx_pgq_error_text.h"
 
 
-/* libpq's, named so that who only holds lanes need not include it */
+/* of libpq, so that a file that only refers to lanes need not include it */
 
 struct pg_conn;
 struct pg_result;
@@ -36,49 +36,48 @@ typedef struct {
 
 
 typedef struct {
-    /* the lane can be used; called after each statement, too */
+    /* the lane can be used: after connecting and after each statement */
     void                   (*ready)(ngx_pgq_lane_t *lane);
-    /* one result of the statement under way; the lane frees it */
+    /* one result of the statement; the lane frees it */
     void                   (*result)(ngx_pgq_lane_t *lane,
                                 struct pg_result *res);
-    /* the server is ready for the next query, and in no transaction */
+    /* the server is ready for the next query and in no transaction */
     void                   (*done)(ngx_pgq_lane_t *lane);
-    /* the connection is gone; with a statement under way, or without */
+    /* the connection is lost, with a statement in progress or without */
     void                   (*lost)(ngx_pgq_lane_t *lane);
     /* 1: the lane may connect until turn_over(); 0: it is called later */
     ngx_uint_t             (*turn)(ngx_pgq_lane_t *lane);
     void                   (*turn_over)(ngx_pgq_lane_t *lane);
-    /* a closed lane that can replace this one, or NULL */
+    /* a closed lane that can replace this one; NULL: none */
     ngx_pgq_lane_t        *(*spare)(ngx_pgq_lane_t *lane);
-    /* how many requests wait, for the log */
-    ngx_uint_t             (*waiting)(ngx_pgq_lane_t *lane);
 } ngx_pgq_lane_ops_t;
 
 
-/* what the lanes of one owner have in common */
+/* settings of all lanes of one owner */
 
 typedef struct {
     ngx_str_t                  name;       /* of the pgq_pool, for the log */
-    ngx_uint_t                 metrics;    /* its place there */
+    ngx_uint_t                 metrics;    /* its index there */
+    ngx_uint_t                *waiting;    /* requests, for the log */
     ngx_log_t                 *log;
     ngx_pgq_target_t          *target;
     ngx_msec_t                 connect_timeout;
     ngx_msec_t                 answer_timeout;
-    ngx_msec_t                 age;        /* until it is replaced; 0: never */
-    size_t                     common;     /* of a statement or a result */
-    char                      *setup;      /* for each new connection */
-    ngx_pgq_lane_statement_t  *statements; /* up to a NULL name: prepared */
+    ngx_msec_t                 age;        /* 0: a lane is never replaced */
+    size_t                     large;      /* bytes of statement or result */
+    char                      *setup;      /* run on each new connection */
+    ngx_pgq_lane_statement_t  *statements; /* prepared, up to a NULL name */
     const ngx_pgq_lane_ops_t  *ops;
 } ngx_pgq_lane_conf_t;
 
 
 typedef enum {
-    NGX_PGQ_LANE_DOWN = 0,     /* waits for its next attempt */
+    NGX_PGQ_LANE_DOWN = 0,     /* no connection: back-off */
     NGX_PGQ_LANE_CONNECTING,
     NGX_PGQ_LANE_PREPARING,
     NGX_PGQ_LANE_IDLE,
-    NGX_PGQ_LANE_BUSY,         /* one statement under way */
-    NGX_PGQ_LANE_CLOSED        /* has no place in the metrics */
+    NGX_PGQ_LANE_BUSY,         /* runs a statement */
+    NGX_PGQ_LANE_CLOSED        /* not in use; has no gauge */
 } ngx_pgq_lane_state_e;
 
 
@@ -88,35 +87,37 @@ _Static_assert(NGX_PGQ_LANE_CLOSED == NGX_PGQ_METRICS_LANES,
 
 struct ngx_pgq_lane_s {
     const ngx_pgq_lane_conf_t *conf;
-    ngx_queue_t                queue;      /* the owner's: idle lanes */
+    /* the owner's */
     void                      *owner;
-    void                      *data;       /* the owner's: what is under way */
-    u_char                     sqlstate[6];    /* the owner's: of a failure */
-    u_char                     words[128];
+    ngx_queue_t                queue;      /* idle lanes */
+    void                      *data;       /* the statement in progress */
+    u_char                     sqlstate[6];
+    u_char                     error_text[NGX_PGQ_ERROR_TEXT_LEN];
 
     ngx_pgq_lane_state_e       state;
     struct pg_conn            *conn;
     ngx_connection_t          *connection;
-    ngx_connection_t          *reserved;   /* while there is none */
+    ngx_connection_t          *reserved;   /* while not connected */
     ngx_pgq_endpoint_t         endpoint;
-    ngx_event_t                timer;      /* of the attempt, or the wait */
-    ngx_event_t                age;        /* until another takes over */
-    ngx_pgq_lane_t            *old;        /* that this one takes over from */
-    ngx_msec_t                 since;      /* connected */
+    ngx_event_t                timer;      /* back-off, or a timeout */
+    ngx_event_t                age;        /* when it is to be replaced */
+    ngx_pgq_lane_t            *replaces;   /* once this one is connected */
+    ngx_msec_t                 since;      /* when it was connected */
     ngx_int_t                  prepared;   /* -1: the setup is next */
     ngx_uint_t                 failures;   /* in a row */
-    time_t                     complained;
-    u_char                     complaint[8];
-    time_t                     warning;    /* of the last WARNING logged */
-    u_char                     farewell[6];    /* the server's last word */
-    u_char                     farewell_words[128];
+    time_t                     logged;     /* the last failure */
+    u_char                     logged_reason[8];
+    time_t                     warning;    /* the last WARNING logged */
+    u_char                     fatal_sqlstate[6];  /* of a FATAL message */
+    u_char                     fatal_text[NGX_PGQ_ERROR_TEXT_LEN];
 
     unsigned                   queued:1;   /* the owner's: it is in queue */
     unsigned                   warned:1;   /* a WARNING since the last row */
     unsigned                   flushing:1;
-    unsigned                   ripe:1;     /* waits for its turn alone */
-    unsigned                   announced:1;    /* the last line: connected */
-    unsigned                   leaving:1;  /* closes when it is idle */
+    unsigned                   connect_due:1;  /* waits until no other lane
+                                                  is connecting */
+    unsigned                   announced:1;    /* "connected" is logged */
+    unsigned                   retiring:1; /* closes when it is idle */
 };
 
 
@@ -126,7 +127,7 @@ extern const char  *ngx_pgq_lane_states[];      /* names for the metrics */
 void ngx_pgq_lane_open(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_close(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_drop(ngx_pgq_lane_t *lane, const char *why,
-    const char *words);
+    const char *text);
 ngx_int_t ngx_pgq_lane_send(ngx_pgq_lane_t *lane, ngx_uint_t statement,
     const char *const *values, const int *lengths);
 void ngx_pgq_lane_healthy(ngx_pgq_lane_t *lane);
@@ -134,13 +135,13 @@ void ngx_pgq_lane_quote(u_char *dst, size_t size,
     const struct pg_result *res);
 
 
-/* within the room: its life, how it connects, and how it works */
+/* for the three files of lane only */
 
 void ngx_pgq_lane_set(ngx_pgq_lane_t *lane, ngx_pgq_lane_state_e state);
 void ngx_pgq_lane_reserve(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_unreserve(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_connected(ngx_pgq_lane_t *lane);
-void ngx_pgq_lane_outsized(ngx_pgq_lane_t *lane);
+void ngx_pgq_lane_shrink(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_end(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_fail(ngx_pgq_lane_t *lane);
 

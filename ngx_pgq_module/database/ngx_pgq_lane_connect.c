@@ -1,24 +1,24 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "lane", how it connects: a turn, an address, libpq's handshake,
- * the statements prepared.
+ * How a lane connects: it waits for its turn, looks up an address, runs
+ * libpq's handshake and prepares the statements.
  *
  * Invariants:
- *  - of a pool's lanes one at a time is between DOWN and IDLE: a handshake
- *    may take milliseconds of computing (SCRAM, TLS), and those of several
- *    lanes would come in the same turn of the event loop;
- *  - an attempt has one address, and its time, connect_timeout, which ends it
- *    wherever it is; a look-up of the name has as much before that;
- *  - the socket belongs to libpq, which may change it while connecting, so
- *    the nginx connection is made anew around each step of an attempt.
+ *  - only one lane of a pool is connecting at a time.  A handshake may take
+ *    milliseconds of computing (SCRAM, TLS), and the handshakes of several
+ *    lanes would block the event loop together;
+ *  - an attempt has one address and ends after connect_timeout.  The look-up
+ *    of the name before it has the same time again;
+ *  - the socket belongs to libpq, which may replace it while connecting.
+ *    Therefore each step of an attempt has a new nginx connection.
  *
  * Why libpq does not block here: PQconnectStartParams() and PQconnectPoll()
- * wait for nothing when host and port are numbers or a socket's path; no file
- * is looked for but those that the conninfo names, of which there are a few
- * for TLS, read from the disk's cache; GSSAPI is off.  Since the connection
- * is nonblocking from its start, a packet that the socket does not take ends
- * the attempt.  PQfinish() of a connection under way just closes.
+ * do not wait if host and port are numbers or a socket's path.  libpq only
+ * opens files that the conninfo names, which are a few for TLS.  GSSAPI is
+ * off.  The connection is nonblocking from the start, so that a packet that
+ * the socket does not accept ends the attempt.  PQfinish() of a connection
+ * that is not established only closes it.
  */
 
 #include "ngx_pgq_lane.h"
@@ -36,7 +36,7 @@ static ngx_int_t ngx_pgq_lane_watch(ngx_pgq_lane_t *lane, ngx_uint_t write);
 static void ngx_pgq_lane_unwatch(ngx_pgq_lane_t *lane);
 
 
-/* now, or as soon as it is this lane's turn */
+/* connects now, or when no other lane is connecting */
 
 void
 ngx_pgq_lane_connect(ngx_pgq_lane_t *lane)
@@ -48,16 +48,16 @@ ngx_pgq_lane_connect(ngx_pgq_lane_t *lane)
     conf = lane->conf;
 
     if (!conf->ops->turn(lane)) {
-        lane->ripe = 1;
+        lane->connect_due = 1;
         return;
     }
 
-    lane->ripe = 0;
-    lane->farewell[0] = '\0';
+    lane->connect_due = 0;
+    lane->fatal_sqlstate[0] = '\0';
 
     ngx_pgq_lane_set(lane, NGX_PGQ_LANE_CONNECTING);
 
-    (void) ngx_pgq_target_aim(conf->target, &lane->endpoint);
+    (void) ngx_pgq_target_current(conf->target, &lane->endpoint);
 
     rs = lane->endpoint.host->resolve;
 
@@ -91,7 +91,7 @@ ngx_pgq_lane_resolved(void *data)
 }
 
 
-/* the name's or the attempt's time is over */
+/* the look-up or the attempt takes too long */
 
 void
 ngx_pgq_lane_connect_late(ngx_pgq_lane_t *lane)
@@ -107,12 +107,12 @@ ngx_pgq_lane_connect_late(ngx_pgq_lane_t *lane)
 }
 
 
-/* with what is known of addresses by now */
+/* with the addresses that are known now */
 
 static void
 ngx_pgq_lane_start(ngx_pgq_lane_t *lane)
 {
-    u_char               words[128];
+    u_char               text[128];
     ngx_pgq_host_t      *host;
     ngx_pgq_attrs_e      attrs;
     ngx_pgq_target_t    *target;
@@ -121,20 +121,20 @@ ngx_pgq_lane_start(ngx_pgq_lane_t *lane)
     target = lane->conf->target;
     ci = &target->conninfo;
 
-    if (ngx_pgq_target_aim(target, &lane->endpoint) != NGX_OK) {
+    if (ngx_pgq_target_current(target, &lane->endpoint) != NGX_OK) {
         host = lane->endpoint.host;
 
-        *ngx_snprintf(words, sizeof(words) - 1, "its name has no address: %s",
+        *ngx_snprintf(text, sizeof(text) - 1, "its name has no address: %s",
                       ngx_pgq_resolve_state(host->resolve)) = '\0';
 
         ngx_pgq_metrics_error("08001");
-        ngx_pgq_lane_drop(lane, "name", (char *) words);
+        ngx_pgq_lane_drop(lane, "name", (char *) text);
         return;
     }
 
-    if (!ngx_pgq_conninfo_readable(ci, words, sizeof(words))) {
+    if (!ngx_pgq_conninfo_readable(ci, text, sizeof(text))) {
         ngx_pgq_metrics_error("08001");
-        ngx_pgq_lane_drop(lane, "file", (char *) words);
+        ngx_pgq_lane_drop(lane, "file", (char *) text);
         return;
     }
 
@@ -142,7 +142,7 @@ ngx_pgq_lane_start(ngx_pgq_lane_t *lane)
     attrs = ci->attrs;
 
     if (attrs == NGX_PGQ_PREFER_STANDBY) {
-        attrs = lane->failures < ngx_pgq_target_places(target)
+        attrs = lane->failures < ngx_pgq_target_endpoints(target)
                 ? NGX_PGQ_STANDBY : NGX_PGQ_ANY;
     }
 
@@ -217,7 +217,7 @@ ngx_pgq_lane_step_handler(ngx_event_t *ev)
 }
 
 
-/* the setup, the next statement to prepare, or the end of the attempt */
+/* sends the setup or the next statement to prepare; or ends the attempt */
 
 void
 ngx_pgq_lane_prepare(ngx_pgq_lane_t *lane)
@@ -247,7 +247,7 @@ ngx_pgq_lane_prepare(ngx_pgq_lane_t *lane)
 }
 
 
-/* level-triggered: libpq reads as much as it likes at a time */
+/* level-triggered, because libpq may leave data in the socket */
 
 static ngx_int_t
 ngx_pgq_lane_watch(ngx_pgq_lane_t *lane, ngx_uint_t write)
@@ -263,7 +263,7 @@ ngx_pgq_lane_watch(ngx_pgq_lane_t *lane, ngx_uint_t write)
     }
 
     c->data = lane;
-    c->shared = 1;    /* the socket is libpq's to close */
+    c->shared = 1;    /* libpq closes the socket */
     c->read->log = lane->conf->log;
     c->write->log = lane->conf->log;
 
@@ -298,7 +298,7 @@ ngx_pgq_lane_unwatch(ngx_pgq_lane_t *lane)
         return;
     }
 
-    /* libpq closes the socket of a lost connection by itself */
+    /* libpq may have closed the socket of a lost connection */
 
     flags = PQsocket(lane->conn) == c->fd ? 0 : NGX_CLOSE_EVENT;
 
@@ -342,12 +342,12 @@ ngx_pgq_lane_unreserve(ngx_pgq_lane_t *lane)
 }
 
 
-/* whatever the lane was at: nothing is waited for any more */
+/* ends all events of the connection or of the attempt */
 
 void
 ngx_pgq_lane_connect_end(ngx_pgq_lane_t *lane)
 {
-    lane->ripe = 0;
+    lane->connect_due = 0;
 
     if (lane->state == NGX_PGQ_LANE_CONNECTING && lane->conn == NULL
         && lane->endpoint.host->resolve)

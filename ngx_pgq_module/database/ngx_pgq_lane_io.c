@@ -1,22 +1,20 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "lane", how it works: a statement goes out, its results come in,
- * and what the server says unasked is heard.
+ * How a lane works: it sends a statement, reads the results, and handles
+ * messages that the server sends unasked.
  *
  * Invariants:
- *  - a server that is silent for answer_timeout is left, but not while it
- *    still takes a long statement or gives a long result; a statement is
- *    never cancelled: a commit that waits for its replica would be answered
- *    as if it had not to;
- *  - a server that ends, or is no longer what target_session_attrs asks for,
- *    is left as soon as it says so, with a statement or without.
+ *  - the connection is dropped when nothing could be sent or received for
+ *    answer_timeout.  A statement is never cancelled: a commit that waits for
+ *    a standby would then be reported as if it did not have to;
+ *  - the connection is dropped as soon as the server reports that it ends, or
+ *    no longer has the role that target_session_attrs asks for.
  *
- * Why libpq does not block here: the connection is nonblocking, so that what
- * is sent is kept until the socket takes it, which PQflush() tries, and
- * PQconsumeInput() takes what there is.  PQgetResult() is asked only when
- * PQisBusy() says no.  PQfinish() tries to say goodbye and does not wait for
- * an answer.  All else, PQprepare()'s sending half included, is about memory.
+ * Why libpq does not block here: the connection is nonblocking.  PQflush()
+ * keeps what the socket does not accept, PQconsumeInput() reads what there
+ * is, and PQgetResult() is called only when PQisBusy() returns 0.  PQfinish()
+ * sends a Terminate message and does not wait for an answer.
  */
 
 #include "ngx_pgq_lane.h"
@@ -24,23 +22,18 @@
 #include <libpq-fe.h>
 
 
-/*
- * What is beyond is beyond common messages and batches, which the buffers of
- * libpq, doubled as need be, take anyway.
- */
-
-#define NGX_PGQ_LANE_COMMON      (1024 * 1024)
+#define NGX_PGQ_LANE_LARGE       (1024 * 1024)    /* at least */
 
 
-static ngx_uint_t ngx_pgq_lane_common(ngx_pgq_lane_t *lane, size_t size);
-static void ngx_pgq_lane_heard(ngx_pgq_lane_t *lane);
+static ngx_uint_t ngx_pgq_lane_is_large(ngx_pgq_lane_t *lane, size_t size);
+static void ngx_pgq_lane_progress(ngx_pgq_lane_t *lane);
 static void ngx_pgq_lane_input(ngx_pgq_lane_t *lane);
-static void ngx_pgq_lane_unasked(ngx_pgq_lane_t *lane);
+static void ngx_pgq_lane_idle_input(ngx_pgq_lane_t *lane);
 static void ngx_pgq_lane_result(ngx_pgq_lane_t *lane, PGresult *res);
-static ngx_uint_t ngx_pgq_lane_says(ngx_pgq_lane_t *lane, const char *name);
+static ngx_uint_t ngx_pgq_lane_is_on(ngx_pgq_lane_t *lane, const char *name);
 
 
-/* parameters are binary, results are text, and come row by row */
+/* parameters are binary; results are text, in single-row mode */
 
 ngx_int_t
 ngx_pgq_lane_send(ngx_pgq_lane_t *lane, ngx_uint_t statement,
@@ -69,15 +62,15 @@ ngx_pgq_lane_send(ngx_pgq_lane_t *lane, ngx_uint_t statement,
         size += lengths[i];
     }
 
-    if (!ngx_pgq_lane_common(lane, size)) {
-        ngx_pgq_lane_outsized(lane);
+    if (ngx_pgq_lane_is_large(lane, size)) {
+        ngx_pgq_lane_shrink(lane);
     }
 
     ngx_pgq_lane_set(lane, NGX_PGQ_LANE_BUSY);
 
     ngx_add_timer(&lane->timer, lane->conf->answer_timeout);
 
-    /* a failure to write shows as a failure to read, with the reason */
+    /* reading reports the reason of a failure to write */
     (void) ngx_pgq_lane_flush(lane);
 
     return NGX_OK;
@@ -85,9 +78,9 @@ ngx_pgq_lane_send(ngx_pgq_lane_t *lane, ngx_uint_t statement,
 
 
 static ngx_uint_t
-ngx_pgq_lane_common(ngx_pgq_lane_t *lane, size_t size)
+ngx_pgq_lane_is_large(ngx_pgq_lane_t *lane, size_t size)
 {
-    return size <= ngx_max(NGX_PGQ_LANE_COMMON, lane->conf->common);
+    return size > ngx_max(NGX_PGQ_LANE_LARGE, lane->conf->large);
 }
 
 
@@ -98,7 +91,7 @@ ngx_pgq_lane_read_handler(ngx_event_t *rev)
 
     c = rev->data;
 
-    ngx_pgq_lane_heard(c->data);
+    ngx_pgq_lane_progress(c->data);
     ngx_pgq_lane_input(c->data);
 }
 
@@ -110,7 +103,7 @@ ngx_pgq_lane_write_handler(ngx_event_t *wev)
 
     c = wev->data;
 
-    ngx_pgq_lane_heard(c->data);
+    ngx_pgq_lane_progress(c->data);
 
     if (ngx_pgq_lane_flush(c->data) != NGX_OK) {
         ngx_pgq_lane_input(c->data);
@@ -118,10 +111,10 @@ ngx_pgq_lane_write_handler(ngx_event_t *wev)
 }
 
 
-/* the other side has taken something, or given */
+/* something was sent or received */
 
 static void
-ngx_pgq_lane_heard(ngx_pgq_lane_t *lane)
+ngx_pgq_lane_progress(ngx_pgq_lane_t *lane)
 {
     if (lane->state == NGX_PGQ_LANE_BUSY) {
         ngx_add_timer(&lane->timer, lane->conf->answer_timeout);
@@ -145,7 +138,7 @@ ngx_pgq_lane_input(ngx_pgq_lane_t *lane)
     }
 
     if (lane->state == NGX_PGQ_LANE_IDLE) {
-        ngx_pgq_lane_unasked(lane);
+        ngx_pgq_lane_idle_input(lane);
         return;
     }
 
@@ -170,18 +163,18 @@ ngx_pgq_lane_input(ngx_pgq_lane_t *lane)
 }
 
 
-/* a server that shuts down says so, then closes */
+/* a server that shuts down sends a FATAL message, then closes */
 
 static void
-ngx_pgq_lane_unasked(ngx_pgq_lane_t *lane)
+ngx_pgq_lane_idle_input(ngx_pgq_lane_t *lane)
 {
-    /* has libpq take apart what came */
+    /* has libpq parse its input */
     (void) PQisBusy(lane->conn);
 
-    if (lane->farewell[0]) {
-        ngx_pgq_metrics_error((char *) lane->farewell);
-        ngx_pgq_lane_drop(lane, (char *) lane->farewell,
-                          (char *) lane->farewell_words);
+    if (lane->fatal_sqlstate[0]) {
+        ngx_pgq_metrics_error((char *) lane->fatal_sqlstate);
+        ngx_pgq_lane_drop(lane, (char *) lane->fatal_sqlstate,
+                          (char *) lane->fatal_text);
         return;
     }
 
@@ -199,18 +192,18 @@ ngx_pgq_lane_unasked(ngx_pgq_lane_t *lane)
 static void
 ngx_pgq_lane_result(ngx_pgq_lane_t *lane, PGresult *res)
 {
-    u_char       words[NGX_PGQ_WORDS_LEN];
+    u_char       text[NGX_PGQ_ERROR_TEXT_LEN];
     const char  *sqlstate;
 
     if (lane->state == NGX_PGQ_LANE_BUSY) {
 
         if (PQresultStatus(res) == PGRES_SINGLE_TUPLE) {
-            /* what libpq has read until now came before the completion */
+            /* the messages read until now precede CommandComplete */
             lane->warned = 0;
         }
 
-        if (!ngx_pgq_lane_common(lane, PQresultMemorySize(res))) {
-            ngx_pgq_lane_outsized(lane);
+        if (ngx_pgq_lane_is_large(lane, PQresultMemorySize(res))) {
+            ngx_pgq_lane_shrink(lane);
         }
 
         lane->conf->ops->result(lane, res);
@@ -224,14 +217,14 @@ ngx_pgq_lane_result(ngx_pgq_lane_t *lane, PGresult *res)
     sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
     sqlstate = sqlstate ? sqlstate : "08006";
 
-    ngx_pgq_lane_quote(words, sizeof(words), res);
+    ngx_pgq_lane_quote(text, sizeof(text), res);
 
     ngx_pgq_metrics_error(sqlstate);
-    ngx_pgq_lane_drop(lane, sqlstate, (char *) words);
+    ngx_pgq_lane_drop(lane, sqlstate, (char *) text);
 }
 
 
-/* what target_session_attrs asked for when the lane connected still holds */
+/* whether the server still has the role that target_session_attrs asks for */
 
 ngx_uint_t
 ngx_pgq_lane_fits(ngx_pgq_lane_t *lane)
@@ -239,18 +232,18 @@ ngx_pgq_lane_fits(ngx_pgq_lane_t *lane)
     switch (lane->conf->target->conninfo.attrs) {
 
     case NGX_PGQ_READ_WRITE:
-        return !ngx_pgq_lane_says(lane, "in_hot_standby")
-               && !ngx_pgq_lane_says(lane, "default_transaction_read_only");
+        return !ngx_pgq_lane_is_on(lane, "in_hot_standby")
+               && !ngx_pgq_lane_is_on(lane, "default_transaction_read_only");
 
     case NGX_PGQ_READ_ONLY:
-        return ngx_pgq_lane_says(lane, "in_hot_standby")
-               || ngx_pgq_lane_says(lane, "default_transaction_read_only");
+        return ngx_pgq_lane_is_on(lane, "in_hot_standby")
+               || ngx_pgq_lane_is_on(lane, "default_transaction_read_only");
 
     case NGX_PGQ_PRIMARY:
-        return !ngx_pgq_lane_says(lane, "in_hot_standby");
+        return !ngx_pgq_lane_is_on(lane, "in_hot_standby");
 
     case NGX_PGQ_STANDBY:
-        return ngx_pgq_lane_says(lane, "in_hot_standby");
+        return ngx_pgq_lane_is_on(lane, "in_hot_standby");
 
     default:
         return 1;
@@ -258,10 +251,10 @@ ngx_pgq_lane_fits(ngx_pgq_lane_t *lane)
 }
 
 
-/* the server reports these by itself, with the end of a statement */
+/* the server reports changes of these parameters after a statement */
 
 static ngx_uint_t
-ngx_pgq_lane_says(ngx_pgq_lane_t *lane, const char *name)
+ngx_pgq_lane_is_on(ngx_pgq_lane_t *lane, const char *name)
 {
     const char  *value;
 
@@ -300,14 +293,14 @@ ngx_pgq_lane_flush(ngx_pgq_lane_t *lane)
 
 
 /*
- * What the server says beside its answers; libpq calls it while it reads, and
- * reads no completion before PQgetResult() has returned the row before it.
+ * libpq calls this while it reads its input, and does not read CommandComplete
+ * before PQgetResult() has returned the last row.
  */
 
 void
 ngx_pgq_lane_notice(void *data, const struct pg_result *res)
 {
-    u_char           words[NGX_PGQ_WORDS_LEN];
+    u_char           text[NGX_PGQ_ERROR_TEXT_LEN];
     const char      *severity, *sqlstate;
     ngx_pgq_lane_t  *lane;
 
@@ -323,9 +316,9 @@ ngx_pgq_lane_notice(void *data, const struct pg_result *res)
     if (ngx_strcmp(severity, "FATAL") == 0
         || ngx_strcmp(severity, "PANIC") == 0)
     {
-        ngx_cpystrn(lane->farewell, (u_char *) sqlstate,
-                    sizeof(lane->farewell));
-        ngx_pgq_lane_quote(lane->farewell_words, sizeof(lane->farewell_words),
+        ngx_cpystrn(lane->fatal_sqlstate, (u_char *) sqlstate,
+                    sizeof(lane->fatal_sqlstate));
+        ngx_pgq_lane_quote(lane->fatal_text, sizeof(lane->fatal_text),
                            res);
         return;
     }
@@ -336,40 +329,42 @@ ngx_pgq_lane_notice(void *data, const struct pg_result *res)
 
     lane->warned = 1;
 
-    if (lane->warning && ngx_pgq_seconds() - lane->warning < NGX_PGQ_QUIET) {
+    if (lane->warning
+        && ngx_pgq_seconds() - lane->warning < NGX_PGQ_LOG_INTERVAL)
+    {
         return;
     }
 
     lane->warning = ngx_pgq_seconds();
-    ngx_pgq_lane_quote(words, sizeof(words), res);
+    ngx_pgq_lane_quote(text, sizeof(text), res);
 
     ngx_log_error(NGX_LOG_WARN, lane->conf->log, 0,
                   "pgq lane: %s:%s warns: %s (%s), pool \"%V\"",
-                  lane->endpoint.host->name, lane->endpoint.host->port, words,
+                  lane->endpoint.host->name, lane->endpoint.host->port, text,
                   sqlstate, &lane->conf->name);
 }
 
 
 /*
- * The text of an error or a WARNING, to be logged and shown.  Data of messages
- * may be in the text of a data exception, class 22, and in what a function of
- * a procedural language raised, whose context names the language.
+ * The text of an error or a WARNING for the log.  The text of a data exception
+ * (class 22) may contain data of a message.  So may one that a function in a
+ * procedural language has raised; its context names the language.
  */
 
 void
 ngx_pgq_lane_quote(u_char *dst, size_t size, const struct pg_result *res)
 {
-    const char  *words, *context, *sqlstate;
+    const char  *text, *context, *sqlstate;
 
-    words = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
+    text = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
     context = PQresultErrorField(res, PG_DIAG_CONTEXT);
     sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
 
     if ((context && ngx_strstr(context, "PL/") != NULL)
         || (sqlstate && ngx_strncmp(sqlstate, "22", 2) == 0))
     {
-        words = "the text may hold data and is not shown";
+        text = "the text may contain data and is not shown";
     }
 
-    ngx_pgq_words(dst, size, words ? words : "");
+    ngx_pgq_error_text(dst, size, text ? text : "");
 }

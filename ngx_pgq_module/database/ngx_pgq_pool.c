@@ -1,31 +1,29 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "pool" owns the lanes of one worker to one database, gives idle
- * lanes their next call, and watches over the age of what is unanswered.
- *
- * The calls come from its source, batch.c or read.c.
+ * A pool owns its lanes, gives idle lanes their next call, and has the timer
+ * of the requests that wait.  The calls come from its source: batches or
+ * reads.
  *
  * Invariants:
- *  - a lane is in db->idle exactly while it has a connection and no call;
- *  - calls are made from a posted event alone, after all sockets of a turn of
- *    the event loop have been read: what arrives together travels together,
- *    and nothing waits for a timer;
- *  - while a request is unanswered the timer is set, and keeps an old worker
- *    from leaving; while none is, it does not.
+ *  - a lane is in db->idle if and only if it is connected and has no call;
+ *  - calls are only started by a posted event, after all sockets that are
+ *    ready have been read: requests that arrive together share a batch, and
+ *    none waits for a timer;
+ *  - while a request is unanswered, the timer is set and keeps an old worker
+ *    from exiting.
  */
 
 #include "ngx_pgq_pool.h"
 
 
-#define NGX_PGQ_POOL_RETRY_MAX   40      /* s, and half of it more */
-#define NGX_PGQ_POOL_TICK        10      /* ms between looks at ages */
-#define NGX_PGQ_POOL_SLACK       1000    /* ms, for a timeout to arrive */
+#define NGX_PGQ_POOL_RETRY_MAX   40      /* s, before jitter */
+#define NGX_PGQ_POOL_TICK        10      /* ms between expirations */
+#define NGX_PGQ_POOL_SLACK       1000    /* ms, for the server's timeout */
 
 /*
- * What each new connection is told first.  Of a commit that no standby has
- * confirmed the server says so by a WARNING, which the settings of a role or
- * of a database may suppress.
+ * Run first on each connection.  A commit that no standby has confirmed causes
+ * a WARNING, which the settings of a role or of a database may suppress.
  */
 
 #define NGX_PGQ_POOL_SETUP_POST  "set client_min_messages = warning"
@@ -33,15 +31,13 @@
 
 
 static ngx_int_t ngx_pgq_pool_init_lanes(ngx_pgq_pool_t *db);
-static void ngx_pgq_pool_exit_lanes(ngx_pgq_pool_t *db);
-static void ngx_pgq_pool_forget(ngx_pgq_pool_t *db);
+static void ngx_pgq_pool_drained_clear(ngx_pgq_pool_t *db);
 static void ngx_pgq_pool_lane_ready(ngx_pgq_lane_t *lane);
 static void ngx_pgq_pool_lane_lost(ngx_pgq_lane_t *lane);
 static void ngx_pgq_pool_lane_used(ngx_pgq_lane_t *lane);
 static ngx_uint_t ngx_pgq_pool_lane_turn(ngx_pgq_lane_t *lane);
 static void ngx_pgq_pool_lane_turn_over(ngx_pgq_lane_t *lane);
 static ngx_pgq_lane_t *ngx_pgq_pool_lane_spare(ngx_pgq_lane_t *lane);
-static ngx_uint_t ngx_pgq_pool_lane_waiting(ngx_pgq_lane_t *lane);
 static void ngx_pgq_pool_dispatch_handler(ngx_event_t *ev);
 static void ngx_pgq_pool_timer_handler(ngx_event_t *ev);
 
@@ -53,15 +49,14 @@ static const ngx_pgq_lane_ops_t  ngx_pgq_pool_lane_ops = {
     ngx_pgq_pool_lane_lost,
     ngx_pgq_pool_lane_turn,
     ngx_pgq_pool_lane_turn_over,
-    ngx_pgq_pool_lane_spare,
-    ngx_pgq_pool_lane_waiting
+    ngx_pgq_pool_lane_spare
 };
 
 
 /*
- * The pool of GETs beside a configured pool of POSTs.  The server itself ends
- * a read that takes longer than answer_timeout; only a server that says
- * nothing at all is left, a little later.
+ * Creates the pool of GETs of a configured pool.  The server ends a read after
+ * answer_timeout; the connection is dropped a little later if the server does
+ * not answer at all.
  */
 
 ngx_int_t
@@ -98,7 +93,7 @@ ngx_pgq_pool_reads(ngx_conf_t *cf, ngx_pgq_pool_t *db)
 }
 
 
-/* and that of its GETs; the sources have been set */
+/* initializes a pool and its pool of GETs; their sources must be set */
 
 ngx_int_t
 ngx_pgq_pool_init(ngx_pgq_pool_t *db, ngx_cycle_t *cycle)
@@ -132,7 +127,7 @@ ngx_pgq_pool_init(ngx_pgq_pool_t *db, ngx_cycle_t *cycle)
 }
 
 
-/* has the lanes connect, the first time */
+/* the lanes connect, the first time this is called */
 
 void
 ngx_pgq_pool_open(ngx_pgq_pool_t *db)
@@ -163,7 +158,8 @@ ngx_pgq_pool_init_lanes(ngx_pgq_pool_t *db)
         return NGX_ERROR;
     }
 
-    db->lane.common = 2 * db->batch_size;
+    db->lane.waiting = &db->unanswered;
+    db->lane.large = 2 * db->batch_size;
     db->lane.statements = db->reading ? ngx_pgq_call_reads
                                       : ngx_pgq_call_writes;
     db->lane.ops = &ngx_pgq_pool_lane_ops;
@@ -179,25 +175,20 @@ ngx_pgq_pool_init_lanes(ngx_pgq_pool_t *db)
 }
 
 
-static void
-ngx_pgq_pool_exit_lanes(ngx_pgq_pool_t *db)
-{
-    ngx_uint_t  i;
-
-    for (i = 0; i < db->nlanes + 1; i++) {
-        ngx_pgq_lane_close(&db->lanes[i]);
-    }
-
-    ngx_free(db->lanes);
-    db->lanes = NULL;
-}
-
-
 void
 ngx_pgq_pool_exit(ngx_pgq_pool_t *db)
 {
+    ngx_uint_t  i;
+
     if (db->lanes) {
-        ngx_pgq_pool_exit_lanes(db);
+
+        for (i = 0; i < db->nlanes + 1; i++) {
+            ngx_pgq_lane_close(&db->lanes[i]);
+        }
+
+        ngx_free(db->lanes);
+        db->lanes = NULL;
+
         db->source->clear(db);
     }
 
@@ -207,7 +198,7 @@ ngx_pgq_pool_exit(ngx_pgq_pool_t *db)
 }
 
 
-/* one more request is unanswered, until the deadline at the latest */
+/* a request waits, at most until the deadline */
 
 void
 ngx_pgq_pool_hold(ngx_pgq_pool_t *db, ngx_msec_t deadline, size_t size)
@@ -219,7 +210,7 @@ ngx_pgq_pool_hold(ngx_pgq_pool_t *db, ngx_msec_t deadline, size_t size)
 }
 
 
-/* the source is to be asked again at that moment at the latest */
+/* the source's expire() and next() are called at that time or before */
 
 void
 ngx_pgq_pool_alarm(ngx_pgq_pool_t *db, ngx_msec_t moment)
@@ -241,7 +232,7 @@ ngx_pgq_pool_release(ngx_pgq_pool_t *db, size_t size)
 }
 
 
-/* more or fewer requests, and bytes of theirs, are unanswered */
+/* changes the numbers of unanswered requests and of bytes */
 
 void
 ngx_pgq_pool_count(ngx_pgq_pool_t *db, ngx_int_t tickets, ngx_int_t size)
@@ -261,7 +252,7 @@ ngx_pgq_pool_wake(ngx_pgq_pool_t *db)
 }
 
 
-/* the last one used is the next one: its server process is still warm */
+/* the lane used last is used next: its server process has warm caches */
 
 static void
 ngx_pgq_pool_lane_ready(ngx_pgq_lane_t *lane)
@@ -284,8 +275,6 @@ ngx_pgq_pool_lane_lost(ngx_pgq_lane_t *lane)
     ngx_pgq_call_lost(lane);
 }
 
-
-/* the lane is not idle any more */
 
 static void
 ngx_pgq_pool_lane_used(ngx_pgq_lane_t *lane)
@@ -314,7 +303,7 @@ ngx_pgq_pool_lane_turn(ngx_pgq_lane_t *lane)
 }
 
 
-/* to the next in line, in the next turn of the event loop */
+/* the next lane that is due connects, in the next turn of the event loop */
 
 static void
 ngx_pgq_pool_lane_turn_over(ngx_pgq_lane_t *lane)
@@ -337,15 +326,13 @@ ngx_pgq_pool_lane_turn_over(ngx_pgq_lane_t *lane)
     for (i = 1; i < n; i++) {
         next = &db->lanes[(place + i) % n];
 
-        if (next->ripe) {
+        if (next->connect_due) {
             ngx_post_event(&next->timer, &ngx_posted_events);
             return;
         }
     }
 }
 
-
-/* the one that is not in use */
 
 static ngx_pgq_lane_t *
 ngx_pgq_pool_lane_spare(ngx_pgq_lane_t *lane)
@@ -365,33 +352,22 @@ ngx_pgq_pool_lane_spare(ngx_pgq_lane_t *lane)
 }
 
 
-static ngx_uint_t
-ngx_pgq_pool_lane_waiting(ngx_pgq_lane_t *lane)
-{
-    ngx_pgq_pool_t  *db;
-
-    db = lane->owner;
-
-    return db->unanswered;
-}
-
-
-/* one more request was answered as it was meant to be */
+/* a request was answered with success */
 
 void
 ngx_pgq_pool_drained(ngx_pgq_pool_t *db)
 {
-    ngx_pgq_pool_forget(db);
+    ngx_pgq_pool_drained_clear(db);
 
     db->drained_at = ngx_pgq_seconds();
     db->drained[db->drained_at % NGX_PGQ_DRAIN_SECONDS]++;
 }
 
 
-/* the seconds since, in which nothing was drained, take old ones' places */
+/* clears the counts of seconds that are too old */
 
 static void
-ngx_pgq_pool_forget(ngx_pgq_pool_t *db)
+ngx_pgq_pool_drained_clear(ngx_pgq_pool_t *db)
 {
     time_t  s, now;
 
@@ -411,10 +387,10 @@ ngx_pgq_pool_forget(ngx_pgq_pool_t *db)
 
 
 /*
- * Seconds until what waits now will have been drained, at the best pace of the
- * last seconds: in the others there may have been less to drain.  While
- * nothing is drained, as long as that has lasted.  Spread, so that refused
- * clients do not come back as one.
+ * Seconds until the waiting requests are answered, at the best rate of the
+ * last seconds: in the others there may have been fewer requests.  If none was
+ * answered, the time since the last answer.  With jitter, so that clients do
+ * not all retry at once.
  */
 
 ngx_uint_t
@@ -425,7 +401,7 @@ ngx_pgq_pool_retry_after(ngx_pgq_pool_t *db)
 
     silent = ngx_pgq_seconds() - db->drained_at;
 
-    ngx_pgq_pool_forget(db);
+    ngx_pgq_pool_drained_clear(db);
 
     for (pace = 0, i = 0; i < NGX_PGQ_DRAIN_SECONDS; i++) {
         pace = ngx_max(pace, db->drained[i]);
@@ -493,7 +469,7 @@ ngx_pgq_pool_dispatch_handler(ngx_event_t *ev)
 
         if (lane->state == NGX_PGQ_LANE_IDLE) {
 
-            /* out of memory: not again before something else happens */
+            /* out of memory: wait for another event */
 
             ngx_pgq_pool_lane_ready(lane);
             ngx_delete_posted_event(&db->dispatch);

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "pool": lanes, and who has work for them.  Configured once, before
- * the workers are made; the lower parts live in each worker.  What pgq_pool
- * configures are two: the pool of POSTs, and in db->reads the pool of GETs.
- * Each has lanes of its own, so that no POST waits for a GET.
+ * The lanes of one worker to one database.  pgq_pool configures two pools:
+ * one for POSTs and, in db->reads, one for GETs, so that no POST waits for a
+ * GET.
  */
 
 #ifndef NGX_PGQ_POOL_H
@@ -19,20 +18,20 @@
 
 
 typedef struct {
-    /* the next call to make, or NULL */
+    /* the next call to send, or NULL */
     ngx_pgq_call_t        *(*next)(ngx_pgq_pool_t *db);
-    /* answers what is too old; ms until more will be, -1 if nothing waits */
+    /* answers requests that expired; ms until the next expires, or -1 */
     ngx_msec_int_t         (*expire)(ngx_pgq_pool_t *db);
-    /* the worker ends: frees what is left, answers nobody */
+    /* the worker exits: frees what is left */
     void                   (*clear)(ngx_pgq_pool_t *db);
 } ngx_pgq_source_t;
 
 
-#define NGX_PGQ_DRAIN_SECONDS    8      /* what Retry-After is taken from */
+#define NGX_PGQ_DRAIN_SECONDS    8      /* measured for Retry-After */
 
 
 struct ngx_pgq_pool_s {
-    ngx_pgq_lane_conf_t      lane;          /* name, log and target, too */
+    ngx_pgq_lane_conf_t      lane;          /* also name, log, target */
     ngx_uint_t               nlanes;
     ngx_uint_t               batch_tickets;
     size_t                   batch_size;
@@ -44,21 +43,21 @@ struct ngx_pgq_pool_s {
     ngx_pgq_pool_t          *reads;         /* the pool of GETs */
     ngx_flag_t               verify;        /* before a password is sent */
 
-    /* of pool.c */
-    ngx_pgq_lane_t          *lanes;         /* and one more, to renew */
-    ngx_pgq_lane_t          *connecting;    /* one at a time */
+    /* of each worker */
+    ngx_pgq_lane_t          *lanes;         /* nlanes and a spare one */
+    ngx_pgq_lane_t          *connecting;    /* at most one */
     ngx_queue_t              idle;          /* lanes without a call */
     ngx_event_t              dispatch;
     ngx_event_t              timer;
     ngx_pgq_source_t        *source;
     void                    *data;          /* of the source */
     ngx_uint_t               unanswered;    /* requests */
-    size_t                   size;          /* of them; or of answers */
+    size_t                   size;          /* of POSTs, or of answers */
     ngx_uint_t               drained[NGX_PGQ_DRAIN_SECONDS];
-    time_t                   drained_at;    /* the last second of them */
+    time_t                   drained_at;    /* the last second of these */
 
     unsigned                 reading:1;     /* a pool of GETs */
-    unsigned                 opened:1;      /* has its lanes */
+    unsigned                 opened:1;
 };
 
 

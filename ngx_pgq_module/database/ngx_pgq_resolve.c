@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "resolve" owns the look-up of a name: at most one at a time for
- * each host of a target, in each worker.  What is found the target learns.
- * The memory is the configuration's; a look-up under way is nginx's.
+ * Looks up the names of hosts by nginx's resolver while nginx runs: at most
+ * one look-up at a time for each host of a target in each worker.  The
+ * memory belongs to the configuration, that of a running look-up to nginx.
  *
  * Invariants:
- *  - nothing here waits: the answer comes as an event, unless nginx's
- *    resolver still holds one, as long as its TTL says;
- *  - a look-up that nobody waits for any longer goes on, and what it finds
- *    is for the next attempt;
- *  - a look-up that fails takes no address away;
- *  - the log has one line for each change: of the addresses, and of whether
- *    there is an answer.
+ *  - nothing here blocks: the answer is an event, or is in the cache of
+ *    nginx's resolver;
+ *  - a look-up continues when no lane waits for it any more; the next attempt
+ *    uses its result;
+ *  - a look-up that fails removes no address;
+ *  - the log has a line when the addresses change, and when look-ups begin to
+ *    fail.
  */
 
 #include "ngx_pgq_resolve.h"
@@ -25,10 +25,10 @@ struct ngx_pgq_resolve_s {
     ngx_msec_t                timeout;
 
     ngx_log_t                *log;
-    ngx_resolver_ctx_t       *under_way;    /* or NULL */
+    ngx_resolver_ctx_t       *running;      /* or NULL */
     ngx_msec_t                since;
     ngx_int_t                 state;        /* of the last answer */
-    ngx_pgq_resolve_pt        ready;        /* NULL if nobody waits */
+    ngx_pgq_resolve_pt        ready;        /* NULL: no lane waits */
     void                     *data;
 };
 
@@ -40,13 +40,12 @@ static void ngx_pgq_resolve_begin(ngx_pgq_resolve_t *rs);
 static void ngx_pgq_resolve_handler(ngx_resolver_ctx_t *ctx);
 static void ngx_pgq_resolve_learn(ngx_pgq_resolve_t *rs,
     ngx_resolver_ctx_t *ctx);
-static void ngx_pgq_resolve_tell(ngx_pgq_resolve_t *rs);
+static void ngx_pgq_resolve_log(ngx_pgq_resolve_t *rs);
 
 
 /*
- * Once all of http{} has been read: names are looked up now, by the system,
- * unless there is a resolver.  What the whole world calls localhost is no
- * name for a resolver to know.
+ * Called when all of http{} has been read.  Without a resolver, and for
+ * "localhost", names are looked up now, by the system.
  */
 
 ngx_int_t
@@ -76,7 +75,7 @@ ngx_pgq_resolve_names(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
             continue;
         }
 
-        if (ngx_pgq_target_find(cf, &hosts[i], name) != NGX_OK) {
+        if (ngx_pgq_target_lookup(cf, &hosts[i], name) != NGX_OK) {
             return NGX_ERROR;
         }
     }
@@ -106,8 +105,9 @@ ngx_pgq_resolve_create(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
 
 
 /*
- * NGX_AGAIN: ready() will be called, once, unless who waits leaves.
- * NGX_OK: what there is to know is known.
+ * NGX_AGAIN: ready() will be called once, unless ngx_pgq_resolve_leave() is
+ * called before.  NGX_OK: the host's addresses are up to date, or there is no
+ * answer.
  */
 
 ngx_int_t
@@ -116,11 +116,11 @@ ngx_pgq_resolve_ask(ngx_pgq_resolve_t *rs, ngx_log_t *log,
 {
     rs->log = log;
 
-    if (rs->under_way == NULL) {
+    if (rs->running == NULL) {
         ngx_pgq_resolve_begin(rs);
     }
 
-    if (rs->under_way == NULL) {
+    if (rs->running == NULL) {
         return NGX_OK;
     }
 
@@ -131,7 +131,7 @@ ngx_pgq_resolve_ask(ngx_pgq_resolve_t *rs, ngx_log_t *log,
 }
 
 
-/* what the resolver knows by heart it tells before this returns */
+/* the handler is called before this returns if the resolver has an answer */
 
 static void
 ngx_pgq_resolve_begin(ngx_pgq_resolve_t *rs)
@@ -152,10 +152,10 @@ ngx_pgq_resolve_begin(ngx_pgq_resolve_t *rs)
     ctx->cancelable = 1;
 
     rs->since = ngx_current_msec;
-    rs->under_way = ctx;
+    rs->running = ctx;
 
     if (ngx_resolve_name(ctx) != NGX_OK) {
-        rs->under_way = NULL;
+        rs->running = NULL;
     }
 }
 
@@ -167,8 +167,6 @@ ngx_pgq_resolve_leave(ngx_pgq_resolve_t *rs)
 }
 
 
-/* how long the look-up has been under way */
-
 ngx_msec_t
 ngx_pgq_resolve_since(ngx_pgq_resolve_t *rs)
 {
@@ -176,12 +174,12 @@ ngx_pgq_resolve_since(ngx_pgq_resolve_t *rs)
 }
 
 
-/* what came of it, in words */
+/* for the log */
 
 const char *
 ngx_pgq_resolve_state(ngx_pgq_resolve_t *rs)
 {
-    return rs->under_way ? "no answer yet" : ngx_resolver_strerror(rs->state);
+    return rs->running ? "no answer yet" : ngx_resolver_strerror(rs->state);
 }
 
 
@@ -201,12 +199,12 @@ ngx_pgq_resolve_handler(ngx_resolver_ctx_t *ctx)
 
     } else if (former != ctx->state && rs->host->naddresses) {
         ngx_log_error(NGX_LOG_WARN, rs->log, 0,
-                      "pgq resolve: \"%s\": %s, its last addresses stay",
+                      "pgq resolve: \"%s\": %s, keeping its last addresses",
                       rs->host->name, ngx_resolver_strerror(ctx->state));
     }
 
     ngx_resolve_name_done(ctx);
-    rs->under_way = NULL;
+    rs->running = NULL;
 
     ready = rs->ready;
     rs->ready = NULL;
@@ -229,13 +227,13 @@ ngx_pgq_resolve_learn(ngx_pgq_resolve_t *rs, ngx_resolver_ctx_t *ctx)
     }
 
     if (ngx_pgq_target_learn(rs->target, rs->host, addresses, i)) {
-        ngx_pgq_resolve_tell(rs);
+        ngx_pgq_resolve_log(rs);
     }
 }
 
 
 static void
-ngx_pgq_resolve_tell(ngx_pgq_resolve_t *rs)
+ngx_pgq_resolve_log(ngx_pgq_resolve_t *rs)
 {
     u_char      *p, *last;
     u_char       text[NGX_PGQ_MAX_ADDRESSES * (NGX_PGQ_ADDRESS_LEN + 2)];

@@ -1,10 +1,5 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
-/*
- * The room "resolve": the addresses of a host's name, asked for by nginx's
- * resolver while nginx runs.
- */
-
 #ifndef NGX_PGQ_RESOLVE_H
 #define NGX_PGQ_RESOLVE_H
 

@@ -1,18 +1,17 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "target" owns where a pool's database is: hosts, their addresses,
- * and which of them is the one to connect to.  All memory is the
- * configuration's, also for addresses that are learned later, of which each
- * worker has its own.
+ * A target owns the hosts of a database, their addresses, and the choice of
+ * the endpoint to connect to.  All memory belongs to the configuration.  Each
+ * worker updates its own copy of the addresses.
  *
  * Invariants:
- *  - libpq never looks up a name: what is aimed at has an address or is a
+ *  - libpq never looks up a name: an endpoint has an address or is the
  *    directory of a Unix socket;
- *  - all lanes of a worker aim at the endpoint that answered last, and move
- *    to the next one together when it fails;
- *  - addresses keep their order when others of their name come or go, so that
- *    none is passed over and lanes stay where they are.
+ *  - all lanes of a worker connect to the same endpoint, and all move to the
+ *    next one when it fails;
+ *  - addresses keep their order when others of the same name are added or
+ *    removed, so that none is skipped and lanes stay where they are.
  */
 
 #include "ngx_pgq_target.h"
@@ -76,8 +75,8 @@ ngx_pgq_target_create(ngx_conf_t *cf, ngx_str_t *conninfo, ngx_str_t *name)
 
 
 /*
- * Refuses a password for a server that is not verified: another server in its
- * place could ask for the password, or guess it from the answer of SCRAM.
+ * Rejects a password for a server whose certificate is not verified: another
+ * server could ask for the password, or guess it from the SCRAM exchange.
  */
 
 ngx_int_t
@@ -109,7 +108,7 @@ ngx_pgq_target_verify(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
 }
 
 
-/* A Unix socket, or an address that stays on this machine. */
+/* a Unix socket or a loopback address */
 
 static ngx_uint_t
 ngx_pgq_target_is_local(ngx_pgq_host_t *host)
@@ -134,10 +133,10 @@ ngx_pgq_target_is_local(ngx_pgq_host_t *host)
 }
 
 
-/* NGX_DECLINED: no address of the host whose turn it is is known */
+/* NGX_DECLINED: no address of the current host is known */
 
 ngx_int_t
-ngx_pgq_target_aim(struct ngx_pgq_target_s *target,
+ngx_pgq_target_current(struct ngx_pgq_target_s *target,
     ngx_pgq_endpoint_t *endpoint)
 {
     ngx_pgq_host_t  *hosts;
@@ -159,12 +158,12 @@ ngx_pgq_target_aim(struct ngx_pgq_target_s *target,
 
 
 void
-ngx_pgq_target_miss(struct ngx_pgq_target_s *target,
+ngx_pgq_target_failed(struct ngx_pgq_target_s *target,
     ngx_pgq_endpoint_t *endpoint)
 {
     ngx_pgq_endpoint_t  current;
 
-    (void) ngx_pgq_target_aim(target, &current);
+    (void) ngx_pgq_target_current(target, &current);
 
     if (current.host != endpoint->host
         || ngx_strcmp(current.address, endpoint->address) != 0)
@@ -179,10 +178,10 @@ ngx_pgq_target_miss(struct ngx_pgq_target_s *target,
 }
 
 
-/* how many there are to try; a host without an address is one, too */
+/* the number of endpoints; a host without an address counts as one */
 
 ngx_uint_t
-ngx_pgq_target_places(struct ngx_pgq_target_s *target)
+ngx_pgq_target_endpoints(struct ngx_pgq_target_s *target)
 {
     ngx_uint_t       i, n;
     ngx_pgq_host_t  *hosts;
@@ -198,7 +197,7 @@ ngx_pgq_target_places(struct ngx_pgq_target_s *target)
 }
 
 
-/* the addresses that a name has now; 1 if they are others than before */
+/* sets the addresses of a name; returns 1 if they have changed */
 
 ngx_uint_t
 ngx_pgq_target_learn(struct ngx_pgq_target_s *target, ngx_pgq_host_t *host,
@@ -208,7 +207,7 @@ ngx_pgq_target_learn(struct ngx_pgq_target_s *target, ngx_pgq_host_t *host,
     ngx_uint_t          i, kept;
     ngx_pgq_endpoint_t  current;
 
-    (void) ngx_pgq_target_aim(target, &current);
+    (void) ngx_pgq_target_current(target, &current);
 
     kept = 0;
 
@@ -268,7 +267,7 @@ ngx_pgq_target_hosts(ngx_conf_t *cf, struct ngx_pgq_target_s *target)
 
     ci = &target->conninfo;
 
-    /* without a host, as libpq: the directory of the server's socket */
+    /* without a host: the directory of the server's socket, as in libpq */
 
     n = ngx_max(ngx_pgq_target_count(ci->host),
                 ngx_pgq_target_count(ci->hostaddr));
@@ -345,10 +344,10 @@ ngx_pgq_target_host(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
 }
 
 
-/* by the system, which may take its time */
+/* looks up a name by the system's resolver, which may block */
 
 ngx_int_t
-ngx_pgq_target_find(ngx_conf_t *cf, ngx_pgq_host_t *host, ngx_str_t *name)
+ngx_pgq_target_lookup(ngx_conf_t *cf, ngx_pgq_host_t *host, ngx_str_t *name)
 {
     ngx_url_t   u;
     ngx_uint_t  i;
@@ -376,7 +375,7 @@ ngx_pgq_target_find(ngx_conf_t *cf, ngx_pgq_host_t *host, ngx_str_t *name)
 }
 
 
-/* an address as libpq takes it, which has place for it */
+/* prints an address in the form that libpq accepts */
 
 void
 ngx_pgq_target_print(char *text, struct sockaddr *sockaddr,
@@ -391,7 +390,7 @@ ngx_pgq_target_print(char *text, struct sockaddr *sockaddr,
 }
 
 
-/* libpq writes its lists with commas; an empty item is an absent one */
+/* the number of items in a comma-separated list of libpq */
 
 static ngx_uint_t
 ngx_pgq_target_count(char *list)
@@ -411,6 +410,8 @@ ngx_pgq_target_count(char *list)
     return n;
 }
 
+
+/* an item of such a list; NULL if it is absent or empty */
 
 static char *
 ngx_pgq_target_item(ngx_pool_t *pool, char *list, ngx_uint_t n)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "target": where a pool's database is.  A target has hosts, as the
- * conninfo lists them, and a host has addresses: one that was given, or those
- * of its name, looked up when the configuration is read or, where there is a
- * resolver, while nginx runs.  libpq is told addresses only.
+ * Where a pool's database is.  A target has the hosts of the conninfo.  A host
+ * has the address that the conninfo gives, or the addresses of its name, which
+ * are looked up when the configuration is read or, if there is a resolver,
+ * while nginx runs.
  */
 
 #ifndef NGX_PGQ_TARGET_H
@@ -17,8 +17,8 @@
 #include "ngx_pgq_conninfo.h"
 
 
-#define NGX_PGQ_ADDRESS_LEN      64      /* of the text, with a scope */
-#define NGX_PGQ_MAX_ADDRESSES    16      /* of a name; more are left out */
+#define NGX_PGQ_ADDRESS_LEN      64      /* as text, with a scope */
+#define NGX_PGQ_MAX_ADDRESSES    16      /* of a name; others are ignored */
 
 
 typedef char                       ngx_pgq_address_t[NGX_PGQ_ADDRESS_LEN];
@@ -28,15 +28,15 @@ typedef struct ngx_pgq_resolve_s   ngx_pgq_resolve_t;
 typedef struct {
     char                    *name;      /* or a socket's directory */
     char                    *port;
-    char                    *password;  /* NULL without */
-    ngx_pgq_address_t       *addresses; /* "" is a socket's directory */
+    char                    *password;  /* NULL: none */
+    ngx_pgq_address_t       *addresses; /* "" for a socket's directory */
     ngx_uint_t               naddresses;
-    ngx_pgq_resolve_t       *resolve;   /* NULL if it needs no look-up */
-    unsigned                 named:1;   /* its addresses are not given */
+    ngx_pgq_resolve_t       *resolve;   /* NULL: not by nginx's resolver */
+    unsigned                 named:1;   /* the name has to be looked up */
 } ngx_pgq_host_t;
 
 
-/* a place to connect to; a lane has a copy of its own */
+/* each lane has its own copy */
 
 typedef struct {
     ngx_pgq_host_t          *host;
@@ -47,7 +47,7 @@ typedef struct {
 struct ngx_pgq_target_s {
     ngx_pgq_conninfo_t       conninfo;
     ngx_array_t              hosts;     /* ngx_pgq_host_t */
-    /* what answered last, or is to be tried next */
+    /* the endpoint that was connected last, or is to be tried next */
     ngx_uint_t               host;
     ngx_uint_t               address;
 };
@@ -57,13 +57,13 @@ struct ngx_pgq_target_s *ngx_pgq_target_create(ngx_conf_t *cf,
     ngx_str_t *conninfo, ngx_str_t *name);
 ngx_int_t ngx_pgq_target_verify(ngx_conf_t *cf,
     struct ngx_pgq_target_s *target, ngx_str_t *name);
-ngx_int_t ngx_pgq_target_find(ngx_conf_t *cf, ngx_pgq_host_t *host,
+ngx_int_t ngx_pgq_target_lookup(ngx_conf_t *cf, ngx_pgq_host_t *host,
     ngx_str_t *name);
-ngx_int_t ngx_pgq_target_aim(struct ngx_pgq_target_s *target,
+ngx_int_t ngx_pgq_target_current(struct ngx_pgq_target_s *target,
     ngx_pgq_endpoint_t *endpoint);
-void ngx_pgq_target_miss(struct ngx_pgq_target_s *target,
+void ngx_pgq_target_failed(struct ngx_pgq_target_s *target,
     ngx_pgq_endpoint_t *endpoint);
-ngx_uint_t ngx_pgq_target_places(struct ngx_pgq_target_s *target);
+ngx_uint_t ngx_pgq_target_endpoints(struct ngx_pgq_target_s *target);
 ngx_uint_t ngx_pgq_target_learn(struct ngx_pgq_target_s *target,
     ngx_pgq_host_t *host, ngx_pgq_address_t *addresses, ngx_uint_t n);
 void ngx_pgq_target_print(char *text, struct sockaddr *sockaddr,

@@ -58,7 +58,7 @@ ngx_pgq_outcome_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
     c = r->connection;
 
     e->ctx->answered = 1;
-    e->ctx->batch = t->mates;
+    e->ctx->batch = t->batch_messages;
     e->ctx->wait = ngx_pgq_ticket_wait(t);
 
     if (outcome == NGX_PGQ_DONE || outcome == NGX_PGQ_REPLAYED) {

@@ -1,17 +1,16 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "answer" owns the bodies of answers to GET, each in a memory pool
- * of its own.  It is made with one holder, which fills it and leaves it, and
- * gets one more with each reply, until that request's memory is freed.
+ * Owns the bodies of answers to GET, each in its own memory pool.  An answer
+ * has one holder when it is created, which fills it, and one more for each
+ * reply, until the memory of that request is freed.
  *
  * Invariants:
- *  - an answer's bytes count in db->size from their allocation until its
- *    last holder leaves it;
- *  - the body is written once and shared: each reply has buffers of its own
- *    that point into it;
- *  - the ETag is made of ids, times and lengths.  Posts do not change, so
- *    that equal posts have equal tags, and a large post need not be hashed.
+ *  - an answer's bytes count in db->size from their allocation until the last
+ *    holder has left;
+ *  - the body is written once; the buffers of each reply point into it;
+ *  - the ETag is a hash of ids, times and lengths.  Posts do not change, so
+ *    the text of a large post need not be hashed.
  */
 
 #include "ngx_pgq_answer.h"
@@ -63,8 +62,6 @@ ngx_pgq_answer_create(ngx_pgq_pool_t *db)
 }
 
 
-/* one more post */
-
 void
 ngx_pgq_answer_row(ngx_pgq_answer_t *answer, ngx_str_t *fields)
 {
@@ -103,8 +100,6 @@ ngx_pgq_answer_row(ngx_pgq_answer_t *answer, ngx_str_t *fields)
 }
 
 
-/* the posts are complete */
-
 ngx_int_t
 ngx_pgq_answer_end(ngx_pgq_answer_t *answer)
 {
@@ -136,7 +131,7 @@ ngx_pgq_answer_end(ngx_pgq_answer_t *answer)
 }
 
 
-/* one more holder, until this memory is freed */
+/* adds a holder until this memory pool is destroyed */
 
 ngx_int_t
 ngx_pgq_answer_hold(ngx_pgq_answer_t *answer, ngx_pool_t *memory)
@@ -173,7 +168,7 @@ ngx_pgq_answer_leave(ngx_pgq_answer_t *answer)
 
     ngx_pgq_pool_count(db, 0, -(ngx_int_t) size);
 
-    /* reads may wait for the memory */
+    /* reads may wait for this memory */
 
     ngx_pgq_pool_wake(db);
 }
@@ -209,7 +204,7 @@ ngx_pgq_answer_add(ngx_pgq_answer_t *answer, const void *data, size_t len)
 }
 
 
-/* another piece, for so much at least */
+/* adds a piece of at least len bytes */
 
 static ngx_int_t
 ngx_pgq_answer_grow(ngx_pgq_answer_t *answer, size_t len)

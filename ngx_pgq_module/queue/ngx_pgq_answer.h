@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
-/*
- * The room "answer": the body of an answer to GET.  It is in memory once,
- * however many requests it answers.
- */
+/* The body of an answer to GET, shared by all requests that it answers. */
 
 #ifndef NGX_PGQ_ANSWER_H
 #define NGX_PGQ_ANSWER_H
@@ -14,13 +11,13 @@
 #include <ngx_md5.h>
 
 
-/* what a row of recent() has, in this order */
+/* the columns of ngx_pgq.recent() */
 
 typedef enum {
     NGX_PGQ_ANSWER_ID = 0,
-    NGX_PGQ_ANSWER_AT,         /* absent: JSON has no word for that time */
+    NGX_PGQ_ANSWER_AT,         /* null: infinite, not a time in JSON */
     NGX_PGQ_ANSWER_DATA,
-    NGX_PGQ_ANSWER_OLDER       /* the next post's id, absent at the last */
+    NGX_PGQ_ANSWER_OLDER       /* id of the next post; null: none */
 } ngx_pgq_answer_field_e;
 
 
@@ -32,7 +29,7 @@ typedef struct {
     ngx_pgq_pool_t          *db;
     ngx_pool_t              *memory;
     ngx_uint_t               holders;
-    ngx_array_t              pieces;    /* ngx_str_t, full but for the last */
+    ngx_array_t              pieces;    /* ngx_str_t; all but the last full */
     size_t                   room;      /* left in the last piece */
     size_t                   size;      /* of all pieces, counted */
     size_t                   len;       /* of the body */
@@ -41,7 +38,7 @@ typedef struct {
     u_char                   last[NGX_INT64_LEN];   /* id, as text */
     size_t                   last_len;
     unsigned                 cut:1;     /* there are older posts */
-    unsigned                 failed:1;  /* no memory */
+    unsigned                 failed:1;  /* out of memory */
 } ngx_pgq_answer_t;
 
 

@@ -1,35 +1,34 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "batch" owns the batches that tickets travel in.  A batch has a
- * memory pool of its own.  It is the source of the calls of a pool of POSTs.
+ * Owns the batches, each in its own memory pool.  It is the source of the
+ * calls of a pool of POSTs.
  *
  * Invariants:
- *  - a batch is in exactly one place: writes->sent, while a lane has its call,
+ *  - a batch is in exactly one list: writes->sent while a lane has its call,
  *    or writes->again;
  *  - a batch keeps its id and its tickets until its outcome is known, so that
- *    the database can tell that it has seen it; tickets that were answered
- *    or left in the meantime do not travel again;
- *  - a batch is sent again after a pause, which grows from time to time;
- *  - a message the database refuses takes no other with it: a batch that is
- *    refused as a whole is halved, under new ids, until the message stands
- *    alone; where an error does not say whose fault it is, trial.c decides;
- *  - a batch that may have been committed is not believed to be refused: the
- *    refusal is of the last time it was sent.  First its id is fenced, so that
- *    none of the times before can commit any more, or has;
- *  - a batch is not sent or fenced again when it was first sent more than
- *    NGX_PGQ_MAX_TIMEOUT ago: the database knows it for ten minutes after the
- *    end of its transaction.  The limit of pgq_timeout ensures that while
- *    nginx runs, as no ticket waits longer.  nginx's timers stand still while
- *    the host is suspended, so the age of a batch is by a clock that goes on.
- *    Neither can be set.
+ *    the database can recognise it.  Tickets that were answered or left are
+ *    not sent again;
+ *  - a bad message does not cause others to be refused: a batch that is
+ *    refused as a whole is halved, with new ids, until the message is alone.
+ *    If the error does not tell the cause, ngx_pgq_trial.c decides;
+ *  - a batch whose outcome was unknown is fenced before it is refused: the
+ *    refusal is that of the last attempt, and an earlier one may have been
+ *    committed or may still be.  fence() returns whether the batch is not
+ *    committed, and ensures that it never will be;
+ *  - a batch is not sent or fenced when it was first sent more than
+ *    NGX_PGQ_MAX_TIMEOUT ago: the database keeps its id for ten minutes after
+ *    the end of its transaction.  No ticket waits longer than pgq_timeout,
+ *    which has this maximum; but nginx's timers stop while the host is
+ *    suspended, so the age of a batch is measured by a clock that does not.
  */
 
 #include "ngx_pgq_batch.h"
 #include "ngx_pgq_uuid.h"
 
 
-#define NGX_PGQ_BATCH_KEYS  64      /* each takes one of the server's locks */
+#define NGX_PGQ_BATCH_KEYS  64      /* each key is a lock in the server */
 
 
 static ngx_pgq_call_t *ngx_pgq_batch_next(ngx_pgq_pool_t *db);
@@ -37,7 +36,7 @@ static ngx_msec_int_t ngx_pgq_batch_expire(ngx_pgq_pool_t *db);
 static void ngx_pgq_batch_expired(ngx_pgq_waiting_t *w);
 static void ngx_pgq_batch_clear(ngx_pgq_pool_t *db);
 static ngx_pgq_batch_t *ngx_pgq_batch_create(ngx_pgq_pool_t *db);
-static ngx_uint_t ngx_pgq_batch_takes(ngx_pgq_batch_t *batch,
+static ngx_uint_t ngx_pgq_batch_fits(ngx_pgq_batch_t *batch,
     ngx_pgq_ticket_t *t);
 static void ngx_pgq_batch_put(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t);
 static void ngx_pgq_batch_remove(ngx_pgq_batch_t *batch,
@@ -133,7 +132,7 @@ ngx_pgq_batch_next(ngx_pgq_pool_t *db)
         q = ngx_queue_head(&writes->waiting);
         t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
 
-        if (batch->n && !ngx_pgq_batch_takes(batch, t)) {
+        if (batch->n && !ngx_pgq_batch_fits(batch, t)) {
             break;
         }
 
@@ -168,7 +167,7 @@ ngx_pgq_batch_expire(ngx_pgq_pool_t *db)
         batch = ngx_queue_data(q, ngx_pgq_batch_t, queue);
         q = ngx_queue_next(q);
 
-        /* nobody knows when it will be sent: what has left does not stay */
+        /* it may be long until the batch is sent: free their memory now */
 
         ngx_pgq_batch_drop_left(batch);
 
@@ -240,10 +239,10 @@ ngx_pgq_batch_create(ngx_pgq_pool_t *db)
 }
 
 
-/* whether one more ticket may go with those that are there */
+/* whether a ticket may be added to the batch */
 
 static ngx_uint_t
-ngx_pgq_batch_takes(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t)
+ngx_pgq_batch_fits(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t)
 {
     ngx_pgq_ticket_t  *first;
 
@@ -314,7 +313,7 @@ ngx_pgq_batch_clear(ngx_pgq_pool_t *db)
 }
 
 
-/* tickets that were answered, or left, do not travel again */
+/* removes tickets that were answered or whose client has left */
 
 static void
 ngx_pgq_batch_drop_left(ngx_pgq_batch_t *batch)
@@ -359,8 +358,8 @@ ngx_pgq_batch_encode(ngx_pgq_call_t *call)
          q = ngx_queue_next(q))
     {
         t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
-        t->mates = batch->messages;
-        t->verdict = NGX_PGQ_DONE;
+        t->batch_messages = batch->messages;
+        t->result = NGX_PGQ_DONE;
         t->ordinal = 0;
     }
 
@@ -386,7 +385,7 @@ ngx_pgq_batch_row(ngx_pgq_call_t *call, ngx_str_t *fields)
     batch = call->data;
 
     if (fields[0].data == NULL) {
-        return;    /* the last row: see call.c */
+        return;    /* the last row: see ngx_pgq_call.c */
     }
 
     if (batch->fencing) {
@@ -394,7 +393,7 @@ ngx_pgq_batch_row(ngx_pgq_call_t *call, ngx_str_t *fields)
         return;
     }
 
-    ngx_pgq_batch_io_verdict(batch, fields);
+    ngx_pgq_batch_io_result(batch, fields);
 }
 
 
@@ -444,11 +443,11 @@ ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
     }
 
     if (outcome == NGX_PGQ_REFUSED) {
-        batch->blamed = batch->n == 1;
+        batch->bad = batch->n == 1;
     }
 
     if (outcome != NGX_PGQ_AGAIN) {
-        /* a call that could not be sent has no error of the server */
+        /* empty if the call could not be sent */
         batch->problem.data = ngx_pstrdup(batch->memory, &call->problem);
         batch->problem.len = batch->problem.data ? call->problem.len : 0;
         ngx_memcpy(batch->sqlstate, call->sqlstate, NGX_PGQ_SQLSTATE_LEN);
@@ -472,7 +471,7 @@ ngx_pgq_batch_fenced(ngx_pgq_batch_t *batch, ngx_pgq_outcome_e outcome)
     batch->fencing = 0;
 
     if (outcome == NGX_PGQ_REFUSED) {
-        /* not even this: nobody knows, and asking again would not help */
+        /* fence() fails, and would fail again */
         ngx_pgq_batch_answer(batch, NGX_PGQ_UNKNOWN, NULL);
         return;
     }
@@ -483,20 +482,20 @@ ngx_pgq_batch_fenced(ngx_pgq_batch_t *batch, ngx_pgq_outcome_e outcome)
         return;
     }
 
-    /* committed, some time before; sent again it gets its verdicts */
+    /* committed by an earlier attempt; sent again, it returns its results */
 
     ngx_pgq_resend(batch);
 }
 
 
-/* certainly not committed, and not to be sent again as it is */
+/* known not to be committed: refuse its only message, or split it */
 
 static void
 ngx_pgq_batch_refused(ngx_pgq_batch_t *batch)
 {
     ngx_pgq_batch_drop_left(batch);
 
-    if (batch->n && batch->blamed) {
+    if (batch->n && batch->bad) {
         ngx_pgq_batch_answer(batch, NGX_PGQ_REFUSED, &batch->problem);
         return;
     }
@@ -509,7 +508,7 @@ ngx_pgq_batch_refused(ngx_pgq_batch_t *batch)
 }
 
 
-/* what is left of it is another batch now, to be sent at once */
+/* the remaining tickets are a new batch, which is due now */
 
 static void
 ngx_pgq_batch_renew(ngx_pgq_batch_t *batch)
@@ -542,7 +541,7 @@ ngx_pgq_batch_answer(ngx_pgq_batch_t *batch, ngx_pgq_outcome_e outcome,
             ngx_free(t);
 
         } else if (outcome == NGX_PGQ_DONE) {
-            ngx_pgq_ticket_answer(t, t->verdict, &t->problem);
+            ngx_pgq_ticket_answer(t, t->result, &t->problem);
 
         } else {
             ngx_memcpy(t->sqlstate, batch->sqlstate, NGX_PGQ_SQLSTATE_LEN);

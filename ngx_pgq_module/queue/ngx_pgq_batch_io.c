@@ -1,37 +1,33 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "batch_io" writes a batch for the database and reads what the
- * database says of its messages.
+ * Chooses the statement of a batch, writes its parameters just before it is
+ * sent, and reads the results of its messages.
  *
- * It chooses the statement and writes its parameters, in the batch's memory,
- * just before the batch is sent.
+ * ngx_pgq.enqueue(), enqueue_keyed() and enqueue_all() return a row for each
+ * message that they do not accept: its ordinal, an SQLSTATE and an error
+ * message.  A message without a row is in the queue once the transaction is
+ * committed.  A result counts only with that commit: a batch that is sent
+ * again returns its results again, and must be unchanged.
  *
- * ngx_pgq.enqueue() and its siblings return a row for each message that they
- * do not accept: its ordinal, an SQLSTATE, and an error message.  A message
- * without a row is in the queue once the transaction is committed.  A verdict
- * counts with that commit only: a batch that is sent again gets its verdicts
- * again, and must be unchanged.
- *
- * Invariants:
- *  - a batch without keys is written by the shortest way;
- *  - a ticket that must be queued as a whole is alone in its batch.
+ * Invariant: a ticket with many messages, which must be queued as a whole, is
+ * alone in its batch.
  */
 
 #include "ngx_pgq_batch.h"
 #include "ngx_pgq_array.h"
 
 
-/* of idempotency keys; anything else is a refusal */
+/* results for idempotency keys; any other SQLSTATE is a refusal */
 
 typedef struct {
     const char              *sqlstate;
     ngx_pgq_outcome_e        outcome;
-} ngx_pgq_batch_io_verdict_key_t;
+} ngx_pgq_batch_io_result_key_t;
 
 
-static ngx_pgq_batch_io_verdict_key_t  ngx_pgq_batch_io_verdict_keys[] = {
-    { "PQ200", NGX_PGQ_REPLAYED },      /* its words are the former id */
+static ngx_pgq_batch_io_result_key_t  ngx_pgq_batch_io_result_keys[] = {
+    { "PQ200", NGX_PGQ_REPLAYED },      /* its text is the former id */
     { "PQ409", NGX_PGQ_IN_FLIGHT },
     { "PQ422", NGX_PGQ_REUSED },
     { "PQ503", NGX_PGQ_KEYS_FULL },
@@ -43,7 +39,7 @@ static ngx_int_t ngx_pgq_batch_io_all(ngx_pgq_batch_t *batch);
 static ngx_int_t ngx_pgq_batch_io_tickets(ngx_pgq_batch_t *batch);
 static void ngx_pgq_batch_io_param(ngx_pgq_call_t *call, ngx_uint_t n,
     u_char *data, size_t len);
-static void ngx_pgq_batch_io_verdict_ticket(ngx_pgq_batch_t *batch,
+static void ngx_pgq_batch_io_result_ticket(ngx_pgq_batch_t *batch,
     ngx_pgq_ticket_t *t, ngx_str_t *sqlstate, ngx_str_t *problem);
 
 
@@ -80,7 +76,7 @@ ngx_pgq_batch_io_free(ngx_pgq_batch_t *batch)
 }
 
 
-/* the messages of one request */
+/* a ticket with many messages */
 
 static ngx_int_t
 ngx_pgq_batch_io_all(ngx_pgq_batch_t *batch)
@@ -177,12 +173,12 @@ ngx_pgq_batch_io_param(ngx_pgq_call_t *call, ngx_uint_t n, u_char *data,
 
 
 /*
- * The ordinal is that of a ticket; or, where a ticket with many messages is
- * alone, that of a message, or 0 for them all.
+ * The ordinal is that of a ticket.  For a ticket with many messages it is that
+ * of a message, or 0 for all of them.
  */
 
 void
-ngx_pgq_batch_io_verdict(ngx_pgq_batch_t *batch, ngx_str_t *fields)
+ngx_pgq_batch_io_result(ngx_pgq_batch_t *batch, ngx_str_t *fields)
 {
     ngx_int_t          ordinal;
     ngx_queue_t       *q;
@@ -203,29 +199,29 @@ ngx_pgq_batch_io_verdict(ngx_pgq_batch_t *batch, ngx_str_t *fields)
             continue;
         }
 
-        ngx_pgq_batch_io_verdict_ticket(batch, t, &fields[1], &fields[2]);
+        ngx_pgq_batch_io_result_ticket(batch, t, &fields[1], &fields[2]);
         return;
     }
 }
 
 
 static void
-ngx_pgq_batch_io_verdict_ticket(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t,
+ngx_pgq_batch_io_result_ticket(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t,
     ngx_str_t *sqlstate, ngx_str_t *problem)
 {
     ngx_uint_t                       i;
-    ngx_pgq_batch_io_verdict_key_t  *v;
+    ngx_pgq_batch_io_result_key_t  *v;
 
-    t->verdict = NGX_PGQ_REFUSED;
+    t->result = NGX_PGQ_REFUSED;
 
-    for (i = 0; ngx_pgq_batch_io_verdict_keys[i].sqlstate; i++) {
-        v = &ngx_pgq_batch_io_verdict_keys[i];
+    for (i = 0; ngx_pgq_batch_io_result_keys[i].sqlstate; i++) {
+        v = &ngx_pgq_batch_io_result_keys[i];
 
         if (sqlstate->len == NGX_PGQ_SQLSTATE_LEN
             && ngx_memcmp(sqlstate->data, v->sqlstate, NGX_PGQ_SQLSTATE_LEN)
                == 0)
         {
-            t->verdict = v->outcome;
+            t->result = v->outcome;
         }
     }
 

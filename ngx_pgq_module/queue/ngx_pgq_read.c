@@ -1,20 +1,19 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "read" owns the reads: each is a call to the database that answers
- * all GETs, here called fetches, that wait for the same posts.
+ * Owns the reads.
  *
  * Invariants:
- *  - a read is in reads->waiting while it waits, and in reads->sent while
- *    its call is under way.  A fetch joins a read that waits, never one under
- *    way, which may not see what the client has seen already;
- *  - a fetch is in the list of its read until it is answered, or leaves.  A
- *    read without fetches ends as soon as its call has;
+ *  - a read is in reads->waiting, or in reads->sent while its call is in
+ *    progress.  A fetch only joins a read that waits: one in progress may not
+ *    see posts that the client has seen already;
+ *  - a fetch is in the list of its read until it is answered or its client
+ *    leaves.  A read without fetches ends when its call ends;
  *  - no read is sent while the answers that clients have not read yet take
  *    unread_size or more;
- *  - reading twice does no harm: a read that the connection failed is tried
- *    again until the location's pgq_timeout.  What the database has refused,
- *    or has not answered within answer_timeout, is not.
+ *  - a read whose connection was lost is tried again until pgq_timeout.  One
+ *    that the database has refused, or has not answered within
+ *    answer_timeout, is not.
  */
 
 #include "ngx_pgq_read.h"
@@ -25,7 +24,7 @@ struct ngx_pgq_read_s {
     ngx_queue_t              fetches;
     ngx_pgq_pool_t          *db;
     ngx_pgq_call_t           call;
-    ngx_pgq_answer_t        *answer;    /* NULL without a row */
+    ngx_pgq_answer_t        *answer;    /* NULL before the first row */
     uint32_t                 limit;     /* in network byte order */
     uint32_t                 size;
     uint64_t                 before;
@@ -33,13 +32,13 @@ struct ngx_pgq_read_s {
 };
 
 
-/* what waits in a worker for a pool of GETs: the data of its source */
+/* the data of the source of a pool of GETs, in each worker */
 
 typedef struct {
     ngx_queue_t              unanswered;    /* fetches */
-    ngx_queue_t              waiting;   /* reads, oldest first */
-    ngx_queue_t              sent;      /* reads on their way */
-    time_t                   complained;
+    ngx_queue_t              waiting;       /* reads, oldest first */
+    ngx_queue_t              sent;          /* reads in progress */
+    time_t                   logged;
 } ngx_pgq_reads_t;
 
 
@@ -91,7 +90,7 @@ ngx_pgq_read_init(ngx_pgq_pool_t *db, ngx_pool_t *memory)
 }
 
 
-/* without memory the fetch is still its owner's */
+/* on an error the fetch has not joined */
 
 ngx_int_t
 ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_int_t limit, int64_t before)
@@ -140,7 +139,7 @@ ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_int_t limit, int64_t before)
 }
 
 
-/* one that waits for the same posts */
+/* a read that waits for the same posts, or NULL */
 
 static ngx_pgq_read_t *
 ngx_pgq_read_find(ngx_pgq_pool_t *db, uint32_t limit, uint64_t before)
@@ -166,7 +165,7 @@ ngx_pgq_read_find(ngx_pgq_pool_t *db, uint32_t limit, uint64_t before)
 }
 
 
-/* the client has gone, and does not wait any more */
+/* the client has left, or is answered */
 
 void
 ngx_pgq_read_leave(ngx_pgq_fetch_t *f)
@@ -331,7 +330,7 @@ ngx_pgq_read_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
 }
 
 
-/* there may be no posts */
+/* without posts there was no row */
 
 static ngx_pgq_read_result_e
 ngx_pgq_read_complete(ngx_pgq_read_t *read)
@@ -345,7 +344,7 @@ ngx_pgq_read_complete(ngx_pgq_read_t *read)
 }
 
 
-/* the database is there, and says no */
+/* the database has reported an error */
 
 static ngx_pgq_read_result_e
 ngx_pgq_read_refused(ngx_pgq_read_t *read)
@@ -362,12 +361,12 @@ ngx_pgq_read_refused(ngx_pgq_read_t *read)
     db = read->db;
     reads = ngx_pgq_reads(db);
 
-    if (reads->complained == 0
-        || ngx_pgq_seconds() - reads->complained >= NGX_PGQ_QUIET)
+    if (reads->logged == 0
+        || ngx_pgq_seconds() - reads->logged >= NGX_PGQ_LOG_INTERVAL)
     {
-        reads->complained = ngx_pgq_seconds();
+        reads->logged = ngx_pgq_seconds();
         ngx_log_error(NGX_LOG_ERR, db->lane.log, 0,
-                      "pgq fetch: posts not read: %V (%s), pool \"%V\"",
+                      "pgq fetch: could not read posts: %V (%s), pool \"%V\"",
                       &call->problem, call->sqlstate, &db->lane.name);
     }
 

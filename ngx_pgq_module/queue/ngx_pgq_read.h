@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "read": one call to the database answers all GETs that wait for
- * the same posts.
+ * A read is one call to the database that answers all GETs, here called
+ * fetches, that wait for the same posts.
  */
 
 #ifndef NGX_PGQ_READ_H
@@ -21,7 +21,7 @@ typedef enum {
     NGX_PGQ_READ_DONE = 0,
     NGX_PGQ_READ_NO_DATABASE,
     NGX_PGQ_READ_TIMEOUT,
-    NGX_PGQ_READ_FAILED,       /* by the database's own word */
+    NGX_PGQ_READ_FAILED,       /* the database reported an error */
     NGX_PGQ_READ_NO_MEMORY
 } ngx_pgq_read_result_e;
 
@@ -33,7 +33,7 @@ struct ngx_pgq_fetch_s {
     ngx_queue_t              queue;     /* of its read */
     ngx_pgq_read_t          *read;
 
-    /* once, unless it has left; the answer is there when it is done */
+    /* called once unless the client has left; answer: on READ_DONE only */
     void                   (*done)(ngx_pgq_fetch_t *f,
                                 ngx_pgq_read_result_e result,
                                 ngx_pgq_answer_t *answer);

@@ -1,17 +1,16 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "resend" decides when a batch is sent again.  It owns the pauses
- * of the batches in writes->again.
+ * Decides when a batch is sent again, and owns the order in writes->again.
  *
- * Invariant: between two times that a batch is sent there is a pause, which
- * grows from time to time.  Other batches go first meanwhile.
+ * Invariant: a batch is sent again after a pause, which grows with each time.
+ * Other batches may be sent meanwhile.
  */
 
 #include "ngx_pgq_batch.h"
 
 
-#define NGX_PGQ_RESEND_PAUSE      10      /* ms, at first; then doubled */
+#define NGX_PGQ_RESEND_PAUSE      10      /* ms, then doubled each time */
 #define NGX_PGQ_RESEND_PAUSE_MAX  1000
 
 
@@ -19,7 +18,7 @@ static ngx_pgq_batch_t *ngx_pgq_resend_find(ngx_pgq_pool_t *db,
     ngx_uint_t suspects);
 
 
-/* puts a batch that is in no queue into writes->again */
+/* the batch must be in no queue */
 
 void
 ngx_pgq_resend(ngx_pgq_batch_t *batch)
@@ -39,9 +38,8 @@ ngx_pgq_resend(ngx_pgq_batch_t *batch)
 
 
 /*
- * Takes the batch to send next out of writes->again.  Returns NULL if it is
- * the turn of messages that wait for their first batch, or if no pause is
- * over.
+ * Removes the batch to send next from writes->again.  Returns NULL if messages
+ * that wait for their first batch are next, or if no batch is due.
  */
 
 ngx_pgq_batch_t *
@@ -54,7 +52,7 @@ ngx_pgq_resend_next(ngx_pgq_pool_t *db)
     writes = ngx_pgq_writes(db);
     waiting = !ngx_queue_empty(&writes->waiting);
 
-    /* batches that fail must not delay new messages: they take turns */
+    /* while batches fail, new messages and repeated batches alternate */
 
     if (waiting && (writes->failures & 1)) {
         return NULL;
@@ -70,7 +68,7 @@ ngx_pgq_resend_next(ngx_pgq_pool_t *db)
 }
 
 
-/* the suspects of trial.c are skipped unless asked for */
+/* returns a suspect message (see ngx_pgq_trial.c) only if allowed */
 
 static ngx_pgq_batch_t *
 ngx_pgq_resend_find(ngx_pgq_pool_t *db, ngx_uint_t suspects)
@@ -101,7 +99,7 @@ ngx_pgq_resend_find(ngx_pgq_pool_t *db, ngx_uint_t suspects)
 }
 
 
-/* whether the database may have forgotten that it has taken this batch */
+/* whether the batch table may no longer have the id of this batch */
 
 ngx_uint_t
 ngx_pgq_resend_old(ngx_pgq_batch_t *batch)
@@ -112,7 +110,7 @@ ngx_pgq_resend_old(ngx_pgq_batch_t *batch)
 }
 
 
-/* elapsed seconds, those in which the host was suspended included */
+/* elapsed seconds, including those in which the host was suspended */
 
 time_t
 ngx_pgq_resend_clock(void)

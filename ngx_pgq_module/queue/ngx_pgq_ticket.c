@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "ticket" owns the tickets from ngx_pgq_ticket_add() to their
- * answer: how many may wait, how long, and who is told.  A ticket is one
- * allocation of the door's.
+ * Owns the tickets from ngx_pgq_ticket_add() to their answer, and expires
+ * tickets and fetches.  A ticket is allocated by the endpoint for POST.
  *
  * Invariants:
+ *  - a request is in one list of unanswered ones until it is released;
  *  - a ticket is in exactly one place: writes->waiting, or one batch;
  *  - a ticket is answered once, or left by its client and then never;
  *  - a ticket of a batch stays in it, answered or left, until the batch ends
@@ -19,7 +19,7 @@
 static void ngx_pgq_ticket_uncount(ngx_pgq_ticket_t *t);
 
 
-/* a request waits from now on */
+/* a request starts to wait */
 
 void
 ngx_pgq_ticket_hold(ngx_pgq_waiting_t *w, ngx_queue_t *unanswered, size_t len)
@@ -33,7 +33,7 @@ ngx_pgq_ticket_hold(ngx_pgq_waiting_t *w, ngx_queue_t *unanswered, size_t len)
 }
 
 
-/* a request is answered, or its client has left */
+/* a request is answered or its client has left */
 
 void
 ngx_pgq_ticket_release(ngx_pgq_waiting_t *w, size_t len)
@@ -44,8 +44,8 @@ ngx_pgq_ticket_release(ngx_pgq_waiting_t *w, size_t len)
 
 
 /*
- * Calls expired() for each request whose time is over; it has to release it.
- * Returns the ms until the next of them expires, -1 if there is none.
+ * Calls expired(), which must release the request, for each request that has
+ * waited for its timeout.  Returns the ms until the next one expires, or -1.
  */
 
 ngx_msec_int_t
@@ -88,7 +88,7 @@ ngx_pgq_ticket_expire(ngx_queue_t *unanswered,
 }
 
 
-/* whether so many messages, of that length together, are too many for now */
+/* whether n more messages of this total length exceed the limits */
 
 ngx_uint_t
 ngx_pgq_ticket_full(ngx_pgq_pool_t *db, ngx_uint_t n, size_t len)
@@ -115,8 +115,8 @@ ngx_pgq_ticket_add(ngx_pgq_ticket_t *t)
 
 
 /*
- * The client has gone.  A message that was not sent is forgotten; one that
- * was will be committed or not, and nobody is told.
+ * The client has closed its connection.  A message that is in no batch is
+ * dropped; one that is may still be committed.
  */
 
 void

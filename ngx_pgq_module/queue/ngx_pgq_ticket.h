@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * What waits for the database: tickets of POSTs, and what they have in common
- * with the fetches of GETs.
+ * Requests that wait for the database: the tickets of POSTs, and the base that
+ * they share with the fetches of GETs.
  */
 
 #ifndef NGX_PGQ_TICKET_H
@@ -12,10 +12,10 @@
 #include "ngx_pgq_pool.h"
 
 
-/* the base of a ticket and of a fetch: its first member */
+/* the base, and first member, of a ticket and of a fetch */
 
 typedef struct {
-    ngx_queue_t              queue;         /* in a list of unanswered ones */
+    ngx_queue_t              queue;         /* in a list of unanswered */
     ngx_pgq_pool_t          *db;
     ngx_msec_t               start;
     ngx_msec_t               timeout;
@@ -25,27 +25,27 @@ typedef struct {
 typedef void (*ngx_pgq_ticket_expired_pt)(ngx_pgq_waiting_t *w);
 
 
-/* what waits in a worker for a pool of POSTs: the data of its source */
+/* the data of the source of a pool of POSTs, in each worker */
 
 typedef struct {
-    /* of ticket.c */
+    /* of ngx_pgq_ticket.c */
     ngx_queue_t              unanswered;
-    ngx_queue_t              waiting;       /* oldest first */
-    ngx_uint_t               messages;      /* unanswered ones */
+    ngx_queue_t              waiting;       /* in no batch, oldest first */
+    ngx_uint_t               messages;      /* of unanswered tickets */
 
-    /* of batch.c */
+    /* of ngx_pgq_batch.c */
     ngx_queue_t              again;         /* batches to send again */
-    ngx_queue_t              sent;          /* batches on their way */
-    ngx_uint_t               committed;     /* batches so far */
+    ngx_queue_t              sent;          /* batches in flight */
+    ngx_uint_t               committed;     /* batches */
 
-    /* of trial.c */
+    /* of ngx_pgq_trial.c */
     ngx_uint_t               failures;      /* of batches, in a row */
-    ngx_msec_t               failing;       /* since when */
+    ngx_msec_t               failing;       /* when the first of these was */
     ngx_msec_t               next_trial;
     time_t                   logged;        /* the last failure */
 
-    /* of outcome.c */
-    size_t                   unread;        /* of answers being sent */
+    /* of http */
+    size_t                   unread;        /* bytes of answers being sent */
 } ngx_pgq_writes_t;
 
 
@@ -60,30 +60,30 @@ struct ngx_pgq_ticket_s {
     ngx_pgq_waiting_t        base;
     ngx_queue_t              queue;         /* in waiting, or in a batch */
     ngx_pgq_batch_t         *batch;         /* NULL while waiting */
-    ngx_uint_t               mates;         /* size of its batch, or 0 */
-    u_char                   id[NGX_PGQ_UUID_LEN];  /* the first one's */
+    ngx_uint_t               batch_messages;    /* 0: not sent yet */
+    u_char                   id[NGX_PGQ_UUID_LEN];  /* of the first message */
     ngx_str_t                key;           /* len 0: none */
     ngx_uint_t               n;             /* messages */
-    size_t                   len;           /* of them all */
-    u_char                  *message;       /* lives as long as the ticket */
+    size_t                   len;           /* of all messages */
+    u_char                  *message;       /* valid as long as the ticket */
 
     /*
-     * For many messages, all or none of which are to be queued: writes them
-     * as the items of an array, each time they are sent.
+     * For many messages, which are queued all or none: writes them as the
+     * items of an array, each time they are sent.  NULL: one message.
      */
     ngx_int_t              (*write)(ngx_pgq_ticket_t *t, u_char *p);
 
     /*
-     * Called once, unless the ticket was left.  On NGX_PGQ_DONE and
-     * NGX_PGQ_REPLAYED, whose problem is the former id as text, the ticket is
-     * the caller's again; otherwise the room keeps and frees it.
+     * Called once, unless the client has left.  On NGX_PGQ_DONE and
+     * NGX_PGQ_REPLAYED the owner of data frees the ticket; the problem of
+     * NGX_PGQ_REPLAYED is the former id as text.
      */
     ngx_pgq_ticket_answer_pt  answer;
     void                    *data;
 
-    /* of batch_io.c: what the database says of it, when it is committed */
-    ngx_pgq_outcome_e        verdict;
-    ngx_uint_t               ordinal;       /* of the message to blame */
+    /* of ngx_pgq_batch_io.c: valid if the batch is committed */
+    ngx_pgq_outcome_e        result;
+    ngx_uint_t               ordinal;       /* of the bad message */
     u_char                   sqlstate[NGX_PGQ_SQLSTATE_LEN];
     ngx_str_t                problem;
 };

@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "trial" finds out whether a message or the database is at fault
- * when a batch fails with an SQL error that can have either cause.
+ * Finds out whether a message or the database is the cause when a batch fails
+ * with an SQL error that either can cause.
  *
  * Invariants:
  *  - a batch is halved after a few failures, and each half after one more;
- *  - a message is at fault when it has failed several times alone, and the
+ *  - a message is the cause if it has failed several times alone, and the
  *    pool has committed another batch between any two of these failures.  A
  *    message that has failed alone is a suspect;
- *  - while all batches fail, no message is at fault: each ticket waits until
+ *  - while all batches fail, no message is refused: each ticket waits until
  *    its deadline and is answered with 503;
- *  - an error of the moment, such as a lock that is not available, is never a
- *    message's fault; but if other batches are committed meanwhile, or after
- *    NGX_PGQ_TRIAL_FREE if one message can cause such an error, the batch is
- *    halved, so that one message does not hold up its neighbours;
+ *  - a message is never refused for a momentary error, such as a lock that is
+ *    not available.  But its batch is halved if other batches are committed
+ *    meanwhile, or after NGX_PGQ_TRIAL_FREE if one message can cause such an
+ *    error, so that one message does not delay the others;
  *  - suspects do not delay other messages: one is sent after a commit, or
  *    NGX_PGQ_TRIAL_PAUSE after a failure if no other message waits;
  *  - a failing database is not overloaded: when all batches have failed for
@@ -26,7 +26,7 @@
 
 #define NGX_PGQ_TRIAL_FAILURES  3       /* of a batch before it is halved */
 #define NGX_PGQ_TRIAL_ALONE     6       /* of a message before it is refused */
-#define NGX_PGQ_TRIAL_LONG      10000   /* ms, see least() */
+#define NGX_PGQ_TRIAL_LONG      10000   /* ms, if the server lacks space */
 #define NGX_PGQ_TRIAL_FREE      2000    /* ms, since the last commit */
 #define NGX_PGQ_TRIAL_PAUSE     100     /* ms, since the last failure */
 
@@ -37,7 +37,7 @@ static void ngx_pgq_trial_log(ngx_pgq_batch_t *batch);
 
 /*
  * Handles the failure of a batch.  Returns 1 if the batch must be halved, or
- * refused if batch->blamed is set; returns 0 if it must be sent again.
+ * refused if batch->bad is set; returns 0 if it must be sent again.
  */
 
 ngx_uint_t
@@ -68,18 +68,18 @@ ngx_pgq_trial_failed(ngx_pgq_batch_t *batch)
         }
 
         batch->committed = writes->committed;
-        batch->blamed = batch->alone >= NGX_PGQ_TRIAL_ALONE
+        batch->bad = batch->alone >= NGX_PGQ_TRIAL_ALONE
                         && ngx_current_msec - batch->suspected
                            >= ngx_pgq_trial_least(batch->call.sqlstate);
 
-        return batch->blamed;
+        return batch->bad;
     }
 
     return batch->failures >= NGX_PGQ_TRIAL_FAILURES;
 }
 
 
-/* the same for an error of the moment, or a batch that could not be sent */
+/* the same for a momentary error, or a batch that could not be sent */
 
 ngx_uint_t
 ngx_pgq_trial_again(ngx_pgq_batch_t *batch)
@@ -111,7 +111,7 @@ ngx_pgq_trial_again(ngx_pgq_batch_t *batch)
 }
 
 
-/* returns 1 if a batch may be sent now; otherwise sets the pool's timer */
+/* returns 1 if a batch may be sent now, else sets the pool's timer */
 
 ngx_uint_t
 ngx_pgq_trial_ready(ngx_pgq_pool_t *db)
@@ -182,14 +182,15 @@ ngx_pgq_trial_log(ngx_pgq_batch_t *batch)
     db = batch->db;
     writes = ngx_pgq_writes(db);
 
-    if (writes->logged && ngx_pgq_seconds() - writes->logged < NGX_PGQ_QUIET) {
+    if (writes->logged
+        && ngx_pgq_seconds() - writes->logged < NGX_PGQ_LOG_INTERVAL)
+    {
         return;
     }
 
     writes->logged = ngx_pgq_seconds();
 
     ngx_log_error(NGX_LOG_ERR, db->lane.log, 0,
-                  "pgq batch: the database fails to take %ui messages: %s,"
-                  " pool \"%V\"",
+                  "pgq batch: could not enqueue %ui messages: %s, pool \"%V\"",
                   batch->messages, batch->call.sqlstate, &db->lane.name);
 }

@@ -120,7 +120,7 @@ learn(struct ngx_pgq_target_s *target, ngx_pgq_host_t *host, unsigned set)
         }
     }
 
-    aimed = ngx_pgq_target_aim(target, &before);
+    aimed = ngx_pgq_target_current(target, &before);
     (void) ngx_pgq_target_learn(target, host, addresses, n);
 
     fuzz_check(host->naddresses == n);
@@ -139,7 +139,7 @@ learn(struct ngx_pgq_target_s *target, ngx_pgq_host_t *host, unsigned set)
 
     for (i = 0; i < n && aimed == NGX_OK && before.host == host; i++) {
         if (strcmp(addresses[i], before.address) == 0) {
-            fuzz_check(ngx_pgq_target_aim(target, &after) == NGX_OK);
+            fuzz_check(ngx_pgq_target_current(target, &after) == NGX_OK);
             fuzz_check(strcmp(after.address, before.address) == 0);
         }
     }
@@ -169,21 +169,21 @@ step(struct ngx_pgq_target_s *target, fuzz_input_t *in)
         }
     }
 
-    rc = ngx_pgq_target_aim(target, &endpoint);
+    rc = ngx_pgq_target_current(target, &endpoint);
     fuzz_check(endpoint.host >= hosts
                && endpoint.host < hosts + target->hosts.nelts);
     fuzz_check((rc == NGX_OK) == (endpoint.host->naddresses > 0));
     fuzz_check(rc == NGX_OK || endpoint.address[0] == '\0');
 
     if (what == 1) {
-        ngx_pgq_target_miss(target, &endpoint);
+        ngx_pgq_target_failed(target, &endpoint);
     }
 
     for (n = 0, i = 0; i < target->hosts.nelts; i++) {
         n += hosts[i].naddresses ? hosts[i].naddresses : 1;
     }
 
-    fuzz_check(ngx_pgq_target_places(target) == n);
+    fuzz_check(ngx_pgq_target_endpoints(target) == n);
 }
 
 

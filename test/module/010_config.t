@@ -21,7 +21,7 @@ my %wrong = (
     'two pools of one name'          => ['pgq_pool main "host=/tmp"; pgq_pool main "host=/tmp";', qr/duplicate pgq_pool "main"/],
     'a location without its pool'    => ['pgq_pool other "host=/tmp";',              qr/unknown pgq_pool "main" \(it must be defined before its use\)/],
     'a conninfo that libpq does not understand' =>
-        ['pgq_pool main "password=hush passwort=hush";', qr/conninfo of pgq_pool "main" is not understood/],
+        ['pgq_pool main "password=hush passwort=hush";', qr/invalid conninfo of pgq_pool "main"/],
 );
 
 for my $name (sort keys %wrong) {

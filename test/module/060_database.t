@@ -27,7 +27,7 @@ sub broken {
 
     $nginx->wait_for_log($line);
     like($nginx->log_since(0), $line, "$name: the log says why");
-    cmp_ok(scalar(() = $nginx->log_since($position) =~ /pgq lane: lost/g), '<=', 2, "$name: and says it once");
+    cmp_ok(scalar(() = $nginx->log_since($position) =~ /pgq lane: (?:lost|could not connect)/g), '<=', 2, "$name: and says it once");
     unlike($nginx->log_since(0), qr/password=|user=/, "$name: no conninfo is in the log");
 }
 
@@ -43,14 +43,14 @@ sub mended {
     $client = Pgq::Client->new($nginx);
 }
 
-broken('absent at start', qr/pgq lane: lost .*, retry in \d+ ms: .*(?:No such file|refused)/);
+broken('absent at start', qr/pgq lane: could not connect to .*, retry in \d+ ms: .*(?:No such file|refused)/);
 $pg->start;
 mended('absent at start');
 
 my $position = $nginx->log_position;
 $pg->stop('immediate');
 $nginx->wait_for_log(qr/pgq lane: lost/, $position);
-broken('absent later', qr/pgq lane: lost .*, retry in \d+ ms/);
+broken('absent later', qr/pgq lane: (?:lost|could not connect to) .*, retry in \d+ ms/);
 $pg->start;
 mended('absent later');
 
@@ -59,17 +59,17 @@ $pg->poll_query_until('show default_transaction_read_only', 'on');
 $position = $nginx->log_position;
 $pg->safe_psql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'ngx_pgq_web'");
 $nginx->wait_for_log(qr/pgq lane: lost/, $position);
-broken('read-only', qr/pgq lane: lost .*read-only/);
+broken('read-only', qr/pgq lane: (?:lost|could not connect to) .*read-only/);
 $pg->safe_psql('alter system reset default_transaction_read_only; select pg_reload_conf()');
 mended('read-only');
 
 $pg->safe_psql('revoke execute on function ngx_pgq.enqueue from ngx_pgq_web; revoke execute on function ngx_pgq.recent from ngx_pgq_web');
-broken('a missing grant', qr/pgq lane: lost .*permission denied for function enqueue/);
+broken('a missing grant', qr/pgq lane: (?:lost|could not connect to) .*permission denied for function enqueue/);
 $pg->safe_psql('grant execute on function ngx_pgq.enqueue to ngx_pgq_web; grant execute on function ngx_pgq.recent to ngx_pgq_web');
 mended('a missing grant');
 
 $pg->safe_psql('drop extension ngx_pgq cascade');
-broken('a missing extension', qr/pgq lane: lost .*function ngx_pgq\.enqueue.* does not exist/);
+broken('a missing extension', qr/pgq lane: (?:lost|could not connect to) .*function ngx_pgq\.enqueue.* does not exist/);
 $pg->install;
 mended('a missing extension');
 
@@ -85,7 +85,7 @@ my $password = $pg->set_password('ngx_pgq_web');
 $nginx = Pgq::Nginx->new(pool => 'lanes=1', timeout => '1s',
     conninfo => $pg->conninfo(user => 'ngx_pgq_web', tcp => 1, password => 'hush-hush'))->start;
 $client = Pgq::Client->new($nginx);
-broken('a wrong password', qr/pgq lane: lost .*password authentication failed/);
+broken('a wrong password', qr/pgq lane: could not connect to .*password authentication failed/);
 unlike($nginx->log_since(0), qr/hush-hush/, 'the password is not in the log');
 $nginx->configure(conninfo => $pg->conninfo(user => 'ngx_pgq_web', tcp => 1, password => $password));
 mended('a wrong password');

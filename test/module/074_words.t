@@ -32,7 +32,7 @@ for my $case (
     [ 'a WARNING',               q{warning using message = TEXT},                                  202, qr/ warns: .* \(01000\)/ ],
     [ 'a refusal',               q{exception using message = TEXT, errcode = '23514'},             400, qr/refused by the database: 23514/ ],
     [ 'a data exception',        q{exception using message = TEXT, errcode = '22023'},             400, qr/refused by the database: 22023/ ],
-    [ 'a failure of the server', q{exception using message = TEXT, errcode = '53100'},             503, qr/fails to take 1 messages: 53100/ ],
+    [ 'a failure of the server', q{exception using message = TEXT, errcode = '53100'},             503, qr/could not enqueue 1 messages: 53100/ ],
     [ 'an end of the session',   q{exception using message = TEXT, errcode = '57P01'},             503, qr/lost .*\(57P01/ ],
 ) {
     my ($what, $how, $status, $line) = @$case;

@@ -159,8 +159,8 @@ for my $case (@refused) {
         serves($nginx, $name);
         is($client->answer->status, 503, 'a message is refused');
         cmp_ok(time - $start, '<', timeout(2), 'in time');
-        like($nginx->log_since(0), qr/\[error\].* pgq lane: lost \Q$host\E:\d+, retry in \d+ ms: .*$line/, 'the log says why');
-        is(scalar(() = $nginx->log_since(0) =~ /pgq lane: lost/g), 2, 'once for each lane');
+        like($nginx->log_since(0), qr/\[error\].* pgq lane: could not connect to \Q$host\E:\d+, retry in \d+ ms: .*$line/, 'the log says why');
+        is(scalar(() = $nginx->log_since(0) =~ /pgq lane: (?:lost|could not connect to)/g), 2, 'once for each lane');
         undef $client;
         $nginx->stop;
     };
@@ -187,7 +187,7 @@ subtest 'a handshake that stands still' => sub {
         is($client->post('/post', "\"$nth\"")->status, 202, 'a message waits, and is accepted');
     }
 
-    like($nginx->log_since(0), qr/pgq lane: lost db\.test:\d+, retry in \d+ ms: no answer in time/, 'the log says why');
+    like($nginx->log_since(0), qr/pgq lane: could not connect to db\.test:\d+, retry in \d+ ms: no answer in time/, 'the log says why');
 
     undef $client;
     $nginx->stop;
@@ -200,7 +200,7 @@ subtest 'a server without TLS' => sub {
 
     my $nginx = nginx("$trust $bound", timeout => '1s');
     is(Pgq::Client->new($nginx)->post('/post', '"in the clear"')->status, 503, 'is not spoken to');
-    like($nginx->log_since(0), qr/pgq lane: lost .*server does not support SSL/, 'the log says why');
+    like($nginx->log_since(0), qr/pgq lane: could not connect to .*server does not support SSL/, 'the log says why');
     unlike($nginx->log_since(0), qr/\Q$password\E/, 'and no password');
     $nginx->stop;
 };

@@ -91,7 +91,7 @@ subtest 'a server that becomes read-only' => sub {
     ok($nginx->wait_for_log(qr/pgq lane: lost .*: the server's role has changed \(role, /, $position), 'its lane leaves it');
 
     $client->send($client->request('POST', '/post', body => '"patient"', headers => { 'Content-Type' => 'application/json' }));
-    ok($nginx->wait_for_log(qr/pgq lane: lost .*read-only/, $position), 'and does not come back');
+    ok($nginx->wait_for_log(qr/pgq lane: could not connect to .*read-only/, $position), 'and does not come back');
     read_only($pg, 'off');
     is($client->answer->status, 202, 'until it is writable');
     undef $client;
@@ -102,7 +102,7 @@ subtest 'read-only is wanted' => sub {
     my $nginx  = nginx('read-only', $pg);
     my $client = Pgq::Client->new($nginx);
 
-    $nginx->wait_for_log(qr/pgq lane: lost .*session is not read-only/);
+    $nginx->wait_for_log(qr/pgq lane: could not connect to .*session is not read-only/);
     read_only($pg, 'on');
     is($client->get('/get')->status, 200, 'a server that is set so is taken');
     my $position = $nginx->log_position;
@@ -133,7 +133,7 @@ subtest 'a standby that is promoted' => sub {
     is($client->post('/post', '"then"')->status, 202, 'who writes finds it');
     is($reader->get('/get')->status, 200, 'who reads is answered');
     ok($nginx->wait_for_log(qr/pgq lane: lost .*: the server's role has changed/, $position), 'and leaves it');
-    ok($nginx->wait_for_log(qr/pgq lane: lost .*server is not in hot standby mode/, $position), 'for it is no standby any more');
+    ok($nginx->wait_for_log(qr/pgq lane: could not connect to .*server is not in hot standby mode/, $position), 'for it is no standby any more');
 
     # the former primary comes back as a standby of the other
     Pgq::Host::spew("$pg->{data}/standby.signal", '');

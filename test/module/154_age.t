@@ -15,7 +15,7 @@ sub pids {
     return @pids;
 }
 
-sub left { return scalar(() = $_[0]->log_since(0) =~ /pgq lane: left/g) }
+sub left { return scalar(() = $_[0]->log_since(0) =~ /pgq lane: replaced/g) }
 
 subtest 'while it is used' => sub {
     my $nginx = Pgq::Nginx->new(pg => $pg, pool => 'lanes=1 lane_age=300ms', timeout => '20s',
@@ -31,7 +31,7 @@ subtest 'while it is used' => sub {
     }), 'lanes are replaced');
 
     is(join(' ', sort keys %status), '200 202', 'each request is answered, and the pool is never down');
-    unlike($nginx->log_since(0), qr/pgq lane: lost/, 'nothing is lost');
+    unlike($nginx->log_since(0), qr/pgq lane: (?:lost|could not connect)/, 'nothing is lost');
     my $posts = $status{202};
     ok($pg->poll_query_until('select count(*) from posts', $posts), 'each message is a post, once');
     cmp_ok(scalar(my @now = pids()), '<=', 2, 'there are no more connections than lanes, but for the new one');
@@ -48,9 +48,9 @@ subtest 'while it is not' => sub {
     ok((poll_until { !grep { $first{$_} } pids() }), 'all are replaced');
     ok((poll_until { left($nginx) >= 6 }), 'again and again');
 
-    my @lines = $nginx->log_since(0) =~ /pgq lane: (connected|left)/g;
-    like(join(' ', @lines), qr/^connected connected connected(?: connected left)+(?: connected)?$/, 'one at a time, and the new one first');
-    my @ages = $nginx->log_since(0) =~ /pgq lane: left \S+ after (\d+) ms/g;
+    my @lines = $nginx->log_since(0) =~ /pgq lane: (connected|replaced)/g;
+    like(join(' ', @lines), qr/^connected connected connected(?: connected replaced)+(?: connected)?$/, 'one at a time, and the new one first');
+    my @ages = $nginx->log_since(0) =~ /pgq lane: replaced \S+ after (\d+) ms/g;
     cmp_ok((sort { $a <=> $b } @ages)[0], '>=', 900, 'none before its time');
     my %ages = map { $_ => 1 } @ages[0 .. 2];
     cmp_ok(scalar(keys %ages), '>', 1, 'nor all at the same');
@@ -67,11 +67,11 @@ subtest 'while its statement is under way' => sub {
     $client->send($client->request('POST', '/post', body => '"long"', headers => { 'Content-Type' => 'application/json' }));
     ok($nginx->wait_for_log(qr/pgq lane: connected/, $position), 'another is ready');
     is(Pgq::Client->new($nginx)->post('/post', '"short"')->status, 202, 'and works');
-    unlike($nginx->log_since($position), qr/pgq lane: left \S+ after (?:[2-9]\d{3}|\d{5,}) ms/, 'the old one goes on');
+    unlike($nginx->log_since($position), qr/pgq lane: replaced \S+ after (?:[2-9]\d{3}|\d{5,}) ms/, 'the old one goes on');
     is($client->answer->status, 202, 'until it has its answer');
     is(scalar(grep { /long/ } split /\n/, $pg->safe_psql('select data from posts')), 1, 'once')
         if $pg->poll_query_until(q{select count(*) from posts where data::text in ('"long"', '"short"')}, 2);
-    ok($nginx->wait_for_log(qr/pgq lane: left \S+ after (?:[2-9]\d{3}|\d{5,}) ms/, $position), 'then it is left');
+    ok($nginx->wait_for_log(qr/pgq lane: replaced \S+ after (?:[2-9]\d{3}|\d{5,}) ms/, $position), 'then it is left');
     undef $client;
     $nginx->stop;
     $wire->stop;
@@ -84,7 +84,7 @@ subtest 'while no other can connect' => sub {
     is($client->post('/post', '"one"')->status, 202, 'it works');
     $pg->safe_psql('alter role ngx_pgq_web connection limit 1');
     my $position = $nginx->log_position;
-    ok($nginx->wait_for_log(qr/pgq lane: lost .*retry in 60000 ms: .*too many connections for role/, $position), 'another is refused');
+    ok($nginx->wait_for_log(qr/pgq lane: could not connect to .*retry in 60000 ms: .*too many connections for role/, $position), 'another is refused');
     my @pids = pids();
     is($client->post('/post', '"alone"')->status, 202, 'the old one goes on');
     is_deeply([ pids() ], \@pids, 'as it was');
@@ -105,7 +105,7 @@ subtest 'when its buffers have grown' => sub {
     my $before = $memory->();
     is(Pgq::Client->new($nginx)->post('/post', '"' . 'x' x 40e6 . '"', Prefer => 'return=minimal')->status, 202, 'a large one');
     my $after = $memory->();
-    ok($nginx->wait_for_log(qr/pgq lane: left/), 'its lane is replaced');
+    ok($nginx->wait_for_log(qr/pgq lane: replaced/), 'its lane is replaced');
 
     SKIP: {
         skip 'what is freed is kept by who looks for errors', 2 if $ENV{PGQ_SANITIZE} || $ENV{PGQ_VALGRIND};

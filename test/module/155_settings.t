@@ -79,7 +79,7 @@ my $open = file('open', "*:*:*:*:$password");
 chmod 0644, $open;
 $nginx = answers('a password file that all may read', 503, "$place passfile=$open");
 like($nginx->output, qr/WARNING: password file "\S+open" has group or world access/, 'it is not used, and libpq says why at the start');
-like($nginx->log_since(0), qr/pgq lane: lost .*no password supplied/, 'and in the log');
+like($nginx->log_since(0), qr/pgq lane: could not connect to .*no password supplied/, 'and in the log');
 $nginx->stop;
 
 # what is set wins over what the module sets by itself

@@ -86,7 +86,7 @@ sub answers {
     my $nginx = Pgq::Nginx->new(conninfo => $conninfo, pool => 'lanes=1', timeout => $status == 202 ? '20s' : '1s')->start;
 
     is(Pgq::Client->new($nginx)->post('/post', '1')->status, $status, $name);
-    like($nginx->log_since(0), qr/\[error\].* pgq lane: lost .*$line/, "$name: the log says why") if $line;
+    like($nginx->log_since(0), qr/\[error\].* pgq lane: could not connect to .*$line/, "$name: the log says why") if $line;
     unlike($nginx->log_since(0), qr/\Q$password\E/, "$name: the password is not shown");
     $nginx->stop;
 }

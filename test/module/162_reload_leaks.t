@@ -78,7 +78,7 @@ sub figures {
 
 # A reload that nginx refuses: for a word that libpq does not know, for a service that is not there, for a number.
 my %wrong = (
-    qr/conninfo of pgq_pool "main" is not understood/ => { conninfo => "$long passwort=1" },
+    qr/invalid conninfo of pgq_pool "main"/ => { conninfo => "$long passwort=1" },
     qr/service of pgq_pool "main" is not found/       => { conninfo => "$long service=nowhere" },
     qr/invalid parameter "lanes=0"/                   => { pool => 'lanes=0' },
 );

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "words" makes texts of others fit for a log: one line, of bounded
- * length, that a terminal shows as it is.
+ * Makes an error message of the server or of libpq safe for the log: one line
+ * of bounded length, without control characters.
  */
 
-#include "ngx_pgq_words.h"
+#include "ngx_pgq_error_text.h"
 
 
 /*
@@ -14,7 +14,7 @@
  */
 
 void
-ngx_pgq_words(u_char *dst, size_t size, const char *src)
+ngx_pgq_error_text(u_char *dst, size_t size, const char *src)
 {
     u_char        *start, *last, former;
     const u_char  *p;
@@ -46,7 +46,7 @@ ngx_pgq_words(u_char *dst, size_t size, const char *src)
         dst = ngx_sprintf(dst, "\\x%02xd", (int) *p);
     }
 
-    /* no half of a character */
+    /* do not cut a character in two */
 
     while (*p && dst > start && (*p & 0xc0) == 0x80) {
         p--;

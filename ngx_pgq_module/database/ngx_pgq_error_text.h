@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+#ifndef NGX_PGQ_ERROR_TEXT_H
+#define NGX_PGQ_ERROR_TEXT_H
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+
+
+#define NGX_PGQ_ERROR_TEXT_LEN        128
+
+
+void ngx_pgq_error_text(u_char *dst, size_t size, const char *src);
+
+
+#endif /* NGX_PGQ_ERROR_TEXT_H */
