@@ -21,8 +21,7 @@ sub restart_movers {
     my $movers = q{select count(*) from pg_stat_activity where backend_type ~ '^ngx_pgq mover'};
 
     for my $setting ('set ngx_pgq.movers = 0', 'reset ngx_pgq.movers') {
-        $pg->safe_psql("alter system $setting");
-        $pg->reload;
+        $pg->safe_psql("alter system $setting; select pg_reload_conf()");
         ok($pg->poll_query_until($movers, $setting =~ /0/ ? 0 : 1), 'the number of movers follows the setting');
     }
 
@@ -64,8 +63,7 @@ for my $case (
 unlike($pg->log_since(0) =~ s/^.*STATEMENT.*$//gmr, qr/card|4111/, 'the log does not show a message');
 
 # four movers, and more messages than a mover tries at a time
-$pg->safe_psql('alter system set ngx_pgq.movers = 4');
-$pg->reload;
+$pg->safe_psql('alter system set ngx_pgq.movers = 4; select pg_reload_conf()');
 $pg->safe_psql(q{alter table posts add check (data::text <> '"bad"'); alter table ngx_pgq.dead_letter add constraint one check (data::text <> '"bad"')});
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) select '"bad"' from generate_series(1, 100)});
 others_pass('four movers');

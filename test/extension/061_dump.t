@@ -1,5 +1,5 @@
-# A dump, taken while messages come in and are moved, has each message once; restored, the queue works, with movers or
-# without, and ids go on above the old ones.
+# A dump that is taken under load has each message once. The restored queue works, with movers or without, and new posts
+# have ids above the old ones.
 
 use Pgq;
 
@@ -7,11 +7,11 @@ my $bin = Pgq::Host::pg_bin();
 my $dir = Pgq::Host::temp_dir('dump');
 chmod 0755, $dir;
 
-# Runs a program of PostgreSQL's that must succeed; its output.
+# Runs a program of PostgreSQL, which must succeed: its output.
 sub tool {
     my ($name, @arguments) = @_;
     my ($status, $out, $err) = Pgq::Host::run([ "$bin/$name", @arguments ]);
-    is("$status$err", '0', "$name @{[ $arguments[0] ]}");
+    is("$status$err", '0', "$name $arguments[0] succeeds");
     return $out;
 }
 
@@ -21,8 +21,8 @@ create table sent (id uuid);
 alter table posts add constraint no_bad check (data::text <> '"bad"');
 insert into ngx_pgq.queue (data) values ('"good"'), ('"bad"'), ('"worse"');
 END
-ok($pg->poll_query_until('select count(*) from ngx_pgq.dead_letter', 1), 'there is a dead letter');
-ok($pg->poll_query_until('select count(*) from posts', 2), 'and there are posts');
+ok($pg->poll_query_until('select count(*) from ngx_pgq.dead_letter', 1), 'posts refuses a message');
+ok($pg->poll_query_until('select count(*) from posts', 2), 'two messages become posts');
 
 # under load
 my $load = q{with s as (insert into sent select gen_random_uuid() from generate_series(1, 20) returning id)
@@ -33,14 +33,14 @@ my $bench = Pgq::Host::spawn([ "$bin/pgbench", '-n', '-h', $pg->socket, '-p', $p
 my $progress = q{select sum(rotations) from ngx_pgq.status};
 for my $n (1 .. 3) {
     my $from = $pg->safe_psql($progress);
-    ok((poll_until { $pg->safe_psql($progress) > $from } 30), 'messages come in and are moved, and slots truncated');
+    ok((poll_until { $pg->safe_psql($progress) > $from } 30), 'slots are truncated under load');
     tool('pg_dump', '--format=custom', "--file=$dir/live$n", '-d', $pg->conninfo);
 }
 kill 'INT', $bench;
 Pgq::Host::ended($bench);
 
-# and at rest, with messages that wait
-ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'all is moved');
+# without load, with messages in the queue
+ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'all messages are moved');
 $pg->safe_psql('select ngx_pgq.pause()');
 my $batch = '0190c0de-0000-7000-8000-000000000001';
 $pg->safe_psql(<<"END");
@@ -55,7 +55,7 @@ tool('pg_dump', '--format=plain', "--file=$dir/rest", '-d', $pg->conninfo);
 my $roles = tool('pg_dumpall', '--roles-only', '-h', $pg->socket, '-p', $pg->port, '-U', 'postgres');
 Pgq::Host::spew("$dir/roles", $roles =~ s/^(?:CREATE|ALTER) ROLE postgres\b.*\n//gmr);
 
-# Everything of the messages in a database, and what the next id would be above.
+# All messages of a database.
 my $content = <<'END';
 select 'post', id, at, message_id, data::text, null from posts union all
 select 'dead letter', id, at, message_id, data::text, sqlstate || problem from ngx_pgq.dead_letter union all
@@ -65,49 +65,49 @@ END
 my $before = $pg->safe_psql($content);
 my $last   = $pg->safe_psql('select max(id) from posts');
 
-# where nothing is preloaded: it waits
+# restored without the library in shared_preload_libraries
 my $plain = Pgq::Postgres->new(name => 'plain', bare => 1, preload => '')->start;
 $plain->safe_psql(undef, file => "$dir/roles", database => 'postgres');
 $plain->safe_psql('create database posts', database => 'postgres');
 $plain->safe_psql(undef, file => "$dir/rest");
-is($plain->safe_psql($content), $before, 'a plain dump is restored without the preload: all is as it was');
-is($plain->safe_psql($again), 0, 'a batch sent again');
-is($plain->safe_psql($keyed), 'PQ200|t', 'a key');
-is($plain->safe_psql("select ngx_pgq.fence('$fenced')"), 't', 'and a fence');
-is($plain->safe_psql('select count(*) from ngx_pgq.queue'), 21, 'are known');
+is($plain->safe_psql($content), $before, 'a plain dump restores all posts, dead letters and messages');
+is($plain->safe_psql($again), 0, 'a batch that is sent again is recognized');
+is($plain->safe_psql($keyed), 'PQ200|t', 'a key is recognized');
+is($plain->safe_psql("select ngx_pgq.fence('$fenced')"), 't', 'a fence is recognized');
+is($plain->safe_psql('select count(*) from ngx_pgq.queue'), 21, 'recognized batches and keys add nothing to the queue');
 $plain->safe_psql(q{alter table posts drop constraint no_bad; select ngx_pgq.retry_all()});
 $plain->safe_psql(q{select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['"new"'])});
-is($plain->safe_psql('select count(*) from ngx_pgq.queue'), 23, 'a dead letter retried and a new message wait with the others');
+is($plain->safe_psql('select count(*) from ngx_pgq.queue'), 23, 'a retried dead letter and a new message are in the queue');
 my $first_messages = $plain->safe_psql('select message_id from ngx_pgq.queue order by message_id');
 
 $plain->append_conf("shared_preload_libraries = 'ngx_pgq'\nngx_pgq.databases = 'posts'");
 $plain->restart;
-ok($plain->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'with the library preloaded, all are moved');
-is($plain->safe_psql("select message_id from posts where id > $last order by message_id"), $first_messages, 'to ids above all old ones');
-is($plain->safe_psql('select count(*) - count(distinct message_id) from posts'), 0, 'each once');
+ok($plain->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'all messages are moved when the library is preloaded');
+is($plain->safe_psql("select message_id from posts where id > $last order by message_id"), $first_messages, 'the moved messages have ids above all old ones');
+is($plain->safe_psql('select count(*) - count(distinct message_id) from posts'), 0, 'each message is posted once');
 $plain->stop;
 
-# where movers wait for it: each of the dumps that were taken under load
+# the dumps that were taken under load, restored on a server with movers
 my $second = Pgq::Postgres->new(name => 'second', bare => 1, conf => "ngx_pgq.databases = 'live1, live2, live3'\nngx_pgq.movers = 2\n")->start;
 $second->safe_psql(undef, file => "$dir/roles", database => 'postgres');
 for my $n (1 .. 3) {
     my $in = sub { $second->safe_psql($_[0], database => "live$n") };
     $second->safe_psql("create database live$n", database => 'postgres');
     tool('pg_restore', ($n > 1 ? "--jobs=$n" : '--exit-on-error'), '-d', $second->conninfo(database => "live$n"), "$dir/live$n");
-    ok($second->poll_query_until('select count(*) from ngx_pgq.queue', 0, 60, database => "live$n"), 'what waited is moved');
-    is($in->('select count(*) from sent where not exists (select from posts where message_id = sent.id)'), 0, 'what had been sent is there');
-    is($in->(q{select count(*), count(distinct message_id) from posts where data::text = '"sent"'}), $in->('select count(*), count(*) from sent'), 'once');
-    is($in->('select data, sqlstate from ngx_pgq.dead_letter'), '"bad"|23514', 'with the dead letter');
+    ok($second->poll_query_until('select count(*) from ngx_pgq.queue', 0, 60, database => "live$n"), "dump $n: the messages of the queue are moved");
+    is($in->('select count(*) from sent where not exists (select from posts where message_id = sent.id)'), 0, "dump $n: no message is lost");
+    is($in->(q{select count(*), count(distinct message_id) from posts where data::text = '"sent"'}), $in->('select count(*), count(*) from sent'), "dump $n: each message is posted once");
+    is($in->('select data, sqlstate from ngx_pgq.dead_letter'), '"bad"|23514', "dump $n: the dead letter is there");
     $in->(q{insert into ngx_pgq.queue (data) values ('"after"')});
     ok($second->poll_query_until(q{select count(*) from posts where data::text = '"after"' and id = (select max(id) from posts)}, 1, 60, database => "live$n"),
-        'a new message becomes the newest post');
+        "dump $n: a new message gets the greatest id");
 }
 
-# The rights came with it; installing again changes nothing.
+# A new installation changes nothing in a restored database.
 my $dump = sub { tool('pg_dump', '--schema-only', '-d', $second->conninfo(database => 'live1')) =~ s/^\\(?:un)?restrict.*//gmr };
 my $schema = $dump->();
 $second->install('live1');
-is($dump->(), $schema, 'a restored schema lacks nothing that sql/install.sql makes');
-is(($second->psql('select * from posts limit 1', database => 'live1', user => 'ngx_pgq_web'))[0], 0, 'who might read may read');
+is($dump->(), $schema, 'a restored schema has all that sql/install.sql creates');
+is(($second->psql('select * from posts limit 1', database => 'live1', user => 'ngx_pgq_web'))[0], 0, 'ngx_pgq_web may read posts in a restored database');
 
 done_testing;

@@ -1,5 +1,5 @@
-# pg_upgrade takes messages that wait along, and the newer server moves them: nothing lost, nothing twice, ids above the
-# old ones. Needs two versions of PostgreSQL on the machine, with what is needed to build for both.
+# pg_upgrade keeps the messages of the queue, and the newer server moves each of them once, to ids above the old ones.
+# Needs two versions of PostgreSQL with their development packages.
 
 use Pgq;
 
@@ -7,7 +7,7 @@ my $own   = Pgq::Host::pg_version();
 my $other = (sort { $b <=> $a } grep { $_ != $own && $_ >= 15 && $_ <= 17 && buildable($_) }
         map { m{/(\d+)/bin/postgres$} ? $1 : () } glob '/usr/lib/postgresql/*/bin/postgres')[0];
 
-# Can the extension be built for this version?
+# Whether the extension can be built for this version.
 sub buildable {
     my ($version) = @_;
     my $config = "/usr/lib/postgresql/$version/bin/pg_config";
@@ -17,11 +17,11 @@ sub buildable {
 plan(skip_all => "instrumented servers cannot be run by pg_upgrade") if $ENV{PGQ_SANITIZE};
 plan(skip_all => "PostgreSQL $own is the only version here that ngx_pgq can be built for") if !$other;
 
-# The other version has a build of its own, made by this test.
+# This test builds the extension for the other version.
 my %build = ($own => Pgq::Host::build_dir(), $other => Pgq::Host::temp_dir('build'));
 my ($old, $new) = sort { $a <=> $b } $own, $other;
 
-# Runs code with the harness looking at this version.
+# Runs code with this version of PostgreSQL.
 sub with {
     my ($version, $code) = @_;
     local $ENV{PGVERSION} = $version;
@@ -34,17 +34,17 @@ my ($status, $out, $err) = with($other, sub {
 });
 is($status, 0, "the extension is built for PostgreSQL $other") or diag($out, $err);
 
-# the old server, with messages that wait
+# the old server, with messages in the queue
 my $from = with($old, sub { Pgq::Postgres->new(name => 'old')->start });
 $from->safe_psql(q{alter table posts add constraint no_bad check (data::text <> '"bad"')});
 $from->safe_psql(q{insert into ngx_pgq.queue (data) select to_json('moved ' || n) from generate_series(1, 1000) as n});
 $from->safe_psql(q{insert into ngx_pgq.queue (data) values ('"bad"')});
 with($old, sub {
     ok($from->poll_query_until('select (select count(*) from posts), (select count(*) from ngx_pgq.dead_letter)', '1000|1'),
-        "PostgreSQL $old has posts, a dead letter");
+        "PostgreSQL $old has posts and a dead letter");
     $from->safe_psql('select ngx_pgq.pause()');
     $from->safe_psql(q{insert into ngx_pgq.queue (slot, data) select n % 4, to_json('waits ' || n) from generate_series(1, 3000) as n});
-    is($from->safe_psql(q{select count(*) from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['"waits, too"'])}), 0, 'and messages');
+    is($from->safe_psql(q{select count(*) from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['"waits, too"'])}), 0, "PostgreSQL $old has messages in the queue");
 });
 my $messages = 'select message_id, at, data::text from ngx_pgq.queue';
 my $posts    = 'select id, message_id, at, data::text from posts';
@@ -62,23 +62,23 @@ my ($old_bin, $new_bin) = map { with($_, \&Pgq::Host::pg_bin) } $old, $new;
     ],
     user => Pgq::Host::server_user(), cwd => $dir, env => { map { $_ => undef } grep { /^PG/ } keys %ENV },
 );
-is($status, 0, "pg_upgrade to PostgreSQL $new") or diag($out, $err);
+is($status, 0, "pg_upgrade to PostgreSQL $new succeeds") or diag($out, $err);
 
 with($new, sub {
     $to->start;
-    is($to->safe_psql("select current_setting('server_version_num')::integer / 10000"), $new, 'which serves');
-    ok($to->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'what waited is moved, without being asked');
-    is($to->safe_psql("$posts where id <= 1001 order by message_id"), $posted, 'posts are what they were');
+    is($to->safe_psql("select current_setting('server_version_num')::integer / 10000"), $new, 'the new server runs');
+    ok($to->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'the messages of the queue are moved');
+    is($to->safe_psql("$posts where id <= 1001 order by message_id"), $posted, 'the old posts are unchanged');
     is($to->safe_psql('select message_id, at, data::text from posts where id > 1001 order by message_id'), $waiting,
-        'and what waited has ids above them, each once');
-    is($to->safe_psql('select data from ngx_pgq.dead_letter'), '"bad"', 'the dead letter is there');
+        'each message of the queue is one post with an id above the old ones');
+    is($to->safe_psql('select data from ngx_pgq.dead_letter'), '"bad"', 'the dead letter is kept');
 
     $to->safe_psql('alter table posts drop constraint no_bad; select ngx_pgq.retry_all()');
     $to->safe_psql(q{select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['"new"'])});
-    ok($to->poll_query_until(q{select count(*) from posts where data::text in ('"bad"', '"new"')}, 2), 'retried it is a post, as is a new message');
+    ok($to->poll_query_until(q{select count(*) from posts where data::text in ('"bad"', '"new"')}, 2), 'a retried dead letter and a new message become posts');
     $to->install;
     is($to->safe_psql("select extversion = default_version from pg_extension join pg_available_extensions on name = extname where extname = 'ngx_pgq'"), 't',
-        'and the extension is the newest');
+        'the extension has the default version');
     $to->stop;
 });
 

@@ -1,5 +1,5 @@
-# Retention removes posts whose ids are smaller than those it has removed before: after TRUNCATE ... RESTART IDENTITY,
-# and when rows were copied in.
+# Retention deletes posts with smaller ids than those it has deleted before: after TRUNCATE ... RESTART IDENTITY, and when
+# rows were copied in.
 
 use Pgq;
 
@@ -28,43 +28,43 @@ become($range, '10 141 150', 'the ten newest are kept after the ids have passed 
 
 $pg->safe_psql('truncate posts restart identity');
 messages(5);
-become('count(*) from posts', 5, 'five new posts');
+become('count(*) from posts', 5, 'five new messages become posts');
 messages(1);
-become($range, '6 1 6', 'none of them is removed while there are fewer than ten');
+become($range, '6 1 6', 'no post is deleted while there are fewer than ten');
 messages(4);
-become($range, '10 1 10', 'none of ten is removed');
+become($range, '10 1 10', 'no post is deleted when there are ten');
 
-# ---- by age. The number is there to have retention look after each message.
+# ---- by age. With keep_posts, retention runs after each message.
 set(keep_posts => 1000, keep_posts_for => '1h');
 sub old { $pg->safe_psql("insert into posts (id, at, message_id, data) select n, now() - interval '1 day', gen_random_uuid(), '\"old\"' from generate_series($_[0], $_[1]) as n") }
 my $new = q{count(*) || ' ' || count(*) filter (where data::text <> '"old"') from posts};
 $pg->safe_psql('truncate posts; alter table posts alter column id restart with 5001');
 old(1001, 1100);
 messages(1);
-become($new, '1 1', 'old posts are removed');
+become($new, '1 1', 'old posts are deleted');
 $pg->safe_psql('truncate posts restart identity');
 old(501, 600);
 messages(1);
-become($new, '1 1', 'old posts are removed after TRUNCATE ... RESTART IDENTITY');
+become($new, '1 1', 'old posts are deleted after TRUNCATE ... RESTART IDENTITY');
 
-is($pg->safe_psql('select coalesce(sum(errors), 0) from ngx_pgq.status'), 0, 'there was no error');
+is($pg->safe_psql('select coalesce(sum(errors), 0) from ngx_pgq.status'), 0, 'no mover has got an error');
 $pg->stop;
 
-# ---- copied in. For this server time passes sixty times as fast. In that of PostgreSQL 15 it does not for movers, which
-# the postmaster starts in a signal handler: libfaketime takes that for a call of its own.
+# ---- rows copied in, on a server whose clock runs sixty times as fast. Movers of PostgreSQL 15 do not get that clock: the
+# postmaster starts them in a signal handler, which libfaketime takes for a nested call.
 SKIP: {
     my ($library) = glob '/usr/lib/*/faketime/libfaketimeMT.so.1' or die "libfaketime is not installed\n";
     skip 'libfaketime and sanitizers both want to be loaded first', 1 if $ENV{PGQ_SANITIZE} || $ENV{PGQ_VALGRIND};
-    skip 'movers of PostgreSQL 15 do not see another time', 1         if Pgq::Host::pg_version() < 16;
+    skip 'movers of PostgreSQL 15 do not get the clock of libfaketime', 1         if Pgq::Host::pg_version() < 16;
 
     $pg = Pgq::Postgres->new(env => { LD_PRELOAD => $library, FAKETIME => '+0 x60' }, conf => "ngx_pgq.keep_posts = 1000\nngx_pgq.keep_posts_for = '1h'\n")->start;
     $pg->safe_psql('alter table posts alter column id restart with 10000');
     old(2001, 2100);
     messages(1);
-    become($range, '1 10000 10000', 'old posts before a new one are removed');
+    become($range, '1 10000 10000', 'old posts with ids below a new one are deleted');
     old(1001, 1100);
     ok((poll_until { messages(1); $pg->safe_psql(q{select count(*) from posts where data::text = '"old"'}) eq '0' } 30),
-        'old posts copied in below those removed before are removed within ten minutes');
+        'old posts that are copied in with smaller ids are deleted within ten minutes');
     $pg->stop;
 }
 

@@ -1,5 +1,5 @@
-# P2: a batch is recognised when it is sent again, and a key counts, whatever the clocks of web and database hosts say:
-# clocks that differ, that jump while the server runs, and that are others after a restart or a promotion.
+# P2: a batch that is sent again is recognized, and a key is valid, with any clocks of the web and database hosts: clocks
+# that differ, that jump while the server runs, or that change with a restart or a promotion.
 
 use Pgq;
 
@@ -10,7 +10,7 @@ my $dir       = Pgq::Host::temp_dir('clocks');
 my $select    = "$dir/plain_select.so";
 chmod 0755, $dir;
 
-# The build may be where the server's user may not read.
+# The server's user may have no right to read the build.
 Pgq::Host::spew($select, Pgq::Host::slurp(Pgq::Host::build_dir() . '/plain_select.so'));
 chmod 0755, $select;
 
@@ -31,7 +31,7 @@ sub set_clock {
     rename "$dir/$name.new", "$dir/$name" or die "$dir/$name: $!\n";
 }
 
-# Seconds to add to the machine's clock so that it is about $skew off, and at $into seconds of a ten-minute period.
+# The seconds to add to the machine's clock: about $skew, so that $into seconds of a ten-minute period have passed.
 sub at_second {
     my ($skew, $into) = @_;
     return $skew + $into - (time + $skew) % 600;
@@ -48,7 +48,7 @@ create function uuid7(skew interval) returns uuid language sql volatile as $$
             || '7' || substr(md5(random()::text), 1, 3) || '8' || substr(md5(random()::text), 1, 15))::uuid
 $$;
 
--- batches made by web hosts whose clocks differ from ours, each with one keyed message
+-- new batches of web hosts with other clocks, each with one message and its key
 create function send_new(tag text) returns bigint language sql volatile as $$
     with made as (
         insert into sent
@@ -60,12 +60,12 @@ create function send_new(tag text) returns bigint language sql volatile as $$
     select count(*) from made, lateral (select count(*) from ngx_pgq.enqueue_keyed(batch, array[uuid7('0 s')], array[message], array[key || batch])) as answer
 $$;
 
--- all batches once more: how many answers were not that the message is taken
+-- all batches again: how many results are not PQ200
 create function send_again() returns bigint language sql volatile as $$
     select count(*) from sent, lateral (select * from ngx_pgq.enqueue_keyed(batch, array[uuid7('0 s')], array[message], array[key || batch])) as answer where sqlstate <> 'PQ200'
 $$;
 
--- the same messages under new batches: how many keys were not recognised
+-- the same messages in new batches: how many results are not PQ200
 create function send_keys() returns bigint language sql volatile as $$
     select count(*) from sent where coalesce((select sqlstate from ngx_pgq.enqueue_keyed(uuid7('0 s'), array[uuid7('0 s')], array[message], array[key || batch])), '') <> 'PQ200'
 $$;
@@ -75,11 +75,11 @@ create function fenced() returns bigint language sql volatile as $$
 $$;
 END
 
-# The mover has the server's clock: that of its last move, or of its start.
+# Checks that the mover has the server's clock, by the time of its last move or its start.
 sub has_clock {
     my ($name, $server, $what) = @_;
     my $off = $server->safe_psql("select round(extract(epoch from clock_timestamp() - $what)) from ngx_pgq.status where mover = 1");
-    cmp_ok(abs $off, '<', Pgq::Wait::timeout(30), "$name: the mover has that clock");
+    cmp_ok(abs $off, '<', Pgq::Wait::timeout(30), "$name: the mover has the server's clock");
     return;
 }
 
@@ -96,14 +96,14 @@ sub once {
     my ($name, $server) = @_;
     my $count = $server->safe_psql('select count(*) from sent');
 
-    is($server->safe_psql('select send_again()'), 0, "$name: each batch sent again is recognised");
-    is($server->safe_psql('select send_keys()'), 0, "$name: and each key");
-    is($server->safe_psql('select fenced()'), 0, "$name: no batch that was taken is fenced");
-    ok($server->poll_query_until('select count(*) from ngx_pgq.queue', 0), "$name: all is moved");
+    is($server->safe_psql('select send_again()'), 0, "$name: each batch that is sent again is recognized");
+    is($server->safe_psql('select send_keys()'), 0, "$name: each key is recognized");
+    is($server->safe_psql('select fenced()'), 0, "$name: no enqueued batch can be fenced");
+    ok($server->poll_query_until('select count(*) from ngx_pgq.queue', 0), "$name: all messages are moved");
     is($server->safe_psql('select count(*), count(distinct data::text) from posts'), join('|', $count, $count / 2), "$name: each message is posted once");
 }
 
-# A mover that starts anew, as the first one of a new primary does, and has looked at the ledger and the keys.
+# Starts a new mover, as a new primary does, and waits until it has checked the batch table and the keys.
 sub new_mover {
     my ($server) = @_;
     my $movers = sub { $server->safe_psql("alter system set ngx_pgq.movers = $_[0]"); $server->reload };
@@ -112,17 +112,17 @@ sub new_mover {
     $movers->(0);
     $server->poll_query_until('select count(*) from ngx_pgq.status where pid is not null', 0);
     $movers->(1);
-    ok($server->poll_query_until("select count(*) from ngx_pgq.status where mover = 1 and pid <> $old and state = 'idle'", 1), 'a new mover');
+    ok($server->poll_query_until("select count(*) from ngx_pgq.status where mover = 1 and pid <> $old and state = 'idle'", 1), 'a new mover is idle');
 }
 
-# ---- jumps while it runs, into either half of a period
+# ---- jumps while the server runs, into either half of a period
 for my $jump ([ 0, 100 ], [ 1, 400 ], [ -1, 100 ], [ 611, 100 ], [ -611, 400 ], [ 4381, 100 ], [ -4381, 100 ], [ 259_620, 400 ], [ -259_620, 100 ]) {
     my ($skew, $into) = @$jump;
 
     $pg->safe_psql("select send_new('before $skew')");
     set_clock('one', at_second($skew, $into));
     my $off = $pg->safe_psql('select round(extract(epoch from clock_timestamp()))') - time - $skew;
-    cmp_ok(abs $off, '<=', 601, "the clock is $skew s off, near second $into of a period");
+    cmp_ok(abs $off, '<=', 601, "$skew s, second $into: the server has that clock");
     moves_by_clock("$skew s, second $into", $pg);
     new_mover($pg);
     has_clock("$skew s, second $into, a new mover", $pg, 'started_at');
@@ -141,7 +141,7 @@ for my $restart ([ 1207, 100, 'fast' ], [ -86_401, 100, 'immediate' ], [ 0, 400,
     once("restarted ($how), $skew s", $pg);
 }
 
-# ---- a promotion: the standby's clock is another one
+# ---- a promotion of a standby with another clock
 for my $skew (-600, 600, -259_501) {
     my $standby = $pg->standby(env => { clock_of('two') });
 
@@ -158,38 +158,38 @@ for my $skew (-600, 600, -259_501) {
     $standby->stop;
     set_clock('one', 0);
     $pg->start;
-    once('the old one', $pg);
+    once('the old primary', $pg);
 }
 
-# ---- a timeout is that of elapsed time
+# ---- timeouts do not depend on the clock
 $pg->safe_psql(q{select ngx_pgq.pause()});
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('"waits"')});
 my $waiter = $pg->session;
 $waiter->send(q{select ngx_pgq.wait_until_drained('1 s')});
 set_clock('one', -4381);
-is($waiter->result(30), 'f', 'a wait of one second ends, though the clock is set back by more than an hour');
+is($waiter->result(30), 'f', 'a wait of one second ends when the clock is set back by more than an hour');
 $waiter->send(q{select ngx_pgq.wait_until_drained('1 hour')});
 set_clock('one', 4381);
-ok($waiter->waits(1), 'and one of an hour does not, though the clock is set by two hours');
+ok($waiter->waits(1), 'a wait of one hour does not end when the clock is set forward by two hours');
 $pg->safe_psql(q{select ngx_pgq.resume()});
-is($waiter->result(30), 't', 'before the queue is drained');
+is($waiter->result(30), 't', 'a wait of one hour ends when the queue is drained');
 $waiter->quit;
 $pg->safe_psql(q{delete from posts where data::text = '"waits"'});
 
-# ---- what does let a key expire
+# ---- keys expire by the time that the database has been in service
 my $aged = sub { $pg->safe_psql("update ngx_pgq.service_time set at = at + interval '$_[0]'"); $pg->restart };
 my $key  = q{select coalesce((select sqlstate from ngx_pgq.enqueue_keyed(uuid7('0 s'), array[uuid7('0 s')], '{1}', '{aged}')), 'taken')};
-is($pg->safe_psql($key), 'taken', 'a key is taken');
+is($pg->safe_psql($key), 'taken', 'a new key is accepted');
 set_clock('one', 259_620);
 $aged->('23 h 50 min');
-is($pg->safe_psql($key), 'PQ200', 'it counts for a day of service');
+is($pg->safe_psql($key), 'PQ200', 'a key is valid for a day of service, in spite of the clock');
 $aged->('11 min');
-is($pg->safe_psql($key), 'taken', 'and no longer');
-ok($pg->poll_query_until(q{select count(*) from ngx_pgq.key where at < (select max(at) from ngx_pgq.service_time) - interval '37 h'}, 0), 'no key is kept for ever');
+is($pg->safe_psql($key), 'taken', 'a key expires after a day of service');
+ok($pg->poll_query_until(q{select count(*) from ngx_pgq.key where at < (select max(at) from ngx_pgq.service_time) - interval '37 h'}, 0), 'expired keys are truncated');
 
-# the time goes on, and is saved while there are keys
+# the time of service is saved while there are keys
 my $saved = $pg->safe_psql('select at from ngx_pgq.service_time');
-ok($pg->poll_query_until("select at > '$saved' from ngx_pgq.service_time", 't', 60), 'the time of service goes on');
-is($pg->safe_psql("select at - '$saved' < interval '5 min' from ngx_pgq.service_time"), 't', 'by what has elapsed');
+ok($pg->poll_query_until("select at > '$saved' from ngx_pgq.service_time", 't', 60), 'the time of service advances');
+is($pg->safe_psql("select at - '$saved' < interval '5 min' from ngx_pgq.service_time"), 't', 'the time of service advances by the elapsed time');
 
 done_testing;

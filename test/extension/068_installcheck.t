@@ -10,7 +10,7 @@ my $folder  = "$dir/ngx_pgq";
 my $config  = "$dir/pg$version/usr/lib/postgresql/$version/bin/pg_config";
 my %clean   = map { $_ => undef } grep { /^(?:PG|MAKE|MFLAGS)/ } keys %ENV;
 
-# Runs a command in the copied folder; what it printed is shown when it fails.
+# Runs a command in the copied folder, and shows its output if it fails.
 sub works {
     my ($name, $command, %option) = @_;
     my ($status, $out, $err) = Pgq::Host::run($command, cwd => $folder, timeout => timeout(300), %option, env => { %clean, %{ $option{env} || {} } });
@@ -26,14 +26,14 @@ works('PostgreSQL is copied', [ Pgq::Host::top() . '/provision/dev/private-insta
 unlink map { glob "$dir/pg$version/usr/share/postgresql/$version/extension/ngx_pgq$_" } '.control', '--*.sql';
 
 my @make = ('make', '-s', "PG_CONFIG=$config", 'with_llvm=no');
-works('make',         [@make]);
-works('make install', [ @make, 'install' ]);
+works('make builds the extension',    [@make]);
+works('make install succeeds',   [ @make, 'install' ]);
 
 local $ENV{PGQ_BUILD} = $dir;
 my $pg = Pgq::Postgres->new(bare => 1, database => 'contrib_regression')->start;
 system('chown', '-R', Pgq::Host::server_user(), $folder) == 0 or die "chown: $?\n";
-my $out = works('make installcheck', [ @make, 'installcheck' ], user => Pgq::Host::server_user(),
+my $out = works('make installcheck succeeds', [ @make, 'installcheck' ], user => Pgq::Host::server_user(),
     env => { PGHOST => $pg->socket, PGPORT => $pg->port, PGUSER => 'postgres' });
-like($out, qr/regress install-check.*isolation install-check.*tap install-check.*Result: PASS/s, 'REGRESS, ISOLATION and TAP_TESTS are run');
+like($out, qr/regress install-check.*isolation install-check.*tap install-check.*Result: PASS/s, 'make installcheck runs the regression, isolation and TAP tests');
 
 done_testing;

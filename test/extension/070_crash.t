@@ -1,12 +1,11 @@
-# Processes of the server die while producers are at work: whoever dies, each message that was acknowledged is there
-# once, none that was refused is there, and a reader sees ids in the order of commits. (What dies between two steps
-# of a batch is in test/faults; what dies under nginx in test/whole.)
+# Processes of the server are killed or stopped under load: each acknowledged message is posted once, no refused message
+# is posted, and a reader sees ids in the order of commits. Failures between two steps of a batch are in test/faults.
 
 use Pgq;
 use Pgq::SqlLoad;
 
 my $pg = Pgq::Postgres->new(conf => "ngx_pgq.movers = 2\nngx_pgq.batch_size = 20\n")->start;
-my $one = sub {
+my $pid_of = sub {
     my ($where) = @_;
     my $pid;
     poll_until { my ($status, $out) = $pg->psql("select pid from pg_stat_activity where $where limit 1", database => 'postgres'); $pid = $status ? '' : $out };
@@ -15,12 +14,12 @@ my $one = sub {
 my $producer = sub { "backend_type = 'client backend' and query ~ '$_[0]' and query !~ 'pg_stat_activity'" };
 my $restarts = 0;
 
-# Each is done three times, with time for some messages before.
+# Each is done three times, after some messages.
 my @cases = (
-    [ 'a mover is killed'                   => sub { kill 'KILL', $one->("backend_type = 'ngx_pgq mover'"); $restarts++ } ],
-    [ 'a session that enqueues is killed'   => sub { kill 'KILL', $one->($producer->('enqueue')); $restarts++ } ],
-    [ 'a session that inserts is killed'    => sub { kill 'KILL', $one->($producer->('insert into')); $restarts++ } ],
-    [ 'the launcher is killed'              => sub { kill 'KILL', $one->("backend_type = 'ngx_pgq launcher'"); $restarts++ } ],
+    [ 'a mover is killed'                   => sub { kill 'KILL', $pid_of->("backend_type = 'ngx_pgq mover'"); $restarts++ } ],
+    [ 'a session that enqueues is killed'   => sub { kill 'KILL', $pid_of->($producer->('enqueue')); $restarts++ } ],
+    [ 'a session that inserts is killed'    => sub { kill 'KILL', $pid_of->($producer->('insert into')); $restarts++ } ],
+    [ 'the launcher is killed'              => sub { kill 'KILL', $pid_of->("backend_type = 'ngx_pgq launcher'"); $restarts++ } ],
     [ 'the postmaster is killed'            => sub { $pg->kill9->start } ],
     [ 'the server is stopped at once'       => sub { $pg->stop('immediate')->start } ],
     [ 'the server is stopped'               => sub { $pg->stop('fast')->start } ],
@@ -42,12 +41,12 @@ for my $case (@cases) {
         $pg->wait_for_log(qr/reinitializing(?:.*\n)*.*ready to accept connections/, $position) if $restarts > $before;
     }
 
-    ok($load->wait_for(5), "$name: producers go on");
+    ok($load->wait_for(5), "$name: producers get acknowledgements again");
     my @complaints = $load->stop->complaints;
-    is(join("\n", splice @complaints, 0, 10), '', "$name: each message is there once, or was refused");
+    is(join("\n", splice @complaints, 0, 10), '', "$name: each acknowledged message is posted once, each refused one is absent");
 }
 
-is(scalar(() = $pg->log_since(0) =~ /reinitializing/g), $restarts, 'the server started over as often as it had to');
+is(scalar(() = $pg->log_since(0) =~ /reinitializing/g), $restarts, 'the server has restarted its processes once for each killed process');
 is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'there is no dead letter');
 
 done_testing;

@@ -1,5 +1,5 @@
-# A full disk is nobody's fault: the mover waits and blames no message, producers go on as long as they can, and when
-# there is space again each message is moved once.
+# A full disk: the mover backs off and makes no dead letter, producers continue while the queue has space, and each
+# message is moved once when there is space again.
 
 use Pgq;
 use Pgq::SqlLoad;
@@ -17,29 +17,27 @@ my $small = Pgq::Disk->new('small', 16);
 $pg->safe_psql($_) for "create tablespace small location '@{[ $small->dir ]}'", 'alter table posts set tablespace small',
     'alter index posts_pkey set tablespace small', 'grant create on tablespace small to ngx_pgq_owner';
 
-my $load  = Pgq::SqlLoad->new($pg)->start;
+my $load   = Pgq::SqlLoad->new($pg)->start;
 my $state  = "select count(*) > 0 from ngx_pgq.status where state = 'backing off' and last_error ~ 'SQLSTATE 53100'";
 $load->wait_for(5);
 $small->fill;
 
-ok($pg->poll_query_until($state), 'posts have no space: the mover waits');
-ok($load->wait_for(20), 'producers go on');
-is($pg->safe_psql('select count(*) > 0 from ngx_pgq.queue'), 't', 'their messages wait');
+ok($pg->poll_query_until($state), 'a mover backs off when posts has no space');
+ok($load->wait_for(20), 'producers continue while posts has no space');
+is($pg->safe_psql('select count(*) > 0 from ngx_pgq.queue'), 't', 'messages stay in the queue while posts has no space');
 my $errors = $pg->safe_psql('select sum(errors) from ngx_pgq.status');
-ok($pg->poll_query_until("select sum(errors) > $errors from ngx_pgq.status"), 'it is tried again and again');
+ok($pg->poll_query_until("select sum(errors) > $errors from ngx_pgq.status"), 'the mover retries the batch');
 
-# the same for a message that stands alone, which would be the one to blame
-$pg->safe_psql('alter system set ngx_pgq.batch_size = 1');
-$pg->reload;
+# batches of one message, which bisection would take for the bad message
+$pg->safe_psql('alter system set ngx_pgq.batch_size = 1; select pg_reload_conf()');
 $errors = $pg->safe_psql('select sum(errors) from ngx_pgq.status');
-ok($pg->poll_query_until("select sum(errors) > $errors + 1 from ngx_pgq.status"), 'also one by one');
-is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'no message is blamed');
-$pg->safe_psql('alter system reset ngx_pgq.batch_size');
-$pg->reload;
+ok($pg->poll_query_until("select sum(errors) > $errors + 1 from ngx_pgq.status"), 'the mover retries a batch of one message');
+is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'a full disk makes no dead letter');
+$pg->safe_psql('alter system reset ngx_pgq.batch_size; select pg_reload_conf()');
 
 $small->make_space;
-ok($load->wait_for(5), 'there is space: producers go on');
-is(join("\n", splice @{ [ $load->stop->complaints ] }, 0, 10), '', 'and each message is moved once');
+ok($load->wait_for(5), 'posts has space again: producers continue');
+is(join("\n", splice @{ [ $load->stop->complaints ] }, 0, 10), '', 'posts has space again: each acknowledged message is posted once, no other');
 is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'there is no dead letter');
 cmp_ok(scalar(() = $pg->log_since(0) =~ /No space left/g), '<', 20, 'the log is not filled');
 
@@ -59,14 +57,14 @@ my $refused = sub {
             (select array_agg('"' || repeat(md5(n::text), 30) || '"') from generate_series(1, 2000) n))});
     return $status && $err =~ /53100/;
 };
-ok((poll_until { $refused->() }), 'the queue has no space: who enqueues is told');
+ok((poll_until { $refused->() }), 'enqueue() fails with 53100 when the queue has no space');
 $small->make_space;
-ok($load->wait_for(5), 'there is space: producers go on');
-is(join("\n", splice @{ [ $load->stop->complaints ] }, 0, 10), '', 'each message acknowledged is moved once, none of the others');
+ok($load->wait_for(5), 'the queue has space again: producers continue');
+is(join("\n", splice @{ [ $load->stop->complaints ] }, 0, 10), '', 'the queue has space again: each acknowledged message is posted once, no other');
 is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'there is no dead letter');
 $pg->stop;
 
-# ---- the WAL: with ngx_pgq.min_free_space nobody can fill it by enqueue
+# ---- the WAL, with ngx_pgq.min_free_space
 
 my $wal = Pgq::Disk->new('wal', 24);
 Pgq::Host::run([ 'cp', '-a', $pg->data . '/pg_wal/.', $wal->dir ]);
@@ -74,28 +72,28 @@ Pgq::Host::run([ 'rm', '-r', $pg->data . '/pg_wal' ]);
 symlink $wal->dir, $pg->data . '/pg_wal' or die "pg_wal: $!\n";
 $pg->start;
 
-my $ask   = 'select count(*) from ngx_pgq.enqueue($$%s$$, array[gen_random_uuid()], array[$$"room"$$])';
+my $ask   = 'select count(*) from ngx_pgq.enqueue($$%s$$, array[gen_random_uuid()], array[$$"space"$$])';
 my $batch = $pg->safe_psql('select gen_random_uuid()');
 my $asked = sub { my ($status, $out, $err) = $pg->psql('\set VERBOSITY sqlstate' . "\n" . sprintf $ask, $_[0] // $pg->safe_psql('select gen_random_uuid()'));
-    return $status ? ($err =~ /ERROR:  (\w{5})/)[0] : q(taken) };
+    return $status ? ($err =~ /ERROR:  (\w{5})/)[0] : 'taken' };
 
-is($asked->($batch), 'taken', 'a message');
+is($asked->($batch), 'taken', 'a message is accepted while there is space');
 $pg->safe_psql(q(alter system set ngx_pgq.min_free_space = '30MB'; select pg_reload_conf()));
-ok((poll_until { $asked->() eq '53100' }), 'is refused while less is free');
-is($asked->($batch), 'taken', 'a batch that was taken is recognised');
-ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'what waits is moved');
+ok((poll_until { $asked->() eq '53100' }), 'a message is refused when less than ngx_pgq.min_free_space is free');
+is($asked->($batch), 'taken', 'an enqueued batch that is sent again is accepted');
+ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'messages of the queue are moved');
 
 my $nginx = Pgq::Nginx->new(pg => $pg, timeout => '2s')->start;
-my $answer = Pgq::Client->new($nginx)->post('/post', '"no room"');
-is($answer->status, 503, 'nginx says that it cannot be taken now');
-cmp_ok($answer->header('retry-after') // 0, '>', 0, '... and when to come back');
-ok($nginx->log_contains(qr/cannot enqueue while less than 30 MB are free in "pg_wal" \(53100/), '... and why, in its log');
+my $answer = Pgq::Client->new($nginx)->post('/post', '"no space"');
+is($answer->status, 503, 'nginx answers 503 when a message is refused for lack of space');
+cmp_ok($answer->header('retry-after') // 0, '>', 0, 'the 503 has a Retry-After');
+ok($nginx->log_contains(qr/cannot enqueue while less than 30 MB are free in "pg_wal" \(53100/), 'the log of nginx has the reason');
 $pg->safe_psql('alter system reset ngx_pgq.min_free_space; select pg_reload_conf()');
-ok((poll_until { Pgq::Client->new($nginx)->post('/post', '"there is room"')->status == 202 }), 'and then it is');
+ok((poll_until { Pgq::Client->new($nginx)->post('/post', '"enough space"')->status == 202 }), 'nginx answers 202 when ngx_pgq.min_free_space is reset');
 $nginx->stop;
-is($pg->safe_psql(q(select count(*) from posts where data::text = '"no room"')), 0, 'what was refused is not there');
+is($pg->safe_psql(q(select count(*) from posts where data::text = '"no space"')), 0, 'the refused message is not posted');
 
-# ---- without it the server can only end
+# ---- the WAL, without ngx_pgq.min_free_space
 
 $pg->allow(qr/PANIC:.*No space left|terminated by signal 6/);
 $load = Pgq::SqlLoad->new($pg)->start;
@@ -105,12 +103,12 @@ my $position = $pg->log_position;
 ok((poll_until {
     $pg->psql(q{insert into ngx_pgq.queue (data) select to_json(repeat(md5(n::text), 50)) from generate_series(1, 500) n});
     $pg->log_contains(qr/PANIC:.*No space left/, $position);
-} 60), 'the WAL has no space: the server ends');
+} 60), 'the server panics when the WAL has no space');
 $wal->make_space;
 poll_until { !$pg->running || !($pg->psql('select 1'))[0] };
 $pg->stop->start if !$pg->running;
-ok($load->wait_for(5), 'there is space, it is started: producers go on');
-is(join("\n", splice @{ [ $load->stop->complaints ] }, 0, 10), '', 'and each message is moved once');
+ok($load->wait_for(5), 'the WAL has space again: producers continue after a start');
+is(join("\n", splice @{ [ $load->stop->complaints ] }, 0, 10), '', 'the WAL has space again: each acknowledged message is posted once, no other');
 is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'there is no dead letter');
 
 done_testing;

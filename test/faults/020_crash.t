@@ -1,5 +1,5 @@
-# A process that is killed, or has the server panic, at any point of a batch, of the housekeeping or of an enqueue: the
-# server starts over by itself, and nothing is lost or doubled.
+# A process is killed, or panics, at each point of a batch, of housekeeping and of enqueue(): the server restarts its
+# processes, and no message is lost or posted twice.
 
 use Pgq;
 use Pgq::FaultPoints;
@@ -10,7 +10,7 @@ for my $point (Pgq::FaultPoints::points()) {
     $faults->case($point => $_) for qw(kill panic);
 }
 
-# an error where there can be none
+# an error after the commit, which the server turns into a PANIC
 $faults->case('producer-committed' => 'error');
 
 $faults->end;
