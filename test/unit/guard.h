@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Memory between two pages that must not be touched: a byte read before or
- * after a text that was put there kills the test.
+ * Memory between two inaccessible pages: a read before or after a text that
+ * was copied there ends the test.
  */
 
 #ifndef GUARD_H
@@ -41,7 +41,7 @@ guard_init(void)
 }
 
 
-/* Both are good until the next call of either. */
+/* The copy is valid until the next call of either function. */
 
 static inline unsigned char *
 guard_before(const void *text, size_t len)

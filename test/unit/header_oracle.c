@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The second opinion: see header_oracle.h.
+ * The reference parser of header fields: see header_oracle.h.
  *
- * A value is good when the expression of its whole field matches.  Then its
- * parts are taken off one by one, by the expression of a part.
+ * A value is valid if the expression of the whole field matches.  Then its
+ * parts are found one by one, by the expression of a part.
  */
 
 #include "header_oracle.h"
@@ -31,7 +31,7 @@
                       OWS "$"
 #define MEMBER(member)  "^[ \t,]*(" member ")"
 
-/* a String, or a bare word, and parameters of which only the form is known */
+/* a String or a bare word, and parameters without regard to their meaning */
 
 #define STRING  "\"([] !#-[^-~]|\\\\[\"\\\\])*\""
 #define BARE    "[]!#-+.-:<-[^-~-]+"
@@ -73,7 +73,7 @@ matches(rule_t *rule, const char *text, regmatch_t *match, size_t n)
 }
 
 
-/* A value as a string; there is none with a zero byte, or one that long. */
+/* Copies a value; -1 if it is too long or has a zero byte. */
 
 static int
 string(const char *value, size_t len, char text[HEADER_ORACLE_MAX])
@@ -89,7 +89,7 @@ string(const char *value, size_t len, char text[HEADER_ORACLE_MAX])
 }
 
 
-/* What a word means: without quotes and backslashes. */
+/* Copies a word without its quotes and backslashes. */
 
 static void
 meaning(const char *text, regmatch_t match, int lower,

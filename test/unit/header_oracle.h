@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * A second opinion on header fields, to compare the module's reading with:
- * the rules of RFC 9110, 7240 and 8941 as regular expressions.  It shares
- * nothing with the module and must never learn from it.
+ * A reference parser of header fields, to compare with the module's: the
+ * rules of RFC 9110, 7240 and 8941 as regular expressions.  It shares no code
+ * with the module.
  */
 
 #ifndef HEADER_ORACLE_H
@@ -18,12 +18,12 @@
 
 /*
  * Content-Type: 0, with type/subtype in lower case, and whether each charset
- * is UTF-8 or a part of it; -1 if it is malformed.
+ * is UTF-8 or a subset; -1 if it is malformed.
  */
 int header_oracle_type(const char *value, size_t len,
     char name[HEADER_ORACLE_MAX], int *utf8);
 
-/* Content-Encoding: how many codings other than identity; -1: malformed. */
+/* Content-Encoding: the number of codings other than identity, or -1. */
 int header_oracle_codings(const char *value, size_t len);
 
 /*
@@ -33,7 +33,7 @@ int header_oracle_codings(const char *value, size_t len);
 int header_oracle_prefer(const char *value, size_t len,
     char returns[HEADER_ORACLE_MAX]);
 
-/* Idempotency-Key: the length of the key, which is written; -1: none. */
+/* Idempotency-Key: the length of the key, or -1 if it is malformed. */
 long header_oracle_key(const char *value, size_t len,
     char key[HEADER_ORACLE_MAX]);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Header fields: what the grammar says of values that clients write, and of
- * all short values of its special characters, by a second opinion.
+ * The parser of header fields: values of clients, and a comparison with the
+ * reference parser for all short values of special characters.
  */
 
 #include "guard.h"
@@ -16,7 +16,7 @@
 #define count(list)  (sizeof(list) / sizeof(list[0]))
 
 
-/* A Content-Type, read to its end: its parts as text, NULL if malformed. */
+/* The parts of a Content-Type as text; NULL if it is malformed. */
 
 static const char *
 type(const char *value, size_t len)
@@ -166,7 +166,7 @@ test_values(void)
 
         ok(values[i].wanted == NULL ? got == NULL
            : got != NULL && strcmp(got, values[i].wanted) == 0,
-           "%s: %s", values[i].value,
+           "the value %s is parsed as %s", values[i].value,
            values[i].wanted ? values[i].wanted : "malformed");
     }
 }
@@ -202,13 +202,13 @@ test_words(void)
         word.quoted = words[i].quoted;
 
         ok(ngx_pgq_header_is(&word, words[i].name) == words[i].is,
-           "%s is%s %s", words[i].text, words[i].is ? "" : " not",
-           words[i].name);
+           "the word %s is %s %s", words[i].text,
+           words[i].is ? "equal to" : "different from", words[i].name);
     }
 }
 
 
-/* All values of up to six of the grammar's special characters and a letter. */
+/* All values of up to six characters: special characters and a letter. */
 
 static void
 test_generated(void)
@@ -251,8 +251,7 @@ test_generated(void)
         }
     }
 
-    ok(good, "%ld short values are well-formed or not, as the second opinion"
-       " says", n);
+    ok(good, "the reference parser agrees on %ld short values", n);
 }
 
 

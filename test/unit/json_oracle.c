@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The second opinion: see json_oracle.h.
+ * The reference parser of JSON: see json_oracle.h.
  *
- * First the bytes become code points, or are refused; then a function for each
- * rule of the grammar eats what it knows and returns whether it did.
+ * The bytes are decoded to code points.  Then a function for each rule of the
+ * grammar consumes what matches and returns whether it did.
  */
 
 #include "json_oracle.h"
@@ -17,8 +17,8 @@ typedef struct {
     uint32_t  *code;                /* ends with END */
     size_t     at;
     int        depth_left;
-    int        lenient;             /* the grammar alone */
-    int        deep;                /* it was given up at its depth */
+    int        lenient;             /* only the grammar */
+    int        deep;                /* the depth was exceeded */
 } json_oracle_t;
 
 
@@ -28,7 +28,7 @@ typedef struct {
 static int json_oracle_value(json_oracle_t *oracle);
 
 
-/* Returns how many code points there are, -1 when it is not UTF-8. */
+/* Returns the number of code points, or -1 if the text is not UTF-8. */
 
 static long
 json_oracle_decode(const unsigned char *p, size_t len, uint32_t *out)
@@ -88,7 +88,7 @@ json_oracle_decode(const unsigned char *p, size_t len, uint32_t *out)
 
 
 static int
-json_oracle_eat(json_oracle_t *oracle, uint32_t code)
+json_oracle_match(json_oracle_t *oracle, uint32_t code)
 {
     if (oracle->code[oracle->at] != code) {
         return 0;
@@ -120,8 +120,9 @@ json_oracle_range(json_oracle_t *oracle, uint32_t first, uint32_t last)
 static void
 json_oracle_space(json_oracle_t *oracle)
 {
-    while (json_oracle_eat(oracle, 0x20) || json_oracle_eat(oracle, 0x09)
-           || json_oracle_eat(oracle, 0x0a) || json_oracle_eat(oracle, 0x0d))
+    while (json_oracle_match(oracle, 0x20) || json_oracle_match(oracle, 0x09)
+           || json_oracle_match(oracle, 0x0a)
+           || json_oracle_match(oracle, 0x0d))
     {
         /* void */
     }
@@ -132,7 +133,7 @@ static int
 json_oracle_word(json_oracle_t *oracle, const char *word)
 {
     for ( /* void */ ; *word; word++) {
-        if (!json_oracle_eat(oracle, (uint32_t) *word)) {
+        if (!json_oracle_match(oracle, (uint32_t) *word)) {
             return 0;
         }
     }
@@ -157,23 +158,23 @@ json_oracle_digits(json_oracle_t *oracle)
 static int
 json_oracle_number(json_oracle_t *oracle)
 {
-    (void) json_oracle_eat(oracle, '-');
+    (void) json_oracle_match(oracle, '-');
 
-    if (!json_oracle_eat(oracle, '0')
+    if (!json_oracle_match(oracle, '0')
         && !(json_oracle_range(oracle, '1', '9')
              && (json_oracle_digits(oracle), 1)))
     {
         return 0;
     }
 
-    if (json_oracle_eat(oracle, '.') && !json_oracle_digits(oracle)) {
+    if (json_oracle_match(oracle, '.') && !json_oracle_digits(oracle)) {
         return 0;
     }
 
-    if (json_oracle_eat(oracle, 'e') || json_oracle_eat(oracle, 'E')) {
+    if (json_oracle_match(oracle, 'e') || json_oracle_match(oracle, 'E')) {
 
-        if (!json_oracle_eat(oracle, '+')) {
-            (void) json_oracle_eat(oracle, '-');
+        if (!json_oracle_match(oracle, '+')) {
+            (void) json_oracle_match(oracle, '-');
         }
 
         return json_oracle_digits(oracle);
@@ -183,7 +184,7 @@ json_oracle_number(json_oracle_t *oracle)
 }
 
 
-/* Returns the code unit behind \u, -1 when it is none. */
+/* Returns the code unit after \u, or -1 if it is malformed. */
 
 static long
 json_oracle_unit(json_oracle_t *oracle)
@@ -214,19 +215,19 @@ json_oracle_unit(json_oracle_t *oracle)
 static int
 json_oracle_string(json_oracle_t *oracle)
 {
-    int          open;              /* the first of a pair has gone before */
+    int          open;              /* a high surrogate precedes */
     long         unit;
     const char  *c;
 
-    if (!json_oracle_eat(oracle, '"')) {
+    if (!json_oracle_match(oracle, '"')) {
         return 0;
     }
 
     for (open = 0; /* void */ ; /* void */ ) {
 
-        if (json_oracle_eat(oracle, '\\')) {
+        if (json_oracle_match(oracle, '\\')) {
 
-            if (json_oracle_eat(oracle, 'u')) {
+            if (json_oracle_match(oracle, 'u')) {
                 unit = json_oracle_unit(oracle);
 
                 if (oracle->lenient && unit >= 0) {
@@ -242,7 +243,7 @@ json_oracle_string(json_oracle_t *oracle)
             }
 
             for (c = "\"\\/bfnrt"; *c; c++) {
-                if (json_oracle_eat(oracle, (uint32_t) *c)) {
+                if (json_oracle_match(oracle, (uint32_t) *c)) {
                     break;
                 }
             }
@@ -258,7 +259,7 @@ json_oracle_string(json_oracle_t *oracle)
             return 0;
         }
 
-        if (json_oracle_eat(oracle, '"')) {
+        if (json_oracle_match(oracle, '"')) {
             return 1;
         }
 
@@ -281,7 +282,7 @@ json_oracle_member(json_oracle_t *oracle, uint32_t close)
 
         json_oracle_space(oracle);
 
-        if (!json_oracle_eat(oracle, ':')) {
+        if (!json_oracle_match(oracle, ':')) {
             return 0;
         }
     }
@@ -301,15 +302,15 @@ json_oracle_members(json_oracle_t *oracle, uint32_t close)
     oracle->depth_left--;
     json_oracle_space(oracle);
 
-    if (!json_oracle_eat(oracle, close)) {
+    if (!json_oracle_match(oracle, close)) {
 
         do {
             if (!json_oracle_member(oracle, close)) {
                 return 0;
             }
-        } while (json_oracle_eat(oracle, ','));
+        } while (json_oracle_match(oracle, ','));
 
-        if (!json_oracle_eat(oracle, close)) {
+        if (!json_oracle_match(oracle, close)) {
             return 0;
         }
     }
@@ -320,7 +321,7 @@ json_oracle_members(json_oracle_t *oracle, uint32_t close)
 }
 
 
-/* With the white space on both sides of it. */
+/* A value and the white space around it. */
 
 static int
 json_oracle_value(json_oracle_t *oracle)
@@ -410,7 +411,7 @@ json_oracle_grammatical(const unsigned char *p, size_t len)
     }
 
     good = json_oracle_decode(p, len, oracle.code) != -1
-           && (json_oracle_eat(&oracle, 0xfeff), 1)
+           && (json_oracle_match(&oracle, 0xfeff), 1)
            && ((json_oracle_value(&oracle) && oracle.code[oracle.at] == END)
                || oracle.deep);
 

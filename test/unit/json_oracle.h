@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * A second opinion on JSON, to compare the JSON room with: written from the
- * text of RFC 8259 and RFC 3629 with other means, recursive, slow and plain.
- * It shares nothing with the room and must never learn from it.
+ * A reference parser of JSON, to compare with the module's: written from
+ * RFC 8259 and RFC 3629, recursive and simple.  It shares no code with the
+ * module.
  */
 
 #ifndef JSON_ORACLE_H
@@ -13,13 +13,13 @@
 #include <stddef.h>
 
 
-/* All return 0 when good, -1 when not. */
+/* All return 0 for a valid text, -1 for any other. */
 
 int json_oracle(const unsigned char *p, size_t len, int depth_max);
 
 /*
- * By the grammar alone: with U+0000, any surrogates, and a byte order mark
- * before it; or good up to more than 1,024 levels.
+ * Checks the grammar only: U+0000, surrogates and a byte order mark are valid,
+ * and so is a text whose first error is after 1,024 levels.
  */
 int json_oracle_grammatical(const unsigned char *p, size_t len);
 

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The JSON room against a second opinion, on everything that is near to a good
- * text.
+ * The JSON parser compared with the reference parser, for texts that differ
+ * little from valid ones.
  */
 
 #include "json_texts.h"
 
 
-/* A byte changed, put in, or left out, at every place. */
+/* A byte is changed, inserted or removed, at each offset. */
 
 static void
 test_corrupted(void)
@@ -45,7 +45,9 @@ test_corrupted(void)
             }
         }
 
-        ok(good, "good text %zu with each byte corrupted, added, removed", i);
+        ok(good,
+           "valid text %zu with a byte changed, inserted or removed:"
+           " the parsers agree", i);
     }
 }
 
@@ -87,7 +89,7 @@ test_short(const char *name, const char *before, const char *letters,
         }
     }
 
-    ok(good, "%s", name);
+    ok(good, "%s: the parsers agree", name);
 }
 
 
@@ -107,25 +109,25 @@ test_generated(void)
 
     test_short("all texts of up to 2 bytes", "", all, 256, 2, "");
     test_short("all strings of up to 2 bytes", "\"", all, 256, 2, "\"");
-    test_short("all texts of up to 4 signs of the grammar", "", grammar,
+    test_short("all texts of up to 4 characters of the grammar", "", grammar,
                sizeof(grammar) - 1, 4, "");
-    test_short("all arrays of up to 3 signs of the grammar", "[", grammar,
+    test_short("all arrays of up to 3 characters of the grammar", "[", grammar,
                sizeof(grammar) - 1, 3, "]");
-    test_short("all objects of up to 3 signs of the grammar", "{\"\":",
+    test_short("all objects of up to 3 characters of the grammar", "{\"\":",
                grammar, sizeof(grammar) - 1, 3, "}");
-    test_short("all strings of 4 bytes at the borders of UTF-8", "\"", tail,
+    test_short("all strings of 4 bytes at the limits of UTF-8", "\"", tail,
                sizeof(tail) - 1, 4, "\"");
-    test_short("all escapes of 4 digits at the borders", "\"\\u",
+    test_short("all escapes of 4 digits at the limits of surrogates", "\"\\u",
                "0dDcC8bBfF9", 11, 4, "\"");
-    test_short("all second halves of a pair", "\"\\ud800\\u",
+    test_short("all escapes after a high surrogate", "\"\\ud800\\u",
                "0dDcC8bBfFg", 11, 4, "\"");
 }
 
 
-/* Each special byte at each place of a string of each length. */
+/* Each special byte at each offset of a string of each length. */
 
 static void
-test_places(void)
+test_offsets(void)
 {
     int     good;
     char    text[48];
@@ -148,7 +150,8 @@ test_places(void)
         }
     }
 
-    ok(good, "each special byte at each place of strings up to 40 bytes");
+    ok(good,
+       "strings of up to 40 bytes with a special byte: the parsers agree");
 }
 
 
@@ -178,7 +181,8 @@ test_random(void)
         good &= agree(copy, len);
     }
 
-    ok(good, "200,000 texts with bytes of others");
+    ok(good,
+       "200,000 texts with bytes of other texts: the parsers agree");
 }
 
 
@@ -189,10 +193,10 @@ main(void)
 
     test_corrupted();
     test_generated();
-    test_places();
+    test_offsets();
     test_random();
 
-    printf("# %ld texts judged\n", judged);
+    printf("# %ld texts checked\n", checked);
 
     return tap_done();
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The JSON room against lists of good and bad texts: verdict, phrase, offset;
- * its limits; and the two small things it does beside JSON.
+ * The JSON parser: result, error and offset for lists of valid and invalid
+ * texts; its limits; UTF-8 and trimming.
  */
 
 #include "json_texts.h"
@@ -172,35 +172,35 @@ test_lists(void)
     ngx_pgq_json_error_t  err;
 
     for (i = 0; i < count(good_texts); i++) {
-        ok(judge(good_texts[i].text, good_texts[i].len, DEPTH, &err) == 0
+        ok(check(good_texts[i].text, good_texts[i].len, DEPTH, &err) == 0
            && agree(good_texts[i].text, good_texts[i].len),
-           "good text %zu", i);
+           "valid text %zu is accepted", i);
     }
 
     for (i = 0; i < count(good_numbers); i++) {
-        ok(judge(good_numbers[i].text, good_numbers[i].len, DEPTH, &err) == 0
+        ok(check(good_numbers[i].text, good_numbers[i].len, DEPTH, &err) == 0
            && agree(good_numbers[i].text, good_numbers[i].len),
-           "good number %zu", i);
+           "valid number %zu is accepted", i);
     }
 
     for (i = 0; i < count(bad_texts); i++) {
         text = &bad_texts[i];
 
-        if (!ok(judge(text->text, text->len, DEPTH, &err) == -1
+        if (!ok(check(text->text, text->len, DEPTH, &err) == -1
                 && err.offset == text->offset
                 && strcmp(err.problem, text->problem) == 0
                 && agree(text->text, text->len),
-                "bad text %zu: %s", i, text->problem))
+                "invalid text %zu: %s", i, text->problem))
         {
-            printf("# it said: %s at %zu\n", err.problem ? err.problem
-                                                         : "good",
+            printf("# got: %s at %zu\n",
+                   err.problem ? err.problem : "valid",
                    err.offset);
         }
     }
 }
 
 
-/* Whether the grammar alone allows it, where PostgreSQL does not. */
+/* Texts that match the grammar, and that PostgreSQL does not store. */
 
 static void
 test_grammatical(void)
@@ -234,29 +234,32 @@ test_grammatical(void)
     };
 
     for (i = 0; i < count(texts); i++) {
-        ok(judge(texts[i].text, strlen(texts[i].text), DEPTH, &err) == -1
+        ok(check(texts[i].text, strlen(texts[i].text), DEPTH, &err) == -1
            && err.offset == texts[i].offset
            && err.grammatical == texts[i].grammatical,
-           "%s is %sJSON by the grammar", texts[i].text,
-           texts[i].grammatical ? "" : "not ");
+           "%s %s the grammar", texts[i].text,
+           texts[i].grammatical ? "matches" : "does not match");
     }
 
-    ok(judge("[[1]]", 5, 1, &err) == -1 && err.grammatical == 1
-       && err.offset == 1, "so is JSON that is nested too deeply");
-    ok(judge("[[1]", 4, 1, &err) == -1 && err.grammatical == 0
-       && err.offset == 1, "what is no JSON and too deep is not");
+    ok(check("[[1]]", 5, 1, &err) == -1 && err.grammatical == 1
+       && err.offset == 1,
+       "JSON that is nested too deeply matches the grammar");
+    ok(check("[[1]", 4, 1, &err) == -1 && err.grammatical == 0
+       && err.offset == 1,
+       "an unfinished text that is nested too deeply does not match");
 
     text = malloc(1025);
     memset(text, '[', 1025);
-    ok(judge(text, 1025, 1000, &err) == -1 && err.grammatical == 1
-       && err.offset == 1000, "what begins with 1025 levels counts as JSON");
-    ok(judge(text, 1024, 1000, &err) == -1 && err.grammatical == 0,
-       "what begins with 1024 levels, and ends, does not");
+    ok(check(text, 1025, 1000, &err) == -1 && err.grammatical == 1
+       && err.offset == 1000,
+       "a text that begins with 1025 levels counts as JSON");
+    ok(check(text, 1024, 1000, &err) == -1 && err.grammatical == 0,
+       "a text of 1024 levels that is unfinished does not count");
     free(text);
 }
 
 
-/* A text cut short is refused, there where it ends or a character began. */
+/* A truncated text is rejected at its end, or where a character begins. */
 
 static void
 test_truncated(void)
@@ -277,7 +280,7 @@ test_truncated(void)
 
         for (len = 0; len < end; len++) {
 
-            if (judge(text->text, len, DEPTH, &err) == 0) {
+            if (check(text->text, len, DEPTH, &err) == 0) {
                 wrong++;
                 continue;
             }
@@ -292,7 +295,7 @@ test_truncated(void)
         }
     }
 
-    ok(wrong == 0, "every truncation of a good text is refused at its end");
+    ok(wrong == 0, "each truncated text is rejected at its end");
 }
 
 
@@ -311,18 +314,19 @@ test_depth(void)
         text[20000 + i] = ']';
     }
 
-    ok(judge(text + 19000, 2000, 1000, &err) == 0, "1000 arrays deep is good");
-    ok(judge(text + 18999, 2002, 1000, &err) == -1 && err.offset == 1000
+    ok(check(text + 19000, 2000, 1000, &err) == 0, "1000 levels are accepted");
+    ok(check(text + 18999, 2002, 1000, &err) == -1 && err.offset == 1000
        && strcmp(err.problem, "nested too deeply") == 0,
-       "1001 arrays deep is refused at the 1001st");
-    ok(judge(text, 40000, 1000, &err) == -1 && err.offset == 1000,
-       "20000 arrays deep are refused at the 1001st");
-    ok(judge(text, 20000, 1024, &err) == -1 && err.offset == 1024,
-       "20000 open arrays are refused");
-    ok(judge(text + 20000 - 1025, 2050, 5000, &err) == -1
-       && err.offset == 1024, "a limit above 1024 is 1024");
-    ok(judge("[]", 2, 0, &err) == -1 && err.offset == 0, "a limit of 0");
-    ok(judge("1", 1, 0, &err) == 0, "a number is not nested at all");
+       "1001 levels are rejected at the last one");
+    ok(check(text, 40000, 1000, &err) == -1 && err.offset == 1000,
+       "20000 levels are rejected at the 1001st");
+    ok(check(text, 20000, 1024, &err) == -1 && err.offset == 1024,
+       "20000 open arrays are rejected");
+    ok(check(text + 20000 - 1025, 2050, 5000, &err) == -1
+       && err.offset == 1024, "a limit above 1024 is reduced to 1024");
+    ok(check("[]", 2, 0, &err) == -1 && err.offset == 0,
+       "an array is rejected with a limit of 0");
+    ok(check("1", 1, 0, &err) == 0, "a number is accepted with a limit of 0");
 
     for (n = 1, good = 1; n <= 300; n++) {
 
@@ -334,16 +338,16 @@ test_depth(void)
         memmove(text + n * 6 + 1, text + n * 6, n * 2);
         text[n * 6] = '7';
 
-        good &= judge(text, n * 8 + 1, (unsigned) n * 2, &err) == 0
-                && judge(text, n * 8 + 1, (unsigned) n * 2 - 1, &err) == -1;
+        good &= check(text, n * 8 + 1, (unsigned) n * 2, &err) == 0
+                && check(text, n * 8 + 1, (unsigned) n * 2 - 1, &err) == -1;
 
         text[n * 6 + 1] = (text[n * 6 + 1] == ']') ? '}' : ']';
 
-        good &= judge(text, n * 8 + 1, (unsigned) n * 2, &err) == -1
+        good &= check(text, n * 8 + 1, (unsigned) n * 2, &err) == -1
                 && err.offset == n * 6 + 1;
     }
 
-    ok(good, "arrays and objects mixed, up to 600 deep");
+    ok(good, "up to 600 levels of arrays and objects are counted");
 
     free(text);
 }
@@ -362,26 +366,28 @@ test_long(void)
     memset(text, 'x', len);
     text[0] = '"';
     text[len - 1] = '"';
-    ok(judge(text, len, DEPTH, &err) == 0, "a string of a megabyte");
-    ok(judge(text, len - 1, DEPTH, &err) == -1 && err.offset == len - 1,
-       "the same without its end");
+    ok(check(text, len, DEPTH, &err) == 0, "a string of 1 MB is accepted");
+    ok(check(text, len - 1, DEPTH, &err) == -1 && err.offset == len - 1,
+       "a string of 1 MB without its end is rejected");
 
     text[len - 2] = '\x01';
-    ok(judge(text, len, DEPTH, &err) == -1 && err.offset == len - 2,
-       "the same with a control character at its end");
+    ok(check(text, len, DEPTH, &err) == -1 && err.offset == len - 2,
+       "a string of 1 MB that ends with a control character is rejected");
 
     for (i = 1; i + 3 < len - 1; i += 3) {
         memcpy(text + i, "\xe4\xb8\xad", 3);
     }
 
     memset(text + i, 'x', len - 1 - i);
-    ok(judge(text, len, DEPTH, &err) == 0, "a megabyte of Chinese");
+    ok(check(text, len, DEPTH, &err) == 0,
+       "a string of 1 MB of Chinese is accepted");
 
     memset(text, '7', 1000);
-    ok(judge(text, 1000, DEPTH, &err) == 0, "a number of 1000 digits");
+    ok(check(text, 1000, DEPTH, &err) == 0,
+       "a number of 1000 digits is accepted");
     text[999] = '.';
-    ok(judge(text, 1000, DEPTH, &err) == -1 && err.offset == 1000,
-       "the same with a point at its end");
+    ok(check(text, 1000, DEPTH, &err) == -1 && err.offset == 1000,
+       "a number of 1000 digits that ends with a dot is rejected");
 
     free(text);
 }
@@ -415,7 +421,8 @@ test_utf8(void)
         }
     }
 
-    ok(good, "UTF-8: all texts of 4 bytes at the borders, at three places");
+    ok(good,
+       "UTF-8: the reference parser agrees on all texts of 4 bytes at limits");
 
     for (good = 1, len = 1; len < 30; len++) {
         for (at = 0; at < len; at++) {
@@ -431,9 +438,9 @@ test_utf8(void)
         }
     }
 
-    ok(good, "UTF-8: the offset of what is wrong, at each place");
+    ok(good, "UTF-8: the offset of the error is found at each offset");
     ok(ngx_pgq_json_utf8(guard_after("", 0), 0, &err) == 0,
-       "UTF-8: nothing is good");
+       "UTF-8: an empty text is valid");
 }
 
 
@@ -460,7 +467,8 @@ test_trim(void)
 
         ok(len == cases[i].len
            && p == guard_after(cases[i].text, strlen(cases[i].text))
-                   + cases[i].first, "trim %zu", i);
+                   + cases[i].first,
+                   "white space around text %zu is removed", i);
     }
 }
 
@@ -478,7 +486,7 @@ main(void)
     test_utf8();
     test_trim();
 
-    printf("# %ld texts judged\n", judged);
+    printf("# %ld texts checked\n", checked);
 
     return tap_done();
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * What the tests of the JSON room share: good texts, and the way a text is
- * given to the room, between two pages that must not be touched.
+ * Shared by the tests of the JSON parser: valid texts, and functions that
+ * check a text between two inaccessible pages.
  */
 
 #ifndef JSON_TEXTS_H
@@ -28,7 +28,7 @@ typedef struct {
 #define count(list)  (sizeof(list) / sizeof(list[0]))
 
 
-/* none of these is a number alone: the beginning of a number is a number */
+/* none is a number alone, since a prefix of a number is a number */
 
 static const text_t  good_texts[] = {
     good("{}"),
@@ -69,13 +69,13 @@ static const text_t  good_texts[] = {
 };
 
 
-static long  judged;
+static long  checked;
 
 
-/* Judges a text at both ends of the memory; they must agree. */
+/* Checks a text at both ends of the memory; the results must be equal. */
 
 static inline int
-judge(const void *text, size_t len, unsigned depth, ngx_pgq_json_error_t *err)
+check(const void *text, size_t len, unsigned depth, ngx_pgq_json_error_t *err)
 {
     int                   result;
     ngx_pgq_json_error_t  again;
@@ -95,13 +95,13 @@ judge(const void *text, size_t len, unsigned depth, ngx_pgq_json_error_t *err)
         abort();
     }
 
-    judged++;
+    checked++;
 
     return result;
 }
 
 
-/* Whether the room and the second opinion agree, and says so if not. */
+/* Whether the reference parser agrees; a difference is printed. */
 
 static inline int
 agree(const void *text, size_t len)
@@ -110,7 +110,7 @@ agree(const void *text, size_t len)
     size_t                i;
     ngx_pgq_json_error_t  err;
 
-    result = judge(text, len, DEPTH, &err);
+    result = check(text, len, DEPTH, &err);
 
     if (result == json_oracle(text, len, DEPTH)
         && (result == 0
@@ -119,8 +119,8 @@ agree(const void *text, size_t len)
         return 1;
     }
 
-    printf("# they differ (%s at %zu):", err.problem ? err.problem : "good",
-           err.offset);
+    printf("# different results (%s at %zu):",
+           err.problem ? err.problem : "valid", err.offset);
 
     for (i = 0; i < len; i++) {
         printf(" %02x", ((const unsigned char *) text)[i]);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Idempotency keys: which values are one, and which key they are.
+ * Idempotency keys: which values are valid, and their keys.
  */
 
 #include "guard.h"
@@ -11,7 +11,7 @@
 #include <string.h>
 
 
-/* NULL: no key */
+/* NULL: the value is malformed */
 
 static const struct {
     const char  *value;
@@ -77,31 +77,32 @@ main(void)
         n = ngx_pgq_key_read(key, guard_after(values[i].value, len), len);
 
         if (values[i].key == NULL) {
-            ok(n == -1, "no key: %s", values[i].value);
+            ok(n == -1, "the value %s is malformed", values[i].value);
             continue;
         }
 
         wanted = strlen(values[i].key);
         ok(n == (ssize_t) wanted && memcmp(key, values[i].key, wanted) == 0,
-           "%s is %s", values[i].value, values[i].key);
+           "the value %s has the key %s", values[i].value, values[i].key);
     }
 
     memset(text, 'k', sizeof(text));
     ok(ngx_pgq_key_read(key, text, NGX_PGQ_KEY_MAX) == NGX_PGQ_KEY_MAX,
-       "the longest token");
+       "a token of the maximum length is a key");
     ok(ngx_pgq_key_read(key, text, NGX_PGQ_KEY_MAX + 1) == -1,
-       "one that is longer");
+       "a longer token is malformed");
     text[0] = '"';
     text[NGX_PGQ_KEY_MAX + 1] = '"';
     ok(ngx_pgq_key_read(key, text, NGX_PGQ_KEY_MAX + 2) == NGX_PGQ_KEY_MAX,
-       "the longest string");
+       "a string of the maximum length is a key");
     text[NGX_PGQ_KEY_MAX + 1] = 'k';
     text[NGX_PGQ_KEY_MAX + 2] = '"';
     ok(ngx_pgq_key_read(key, text, NGX_PGQ_KEY_MAX + 3) == -1,
-       "one that is longer");
+       "a longer string is malformed");
     ok(ngx_pgq_key_read(key, (u_char *) "\"a\0b\"", 5) == -1,
-       "no key has a zero byte");
-    ok(ngx_pgq_key_read(key, (u_char *) "a\0b", 3) == -1, "nor has a token");
+       "a string with a zero byte is malformed");
+    ok(ngx_pgq_key_read(key, (u_char *) "a\0b", 3) == -1,
+       "a token with a zero byte is malformed");
 
     return tap_done();
 }

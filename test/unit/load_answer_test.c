@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Answers, whole, cut at every place, and wrong.
+ * The HTTP parser of the load client: whole, truncated and malformed answers.
  */
 
 #include "load_answer.h"
@@ -33,7 +33,7 @@ static const answer_t  answers[] = {
       "HTTP/1.1 202 Accepted\r\nServer: x\r\nContent-Length: 63\r\n\r\n" BODY,
       0, 202, 0, -1, 63, 1 },
 
-    { "in another case of letters",
+    { "with a header in mixed case",
       "HTTP/1.1 202 Accepted\r\ncontent-LENGTH:63\r\n\r\n" BODY,
       0, 202, 0, -1, 63, 1 },
 
@@ -45,22 +45,22 @@ static const answer_t  answers[] = {
       "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n",
       0, 202, 0, -1, 0, 0 },
 
-    { "204",
+    { "with status 204",
       "HTTP/1.1 204 No Content\r\nAllow: POST\r\n\r\n", 0, 204, 0, -1, 0, 0 },
 
-    { "304",
+    { "with status 304",
       "HTTP/1.1 304 Not Modified\r\nETag: \"1\"\r\n\r\n",
       0, 304, 0, -1, 0, 0 },
 
     { "to HEAD",
       "HTTP/1.1 200 OK\r\nContent-Length: 700\r\n\r\n", 1, 200, 0, -1, 0, 0 },
 
-    { "that closes",
+    { "with Connection: close",
       "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7\r\n"
       "Connection: close\r\nContent-Length: 2\r\n\r\nno",
       0, 503, 1, 7, 2, 0 },
 
-    { "with a date to retry after",
+    { "with a date in Retry-After",
       "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n"
       "Retry-After: Fri, 31 Dec 2027 23:59:59 GMT\r\n\r\nno",
       0, 503, 0, -1, 2, 0 },
@@ -81,7 +81,7 @@ static const answer_t  answers[] = {
       "A\r\n0123456789\r\n000\r\nOne: two\r\nThree: four\r\n\r\n",
       0, 202, 0, -1, 10, 0 },
 
-    { "after others that were not final",
+    { "after interim answers",
       "HTTP/1.1 100 Continue\r\n\r\n"
       "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
       "HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\nok",
@@ -107,7 +107,7 @@ static const char *const  bad_answers[] = {
 static load_answer_t  answer;
 
 
-/* Feeds it in two pieces, or byte by byte when cut is 0. */
+/* Feeds the text in two pieces, or byte by byte if cut is 0. */
 
 static load_answer_result_t
 feed(const char *text, size_t len, size_t cut)
@@ -123,7 +123,7 @@ feed(const char *text, size_t len, size_t cut)
 
         n = (cut == 0) ? 1 : (at < cut) ? cut - at : len - at;
 
-        /* memory of its own, so that a byte too many is seen */
+        /* separate memory, so that the sanitizer finds an overread */
 
         piece = malloc(n);
         memcpy(piece, text + at, n);
@@ -171,7 +171,9 @@ test_good(void)
                     && as_expected(expected);
         }
 
-        ok(good, "an answer %s, cut at every place", expected->name);
+        ok(good,
+           "an answer %s is parsed in two pieces of any length",
+           expected->name);
 
         for (good = 1, cut = 1; cut < len; cut++) {
             load_answer_reset(&answer, expected->bodiless);
@@ -179,7 +181,8 @@ test_good(void)
                     && load_answer_end(&answer) == LOAD_ANSWER_BAD;
         }
 
-        ok(good, "an answer %s is not whole before its end", expected->name);
+        ok(good,
+           "an answer %s is not complete before its end", expected->name);
     }
 }
 
@@ -193,9 +196,9 @@ test_endless(void)
 
     load_answer_reset(&answer, 0);
     ok(feed(text, strlen(text), 0) == LOAD_ANSWER_AGAIN,
-       "an answer without a length goes on");
+       "an answer without a length is not complete while it is open");
     ok(load_answer_end(&answer) == LOAD_ANSWER_WHOLE && answer.kept == 63,
-       "until the connection ends");
+       "an answer without a length is complete at the end");
 }
 
 
@@ -215,7 +218,7 @@ test_bad(void)
             good &= feed(bad_answers[i], len, cut) == LOAD_ANSWER_BAD;
         }
 
-        ok(good, "bad answer %zu", i);
+        ok(good, "malformed answer %zu is rejected", i);
     }
 
     len = LOAD_ANSWER_HEAD_MAX + 100;
@@ -224,7 +227,8 @@ test_bad(void)
     memcpy(text, "HTTP/1.1 202 Accepted\r\nA: ", 26);
 
     load_answer_reset(&answer, 0);
-    ok(feed(text, len, len) == LOAD_ANSWER_BAD, "a head too long, at once");
+    ok(feed(text, len, len) == LOAD_ANSWER_BAD,
+       "a header that is too long is rejected in one piece");
 
     load_answer_reset(&answer, 0);
 
@@ -237,10 +241,11 @@ test_bad(void)
     }
 
     ok(result == LOAD_ANSWER_BAD && i < len,
-       "a head too long, byte by byte");
+       "a header that is too long is rejected byte by byte");
 
     load_answer_reset(&answer, 0);
-    ok(load_answer_end(&answer) == LOAD_ANSWER_BAD, "no answer at all");
+    ok(load_answer_end(&answer) == LOAD_ANSWER_BAD,
+       "the end of the connection without an answer is rejected");
 
     free(text);
 }
@@ -260,7 +265,7 @@ test_uuid(void)
         good &= load_answer_uuid((u_char *) text, id) == -1;
     }
 
-    ok(good, "a uuid with a wrong sign at any place is none");
+    ok(good, "a UUID with a wrong character is rejected");
 }
 
 

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Requests: of the size asked for, the same each time, from whatever number
- * the one before was; and hashes that tell bodies apart.
+ * The requests of the load client: size, content, and hashes of bodies.
  */
 
 #include "load_body.h"
@@ -17,7 +16,7 @@ static load_settings_t  settings;
 static load_target_t    targets[2];
 
 
-/* The request as one text, to be freed. */
+/* The text of a request, to be freed by the caller. */
 
 static char *
 text_of(unsigned target, uint64_t n, uint64_t line)
@@ -61,7 +60,7 @@ is_text(unsigned target, uint64_t n, uint64_t line, const char *expected)
 
 
 static void
-test_made(void)
+test_generated(void)
 {
     int              good;
     char            *text, *again, *body;
@@ -76,12 +75,12 @@ test_made(void)
                "POST /post HTTP/1.1\r\nHost: one:80\r\nA: b\r\n"
                "Content-Type: application/json\r\nContent-Length: 45\r\n\r\n"
                "{\"run\":\"0123abcd\",\"n\":42,\"pad\":\"xxxxxxxxxxx\"}"),
-       "a made request");
+       "a request has the headers and the body of its number");
     ok(is_text(1, 1000, 0,
                "POST /other HTTP/1.1\r\nHost: two\r\nA: b\r\n"
                "Content-Type: application/json\r\nContent-Length: 45\r\n\r\n"
                "{\"run\":\"0123abcd\",\"n\":1000,\"pad\":\"xxxxxxxxx\"}"),
-       "a request for the other host");
+       "a request has the path and the host of its target");
 
     for (good = 1, i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
         text = text_of(0, numbers[i], 0);
@@ -101,7 +100,7 @@ test_made(void)
         free(again);
     }
 
-    ok(good, "the same number gives the same bytes, whatever went before");
+    ok(good, "a number makes the same request after any other one");
 }
 
 
@@ -116,24 +115,27 @@ test_file(void)
     fd = mkstemp(name);
 
     ok(write(fd, lines, sizeof(lines) - 1) == sizeof(lines) - 1
-       && close(fd) == 0, "a file of bodies");
+       && close(fd) == 0, "the file of bodies is written");
 
     settings.bodies = name;
 
     ok(load_body_init(&settings) == 0 && load_body_lines() == 4,
-       "has four lines, one empty, the last without an end");
+       "a file with an empty line and an unfinished one has four lines");
     ok(is_text(0, 1, 0,
                "POST /post HTTP/1.1\r\nHost: one:80\r\nA: b\r\n"
                "Content-Type: application/json\r\n"
-               "Content-Length: 0000000007\r\n\r\n{\"a\":1}"), "the first");
+               "Content-Length: 0000000007\r\n\r\n{\"a\":1}"),
+       "the first line is a body");
     ok(is_text(0, 2, 2,
                "POST /post HTTP/1.1\r\nHost: one:80\r\nA: b\r\n"
                "Content-Type: application/json\r\n"
-               "Content-Length: 0000000000\r\n\r\n"), "the empty one");
+               "Content-Length: 0000000000\r\n\r\n"),
+       "the empty line is an empty body");
     ok(is_text(0, 3, 3,
                "POST /post HTTP/1.1\r\nHost: one:80\r\nA: b\r\n"
                "Content-Type: application/json\r\n"
-               "Content-Length: 0000000010\r\n\r\n\"the last\""), "the last");
+               "Content-Length: 0000000010\r\n\r\n\"the last\""),
+       "the unfinished line is a body");
 
     unlink(name);
 }
@@ -162,12 +164,13 @@ test_hash(void)
         good &= hash == load_body_hash(text, len);
     }
 
-    ok(good, "a bit changed, or a byte more, makes another hash");
+    ok(good, "a changed bit or another byte changes the hash");
     ok(load_body_hash(" \t{\"a\": 1}\r\n", 12)
        == load_body_hash("{\"a\": 1}", 8)
        && load_body_hash("{\"a\": 1}", 8) != load_body_hash("{\"a\":1}", 7),
-       "white space counts within, not around");
-    ok(load_body_hash(" ", 1) == load_body_hash("", 0), "nothing at all");
+       "the hash ignores white space around a body, not within");
+    ok(load_body_hash(" ", 1) == load_body_hash("", 0),
+       "white space has the hash of an empty body");
 }
 
 
@@ -187,11 +190,11 @@ main(void)
     settings.size = 45;
     strcpy(settings.run, "0123abcd");
 
-    if (!ok(load_body_init(&settings) == 0, "init")) {
+    if (!ok(load_body_init(&settings) == 0, "the bodies are initialized")) {
         return tap_done();
     }
 
-    test_made();
+    test_generated();
     test_file();
     test_hash();
 

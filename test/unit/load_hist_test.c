@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Percentiles against those of the sorted values.
+ * The histogram of the load client, compared with sorted values.
  */
 
 #include "load_hist.h"
@@ -65,9 +65,9 @@ test_values(const char *name, int64_t greatest)
                      values[(size_t) (percents[i] / 100 * MANY + 0.999) - 1]);
     }
 
-    ok(good, "%s: percentiles are within 0.8 %%", name);
+    ok(good, "%s: the percentiles are within 0.8 %%", name);
     ok(hist.max == values[MANY - 1] && hist.count == MANY,
-       "%s: the greatest is exact", name);
+       "%s: the maximum is exact", name);
 
     free(values);
 }
@@ -82,12 +82,13 @@ main(void)
     srandom(42);
 
     load_hist_reset(&hist);
-    ok(load_hist_percentile(&hist, 50) == 0, "nothing counted: 0");
+    ok(load_hist_percentile(&hist, 50) == 0,
+       "an empty histogram has the percentile 0");
 
     test_values("nanoseconds", 100);
     test_values("microseconds", 1000000);
     test_values("seconds", 5000000000);
-    test_values("an hour", 3600000000000);
+    test_values("hours", 3600000000000);
 
     for (good = 1, ns = 1; ns < (int64_t) 1 << 43; ns += ns / 8 + 1) {
         load_hist_reset(&hist);
@@ -95,13 +96,13 @@ main(void)
         good &= near(load_hist_percentile(&hist, 50), ns);
     }
 
-    ok(good, "a single value, from a nanosecond to two hours");
+    ok(good, "a single value between 1 ns and two hours is its median");
 
     load_hist_reset(&hist);
     load_hist_add(&hist, -5);
     load_hist_add(&hist, INT64_MAX);
     ok(hist.count == 2 && hist.max == INT64_MAX,
-       "what cannot be is counted, too");
+       "negative and huge values are counted");
 
     return tap_done();
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The ledger: what goes in is found again, in memory and by way of a file.
+ * The record of requests: entries are found in memory and after a reload.
  */
 
 #include "load_ledger.h"
@@ -67,7 +67,7 @@ main(void)
     uint64_t       n, again;
     load_entry_t  *entry;
 
-    ok(load_ledger_init() == 0, "init");
+    ok(load_ledger_init() == 0, "the record is initialized");
 
     for (good = 1, n = 1; n <= MANY; n++) {
         good &= load_ledger_add(n * 3, n * 10) == n;
@@ -91,22 +91,24 @@ main(void)
 
     ok(good, "attempts are numbered from 1, their outcome is unknown");
     ok(load_ledger_index(&again) == 0 && again == 0 && all_there(),
-       "each acknowledged id is found, no other");
+       "each acknowledged id is found, and no other");
 
     ok(close(mkstemp(name)) == 0
-       && load_ledger_save(name, "0123abcd", 77) == 0, "saved");
+       && load_ledger_save(name, "0123abcd", 77) == 0, "the record is saved");
 
-    ok(load_ledger_init() == 0 && load_ledger_count() == 0, "emptied");
+    ok(load_ledger_init() == 0 && load_ledger_count() == 0,
+       "the record is empty after its initialization");
     ok(load_ledger_load(name, run, &mark) == 0
        && load_ledger_index(&again) == 0 && again == 0 && all_there(),
-       "read from the file: the same");
-    ok(strcmp(run, "0123abcd") == 0 && mark == 77, "its head, too");
+       "a loaded record equals the saved one");
+    ok(strcmp(run, "0123abcd") == 0 && mark == 77,
+       "a loaded record has the run and the mark of the saved one");
 
     make_id(load_ledger_entry(3)->id, 2);
     ok(load_ledger_index(&again) == 0 && again == 1,
-       "an id given out twice is counted");
+       "a duplicate id is counted");
 
-    /* what it says of that is no news to who runs the tests */
+    /* the error message is not shown */
 
     quiet = dup(STDERR_FILENO);
     (void) !freopen("/dev/null", "w", stderr);
@@ -118,7 +120,7 @@ main(void)
     dup2(quiet, STDERR_FILENO);
     close(quiet);
 
-    ok(good, "a file cut short is refused");
+    ok(good, "a truncated file is rejected");
 
     (void) load_ledger_init();
     unlink(name);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Messages are counted in the phase in which they began.
+ * The phases of the load client: a message belongs to the one it began in.
  */
 
 #include "load_phase.h"
@@ -31,7 +31,7 @@ print(int64_t began, int64_t ended)
 
 
 static int
-says(const char *line)
+prints(const char *line)
 {
     return strstr(text, line) != NULL;
 }
@@ -44,7 +44,7 @@ main(void)
 
     load_phase_ok(150 * MS, 5 * MS);
     print(100 * MS, 400 * MS);
-    ok(len == 0, "without a mark there are no phases");
+    ok(len == 0, "no phase is printed without a mark");
 
     load_phase_mark(200 * MS);
     load_phase_mark(300 * MS);
@@ -59,20 +59,20 @@ main(void)
 
     print(100 * MS, 450 * MS);
 
-    ok(says("result phase_0_ok 2\n") && says("result phase_0_failed 1\n"),
-       "what began before the first mark");
-    ok(says("result phase_0_max_ms 150.000\n"),
-       "is of the first phase, though it ended after it");
-    ok(says("result phase_1_ok 1\n") && says("result phase_1_failed 1\n")
-       && says("result phase_1_max_ms 3.000\n"),
-       "what began with a mark is of the phase that begins there");
-    ok(says("result phase_2_ok 1\n") && says("result phase_2_failed 2\n"),
-       "the last phase has no mark at its end");
-    ok(says("result phase_0_seconds 0.100\n")
-       && says("result phase_1_seconds 0.100\n")
-       && says("result phase_2_seconds 0.150\n"),
-       "phases last from mark to mark");
-    ok(!says("phase_3"), "there are no more of them than marks, and one");
+    ok(prints("result phase_0_ok 2\n") && prints("result phase_0_failed 1\n"),
+       "the first phase has the messages before the first mark");
+    ok(prints("result phase_0_max_ms 150.000\n"),
+       "the first phase has a message that ended after it");
+    ok(prints("result phase_1_ok 1\n") && prints("result phase_1_failed 1\n")
+       && prints("result phase_1_max_ms 3.000\n"),
+       "a message that began with a mark is of the next phase");
+    ok(prints("result phase_2_ok 1\n") && prints("result phase_2_failed 2\n"),
+       "the last phase has the messages after the last mark");
+    ok(prints("result phase_0_seconds 0.100\n")
+       && prints("result phase_1_seconds 0.100\n")
+       && prints("result phase_2_seconds 0.150\n"),
+       "a phase lasts from one mark to the next");
+    ok(!prints("phase_3"), "there is one phase more than marks");
 
     for (i = 0; i < LOAD_PHASES_MAX + 10; i++) {
         load_phase_mark(1000 * MS + i * MS);
@@ -81,8 +81,8 @@ main(void)
     load_phase_ok(9000 * MS, 1 * MS);
     print(100 * MS, 9500 * MS);
 
-    ok(says("result phase_63_ok 1\n") && !says("phase_64"),
-       "too many marks: the last phase takes the rest");
+    ok(prints("result phase_63_ok 1\n") && !prints("phase_64"),
+       "marks above the limit are ignored");
 
     free(text);
 

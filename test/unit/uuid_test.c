@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Ids: their form, their order, and that no two processes make the same.
+ * UUIDs: their format, their order, and that processes make different ones.
  */
 
 #include "ngx_pgq_uuid.h"
@@ -40,7 +40,7 @@ milliseconds(const u_char uuid[16])
 
 
 static void
-test_form(void)
+test_format(void)
 {
     int             good, i;
     u_char          uuid[16], text[40];
@@ -53,8 +53,8 @@ test_form(void)
         seen[uuid[15] & 15] = 1;
     }
 
-    ok(good, "version 7, variant 2, and the milliseconds it was given");
-    ok(memchr(seen, 0, 16) == NULL, "the last digits differ");
+    ok(good, "a UUID has version 7, variant 2 and the given milliseconds");
+    ok(memchr(seen, 0, 16) == NULL, "all values of the last digit occur");
 
     for (i = 0; i < 16; i++) {
         uuid[i] = (u_char) (i * 17);
@@ -63,7 +63,7 @@ test_form(void)
     memset(text, '#', sizeof(text));
     ok(ngx_pgq_uuid_print(text, uuid) == text + 36
        && memcmp(text, "00112233-4455-6677-8899-aabbccddeeff####", 40) == 0,
-       "printed as 36 characters and no more");
+       "a UUID is printed as 36 characters");
 
     for (good = 1, i = 0; i < 256; i++) {
         memset(uuid, i, 16);
@@ -73,7 +73,7 @@ test_form(void)
                 && memcmp(text + 34, text + 37, 2) == 0;
     }
 
-    ok(good, "each value of a byte is printed right");
+    ok(good, "each value of a byte is printed");
 }
 
 
@@ -100,20 +100,21 @@ test_read(void)
                 && memcmp(uuid, again, 16) == 0;
     }
 
-    ok(good, "what was printed is read");
+    ok(good, "a printed UUID is read");
 
     for (i = 0; i < (int) (sizeof(bad) / sizeof(bad[0])); i++) {
         ok(ngx_pgq_uuid_read(again, (const u_char *) bad[i]) == -1,
-           "%s is no id", bad[i]);
+           "%s is rejected", bad[i]);
     }
 
     ngx_pgq_uuid_print(text, uuid);
     text[20] = '\0';
-    ok(ngx_pgq_uuid_read(again, text) == -1, "nor is one with a zero byte");
+    ok(ngx_pgq_uuid_read(again, text) == -1,
+       "a UUID with a zero byte is rejected");
 }
 
 
-/* Many ids from one on: as PostgreSQL counts them, too. */
+/* Many UUIDs in a row: PostgreSQL counts them in the same way. */
 
 static void
 test_next(void)
@@ -129,18 +130,19 @@ test_next(void)
                 && compare(first, last) < 0 && compare(last, next) < 0;
     }
 
-    ok(good, "there is room for 2^61 behind a first one");
+    ok(good, "2^61 UUIDs follow a first one");
 
     memset(first, 0xff, 16);
     first[8] = 0x9f;
     ngx_pgq_uuid_next(next, first, 1);
-    ok(next[8] == 0xa0 && next[9] == 0 && next[15] == 0, "it carries");
+    ok(next[8] == 0xa0 && next[9] == 0 && next[15] == 0,
+       "the next UUID carries over byte borders");
     ngx_pgq_uuid_next(next, first, 0);
-    ok(memcmp(next, first, 16) == 0, "the first one is itself");
+    ok(memcmp(next, first, 16) == 0, "the UUID at distance 0 is the same");
 }
 
 
-/* Makes a million in so many per millisecond; looks at order and sameness. */
+/* Makes a million UUIDs, so many in each millisecond. */
 
 static void
 test_order(unsigned per_ms, const char *name)
@@ -161,9 +163,9 @@ test_order(unsigned per_ms, const char *name)
 
     greatest = milliseconds(ids + (MANY - 1) * 16);
 
-    ok(rising, "%s: each is greater than the one before", name);
+    ok(rising, "%s: each UUID is greater than the one before", name);
     ok(greatest - start <= (uint64_t) MANY / per_ms + MANY / 2048 + 1,
-       "%s: the ids do not run away from the clock", name);
+       "%s: the UUIDs stay close to the clock", name);
 
     for (rising = 1, i = 1; i < MANY; i++) {
         rising &= memcmp(ids + (i - 1) * 16 + 8, ids + i * 16 + 8, 8) != 0;
@@ -189,11 +191,11 @@ test_clock(void)
         memcpy(last, uuid, 16);
     }
 
-    ok(good, "a clock that goes back does not turn the order round");
+    ok(good, "the order is kept when the clock goes back");
 }
 
 
-/* Two processes of one parent, at the same milliseconds. */
+/* Two processes of one parent, in the same milliseconds. */
 
 static void
 test_fork(void)
@@ -240,7 +242,8 @@ test_fork(void)
 
         close(ends[0]);
         waitpid(pid, &status, 0);
-        ok(len == (size_t) CHILD * 16 && status == 0, "process %d", n);
+        ok(len == (size_t) CHILD * 16 && status == 0,
+           "process %d makes its UUIDs", n);
     }
 
     ngx_pgq_uuid_init();
@@ -249,7 +252,7 @@ test_fork(void)
         ngx_pgq_uuid_v7(ids + (2 * CHILD + i) * 16, NOW + (uint64_t) i / 10);
     }
 
-    /* by the random part alone */
+    /* only the random parts */
 
     for (i = 0; i < 3 * CHILD; i++) {
         memset(ids + i * 16, 0, 8);
@@ -261,7 +264,7 @@ test_fork(void)
         good &= compare(ids + (i - 1) * 16, ids + i * 16) != 0;
     }
 
-    ok(good, "parent and two children draw different random bits");
+    ok(good, "a parent and two children have different random bits");
 
     free(ids);
 }
@@ -270,14 +273,14 @@ test_fork(void)
 int
 main(void)
 {
-    ok(ngx_pgq_uuid_init() == 0, "init");
+    ok(ngx_pgq_uuid_init() == 0, "the generator is initialized");
 
-    test_form();
+    test_format();
     test_read();
     test_next();
-    test_order(1000, "1000 a millisecond");
+    test_order(1000, "1000 in each millisecond");
     test_order(MANY, "a million in one millisecond");
-    test_order(1, "one a millisecond");
+    test_order(1, "one in each millisecond");
     test_clock();
     test_fork();
 
