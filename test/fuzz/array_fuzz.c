@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Arrays of any elements are written, and read again as PostgreSQL's
- * array_recv() and textrecv() read them.  An input is a list of elements: how
- * many bytes (one), how often they are repeated (one, times four), the bytes;
- * 255 bytes, repeated as often as can be, are a null.
+ * Arrays are written, and read as PostgreSQL's array_recv() and textrecv() do.
+ * An input is a list of elements: the number of bytes (one byte), their
+ * repetitions (one byte, times four), the bytes.  255 bytes with the largest
+ * number of repetitions are a null.
  */
 
 #include "fuzz.h"

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The life of GETs: any arguments, in any order of events.  An input is a list
- * of steps: a byte that says what happens, one for whom, and what it needs.
- * Requests come, leave and expire, calls get a row, an end, or none; a request
- * that is answered may take another with it.  Each is answered at most once,
- * what is asked of the database is what the arguments say, and an answer's
- * memory is freed with the last request that it answers.
+ * GET requests with any arguments and any order of events.  An input is a list
+ * of steps: a byte for the event, one for the request or call, and its data.
+ * Requests begin, are closed and expire, calls get a row or end; an answered
+ * request may close another one.  Each request is answered at most once, each
+ * call has the arguments of a request, and an answer's memory is freed with
+ * the last request that it answers.
  */
 
 #include "nginx_stub.h"
@@ -21,7 +21,7 @@
 
 
 typedef struct {
-    stub_request_t  *f;          /* NULL: gone */
+    stub_request_t  *f;          /* NULL: none */
     long            limit;
     long            before;
 } get_t;
@@ -35,7 +35,7 @@ static ngx_time_t       now;
 static int              drags;
 
 
-/* The value of an argument; -1: there is none, -2: it is no number. */
+/* The value of an argument; -1: it is missing, -2: it is no number. */
 
 static long
 argument(const uint8_t *p, size_t len, const char *name)
@@ -172,7 +172,7 @@ come(get_t *get, ngx_pgq_loc_conf_t *conf, fuzz_input_t *in)
 }
 
 
-/* What is sent is of one of those that are there. */
+/* A call has the arguments of one of the requests. */
 
 static void
 call(ngx_pgq_call_t **c)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * What each harness shares: the one function it defines, which libFuzzer (or
- * replay.c) calls with an input in memory of its own, and the check by which
- * it says that something is wrong.
+ * Shared by the harnesses: the function that each defines, which libFuzzer or
+ * replay.c calls with an input in separate memory; and the check that ends the
+ * program on an error.
  */
 
 #ifndef FUZZ_H
@@ -23,13 +23,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t len);
 #define fuzz_check(good)                                                      \
     do {                                                                      \
         if (!(good)) {                                                        \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #good);\
+            fprintf(stderr, "%s:%d: false: %s\n", __FILE__, __LINE__, #good); \
             abort();                                                          \
         }                                                                     \
     } while (0)
 
 
-/* Memory that ASan knows the ends of; of no bytes, too. */
+/* A copy with limits that ASan knows, also of 0 bytes. */
 
 static inline void *
 fuzz_copy(const void *p, size_t len)
@@ -47,7 +47,7 @@ fuzz_copy(const void *p, size_t len)
 }
 
 
-/* An input is eaten from its front; past its end there are zeroes. */
+/* An input is read from its start; after its end there are zeroes. */
 
 typedef struct {
     const uint8_t  *p;
@@ -68,7 +68,7 @@ fuzz_byte(fuzz_input_t *in)
 }
 
 
-/* Up to so many bytes; where they are, and in *got how many there were. */
+/* Returns up to wanted bytes, and their number in *got. */
 
 static inline const uint8_t *
 fuzz_bytes(fuzz_input_t *in, size_t wanted, size_t *got)

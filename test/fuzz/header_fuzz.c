@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Values of header fields.  The first byte of an input chooses the field and
- * where its value comes from: it is the rest of the input, and then the second
- * opinion of the unit tests says what is right; or it is written by the
- * grammar, each byte of the rest a choice, and what was meant is right.
+ * Values of header fields.  The first byte of an input selects the field and
+ * the source of its value: the rest of the input, for a comparison with the
+ * reference parser of the unit tests; or a value that is generated from the
+ * grammar, where each byte is a choice, and whose meaning is known.
  */
 
 #include "fuzz.h"
@@ -15,7 +15,7 @@
 enum { TYPE = 0, CODINGS, PREFER, FIELDS };
 
 
-/* A value, and what it means: words and what stands between them. */
+/* A value and its meaning: words and separators. */
 
 typedef struct {
     size_t  len;
@@ -220,7 +220,7 @@ note(value_t *v, const ngx_pgq_header_word_t *text)
 }
 
 
-/* What the module reads; -1: it is malformed. */
+/* Parses the value; -1 if it is malformed. */
 
 static int
 read_value(value_t *v, const uint8_t *p, size_t len, int field)
@@ -261,10 +261,10 @@ read_value(value_t *v, const uint8_t *p, size_t len, int field)
 }
 
 
-/* What the second opinion says of any value at all. */
+/* The result of the reference parser. */
 
 static int
-opinion(const uint8_t *p, size_t len, int field)
+reference(const uint8_t *p, size_t len, int field)
 {
     int   utf8;
     char  word[HEADER_ORACLE_MAX];
@@ -292,7 +292,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 
     if (choice < 128) {
         rc = read_value(&read, in.p, in.len, field);
-        fuzz_check((rc < 0) == (opinion(in.p, in.len, field) < 0));
+        fuzz_check((rc < 0) == (reference(in.p, in.len, field) < 0));
         return 0;
     }
 
@@ -301,7 +301,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     rc = read_value(&read, copy, written.len, field);
     fuzz_check(rc == 0 && read.meant_len == written.meant_len);
     fuzz_check(memcmp(read.meant, written.meant, read.meant_len) == 0);
-    fuzz_check(opinion(copy, written.len, field) >= 0);
+    fuzz_check(reference(copy, written.len, field) >= 0);
     free(copy);
 
     return 0;

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Any bytes at all, judged by the JSON room and by the second opinion of the
- * unit tests.  They must agree; the room must say where and what; nothing else
- * may happen.
+ * Any bytes, parsed by the JSON parser and by the reference parser of the unit
+ * tests.  They must agree, and an error must have an offset and a text.
  */
 
 #include "fuzz.h"
@@ -30,13 +29,13 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     fuzz_check(result == json_oracle(p, len, DEPTH));
     fuzz_check(result == 0 || (err.problem != NULL && err.offset <= len));
 
-    /* depth is given up before the rest is decoded */
+    /* an exceeded depth ends the check before the rest is decoded */
 
     fuzz_check(result == 0
                || err.grammatical == (json_oracle_grammatical(p, len) == 0)
                || (err.grammatical && json_oracle_utf8(p, len) != 0));
 
-    /* what went before the offence is good, or only not at its end */
+    /* the text before the error is valid, or unfinished */
 
     rest = err.offset;
 

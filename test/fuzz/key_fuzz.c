@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Any value of an Idempotency-Key header: the key that the room reads has to
- * be the one that the second opinion of the unit tests reads, or none.
+ * Any value of an Idempotency-Key header: the key has to be that of the
+ * reference parser of the unit tests.
  */
 
 #include "fuzz.h"

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Bodies in any pieces, in memory or in a file, taken apart into lines: they
- * have to be those of the body in one piece.  An input is three bytes (how long
- * a piece is, whether pieces are in a file, how often the rest is repeated:
- * the room reads files by pieces of its own) and the body.
+ * Bodies in pieces, in memory or in a file, are split into lines, which have
+ * to be those of the body in one piece.  An input is three bytes (the length of a
+ * piece, whether pieces are in a file, the repetitions of the rest, since a
+ * file is read in large pieces) and the body.
  */
 
 #include "nginx_stub.h"
 #include "ngx_pgq_lines.h"
 
 
-/* Whether the line is the next one of what is left; takes it off. */
+/* Checks that this is the next line of the rest, and removes it. */
 
 static void
 line_is(ngx_str_t *line, fuzz_input_t *rest)

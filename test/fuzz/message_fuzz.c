@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Requests with any headers and any body, in any pieces, in memory or on disk:
- * what the message room makes of them.  It has to be what the unit tests'
- * second opinions on JSON and on header fields say.
+ * Requests with any headers and any body, in pieces, in memory or on disk: the
+ * message has to be that of the reference parsers of the unit tests.
  *
- * An input is three bytes (how long a piece is, whether pieces are in a file,
- * how deep JSON may be, and in its upper bits how long a string may be),
+ * An input is three bytes (the length of a piece, whether pieces are in a
+ * file, the depth of JSON, and in the upper bits the length of a string),
  * headers up to an empty line, and the body.
  */
 
@@ -21,15 +20,15 @@ typedef enum {
 } form_e;
 
 
-/* What the headers say, each read by the second opinion. */
+/* The meaning of the headers by the reference parser. */
 
 typedef struct {
     form_e            form;
     int               coded;
     ngx_pgq_return_e  returns;
     int               keys;
-    long              key_len;              /* -1: it is none */
-    ngx_str_t         scope;                /* a value for it, or no data */
+    long              key_len;              /* -1: malformed */
+    ngx_str_t         scope;                /* its value, or no data */
     char              key[HEADER_ORACLE_MAX];
 } said_t;
 
@@ -139,7 +138,7 @@ read_headers(stub_request_t *f, said_t *said)
 }
 
 
-/* How a key begins; its length, -1 if the scope is none. */
+/* Writes the prefix of a key; its length, or -1 for an invalid scope. */
 
 static long
 scope(const said_t *said, int scoped, char *text)
@@ -212,7 +211,7 @@ read_key(stub_request_t *f, const said_t *said)
 }
 
 
-/* The text that a JSON string is of: escapes are undone, all else is as is. */
+/* The text of a JSON string, with its escapes decoded. */
 
 static size_t
 unescaped(u_char *dst, const u_char *p, size_t len)
@@ -256,7 +255,7 @@ unescaped(u_char *dst, const u_char *p, size_t len)
 }
 
 
-/* How long a text is as a JSON string. */
+/* The length of a text as a JSON string. */
 
 static size_t
 quoted(fuzz_input_t body)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The few functions of nginx, in the order of its headers: see nginx_stub.h.
+ * Functions of nginx, in the order of its headers: see nginx_stub.h.
  */
 
 #include "nginx_stub.h"
@@ -103,7 +103,7 @@ ngx_hex_dump(u_char *dst, u_char *src, size_t len)
 }
 
 
-/* what it says does not matter here, but that the room is big enough does */
+/* The text does not matter here, only that the buffer is large enough. */
 
 u_char *
 ngx_snprintf(u_char *buf, size_t max, const char *fmt, ...)
@@ -346,7 +346,7 @@ ngx_http_arg(ngx_http_request_t *r, u_char *name, size_t len, ngx_str_t *value)
 }
 
 
-/* nobody has a name here: it is the core's to read one */
+/* no request here has a user */
 
 ngx_int_t
 ngx_http_auth_basic_user(ngx_http_request_t *r)

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * A stub of nginx, which is no library: the functions that the files under
- * test call.  Each piece of a pool is memory of its own, so that ASan knows
- * its ends, and is freed with its request.
+ * A stub of nginx: the functions that the files under test call.  Each
+ * allocation of a pool is separate memory, so that ASan knows its limits, and
+ * is freed with its request.
  *
- * And what stands behind those rooms: it only notes what was answered.
+ * The functions of the module that those files call only record the answer.
  */
 
 #ifndef NGINX_STUB_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The few functions of nginx that are called while the configuration is read.
+ * Functions of nginx that are called while the configuration is read.
  */
 
 #include "nginx_stub.h"
@@ -26,7 +26,7 @@ ngx_cpystrn(u_char *dst, u_char *src, size_t n)
 }
 
 
-/* what it says does not matter here, but that the room is big enough does */
+/* The text does not matter here, only that the buffer is large enough. */
 
 u_char *
 ngx_slprintf(u_char *buf, u_char *last, const char *fmt, ...)
@@ -76,7 +76,7 @@ ngx_strcasecmp(u_char *s1, u_char *s2)
 }
 
 
-/* names are not looked up here */
+/* host names are not resolved here */
 
 ngx_int_t
 ngx_parse_url(ngx_pool_t *pool, ngx_url_t *u)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Requests for the rooms under test, and what stands behind those rooms: see
- * nginx_stub.h.
+ * Requests, and the functions of the module that the files under test call:
+ * see nginx_stub.h.
  */
 
 #include "nginx_stub.h"
@@ -171,7 +171,7 @@ stub_body(stub_request_t *f, fuzz_input_t in, size_t piece, ngx_uint_t in_file)
 }
 
 
-/* what stands behind the rooms: reply, variables, and the pool's counting */
+/* functions of the module that those files call */
 
 void
 stub_answered(void)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Without libFuzzer: gives a harness each of the files named, or each of those
- * in NAME.inputs beside this program NAME_replay, in memory of its own, and
- * prints TAP.  Whatever ends the program, it says with which file.
+ * Replaces libFuzzer: calls a harness with each of the named files, or those
+ * in NAME.inputs in the directory of this program NAME_replay, and prints TAP.
+ * The file is named if it ends the program.
  */
 
 #include "fuzz.h"
@@ -35,12 +35,12 @@ __ubsan_default_options(void)
 
 
 static void
-replay_died(int signo)
+replay_aborted(int signo)
 {
     ssize_t  n;
 
     n = write(STDERR_FILENO, replay_file, strlen(replay_file));
-    n += write(STDERR_FILENO, ": that is the input\n", 20);
+    n += write(STDERR_FILENO, ": this is the input\n", 20);
     _exit(n > 0 ? signo : 1);
 }
 
@@ -88,7 +88,7 @@ main(int argc, char **argv)
     uint8_t     *data;
     const char  *name;
 
-    signal(SIGABRT, replay_died);
+    signal(SIGABRT, replay_aborted);
 
     files = argv + 1;
     n = (size_t) argc - 1;
@@ -107,7 +107,8 @@ main(int argc, char **argv)
         free(data);
 
         name = strrchr(files[i], '/');
-        printf("ok %zu - %s\n", i + 1, name ? name + 1 : files[i]);
+        printf("ok %zu - the input %s is processed\n", i + 1,
+               name ? name + 1 : files[i]);
         fflush(stdout);
     }
 

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Conninfo strings, and the hosts that come of them: libpq's own parser says
- * what the lists are.  Then names get addresses, and lanes aim and miss: what
- * is aimed at is always an address of a host that there is, and stays the same
- * as long as it is one.
+ * Conninfo strings and their hosts, compared with libpq's own parser.  Then
+ * host names get addresses, and connections fail: the target is always an
+ * address of one of the hosts, and is kept while the host has it.
  *
  * An input is the conninfo, up to a line feed, and a list of steps: a byte for
- * what happens, one for which host, two for which addresses its name has now.
+ * the event, one for the host, two for the addresses of its name.
  */
 
 #include "nginx_stub.h"
@@ -16,7 +15,7 @@
 #include <libpq-fe.h>
 
 
-/* Item n of a list with commas: its length; 0 if there is none. */
+/* Item n of a list with commas: its length; 0 if it is missing. */
 
 static size_t
 item(const char *list, ngx_uint_t n, const char **p)
@@ -135,7 +134,7 @@ learn(struct ngx_pgq_target_s *target, ngx_pgq_host_t *host, unsigned set)
         fuzz_check(j < n);
     }
 
-    /* who has an address that is still there keeps to it */
+    /* an address that the host still has is kept */
 
     for (i = 0; i < n && aimed == NGX_OK && before.host == host; i++) {
         if (strcmp(addresses[i], before.address) == 0) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Ids at any times, in any order, and any ids printed.  An input is a list of
- * steps: a byte that says what the clock does, and 16 that are printed.
+ * UUIDs at any times, in any order, and any UUIDs printed.  An input is a list
+ * of steps: a byte that changes the clock, and 16 bytes that are printed.
  */
 
 #include "fuzz.h"
@@ -21,7 +21,7 @@ digit(u_char c)
 }
 
 
-/* Prints it into memory of just that length, and reads it again. */
+/* Prints it into memory of exactly that length, and reads the text. */
 
 static void
 print(const u_char uuid[16])
@@ -81,7 +81,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     while (in.len) {
         step = fuzz_byte(&in);
 
-        /* on, back, or not at all; by anything from 1 ms to years */
+        /* forward, back, or unchanged; by 1 ms to years */
 
         if (step & 0x40 && now < LATEST) {
             now += UINT64_C(1) << (step & 0x1f);

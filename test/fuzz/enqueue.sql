@@ -1,12 +1,12 @@
--- What test/fuzz/verdict asks the server: a batch is put into the queue in one of the three ways, and each verdict is
--- compared with what the server's own casts say of the message.
+-- For test/fuzz/enqueue: calls one of the three enqueue functions, and compares the result of each message with that of the
+-- server's own casts.
 
 create schema fuzz;
 
 create table fuzz.sent (message_id uuid primary key, message text not null);
 
--- The SQLSTATE with which a message has to be refused; '' if it has to be taken; '?' if that cannot be told: jsonb has
--- limits that json has not, and what comes behind them is not looked at.
+-- The expected SQLSTATE of a message; '' if it has to be accepted; '?' if that is unknown: jsonb has limits that json has not,
+-- and does not check the text after them.
 create function fuzz.expected(message text) returns text language plpgsql as $$
 begin
     if message is null then
@@ -29,60 +29,60 @@ exception when others then
 end
 $$;
 
--- Levels that there may be at most: what opens one, outside of strings.
+-- An upper limit of the levels: the opening brackets outside of strings.
 create function fuzz.levels(message text) returns integer language sql as $$
     select length(bare) - length(translate(bare, '[{', ''))
     from regexp_replace(message, '"([^"\\]|\\.)*("|$)', '', 'g') as bare
 $$;
 
--- A row for each verdict that is not as it has to be; a message is given as the hexadecimal form of its bytes.
-create function fuzz.try(way text, given text[]) returns setof text language plpgsql as $$
+-- Returns a row for each unexpected result. The messages are given in hexadecimal form.
+create function fuzz.try(function_name text, given text[]) returns setof text language plpgsql as $$
 declare
     messages text[] := array(select convert_from(decode(g, 'hex'), 'UTF8') from unnest(given) with ordinality as u (g, n) order by n);
     ids      uuid[] := array(select gen_random_uuid() from unnest(given));
     wanted   text;
     bad      boolean := false;
-    verdict  record;
+    result   record;
 begin
-    for verdict in
+    for result in
         select u.message, u.id, v.sqlstate, v.problem
         from unnest(messages, ids) with ordinality as u (message, id, n)
-        left join fuzz.put(way, ids, messages) as v on v.ordinal = u.n
+        left join fuzz.put(function_name, ids, messages) as v on v.ordinal = u.n
         order by u.n
     loop
-        wanted := fuzz.expected(verdict.message);
+        wanted := fuzz.expected(result.message);
 
-        -- all or nothing: it is the first bad one that is told
-        if way = 'all' and bad then
+        -- all or nothing: only the first bad message has a result
+        if function_name = 'enqueue_all' and bad then
             wanted := '';
         end if;
-        bad := bad or verdict.sqlstate is not null;
+        bad := bad or result.sqlstate is not null;
 
-        if wanted <> '?' and coalesce(verdict.sqlstate, '') <> wanted
-            and not (verdict.sqlstate = '54001' and fuzz.levels(verdict.message) > 100)
+        if wanted <> '?' and coalesce(result.sqlstate, '') <> wanted
+            and not (result.sqlstate = '54001' and fuzz.levels(result.message) > 100)
         then
-            return next format('%s: "%s" instead of "%s": %s', way, verdict.sqlstate, wanted, verdict.message);
+            return next format('%s: "%s" instead of "%s": %s', function_name, result.sqlstate, wanted, result.message);
         end if;
 
-        if verdict.sqlstate like '22P%' and coalesce((substring(verdict.problem from '^byte (\d+): .'))::integer not between 1
-            and octet_length(verdict.message) + 1, true)
+        if result.sqlstate like '22P%' and coalesce((substring(result.problem from '^byte (\d+): .'))::integer not between 1
+            and octet_length(result.message) + 1, true)
         then
-            return next format('%s: "%s" of %s', way, verdict.problem, verdict.message);
+            return next format('%s: "%s" of %s', function_name, result.problem, result.message);
         end if;
 
-        if verdict.sqlstate is null and way <> 'all' then
-            insert into fuzz.sent values (verdict.id, verdict.message);
+        if result.sqlstate is null and function_name <> 'enqueue_all' then
+            insert into fuzz.sent values (result.id, result.message);
         end if;
     end loop;
 end
 $$;
 
-create function fuzz.put(way text, ids uuid[], messages text[],
+create function fuzz.put(function_name text, ids uuid[], messages text[],
     out ordinal integer, out sqlstate text, out problem text) returns setof record language plpgsql as $$
 begin
-    if way = 'enqueue' then
+    if function_name = 'enqueue' then
         return query select * from ngx_pgq.enqueue(gen_random_uuid(), ids, messages);
-    elsif way = 'keyed' then
+    elsif function_name = 'enqueue_keyed' then
         return query select * from ngx_pgq.enqueue_keyed(gen_random_uuid(), ids, messages, array_fill(null::text, array[cardinality(ids)]));
     else
         return query select * from ngx_pgq.enqueue_all(gen_random_uuid(), ids[1], messages);
@@ -90,7 +90,7 @@ begin
 end
 $$;
 
--- What is wrong with posts, at the end.
+-- Returns a row for each accepted message that is not in posts once.
 create function fuzz.posts() returns setof text language sql as $$
     select format('%s is not in posts once, as it was sent: %s', message_id, message)
     from fuzz.sent
