@@ -194,7 +194,7 @@ soak: packages-check build  ## faults of a cluster's hosts in a random order, fo
 	@PGQ_SECONDS=$(SECONDS) provision/cluster/with-cluster test/run soak -v
 
 check-reload: packages-check build  ## 200 reloads of nginx under load: descriptors, memory, connections
-	@PGQ_RELOADS=200 test/run test/module/162_reload_leaks.t -v
+	@PGQ_RELOADS=200 test/run test/module/162_descriptors_and_memory.t -v
 
 check-sanitize: packages-check build  ## the tests with module and extension under ASan and UBSan
 	@$(BUILD) BUILD=build/sanitize SANITIZE="$(SANITIZE)" CFLAGS="-O1 -g"

@@ -1,4 +1,4 @@
-# Bad messages: each is refused with a 400 that says where, its neighbours are accepted, and nothing of it is kept.
+# Invalid messages: each is refused with 400 and the byte offset of the error, the next message is accepted.
 
 use Pgq;
 
@@ -8,33 +8,33 @@ my $pg     = Pgq::Postgres->new->start;
 my $nginx  = Pgq::Nginx->new(pg => $pg, server => 'client_max_body_size 4m;')->start;
 my $client = Pgq::Client->new($nginx);
 
-# [name, body, offset of the first wrong byte, words]
+# [name, body, byte offset of the error, text of the detail]
 my @refused = (
     [ 'an empty body',             '',                         0,  qr/empty/ ],
-    [ 'white space alone',         "  \n",                     3,  qr/./ ],
+    [ 'a body of white space',     "  \n",                     3,  qr/./ ],
     [ 'a truncated object',        '{"a":1',                   6,  qr/unfinished/ ],
     [ 'a truncated string',        '"abc',                     4,  qr/unfinished/ ],
     [ 'two values',                '1 2',                      2,  qr/./ ],
     [ 'a trailing comma',          '[1,]',                     3,  qr/./ ],
-    [ 'a bare word',               'hello',                    0,  qr/./ ],
+    [ 'a word without quotes',     'hello',                    0,  qr/./ ],
     [ 'a leading zero',            '01',                       1,  qr/./ ],
-    [ 'a lone minus',              '-',                        1,  qr/./ ],
-    [ 'a lone dot',                '1.',                       2,  qr/./ ],
-    [ 'a plus',                    '+1',                       0,  qr/./ ],
+    [ 'a minus sign alone',        '-',                        1,  qr/./ ],
+    [ 'a number that ends with a dot', '1.',                       2,  qr/./ ],
+    [ 'a plus sign',               '+1',                       0,  qr/./ ],
     [ 'NaN',                       'NaN',                      0,  qr/./ ],
     [ 'single quotes',             "{'a':1}",                  1,  qr/./ ],
     [ 'a comment',                 '[1/*2*/]',                 2,  qr/./ ],
     [ 'a byte order mark',         "\xef\xbb\xbf{}",           0,  qr/./ ],
-    [ 'a control character',       "\"a\nb\"",                 2,  qr/control/ ],
+    [ 'a line feed in a string',   "\"a\nb\"",                 2,  qr/control/ ],
     [ 'an unknown escape',         '"\x41"',                   2,  qr/./ ],
     [ 'the character U+0000',      '{"a":"\u0000"}',           6,  qr/u0000/i ],
     [ 'a lone high surrogate',     '"\ud83d"',                 1,  qr/surrogate/ ],
     [ 'a lone low surrogate',      '"\ude00"',                 1,  qr/surrogate/ ],
     [ 'surrogates in wrong order', '"\ude00\ud83d"',           1,  qr/surrogate/ ],
     [ 'a byte that is not UTF-8',  "\"a\xffb\"",               2,  qr/UTF-8/ ],
-    [ 'an overlong form',          "\"\xc0\xaf\"",             1,  qr/UTF-8/ ],
+    [ 'an overlong UTF-8 sequence', "\"\xc0\xaf\"",             1,  qr/UTF-8/ ],
     [ 'a surrogate in UTF-8',      "\"\xed\xa0\x80\"",         1,  qr/UTF-8/ ],
-    [ 'beyond U+10FFFF',           "\"\xf4\x90\x80\x80\"",     1,  qr/UTF-8/ ],
+    [ 'a character above U+10FFFF', "\"\xf4\x90\x80\x80\"",     1,  qr/UTF-8/ ],
     [ 'a zero byte',               "[1,\0]",                   3,  qr/./ ],
     [ '10,000 levels',             '[' x 10_000 . ']' x 10_000, 1000, qr/deeply/ ],
 );
@@ -45,12 +45,12 @@ for my $case (@refused) {
     my $answer   = $client->post('/post', $body);
 
     is($answer->{status}, 400, "$name is refused") or next;
-    is($answer->{headers}{'content-type'}, 'application/problem+json', "$name: as a problem");
+    is($answer->{headers}{'content-type'}, 'application/problem+json', "$name is answered with a problem document");
 
     my $problem = $answer->json;
-    is($problem->{offset}, $offset, "$name: the place is named");
-    like($problem->{detail}, $words, "$name: the reason is named");
-    is(() = $nginx->log_since($position) =~ /pgq enqueue: refused/g, 1, "$name: one log line");
+    is($problem->{offset}, $offset, "$name: the problem has the byte offset of the error");
+    like($problem->{detail}, $words, "$name: the detail describes the error");
+    is(() = $nginx->log_since($position) =~ /pgq enqueue: refused/g, 1, "$name: nginx logs one line");
 
     is($client->post('/post', '"next"')->{status}, 202, "$name: the next message is accepted");
 }
@@ -60,13 +60,13 @@ for my $case ([ 'a zero byte', "a\0b", 1 ], [ 'a byte that is not UTF-8', "a\x80
 
     for my $type ('text/plain', undef, 'image/png') {
         my $answer = $client->post('/post', $body, 'Content-Type' => $type);
-        is($answer->{status}, 400, "$name is no text either, as " . ($type // 'no type'));
-        is($answer->json->{offset}, $offset, "$name: the place is named");
+        is($answer->{status}, 400, "$name is refused in a text, as " . ($type // 'no type'));
+        is($answer->json->{offset}, $offset, "$name in a text: the problem has the byte offset of the error");
     }
 }
 
-# What is JSON by the grammar is JSON for every type but a text's: it is refused, not made a string, where PostgreSQL cannot
-# hold it. What is not is a text, whatever it begins with.
+# A body that matches the grammar of JSON is JSON for every type except text/plain. Where PostgreSQL cannot store it, it is
+# refused and does not become a string. Any other body becomes a string.
 my @types = (undef, 'application/x-www-form-urlencoded', 'image/png', 'text/csv');
 
 for my $case (
@@ -77,7 +77,7 @@ for my $case (
     [ '1,001 levels',                '[' x 1001 . ']' x 1001,        1000 ],
     [ '10,000 levels',               '[' x 10_000 . ']' x 10_000,    1000 ],
     [ 'a byte order mark',           "\xef\xbb\xbf{\"a\":1}",        0 ],
-    [ 'one before white space',      "\xef\xbb\xbf \n[1]\n",         0 ],
+    [ 'a byte order mark before white space', "\xef\xbb\xbf \n[1]\n",         0 ],
 ) {
     my ($name, $body, $offset) = @$case;
 
@@ -85,8 +85,8 @@ for my $case (
         my $as     = $type // 'no type';
         my $answer = $client->post('/post', $body, 'Content-Type' => $type);
         is($answer->{status}, 400, "$name is refused, as $as") or next;
-        is($answer->json->{code}, 'not_json', "$name, as $as: for what it is");
-        is($answer->json->{offset}, $offset, "$name, as $as: the place is named");
+        is($answer->json->{code}, 'not_json', "$name, as $as, has the code not_json");
+        is($answer->json->{offset}, $offset, "$name, as $as: the problem has the byte offset of the error");
     }
 }
 
@@ -95,45 +95,45 @@ for my $text ('{"a":"\u0000"', '"\u0000" and more', '"\ud800\x"', '[[link]] and 
 {
     for my $type (@types) {
         my $answer = $client->post('/post', $text, 'Content-Type' => $type);
-        is($answer->{status}, 202, "$text is a text, as " . ($type // 'no type')) or next;
-        is($answer->json->{msg}, Encode::decode('UTF-8', $text), 'to the letter');
+        is($answer->{status}, 202, "$text is accepted, as " . ($type // 'no type')) or next;
+        is($answer->json->{msg}, Encode::decode('UTF-8', $text), "$text becomes a JSON string unchanged");
     }
 }
 
-is($client->post('/post', '"\u0000"', 'Content-Type' => 'text/plain')->json->{msg}, '"\u0000"', 'what says that it is text is a text');
+is($client->post('/post', '"\u0000"', 'Content-Type' => 'text/plain')->json->{msg}, '"\u0000"', 'a body of text/plain with \u0000 becomes a JSON string');
 $pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
 $pg->safe_psql(q{delete from posts where data::text <> '"next"'});
 
-# What looks bad and is JSON, to be kept to the letter.
+# Unusual but valid JSON.
 my %kept = (
     'a string of 1 MB'          => '"' . 'x' x 1_000_000 . '"',
     'a number of 1,000 digits'  => '1' . '0123456789' x 100,
-    '1,000 digits after a dot'  => '0.' . '0123456789' x 100,
-    'keys that repeat'          => '{"a":1,"a":2,"a":{}}',
-    '1,000 levels'              => '[' x 1000 . ']' x 1000,
-    'empty keys'                => '{"":{"":[]}}',
-    'U+10FFFF'                  => "\"\xf4\x8f\xbf\xbf\"",
+    '1,000 decimal digits'      => '0.' . '0123456789' x 100,
+    'an object with repeated keys' => '{"a":1,"a":2,"a":{}}',
+    'an array of 1,000 levels'  => '[' x 1000 . ']' x 1000,
+    'an object with empty keys' => '{"":{"":[]}}',
+    'the character U+10FFFF'    => "\"\xf4\x8f\xbf\xbf\"",
 );
 
 for my $name (sort keys %kept) {
     my $answer = $client->post('/post', $kept{$name}, Prefer => 'return=representation');
     is($answer->{status}, 202, "$name is accepted") or diag($answer->{body});
-    is(($answer->{body} =~ /"msg":(.*)\}\z/s)[0], $kept{$name}, "$name is answered as it came");
+    is(($answer->{body} =~ /"msg":(.*)\}\z/s)[0], $kept{$name}, "$name is answered unchanged");
 
     my ($id) = $answer->{body} =~ /"id":"([^"]+)"/;
     $pg->poll_query_until("select count(*) from posts where message_id = '$id'", 1);
     my ($newest) = $client->get('/get?limit=1')->{body} =~ /"data":(.*),"at"/s;
-    is($newest, $kept{$name}, "$name comes back as it came");
+    is($newest, $kept{$name}, "$name is stored unchanged");
 }
 
 my $answer = $client->post('/post', '"' . 'x' x (4 * 1024 * 1024) . '"');
-is($answer->{status}, 413, 'a message that is too long is refused');
-is($answer->json->{code}, 'too_large', 'too long: as a problem');
+is($answer->{status}, 413, 'a message of more than client_max_body_size is refused');
+is($answer->json->{code}, 'too_large', 'a message of more than client_max_body_size has the code too_large');
 
 $answer = Pgq::Client->new($nginx)->post_chunked('/post', [ '"', ('x' x 1048576) x 4, '"' ]);
-is($answer->{status}, 413, 'a message that is too long is refused when it says no length');
+is($answer->{status}, 413, 'a chunked message of more than client_max_body_size is refused');
 
-# A text counts as what it becomes: a JSON string, which may be six times as long.
+# A text is measured as the JSON string that it becomes, which may have six times its length.
 for my $case ([ "\x01", 699_050, 6 ], [ "\n", 2_097_151, 2 ], [ '"', 2_097_151, 2 ], [ 'x', 4_194_302, 1 ], [ "\xc3\xa4", 2_097_151, 2 ]) {
     my ($character, $most, $size) = @$case;
     my $name = sprintf 'the byte %s', join ' ', map { sprintf '%02x', ord } split //, $character;
@@ -141,17 +141,17 @@ for my $case ([ "\x01", 699_050, 6 ], [ "\n", 2_097_151, 2 ], [ '"', 2_097_151, 
     for my $type ('text/plain', undef) {
         my $client = Pgq::Client->new($nginx);
         $answer = $client->post('/post', $character x ($most + 1), 'Content-Type' => $type);
-        is($answer->{status}, 413, "$name: more than 4 MB as a string is too much");
-        is($answer->json->{code}, 'too_large', "$name: and said so");
+        is($answer->{status}, 413, "$name: a text whose string exceeds 4 MB is refused");
+        is($answer->json->{code}, 'too_large', "$name: a text whose string exceeds 4 MB has the code too_large");
     }
 
     $answer = Pgq::Client->new($nginx)->post('/post', $character x $most, 'Content-Type' => 'text/plain', Prefer => 'return=minimal');
-    is($answer->{status}, 202, "$name: 4 MB as a string are taken");
+    is($answer->{status}, 202, "$name: a text whose string has 4 MB is accepted");
     $pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
     is($pg->safe_psql("delete from posts where message_id = '@{[ $answer->json->{id} ]}' returning length(data #>> '{}') * $size + 2 > 4194290"), 't',
-        "$name: all of it");
+        "$name: a text whose string has 4 MB is stored completely");
 }
 
-is($pg->safe_psql("select count(*) from posts where data::text <> '\"next\"'") + 0, scalar keys %kept, 'nothing refused is kept');
+is($pg->safe_psql("select count(*) from posts where data::text <> '\"next\"'") + 0, scalar keys %kept, 'no refused message is a post');
 
 done_testing;

@@ -1,5 +1,5 @@
-# Every status that nginx itself sends is a problem document whose title is the status phrase; what the headers of a
-# request decide is refused without 100 Continue.
+# Each error that nginx itself answers is a problem document whose title is the status phrase. A request that its headers
+# make invalid is refused without 100 Continue.
 
 use Pgq;
 
@@ -22,7 +22,7 @@ sub sent {
 
 my $host = "Host: localhost\r\n";
 
-# [what, status, phrase, code, bytes]
+# [request, status, phrase, code, bytes]
 for my $case (
     [ 'a malformed header',       400, 'Bad Request',                     'bad_request',        "GET /get HTTP/1.1\r\n$host: x\r\n\r\n" ],
     [ 'a path that is not there', 404, 'Not Found',                       'not_found',          "GET /nowhere HTTP/1.1\r\n$host\r\n" ],
@@ -32,35 +32,35 @@ for my $case (
     [ 'a URI of 4 kB',            414, 'URI Too Long',                    'uri_too_long',       'GET /' . 'x' x 4000 . " HTTP/1.1\r\n$host\r\n" ],
     [ 'a header of 4 kB',         431, 'Request Header Fields Too Large', 'headers_too_large',  "GET /get HTTP/1.1\r\n${host}X: " . 'x' x 4000 . "\r\n\r\n" ],
     [ 'a transfer coding',        501, 'Not Implemented',                 'not_implemented',    "POST /post HTTP/1.1\r\n${host}Transfer-Encoding: gzip, chunked\r\n\r\n" ],
-    [ 'a server that is away',    502, 'Bad Gateway',                     'bad_gateway',        "GET /behind HTTP/1.1\r\n$host\r\n" ],
+    [ 'a server that is down',    502, 'Bad Gateway',                     'bad_gateway',        "GET /behind HTTP/1.1\r\n$host\r\n" ],
     [ 'HTTP/2.0 as a version',    505, 'HTTP Version Not Supported',      'bad_version',        "GET /get HTTP/2.0\r\n$host\r\n" ],
 ) {
     my ($what, $status, $phrase, $code, $bytes) = @$case;
     my $answer = sent($bytes);
-    is($answer->status, $status, "$what is answered $status");
-    is($answer->{reason}, $phrase, "$what: with its phrase");
-    is($answer->header('content-type'), 'application/problem+json', "$what: as a problem");
+    is($answer->status, $status, "$what is answered with $status");
+    is($answer->{reason}, $phrase, "$what is answered with the status phrase");
+    is($answer->header('content-type'), 'application/problem+json', "$what is answered with a problem document");
     my $problem = $answer->json;
-    is($problem->{status}, $status, "$what: the document says the status");
-    is($problem->{title}, $phrase, "$what: its title is the phrase");
-    is($problem->{code}, $code, "$what: its code is $code");
-    unlike($problem->{detail}, qr/^The request was refused/, "$what: its detail says more than that");
+    is($problem->{status}, $status, "$what: the problem has the status");
+    is($problem->{title}, $phrase, "$what: the title is the status phrase");
+    is($problem->{code}, $code, "$what: the code is $code");
+    unlike($problem->{detail}, qr/^The request was refused/, "$what: the detail describes the error");
 }
 
 sent("GET /few HTTP/1.1\r\n$host\r\n");
-is(sent("GET /few HTTP/1.1\r\n$host\r\n")->json->{title}, 'Too Many Requests', 'so is one of a limit');
+is(sent("GET /few HTTP/1.1\r\n$host\r\n")->json->{title}, 'Too Many Requests', 'a request that limit_req refuses is answered with a problem document');
 my $answer = sent("GET /teapot HTTP/1.1\r\n$host\r\n");
-is($answer->status . ' ' . $answer->json->{code}, '418 error', 'a status that is not in the table is a problem without a title of its own');
+is($answer->status . ' ' . $answer->json->{code}, '418 error', 'a status without an entry in the problem table has the code error');
 
-# ---- without 100 Continue
+# ---- requests with Expect: 100-continue
 for my $case (
-    [ 'a method',         405, '/get',      {} ],
-    [ 'a coding',         415, '/post',     { 'Content-Encoding' => 'gzip' } ],
-    [ 'a charset',        415, '/post',     { 'Content-Type' => 'text/plain; charset=latin1' } ],
+    [ 'a wrong method',   405, '/get',      {} ],
+    [ 'a content coding', 415, '/post',     { 'Content-Encoding' => 'gzip' } ],
+    [ 'another charset',  415, '/post',     { 'Content-Type' => 'text/plain; charset=latin1' } ],
     [ 'a malformed type', 400, '/post',     { 'Content-Type' => 'x/' } ],
     [ 'a malformed key',  400, '/post',     { 'Idempotency-Key' => '"x' } ],
     [ 'a missing key',    400, '/required', {} ],
-    [ 'another origin',   403, '/post',     { Origin => 'http://evil' } ],
+    [ 'a foreign origin', 403, '/post',     { Origin => 'http://evil' } ],
     [ 'a length that the pool cannot hold', 413, '/tiny', { 'Content-Length' => 101 } ],
     [ 'a length that nginx refuses', 413, '/post', { 'Content-Length' => 2000 } ],
     [ 'a path that is not there', 404, '/nowhere', {} ],
@@ -69,30 +69,30 @@ for my $case (
     my $client = Pgq::Client->new($nginx);
     $client->send($client->request('POST', $path, headers => { 'Content-Length' => 3, Expect => '100-continue', %$headers }));
     is($client->answer(interim => 1)->status, $status, "$what is refused without 100 Continue");
-    ok($client->closed, "$what: the connection is closed");
+    ok($client->closed, "$what: the connection is closed after the refusal");
 }
 
-# ---- with a body that is not well-formed
+# ---- requests with a malformed chunk
 for my $case (
     [ 'a malformed type', 400, 'bad_type',           'POST /post', 'Content-Type: x/' ],
-    [ 'a coding',         415, 'unsupported_type',   'POST /post', 'Content-Encoding: gzip' ],
+    [ 'a content coding', 415, 'unsupported_type',   'POST /post', 'Content-Encoding: gzip' ],
     [ 'a malformed key',  400, 'bad_key',            'POST /post', 'Idempotency-Key: "x' ],
-    [ 'another origin',   403, 'foreign_origin',     'POST /post', 'Origin: http://evil' ],
-    [ 'a method',         405, 'method_not_allowed', 'PUT /post',  'X: y' ],
-    [ 'nothing else',     400, 'bad_request',        'POST /post', 'X: y' ],
+    [ 'a foreign origin', 403, 'foreign_origin',     'POST /post', 'Origin: http://evil' ],
+    [ 'a wrong method',   405, 'method_not_allowed', 'PUT /post',  'X: y' ],
+    [ 'a valid header',   400, 'bad_request',        'POST /post', 'X: y' ],
 ) {
     my ($what, $status, $code, $line, $header) = @$case;
     my $client = Pgq::Client->new($nginx);
     $client->send("$line HTTP/1.1\r\n$host$header\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n");
     my $answer = $client->answer;
-    is($answer && $answer->status . ' ' . $answer->json->{code}, "$status $code", "a malformed chunk, and $what: $status $code");
-    ok($client->closed, "a malformed chunk, and $what: the connection is closed");
+    is($answer && $answer->status . ' ' . $answer->json->{code}, "$status $code", "a malformed chunk with $what is answered with $status $code");
+    ok($client->closed, "a malformed chunk with $what: the connection is closed");
 }
 
 my $client = Pgq::Client->new($nginx);
 $client->send($client->request('POST', '/post', headers => { 'Content-Length' => 3, Expect => '100-continue' }));
-is($client->answer(interim => 1)->status, 100, 'what may be accepted is asked for');
+is($client->answer(interim => 1)->status, 100, '100 Continue is sent for a request that may be accepted');
 $client->send('"a"');
-is($client->answer->status, 202, 'and accepted');
+is($client->answer->status, 202, 'a body sent after 100 Continue is accepted');
 
 done_testing;

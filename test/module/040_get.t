@@ -1,4 +1,4 @@
-# GET as the HTTP contract has it.
+# GET according to the HTTP contract.
 
 use Pgq;
 
@@ -7,52 +7,52 @@ my $nginx  = Pgq::Nginx->new(pg => $pg, http => 'gzip on; gzip_types application
 my $client = Pgq::Client->new($nginx);
 
 my $answer = $client->get('/get');
-is($answer->{status}, 200, 'nothing to see is no error');
-is($answer->{headers}{'content-type'}, 'application/json', 'the answer is JSON');
-is($answer->{body}, '{"msg":[]}', 'an empty list');
+is($answer->{status}, 200, 'GET without posts is answered with 200');
+is($answer->{headers}{'content-type'}, 'application/json', 'the answer to GET is JSON');
+is($answer->{body}, '{"msg":[]}', 'GET without posts is answered with an empty list');
 
 $pg->safe_psql('insert into ngx_pgq.queue (data) select to_json(n) from generate_series(1, 1500) n');
 $pg->poll_query_until('select count(*) from posts', 1500);
 
 my @posts = @{ $client->get('/get')->json->{msg} };
-is(scalar @posts, 100, '100 posts if not said otherwise');
-is($posts[0]{id}, 1500, 'the newest first');
-is($posts[99]{id}, 1401, 'and then downwards');
-is($posts[0]{data}, 1500, 'with their message');
-like($posts[0]{at}, qr/\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\z/, 'with their time, in UTC');
+is(scalar @posts, 100, 'GET without a limit returns 100 posts');
+is($posts[0]{id}, 1500, 'the newest post comes first');
+is($posts[99]{id}, 1401, 'the posts are in descending order');
+is($posts[0]{data}, 1500, 'a post has the data of its message');
+like($posts[0]{at}, qr/\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\z/, 'a post has its time in UTC');
 
-is(scalar @{ $client->get('/get?limit=1')->json->{msg} }, 1, 'limit=1');
-is(scalar @{ $client->get('/get?limit=1000')->json->{msg} }, 1000, 'limit=1000');
-is($client->get('/get?before=1401')->json->{msg}[0]{id}, 1400, 'before goes on downwards');
-is($client->get('/get?limit=2&before=3')->json->{msg}[1]{id}, 1, 'both together');
-is(scalar @{ $client->get('/get?before=1')->json->{msg} }, 0, 'nothing is before the first');
-is($client->get('/get?before=9223372036854775807')->{status}, 200, 'before may be the greatest number there is');
+is(scalar @{ $client->get('/get?limit=1')->json->{msg} }, 1, 'limit=1 returns one post');
+is(scalar @{ $client->get('/get?limit=1000')->json->{msg} }, 1000, 'limit=1000 returns 1000 posts');
+is($client->get('/get?before=1401')->json->{msg}[0]{id}, 1400, 'before returns the posts with smaller ids');
+is($client->get('/get?limit=2&before=3')->json->{msg}[1]{id}, 1, 'limit and before can be combined');
+is(scalar @{ $client->get('/get?before=1')->json->{msg} }, 0, 'no post is before the first one');
+is($client->get('/get?before=9223372036854775807')->{status}, 200, 'before accepts the largest bigint');
 
 for my $query ('limit=0', 'limit=1001', 'limit=', 'limit=x', 'limit=-1', 'before=0', 'before=x', 'before=99999999999999999999') {
     $answer = $client->get("/get?$query");
     is($answer->{status}, 400, "$query is refused");
-    is($answer->json->{code}, 'bad_argument', "$query: as a problem");
+    is($answer->json->{code}, 'bad_argument', "$query has the code bad_argument");
 }
 
 $answer = $client->get('/get');
 my $etag = $answer->{headers}{etag};
-ok($etag, 'there is an ETag');
-is($client->get('/get', 'If-None-Match' => $etag)->{status}, 304, '304 when nothing is new');
-is($client->method('HEAD', '/get')->{headers}{etag}, $etag, 'HEAD says the same');
-is($client->method('HEAD', '/get')->{headers}{'content-length'}, length $answer->{body}, 'HEAD says the length');
+ok($etag, 'the answer to GET has an ETag');
+is($client->get('/get', 'If-None-Match' => $etag)->{status}, 304, 'GET is answered with 304 when there is no new post');
+is($client->method('HEAD', '/get')->{headers}{etag}, $etag, 'HEAD has the ETag of GET');
+is($client->method('HEAD', '/get')->{headers}{'content-length'}, length $answer->{body}, 'HEAD has the Content-Length of GET');
 
 $client->post('/post', '"new"');
 $pg->poll_query_until('select count(*) from posts', 1501);
-is($client->get('/get', 'If-None-Match' => $etag)->{status}, 200, '200 when something is');
+is($client->get('/get', 'If-None-Match' => $etag)->{status}, 200, 'GET with an old ETag is answered with 200 after a new post');
 
 $answer = $client->get('/get', 'Accept-Encoding' => 'gzip');
-is($answer->{headers}{'content-encoding'}, 'gzip', 'gzip as nginx does');
-like($answer->{headers}{etag}, qr/^W\//, 'with a weak ETag then');
+is($answer->{headers}{'content-encoding'}, 'gzip', 'the answer to GET is compressed by gzip');
+like($answer->{headers}{etag}, qr/^W\//, 'a compressed answer has a weak ETag');
 
-is($client->method('OPTIONS', '/get')->{headers}{allow}, 'GET, HEAD, OPTIONS', 'OPTIONS says what is allowed');
-is($client->method('POST', '/get', '{}')->{status}, 405, 'POST is not');
+is($client->method('OPTIONS', '/get')->{headers}{allow}, 'GET, HEAD, OPTIONS', 'OPTIONS is answered with the methods of GET');
+is($client->method('POST', '/get', '{}')->{status}, 405, 'POST to the location of GET is not allowed');
 
-# Bytes are limited, too: what does not fit comes with the next request.
+# The size of an answer is limited. The remaining posts are read by the next requests.
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json(repeat('x', 10000)) from generate_series(1, 1000)});
 $pg->poll_query_until('select count(*) from posts', 2501);
 my ($before, @ids) = ('');
@@ -61,15 +61,15 @@ do {
     push @ids, map { $_->{id} } @{ $page->{msg} };
     $before = $page->{next} ? "&before=$page->{next}" : '';
 } while $before && @ids < 10_000;
-is("@ids[ 0 .. 103 ]", join(' ', reverse 2398 .. 2501), 'an answer has as many posts as fit into answer_size');
-cmp_ok(scalar @ids, '>', 1900, 'next leads through all of them');
-is("@ids", join(' ', reverse $ids[-1] .. 2501), 'each of which comes once');
+is("@ids[ 0 .. 103 ]", join(' ', reverse 2398 .. 2501), 'an answer has the newest posts that fit into answer_size');
+cmp_ok(scalar @ids, '>', 1900, 'next leads to all posts');
+is("@ids", join(' ', reverse $ids[-1] .. 2501), 'each post is returned once when next is followed');
 
-# A big answer does not fit into one read of libpq's.
+# libpq needs several reads for a large answer.
 $nginx->configure(pool => 'answer_size=16m');
 $nginx->reload;
 my $whole = Pgq::Client->new($nginx)->get('/get?limit=1000');
-ok(length $whole->{body} > 10_000_000, '10 MB come whole where they are allowed');
-is($whole->json->{next}, undef, 'and nothing is next');
+ok(length $whole->{body} > 10_000_000, 'an answer of 10 MB is complete if answer_size allows it');
+is($whole->json->{next}, undef, 'a complete answer has no next');
 
 done_testing;

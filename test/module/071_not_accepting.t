@@ -1,4 +1,4 @@
-# A database that takes no transactions, as one near wraparound, says 54000 to every message: that is 503 and no refusal.
+# While a database accepts no transactions, as near wraparound, each message fails with 54000: it is answered with 503.
 
 use Pgq;
 
@@ -15,11 +15,11 @@ my @clients = map { Pgq::Client->new($nginx) } 1 .. 10;
 $_->send($_->request('POST', '/post', body => '"not now"', headers => { 'Content-Type' => 'application/json' })) for @clients;
 my %status;
 $status{ $_->answer->{status} }++ for @clients;
-# 504 is for what is on its way when its time is over
-is(($status{503} // 0) + ($status{504} // 0), 10, 'messages are to be sent again, and none is refused') or diag(explain(\%status));
+# a message whose outcome is unknown at its timeout is answered with 504
+is(($status{503} // 0) + ($status{504} // 0), 10, 'no message is refused with 400 while the database accepts no transactions') or diag(explain(\%status));
 
 $pg->safe_psql('drop trigger not_now on ngx_pgq.queue');
-is($client->post('/post', '"now"')->{status}, 202, 'when the database takes transactions, a message is accepted');
-ok($pg->poll_query_until(q{select string_agg(distinct data::text, ' ') from posts}, '"now"'), 'and it is a post');
+is($client->post('/post', '"now"')->{status}, 202, 'a message is accepted when the database accepts transactions again');
+ok($pg->poll_query_until(q{select string_agg(distinct data::text, ' ') from posts}, '"now"'), 'a message that is accepted after the recovery is a post');
 
 done_testing;

@@ -1,5 +1,5 @@
-# P1 and P2 at the edge of a commit: 202 only when the synchronous standby has it, whatever happens while the
-# database waits for that; and a batch whose outcome is unknown is sent again under its own id until it is known.
+# P1 and P2 at the commit: a message is answered with 202 only when the synchronous standby has it, even if the wait for the
+# standby is interrupted; a batch of unknown outcome is sent again under its own id until the outcome is known.
 
 use Pgq;
 
@@ -21,8 +21,8 @@ sub waiting {
 replica('nobody');
 
 for my $case (
-    [ 'a wait that is cancelled',     'select pg_cancel_backend(pid)' ],
-    [ 'a connection that is ended',   'select pg_terminate_backend(pid)' ],
+    [ 'a cancelled wait for the standby', 'select pg_cancel_backend(pid)' ],
+    [ 'a terminated connection',      'select pg_terminate_backend(pid)' ],
 ) {
     my ($name, $action) = @$case;
     my $client   = waiting($name);
@@ -31,24 +31,24 @@ for my $case (
     $pg->safe_psql("$action from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event = 'SyncRep'");
     $nginx->wait_for_log(qr/pgq lane: (?:.* warns|lost)/, $position);
     $pg->poll_query_until($waits, 1);
-    ok(!$client->answer(timeout => 0.3), "$name is not acknowledged, and asked for again");
+    ok(!$client->answer(timeout => 0.3), "$name: the message is not acknowledged before it is replicated");
 
     replica('');
-    is($client->answer->{status}, 202, "$name: acknowledged when it is known");
+    is($client->answer->{status}, 202, "$name: the message is acknowledged when it is replicated");
     $pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
-    is($posted->($name), 1, "$name: once");
+    is($posted->($name), 1, "$name: the message is a post once");
     replica('nobody');
 }
 
-# a server that dies while it waits, and comes back
+# the server crashes while it waits, and is started again
 my $client = waiting('a crash');
 $pg->stop('immediate');
 $pg->start;
 $pg->poll_query_until($waits, 1);
-ok(!$client->answer(timeout => 0.3), 'a crash: what came back from it is not acknowledged before it is replicated');
+ok(!$client->answer(timeout => 0.3), 'a crash: a message that was recovered is not acknowledged before it is replicated');
 replica('');
-is($client->answer->{status}, 202, 'a crash: acknowledged when it is known');
+is($client->answer->{status}, 202, 'a crash: the message is acknowledged when it is replicated');
 $pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
-is($posted->('a crash'), 1, 'a crash: once');
+is($posted->('a crash'), 1, 'a crash: the message is a post once');
 
 done_testing;

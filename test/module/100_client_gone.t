@@ -1,4 +1,4 @@
-# A ticket outlives its client: who leaves harms nobody; a message that was sent is kept, one that was not is not.
+# A ticket outlives its client: a message that was sent is kept, one that was not sent is dropped, other clients are answered.
 
 use Pgq;
 
@@ -12,7 +12,7 @@ sub waiting {
     return $client;
 }
 
-# Waits until nginx has noticed that so many clients have gone.
+# Waits until nginx has noticed that so many clients have closed their connections.
 sub gone {
     my ($count) = @_;
     return poll_until { $count == (() = $nginx->log_since(0) =~ /client prematurely closed connection/g) };
@@ -32,12 +32,12 @@ gone(11);
 $lock->query('commit');
 $lock->quit;
 
-is((grep { $_->answer->{status} == 202 } @waiting[ grep { $_ % 2 == 0 } 0 .. 19 ]), 10, 'who stayed is answered');
+is((grep { $_->answer->{status} == 202 } @waiting[ grep { $_ % 2 == 0 } 0 .. 19 ]), 10, 'clients that stay are answered');
 $pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
-is($pg->safe_psql(q{select count(*) from posts where data::text like '"waiting%'}), 10, 'what was not sent is forgotten');
-is($pg->safe_psql(q{select count(*) from posts where data::text = '"sent"'}), 1, 'what was sent is kept');
+is($pg->safe_psql(q{select count(*) from posts where data::text like '"waiting%'}), 10, 'messages of clients that left before they were sent are not queued');
+is($pg->safe_psql(q{select count(*) from posts where data::text = '"sent"'}), 1, 'a message whose client left after it was sent is a post');
 
-# readers who leave, waiting or with their query under way
+# clients of GETs, waiting or in flight
 $lock = $pg->session;
 $lock->query('begin; lock table posts');
 my @readers = map { my $client = Pgq::Client->new($nginx); $client->send($client->request('GET', '/get')); $client } 1 .. 10;
@@ -46,6 +46,6 @@ $readers[$_]->close for 0 .. 4;
 gone(16);
 $lock->query('commit');
 $lock->quit;
-is((grep { $_->answer->{status} == 200 } @readers[ 5 .. 9 ]), 5, 'readers who stayed are answered');
+is((grep { $_->answer->{status} == 200 } @readers[ 5 .. 9 ]), 5, 'readers that stay are answered');
 
 done_testing;

@@ -1,6 +1,6 @@
-# P2 where an attempt of unknown outcome is followed by one that is refused as a whole: the refusal is of the second
-# attempt only. The batch is fenced before it is answered or halved, so that the first attempt cannot come after all;
-# or it has come, and then it counts.
+# P2: an attempt of unknown outcome is followed by one that is refused as a whole. The refusal applies to the second attempt
+# only: the batch is fenced before it is answered or halved, so that the first attempt cannot be committed later. If it was
+# committed already, its messages are accepted.
 
 use Pgq;
 use Pgq::Wire;
@@ -13,14 +13,14 @@ my @clients = map { Pgq::Client->new($nginx) } 1 .. 4;
 my $refusal = Pgq::Wire->error('23514', 'not today') . Pgq::Wire->ready;
 my $count   = 0;
 
-# refuses whole batches, for as long as it likes
-$pg->safe_psql(q{create table public.mood (bad boolean); insert into public.mood values (false);
-    grant select on public.mood to ngx_pgq_owner;
-    create function public.moody() returns trigger language plpgsql as
-        $$ begin if (select bad from public.mood) and new.data::text like '"moody%' then raise exception 'in a bad mood'; end if; return new; end $$});
-$pg->safe_psql("create trigger moody before insert on ngx_pgq.queue_$_ for each row execute function public.moody()") for 0 .. 3;
+# A trigger that refuses messages while it is switched on.
+$pg->safe_psql(q{create table public.refuses (active boolean); insert into public.refuses values (false);
+    grant select on public.refuses to ngx_pgq_owner;
+    create function public.refuse() returns trigger language plpgsql as
+        $$ begin if (select active from public.refuses) and new.data::text like '"bad%' then raise exception 'refused'; end if; return new; end $$});
+$pg->safe_psql("create trigger refuse before insert on ngx_pgq.queue_$_ for each row execute function public.refuse()") for 0 .. 3;
 
-sub mood { return $pg->safe_psql("update public.mood set bad = $_[0]") }
+sub refuse { return $pg->safe_psql("update public.refuses set active = $_[0]") }
 
 sub posts {
     my ($data) = @_;
@@ -28,7 +28,7 @@ sub posts {
     return $pg->safe_psql("select count(*) from posts where data::text = \$\$$data\$\$");
 }
 
-# All in one batch, since they came while there was no lane; what they are told. The plan is for when there is one.
+# Posts the messages in one batch: they are received while no lane is connected. Then the plan is set. Returns the statuses.
 sub post_all {
     my ($messages, @plan) = @_;
     $wire->plan({ in => 'connect', before => 'ReadyForQuery', do => 'hold', times => 0 });
@@ -41,51 +41,51 @@ sub post_all {
     return join ' ', map { $clients[$_]->answer(timeout => 60)->{status} } 0 .. $#$messages;
 }
 
-# the first attempt reaches the server when the second one has been refused
+# The first attempt reaches the server after the second one was refused.
 sub late {
     my ($name, $expected, $messages, @more) = @_;
-    mood('true');
+    refuse('true');
     my $from = -s $pg->log;
-    is(post_all($messages, { in => 'enqueue', before => 'Bind', do => 'leave', for => 300 }, @more), $expected, "$name: $expected");
-    mood('false');
-    ok($wire->happened, "$name: it happened");
-    $wire->plan;    # which lets the first attempt go
-    ok((poll_until { $pg->log_contains(qr/batch was fenced/, $from) } 10), "$name: the first attempt comes, and meets the fence");
-    ok((poll_until { !$wire->left } 10), "$name: and is gone");
+    is(post_all($messages, { in => 'enqueue', before => 'Bind', do => 'leave', for => 300 }, @more), $expected, "$name: the messages are answered with $expected");
+    refuse('false');
+    ok($wire->happened, "$name: the first attempt was delayed");
+    $wire->plan;    # this releases the first attempt
+    ok((poll_until { $pg->log_contains(qr/batch was fenced/, $from) } 10), "$name: the first attempt arrives and is rejected by the fence");
+    ok((poll_until { !$wire->left } 10), "$name: the connection of the first attempt is closed");
     my @status = split / /, $expected;
-    is(posts($messages->[$_]), $status[$_] == 202 ? 1 : 0, "$name: $messages->[$_] is there as it was told") for 0 .. $#$messages;
+    is(posts($messages->[$_]), $status[$_] == 202 ? 1 : 0, "$name: $messages->[$_] is a post if it was accepted") for 0 .. $#$messages;
 }
 
-late('a message alone', '400', ['"moody 1"']);
-late('with others', '202 202 400 202', [ '"a"', '"b"', '"moody 2"', '"c"' ]);
-late('two bad ones', '400 202 400 202', [ '"moody 3"', '"d"', '"moody 4"', '"e"' ]);
+late('a refused message alone', '400', ['"bad 1"']);
+late('a refused message with others', '202 202 400 202', [ '"a"', '"b"', '"bad 2"', '"c"' ]);
+late('two refused messages', '400 202 400 202', [ '"bad 3"', '"d"', '"bad 4"', '"e"' ]);
 
 for my $place ([ before => 'Bind' ], [ after => 'Sync' ], [ before => 'CommandComplete' ], [ before => 'ReadyForQuery' ]) {
-    late("the fence is cut @$place", '202 400', [ '"f' . ++$count . '"', "\"moody f$count\"" ], { in => 'fence', @$place, do => 'cut' });
+    late("the fence is cut @$place", '202 400', [ '"f' . ++$count . '"', "\"bad f$count\"" ], { in => 'fence', @$place, do => 'cut' });
 }
 
-# the first attempt was committed, and the second one refused before it met the ledger
+# The first attempt was committed, and the second one is refused before it reaches the batch table.
 my @committed = ({ in => 'enqueue', before => 'ReadyForQuery', do => 'cut' }, { in => 'enqueue', before => 'Bind', nth => 2, do => 'answer', bytes => $refusal });
-is(post_all([ '"g"', '"h"' ], @committed), '202 202', 'committed already: accepted');
-ok($wire->happened, 'although the second attempt was refused');
-is(posts('"g"') . posts('"h"'), '11', 'each is there once');
+is(post_all([ '"g"', '"h"' ], @committed), '202 202', 'a batch that was committed is accepted although its second attempt is refused');
+ok($wire->happened, 'the second attempt of the committed batch was refused');
+is(posts('"g"') . posts('"h"'), '11', 'each message of the committed batch is a post once');
 $wire->plan;
 
-# with what the database refuses by itself, which it says again
+# The database refuses one message in the first attempt, and again later.
 $pg->safe_psql("alter role ngx_pgq_web set max_stack_depth = '200kB'");
 my $deep = '[' x 400 . ']' x 400;
-is(post_all([ '"i"', $deep, '"j"' ], @committed), '202 400 202', 'committed already, but for one');
-is(posts('"i"') . posts('"j"') . posts($deep), '110', 'as it was told');
+is(post_all([ '"i"', $deep, '"j"' ], @committed), '202 400 202', 'a batch that was committed without its refused message is answered as in its first attempt');
+is(posts('"i"') . posts('"j"') . posts($deep), '110', 'each accepted message of the batch is a post once, the refused one is not');
 $wire->plan;
 
-# not even a fence is taken: nobody knows
-mood('true');
-is(post_all([ '"moody k"' ], { in => 'enqueue', before => 'Bind', do => 'cut' }, { in => 'fence', before => 'Bind', do => 'answer', times => 0, bytes => $refusal }), '504', 'a fence that is refused: the outcome stays unknown');
-cmp_ok(posts('"moody k"'), '<=', 1, 'at most once');
+# If the fence is refused, too, the outcome remains unknown.
+refuse('true');
+is(post_all([ '"bad k"' ], { in => 'enqueue', before => 'Bind', do => 'cut' }, { in => 'fence', before => 'Bind', do => 'answer', times => 0, bytes => $refusal }), '504', 'a message whose fence is refused is answered with 504');
+cmp_ok(posts('"bad k"'), '<=', 1, 'a message whose fence is refused is a post at most once');
 $wire->plan;
-mood('false');
+refuse('false');
 
-is(post_all([ '"l"', '"moody m"' ]), '202 202', 'and on it goes');
-is($pg->safe_psql('select count(*) from (select from posts group by message_id having count(*) > 1) as twice'), 0, 'nothing is there twice');
+is(post_all([ '"l"', '"bad m"' ]), '202 202', 'messages are accepted when nothing is refused');
+is($pg->safe_psql('select count(*) from (select from posts group by message_id having count(*) > 1) as twice'), 0, 'no message is a post twice');
 
 done_testing;

@@ -1,16 +1,16 @@
-# P2: a batch of unknown outcome is not sent again when the database may have forgotten it, as after a host was suspended.
-# A wall clock that is set has no say in that, nor in what /status says.
+# P2: a batch of unknown outcome is not sent again when the database may have removed its batch id, as after a host was
+# suspended. Changes of the wall clock do not matter, for this and for /status.
 
 use Pgq;
 use Pgq::Host qw(run spew temp_dir top);
 use Pgq::Wire;
 
-plan skip_all => 'another library wants to be loaded first' if $ENV{PGQ_SANITIZE} || $ENV{PGQ_VALGRIND};
+plan skip_all => 'the library of sanitizers or valgrind must be loaded first' if $ENV{PGQ_SANITIZE} || $ENV{PGQ_VALGRIND};
 
 my $dir = temp_dir('clocks');
 chmod 0755, $dir;
 my ($status, $out, $err) = run([ 'cc', '-shared', '-fPIC', "-DCLOCKS=\"$dir\"", '-o', "$dir/clocks.so", top() . '/test/tools/clocks.c' ]);
-is("$status$out$err", '0', 'the clocks can be set');
+is("$status$out$err", '0', 'the library that changes the clocks is built');
 
 sub set_clock { my ($name, $seconds) = @_; spew("$dir/$name.new", $seconds); return rename "$dir/$name.new", "$dir/$name" }
 set_clock($_, 0) for qw(wall boot);
@@ -24,8 +24,8 @@ my $closed = { in => 'connect', before => 'ReadyForQuery', do => 'hold', times =
 
 sub pool_status { return Pgq::Client->new($nginx)->get('/status')->status }
 
-# Whether the message is answered, and how often it was sent, when the connection breaks after the commit, and a clock is
-# set before there is another connection.
+# The connection is cut after the commit, and a clock is set before the lane connects again. Returns the answer's status, how
+# often the batch was sent again, and how many posts it became.
 sub sent_again {
     my ($message, $clock, $seconds) = @_;
     $wire->plan({ in => 'enqueue', before => 'ReadyForQuery', do => 'cut' }, $closed);
@@ -43,20 +43,19 @@ sub sent_again {
 }
 
 is(sent_again('"at once"', boot => 0), '202, sent again: 1, posts: 1', 'a batch of unknown outcome is sent again');
-is(sent_again('"290 s"', boot => 290), '202, sent again: 1, posts: 1', 'also after the host was suspended for 290 s');
-is(sent_again('"310 s"', boot => 310), '504, sent again: 0, posts: 1', 'after 310 s it is not sent again, and its outcome stays unknown');
-is(sent_again('"3 days"', boot => 259_213), '504, sent again: 0, posts: 1', 'nor after 3 days');
-is(sent_again("\"wall $_\"", wall => $_), '202, sent again: 1, posts: 1', "a wall clock that is set by $_ s changes nothing") for 1, -1, 311, -311, 4381, -4381, 259_213, -259_213;
+is(sent_again('"290 s"', boot => 290), '202, sent again: 1, posts: 1', 'a batch of unknown outcome is sent again after a suspension of 290 s');
+is(sent_again('"310 s"', boot => 310), '504, sent again: 0, posts: 1', 'a batch of unknown outcome is not sent again after a suspension of 310 s');
+is(sent_again('"3 days"', boot => 259_213), '504, sent again: 0, posts: 1', 'a batch of unknown outcome is not sent again after a suspension of 3 days');
+is(sent_again("\"wall $_\"", wall => $_), '202, sent again: 1, posts: 1', "a batch of unknown outcome is sent again when the wall clock is changed by $_ s") for 1, -1, 311, -311, 4381, -4381, 259_213, -259_213;
 
 # ---- /status
-
 for my $seconds (3671, -3671) {
-    ok((poll_until { pool_status() == 200 } 30), 'a pool with a connection is well');
+    ok((poll_until { pool_status() == 200 } 30), 'the status is 200 when the lane is connected');
     set_clock('wall', $seconds);
-    is(pool_status(), 200, "it is so when the wall clock is set by $seconds s");
+    is(pool_status(), 200, "the status is 200 when the wall clock is changed by $seconds s");
     $wire->plan($closed);
     $wire->cut;
-    ok((poll_until { pool_status() == 503 } 30), 'and is not without one');
+    ok((poll_until { pool_status() == 503 } 30), 'the status is 503 when the lane is not connected');
     $wire->plan;
     $wire->cut;
     set_clock('wall', 0);

@@ -1,5 +1,5 @@
-# P3: the primary dies and its synchronous standby takes over: who posts meanwhile waits and is accepted, nothing is
-# lost, nothing is there twice, and idempotency keys are as good there.
+# P3: the primary fails and its synchronous standby is promoted: clients that post meanwhile wait and are accepted, each
+# accepted message is in posts once, and idempotency keys are known to the new primary.
 
 use Pgq;
 use Pgq::HttpLoad;
@@ -19,26 +19,26 @@ my $nginx = Pgq::Nginx->new(
 )->start;
 my @key   = ('Idempotency-Key' => '"before"');
 my $first = Pgq::Client->new($nginx)->post('/post', '{"n": 1}', @key);
-is($first->{status}, 202, 'a message with a key');
+is($first->{status}, 202, 'a message with a key is accepted before the failover');
 my $lines = Pgq::Client->new($nginx)->post('/post', "1\n2\n", 'Content-Type' => 'application/x-ndjson', 'Idempotency-Key' => '"lines"');
-is($lines->{status}, 202, 'and lines with one');
+is($lines->{status}, 202, 'NDJSON with a key is accepted before the failover');
 
 my $load = Pgq::HttpLoad->new($nginx, $new, watch => 0)->start;
-ok($load->wait_for(10), 'a load');
+ok($load->wait_for(10), 'messages are accepted before the failover');
 $old->kill9;
 $new->promote;
-ok($load->wait_for(10), 'goes on at the standby');
+ok($load->wait_for(10), 'messages are accepted by the new primary');
 $load->stop;
 diag($load->summary);
-is($load->failures, '', 'no request failed');
-is(join("\n", $load->complaints), '', 'what was accepted is there once, and nothing else');
+is($load->failures, '', 'no request fails during the failover');
+is(join("\n", $load->complaints), '', 'each accepted message is in posts once, and no other');
 
 my $again = Pgq::Client->new($nginx)->post('/post', '{"n": 1}', @key);
-is($again->{body}, $first->{body}, 'the key gets the first answer');
-is($again->{headers}{'idempotency-replayed'}, 'true', 'again');
+is($again->{body}, $first->{body}, 'a key that was used before the failover gets its first answer');
+is($again->{headers}{'idempotency-replayed'}, 'true', 'a key that was used before the failover is answered with a replay');
 $again = Pgq::Client->new($nginx)->post('/post', "1\n2\n", 'Content-Type' => 'application/x-ndjson', 'Idempotency-Key' => '"lines"');
-is($again->{body}, $lines->{body}, 'so do the lines');
-is(Pgq::Client->new($nginx)->post('/post', '{"n": 2}', @key)->{status}, 422, 'another message under that key does not');
-is($new->safe_psql(q{select count(*) from posts where data::text = '{"n": 1}'}), 1, 'and it is there once');
+is($again->{body}, $lines->{body}, 'a key of NDJSON that was used before the failover gets its first answer');
+is(Pgq::Client->new($nginx)->post('/post', '{"n": 2}', @key)->{status}, 422, 'another message with a key that was used before the failover is refused');
+is($new->safe_psql(q{select count(*) from posts where data::text = '{"n": 1}'}), 1, 'a message whose key was repeated after the failover is a post once');
 
 done_testing;

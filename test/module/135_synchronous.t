@@ -1,4 +1,4 @@
-# P1: a server that shall be synchronous and is not takes no message: nginx waits, and asks again, until it is.
+# P1: with ngx_pgq.synchronous a server without synchronous replication accepts no message. nginx waits and tries again.
 
 use Pgq;
 
@@ -10,14 +10,13 @@ my $position = $nginx->log_position;
 
 sub enqueue { return $pg->psql(q{select count(*) from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['1'])}) }
 
-# ---- nobody is waited for
-
+# ---- no standby
 my $answer = $client->post('/short', '"short"');
-is($answer->status, 503, 'no message is taken');
-cmp_ok($answer->header('Retry-After'), '>', 0, 'now');
+is($answer->status, 503, 'a message is refused without synchronous replication');
+cmp_ok($answer->header('Retry-After'), '>', 0, 'a message that is refused without synchronous replication is answered with Retry-After');
 $nginx->wait_for_log(qr/pgq lane: lost .* cannot enqueue without synchronous replication \(57P03/, $position);
-like((enqueue())[2], qr/cannot enqueue without synchronous replication/, 'nor by SQL');
-is($pg->safe_psql('insert into ngx_pgq.queue (data) values (\'"by hand"\'); select 1'), 1, 'but by hand');
+like((enqueue())[2], qr/cannot enqueue without synchronous replication/, 'enqueue() is refused without synchronous replication');
+is($pg->safe_psql('insert into ngx_pgq.queue (data) values (\'"by hand"\'); select 1'), 1, 'a plain INSERT is accepted without synchronous replication');
 
 my %call = (
     keyed => [ '/post', '"keyed"', 'Idempotency-Key' => '"k"' ],
@@ -30,25 +29,23 @@ for my $kind (sort keys %call) {
     my ($path, $body, @headers) = @{ $call{$kind} };
     $waits{$kind}->send($client->request('POST', $path, body => $body, headers => { 'Content-Type' => 'application/json', @headers }));
 }
-ok(!$waits{$_}->answer(timeout => 0.3), "$_: waits") for sort keys %waits;
+ok(!$waits{$_}->answer(timeout => 0.3), "$_: the message waits for synchronous replication") for sort keys %waits;
 
-# ---- a standby is
-
+# ---- a synchronous standby
 my $standby = Pgq::Postgres->new(name => 'standby', backup_of => $pg)->start;
 $pg->safe_psql(q{alter system set synchronous_standby_names = '*'});
 $pg->reload;
 
-is($waits{$_}->answer->status, 202, "$_: accepted when it is synchronous") for sort keys %waits;
-is((enqueue())[0], 0, 'and so by SQL');
-ok($pg->poll_query_until('select count(*) from posts', 6), 'each message is there, once');
+is($waits{$_}->answer->status, 202, "$_: the message is accepted with synchronous replication") for sort keys %waits;
+is((enqueue())[0], 0, 'enqueue() is accepted with synchronous replication');
+ok($pg->poll_query_until('select count(*) from posts', 6), 'each accepted message is a post');
 
 is(($pg->psql("set synchronous_commit = remote_apply; select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['1'])"))[0], 0,
-    'or when it has to show it, too');
+    'enqueue() is accepted with synchronous_commit remote_apply');
 
-# ---- and commits do not wait for it
-
+# ---- a session whose commits do not wait for the standby
 isnt(($pg->psql("set synchronous_commit = $_; select ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['1'])"))[0], 0,
-    "a session with synchronous_commit $_ is refused") for qw(off local remote_write);
+    "enqueue() is refused with synchronous_commit $_") for qw(off local remote_write);
 
 $standby->stop;
 

@@ -1,4 +1,4 @@
-# A password goes to verified servers alone, unless verify=off, and is used for SCRAM alone where libpq can insist on it.
+# A password is sent to verified servers only, unless verify=off, and by SCRAM only, if libpq can require that.
 
 use Pgq;
 
@@ -28,34 +28,34 @@ for my $case (
     [ 'a name with a remote address'     => 'host=localhost hostaddr=192.0.2.1 password=hush' ],
     [ 'the second of two hosts'          => 'host=127.0.0.1,192.0.2.1 password=hush' ],
     [ 'a host of a password file'        => "host=192.0.2.1,192.0.2.2 passfile=$file" ],
-    [ 'a name that only begins like one of this machine' => 'host=localhost.example.org password=hush' ],
-    [ 'a password of the environment'    => 'host=192.0.2.1', env => { PGPASSWORD => 'hush' } ],
-    [ 'sslmode of the environment'       => 'host=192.0.2.1 password=hush', env => { PGSSLMODE => 'require' } ],
+    [ 'a name that begins with localhost' => 'host=localhost.example.org password=hush' ],
+    [ 'a password from the environment'  => 'host=192.0.2.1', env => { PGPASSWORD => 'hush' } ],
+    [ 'sslmode from the environment'     => 'host=192.0.2.1 password=hush', env => { PGSSLMODE => 'require' } ],
 ) {
     my ($name, $conninfo, %option) = @$case;
     my ($status, $text) = configured($conninfo, %option);
 
     isnt($status, 0, "$name: nginx does not start");
-    like($text, $refused, "$name: the message says what to set");
-    unlike($text, qr/hush/, "$name: the password is not shown");
+    like($text, $refused, "$name: the error names the settings");
+    unlike($text, qr/hush/, "$name: the error does not contain the password");
 
     ($status, $text) = configured($conninfo, %option, pool => 'verify=off');
-    unlike($text, $refused, "$name: verify=off allows it");
+    unlike($text, $refused, "$name: the password is allowed by verify=off");
 }
 
 for my $case (
     [ 'sslmode=verify-full'              => "host=192.0.2.1 password=hush sslmode=verify-full sslrootcert=$root" ],
-    [ 'verify-full of the environment'   => 'host=192.0.2.1 password=hush', env => { PGSSLMODE => 'verify-full', PGSSLROOTCERT => $root } ],
+    [ 'verify-full from the environment' => 'host=192.0.2.1 password=hush', env => { PGSSLMODE => 'verify-full', PGSSLROOTCERT => $root } ],
     [ 'no password'                      => 'host=192.0.2.1 sslmode=require' ],
     [ 'a password for another host'      => "host=192.0.2.1 passfile=$file" ],
-    [ 'a Unix socket'                    => 'host=/tmp password=hush' ],
-    [ 'an abstract Unix socket'          => 'host=@pgq password=hush' ],
-    [ 'no host, which is a Unix socket'  => 'password=hush' ],
+    [ 'a Unix-domain socket'             => 'host=/tmp password=hush' ],
+    [ 'an abstract Unix-domain socket'   => 'host=@pgq password=hush' ],
+    [ 'no host, which is a Unix-domain socket' => 'password=hush' ],
     [ 'IPv4 loopback'                    => 'host=127.0.0.1 password=hush' ],
-    [ 'another address of IPv4 loopback' => 'host=127.1.2.3 password=hush' ],
+    [ 'another IPv4 loopback address' => 'host=127.1.2.3 password=hush' ],
     [ 'IPv6 loopback'                    => 'host=::1 password=hush' ],
     [ 'localhost'                        => 'host=LocalHost password=hush' ],
-    [ 'a name with a loopback address'   => 'host=db.test hostaddr=127.0.0.1 password=hush' ],
+    [ 'a name with hostaddr=127.0.0.1'   => 'host=db.test hostaddr=127.0.0.1 password=hush' ],
 ) {
     my ($name, $conninfo, %option) = @$case;
     my ($status, $text) = configured($conninfo, %option);
@@ -63,52 +63,52 @@ for my $case (
     is($status, 0, "$name: nginx starts") or diag($text);
 }
 
-like((configured('host=/tmp', pool => "verify=$_"))[1], qr/invalid parameter "verify=$_"/, "verify=$_ is no value") for qw(yes of offf);
+like((configured('host=/tmp', pool => "verify=$_"))[1], qr/invalid parameter "verify=$_"/, "verify=$_ is rejected") for qw(yes of offf);
 
-# ---- how the password is used
+# ---- authentication methods
 
 my $pg       = Pgq::Postgres->new->start;
 my $password = $pg->set_password('ngx_pgq_web');
 my $hba      = Pgq::Host::slurp("$pg->{data}/pg_hba.conf");
-my $place    = $pg->conninfo(user => 'ngx_pgq_web', tcp => 1, password => $password);
-my $insists  = (Pgq::Host::run([ Pgq::Host::pg_bin() . '/psql', '-d', 'host=/dev/null require_auth=none', '-c', '' ]))[2] !~ /invalid connection option/;
+my $conninfo = $pg->conninfo(user => 'ngx_pgq_web', tcp => 1, password => $password);
+my $requires = (Pgq::Host::run([ Pgq::Host::pg_bin() . '/psql', '-d', 'host=/dev/null require_auth=none', '-c', '' ]))[2] !~ /invalid connection option/;
 
-sub asked {
+sub require_method {
     my ($method) = @_;
 
     Pgq::Host::spew("$pg->{data}/pg_hba.conf", "host all ngx_pgq_web 127.0.0.1/32 $method\n", $hba);
     $pg->reload;
-    ok($pg->poll_query_until("select auth_method from pg_hba_file_rules order by line_number limit 1", $method), "the server asks by $method");
+    ok($pg->poll_query_until("select auth_method from pg_hba_file_rules order by line_number limit 1", $method), "the server requires the method $method");
 }
 
 sub answers {
     my ($name, $status, $conninfo, $line) = @_;
     my $nginx = Pgq::Nginx->new(conninfo => $conninfo, pool => 'lanes=1', timeout => $status == 202 ? '20s' : '1s')->start;
 
-    is(Pgq::Client->new($nginx)->post('/post', '1')->status, $status, $name);
-    like($nginx->log_since(0), qr/\[error\].* pgq lane: could not connect to .*$line/, "$name: the log says why") if $line;
-    unlike($nginx->log_since(0), qr/\Q$password\E/, "$name: the password is not shown");
+    is(Pgq::Client->new($nginx)->post('/post', '1')->status, $status, "$name: a message is answered with $status");
+    like($nginx->log_since(0), qr/\[error\].* pgq lane: could not connect to .*$line/, "$name: the error is logged") if $line;
+    unlike($nginx->log_since(0), qr/\Q$password\E/, "$name: the log does not contain the password");
     $nginx->stop;
 }
 
-answers('SCRAM is accepted', 202, $place);
+answers('SCRAM', 202, $conninfo);
 
 SKIP: {
-    skip 'libpq is older than 16: no require_auth', 1 if !$insists;
+    skip 'libpq is older than 16: no require_auth', 1 if !$requires;
 
-    asked('password');
-    answers('a server that asks for the password in clear is refused', 503, $place, qr/server requested a cleartext password/);
-    answers('unless require_auth allows it', 202, "$place require_auth=password");
+    require_method('password');
+    answers('a cleartext password', 503, $conninfo, qr/server requested a cleartext password/);
+    answers('a cleartext password with require_auth=password', 202, "$conninfo require_auth=password");
 
-    asked('trust');
-    answers('a server that asks for no proof of the password is refused', 503, $place, qr/server did not complete authentication/);
-    answers('unless require_auth says so', 202, "$place require_auth=none");
-    answers('or there is no password', 202, $pg->conninfo(user => 'ngx_pgq_web', tcp => 1));
+    require_method('trust');
+    answers('no authentication', 503, $conninfo, qr/server did not complete authentication/);
+    answers('no authentication with require_auth=none', 202, "$conninfo require_auth=none");
+    answers('no authentication without a password', 202, $pg->conninfo(user => 'ngx_pgq_web', tcp => 1));
 
     $pg->safe_psql("set password_encryption = md5; alter role ngx_pgq_web password '$password'");
-    asked('md5');
-    answers('a server that asks for MD5 is refused', 503, $place, qr/server requested a hashed password/);
-    answers('unless require_auth is md5', 202, "$place require_auth=md5");
+    require_method('md5');
+    answers('an MD5 password', 503, $conninfo, qr/server requested a hashed password/);
+    answers('an MD5 password with require_auth=md5', 202, "$conninfo require_auth=md5");
 }
 
 done_testing;

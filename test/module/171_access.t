@@ -1,5 +1,5 @@
-# The examples of access, as they stand: passwords, a service that says who is welcome, tokens, other origins, access
-# logs. Who is refused is refused before the body is read, as a problem; nothing of it is queued.
+# The examples of access control: passwords, an authentication service, tokens, other origins, access logs. A request that is
+# refused is answered with a problem document before its body is read, and not queued.
 
 use Pgq;
 
@@ -10,14 +10,14 @@ use POSIX ();
 
 my $examples = Pgq::Host::top() . '/ngx_pgq_module/examples';
 my $port     = Pgq::Host::free_port();
-my $secret   = 'only the two of us know';
+my $secret   = 'a shared secret';
 my $pg       = Pgq::Postgres->new->start;
 my $plain    = 'location = /post { pgq_post main; } location = /get { pgq_get main; }';
 my $http     = "include $examples/http.conf; upstream identity { server 127.0.0.1:$port; }";
 my $nginx    = Pgq::Nginx->new(pg => $pg, http => $http, doors => '');
 
-# Runs it with these examples in its server block, and other lines.
-sub with {
+# Starts nginx with these examples and lines in its server block.
+sub start_with {
     my ($lines, @names) = @_;
     $nginx->stop if $nginx->running;
     $nginx->configure(doors => join ' ', $lines, map { "include $examples/$_.conf;" } 'problem', @names);
@@ -30,8 +30,8 @@ sub post {
     return Pgq::Client->new($nginx)->post('/post', $body, %headers);
 }
 
-# A request whose body is sent only when nginx asks for it: the statuses it answers.
-sub hesitant {
+# The statuses of a request whose body is sent after 100 Continue.
+sub expecting {
     my (%headers) = @_;
     my $client = Pgq::Client->new($nginx);
     $client->send($client->request('POST', '/post', headers => { 'Content-Length' => 3, Expect => '100-continue', %headers }));
@@ -43,8 +43,8 @@ sub hesitant {
 
 sub problem {
     my ($answer, $status, $code, $what) = @_;
-    is($answer->status, $status, "$what: $status");
-    is($answer->header('content-type') . ' ' . $answer->json->{code}, "application/problem+json $code", 'as a problem');
+    is($answer->status, $status, "$what is answered with $status");
+    is($answer->header('content-type') . ' ' . $answer->json->{code}, "application/problem+json $code", "$what is answered with the code $code");
     return;
 }
 
@@ -54,29 +54,27 @@ sub posts {
 }
 
 # ---- names and passwords
-
-with('', 'basic');
-my $wonder = `openssl passwd -apr1 -salt 12345678 wonder`;
-Pgq::Host::spew($nginx->dir . '/posters', "alice:${wonder}carol:$wonder");
+start_with('', 'basic');
+my $hash = `openssl passwd -apr1 -salt 12345678 wonder`;
+Pgq::Host::spew($nginx->dir . '/posters', "alice:${hash}carol:$hash");
 my %alice = (Authorization => 'Basic ' . encode_base64('alice:wonder', ''));
 my %wrong = (Authorization => 'Basic ' . encode_base64('alice:land', ''));
 
-is(post('1', %alice)->status, 202, 'basic: with the password');
-problem(post('1'), 401, 'unauthorized', 'without one');
-problem(post('1', %wrong), 401, 'unauthorized', 'with a wrong one');
-is(post('1')->header('www-authenticate'), 'Basic realm="posts"', 'which says what is wanted');
-is(hesitant(), 401, 'the body is not asked for');
-is(hesitant(%alice), '100 202', 'but of who is welcome');
-is(Pgq::Client->new($nginx)->method('OPTIONS', '/post')->status, 204, 'a preflight needs none');
-is(Pgq::Client->new($nginx)->get('/get')->status, 200, 'nor does GET');
-is(posts(), 2, 'who was refused posted nothing');
+is(post('1', %alice)->status, 202, 'basic: a message with the password is accepted');
+problem(post('1'), 401, 'unauthorized', 'basic: a message without a password');
+problem(post('1', %wrong), 401, 'unauthorized', 'basic: a message with a wrong password');
+is(post('1')->header('www-authenticate'), 'Basic realm="posts"', 'basic: the refusal names the scheme and the realm');
+is(expecting(), 401, 'basic: a message is refused without 100 Continue');
+is(expecting(%alice), '100 202', 'basic: 100 Continue is sent to a user with the password');
+is(Pgq::Client->new($nginx)->method('OPTIONS', '/post')->status, 204, 'basic: a preflight needs no password');
+is(Pgq::Client->new($nginx)->get('/get')->status, 200, 'basic: a GET needs no password');
+is(posts(), 2, 'basic: no refused message is a post');
 my %carol = (Authorization => 'Basic ' . encode_base64('carol:wonder', ''));
 my @keyed = map { post('1', %$_, 'Idempotency-Key' => '"mine"')->json->{id} } \%alice, \%alice, \%carol;
-is($keyed[0], $keyed[1], 'a key of hers is hers');
-isnt($keyed[0], $keyed[2], "another's is another");
+is($keyed[0], $keyed[1], "basic: a user's idempotency key is the same key when it is repeated");
+isnt($keyed[0], $keyed[2], "basic: the same key of another user is another key");
 
-# ---- the identity service: sessions in a cookie, tokens of HS256
-
+# ---- an authentication service: sessions by a cookie, tokens with HS256
 sub token {
     my ($claims, $key) = @_;
     my $text = join '.', map { encode_base64url($_) } '{"alg":"HS256","typ":"JWT"}', $claims;
@@ -103,13 +101,13 @@ sub serve {
         close $out;
 
         my %header = map { /^([^:]+): (.*)$/ ? (lc $1 => $2) : () } split /\r\n/, $request;
-        my $said = $request =~ m{^\w+ /verify } ? verify($header{authorization})
+        my $reply = $request =~ m{^\w+ /verify } ? verify($header{authorization})
             : $session{ ($header{cookie} // '') =~ /session=(\w+)/ ? $1 : '' } // '401 Unauthorized';
-        if (!$said) {
-            1 while sysread $client, my $end, 1;    # until nginx loses patience
+        if (!$reply) {
+            1 while sysread $client, my $end, 1;    # until nginx's timeout
             next;
         }
-        my ($code, $words) = split / /, $said, 2;
+        my ($code, $words) = split / /, $reply, 2;
         print {$client} "HTTP/1.1 $code X\r\nContent-Length: 0\r\nConnection: close\r\n",
             $code == 200 ? "X-Subject: $words\r\n" : qq(WWW-Authenticate: Bearer error="$words"\r\n), "\r\n";
         close $client;
@@ -126,49 +124,48 @@ if (!$service) {
 }
 close $listen;
 
-with('', 'subrequest');
-is(post('1', Cookie => 'session=good')->status, 202, 'subrequest: with a session');
-is(post('"' . 'x' x 300_000 . '"', Cookie => 'session=good')->status, 202, 'a message that is written to disk');
-is(Pgq::Client->new($nginx)->post_chunked('/post', [ '"ch', 'unks"' ], Cookie => 'session=good')->status, 202, 'one in chunks');
-problem(post('1'), 401, 'unauthorized', 'without one');
-problem(post('1', Cookie => 'session=evil'), 403, 'forbidden', 'with one that may not');
-problem(post('1', Cookie => 'session=odd'), 500, 'internal_error', 'when the service says something else');
-problem(post('1', Cookie => 'session=silent'), 500, 'internal_error', 'when it says nothing');
-is(hesitant(), 401, 'the body is not asked for');
-is(hesitant(Cookie => 'session=good'), '100 202', 'but of who is welcome');
-is(Pgq::Client->new($nginx)->get('/get')->status, 200, 'GET needs none');
-is(posts(), 8, 'who was refused posted nothing');
+start_with('', 'subrequest');
+is(post('1', Cookie => 'session=good')->status, 202, 'subrequest: a message with a session is accepted');
+is(post('"' . 'x' x 300_000 . '"', Cookie => 'session=good')->status, 202, 'subrequest: a message that is written to disk is accepted');
+is(Pgq::Client->new($nginx)->post_chunked('/post', [ '"ch', 'unks"' ], Cookie => 'session=good')->status, 202, 'subrequest: a chunked message is accepted');
+problem(post('1'), 401, 'unauthorized', 'subrequest: a message without a session');
+problem(post('1', Cookie => 'session=evil'), 403, 'forbidden', 'subrequest: a message with a session that is not allowed');
+problem(post('1', Cookie => 'session=odd'), 500, 'internal_error', 'subrequest: an unexpected answer of the service');
+problem(post('1', Cookie => 'session=silent'), 500, 'internal_error', 'subrequest: a service that does not answer');
+is(expecting(), 401, 'subrequest: a message is refused without 100 Continue');
+is(expecting(Cookie => 'session=good'), '100 202', 'subrequest: 100 Continue is sent with a session');
+is(Pgq::Client->new($nginx)->get('/get')->status, 200, 'subrequest: a GET needs no session');
+is(posts(), 8, 'subrequest: no refused message is a post');
 my @requests = split /\n/, Pgq::Host::slurp($seen);
-is(@requests, 9, 'each POST was asked about once');
+is(@requests, 9, 'subrequest: the service is asked once for each POST');
 is((grep { m{^GET /session HTTP/1\.1\|X-Original-Method: POST\|X-Original-URI: /post\|} && /\|\|$/ } @requests), 9,
-    'with its headers and without its body') or diag(@requests);
+    'subrequest: the service receives the headers of the POST without its body') or diag(@requests);
 
 # ---- tokens, and scripts of other origins
-
 $nginx->configure(http => "$http log_format subject '\$status [\$subject]';");
-with('access_log subject.log subject;', 'cors', 'jwt');
+start_with('access_log subject.log subject;', 'cors', 'jwt');
 $nginx->configure(http => $http);
 my %good = (Authorization => 'Bearer ' . token('{"sub":"bob","exp":' . (time + 600) . '}'));
 my $answer;
-is(post('1', %good)->status, 202, 'jwt: with a token');
+is(post('1', %good)->status, 202, 'jwt: a message with a token is accepted');
 my %other = (Authorization => 'Bearer ' . token('{"sub":"eve","exp":' . (time + 600) . '}'));
-isnt(post('1', %good, 'Idempotency-Key' => '"k"')->json->{id}, post('1', %other, 'Idempotency-Key' => '"k"')->json->{id}, 'keys are those of the subject');
+isnt(post('1', %good, 'Idempotency-Key' => '"k"')->json->{id}, post('1', %other, 'Idempotency-Key' => '"k"')->json->{id}, 'jwt: the same key of another subject is another key');
 for my $case (
-    [ 'no token',  'none' ],
-    [ 'signature', 'one that somebody else signed', token('{"sub":"bob","exp":9999999999}', 'a guess') ],
-    [ 'expired',   'one that is too old', token('{"sub":"bob","exp":1}') ],
-    [ 'signature', 'one without a signature', encode_base64url('{"alg":"none"}') . '.' . encode_base64url('{"sub":"bob"}') . '.AA' ],
+    [ 'no token',  'jwt: a message without a token' ],
+    [ 'signature', 'jwt: a token with a wrong signature', token('{"sub":"bob","exp":9999999999}', 'a guess') ],
+    [ 'expired',   'jwt: an expired token', token('{"sub":"bob","exp":1}') ],
+    [ 'signature', 'jwt: a token without a signature', encode_base64url('{"alg":"none"}') . '.' . encode_base64url('{"sub":"bob"}') . '.AA' ],
 ) {
     my ($words, $what, $token) = @$case;
     $answer = post('1', $token ? (Authorization => "Bearer $token") : (), Origin => 'https://app.example.com');
     problem($answer, 401, 'unauthorized', $what);
-    is($answer->header('www-authenticate'), qq(Bearer error="$words"), 'with what the service said');
-    is($answer->header('access-control-allow-origin'), 'https://app.example.com', 'which the script may read');
+    is($answer->header('www-authenticate'), qq(Bearer error="$words"), "$what: WWW-Authenticate has the error of the service");
+    is($answer->header('access-control-allow-origin'), 'https://app.example.com', "$what: a script may read the refusal");
 }
-is(hesitant(), 401, 'the body is not asked for');
-is(hesitant(%good), '100 202', 'but of who is welcome');
-is(posts(), 12, 'who was refused posted nothing');
-ok((poll_until { Pgq::Host::slurp($nginx->dir . '/subject.log') =~ /^202 \[bob\]$/m }), 'the name in the token can be logged');
+is(expecting(), 401, 'jwt: a message is refused without 100 Continue');
+is(expecting(%good), '100 202', 'jwt: 100 Continue is sent with a token');
+is(posts(), 12, 'jwt: no refused message is a post');
+ok((poll_until { Pgq::Host::slurp($nginx->dir . '/subject.log') =~ /^202 \[bob\]$/m }), 'jwt: the access log has the subject of the token');
 
 my %allowed = (
     'access-control-allow-origin'   => 'https://app.example.com',
@@ -178,7 +175,7 @@ my %allowed = (
     'access-control-expose-headers' => 'ETag, Idempotency-Replayed, Preference-Applied, Retry-After',
 );
 
-# What a browser asks first, and the headers of CORS in the answer.
+# The status and the CORS headers of a preflight.
 sub preflight {
     my ($origin, $path) = @_;
     my $answer = Pgq::Client->new($nginx)->method('OPTIONS', $path, undef, Origin => $origin,
@@ -191,58 +188,57 @@ sub preflights {
 
     for my $path ('/post', '/get') {
         my ($status, $headers, $answer) = preflight('https://app.example.com', $path);
-        is($status, 204, "$where: a preflight of $path");
-        is_deeply($headers, \%allowed, 'is told what is allowed');
-        is($answer->header('vary'), 'Origin', 'for this origin');
+        is($status, 204, "$where: a preflight of $path is answered with 204");
+        is_deeply($headers, \%allowed, "$where: a preflight of $path has the allowed methods and headers");
+        is($answer->header('vary'), 'Origin', "$where: a preflight of $path varies with the origin");
     }
-    is((preflight('https://www.example.org', '/post'))[1]{'access-control-allow-origin'}, 'https://www.example.org', 'another origin');
+    is((preflight('https://www.example.org', '/post'))[1]{'access-control-allow-origin'}, 'https://www.example.org', "$where: a preflight of another allowed origin is answered");
     for my $origin ('https://evil.example.net', 'https://app.example.com.evil.net', 'http://app.example.com', 'null') {
-        is_deeply([ (preflight($origin, '/get'))[ 0, 1 ] ], [ 403, {} ], "$origin is refused");
+        is_deeply([ (preflight($origin, '/get'))[ 0, 1 ] ], [ 403, {} ], "$where: a preflight of $origin is refused");
     }
 
     return;
 }
 
-preflights('cors, with tokens');
+preflights('cors with jwt');
 
 kill 'KILL', $service;
 waitpid $service, 0;
 
-with($plain, 'cors');
+start_with($plain, 'cors');
 preflights('cors');
 my %script = (Origin => 'https://app.example.com');
 for my $case ([ 202, '1' ], [ 400, '{' ], [ 413, '"' . 'x' x 2_000_000 . '"' ], [ 415, '1', 'Content-Encoding' => 'gzip' ]) {
     my ($status, $body, %headers) = @$case;
     $answer = post($body, %script, %headers);
-    is($answer->status, $status, "a script posts: $status");
-    is($answer->header('access-control-allow-origin'), 'https://app.example.com', 'and may read the answer');
-    is($answer->header('access-control-expose-headers'), $allowed{'access-control-expose-headers'}, 'with its headers');
-    is($answer->header('access-control-allow-methods'), undef, 'which are not a preflight\'s');
+    is($answer->status, $status, "cors: a script's message is answered with $status");
+    is($answer->header('access-control-allow-origin'), 'https://app.example.com', "cors: a script may read the answer $status");
+    is($answer->header('access-control-expose-headers'), $allowed{'access-control-expose-headers'}, "cors: a script may read the headers of the answer $status");
+    is($answer->header('access-control-allow-methods'), undef, "cors: the answer $status has no headers of a preflight");
 }
 $answer = post('1', Origin => 'https://evil.example.net');
-problem($answer, 403, 'foreign_origin', 'one of another origin');
-is($answer->header('access-control-allow-origin'), undef, 'which may not even read that');
-with('', 'cors', 'basic');
-is((preflight('https://app.example.com', '/post'))[0], 204, 'with passwords, too, a preflight needs none');
-problem(post('1', %script), 401, 'unauthorized', 'a script without a password');
-with('', 'cors', 'limit');
-is((preflight('https://app.example.com', '/post'))[1]{'access-control-allow-origin'}, 'https://app.example.com', 'it goes with limits');
+problem($answer, 403, 'foreign_origin', 'cors: a message of a foreign origin');
+is($answer->header('access-control-allow-origin'), undef, 'cors: a script of a foreign origin cannot read the refusal');
+start_with('', 'cors', 'basic');
+is((preflight('https://app.example.com', '/post'))[0], 204, 'cors with basic: a preflight needs no password');
+problem(post('1', %script), 401, 'unauthorized', 'cors with basic: a message without a password');
+start_with('', 'cors', 'limit');
+is((preflight('https://app.example.com', '/post'))[1]{'access-control-allow-origin'}, 'https://app.example.com', 'cors with limit: a preflight is answered');
 
 # ---- access logs
-
-with($plain, 'access_log');
+start_with($plain, 'access_log');
 my $id = post('"logged"')->json->{id};
 post('{"bad');
 Pgq::Client->new($nginx)->get('/get?limit=1');
 my $log = sub { my ($name) = @_; return map { JSON::PP::decode_json($_) } split /\n/, Pgq::Host::slurp($nginx->dir . "/$name") };
-ok((poll_until { $log->('posts.log') == 3 }), 'access_log: each request has a line of JSON');
+ok((poll_until { $log->('posts.log') == 3 }), 'access_log: each request is a line of JSON');
 my ($first, $second, $third) = $log->('posts.log');
-is_deeply([ @$first{qw(request status id batch outcome)} ], [ 'POST /post', 202, $id, 1, 'queued' ], 'a message that was queued');
-is_deeply([ @$second{qw(request status id outcome)} ], [ 'POST /post', 400, '', 'refused' ], 'one that was not');
-is_deeply([ @$third{qw(request status outcome)} ], [ 'GET /get', 200, '' ], 'a GET');
+is_deeply([ @$first{qw(request status id batch outcome)} ], [ 'POST /post', 202, $id, 1, 'queued' ], 'access_log: a queued message is logged with its id, batch and outcome');
+is_deeply([ @$second{qw(request status id outcome)} ], [ 'POST /post', 400, '', 'refused' ], 'access_log: a refused message is logged without an id');
+is_deeply([ @$third{qw(request status outcome)} ], [ 'GET /get', 200, '' ], 'access_log: a GET is logged');
 post('2', 'Idempotency-Key' => '"twice"') for 1 .. 2;
-ok((poll_until { $log->('posts.log') == 5 }), 'and a message that came twice');
-is(($log->('posts.log'))[4]{outcome}, 'replayed', 'is said to be replayed');
-is_deeply([ map { $_->{status} } $log->('not_queued.log') ], [ 400 ], 'what was not queued is there once more, alone');
+ok((poll_until { $log->('posts.log') == 5 }), 'access_log: repeated messages are logged');
+is(($log->('posts.log'))[4]{outcome}, 'replayed', 'access_log: a repeated key has the outcome replayed');
+is_deeply([ map { $_->{status} } $log->('not_queued.log') ], [ 400 ], 'access_log: not_queued.log has only the refused message');
 
 done_testing;

@@ -1,5 +1,5 @@
-# P12: a page in a browser may post and read when it is of the server's own origin, or of one in pgq_origins; a page of
-# any other origin is refused before its body is read. Programs, which send neither Origin nor Sec-Fetch-Site, may.
+# P12: a page may post and read if it has the server's origin or one of pgq_origins; a page of another origin is refused
+# before its body is read. Programs send neither Origin nor Sec-Fetch-Site, and may post and read.
 
 use Pgq;
 
@@ -22,38 +22,38 @@ sub ask {
     return Pgq::Client->new($nginx)->method($method, $path, $method eq 'POST' ? '1' : undef, Host => $host, %headers);
 }
 
-# [what, headers, whether /post, /get and the pages let it in]
+# [client, headers, whether its requests are accepted]
 for my $case (
     [ 'a program',                      {},                                                                1 ],
-    [ 'an own page',                    { Origin => "http://$host", 'Sec-Fetch-Site' => 'same-origin' },   1 ],
-    [ 'an own page, in capitals',       { Origin => 'HTTP://' . uc $host },                                1 ],
-    [ 'an own page of port 80',         { Origin => 'http://a.example', Host => 'a.example:80' },          1 ],
-    [ 'an own page behind a TLS proxy', { Origin => 'https://a.example', Host => 'a.example' },            1 ],
+    [ 'a page of the server',           { Origin => "http://$host", 'Sec-Fetch-Site' => 'same-origin' },   1 ],
+    [ 'a page of the server, in capitals', { Origin => 'HTTP://' . uc $host },                                1 ],
+    [ 'a page of the server on port 80', { Origin => 'http://a.example', Host => 'a.example:80' },          1 ],
+    [ 'a page of the server behind a TLS proxy', { Origin => 'https://a.example', Host => 'a.example' },            1 ],
     [ 'the address bar',                { 'Sec-Fetch-Site' => 'none' },                                    1 ],
     [ 'a page of another site',         { 'Sec-Fetch-Site' => 'cross-site' },                              0 ],
     [ 'a page of another site, in capitals', { 'Sec-Fetch-Site' => 'Cross-Site' },                         0 ],
     [ 'another origin',                 { Origin => 'https://evil.example.net' },                          0 ],
     [ 'another port',                   { Origin => 'http://localhost:1' },                                0 ],
-    [ 'no port',                        { Origin => 'http://localhost' },                                  0 ],
-    [ 'an origin that begins as ours',  { Origin => "http://$host.evil.example" },                         0 ],
+    [ 'a missing port',                 { Origin => 'http://localhost' },                                  0 ],
+    [ "an origin that begins with the server's", { Origin => "http://$host.evil.example" },                         0 ],
     [ 'a sandboxed page',               { Origin => 'null' },                                              0 ],
     [ 'an empty origin',                { Origin => '' },                                                  0 ],
     [ 'a scheme that is not HTTP',      { Origin => "chrome-extension://$host" },                          0 ],
-    [ 'an own page, white space around it', { Origin => " \t http://$host\t ", 'Sec-Fetch-Site' => "\tsame-origin\t" }, 1 ],
-    [ 'another origin, white space around it', { Origin => "\thttp://evil.example.net\t" },              0 ],
+    [ 'a scheme other than HTTP', { Origin => " \t http://$host\t ", 'Sec-Fetch-Site' => "\tsame-origin\t" }, 1 ],
+    [ 'a page of the server, white space around it', { Origin => "\thttp://evil.example.net\t" },              0 ],
     [ 'white space for an origin',      { Origin => "\t" },                                               0 ],
-    [ 'white space in an origin',       { Origin => "http://$host\tx" },                                  0 ],
+    [ 'white space as an origin',       { Origin => "http://$host\tx" },                                  0 ],
     [ 'two origins in a line',          { Origin => "http://$host, http://$host" },                       0 ],
-    [ 'two origins in a line, no comma', { Origin => "http://$host http://$host" },                       0 ],
-    [ 'another site, white space around it', { 'Sec-Fetch-Site' => "\tcross-site\t" },                    0 ],
+    [ 'two origins on a line', { Origin => "http://$host http://$host" },                       0 ],
+    [ 'two origins on a line without a comma', { 'Sec-Fetch-Site' => "\tcross-site\t" },                    0 ],
     [ 'another site, with a parameter', { 'Sec-Fetch-Site' => 'cross-site;a=b' },                         0 ],
     [ 'another site in a list',         { 'Sec-Fetch-Site' => 'cross-site, same-origin' },                0 ],
     [ 'a malformed site',               { 'Sec-Fetch-Site' => '"cross-site"' },                           0 ],
     [ 'a site with a parameter',        { Origin => "http://$host", 'Sec-Fetch-Site' => 'same-origin ; a' }, 1 ],
-    [ 'a site that is not known',       { 'Sec-Fetch-Site' => 'cross-site-to-come' },                     1 ],
-    [ 'an own page of another site',    { Origin => "http://$host", 'Sec-Fetch-Site' => 'cross-site' },    0 ],
-    [ 'a form',                         { Origin => 'null', 'Content-Type' => 'application/x-www-form-urlencoded' }, 0 ],
-    [ 'a form of plain text',           { Origin => 'http://x', 'Content-Type' => 'text/plain' },          0 ],
+    [ 'an unknown value of Sec-Fetch-Site', { 'Sec-Fetch-Site' => 'cross-site-to-come' },                     1 ],
+    [ "the server's origin in a cross-site request", { Origin => "http://$host", 'Sec-Fetch-Site' => 'cross-site' },    0 ],
+    [ 'a form with a null origin',      { Origin => 'null', 'Content-Type' => 'application/x-www-form-urlencoded' }, 0 ],
+    [ 'a form of plain text of another origin', { Origin => 'http://x', 'Content-Type' => 'text/plain' },          0 ],
 ) {
     my ($what, $headers, $good) = @$case;
 
@@ -62,19 +62,19 @@ for my $case (
         my ($method, $path, $status) = @$request;
         my $answer = ask($method, $path, %$headers);
         is($answer->status, $good ? $status : 403, "$what: $method $path is " . ($good ? 'answered' : 'refused'));
-        is($answer->json->{code}, 'foreign_origin', "$what: as a problem") if !$good;
-        is($answer->header('access-control-allow-origin'), undef, "$what: nothing is allowed to other origins");
+        is($answer->json->{code}, 'foreign_origin', "$what: $method $path has the code foreign_origin") if !$good;
+        is($answer->header('access-control-allow-origin'), undef, "$what: $method $path has no Access-Control-Allow-Origin");
     }
 }
 
-# several lines of a field
+# ---- fields with several lines
 for my $case (
-    [ 'two origins are refused',                        403, '/post',   "Origin: http://$host", 'Origin: http://evil' ],
-    [ 'the same origin twice, too',                     403, '/post',   "Origin: http://$host", "Origin: http://$host" ],
-    [ 'and an empty one',                               403, '/post',   "Origin: http://$host", 'Origin:' ],
+    [ 'two origins',                                    403, '/post',   "Origin: http://$host", 'Origin: http://evil' ],
+    [ 'the same origin twice',                          403, '/post',   "Origin: http://$host", "Origin: http://$host" ],
+    [ 'an origin and an empty one',                     403, '/post',   "Origin: http://$host", 'Origin:' ],
     [ 'a listed origin twice',                          403, '/listed', ('Origin: https://app.example.com') x 2 ],
     [ 'any origin twice',                               403, '/any',    ('Origin: https://app.example.com') x 2 ],
-    [ 'any origin once',                                202, '/any',    "origin:\thttps://app.example.com\t" ],
+    [ 'any origin, once',                               202, '/any',    "origin:\thttps://app.example.com\t" ],
     [ 'another site in the first of two lines',         403, '/post',   'Sec-Fetch-Site: cross-site', 'Sec-Fetch-Site: none' ],
     [ 'another site in the second of two lines',        403, '/post',   'Sec-Fetch-Site: none', 'sec-fetch-site:cross-site' ],
     [ 'two lines without another site',                 202, '/post',   'Sec-Fetch-Site: none', 'Sec-Fetch-Site: same-origin' ],
@@ -83,18 +83,18 @@ for my $case (
     my $client = Pgq::Client->new($nginx);
     $client->send(join "\r\n", "POST $path HTTP/1.1", "Host: $host", @lines, 'Content-Length: 1', '', '1');
     my $answer = $client->answer;
-    is($answer->status, $status, "$what: $status");
-    is($answer->header('access-control-allow-origin'), $status == 202 && $path eq '/any' ? '*' : undef, "$what: what the browser is told");
+    is($answer->status, $status, "$what: the answer is $status");
+    is($answer->header('access-control-allow-origin'), $status == 202 && $path eq '/any' ? '*' : undef, "$what: Access-Control-Allow-Origin is set only for an accepted request");
 }
 
-# two of them, and a body that is not asked for
+# ---- the body of a refused request
 my $client = Pgq::Client->new($nginx);
 $client->send("POST /post HTTP/1.1\r\nHost: $host\r\nOrigin: http://$host\r\nOrigin: http://evil\r\nContent-Length: 1\r\n\r\n1");
-is($client->answer->status, 403, 'two origins are refused');
+is($client->answer->status, 403, 'a request with two origins is refused');
 $client = Pgq::Client->new($nginx);
 $client->send("POST /post HTTP/1.1\r\nHost: $host\r\nOrigin: http://evil\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n");
-is($client->answer(interim => 1)->status, 403, 'the body of another origin is not asked for');
-ok($client->closed, 'and the connection is closed');
+is($client->answer(interim => 1)->status, 403, 'a request of a foreign origin is refused without 100 Continue');
+ok($client->closed, 'the connection of a foreign origin is closed');
 
 # ---- pgq_origins
 for my $case (
@@ -118,35 +118,35 @@ for my $case (
 ) {
     my ($path, $origin, $status, $allowed) = @$case;
     my $answer = ask('POST', $path, Origin => $origin, 'Sec-Fetch-Site' => 'cross-site');
-    is($answer->status, $status, "$path, $origin: $status");
-    is($answer->header('access-control-allow-origin'), $status == 202 ? $allowed // $origin : undef, "$path, $origin: the browser is told");
-    is($answer->header('vary'), 'Origin', "$path, $origin: caches are told");
-    is($answer->header('access-control-allow-credentials'), undef, "$path, $origin: cookies are not allowed");
-    is($answer->header('access-control-allow-methods'), undef, "$path, $origin: an answer is no preflight's");
+    is($answer->status, $status, "$path, $origin: the answer is $status");
+    is($answer->header('access-control-allow-origin'), $status == 202 ? $allowed // $origin : undef, "$path, $origin: Access-Control-Allow-Origin names an accepted origin");
+    is($answer->header('vary'), 'Origin', "$path, $origin: the answer varies with the origin");
+    is($answer->header('access-control-allow-credentials'), undef, "$path, $origin: the answer does not allow credentials");
+    is($answer->header('access-control-allow-methods'), undef, "$path, $origin: the answer has no headers of a preflight");
 }
 
-is(ask('GET', '/read', Origin => 'https://app.example.com')->header('access-control-allow-origin'), 'https://app.example.com', 'GET, too');
-is(ask('POST', '/listed', 'Sec-Fetch-Site' => 'cross-site')->status, 403, 'another site without an origin is not listed');
-is(ask('POST', '/any', 'Sec-Fetch-Site' => 'cross-site')->status, 202, 'but with * it is');
-is(ask('POST', '/listed')->status, 202, 'a program may, whatever is listed');
-is(ask('POST', '/listed', Origin => "http://$host")->status, 202, 'an own page as well');
+is(ask('GET', '/read', Origin => 'https://app.example.com')->header('access-control-allow-origin'), 'https://app.example.com', 'a GET of a listed origin may be read by its page');
+is(ask('POST', '/listed', 'Sec-Fetch-Site' => 'cross-site')->status, 403, 'a cross-site request without an origin is refused by a list of origins');
+is(ask('POST', '/any', 'Sec-Fetch-Site' => 'cross-site')->status, 202, 'a cross-site request without an origin is accepted with pgq_origins *');
+is(ask('POST', '/listed')->status, 202, 'a program is accepted with a list of origins');
+is(ask('POST', '/listed', Origin => "http://$host")->status, 202, 'a page of the server is accepted with a list of origins');
 
 my $other = ask('GET', '/other', Origin => 'https://app.example.com');
-is($other->header('access-control-allow-origin') . ' ' . $other->header('vary'), 'https://own.example Accept', 'a location of others keeps the headers that it has');
+is($other->header('access-control-allow-origin') . ' ' . $other->header('vary'), 'https://own.example Accept', 'the headers of another handler are not changed');
 
 my $answer = ask('OPTIONS', '/listed', Origin => 'https://app.example.com', 'Access-Control-Request-Method' => 'POST');
-is($answer->status, 204, 'a preflight is answered');
-is($answer->header('access-control-allow-methods'), 'GET, HEAD, POST, OPTIONS', 'with the methods');
-like($answer->header('access-control-allow-headers'), qr/\bContent-Type\b.*\bIdempotency-Key\b/, 'and the headers that may be sent');
+is($answer->status, 204, 'a preflight is answered with 204');
+is($answer->header('access-control-allow-methods'), 'GET, HEAD, POST, OPTIONS', 'a preflight is answered with the allowed methods');
+like($answer->header('access-control-allow-headers'), qr/\bContent-Type\b.*\bIdempotency-Key\b/, 'a preflight is answered with the allowed headers');
 
-# ---- configurations
+# ---- the directive's parameters
 for my $case ([ 'https://a.example', 1 ], [ 'http://a:1 https://b', 1 ], [ 'a.example', 0 ], [ 'https://', 0 ], [ 'https://a/', 0 ],
     [ 'https://*', 0 ], [ 'null', 0 ], [ 'https://a,https://b', 0 ]) {
     my ($origins, $good) = @$case;
     $nginx->configure(http => "pgq_origins $origins;");
     my ($status, $text) = $nginx->test;
-    is($status, $good ? 0 : 1, "pgq_origins $origins is " . ($good ? 'accepted' : 'refused'));
-    like($text, qr/invalid origin/, "pgq_origins $origins: the reason is named") if !$good;
+    is($status, $good ? 0 : 1, "pgq_origins $origins is " . ($good ? 'accepted' : 'rejected'));
+    like($text, qr/invalid origin/, "pgq_origins $origins: the error names the origin") if !$good;
 }
 
 done_testing;

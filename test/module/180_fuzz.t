@@ -1,4 +1,4 @@
-# Requests that nobody would write, always the same ones, and what longer runs of `make fuzz` have found.
+# Generated malformed requests, the same in each run, and regressions that longer runs of `make fuzz` have found.
 
 use Pgq;
 
@@ -8,16 +8,16 @@ use Socket qw(IPPROTO_TCP TCP_CORK);
 my $fuzz = Pgq::FuzzClients->new(seed => 1, Pgq::FuzzClients::servers());
 my ($worker) = $fuzz->{nginx}->worker_pids;
 
-ok($fuzz->run(cases => 400), 'what is answered is HTTP, with a status of those that there are');
-ok($fuzz->check_posts, 'each message that was answered 202 is in posts once, as it was answered');
-ok($fuzz->check_left, 'when the clients have gone, those that never read among them, nothing of them is left');
+ok($fuzz->run(cases => 400), 'each answer is valid HTTP with a known status');
+ok($fuzz->check_posts, 'each message that was answered with 202 is in posts once, unchanged');
+ok($fuzz->check_left, 'no connection remains after the clients have left, including those that never read');
 diag(join "\n", @{ $fuzz->{wrong} }) if @{ $fuzz->{wrong} };
 
-cmp_ok($fuzz->{count}{ids}, '>', 100, 'many were accepted');
-cmp_ok($fuzz->{status}{400}, '>', 30, 'many were refused');
-is(($fuzz->{nginx}->worker_pids)[0], $worker, 'by one worker all the time');
+cmp_ok($fuzz->{count}{ids}, '>', 100, 'more than 100 messages were accepted');
+cmp_ok($fuzz->{status}{400}, '>', 30, 'more than 30 requests were refused');
+is(($fuzz->{nginx}->worker_pids)[0], $worker, 'the worker has not exited');
 
-# Its end in one segment with the client's last word: nginx learns both at once.
+# Sends the last bytes and the end of the connection in one segment.
 sub ends_with {
     my ($bytes) = @_;
     my $client = Pgq::Client->new($fuzz->{nginx});
@@ -30,12 +30,12 @@ sub ends_with {
 }
 
 my $answer = ends_with("POST /post HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n{}");
-is($answer->status, 413, 'a message too long, of a client that ends there, is refused');
-is($answer->header('Content-Type'), 'application/problem+json', 'as a problem');
+is($answer->status, 413, 'a message that is too long is refused if its client closes the connection');
+is($answer->header('Content-Type'), 'application/problem+json', 'the refusal of a message whose client closes the connection is a problem document');
 
 $answer = Pgq::Client->new($fuzz->{nginx})->get('/get?limit=1', 'If-Match' => '"nothing"');
-is($answer->status, 412, 'GET on a condition that is not so');
-is($answer->header('Content-Type'), 'application/problem+json', 'is refused as a problem');
-is($answer->json->{code}, 'precondition_failed', 'with a word for it');
+is($answer->status, 412, 'a GET with a false precondition is answered with 412');
+is($answer->header('Content-Type'), 'application/problem+json', 'the answer to a false precondition is a problem document');
+is($answer->json->{code}, 'precondition_failed', 'the answer to a false precondition has the code precondition_failed');
 
 done_testing;

@@ -1,5 +1,5 @@
-# target_session_attrs: which servers are taken, and that a lane leaves a server at once that ends or changes its role,
-# with a statement under way or without.
+# target_session_attrs: which servers are used. A lane closes its connection when the server is shut down or changes its role,
+# with a statement in flight or without.
 
 use Pgq;
 use Time::HiRes qw(time);
@@ -20,7 +20,7 @@ sub nginx {
     )->start;
 }
 
-# Where the lanes of POSTs are, once both are there and have prepared their last statement; by the server's name.
+# The name of the server that has both lanes of POSTs, after they have prepared their last statement.
 sub lanes_at {
     my (@servers) = @_;
 
@@ -52,75 +52,75 @@ for my $case (['' => 'postgres'], ['read-write' => 'postgres'], ['primary' => 'p
     my ($attrs, $expected) = @$case;
 
     my $nginx = nginx($attrs, @both);
-    is(lanes_at(@both), $expected, ($attrs || 'no setting') . ": of a standby and a primary the $expected");
-    is(Pgq::Client->new($nginx)->get('/get')->status, 200, ($attrs || 'no setting') . ': and it answers');
+    is(lanes_at(@both), $expected, ($attrs || 'no setting') . ": the lanes use the $expected");
+    is(Pgq::Client->new($nginx)->get('/get')->status, 200, ($attrs || 'no setting') . ': a GET is answered');
     $nginx->stop;
 
     next if !$attrs || $attrs eq 'any';
     $nginx = nginx($attrs, reverse @both);
-    is(lanes_at(@both), $expected, "$attrs: in whatever order");
+    is(lanes_at(@both), $expected, "$attrs: the order of the hosts does not matter");
     $nginx->stop;
 }
 
 my $nginx = nginx('prefer-standby', $pg);
-is(lanes_at($pg), 'postgres', 'prefer-standby: the primary where there is no standby');
+is(lanes_at($pg), 'postgres', 'prefer-standby: the primary is used if there is no standby');
 $nginx->stop;
 
-subtest 'an idle lane' => sub {
+subtest 'an idle lane is closed with its session' => sub {
     my $nginx = nginx('', $pg);
     lanes_at($pg);
 
     my $position = $nginx->log_position;
     $pg->safe_psql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'ngx_pgq_web'");
     ok($nginx->wait_for_log(qr/pgq lane: lost .*: terminating connection due to administrator command \(57P01, 0 requests/, $position),
-        'leaves a server that says goodbye, and says why');
-    is(Pgq::Client->new($nginx)->post('/post', '"after"')->status, 202, 'the next request does not notice');
+        'the FATAL message is logged');
+    is(Pgq::Client->new($nginx)->post('/post', '"after"')->status, 202, 'the next message is accepted');
     $nginx->stop;
 };
 
-subtest 'a server that becomes read-only' => sub {
+subtest 'a server that becomes read-only is not used' => sub {
     my $nginx  = nginx('', $pg, $standby);
     my $client = Pgq::Client->new($nginx);
-    is($client->post('/post', '"writable"')->status, 202, 'it is written to');
-    is($client->get('/get')->status, 200, 'and read');
+    is($client->post('/post', '"writable"')->status, 202, 'a message is accepted by the server');
+    is($client->get('/get')->status, 200, 'a GET is answered by the server');
 
-    # (a server says it with the end of the next statement, which is the one of GET)
+    # (the server reports the change after the next statement, which is that of GET)
     my $position = $nginx->log_position;
     read_only($pg, 'on');
-    is($client->get('/get')->status, 200, 'reading goes on');
-    ok($nginx->wait_for_log(qr/pgq lane: lost .*: the server's role has changed \(role, /, $position), 'its lane leaves it');
+    is($client->get('/get')->status, 200, 'a GET is answered while the server becomes read-only');
+    ok($nginx->wait_for_log(qr/pgq lane: lost .*: the server's role has changed \(role, /, $position), 'the lane is closed because the role has changed');
 
-    $client->send($client->request('POST', '/post', body => '"patient"', headers => { 'Content-Type' => 'application/json' }));
-    ok($nginx->wait_for_log(qr/pgq lane: could not connect to .*read-only/, $position), 'and does not come back');
+    $client->send($client->request('POST', '/post', body => '"waiting"', headers => { 'Content-Type' => 'application/json' }));
+    ok($nginx->wait_for_log(qr/pgq lane: could not connect to .*read-only/, $position), 'the read-only server is not used');
     read_only($pg, 'off');
-    is($client->answer->status, 202, 'until it is writable');
+    is($client->answer->status, 202, 'a waiting message is accepted when the server is writable again');
     undef $client;
     $nginx->stop;
 };
 
-subtest 'read-only is wanted' => sub {
+subtest 'read-only: a server that becomes writable is not used' => sub {
     my $nginx  = nginx('read-only', $pg);
     my $client = Pgq::Client->new($nginx);
 
     $nginx->wait_for_log(qr/pgq lane: could not connect to .*session is not read-only/);
     read_only($pg, 'on');
-    is($client->get('/get')->status, 200, 'a server that is set so is taken');
+    is($client->get('/get')->status, 200, 'a read-only server is used');
     my $position = $nginx->log_position;
     read_only($pg, 'off');
-    is($client->get('/get')->status, 200, 'it becomes writable');
-    ok($nginx->wait_for_log(qr/pgq lane: lost .*: the server's role has changed/, $position), 'and is left');
+    is($client->get('/get')->status, 200, 'a GET is answered while the server becomes writable');
+    ok($nginx->wait_for_log(qr/pgq lane: lost .*: the server's role has changed/, $position), 'the lane is closed because the role has changed');
     undef $client;
     $nginx->stop;
 };
 
-subtest 'a standby that is promoted' => sub {
+subtest 'standby: a server that is promoted is not used' => sub {
     my $nginx  = nginx('standby', $standby);
     my $writer = nginx('', @both);
     my $reader = Pgq::Client->new($nginx);
     my $client = Pgq::Client->new($writer);
 
-    is($reader->get('/get')->status, 200, 'it is read from');
-    is($client->post('/post', '"before"')->status, 202, 'and the primary written to');
+    is($reader->get('/get')->status, 200, 'a GET is answered by the standby');
+    is($client->post('/post', '"before"')->status, 202, 'a message is accepted by the primary');
 
     $pg->poll_query_until(q{select count(*) from posts where data::text = '"before"'}, 1);
     my $end = $pg->safe_psql('select pg_current_wal_insert_lsn()');
@@ -130,16 +130,16 @@ subtest 'a standby that is promoted' => sub {
     $pg->stop('immediate');
     $standby->promote;
 
-    is($client->post('/post', '"then"')->status, 202, 'who writes finds it');
-    is($reader->get('/get')->status, 200, 'who reads is answered');
-    ok($nginx->wait_for_log(qr/pgq lane: lost .*: the server's role has changed/, $position), 'and leaves it');
-    ok($nginx->wait_for_log(qr/pgq lane: could not connect to .*server is not in hot standby mode/, $position), 'for it is no standby any more');
+    is($client->post('/post', '"then"')->status, 202, 'a message is accepted by the promoted server');
+    is($reader->get('/get')->status, 200, 'a GET is answered after the promotion');
+    ok($nginx->wait_for_log(qr/pgq lane: lost .*: the server's role has changed/, $position), 'the lane of the reader is closed because the role has changed');
+    ok($nginx->wait_for_log(qr/pgq lane: could not connect to .*server is not in hot standby mode/, $position), 'the promoted server is not used as a standby');
 
-    # the former primary comes back as a standby of the other
+    # the former primary is started as a standby
     Pgq::Host::spew("$pg->{data}/standby.signal", '');
     $pg->own("$pg->{data}/standby.signal");
     $pg->start;
-    is($client->post('/post', '"still"')->status, 202, 'writing stays with the new primary');
+    is($client->post('/post', '"still"')->status, 202, 'a message is accepted by the new primary when the old one is a standby');
     undef $reader;
     undef $client;
     $_->stop for $nginx, $writer;

@@ -1,5 +1,5 @@
-# An answer that the client does not read, whatever it says, leaves no connection behind when the client has gone: over
-# HTTP/1.1 with the socket full of answers to pipelined requests, over HTTP/2 with a window of 0.
+# A client that does not read its answers leaves no connection behind when it has gone: over HTTP/1.1 with pipelined answers
+# that fill the socket, over HTTP/2 with a window of 0.
 
 use Pgq;
 use Pgq::Http2;
@@ -27,7 +27,7 @@ END
 my $json = 'application/json';
 my $many = 'application/x-ndjson';
 
-# [what, method, path, body, headers]
+# [request, method, path, body, headers]
 my @requests = (
     [ 'an empty message',               'POST',    '/post',         '' ],
     [ 'a message that is not JSON',     'POST',    '/post',         '{',        'Content-Type' => $json ],
@@ -35,36 +35,36 @@ my @requests = (
     [ 'a malformed key',                'POST',    '/post',         '1',        'Idempotency-Key' => '"' ],
     [ 'a missing key',                  'POST',    '/required',     '1' ],
     [ 'an empty line',                  'POST',    '/post',         "\n",       'Content-Type' => $many ],
-    [ 'a bad line',                     'POST',    '/post',         "1\n{\n",   'Content-Type' => $many ],
+    [ 'an invalid line',                'POST',    '/post',         "1\n{\n",   'Content-Type' => $many ],
     [ 'too many lines',                 'POST',    '/few',          "1\n2\n",   'Content-Type' => $many ],
-    [ 'a message that the pool cannot hold', 'POST', '/tiny',       '"' . 'x' x 2000 . '"' ],
-    [ 'a message that nginx refuses',   'POST',    '/post',         'x' x 9000 ],
-    [ 'a message with a coding',        'POST',    '/post',         '1',        'Content-Encoding' => 'gzip' ],
+    [ 'a message longer than size=', 'POST', '/tiny',       '"' . 'x' x 2000 . '"' ],
+    [ 'a body longer than client_max_body_size', 'POST',    '/post',         'x' x 9000 ],
+    [ 'a message with a content coding', 'POST',    '/post',         '1',        'Content-Encoding' => 'gzip' ],
     [ 'a full queue',                   'POST',    '/full',         '1' ],
     [ 'no database',                    'POST',    '/nowhere',      '1' ],
     [ 'a message refused by the database', 'POST', '/post',         '"bad"' ],
     [ 'lines refused by the database',  'POST',    '/post',         "\"bad\"\n", 'Content-Type' => $many ],
-    [ 'a key in flight',                'POST',    '/post',         '"flight"', 'Idempotency-Key' => '"flight"' ],
+    [ 'a key in progress',              'POST',    '/post',         '"flight"', 'Idempotency-Key' => '"flight"' ],
     [ 'a key of another message',       'POST',    '/post',         '"other"',  'Idempotency-Key' => '"used"' ],
     [ 'a replay',                       'POST',    '/post',         '"used"',   'Idempotency-Key' => '"used"' ],
     [ 'a message that is accepted',     'POST',    '/post',         '"' . 'y' x 2000 . '"' ],
     [ 'lines that are accepted',        'POST',    '/post',         "1\n2\n",   'Content-Type' => $many ],
-    [ 'a method for POST',              'DELETE',  '/post' ],
-    [ 'a method for GET',               'POST',    '/get',          '1' ],
-    [ 'a method for a page',            'POST',    '/status',       '1' ],
-    [ 'the methods of POST',            'OPTIONS', '/post' ],
-    [ 'the methods of GET',             'OPTIONS', '/get' ],
-    [ 'an argument that is wrong',      'GET',     '/get?limit=0' ],
+    [ 'a wrong method for POST',        'DELETE',  '/post' ],
+    [ 'a wrong method for GET',         'POST',    '/get',          '1' ],
+    [ 'a wrong method for a page',      'POST',    '/status',       '1' ],
+    [ 'OPTIONS for POST',               'OPTIONS', '/post' ],
+    [ 'OPTIONS for GET',                'OPTIONS', '/get' ],
+    [ 'a wrong argument',               'GET',     '/get?limit=0' ],
     [ 'a full queue for GET',           'GET',     '/get/full' ],
     [ 'no database for GET',            'GET',     '/get/none' ],
     [ 'posts',                          'GET',     '/get' ],
-    [ 'posts without a body',           'HEAD',    '/get' ],
+    [ 'HEAD of posts',                  'HEAD',    '/get' ],
     [ 'metrics',                        'GET',     '/metrics' ],
     [ 'the status',                     'GET',     '/status' ],
-    [ 'a path that is not there',       'GET',     '/nothing' ],
+    [ 'an unknown path',                'GET',     '/nothing' ],
 );
 
-# A key that another transaction holds, one that was used, and queues of POSTs and of GETs that have one request and no room.
+# A key that another transaction holds, a used key, and full queues of POSTs and GETs.
 my $holder = $pg->session;
 $holder->query(q{begin; select * from ngx_pgq.enqueue_keyed('018f3c5a-0000-7000-8000-000000000001',
     array['018f3c5a-0000-7000-8000-000000000002']::uuid[], array['"flight"'], array['flight'])});
@@ -79,7 +79,7 @@ sub begin {
     return @waiting;
 }
 
-# The sockets of an nginx whose lanes to the database are all there: two of each of two pools, and one of GETs.
+# The sockets of an nginx with all its lanes: two of each of two pools, and one for GETs.
 sub sockets {
     my ($nginx) = @_;
     $pg->poll_query_until(q{select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and state = 'idle'}, 5);
@@ -89,7 +89,7 @@ sub sockets {
 sub sockets_return {
     my ($nginx, $before, $what) = @_;
     my $after;
-    ok((poll_until { ($after = () = $nginx->sockets) <= $before } 20), "$what: no connection is left")
+    ok((poll_until { ($after = () = $nginx->sockets) <= $before } 20), "$what: no connection remains")
         or diag("there may be $before sockets, there are $after");
     return;
 }
@@ -107,15 +107,15 @@ sub sockets_return {
         $client->stuff($client->request($method, $path, body => $body, headers => \%headers), 0.2);
     } @requests;
 
-    is(Pgq::Client->new($nginx)->post('/post', '1')->{status}, 202, 'others are served while they do not read');
+    is(Pgq::Client->new($nginx)->post('/post', '1')->{status}, 202, 'HTTP/1.1: a message is accepted while other clients do not read');
 
     for my $case (@requests) {
         (shift @clients)->close;
-        sockets_return($nginx, $before + @clients, "pipelined, $case->[0]");
+        sockets_return($nginx, $before + @clients, "HTTP/1.1, $case->[0]");
     }
 
     $_->close for @waiting;
-    is($nginx->stop, 0, 'nginx quits when they have gone');
+    is($nginx->stop, 0, 'HTTP/1.1: nginx quits after the clients have left');
 }
 
 {
@@ -135,16 +135,16 @@ sub sockets_return {
         my ($what, $method, $path, $body, %headers) = @$case;
         my $client = Pgq::Http2->new($nginx, window => 0);
         $client->request($method, $path, body => $body, headers => \%headers) for 1 .. 3;
-        ok($client->wait_for_answers(3), "window 0, $what: it is answered");
+        ok($client->wait_for_answers(3), "HTTP/2, $what: the request is answered");
         $client->close;
-        sockets_return($nginx, $before, "window 0, $what");
+        sockets_return($nginx, $before, "HTTP/2, $what");
     }
 
     my $client = Pgq::Http2->new($nginx, window => 0);
     $client->request('POST', '/post') for 1 .. 100;
-    ok($client->wait_for_answers(100), 'a hundred refusals that are not read');
+    ok($client->wait_for_answers(100), 'HTTP/2: a hundred requests that are refused and not read are answered');
     $_->close for $client, $waiting;
-    is($nginx->stop, 0, 'nginx quits when their client has gone');
+    is($nginx->stop, 0, 'HTTP/2: nginx quits after the clients have left');
 }
 
 $holder->quit;

@@ -1,4 +1,4 @@
-# Texts of the database in nginx's log: one line each, no control characters, nothing of a message.
+# Error texts of the database in nginx's log: each is one line without control characters and without a message's content.
 
 use Pgq;
 use Pgq::Wire;
@@ -8,17 +8,17 @@ my $secret = 'card 4111-1111-1111-1111';
 my $forged = '2026/01/01 00:00:00 [alert] 1#1: forged';
 my $text   = "first\n$forged\e[2J\x{7f}";
 
-# Every line that nginx writes begins like this.
+# Each line of nginx's log has the prefix of nginx, and no control character.
 sub one_line_each {
     my ($nginx, $position, $what) = @_;
     my @other = grep { !m{^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[\w+\] \d+#\d+: } || /\#\d+: forged|forged.*forged/ || /[^\n -~]/ }
         split /\n/, $nginx->log_since($position);
-    is(join("\n", @other), '', "$what: no line is forged");
-    unlike($nginx->log_since($position), qr/4111/, "$what: nothing of the message is there");
+    is(join("\n", @other), '', "$what: each log line was written by nginx");
+    unlike($nginx->log_since($position), qr/4111/, "$what: the log does not contain the message");
     return;
 }
 
-# ---- what a trigger says, in words of the message
+# ---- errors of a trigger that contain the message
 my $nginx  = Pgq::Nginx->new(pg => $pg, pool => 'lanes=1', timeout => '1s')->start;
 my $client = Pgq::Client->new($nginx);
 my $say    = sub {
@@ -33,44 +33,44 @@ for my $case (
     [ 'a refusal',               q{exception using message = TEXT, errcode = '23514'},             400, qr/refused by the database: 23514/ ],
     [ 'a data exception',        q{exception using message = TEXT, errcode = '22023'},             400, qr/refused by the database: 22023/ ],
     [ 'a failure of the server', q{exception using message = TEXT, errcode = '53100'},             503, qr/could not enqueue 1 messages: 53100/ ],
-    [ 'an end of the session',   q{exception using message = TEXT, errcode = '57P01'},             503, qr/lost .*\(57P01/ ],
+    [ 'a session that is ended', q{exception using message = TEXT, errcode = '57P01'},             503, qr/lost .*\(57P01/ ],
 ) {
     my ($what, $how, $status, $line) = @$case;
     my $position = $nginx->log_position;
     $how =~ s/TEXT/new.data::text || E'\\n$forged ' || new.data::text/;
     $say->($how);
-    is($client->post('/post', "\"$secret\"")->status, $status, "$what: $status");
-    like($nginx->log_since($position), $line, "$what: is in the log");
+    is($client->post('/post', "\"$secret\"")->status, $status, "$what: a message is answered with $status");
+    like($nginx->log_since($position), $line, "$what: the log has the error");
     one_line_each($nginx, $position, $what);
     $pg->safe_psql('drop function say() cascade');
-    ok((poll_until { $client->post('/post', '"well again"')->status == 202 }), "$what: afterwards all is well");
+    ok((poll_until { $client->post('/post', '"recovered"')->status == 202 }), "$what: a message is accepted afterwards");
 }
 $nginx->stop;
 
-# ---- what the server says where no message is
+# ---- errors of the server
 my $wire = Pgq::Wire->new($pg)->start;
 $nginx = Pgq::Nginx->new(conninfo => $wire->conninfo(user => 'ngx_pgq_web'), pool => 'lanes=1', timeout => '1s')->start;
 $client = Pgq::Client->new($nginx);
-is($client->post('/post', '1')->status, 202, 'a lane is there');
+is($client->post('/post', '1')->status, 202, 'a message is accepted through the proxy');
 
 my $position = $nginx->log_position;
 $wire->plan({ in => 'enqueue', before => 'CommandComplete', do => 'insert', bytes => Pgq::Wire->warning('01000', $text) });
-is($client->post('/post', '1')->status, 202, 'a WARNING of the server');
-like($nginx->log_since($position), qr/ warns: first \(01000\), pool "main"$/m, 'its first line is in the log');
+is($client->post('/post', '1')->status, 202, 'a message is accepted although the server sends a WARNING');
+like($nginx->log_since($position), qr/ warns: first \(01000\), pool "main"$/m, 'the first line of a WARNING is logged');
 one_line_each($nginx, $position, 'a WARNING of the server');
 
 $position = $nginx->log_position;
 $wire->plan({ in => 'enqueue', before => 'Bind', do => 'answer', bytes => Pgq::Wire->error('57000', "\e[2J$text") . Pgq::Wire->ready });
-is($client->post('/post', '1')->status, 202, 'an error of the server, after which the message is sent again');
-like($nginx->log_since($position), qr/lost .*: \\x1b\[2Jfirst \(57000/, 'control characters are spelled out');
+is($client->post('/post', '1')->status, 202, 'a message is sent again after an error of the server');
+like($nginx->log_since($position), qr/lost .*: \\x1b\[2Jfirst \(57000/, 'control characters of an error are escaped in the log');
 one_line_each($nginx, $position, 'an error of the server');
 $nginx->stop;
 $wire->stop;
 
-# ---- what it says to a connection that it refuses
+# ---- errors of the server during the connection's start
 $nginx = Pgq::Nginx->new(conninfo => $pg->conninfo(user => 'ngx_pgq_web') . " dbname='first\n$forged'", pool => 'lanes=1', timeout => '100ms')->start;
-is(Pgq::Client->new($nginx)->post('/post', '1')->status, 503, 'a database that is not there');
-ok($nginx->wait_for_log(qr/retry in \d+ ms: .*first/), 'the log says so');
-one_line_each($nginx, 0, 'a database that is not there');
+is(Pgq::Client->new($nginx)->post('/post', '1')->status, 503, 'a message is refused if the database does not exist');
+ok($nginx->wait_for_log(qr/retry in \d+ ms: .*first/), 'the log has the error of a database that does not exist');
+one_line_each($nginx, 0, 'a database that does not exist');
 
 done_testing;

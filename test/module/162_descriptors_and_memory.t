@@ -1,7 +1,7 @@
-# Reloads leave nothing behind: after many of them, under load, the master and the workers have as many descriptors, as
-# much memory and shared memory as after a few, and PostgreSQL as many connections; no old worker is left.
+# Reloads do not leak: after many reloads under load, the master and the workers have as many descriptors, as much memory and
+# shared memory as after a few, and PostgreSQL has as many connections; no old worker remains.
 #
-# PGQ_RELOADS=200 says how many: make check-reload.
+# PGQ_RELOADS sets the number of reloads: make check-reload.
 
 use Pgq;
 use Pgq::HttpLoad;
@@ -10,11 +10,11 @@ use List::Util qw(max);
 use Time::HiRes qw(time);
 
 my $reloads = $ENV{PGQ_RELOADS} // 40;
-my $first   = int($reloads / 4);    # what malloc and libpq keep for good is there by then
+my $first   = int($reloads / 4);    # by then malloc and libpq have allocated what they keep
 my $workers = 2;
-my $lanes   = 3;                    # of each: two of POSTs, one of GETs, which is there from a worker's first GET on
+my $lanes   = 3;                    # of a worker: two for POSTs, one for GETs, which connects with the first GET
 
-# Whoever forgets a conninfo forgets this much.
+# A long conninfo makes a leak of it visible.
 my $pg    = Pgq::Postgres->new->start;
 my $long  = $pg->conninfo(user => 'ngx_pgq_web') . ' passfile=/' . 'x' x 3000;
 my $nginx = Pgq::Nginx->new(
@@ -25,10 +25,8 @@ my $nginx = Pgq::Nginx->new(
     locations => 'location = /metrics { pgq_metrics; } location = /status { pgq_status; }',
 )->start;
 
-
-my $unsaid = 0;
+my $not_logged = 0;
 $nginx->allow(qr/\[emerg\].* in .*nginx\.conf/);
-
 
 sub descriptors {
     my ($pid) = @_;
@@ -36,9 +34,8 @@ sub descriptors {
     return scalar @open;
 }
 
-
-# Kilobytes of a process: what it wrote itself, shared with its children or not; and what it shares on purpose. Pages of
-# files are not counted: how many of a library's are mapped when one is touched is up to the kernel.
+# The memory of a process in kilobytes: anonymous, and shared. Pages of files are not counted, since the kernel decides how
+# many of them are mapped.
 sub memory {
     my ($pid) = @_;
     my %rollup = Pgq::Host::slurp("/proc/$pid/smaps_rollup") =~ /^(\w+):\s+(\d+) kB/mg;
@@ -52,13 +49,11 @@ sub memory {
     return ($rollup{Anonymous} + ($rollup{Swap} // 0), $shared);
 }
 
-
 sub connections {
     return $pg->safe_psql("select count(*) from pg_stat_activity where usename = 'ngx_pgq_web'");
 }
 
-
-# Taken while nobody sends anything, when the new workers have their lanes.
+# Taken while no client sends, after the new workers have connected.
 sub figures {
     my %now;
     poll_until { Pgq::Client->new($nginx)->get('/get'); ($now{connections} = connections()) == $lanes * $workers } 20;
@@ -75,8 +70,7 @@ sub figures {
     return \%now;
 }
 
-
-# A reload that nginx refuses: for a word that libpq does not know, for a service that is not there, for a number.
+# Configurations that nginx rejects.
 my %wrong = (
     qr/invalid conninfo of pgq_pool "main"/ => { conninfo => "$long passwort=1" },
     qr/service of pgq_pool "main" is not found/       => { conninfo => "$long service=nowhere" },
@@ -84,17 +78,16 @@ my %wrong = (
 );
 
 sub wrong {
-    for my $said (sort keys %wrong) {
+    for my $error (sort keys %wrong) {
         my $position = $nginx->log_position;
-        $nginx->configure(%{ $wrong{$said} });
+        $nginx->configure(%{ $wrong{$error} });
         kill 'HUP', $nginx->pid;
-        $nginx->wait_for_log($said, $position) or $unsaid++;
+        $nginx->wait_for_log($error, $position) or $not_logged++;
         $nginx->configure(conninfo => $long, pool => "lanes=2 read_lanes=1");
     }
 
     return;
 }
-
 
 my ($after, $late, $slowest, %count) = ({}, 0, 0);
 my @worker;    # memory of a new worker, reload by reload
@@ -119,12 +112,12 @@ for my $goal ($first, 2 * $first, $reloads) {
     $load->wait_for(5);
     $load->stop;
     is($load->failures, '', "no request fails in reloads up to $goal");
-    is(join("\n", $load->complaints), '', 'no message is lost, none is there twice, no counter fell');
+    is(join("\n", $load->complaints), '', 'each accepted message is in posts once, and no counter has decreased');
     $count{$_} += $load->count($_) for qw(accepted resent);
 
     $after->{$goal} = figures();
 
-    # How the heap it was forked with happens to lie makes a hundred kilobytes: the most of many says more than the last.
+    # The memory of a worker varies by a hundred kilobytes with the heap that it inherits: take the maximum of many workers.
     $after->{$goal}{'memory of a worker'} = max @worker[ -$first .. -1 ];
     diag("after $goal reloads: ", join ', ', map { "$_ $after->{$goal}{$_}" . (/memory/ ? ' kB' : '') } sort keys %{ $after->{$goal} });
 }
@@ -133,16 +126,16 @@ diag(sprintf '%d reloads in %.1f s, the slowest %.2f s until its old workers wer
     $done, time - $start, $slowest, @count{qw(accepted resent)});
 
 my ($few, $many) = @$after{ $first, $reloads };
-is($late, 0, 'the old workers leave each time');
-is($unsaid, 0, 'wrong configurations are refused');
-is($many->{$_}, $few->{$_}, "$_: as after $first reloads, after $reloads")
+is($late, 0, 'the old workers exit after each reload');
+is($not_logged, 0, 'invalid configurations are rejected at a reload');
+is($many->{$_}, $few->{$_}, "$_ after $reloads reloads: as many as after $first")
     for 'connections', 'workers', 'descriptors of the master', 'descriptors of the workers', 'shared memory';
 
 SKIP: {
-    skip 'an instrumented run keeps what is freed', 2 if $ENV{PGQ_SANITIZE} || $ENV{PGQ_VALGRIND};
-    cmp_ok($many->{$_} - $few->{$_}, '<', 64, "$_: less than 64 kB more") for grep { !/shared/ } grep { /memory/ } sort keys %$many;
+    skip 'sanitizers and valgrind keep freed memory', 2 if $ENV{PGQ_SANITIZE} || $ENV{PGQ_VALGRIND};
+    cmp_ok($many->{$_} - $few->{$_}, '<', 64, "$_ after $reloads reloads: less than 64 kB more") for grep { !/shared/ } grep { /memory/ } sort keys %$many;
 }
 
-is($many->{connections}, $lanes * $workers, 'a connection each lane');
+is($many->{connections}, $lanes * $workers, 'each lane has one connection');
 
 done_testing;

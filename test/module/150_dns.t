@@ -1,5 +1,5 @@
-# Names of hosts are looked up while nginx runs, by its resolver: before each attempt to connect, without anybody
-# waiting for it, all addresses are tried, and the last that are known stay in use when DNS fails.
+# Host names are resolved while nginx runs, by its resolver: before each attempt to connect, without blocking. All addresses
+# are tried, and the last known ones are used while DNS fails.
 
 use Pgq;
 use Pgq::Dns;
@@ -26,8 +26,8 @@ sub nginx {
     );
 }
 
-# Ends all connections.
-sub ends {
+# Terminates all connections.
+sub terminate {
     my $user = "usename = 'ngx_pgq_web'";
     my $pids = $pg->safe_psql("select string_agg(pid::text, ', ') from pg_stat_activity where $user") || 0;
 
@@ -37,56 +37,56 @@ sub ends {
     return;
 }
 
-# Whether other requests are answered at once, while something is under way.
-sub serves {
+# Other requests are answered at once.
+sub not_blocked {
     my ($nginx, $name) = @_;
     my $start = time;
 
-    is(Pgq::Client->new($nginx)->get('/nowhere')->status, 404, "$name: nginx goes on");
-    cmp_ok(time - $start, '<', timeout(0.5), "$name: and waits for nothing");
+    is(Pgq::Client->new($nginx)->get('/nowhere')->status, 404, "$name: nginx answers other requests");
+    cmp_ok(time - $start, '<', timeout(0.5), "$name: other requests do not wait");
 
     return;
 }
 
-subtest 'a name that is not known at start' => sub {
+subtest 'a name that is unknown at start is resolved later' => sub {
     my $nginx    = nginx('db.test')->start;
     my $client   = Pgq::Client->new($nginx);
     my $position = 0;
 
     ok($nginx->wait_for_log(qr/\[error\].* pgq lane: could not connect to db\.test:$port, retry in \d+ ms: its name has no address: Host not found/),
-        'it is a line in the log');
+        'the log has an error about the unknown name');
     $client->send($client->request('POST', '/post', body => '"early"', headers => { 'Content-Type' => 'application/json' }));
-    serves($nginx, 'while it is asked for');
-    is(scalar(() = $nginx->log_since(0) =~ /pgq lane: (?:lost|could not connect to)/g), 2, 'one line for each lane');
+    not_blocked($nginx, 'an unknown name');
+    is(scalar(() = $nginx->log_since(0) =~ /pgq lane: (?:lost|could not connect to)/g), 2, 'the error about the unknown name is logged once for each lane');
 
     $dns->say('db.test' => { a => ['127.0.0.1'] });
-    is($client->answer->status, 202, 'a request that waited is answered once the name is known');
-    ok($nginx->wait_for_log(qr/pgq resolve: "db\.test" is 127\.0\.0\.1\n/), 'its address is in the log');
+    is($client->answer->status, 202, 'a waiting request is accepted after the name becomes known');
+    ok($nginx->wait_for_log(qr/pgq resolve: "db\.test" is 127\.0\.0\.1\n/), 'the log has the address of the name');
     undef $client;
     $nginx->stop;
 };
 
-subtest 'addresses that change' => sub {
+subtest 'a changed address is used without a reload' => sub {
     $dns->say('db.test' => { a => ['127.0.0.1'] });
     my $nginx  = nginx('db.test')->start;
     my $client = Pgq::Client->new($nginx);
 
     is($client->post('/post', '"first"')->status, 202, 'the first address is used');
 
-    # (TTL is a second; the old address answers nobody any more)
+    # (the TTL is one second; the server no longer listens on the old address)
     $dns->say('db.test' => { a => ['127.0.0.2'] });
     $pg->append_conf("listen_addresses = '127.0.0.2,::1'");
     $pg->restart;
-    is($client->post('/post', '"second"')->status, 202, 'the new one is found without a reload');
-    like($nginx->log_since(0), qr/pgq resolve: "db\.test" is 127\.0\.0\.2\n/, 'and named in the log');
+    is($client->post('/post', '"second"')->status, 202, 'the new address is used');
+    like($nginx->log_since(0), qr/pgq resolve: "db\.test" is 127\.0\.0\.2\n/, 'the log has the new address');
 
     SKIP: {
         skip 'this machine has no IPv6', 2 if Pgq::Host::slurp('/proc/net/if_inet6') !~ /^0{31}1 /m;
         $dns->say('db.test' => { aaaa => ['::1'] });
         $pg->append_conf("listen_addresses = '::1'");
         $pg->restart;
-        is($client->post('/post', '"third"')->status, 202, 'one of IPv6, too');
-        like($nginx->log_since(0), qr/pgq resolve: "db\.test" is ::1\n/, 'and named in the log');
+        is($client->post('/post', '"third"')->status, 202, 'a new IPv6 address is used');
+        like($nginx->log_since(0), qr/pgq resolve: "db\.test" is ::1\n/, 'the log has the new IPv6 address');
     }
 
     $pg->append_conf("listen_addresses = '127.0.0.1,127.0.0.2,::1'");
@@ -95,94 +95,94 @@ subtest 'addresses that change' => sub {
     $nginx->stop;
 };
 
-subtest 'several addresses' => sub {
+subtest 'all addresses of a name are tried' => sub {
     $dns->say('many.test' => { a => [ map { "127.0.0.$_" } 3 .. 8, 2 ], aaaa => ['fd00::1'], ttl => 600 });
     my $nginx = nginx('many.test', pool => 'lanes=1')->start;
     my $start = time;
 
-    is(Pgq::Client->new($nginx)->post('/post', '"many"')->status, 202, 'each is tried until one answers');
-    cmp_ok(time - $start, '<', timeout(1.4), 'one soon after the other');
+    is(Pgq::Client->new($nginx)->post('/post', '"many"')->status, 202, 'the addresses are tried until one answers');
+    cmp_ok(time - $start, '<', timeout(1.4), 'the addresses are tried without delay');
     my $asked = $dns->asked('many.test');
-    cmp_ok($asked, '<=', 2, 'by one look-up, of two types');
-    ends();
-    is(Pgq::Client->new($nginx)->post('/post', '"again"')->status, 202, 'a connection that was lost is made again');
-    is($dns->asked('many.test'), $asked, 'without a look-up, as long as the TTL says');
+    cmp_ok($asked, '<=', 2, 'the addresses are resolved once for each type');
+    terminate();
+    is(Pgq::Client->new($nginx)->post('/post', '"again"')->status, 202, 'a lost connection is replaced');
+    is($dns->asked('many.test'), $asked, 'a lost connection is replaced without a query while the TTL lasts');
     $nginx->stop;
 };
 
 for my $failure ([ 'no answer' => { silent => 1 } ], [ 'no such name' => { code => 3 } ], [ 'a failure' => { code => 2 } ]) {
-    my ($name, $said) = @$failure;
+    my ($name, $answer) = @$failure;
 
-    subtest "DNS fails later: $name" => sub {
+    subtest "the last addresses are used when DNS fails later: $name" => sub {
         $dns->say('db.test' => { a => ['127.0.0.1'] });
         my $nginx  = nginx('db.test', resolver_timeout => '2s')->start;
         my $client = Pgq::Client->new($nginx);
-        is($client->post('/post', '"known"')->status, 202, 'the address is known');
+        is($client->post('/post', '"known"')->status, 202, 'the address is used');
 
-        $dns->say('db.test' => $said);
+        $dns->say('db.test' => $answer);
         my $position = $nginx->log_position;
         my $asked    = $dns->asked('db.test');
-        ok((poll_until { ends(); $dns->asked('db.test') > $asked }), 'when its TTL is over it is asked for again');
-        serves($nginx, $name);
-        is($client->post('/post', '"still"')->status, 202, 'the last address is still used');
+        ok((poll_until { terminate(); $dns->asked('db.test') > $asked }), 'the name is resolved again after its TTL');
+        not_blocked($nginx, $name);
+        is($client->post('/post', '"still"')->status, 202, 'a message is accepted over the last known address');
         ok($nginx->wait_for_log(qr/\[warn\].* pgq resolve: "db\.test": .*, keeping its last addresses/, $position),
-            'the log says so');
+            'the log has a warning that the last addresses are used');
 
         for (1 .. 3) {
-            ends();
-            is($client->post('/post', '"and again"')->status, 202, 'as often as it takes');
+            terminate();
+            is($client->post('/post', '"and again"')->status, 202, 'a message is accepted again over the last known address');
         }
 
-        is(scalar(() = $nginx->log_since($position) =~ /pgq resolve/g), 1, 'and the log says it once');
+        is(scalar(() = $nginx->log_since($position) =~ /pgq resolve/g), 1, 'the warning is logged once');
         undef $client;
         $nginx->stop;
     };
 }
 
-subtest 'a slow answer' => sub {
+subtest 'nginx waits for a slow DNS answer' => sub {
     $dns->say('slow.test' => { a => ['127.0.0.1'], slow => 0.7 });
     my $nginx  = nginx('slow.test', pool => 'lanes=2 connect_timeout=10s')->start;
     my $client = Pgq::Client->new($nginx);
 
     $client->send($client->request('POST', '/post', body => '"slow"', headers => { 'Content-Type' => 'application/json' }));
-    serves($nginx, 'meanwhile');
-    is($client->answer->status, 202, 'is waited for');
-    unlike($nginx->log_since(0), qr/pgq lane: (?:lost|could not connect)/, 'without a complaint');
+    not_blocked($nginx, 'a slow DNS answer');
+    is($client->answer->status, 202, 'a message waits for the DNS answer');
+    unlike($nginx->log_since(0), qr/pgq lane: (?:lost|could not connect)/, 'no error is logged while nginx waits for the DNS answer');
     undef $client;
     $nginx->stop;
 
-    # longer than an attempt may take: the answer is for a later one
+    # An answer after the connect timeout is used by a later attempt.
     $dns->say('slower.test' => { a => ['127.0.0.1'], slow => 2 });
     $nginx  = nginx('slower.test', pool => 'lanes=1 connect_timeout=100ms', timeout => '20s')->start;
     $client = Pgq::Client->new($nginx);
-    is($client->post('/post', '"slower"')->status, 202, 'and used when it comes late');
-    like($nginx->log_since(0), qr/pgq lane: could not connect to slower\.test:$port.*its name has no address: no answer yet/, 'after a complaint');
+    is($client->post('/post', '"slower"')->status, 202, 'a DNS answer after the connect timeout is used');
+    like($nginx->log_since(0), qr/pgq lane: could not connect to slower\.test:$port.*its name has no address: no answer yet/, 'an attempt without a DNS answer is logged');
     undef $client;
     $nginx->stop;
 };
 
-subtest 'one name of several' => sub {
+subtest 'a name without a DNS answer does not block another host' => sub {
     $dns->say('gone.test' => { silent => 1 }, 'db.test' => { a => ['127.0.0.1'] });
     my $nginx = nginx('gone.test,db.test')->start;
 
-    is(Pgq::Client->new($nginx)->post('/post', '"other"')->status, 202, 'that has no answer does not keep from the others');
+    is(Pgq::Client->new($nginx)->post('/post', '"other"')->status, 202, 'a message is accepted by the other host');
     $nginx->stop;
 };
 
-subtest 'nginx quits while a name is looked up' => sub {
+subtest 'nginx quits during a DNS query' => sub {
     my $nginx = nginx('gone.test', resolver_timeout => '60s', pool => 'lanes=2 connect_timeout=60s', timeout => '1s')->start;
 
-    ok((poll_until { $dns->asked('gone.test') }), 'the name is asked for');
+    ok((poll_until { $dns->asked('gone.test') }), 'the name is queried');
     my $start = time;
     $nginx->stop('QUIT');
-    cmp_ok(time - $start, '<', timeout(5), 'it waits for no answer');
+    cmp_ok(time - $start, '<', timeout(5), 'nginx does not wait for the DNS answer when it quits');
 };
 
-subtest 'names that need no resolver' => sub {
+subtest 'localhost is not resolved by the resolver' => sub {
     my $nginx = nginx('localhost')->start;
 
-    is(Pgq::Client->new($nginx)->post('/post', '"local"')->status, 202, 'localhost is not asked for');
-    is($dns->asked('localhost'), 0, 'of the resolver');
+    is(Pgq::Client->new($nginx)->post('/post', '"local"')->status, 202, 'a message is accepted over localhost');
+    is($dns->asked('localhost'), 0, 'localhost is not queried');
     $nginx->stop;
 };
 

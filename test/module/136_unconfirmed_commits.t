@@ -1,5 +1,5 @@
-# P1 while settings change: a commit counts when a standby has confirmed it, whatever the settings say by then. A commit
-# that was not confirmed ends with a WARNING, nginx does not answer 202 for it, and sends its batch again.
+# P1 while settings change: a commit counts only if a standby has confirmed it, even if the settings no longer require one.
+# A commit without confirmation ends with a WARNING; nginx does not answer 202 for it and sends its batch again.
 
 use Pgq;
 
@@ -13,7 +13,7 @@ my $receiver;
 
 $pg->poll_query_until('select count(*) from pg_stat_replication', 1);
 
-# ---- the standby, and the settings
+# ---- the standby and the settings
 
 sub freeze {
     $receiver = $standby->safe_psql(q{select pid from pg_stat_wal_receiver});
@@ -22,7 +22,7 @@ sub freeze {
 
 sub thaw { return kill 'CONT', $receiver }
 
-# A new session sees the postmaster's settings, and the checkpointer releases or lets wait by its own.
+# A new session has the postmaster's settings, but commits wait according to those of the checkpointer.
 sub set {
     my ($name, $value) = @_;
     $pg->safe_psql("alter system set $name = '$value'", env => { PGOPTIONS => '-c synchronous_commit=local' });
@@ -32,12 +32,12 @@ sub set {
 
 sub names { return set('synchronous_standby_names', $_[0]) }
 
-sub names_in_force {
+sub require_standby {
     names('*');
     return $pg->poll_query_until(q{select count(*) from pg_stat_replication where sync_state = 'sync'}, 1);
 }
 
-# ---- SQL: what a transaction is told whose commit waits for a frozen standby, and is released by emptied names
+# ---- SQL: a commit waits for a frozen standby, and is released when synchronous_standby_names becomes empty
 
 my $new     = 'gen_random_uuid()';
 my $enqueue = qq{select count(*) from ngx_pgq.enqueue($new, array[$new], array['1'])};
@@ -47,86 +47,84 @@ my %call    = (
     'enqueue_all'              => qq{select count(*) from ngx_pgq.enqueue_all($new, $new, array['1', '2'])},
     'fence'                    => qq{select ngx_pgq.fence((lpad(to_hex((extract(epoch from now()) * 1000)::bigint), 12, '0') || '7000800000000000abcd')::uuid)},
     'a larger transaction'     => "begin; insert into public.other values (1); $enqueue; insert into public.other values (2); commit",
-    'a procedure that commits' => 'call public.takes()',
+    'a procedure that commits' => 'call public.commits()',
     'a rolled back savepoint'  => "begin; insert into public.other values (3); savepoint s; $enqueue; rollback to s; $enqueue; commit",
 );
-$pg->safe_psql(qq{create table public.other (i int); create procedure public.takes() language plpgsql as \$\$ begin perform count(*) from ($enqueue) as e; commit; end \$\$});
+$pg->safe_psql(qq{create table public.other (i int); create procedure public.commits() language plpgsql as \$\$ begin perform count(*) from ($enqueue) as e; commit; end \$\$});
 
 sub released {
     my ($sql) = @_;
-    names_in_force();
+    require_standby();
     freeze();
     my $session = $pg->session;
     $session->send($sql);
-    ok($pg->poll_query_until($waiting, 1), 'its commit waits for a standby that stands still');
+    ok($pg->poll_query_until($waiting, 1), 'a commit waits for the frozen standby');
     names('');
-    my $told = $session->result;
+    my $result = $session->result;
     thaw();
     $session->quit;
-    return $told;
+    return $result;
 }
 
 for my $synchronous (qw(off on)) {
     set('ngx_pgq.synchronous', $synchronous);
-    like(released($call{$_}), $warning, "synchronous $synchronous, $_: released without a standby, it is told so") for sort keys %call;
+    like(released($call{$_}), $warning, "synchronous $synchronous, $_: a commit that is released without a standby has a WARNING") for sort keys %call;
 }
 
 set('ngx_pgq.synchronous', 'off');
-unlike(released('insert into ngx_pgq.queue (data) values (\'1\')'), qr/WARNING/, 'a plain INSERT is not told');
+unlike(released('insert into ngx_pgq.queue (data) values (\'1\')'), qr/WARNING/, 'a plain INSERT that is released without a standby has no WARNING');
 
-# ---- SQL: other ways to commit without a standby
-
-names_in_force();
+# ---- SQL: other commits without a standby
+require_standby();
 my $session = $pg->session;
-unlike($session->query($enqueue), qr/WARNING/, 'a commit that a standby has confirmed has no warning');
+unlike($session->query($enqueue), qr/WARNING/, 'a commit that a standby has confirmed has no WARNING');
 freeze();
-like($session->query("begin; $enqueue; set local synchronous_commit = $_; commit"), $warning, "synchronous_commit is lowered to $_ after the messages were taken") for qw(off local);
+like($session->query("begin; $enqueue; set local synchronous_commit = $_; commit"), $warning, "a commit after synchronous_commit was lowered to $_ in the transaction has a WARNING") for qw(off local);
 thaw();
-unlike($session->query("begin; $enqueue; rollback; create table public.after_rollback (); drop table public.after_rollback"), qr/WARNING/, 'a rolled back transaction expects nothing of the next one');
-unlike($session->query("begin; set local synchronous_commit = local; $enqueue; commit"), qr/WARNING/, 'a transaction that did not ask for a standby is not told, where this is allowed');
-unlike($session->query("begin; set local synchronous_commit = local; $enqueue; set local synchronous_commit = on; commit"), qr/WARNING/, 'raised again before the commit, it waits');
+unlike($session->query("begin; $enqueue; rollback; create table public.after_rollback (); drop table public.after_rollback"), qr/WARNING/, 'a transaction after one that was rolled back has no WARNING');
+unlike($session->query("begin; set local synchronous_commit = local; $enqueue; commit"), qr/WARNING/, 'a transaction that did not ask for a standby has no WARNING');
+unlike($session->query("begin; set local synchronous_commit = local; $enqueue; set local synchronous_commit = on; commit"), qr/WARNING/, 'a transaction that raises synchronous_commit again before its commit has no WARNING');
 
 $standby->safe_psql('select pg_wal_replay_pause()');
 $session->send("set synchronous_commit = remote_apply; $enqueue");
-ok($pg->poll_query_until($waiting, 1), 'a commit that has to be applied waits while replay is paused');
+ok($pg->poll_query_until($waiting, 1), 'a commit with remote_apply waits while replay is paused');
 names('');
-like($session->result, $warning, 'flushed but not applied is not enough for remote_apply');
+like($session->result, $warning, 'a commit that was flushed but not applied has a WARNING with remote_apply');
 $standby->safe_psql('select pg_wal_replay_resume()');
 $session->quit;
 
 names('');
-unlike($pg->session->query($enqueue), qr/WARNING/, 'a server that is not synchronous promises nothing');
+unlike($pg->session->query($enqueue), qr/WARNING/, 'a commit without synchronous replication has no WARNING');
 $session = $pg->session;
 $session->query("begin; $enqueue");
 set('ngx_pgq.synchronous', 'on');
-like($session->query('commit'), $warning, 'ngx_pgq.synchronous is switched on before the commit');
+like($session->query('commit'), $warning, 'a commit after ngx_pgq.synchronous was switched on has a WARNING');
 $session->quit;
 
-# names are set, and the checkpointer, which lets commits wait, has not read them yet
+# synchronous_standby_names is set, but the checkpointer, which makes commits wait, has not read it yet
 names('');
 my ($checkpointer) = $pg->safe_psql(q{select pid from pg_stat_activity where backend_type = 'checkpointer'});
 freeze();
 kill 'STOP', $checkpointer;
 names('*');
-like($pg->session->query($enqueue), $warning, 'names that the server does not wait for yet are no standby');
+like($pg->session->query($enqueue), $warning, 'a commit that does not wait yet for the new synchronous_standby_names has a WARNING');
 kill 'CONT', $checkpointer;
 thaw();
 
 for my $end (qw(cancel terminate)) {
-    names_in_force();
+    require_standby();
     freeze();
     $session = $pg->session;
     $session->send($enqueue);
     $pg->poll_query_until($waiting, 1);
     my $from = -s $pg->log;
     $pg->safe_psql(qq{select pg_${end}_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'});
-    ok((Pgq::Wait::poll_until { $pg->log_contains($warning, $from) } 10), "$end during the wait: the commit was not confirmed");
+    ok((poll_until { $pg->log_contains($warning, $from) } 10), "a commit whose wait ends by $end has a WARNING");
     thaw();
     $session->quit;
 }
 
-# ---- nginx in front
-
+# ---- nginx
 my @kinds = (
     [ plain => '"plain"' ],
     [ keyed => '"keyed"', 'Idempotency-Key' => '"k"' ],
@@ -144,40 +142,40 @@ sub send_to {
 $pg->safe_psql('truncate posts');
 
 for my $kind (@kinds) {
-    names_in_force();
+    require_standby();
     freeze();
     my $short = send_to('/short', $kind);
-    ok($pg->poll_query_until($waiting, 1), "$kind->[0]: the commit waits");
+    ok($pg->poll_query_until($waiting, 1), "$kind->[0]: the commit waits for the standby");
     my $position = $nginx->log_position;
     names('');
     $nginx->wait_for_log(qr/commit was not confirmed by a standby/, $position);
-    is($short->answer->status, 504, "$kind->[0]: no 202 while no standby has it");
+    is($short->answer->status, 504, "$kind->[0]: a commit without confirmation is not answered with 202");
     thaw();
 }
 
-names_in_force();
+require_standby();
 freeze();
 my @long = map { send_to('/post', $_) } @kinds;
-ok((Pgq::Wait::poll_until { $pg->safe_psql($waiting) > 0 } 10), 'commits wait');
+ok((poll_until { $pg->safe_psql($waiting) > 0 } 10), 'commits of three messages wait for the standby');
 names('');
-names_in_force();
-ok(!$_->answer(timeout => 0.3), 'no answer while the standby is frozen') for @long;
+require_standby();
+ok(!$_->answer(timeout => 0.3), 'a message is not answered while the standby is frozen') for @long;
 thaw();
-is(join(' ', map { $_->answer->status } @long), '202 202 202', 'when the standby is back, all are accepted');
+is(join(' ', map { $_->answer->status } @long), '202 202 202', 'the messages are accepted when the standby has confirmed them');
 ok($pg->poll_query_until(q{select string_agg(n::text, ' ' order by n) from (select count(*) as n from posts where data::text <> '"keyed"' group by data::text) as c}, '2 2 2'),
-    'each is there once for each of its two requests');
-is($pg->safe_psql(q{select count(*) from posts where data::text = '"keyed"'}), 1, 'and the one with a key once');
+    'each request without a key is queued once');
+is($pg->safe_psql(q{select count(*) from posts where data::text = '"keyed"'}), 1, 'two requests with the same key are queued once');
 
-# ---- a database that wants no warnings
+# ---- client_min_messages = error
 $pg->safe_psql(q{alter database posts set client_min_messages = 'error'});
 $pg->safe_psql(q{select pg_terminate_backend(pid) from pg_stat_activity where usename = 'ngx_pgq_web'});
 
-names_in_force();
+require_standby();
 freeze();
-my $quiet = send_to('/short', [ quiet => '"quiet"' ]);
-ok($pg->poll_query_until($waiting, 1), 'a database that wants no warnings: the commit waits');
+my $without_warnings = send_to('/short', [ plain => '"without warnings"' ]);
+ok($pg->poll_query_until($waiting, 1), 'client_min_messages = error: the commit waits for the standby');
 names('');
-is($quiet->answer->status, 504, 'a database that wants no warnings: no 202 while no standby has it');
+is($without_warnings->answer->status, 504, 'client_min_messages = error: a commit without confirmation is not answered with 202');
 thaw();
 
 $standby->stop;
