@@ -171,7 +171,7 @@ ngx_pgq_lane_backoff(ngx_pgq_lane_t *lane)
 }
 
 
-/* the owner had a statement succeed, or refused because of its data */
+/* a statement succeeded, or was refused because of its data */
 
 void
 ngx_pgq_lane_healthy(ngx_pgq_lane_t *lane)
@@ -231,8 +231,13 @@ ngx_pgq_lane_timer_handler(ngx_event_t *ev)
         return;
 
     case NGX_PGQ_LANE_CONNECTING:
-        ngx_pgq_lane_connect_late(lane);
-        return;
+
+        if (lane->conn == NULL) {
+            ngx_pgq_lane_connect_unresolved(lane);
+            return;
+        }
+
+        /* fall through */
 
     case NGX_PGQ_LANE_PREPARING:
     case NGX_PGQ_LANE_BUSY:

@@ -146,7 +146,7 @@ void ngx_pgq_lane_end(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_fail(ngx_pgq_lane_t *lane);
 
 void ngx_pgq_lane_connect(ngx_pgq_lane_t *lane);
-void ngx_pgq_lane_connect_late(ngx_pgq_lane_t *lane);
+void ngx_pgq_lane_connect_unresolved(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_connect_end(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_prepare(ngx_pgq_lane_t *lane);
 

@@ -61,20 +61,22 @@ ngx_pgq_lane_connect(ngx_pgq_lane_t *lane)
 
     rs = lane->endpoint.host->resolve;
 
-    if (rs && ngx_pgq_resolve_ask(rs, conf->log, ngx_pgq_lane_resolved, lane)
-              == NGX_AGAIN)
+    if (rs == NULL || ngx_pgq_resolve_ask(rs, conf->log,
+                                          ngx_pgq_lane_resolved, lane)
+                      != NGX_AGAIN)
     {
-        since = ngx_pgq_resolve_since(rs);
-
-        if (since < conf->connect_timeout) {
-            ngx_add_timer(&lane->timer, conf->connect_timeout - since);
-            return;
-        }
-
-        ngx_pgq_resolve_leave(rs);
+        ngx_pgq_lane_start(lane);
+        return;
     }
 
-    ngx_pgq_lane_start(lane);
+    since = ngx_pgq_resolve_since(rs);
+
+    if (since >= conf->connect_timeout) {
+        ngx_pgq_lane_connect_unresolved(lane);
+        return;
+    }
+
+    ngx_add_timer(&lane->timer, conf->connect_timeout - since);
 }
 
 
@@ -91,19 +93,13 @@ ngx_pgq_lane_resolved(void *data)
 }
 
 
-/* the look-up or the attempt takes too long */
+/* the look-up takes too long */
 
 void
-ngx_pgq_lane_connect_late(ngx_pgq_lane_t *lane)
+ngx_pgq_lane_connect_unresolved(ngx_pgq_lane_t *lane)
 {
-    if (lane->conn == NULL) {
-        ngx_pgq_resolve_leave(lane->endpoint.host->resolve);
-        ngx_pgq_lane_start(lane);
-        return;
-    }
-
-    ngx_pgq_metrics_error("08006");
-    ngx_pgq_lane_drop(lane, "timeout", "no answer in time");
+    ngx_pgq_resolve_leave(lane->endpoint.host->resolve);
+    ngx_pgq_lane_start(lane);
 }
 
 

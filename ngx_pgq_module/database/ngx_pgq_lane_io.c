@@ -229,21 +229,25 @@ ngx_pgq_lane_result(ngx_pgq_lane_t *lane, PGresult *res)
 ngx_uint_t
 ngx_pgq_lane_fits(ngx_pgq_lane_t *lane)
 {
+    ngx_uint_t  standby, read_only;
+
+    standby = ngx_pgq_lane_is_on(lane, "in_hot_standby");
+    read_only = standby
+                || ngx_pgq_lane_is_on(lane, "default_transaction_read_only");
+
     switch (lane->conf->target->conninfo.attrs) {
 
     case NGX_PGQ_READ_WRITE:
-        return !ngx_pgq_lane_is_on(lane, "in_hot_standby")
-               && !ngx_pgq_lane_is_on(lane, "default_transaction_read_only");
+        return !read_only;
 
     case NGX_PGQ_READ_ONLY:
-        return ngx_pgq_lane_is_on(lane, "in_hot_standby")
-               || ngx_pgq_lane_is_on(lane, "default_transaction_read_only");
+        return read_only;
 
     case NGX_PGQ_PRIMARY:
-        return !ngx_pgq_lane_is_on(lane, "in_hot_standby");
+        return !standby;
 
     case NGX_PGQ_STANDBY:
-        return ngx_pgq_lane_is_on(lane, "in_hot_standby");
+        return standby;
 
     default:
         return 1;

@@ -19,7 +19,7 @@
 
 
 struct ngx_pgq_resolve_s {
-    struct ngx_pgq_target_s  *target;
+    ngx_pgq_target_t         *target;
     ngx_pgq_host_t           *host;
     ngx_resolver_t           *resolver;
     ngx_msec_t                timeout;
@@ -33,9 +33,6 @@ struct ngx_pgq_resolve_s {
 };
 
 
-static ngx_pgq_resolve_t *ngx_pgq_resolve_create(ngx_conf_t *cf,
-    struct ngx_pgq_target_s *target, ngx_pgq_host_t *host,
-    ngx_resolver_t *resolver, ngx_msec_t timeout);
 static void ngx_pgq_resolve_begin(ngx_pgq_resolve_t *rs);
 static void ngx_pgq_resolve_handler(ngx_resolver_ctx_t *ctx);
 static void ngx_pgq_resolve_learn(ngx_pgq_resolve_t *rs,
@@ -49,11 +46,12 @@ static void ngx_pgq_resolve_log(ngx_pgq_resolve_t *rs);
  */
 
 ngx_int_t
-ngx_pgq_resolve_names(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
+ngx_pgq_resolve_names(ngx_conf_t *cf, ngx_pgq_target_t *target,
     ngx_str_t *name, ngx_resolver_t *resolver, ngx_msec_t timeout)
 {
-    ngx_uint_t       i;
-    ngx_pgq_host_t  *hosts;
+    ngx_uint_t          i;
+    ngx_pgq_host_t     *hosts;
+    ngx_pgq_resolve_t  *rs;
 
     hosts = target->hosts.elts;
 
@@ -63,44 +61,30 @@ ngx_pgq_resolve_names(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
             continue;
         }
 
-        if (resolver && ngx_strcasecmp((u_char *) hosts[i].name,
-                                       (u_char *) "localhost") != 0)
+        if (resolver == NULL || ngx_strcasecmp((u_char *) hosts[i].name,
+                                               (u_char *) "localhost") == 0)
         {
-            hosts[i].resolve = ngx_pgq_resolve_create(cf, target, &hosts[i],
-                                                      resolver, timeout);
-            if (hosts[i].resolve == NULL) {
+            if (ngx_pgq_target_lookup(cf, &hosts[i], name) != NGX_OK) {
                 return NGX_ERROR;
             }
 
             continue;
         }
 
-        if (ngx_pgq_target_lookup(cf, &hosts[i], name) != NGX_OK) {
+        rs = ngx_pcalloc(cf->pool, sizeof(ngx_pgq_resolve_t));
+        if (rs == NULL) {
             return NGX_ERROR;
         }
+
+        rs->target = target;
+        rs->host = &hosts[i];
+        rs->resolver = resolver;
+        rs->timeout = timeout;
+
+        hosts[i].resolve = rs;
     }
 
     return NGX_OK;
-}
-
-
-static ngx_pgq_resolve_t *
-ngx_pgq_resolve_create(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
-    ngx_pgq_host_t *host, ngx_resolver_t *resolver, ngx_msec_t timeout)
-{
-    ngx_pgq_resolve_t  *rs;
-
-    rs = ngx_pcalloc(cf->pool, sizeof(ngx_pgq_resolve_t));
-    if (rs == NULL) {
-        return NULL;
-    }
-
-    rs->target = target;
-    rs->host = host;
-    rs->resolver = resolver;
-    rs->timeout = timeout;
-
-    return rs;
 }
 
 

@@ -10,9 +10,8 @@
 typedef void (*ngx_pgq_resolve_pt)(void *data);
 
 
-ngx_int_t ngx_pgq_resolve_names(ngx_conf_t *cf,
-    struct ngx_pgq_target_s *target, ngx_str_t *name,
-    ngx_resolver_t *resolver, ngx_msec_t timeout);
+ngx_int_t ngx_pgq_resolve_names(ngx_conf_t *cf, ngx_pgq_target_t *target,
+    ngx_str_t *name, ngx_resolver_t *resolver, ngx_msec_t timeout);
 ngx_int_t ngx_pgq_resolve_ask(ngx_pgq_resolve_t *rs, ngx_log_t *log,
     ngx_pgq_resolve_pt ready, void *data);
 void ngx_pgq_resolve_leave(ngx_pgq_resolve_t *rs);

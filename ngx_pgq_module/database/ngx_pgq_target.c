@@ -18,9 +18,9 @@
 
 
 static ngx_int_t ngx_pgq_target_hosts(ngx_conf_t *cf,
-    struct ngx_pgq_target_s *target);
-static ngx_int_t ngx_pgq_target_host(ngx_conf_t *cf,
-    struct ngx_pgq_target_s *target, char *name, char *address, char *port);
+    ngx_pgq_target_t *target);
+static ngx_int_t ngx_pgq_target_host(ngx_conf_t *cf, ngx_pgq_target_t *target,
+    char *name, char *address, char *port);
 static ngx_uint_t ngx_pgq_target_is_local(ngx_pgq_host_t *host);
 static ngx_int_t ngx_pgq_target_position(ngx_pgq_address_t *addresses,
     ngx_uint_t n, char *address);
@@ -28,14 +28,14 @@ static char *ngx_pgq_target_item(ngx_pool_t *pool, char *list, ngx_uint_t n);
 static ngx_uint_t ngx_pgq_target_count(char *list);
 
 
-struct ngx_pgq_target_s *
+ngx_pgq_target_t *
 ngx_pgq_target_create(ngx_conf_t *cf, ngx_str_t *conninfo, ngx_str_t *name)
 {
-    ngx_uint_t                i;
-    ngx_pgq_host_t           *hosts;
-    struct ngx_pgq_target_s  *target;
+    ngx_uint_t         i;
+    ngx_pgq_host_t    *hosts;
+    ngx_pgq_target_t  *target;
 
-    target = ngx_pcalloc(cf->pool, sizeof(struct ngx_pgq_target_s));
+    target = ngx_pcalloc(cf->pool, sizeof(ngx_pgq_target_t));
     if (target == NULL) {
         return NULL;
     }
@@ -80,7 +80,7 @@ ngx_pgq_target_create(ngx_conf_t *cf, ngx_str_t *conninfo, ngx_str_t *name)
  */
 
 ngx_int_t
-ngx_pgq_target_verify(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
+ngx_pgq_target_verify(ngx_conf_t *cf, ngx_pgq_target_t *target,
     ngx_str_t *name)
 {
     ngx_uint_t       i;
@@ -136,7 +136,7 @@ ngx_pgq_target_is_local(ngx_pgq_host_t *host)
 /* NGX_DECLINED: no address of the current host is known */
 
 ngx_int_t
-ngx_pgq_target_current(struct ngx_pgq_target_s *target,
+ngx_pgq_target_current(ngx_pgq_target_t *target,
     ngx_pgq_endpoint_t *endpoint)
 {
     ngx_pgq_host_t  *hosts;
@@ -158,7 +158,7 @@ ngx_pgq_target_current(struct ngx_pgq_target_s *target,
 
 
 void
-ngx_pgq_target_failed(struct ngx_pgq_target_s *target,
+ngx_pgq_target_failed(ngx_pgq_target_t *target,
     ngx_pgq_endpoint_t *endpoint)
 {
     ngx_pgq_endpoint_t  current;
@@ -181,7 +181,7 @@ ngx_pgq_target_failed(struct ngx_pgq_target_s *target,
 /* the number of endpoints; a host without an address counts as one */
 
 ngx_uint_t
-ngx_pgq_target_endpoints(struct ngx_pgq_target_s *target)
+ngx_pgq_target_endpoints(ngx_pgq_target_t *target)
 {
     ngx_uint_t       i, n;
     ngx_pgq_host_t  *hosts;
@@ -200,7 +200,7 @@ ngx_pgq_target_endpoints(struct ngx_pgq_target_s *target)
 /* sets the addresses of a name; returns 1 if they have changed */
 
 ngx_uint_t
-ngx_pgq_target_learn(struct ngx_pgq_target_s *target, ngx_pgq_host_t *host,
+ngx_pgq_target_learn(ngx_pgq_target_t *target, ngx_pgq_host_t *host,
     ngx_pgq_address_t *addresses, ngx_uint_t n)
 {
     ngx_int_t           place;
@@ -259,7 +259,7 @@ ngx_pgq_target_position(ngx_pgq_address_t *addresses, ngx_uint_t n,
 
 
 static ngx_int_t
-ngx_pgq_target_hosts(ngx_conf_t *cf, struct ngx_pgq_target_s *target)
+ngx_pgq_target_hosts(ngx_conf_t *cf, ngx_pgq_target_t *target)
 {
     char                *name, *address, *port;
     ngx_uint_t           i, n;
@@ -298,7 +298,7 @@ ngx_pgq_target_hosts(ngx_conf_t *cf, struct ngx_pgq_target_s *target)
 
 
 static ngx_int_t
-ngx_pgq_target_host(ngx_conf_t *cf, struct ngx_pgq_target_s *target,
+ngx_pgq_target_host(ngx_conf_t *cf, ngx_pgq_target_t *target,
     char *name, char *address, char *port)
 {
     ngx_pgq_host_t  *host;

@@ -15,6 +15,7 @@
 #include <ngx_core.h>
 
 #include "ngx_pgq_conninfo.h"
+#include "ngx_pgq_module.h"
 
 
 #define NGX_PGQ_ADDRESS_LEN      64      /* as text, with a scope */
@@ -53,18 +54,18 @@ struct ngx_pgq_target_s {
 };
 
 
-struct ngx_pgq_target_s *ngx_pgq_target_create(ngx_conf_t *cf,
-    ngx_str_t *conninfo, ngx_str_t *name);
-ngx_int_t ngx_pgq_target_verify(ngx_conf_t *cf,
-    struct ngx_pgq_target_s *target, ngx_str_t *name);
+ngx_pgq_target_t *ngx_pgq_target_create(ngx_conf_t *cf, ngx_str_t *conninfo,
+    ngx_str_t *name);
+ngx_int_t ngx_pgq_target_verify(ngx_conf_t *cf, ngx_pgq_target_t *target,
+    ngx_str_t *name);
 ngx_int_t ngx_pgq_target_lookup(ngx_conf_t *cf, ngx_pgq_host_t *host,
     ngx_str_t *name);
-ngx_int_t ngx_pgq_target_current(struct ngx_pgq_target_s *target,
+ngx_int_t ngx_pgq_target_current(ngx_pgq_target_t *target,
     ngx_pgq_endpoint_t *endpoint);
-void ngx_pgq_target_failed(struct ngx_pgq_target_s *target,
+void ngx_pgq_target_failed(ngx_pgq_target_t *target,
     ngx_pgq_endpoint_t *endpoint);
-ngx_uint_t ngx_pgq_target_endpoints(struct ngx_pgq_target_s *target);
-ngx_uint_t ngx_pgq_target_learn(struct ngx_pgq_target_s *target,
+ngx_uint_t ngx_pgq_target_endpoints(ngx_pgq_target_t *target);
+ngx_uint_t ngx_pgq_target_learn(ngx_pgq_target_t *target,
     ngx_pgq_host_t *host, ngx_pgq_address_t *addresses, ngx_uint_t n);
 void ngx_pgq_target_print(char *text, struct sockaddr *sockaddr,
     socklen_t socklen);

@@ -58,7 +58,7 @@ option(PQconninfoOption *options, const char *keyword)
 
 
 static void
-check_hosts(struct ngx_pgq_target_s *target, const char *text)
+check_hosts(ngx_pgq_target_t *target, const char *text)
 {
     size_t             len;
     ngx_uint_t         i, n;
@@ -105,7 +105,7 @@ check_hosts(struct ngx_pgq_target_s *target, const char *text)
 
 
 static void
-learn(struct ngx_pgq_target_s *target, ngx_pgq_host_t *host, unsigned set)
+learn(ngx_pgq_target_t *target, ngx_pgq_host_t *host, unsigned set)
 {
     unsigned            i, j, n;
     ngx_int_t           aimed;
@@ -146,7 +146,7 @@ learn(struct ngx_pgq_target_s *target, ngx_pgq_host_t *host, unsigned set)
 
 
 static void
-step(struct ngx_pgq_target_s *target, fuzz_input_t *in)
+step(ngx_pgq_target_t *target, fuzz_input_t *in)
 {
     unsigned             what, which, set;
     ngx_uint_t           i, n;
@@ -195,7 +195,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     ngx_conf_t                cf;
     fuzz_input_t              in = { p, len };
     const uint8_t            *end;
-    struct ngx_pgq_target_s  *target;
+    ngx_pgq_target_t  *target;
 
     static ngx_str_t  pool = ngx_string("main");
 
