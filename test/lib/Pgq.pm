@@ -1,6 +1,6 @@
 package Pgq;
 
-# What a test file begins with:
+# The beginning of a test file:
 #
 #   use Pgq;
 #
@@ -9,10 +9,9 @@ package Pgq;
 #   is(Pgq::Client->new($nginx)->post('/post', '1')->{status}, 202, 'a number is a message');
 #   done_testing;
 #
-# It brings strict, warnings, all of Test::More, poll_until, and the classes of the harness. done_testing is this
-# one's: it stops every server of the test and asserts that nothing went wrong behind the scenes: no [alert] or
-# [emerg], no PANIC, no crashed process, no sanitizer or valgrind report, no connection and no process left. When a
-# test fails the logs' ends are shown and the directory is kept.
+# It imports strict, warnings, Test::More, poll_until and the classes of the harness. Its done_testing stops every server of
+# the test and asserts that there is no [alert] or [emerg], no PANIC, no crashed process, no report of a sanitizer or of
+# valgrind, and no connection or process left. When a test fails, the ends of the logs are shown and its directory is kept.
 
 use strict;
 use warnings;
@@ -56,7 +55,7 @@ sub import {
 sub done_testing {
     my @complaints = finish();
 
-    Test::More::ok(!@complaints, 'nothing went wrong behind the scenes')
+    Test::More::ok(!@complaints, 'the servers logged no error and left nothing behind')
         or Test::More::diag(join "\n", @complaints);
     Test::More::done_testing();
 
@@ -64,7 +63,7 @@ sub done_testing {
 }
 
 
-# Stops every server, nginx first; what they did wrong.
+# Stops every server, nginx first. Returns the complaints.
 sub finish {
     return if $finished++;
 
@@ -77,7 +76,7 @@ sub finish {
 }
 
 
-# A test that ended early, too, leaves nothing behind.
+# Stops the servers of a test that ended early.
 END {
     if ($$ == $owner) {
         my $status = $?;
@@ -93,7 +92,7 @@ END {
             Test::More::diag("logs are kept in $dir") if $dir;
         }
 
-        # Children of the test that are left would keep its output open, and prove waiting.
+        # Children that are left would keep the test's output open, and prove would wait.
         Pgq::Host::kill_all('KILL', Pgq::Host::descendants($$));
         Pgq::Host::remove_temp_dir();
         $? = $status;

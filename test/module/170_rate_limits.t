@@ -8,7 +8,7 @@ my $pg       = Pgq::Postgres->new->start;
 my $nginx    = Pgq::Nginx->new(
     pg        => $pg,
     http      => "include $examples/http.conf;",
-    doors     => join(' ', map { "include $examples/$_.conf;" } qw(problem limit)),
+    endpoints => join(' ', map { "include $examples/$_.conf;" } qw(problem limit)),
     locations => 'location = /metrics { pgq_metrics; }',
 )->start;
 

@@ -14,13 +14,13 @@ my $secret   = 'a shared secret';
 my $pg       = Pgq::Postgres->new->start;
 my $plain    = 'location = /post { pgq_post main; } location = /get { pgq_get main; }';
 my $http     = "include $examples/http.conf; upstream identity { server 127.0.0.1:$port; }";
-my $nginx    = Pgq::Nginx->new(pg => $pg, http => $http, doors => '');
+my $nginx    = Pgq::Nginx->new(pg => $pg, http => $http, endpoints => '');
 
 # Starts nginx with these examples and lines in its server block.
 sub start_with {
     my ($lines, @names) = @_;
     $nginx->stop if $nginx->running;
-    $nginx->configure(doors => join ' ', $lines, map { "include $examples/$_.conf;" } 'problem', @names);
+    $nginx->configure(endpoints => join ' ', $lines, map { "include $examples/$_.conf;" } 'problem', @names);
     $nginx->start;
     return;
 }

@@ -11,7 +11,7 @@ my $nginx    = Pgq::Nginx->new(
     workers   => 2,
     listen    => $listen,
     http      => "include $examples/http.conf;",
-    doors     => "include $examples/problem.conf; include $examples/tls.conf;"
+    endpoints => "include $examples/problem.conf; include $examples/tls.conf;"
         . ' location = /post { pgq_post main; client_max_body_size 2m; } location = /get { pgq_get main; }',
 );
 my $dir = $nginx->dir;

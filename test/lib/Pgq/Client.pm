@@ -1,7 +1,7 @@
 package Pgq::Client;
 
-# An HTTP/1.1 client that hides nothing: it sends the bytes it is told to send and reads one answer at a time from a
-# connection that stays open, so that pipelining, chunks, lies and silences can be tested.
+# An HTTP/1.1 client that sends any bytes and reads one answer at a time from a connection that stays open: for tests of
+# pipelining, chunks, wrong lengths and clients that stop sending.
 #
 #   my $answer = Pgq::Client->new($nginx)->post('/post', '{"a":1}');
 #   is $answer->{status}, 202;   $answer->{headers}{'content-type'}   $answer->{body}   $answer->json
@@ -24,8 +24,8 @@ use Pgq::Wait qw(deadline timeout);
 my $crlf = "\r\n";
 
 
-# A connection to a Pgq::Nginx, to a host of a Pgq::Cluster or to a port of this machine. Options: type (what post()
-# says it sends), timeout (seconds in which it connects), buffer (bytes that the kernel may hold for it each way).
+# Connects to a Pgq::Nginx, to a host of a Pgq::Cluster or to a port of this machine. Options: type (the Content-Type of
+# post()), timeout (for the connection), buffer (size of the socket's buffers in both directions).
 sub new {
     my ($class, $server, %option) = @_;
     my $port    = ref $server ? $server->port : $server;
@@ -41,7 +41,7 @@ sub new {
 }
 
 
-# A connection whose buffers are small from its first packet on.
+# A connection with small buffers from its first packet on.
 sub _narrow {
     my ($address, $port, $buffer) = @_;
     my $socket = IO::Handle->new;
@@ -57,7 +57,7 @@ sub _narrow {
 sub socket { return $_[0]{socket} }
 
 
-# Sends bytes as they are; false when the other side does not take them.
+# Sends bytes; false on an error.
 sub send {
     my ($self, $bytes) = @_;
     my $sent = 0;
@@ -74,7 +74,7 @@ sub send {
 }
 
 
-# Sends bytes again and again, without reading, until the other side has taken nothing for so many seconds.
+# Sends bytes repeatedly, without reading, until the peer has read nothing for this many seconds.
 sub stuff {
     my ($self, $bytes, $seconds) = @_;
     my $select = IO::Select->new($self->{socket});
@@ -96,7 +96,7 @@ sub stuff {
 }
 
 
-# The text of a request. Header names end without a colon; a header whose value is undef is left out.
+# The text of a request. A header whose value is undef is omitted.
 sub request {
     my ($self, $method, $path, %option) = @_;
     my %header = (Host => 'localhost', %{ $option{headers} || {} });
@@ -148,8 +148,8 @@ sub post_chunked {
 }
 
 
-# Reads one answer; undef when the connection ended before there was one, or nothing came in time ($client->{late}
-# says which). Options: head (it is the answer to HEAD), timeout, interim (100 Continue counts as an answer).
+# Reads one answer; undef when the connection was closed before its end, or after a timeout ($client->{late} is then true).
+# Options: head (it is the answer to HEAD), timeout, interim (return 100 Continue).
 sub answer {
     my ($self, %option) = @_;
     my $left = deadline($option{timeout} // 30);
@@ -213,7 +213,7 @@ sub _body {
 }
 
 
-# Reads what comes; false at the end of the connection or of the time.
+# Reads from the connection; false when it is closed or after the timeout.
 sub _fill {
     my ($self, $left) = @_;
     my $time = $left->();
@@ -229,7 +229,7 @@ sub _fill {
 }
 
 
-# Whether the other side closes the connection, with nothing more to read, within so many seconds.
+# Whether the peer closes the connection within this many seconds, without sending more.
 sub closed {
     my ($self, $seconds) = @_;
     my $left = deadline($seconds // 10);
@@ -260,7 +260,7 @@ sub body   { return $_[0]{body} }
 sub header { return $_[0]{headers}{ lc $_[1] } }
 
 
-# The body, taken apart. Numbers lose nothing that matters to a test but their digits: compare text for those.
+# The body, decoded. The digits of numbers are not kept: compare the text for those.
 sub json {
     my ($self) = @_;
 

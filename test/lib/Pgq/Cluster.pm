@@ -8,8 +8,8 @@ package Pgq::Cluster;
 #   $cluster->switchover;   $cluster->on('pg1', 'systemctl', 'stop', 'etcd');   $cluster->do_to(freeze => 'pg2')
 #   $cluster->partition('pg1', in => 'pg2', 'pg3');   $cluster->heal('pg1')
 #
-# It answers safe_psql and poll_query_until as a Pgq::Postgres does, from whichever member leads. All that happens to a
-# host goes through provision/cluster/cluster.
+# safe_psql and poll_query_until work as those of Pgq::Postgres, on the member that leads. Faults of hosts are caused by
+# provision/cluster/cluster.
 
 use strict;
 use warnings;
@@ -26,12 +26,12 @@ my $command = top() . '/provision/cluster/cluster';
 my ($started, $repaired);
 
 
-# Says why and ends the test where no cluster can run.
+# Fails with the reason where no cluster can run.
 sub new {
     my ($class) = @_;
     my $peers = top() . '/run/cluster/peers';
 
-    # Not by run(): what it starts ends with the test. Load comes by plain HTTP.
+    # Not by run(): what that starts ends with the test. The load uses plain HTTP.
     if (!-e $peers) {
         $started = $$;
         local $ENV{NGX_PGQ_HTTP} = 'on';
@@ -60,14 +60,14 @@ END {
 }
 
 
-# The certificate of the installation's CA, by which the doors with TLS are known.
+# The certificate of the installation's CA.
 sub ca { return top() . '/run/cluster/secrets/ca.crt' }
 
 sub webs      { return grep { $_->{role} eq 'web' } @{ $_[0]{hosts} } }
 sub databases { return grep { $_->{role} eq 'database' } @{ $_[0]{hosts} } }
 
 
-# Runs a command on a host, as root; status, output, errors.
+# Runs a command on a host as root. Returns status, output and errors.
 sub on {
     my ($self, $host, @command) = @_;
 
@@ -75,7 +75,7 @@ sub on {
 }
 
 
-# A busy machine does not always let one into a container: that is no answer of the host.
+# On a busy machine lxc-attach itself may fail: then it is tried again.
 sub _reach {
     my (@run) = @_;
     my @result;
@@ -89,7 +89,7 @@ sub _reach {
 }
 
 
-# What Patroni's members say of each other, as patronictl's JSON has it; empty when none answers.
+# The members as patronictl lists them in JSON; empty when no host answers.
 sub members {
     my ($self) = @_;
 
@@ -103,7 +103,7 @@ sub members {
 }
 
 
-# The member that leads; undef when for half a minute none does.
+# The member that leads; undef when none does for half a minute.
 sub leader {
     my ($self) = @_;
     my $leader;
@@ -114,8 +114,7 @@ sub leader {
 }
 
 
-# Waits until there is a leader and every other member streams from it, as one of the quorum; false when that takes
-# too long.
+# Waits until one member leads and every other one streams from it as a quorum standby; false at the deadline.
 sub settled {
     my ($self, $seconds) = @_;
 
@@ -130,7 +129,7 @@ sub settled {
 }
 
 
-# Another member becomes the primary; false when none does.
+# Makes another member the primary; false when that fails.
 sub switchover {
     my ($self) = @_;
     my ($status, $out, $err) = run([ $command, 'switchover' ]);
@@ -177,7 +176,7 @@ sub poll_query_until {
 }
 
 
-# Load at every web host: takes the options of Pgq::HttpLoad.
+# A load at every web host. Takes the options of Pgq::HttpLoad.
 sub load {
     my ($self, %option) = @_;
 
@@ -185,7 +184,7 @@ sub load {
 }
 
 
-# ---- what happens to a host
+# ---- faults of hosts
 
 sub host {
     my ($self, $name) = @_;
@@ -195,7 +194,7 @@ sub host {
 }
 
 
-# Every member but the one that leads.
+# All members except the leader.
 sub standbys {
     my ($self) = @_;
     my $leader = $self->leader // '';
@@ -217,7 +216,7 @@ sub do_to {
 }
 
 
-# A command on a host that has to succeed; what it prints.
+# Runs a command that must succeed on a host and returns its output.
 sub must {
     my ($self, $host, @command) = @_;
     my ($status, $out, $err) = $self->on($host, @command);
@@ -229,8 +228,8 @@ sub must {
 }
 
 
-# Packets from others to this host are lost ('in'), from it to them ('out'), or 'both'; heal() ends it. What is no name
-# of a host is a rule of nftables for which packets, of all that are: 'tcp dport 5432'.
+# Drops packets from other hosts to this one ('in'), from it to them ('out'), or 'both', until heal(). An argument with a space
+# is a condition of nftables that restricts this to some packets: 'tcp dport 5432'.
 sub partition {
     my ($self, $host, $way, @others) = @_;
     my @rules = grep { / / } @others;
@@ -257,7 +256,7 @@ sub heal {
 }
 
 
-# Puts right what a test that ended early has left behind: each file begins with it.
+# Ends faults that an earlier test left behind. Each test file begins with it.
 sub repair {
     my ($self) = @_;
 
@@ -276,16 +275,16 @@ sub repair {
 
 # ---- clocks
 
-# The clock of what decides on a host, PostgreSQL and Patroni or nginx, is so many seconds from the true one: containers
-# have that of the machine. The first time it is restarted for that; later it jumps. plain_select.so brings the clock to
-# background workers.
+# Sets the clock of PostgreSQL and Patroni, or of nginx, on a host to this many seconds from the true time. Containers share the
+# machine's clock, so this uses libfaketime. The first call restarts the service; later ones let its clock jump.
+# plain_select.so brings the clock to background workers.
 sub clock {
     my ($self, $name, $offset) = @_;
     my $unit = $self->host($name)->{role} eq 'web' ? 'nginx' : 'patroni';
     my $file = "/etc/systemd/system/$unit.service.d/pgq_clock.conf";
     my %fake = (FAKETIME_TIMESTAMP_FILE => '/etc/pgq_clock', FAKETIME_NO_CACHE => 1, FAKETIME_DONT_FAKE_MONOTONIC => 1);
 
-    # nginx keeps no variable of its environment but those that it is told to.
+    # nginx keeps only the environment variables that its configuration names.
     my $start = $unit eq 'nginx' ? '\\nExecStart=\\nExecStart=/usr/sbin/nginx -g "daemon on; master_process on; env LD_PRELOAD; '
         . join(' ', map { "env $_;" } sort keys %fake) . '"' : '';
     my $select = $unit eq 'nginx' ? '' : '/usr/local/lib/pgq_plain_select.so';
@@ -301,7 +300,7 @@ sub clock {
 }
 
 
-# How many seconds a host's clock is from this machine's; undef when it does not say.
+# The difference of a host's clock from this machine's in seconds; undef without an answer.
 sub clock_of {
     my ($self, $name) = @_;
     my ($status, $out) = $self->host($name)->{role} eq 'web'
@@ -312,7 +311,7 @@ sub clock_of {
 }
 
 
-# The hosts have the machine's clock again.
+# Gives hosts the machine's clock again.
 sub true_clock {
     my ($self, @hosts) = @_;
 
@@ -323,7 +322,7 @@ sub true_clock {
 }
 
 
-# The host by whose HAProxy most lanes of a web host go: they stay with the one that answered last.
+# The host whose HAProxy most lanes of a web host use.
 sub way_of {
     my ($self, $web) = @_;
     my $address = $self->safe_psql("select client_addr from pg_stat_activity
@@ -334,12 +333,12 @@ sub way_of {
 }
 
 
-# Two commands of the operator's, on a host; what they print.
+# Run patronictl or etcdctl on a host and return the output.
 sub patronictl { my ($self, $host, @arguments) = @_; return $self->must($host, qw(patronictl -c /etc/patroni/config.yml), @arguments) }
 sub etcdctl    { my ($self, $host, @arguments) = @_; return $self->must($host, '/usr/local/lib/ngx_pgq/etcdctl', @arguments) }
 
 
-# PostgreSQL dies on a host, without a word.
+# Kills the postmaster of a host.
 sub kill_postmaster {
     my ($self, $host) = @_;
 
@@ -353,7 +352,7 @@ sub kill_postmaster {
 sub etcd_leader {
     my ($self) = @_;
 
-    # One after the other is asked: who has become the leader meanwhile may have been asked before.
+    # The leader may change while the hosts are asked: then they are asked again.
     my $leader = poll_until {
         for my $host (map { $_->name } $self->databases) {
             my ($status, $out) = $self->on($host, qw(/usr/local/lib/ngx_pgq/etcdctl endpoint status));
@@ -366,7 +365,7 @@ sub etcd_leader {
 }
 
 
-# The timelines that the members are on, in words: one, if all is well.
+# The timelines of the members, as text: one number if all are on the same.
 sub timelines {
     my ($self) = @_;
     my %there;

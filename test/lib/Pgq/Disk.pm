@@ -1,13 +1,12 @@
 package Pgq::Disk;
 
-# A small disk in memory, to be filled.
+# A small disk in memory, which tests fill.
 #
-#   my $cannot = Pgq::Disk::cannot();        why there can be none here, or undef
-#   my $disk = Pgq::Disk->new('wal', 24);    of so many megabytes, the server's
+#   my $cannot = Pgq::Disk::cannot();        why there cannot be one here, or undef
+#   my $disk = Pgq::Disk->new('wal', 24);    size in megabytes; owned by the server's user
 #   $disk->dir; $disk->fill; $disk->make_space;
 #
-# Disks are mounted in a mount namespace of the test's own, which needs root: cannot() begins the test anew in one, and
-# so comes first.
+# Disks are mounted in a mount namespace, which needs root. cannot() restarts the test in a new one, so a test calls it first.
 
 use strict;
 use warnings;

@@ -1,13 +1,13 @@
 package Pgq::Dns;
 
-# A small DNS server on 127.0.0.1: what it says of a name can be changed while it runs, and it counts what it is asked.
+# A small DNS server on 127.0.0.1. Its answers can be changed while it runs, and it counts the queries for each name.
 #
 #   my $dns = Pgq::Dns->new->start;
 #   $dns->say('db.test' => { a => ['127.0.0.1'], aaaa => ['::1'], ttl => 1 });
-#   $dns->say('db.test' => { silent => 1 });     no answer;  { code => 2 } fails;  { slow => 0.5 } late, by seconds
+#   $dns->say('db.test' => { silent => 1 });   no answer; { code => 2 }: an error; { slow => 0.5 }: after so many seconds
 #   resolver @{[ $dns->address ]};   $dns->asked('db.test');
 #
-# A name that nothing was said of does not exist.
+# Other names do not exist.
 
 use strict;
 use warnings;
@@ -15,16 +15,13 @@ use warnings;
 use Carp qw(croak);
 use IO::Select;
 use IO::Socket::INET;
-use JSON::PP ();
-use POSIX ();
-use Socket qw(AF_INET AF_INET6 AF_UNIX SOCK_STREAM PF_UNSPEC inet_pton);
+use Socket qw(AF_INET AF_INET6 inet_pton);
 use Time::HiRes qw(time);
 
-use Pgq::Host qw(ended);
+use parent 'Pgq::Background';
 
-my $json  = JSON::PP->new->ascii;
 my %type  = (1 => ['a', AF_INET], 28 => ['aaaa', AF_INET6]);
-my $exist = 3;
+my $does_not_exist = 3;
 
 
 sub new { return bless { zone => {} }, $_[0] }
@@ -39,31 +36,9 @@ sub start {
         or croak "dns: $@";
     $self->{port} = $socket->sockport;
 
-    socketpair my $ours, my $theirs, AF_UNIX, SOCK_STREAM, PF_UNSPEC or croak "socketpair: $!";
-    defined($self->{pid} = fork) or croak "fork: $!";
-
-    if ($self->{pid} == 0) {
-        $SIG{$_} = 'DEFAULT' for qw(INT TERM HUP);
-        close $ours;
-        @$self{qw(socket control late asked)} = ($socket, $theirs, [], {});
-        eval { $self->_run; 1 } or print STDERR "dns: $@";
-        POSIX::_exit(0);
-    }
-
-    close $theirs;
-    $ours->autoflush(1);
-    $self->{control} = $ours;
-    $self->_ask(%{ $self->{zone} });
-
-    return $self;
-}
-
-
-sub stop {
-    my ($self) = @_;
-
-    close delete $self->{control};
-    defined ended(delete $self->{pid}, 10) or croak 'the DNS server does not end';
+    @$self{qw(late queries)} = ([], {});
+    $self->_start($socket);
+    $self->_ask($self->{zone});
 
     return $self;
 }
@@ -73,24 +48,14 @@ sub say {
     my ($self, %zone) = @_;
 
     %{ $self->{zone} } = (%{ $self->{zone} }, %zone);
-    $self->_ask(%zone);
+    $self->_ask(\%zone);
 
     return $self;
 }
 
 
-# How often a name was asked for, by either type.
-sub asked { return $_[0]->_ask->{ $_[1] } // 0 }
-
-
-sub _ask {
-    my ($self, %zone) = @_;
-
-    print { $self->{control} } $json->encode(\%zone), "\n";
-    my $line = readline($self->{control}) // croak 'the DNS server has ended';
-
-    return $json->decode($line);
-}
+# The number of queries for a name, of both types.
+sub asked { return $_[0]->_ask({})->{ $_[1] } // 0 }
 
 
 # ---- the process
@@ -98,23 +63,20 @@ sub _ask {
 sub _run {
     my ($self) = @_;
     my $select = IO::Select->new(@$self{qw(socket control)});
-    my $orders = '';
 
     while (1) {
         for my $ready ($select->can_read(@{ $self->{late} } ? 0.01 : 60)) {
             if ($ready == $self->{socket}) {
                 my $from = recv $ready, my $query, 512, 0;
-                $self->_answer($from, $query) if defined $from;
+                $self->_reply($from, $query) if defined $from;
                 next;
             }
 
-            sysread $ready, $orders, 65536, length $orders or return;
-
-            while ($orders =~ s/\A(.*)\n//) {
-                my $zone = $json->decode($1);
+            $self->_orders(sub {
+                my ($zone) = @_;
                 %{ $self->{zone} } = (%{ $self->{zone} }, %$zone);
-                syswrite $ready, $json->encode($self->{asked}) . "\n";
-            }
+                return $self->{queries};
+            });
         }
 
         my $now = time;
@@ -124,7 +86,7 @@ sub _run {
 }
 
 
-sub _answer {
+sub _reply {
     my ($self, $from, $query) = @_;
     my ($id, undef, $questions) = unpack 'nnn', $query;
     my ($at, @labels) = (12);
@@ -137,17 +99,17 @@ sub _answer {
     my $name     = lc join '.', @labels;
     my $question = substr $query, 12, $at + 5 - 12;
     my ($type)   = unpack 'n', substr $query, $at + 1, 2;
-    my $said     = $self->{zone}{$name} // { code => $exist };
+    my $entry    = $self->{zone}{$name} // { code => $does_not_exist };
     my ($key, $family) = @{ $type{$type} // return };
 
-    $self->{asked}{$name}++;
-    return if $said->{silent};
+    $self->{queries}{$name}++;
+    return if $entry->{silent};
 
-    my @records = map { my $bytes = inet_pton($family, $_); pack('nnnNn', 0xc00c, $type, 1, $said->{ttl} // 1, length $bytes) . $bytes }
-        @{ $said->{$key} || [] };
-    my $answer = pack('n6', $id, 0x8180 | ($said->{code} // 0), 1, scalar @records, 0, 0) . $question . join '', @records;
+    my @records = map { my $bytes = inet_pton($family, $_); pack('nnnNn', 0xc00c, $type, 1, $entry->{ttl} // 1, length $bytes) . $bytes }
+        @{ $entry->{$key} || [] };
+    my $answer = pack('n6', $id, 0x8180 | ($entry->{code} // 0), 1, scalar @records, 0, 0) . $question . join '', @records;
 
-    return push @{ $self->{late} }, [ time + $said->{slow}, $from, $answer ] if $said->{slow};
+    return push @{ $self->{late} }, [ time + $entry->{slow}, $from, $answer ] if $entry->{slow};
 
     return send $self->{socket}, $answer, 0, $from;
 }

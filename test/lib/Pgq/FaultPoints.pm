@@ -1,11 +1,11 @@
 package Pgq::FaultPoints;
 
-# A server of a build with fault points (make check-faults), and one case after the other in it: a process fails at a
-# point while producers are at work, and nothing is lost or doubled.
+# A server of a build with fault points (make check-faults). In each case a process fails at a point while producers
+# enqueue, and no message may be lost or duplicated.
 #
 #   my $faults = Pgq::FaultPoints->new;
 #   $faults->case('posts-written' => 'kill');
-#   $faults->case('posts-written' => 'wait', then => sub { … });    what happens to a process that waits there
+#   $faults->case('posts-written' => 'wait', then => sub { … });    what to do to the process that waits there
 #   $faults->end;
 #
 # The points themselves are named in pg_extension/fault.h.
@@ -23,7 +23,7 @@ use Pgq::Wait qw(poll_until);
 my @ledger = qw(ledger-locked ledger-truncated ledger-finished ledger-committed);
 my @keys   = qw(key-leaf-locked key-leaf-truncated keys-finished keys-committed);
 
-# What has to happen before a process comes to a point that does not lie on every message's way.
+# What makes a process reach a point that not every message reaches.
 my %provoke = (
     'letter-written'   => sub { $_[0]->_poison },
     'batch-aborted'    => sub { $_[0]->_poison },
@@ -32,11 +32,11 @@ my %provoke = (
     (map { $_ => sub { $_[0]->_end_mover } } qw(mover-wanted mover-entered mover-connected)),
 );
 
-# Points that need something else in the setting.
+# Points that need another fault.
 my %also = map { $_ => q{, ledger-due:force} } @ledger;
 
 
-# Every point there is, but those that are conditions.
+# All points, except those that are conditions.
 sub points {
     my ($table) = slurp(top() . '/pg_extension/fault.h') =~ /define NGX_PGQ_FAULT_POINTS(.*?)#ifdef/s;
 
@@ -53,7 +53,7 @@ sub new {
         && $pg->safe_psql("select count(*) from pg_settings where name = 'ngx_pgq.fault'") eq '1'
         or die 'what is in ' . build_dir() . " has no fault points: make check-faults\n";
 
-    # a process that dies as it was told to is no failure
+    # the faults themselves
     $pg->allow(qr/PANIC:  fault at|PANIC:  cannot abort transaction|was terminated by signal [69]:/);
     $pg->safe_psql(q{alter table posts add constraint no_poison check (data::text !~ 'poison')});
 
@@ -64,7 +64,7 @@ sub new {
 sub pg { return $_[0]{pg} }
 
 
-# Options: then (called when a process has come to the point, with this object), name.
+# Options: then (called with this object when a process has reached the point), name.
 sub case {
     my ($self, $point, $action, %option) = @_;
     my $pg    = $self->{pg};
@@ -75,22 +75,22 @@ sub case {
     $self->arm($point, $action);
     $provoke{$point}->($self) if $provoke{$point};
 
-    # a reload has the launcher start at once what it would start a second later
-    ok((poll_until { $pg->reload if $provoke{$point}; $self->happened($point) } 30), "$name: it happens");
+    # a reload makes the launcher start movers without its pause
+    ok((poll_until { $pg->reload if $provoke{$point}; $self->happened($point) } 30), "$name: a process reaches the point");
     $option{then}->($self) if $option{then};
     $pg->wait_ready;
-    ok($load->wait_for(10), "$name: producers go on");
+    ok($load->wait_for(10), "$name: producers continue");
 
     my @complaints = ($load->stop->complaints, $self->_aftermath($point));
     splice @complaints, 10 if @complaints > 10;
-    is(join("\n", @complaints), '', "$name: each message is there once, or was refused");
+    is(join("\n", @complaints), '', "$name: accepted messages are in posts once, refused ones are absent");
     $self->set('');
 
     return $load;
 }
 
 
-# Sets the fault for all processes. A process may fail at once, and the server with it.
+# Sets the fault for all processes. A process, and with it the server, may fail at once.
 sub set {
     my ($self, $fault) = @_;
 
@@ -101,8 +101,8 @@ sub set {
 }
 
 
-# Has the next process that comes to the point fail. Processes learn of it one after the other, and some may still have
-# an older setting: each time has a number, and each number happens once.
+# Makes the next process that reaches the point fail. Processes read the setting one after the other, and some may still have
+# an older one: so each fault has a number and happens once.
 sub arm {
     my ($self, $point, $action) = @_;
     my $number = ++$self->{armed}{$point};
@@ -111,7 +111,7 @@ sub arm {
 }
 
 
-# Whether it has: a file says it.
+# Whether the fault has happened: it creates a file.
 sub happened {
     my ($self, $point) = @_;
 
@@ -128,7 +128,7 @@ sub end {
 }
 
 
-# What is wrong besides the producers' messages.
+# Complaints about what else must hold after a fault.
 sub _aftermath {
     my ($self, $point) = @_;
     my $pg = $self->{pg};
@@ -136,7 +136,7 @@ sub _aftermath {
 
     my %dead;
     $dead{$_}++ for split /\n/, $pg->safe_psql('select data from ngx_pgq.dead_letter');
-    push @wrong, map { "poison lost: $_" } grep { !$dead{$_} } @{ $self->{poison} };
+    push @wrong, map { "no dead letter of $_" } grep { !$dead{$_} } @{ $self->{poison} };
     push @wrong, map { "dead letter $dead{$_} times: $_" } grep { $dead{$_} > 1 || !/poison/ } sort keys %dead;
 
     push @wrong, 'old leaves of the ledger were not truncated'
@@ -155,7 +155,7 @@ sub _aftermath {
 }
 
 
-# Messages that posts refuses, among others. The server may die of it.
+# Inserts messages that posts refuses. The server may crash.
 sub _poison {
     my ($self) = @_;
 
@@ -198,7 +198,7 @@ sub _old_keys {
 }
 
 
-# A mover that starts anew, in place of the first.
+# Ends the first mover, so that another one starts.
 sub _end_mover {
     my ($self) = @_;
 

@@ -1,22 +1,22 @@
 package Pgq::FuzzCase;
 
-# What one connection of a fuzzer sends, and how it ends: made of the seed and the case's number alone.
+# What one connection of the fuzzer sends and how it ends. A case depends on the seed and its number only.
 #
-#   clean    one to five good requests, cut up, pipelined or in chunks, some with a key, some with many messages: each has
-#            to be answered 202, in their order
-#   spelled  requests whose header fields are spelled at random by their grammar (Pgq::FuzzHeaders): each has to be answered
-#            as the usual spelling is, or refused if the spelling is malformed
-#   wild     requests of the corpus, mutated
+#   clean    one to five good requests, split, pipelined or in chunks, some with a key, some with many messages: each has to
+#            be answered with 202, in order
+#   spelled  requests whose header fields are spelled at random (Pgq::FuzzHeaders): each has to be answered as the usual
+#            spelling is, or refused if it is malformed
+#   wild     mutated requests of the corpus
 #   mute     requests of a client that never reads: over HTTP/1.1 as many as it can send with the smallest buffers, over
-#            HTTP/2 with a window of next to nothing
+#            HTTP/2 with a window of almost 0
 #
-# It ends when all is answered, or the client half closes, leaves or resets the connection somewhere midway; a mute one
-# after a random time.
+# A case ends when all requests are answered, or the client shuts down its side, closes or resets the connection in the
+# middle; a mute one ends after a random time.
 #
 #   my $cases = Pgq::FuzzCase->new(seed => 1);   my $case = $cases->number(7);
 #
-# A case is a hash: pieces (its bytes), bytes (the same, to be shown), end (wait, half, leave, reset), expect (the answers,
-# as Pgq::FuzzHeaders has them), mute (seconds) and port (a client that never reads).
+# A case is a hash: pieces (its bytes), bytes (the same in one string), end (wait, half, leave, reset), expect (the answers, as
+# Pgq::FuzzHeaders describes them), mute (seconds) and port (for a client that never reads).
 
 use strict;
 use warnings;
@@ -45,9 +45,8 @@ my @tokens = (
 );
 
 
-
-# Options: seed; clean (of ten cases so many); etag (of /get?limit=2&before=3); ports (for mute clients: one of HTTP/1.1 and
-# one of HTTP/2).
+# Options: seed, clean (how many of ten cases), etag (of /get?limit=2&before=3), ports (for mute clients, one with HTTP/1.1 and
+# one with HTTP/2).
 sub new {
     my ($class, %option) = @_;
     my @corpus;
@@ -67,7 +66,7 @@ sub number {
     my $random = Pgq::Random->new($self->{seed}, $number);
     my @corpus = @{ $self->{corpus} };
 
-    # first the corpus as it is: whole, then byte by byte
+    # first the unchanged corpus: in one piece, then byte by byte
     if ($number < 2 * @corpus) {
         my $bytes = $corpus[ $number % @corpus ];
         return { pieces => [ $number < @corpus ? $bytes : split //, $bytes ], bytes => $bytes, end => 'wait' };
@@ -99,7 +98,7 @@ sub _clean {
         $bytes .= $request;
         push @expect, $expect;
 
-        # the same again, with the same key, gets the same id
+        # a request that is repeated with its key gets the same id
         if ($expect->{key} && $random->one_in(2)) {
             $bytes .= $request;
             push @expect, { %$expect, again => 1 };
@@ -126,12 +125,12 @@ sub _spelled {
 }
 
 
-# A case each of whose requests has to be answered so.
+# A case whose requests have to get these answers.
 sub _answered {
     my ($random, $bytes, @expect) = @_;
     my $case = { pieces => [ $random->pieces($bytes) ], bytes => $bytes, end => 'wait', expect => \@expect };
 
-    # who leaves gets no answer, or some; what was answered before is expected all the same
+    # a client that leaves may miss answers; those that arrive are checked
     if ($random->one_in(5)) {
         splice @{ $case->{pieces} }, $random->below(1 + @{ $case->{pieces} });
         $case->{end} = $random->pick(qw(half leave reset));
@@ -167,7 +166,7 @@ sub _mute {
 }
 
 
-# A good request, and what has to be answered: the message as JSON text, or as the text that it is.
+# A good request and its answer: the message as JSON or as text.
 sub _message {
     my ($random, $mark) = @_;
     my $type = $random->pick('application/json', 'application/json', 'text/plain; charset=utf-8', '', 'application/x-ndjson');

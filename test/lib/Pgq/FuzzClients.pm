@@ -1,8 +1,8 @@
 package Pgq::FuzzClients;
 
-# A real nginx under requests that nobody would write, on several connections at a time: the cases of Pgq::FuzzCase. Whatever is
-# answered has to be HTTP, and the answer that is expected if the case says so. At the end each id that was answered 202 has
-# to be in posts once, with the message that was answered, no connection is left, and nothing is counted as waiting.
+# Several connections at a time that send the cases of Pgq::FuzzCase to a real nginx. Every answer has to be HTTP, and the
+# expected answer if the case has one. At the end each acknowledged message has to be in posts once, as it was answered, and
+# no connection and no waiting request may be left.
 #
 #   my $fuzz = Pgq::FuzzClients->new(seed => 1, Pgq::FuzzClients::servers());
 #   $fuzz->run(cases => 200);   @{ $fuzz->{wrong} };   $fuzz->{count};   $fuzz->check_posts;   $fuzz->check_left;
@@ -27,12 +27,12 @@ my $old  = qr{[A-Z]+ +\S+ *\r?$}m;    # a request of HTTP/0.9
 my $json = JSON::PP->new->utf8->allow_nonref;
 my $uuid = qr/[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}/;
 
-# What nginx and the module may answer to anything at all; 503 only where the queue is small.
+# The statuses that nginx and the module may answer; 503 only where the queue is small.
 my %expected = map { $_ => 1 } 100, 200, 202, 204, 301, 304, 400, 403, 404, 405, 408, 409, 411, 412, 413, 414, 415, 416, 421, 422, 431, 501, 505;
 
-# The servers that it is meant for, as options: bodies in memory and on disk, a queue that is soon full, every door; for
-# mute clients a port with the smallest buffers, and one for HTTP/2. A connection that is reset while nginx discards a body
-# is taken for an idle one: nginx closes it when keepalive_timeout is over.
+# Starts the servers and returns them as options of new: request bodies in memory and in files, a queue that is soon full, all
+# endpoints, and for mute clients a port with the smallest buffers and one with HTTP/2. keepalive_timeout is short because nginx
+# takes a connection that is reset while it discards a body for an idle one.
 sub servers {
     my $pg    = Pgq::Postgres->new->start;
     my $base  = $pg->conninfo(user => 'ngx_pgq_web');
@@ -50,7 +50,7 @@ sub servers {
         locations => $pages,
     )->start;
 
-    # posts whose ETag stays
+    # two posts whose page has a constant ETag
     my $client = Pgq::Client->new($nginx);
     $client->post('/post', $_) for 1, 2;
     $pg->poll_query_until('select count(*) from posts', 2);
@@ -59,7 +59,7 @@ sub servers {
 }
 
 
-# Options: nginx, pg, seed, connections (16, and as many mute ones), and those of Pgq::FuzzCase.
+# Options: nginx, pg, seed, connections (16, and as many mute ones), next (the first case), and those of Pgq::FuzzCase.
 sub new {
     my ($class, %option) = @_;
     return bless {
@@ -77,7 +77,7 @@ sub new {
 
 # ---- the connections
 
-# Options: cases or seconds; from (the first case's number).
+# Options: cases or seconds.
 sub run {
     my ($self, %option) = @_;
     my $end  = $option{seconds} ? time + $option{seconds} : undef;
@@ -91,7 +91,7 @@ sub run {
             push @open, $self->_open($self->{next}++) // last;
         }
 
-        # when there are too many mute ones, the first goes
+        # too many mute clients: end the first
         my @mute = grep { defined $_->{mute} } @open;
         $mute[0]{mute} = 0 if @mute > $self->{connections};
 
@@ -124,7 +124,7 @@ sub _open {
 }
 
 
-# Each connection that can take or give something does so once.
+# Writes and reads once on each connection that is ready.
 sub _turn {
     my ($self, @open) = @_;
     my %case   = map { fileno($_->{socket}) => $_ } @open;
@@ -137,7 +137,7 @@ sub _turn {
         my $count = syswrite $socket, $case->{pieces}[0];
 
         if (!defined $count) {
-            $case->{pieces} = [] if !$!{EAGAIN};    # closed: what it answered can still be read
+            $case->{pieces} = [] if !$!{EAGAIN};    # closed: answers may still be read
             next;
         }
 
@@ -165,7 +165,7 @@ sub _turn {
 }
 
 
-# All was sent: the client does what it means to do now. A mute one does it at its time, whatever was sent.
+# Ends a case whose bytes are sent, as the case says. A mute client ends at its time.
 sub _ending {
     my ($self, $case) = @_;
     my $quiet = time - $case->{since};
@@ -198,11 +198,11 @@ sub _close {
 }
 
 
-# nginx closed the connection.
+# nginx has closed the connection.
 sub _over {
     my ($self, $case) = @_;
 
-    $self->_wrong($case, 'an answer that is cut off: ' . substr $case->{got}, 0, 200)
+    $self->_wrong($case, 'a truncated answer: ' . substr $case->{got}, 0, 200)
         if $case->{got} ne '' && !$case->{reset} && !$case->{raw} && ($case->{expect} || $case->{bytes} !~ /HEAD /);
     $self->_wrong($case, 'closed before message ' . ($case->{answers} + 1) . ' was answered')
         if $case->{expect} && $case->{end} eq 'wait' && $case->{answers} < @{ $case->{expect} };
@@ -223,15 +223,15 @@ sub _wrong {
 }
 
 
-# ---- what is answered
+# ---- answers
 
-# Takes whole answers off what was read.
+# Takes complete answers from what was read.
 sub _answers {
     my ($self, $case) = @_;
 
     while ($case->{socket} && length $case->{got} && !$case->{raw}) {
 
-        # HTTP/0.9 has no head; it is asked for by a line without a version
+        # an answer of HTTP/0.9 has no head; its request has no version
         if (length $case->{got} >= 5 && $case->{got} !~ m{\AHTTP/}) {
             $case->{raw} = !$case->{expect} && $case->{bytes} =~ $old
                 or $self->_wrong($case, 'no HTTP: ' . substr $case->{got}, 0, 200);
@@ -257,7 +257,7 @@ sub _answers {
 }
 
 
-# The body, with the whole answer taken off; undef if it is not all there.
+# Takes a complete answer from what was read and returns its body; undef if it is not complete.
 sub _body {
     my ($case, $status, $header, $at) = @_;
     my $body = '';
@@ -266,7 +266,7 @@ sub _body {
         my $rest = substr $case->{got}, $at, 7;
         my $head = $case->{bytes} =~ /HEAD /;
 
-        # what follows the answer to HEAD may be one of HTTP/0.9
+        # an answer of HTTP/0.9 may follow the answer to HEAD
         $case->{raw} = 1 if $head && !$case->{expect} && $rest ne '' && $rest !~ m{\AHTTP/1} && $case->{bytes} =~ $old;
 
         if ($case->{raw} || $head && ($rest =~ m{\AHTTP/1} || ($rest eq '' && ($case->{eof} || !@{ $case->{pieces} })))) {
@@ -335,7 +335,7 @@ sub _judge {
 }
 
 
-# A 202: one message, or many.
+# Checks a 202 for one message or many.
 sub _accepted {
     my ($self, $case, $body, $expect) = @_;
     my ($head, $message) = $body =~ /\A(.*?)(?:,"msg":(.*))?\}\z/s or return $self->_wrong($case, "no answer: $body");
@@ -348,13 +348,13 @@ sub _accepted {
         return $self->_wrong($case, @ids . ' ids for ' . @lines . ' lines') if @ids != @lines;
         @{ $self->{message} }{@ids} = @lines;
     } elsif ($expect) {
-        # what is larger than 4 kB is echoed only to those who ask for it
+        # a message above 4 kB is returned only on request
         my $sent = $expect->{json} // _quoted($expect->{text});
         my $large = do { use bytes; length $sent } > 4096;
         return $self->_wrong($case, "no message: $body") if !$expect->{minimal} && !$large && !defined $message;
         $self->{message}{ $ids[0] } = $sent if $expect->{json};
 
-        return $self->_wrong($case, "a message that was not asked for: $body") if $expect->{minimal} && defined $message;
+        return $self->_wrong($case, "a message in spite of return=minimal: $body") if $expect->{minimal} && defined $message;
 
         if (defined $message) {
             my $good = $expect->{json} ? $message eq $expect->{json} : eval { $json->decode($message) eq $json->decode(_quoted($expect->{text})) };
@@ -374,7 +374,7 @@ sub _accepted {
 sub _quoted { return '"' . $_[0] =~ s/(["\\])/\\$1/gr . '"' }
 
 
-# What is wrong with posts, if anything: each acknowledged message is there once, as it was answered.
+# Whether each acknowledged message is in posts once, as it was answered.
 sub check_posts {
     my ($self) = @_;
     my $oracle = Pgq::Oracle->new(foreign => 1);
@@ -389,7 +389,7 @@ sub check_posts {
 }
 
 
-# What is left of connections, if anything, when all clients have gone.
+# Whether no connection and no waiting request is left after all clients have ended.
 sub check_left {
     my ($self) = @_;
     my ($waits, @left) = ('');
@@ -401,7 +401,7 @@ sub check_left {
         return !@left && $waits eq '';
     } 30 and return 1;
 
-    push @{ $self->{wrong} }, @left . ' connections of clients are left, by port and state: ' . join(', ', @left), $waits || ();
+    push @{ $self->{wrong} }, @left . ' connections of clients are left (port and state): ' . join(', ', @left), $waits || ();
 
     return 0;
 }

@@ -1,14 +1,14 @@
 package Pgq::FuzzHeaders;
 
 # Requests whose header fields are spelled at random by their grammar (RFC 9110 5.5 and 5.6, RFC 7240, RFC 8941), and the
-# answer that each has to get: that of the usual spelling if it is valid, a refusal if it is not. White space, the case of
-# letters, quoted strings and their escapes, parameters, empty members of lists, and the lines of a field are drawn.
+# expected answer: that of the usual spelling if it is valid, otherwise a refusal. Random are white space, the case of letters,
+# quoted strings and their escapes, parameters, empty members of lists, and the lines of a field.
 #
 #   my $spelling = Pgq::FuzzHeaders->new($random);
-#   my ($request, @expect) = $spelling->post($mark);       one request, or two that mean the same message under one key
+#   my ($request, @expect) = $spelling->post($mark);       one request, or two for the same message with one key
 #   my ($request, @expect) = $spelling->get($etag);        /get?limit=2&before=3, whose ETag is known
 #
-# What is expected is a hash: status (a pattern), code (of a problem), and of a POST json, text or lines (the message),
+# The expected answer is a hash: status (a pattern), code (of a problem), and for a POST json, text or lines (the message),
 # applied (Preference-Applied) and again (the id is that of the request before).
 
 use strict;
@@ -39,13 +39,13 @@ sub new {
 sub _pick   { my $self = shift; return $self->{random}->pick(@_) }
 sub _one_in { return $_[0]{random}->one_in($_[1]) }
 
-# So many of what the code makes, in a string.
+# Joins up to so many results of the code.
 sub _some { my ($self, $most, $code) = @_; return join '', map { $code->() } 1 .. $self->{random}->below($most + 1) }
 
 sub _space { my ($self) = @_; return $self->_pick('', '', ' ', "\t", " \t", "\t  ") }
 sub _token { my ($self) = @_; return 'x' . $self->_some(6, sub { $self->_pick(@tchar) }) }
 
-# The same word in other letters.
+# The same word in upper, lower or mixed case.
 sub _letters {
     my ($self, $word) = @_;
     my $how = $self->{random}->below(4);
@@ -53,7 +53,7 @@ sub _letters {
     return $how == 0 ? uc $word : $how == 1 ? join '', map { $self->_one_in(2) ? uc : lc } split //, $word : $word;
 }
 
-# A quoted string that means this text.
+# A quoted string with this value.
 sub _quoted {
     my ($self, $text) = @_;
 
@@ -64,7 +64,7 @@ sub _word { my ($self, $text) = @_; return length $text && $self->_one_in(2) ? $
 
 sub _any_word { my ($self) = @_; return $self->_one_in(2) ? $self->_token : $self->_quoted($self->_some(8, sub { $self->_pick(@qdtext, '"', '\\') })) }
 
-# Members of a list, as one or several values of its field.
+# A list, as one or several values of its field.
 sub _list {
     my ($self, @members) = @_;
     my $gap = sub { $self->_space . ($self->_one_in(3) ? ',' . $self->_space : '') };
@@ -79,14 +79,14 @@ sub _list {
     return @values;
 }
 
-# Lines of a field, its name in any letters. nginx takes the spaces off a value, not the tabs.
+# Lines of a field. nginx removes spaces around a value, but not tabs.
 sub _lines {
     my ($self, $name, @values) = @_;
 
     return map { $self->_letters($name) . ':' . $self->_space . $_ . $self->_space . $crlf } @values;
 }
 
-# Fields in any order; the lines of each stay in theirs.
+# Fields in random order; the lines of each field keep theirs.
 sub _head {
     my ($self, $start, @fields) = @_;
     my @order = map { [ $self->{random}->below(1 << 30), $_ ] } @fields;
@@ -97,7 +97,7 @@ sub _head {
 
 # ---- fields; each returns its lines and what they mean
 
-# Content-Type: the values, and how the body is taken: json, text, any, lines, unsupported or malformed.
+# Content-Type: the form of the body (json, text, any, lines, unsupported or malformed) and the values.
 sub _type {
     my ($self, $form) = @_;
     my $name = $self->_pick(@{ $type{$form} });
@@ -148,7 +148,7 @@ sub _coding {
     return (1, $self->_list($self->_letters('identity'), $self->_pick('gzip', 'br', $self->_token, 'identity;q=1', '"identity"', 'identity identity', ';', '=')));
 }
 
-# Prefer: which return is preferred, if any.
+# Prefer: the applied preference for `return`, if any.
 sub _prefer {
     my ($self) = @_;
 
@@ -173,7 +173,7 @@ sub _prefer {
     return ($applied // '', $self->_list(@members));
 }
 
-# Idempotency-Key: a key of its own in so many spellings.
+# Idempotency-Key: a new key in two spellings.
 sub _key {
     my ($self, $mark) = @_;
     my $token = $self->_one_in(2);
@@ -196,7 +196,7 @@ sub _malformed_key {
     )->@*;
 }
 
-# Host, Origin and Sec-Fetch-Site: whether the page is a foreign one, and their lines.
+# Host, Origin and Sec-Fetch-Site: whether the origin is foreign, and their lines.
 sub _page {
     my ($self) = @_;
     my $host  = $self->_letters('a.example') . $self->_pick('', '', ':80', ':8080');
@@ -224,7 +224,7 @@ sub _page {
     return ($foreign, { @lines });
 }
 
-# Fields that change nothing.
+# Fields without an effect.
 sub _others {
     my ($self) = @_;
     my $q = sub { $self->_space . ';' . $self->_space . $self->_letters('q') . '=' . $self->_pick('0', '1', '0.5', '1.000', '0.001') };
@@ -279,7 +279,7 @@ sub post {
 
 sub values_of { my ($fields) = @_; return map { $fields->{$_} } sort keys %$fields }
 
-# A body of that form, and the message that it is.
+# A body of this form and its message.
 sub _body {
     my ($self, $form, $mark) = @_;
     my $json = qq({"mark":"$mark","n":[1,2.50,null]});
@@ -293,8 +293,8 @@ sub _body {
 }
 
 
-# If-None-Match and If-Match on a page whose ETag is known. nginx compares these: it answers 400 to more than one line, and
-# may find nothing after a tab before the first tag.
+# If-None-Match and If-Match for a page whose ETag is known. nginx compares these fields: it answers 400 to more than one line,
+# and may not find a tag after a tab.
 sub get {
     my ($self, $etag) = @_;
     my ($foreign, $page) = $self->_page;

@@ -1,7 +1,7 @@
 package Pgq::Host;
 
-# The machine as a test sees it: where the build is, a temporary directory of this test's own, free ports, users,
-# and processes, which are known by their pid and never by a name. Everything that a test starts dies with it.
+# The machine on which a test runs: the build, a temporary directory of the test, free ports, users, and processes, which are
+# identified by their pid. Every process that a test starts ends with it.
 #
 # Environment: PGQ_BUILD (build), PGQ_SANITIZE, PGQ_VALGRIND, PGQ_SLOW, PGVERSION, TMPDIR.
 
@@ -28,7 +28,7 @@ our @EXPORT_OK = qw(
 my $top = realpath(dirname(__FILE__) . '/../../..');
 my ($base, $keep, @locks);
 
-# Where nginx is, which not every user's path knows.
+# nginx is in /usr/sbin, which the PATH of some users lacks.
 $ENV{PATH} .= ':/usr/sbin:/sbin';
 
 
@@ -55,7 +55,7 @@ sub pg_version {
 }
 
 
-# The directory of its executables, those of the private installation.
+# The directory of PostgreSQL's executables in the private installation.
 sub pg_bin {
     my $version = pg_version();
     my $root    = realpath(build_dir() . "/pg$version");
@@ -73,7 +73,7 @@ sub server_user { return is_root() ? 'postgres' : scalar getpwuid($>) }
 sub worker_user { return is_root() ? 'www-data' : scalar getpwuid($>) }
 
 
-# Whether a program is there which only make check-others installs: there it has to be.
+# Whether a program is installed that only make check-others requires; there its absence is an error.
 sub has_program {
     my ($name) = @_;
     my $has = grep { -x "$_/$name" } split /:/, $ENV{PATH};
@@ -86,7 +86,7 @@ sub has_program {
 
 # ---- files
 
-# A directory below this test's own, which others may pass through, and which is removed when the test has passed.
+# Creates a directory in the test's own, which is removed when the test passes. Other users can enter it.
 sub temp_dir {
     my ($name) = @_;
 
@@ -107,7 +107,7 @@ sub temp_dir {
 }
 
 
-# Keeps the directory, whatever comes; returns its path, if there is one.
+# Keeps the directory of the test and returns its path, if there is one.
 sub kept {
     $keep = 1;
 
@@ -146,8 +146,8 @@ sub spew {
 
 # ---- ports
 
-# A port that nobody listens on. Tests that run at the same time do not get the same one: each is reserved by a lock
-# that is held until the test ends.
+# A port on which no process listens. A lock that is held until the test ends reserves it among tests that run at the same
+# time.
 sub free_port {
     my $dir = _port_dir();
     mkdir $dir, 0700;
@@ -177,8 +177,8 @@ sub _port_dir { return ($ENV{TMPDIR} || '/tmp') . "/ngx_pgq.ports.$>" }
 
 # ---- processes
 
-# Starts a program and returns its pid. Options: user, env (a hash; undef unsets), in (text), out, err (files, opened
-# to append), cwd. It is ended by the kernel if the test ends without ending it.
+# Starts a program and returns its pid. Options: user, env (a hash; undef unsets), in (text), out, err (files, opened for
+# appending), cwd, death (the signal that the kernel sends when the test ends).
 sub spawn {
     my ($command, %option) = @_;
     my $user    = $option{user} // '';
@@ -219,8 +219,8 @@ sub _exit {
 }
 
 
-# Runs a program to its end: (exit status, output, error output). The status is -1 when it took too long and was
-# killed. Options as above, and timeout.
+# Runs a program to its end. Returns exit status, output and error output. The status is -1 when it was killed after the
+# timeout. Options as above, and timeout.
 sub run {
     my ($command, %option) = @_;
     my $out = File::Temp->new;
@@ -239,7 +239,7 @@ sub run {
 }
 
 
-# Waits for a child to end; its exit status (128 + signal when killed), or undef when the time is over.
+# Waits for a child to end. Returns its exit status (128 + signal when killed), or undef after a timeout.
 sub ended {
     my ($pid, $seconds) = @_;
     my $status;
@@ -255,7 +255,7 @@ sub ended {
 }
 
 
-# Whether a process is there, and is not only waiting to be reaped.
+# Whether a process exists and is no zombie.
 sub alive {
     my ($pid) = @_;
 
@@ -263,7 +263,7 @@ sub alive {
 }
 
 
-# The children of a process, and theirs.
+# The children of a process and their descendants.
 sub descendants {
     my ($root) = @_;
     my (%children, @found);
@@ -285,7 +285,7 @@ sub descendants {
 }
 
 
-# Kills these processes and waits until they are gone.
+# Sends a signal to these processes and waits until they have ended.
 sub kill_all {
     my ($signal, @pids) = @_;
 
@@ -295,8 +295,8 @@ sub kill_all {
 }
 
 
-# From here on this process is the parent of those below it that lose theirs, as daemons do: they are its to wait for,
-# and end with it.
+# Makes this process the parent of descendants that lose theirs, as daemons do, so that it can wait for them and they end with
+# it.
 sub adopt_orphans {
     require 'syscall.ph';
     syscall(SYS_prctl(), 36, 1, 0, 0, 0) == 0 or croak "prctl: $!";
@@ -305,7 +305,7 @@ sub adopt_orphans {
 }
 
 
-# (state, parent) of a process; empty when there is none or it is dead.
+# State and parent of a process; empty when it does not exist or is a zombie.
 sub _stat {
     my ($pid) = @_;
 
@@ -321,7 +321,7 @@ sub _stat {
 
 # ---- instrumented runs
 
-# The reports that were written below a server's directory, as complaints.
+# The reports in a server's directory, as complaints.
 sub reports {
     my ($name, $dir) = @_;
 
@@ -329,10 +329,9 @@ sub reports {
 }
 
 
-# The environment of a server that loads instrumented code. Reports go to files in the directory reports below the
-# one given, where every user of the server may write. Leaks are not looked for: PostgreSQL frees at exit by exiting,
-# and nginx's workers give up what they hold for connections, in functions that have no names in a stripped nginx; the
-# module's leaks are valgrind's to find.
+# The environment of a server that loads instrumented code. Its reports are files in the directory reports, where every user
+# of the server may write. Leaks are not detected: PostgreSQL does not free memory at exit, and nginx's workers leave memory of
+# connections, in functions that have no names in a stripped nginx. Valgrind detects leaks of the module.
 sub sanitizer_environment {
     my ($dir) = @_;
 

@@ -1,12 +1,12 @@
 package Pgq::Http2;
 
-# An HTTP/2 client that speaks in frames, so that it can refuse what no library refuses: with a window of 0 it gets the
-# headers of each answer, and never a byte of its body.
+# An HTTP/2 client that sends single frames. With a window of 0, which no library supports, it gets the headers of each answer
+# and no byte of its body.
 #
 #   my $client = Pgq::Http2->new($nginx, window => 0);
 #   $client->request('POST', '/post', body => '1', headers => { 'content-type' => 'application/json' });
 #   $client->wait_for_answers(1);   $client->close;
-#   my $client = Pgq::Http2->new(undef, window => 0);   …   $client->bytes    what it would send, without a connection
+#   my $client = Pgq::Http2->new(undef, window => 0);   …   $client->bytes    what it would send
 
 use strict;
 use warnings;
@@ -21,7 +21,7 @@ my ($data, $headers, $settings, $ping) = (0, 1, 4, 6);    # types of frames
 my ($end_stream, $ack, $end_headers) = (1, 1, 4);         # and flags
 
 
-# Options: window (65535), the bytes of a body that may be sent before they are asked for.
+# Options: window (65535), the initial window of a stream.
 sub new {
     my ($class, $server, %option) = @_;
     my $socket = $server && (IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $server->port, Proto => 'tcp', Timeout => 10)
@@ -35,7 +35,7 @@ sub new {
 }
 
 
-# Sends a request: its headers, not compressed, and its body, if there is one.
+# Sends a request with uncompressed headers.
 sub request {
     my ($self, $method, $path, %option) = @_;
     my %header = (':method' => $method, ':path' => $path, ':scheme' => 'http', ':authority' => 'localhost');
@@ -56,7 +56,7 @@ sub request {
 sub bytes { return $_[0]{bytes} }
 
 
-# Whether so many answers have begun, all in all, within so many seconds.
+# Whether this many answers in all have begun within this many seconds.
 sub wait_for_answers {
     my ($self, $count, $seconds) = @_;
     my $left   = deadline($seconds // 30);
@@ -102,7 +102,7 @@ sub close {
 }
 
 
-# A string of HPACK, without Huffman's coding.
+# A string of HPACK without Huffman coding.
 sub _string {
     my ($text) = @_;
     my $length = length $text;

@@ -1,9 +1,8 @@
 package Pgq::Nginx;
 
-# One private nginx of a test, with the module: its configuration, its processes, its error log. It is a child of the
-# test and stays in the foreground, so that its exit status is seen. At the end of a test it is asked to quit, which
-# makes nginx itself look for connections that were left open. One that is to be upgraded has to be a daemon; then the
-# test is made the parent of what loses its own.
+# A private nginx of a test, with the module: its configuration, its processes, its error log. It runs in the foreground as a
+# child of the test, so that its exit status is known. At the end of the test it quits gracefully, and so reports connections
+# that were left open. An nginx that is to be upgraded has to be a daemon; the test then adopts its processes.
 #
 #   my $nginx = Pgq::Nginx->new(pg => $pg)->start;              /post and /get on a free port
 #   my $nginx = Pgq::Nginx->new(conninfo => '…', pool => 'lanes=1 tickets=4', workers => 2, locations => '…');
@@ -12,7 +11,7 @@ package Pgq::Nginx;
 use strict;
 use warnings;
 
-use parent 'Pgq::Log';
+use parent 'Pgq::Server';
 
 use Carp qw(croak);
 use IO::Socket::INET;
@@ -25,7 +24,7 @@ use Pgq::Wait qw(poll_until timeout);
 
 our @instances;
 
-my $doors = <<'END';
+my $endpoints = <<'END';
 error_page 400 404 405 408 411 412 413 414 421 500 501 502 503 504 505 /problem;
 error_page 494 =431 /problem;
 
@@ -37,12 +36,12 @@ END
 
 
 # Options, all with a default:
-#   pg (a Pgq::Postgres), user (ngx_pgq_web), conninfo (what pg says)     where the pool main goes
+#   pg (a Pgq::Postgres), user (ngx_pgq_web), conninfo (what pg says)     the server of the pool main
 #   pool      further parameters of pgq_pool; pools: whole lines instead of it
 #   timeout   pgq_timeout
 #   workers (1), connections (1024, of a worker), master (on), daemon (off), log_level (info), env (a hash)
 #   main, events, http, server, locations     lines for these places
-#   doors     lines instead of the server's error_page and its locations /post, /get, / and /problem
+#   endpoints lines instead of the server's error_page and its locations /post, /get, / and /problem
 #   listen    parameters of the listen directive; config: the whole text, with %%PORT%%, %%PREFIX%%, %%HEAD%% replaced
 sub new {
     my ($class, %option) = @_;
@@ -79,9 +78,8 @@ sub new {
 
 sub dir   { return $_[0]{dir} }
 sub port  { return $_[0]{port} }
-sub pid   { return $_[0]{pid} }
 sub log   { return "$_[0]{dir}/error.log" }
-# Where HTTP/2 without TLS is asked for: a parameter of listen, or a line of the server since 1.25.
+# How HTTP/2 without TLS is enabled: a parameter of listen, or a line of the server since 1.25.
 sub http2 { return `/usr/sbin/nginx -v 2>&1` =~ m{nginx/1\.2[0-4]\.} ? (listen => 'http2') : (server => 'http2 on;') }
 
 sub url   { return "http://127.0.0.1:$_[0]{port}" . ($_[1] // '') }
@@ -89,7 +87,7 @@ sub lanes { return ($_[0]{pool} // '') =~ /\blanes=(\d+)/ ? $1 : 2 }
 sub read_lanes { return ($_[0]{pool} // '') =~ /\bread_lanes=(\d+)/ ? $1 : 1 }
 
 
-# Writes nginx.conf, with options changed if there are any; they count at the next start or reload.
+# Writes nginx.conf, with changed options if there are any, which apply after the next start or reload.
 sub configure {
     my ($self, %option) = @_;
     %$self = (%$self, %option);
@@ -135,7 +133,7 @@ sub _config {
     my $pools = $self->{pools} // qq{pgq_pool main "$self->{conninfo}" @{[ $self->{pool} // '' ]};};
     my $dir   = $self->{dir};
     my $wait  = $self->{timeout} ? "pgq_timeout $self->{timeout};" : '';
-    my $doors = $self->{doors} // $doors;
+    my $endpoints = $self->{endpoints} // $endpoints;
 
     return <<"END";
 %%HEAD%%
@@ -154,7 +152,7 @@ http {
 
     server {
         listen 127.0.0.1:%%PORT%% @{[ $self->{listen} // '' ]};
-        $doors
+        $endpoints
         @{[ $self->{locations} // '' ]}
         @{[ $self->{server} // '' ]}
     }
@@ -184,7 +182,7 @@ sub _command {
 }
 
 
-# Starts it and waits until it takes connections. With may_fail, false when it does not start.
+# Starts it and waits until it accepts connections. With may_fail it returns false when it does not start.
 sub start {
     my ($self, %option) = @_;
 
@@ -225,7 +223,7 @@ sub _connects {
 }
 
 
-# What `nginx -t` says of the configuration: (exit status, text).
+# Runs nginx -t. Returns its exit status and output.
 sub test {
     my ($self) = @_;
 
@@ -237,13 +235,6 @@ sub test {
 }
 
 
-sub running {
-    my ($self) = @_;
-
-    return $self->{pid} && alive($self->{pid});
-}
-
-
 sub worker_pids {
     my ($self) = @_;
 
@@ -251,34 +242,22 @@ sub worker_pids {
 }
 
 
-# Ends it by a signal: QUIT (gracefully, what was begun is answered) or TERM. Its exit status; undef when it had to
-# be killed because it took longer than so many seconds.
+# Ends it by a signal: QUIT (gracefully) or TERM. Returns its exit status; undef when it had to be killed after this many seconds.
 sub stop {
     my ($self, $signal, $seconds) = @_;
-    $self->{leaked} //= $self->leaked_connections if ($signal // 'QUIT') eq 'QUIT' && $self->running;
+    $signal //= 'QUIT';
+    $self->{leaked} //= $self->leaked_connections if $signal eq 'QUIT' && $self->running;
 
-    my $pid = delete $self->{pid} // return 0;
-    my @pids = descendants($pid);
+    return 0 if !$self->{pid};
 
-    kill $signal // 'QUIT', $pid;
-    my $status = ended($pid, $seconds // 20);
-
-    if (!defined $status) {
-        $self->{stuck} = "$self->{name} does not stop (" . ($signal // 'QUIT') . ')';
-        kill_all('KILL', $pid, @pids);
-        waitpid $pid, 0;
-        return;
-    }
-
-    $self->{left} = "$self->{name} left processes behind: @pids"
-        if !poll_until { !grep { alive($_) } @pids } 10;
+    my $status = $self->end_by($signal, $seconds // 20);
     $self->{status} = $status if $status;
 
     return $status;
 }
 
 
-# A server that dies at once, master and workers.
+# Kills master and workers.
 sub kill9 {
     my ($self) = @_;
     my $pid = delete $self->{pid};
@@ -292,7 +271,7 @@ sub kill9 {
 }
 
 
-# Reads the configuration anew; with new workers there and the old ones gone or leaving.
+# Reloads the configuration; true when the new workers run and the old ones have ended or are shutting down.
 sub reload {
     my ($self) = @_;
     my %old = map { $_ => 1 } $self->worker_pids;
@@ -307,10 +286,10 @@ sub reload {
 }
 
 
-# ---- another binary takes over, in the steps that nginx's manual has
+# ---- upgrade of the executable, in the steps of nginx's manual
 
-# The new master starts beside the old one, with workers of its own, and is this server from then on. The pid of the
-# old master; false when there is none.
+# Starts a new master with new workers, which is this server from then on. Returns the pid of the old master; false when the
+# new one does not start.
 sub new_binary {
     my ($self) = @_;
     my $old = $self->{pid};
@@ -328,7 +307,7 @@ sub new_binary {
 }
 
 
-# The old one's workers: told to leave, and those still there. The new master is one of its children until it ends.
+# Shuts down the workers of the old master, and finds those that are left. The new master is a child of the old one.
 sub dismiss_workers { return kill 'WINCH', $_[1] }
 
 sub old_workers {
@@ -339,7 +318,7 @@ sub old_workers {
 }
 
 
-# A master leaves: the old one, or the new one when the old one's workers were started again (HUP) and it stays.
+# Ends a master: the old one, or the new one if the old one's workers were started again (HUP).
 sub retire {
     my ($self, $master) = @_;
 
@@ -349,7 +328,7 @@ sub retire {
 }
 
 
-# All of it.
+# The whole upgrade.
 sub upgrade {
     my ($self) = @_;
     my $old = $self->new_binary or return 0;
@@ -360,7 +339,7 @@ sub upgrade {
 }
 
 
-# What nginx.pid says; 0 while it has another name, or nothing in it.
+# The pid in nginx.pid; 0 while the file is renamed or empty.
 sub _pid_file {
     my ($self) = @_;
     my $text = eval { slurp("$self->{dir}/nginx.pid") } || 0;
@@ -385,7 +364,7 @@ sub access_log {
 }
 
 
-# More connections to the database than the lanes of the workers are a leak. Called while both run.
+# A leak: more connections to the database than the workers have lanes. Called while both servers run.
 sub leaked_lanes {
     my ($self) = @_;
     my $pg = $self->{pg};
@@ -408,7 +387,7 @@ sub leaked_lanes {
 }
 
 
-# The sockets that the workers have open.
+# The open sockets of the workers.
 sub sockets {
     my ($self) = @_;
 
@@ -416,8 +395,8 @@ sub sockets {
 }
 
 
-# The connections of clients that the workers have open, those that were reset among them: the port that each came to, and
-# its state. Ports: those of its listen directives, but for its own one.
+# The open connections of clients, with those that were reset: port and state of each. Takes the ports of listen directives
+# other than its own.
 sub clients {
     my ($self, @ports) = @_;
     my %port   = map { $_ => 1 } $self->port, @ports;
@@ -430,7 +409,7 @@ sub clients {
 }
 
 
-# A connection that a worker keeps although the other side has closed it is a leak. Called before a graceful quit.
+# A leak: a connection that a worker keeps although the peer has closed it. Called before a graceful quit.
 sub leaked_connections {
     my ($self) = @_;
     my @leaked;
@@ -441,11 +420,11 @@ sub leaked_connections {
         return !@leaked;
     } 10 and return;
 
-    return "$self->{name} keeps " . @leaked . ' connections that the other side has closed';
+    return "$self->{name} keeps " . @leaked . ' connections that the peer has closed';
 }
 
 
-# What the kernel knows of its sockets. One that was reset is not among them.
+# The kernel's sockets. A connection that was reset is not among them.
 sub _kernel_sockets {
     my @sockets;
 
@@ -465,7 +444,7 @@ sub _kernel_sockets {
 }
 
 
-# What this server did wrong, if anything: called when the test ends and the server is stopped.
+# What fails the test at its end, after the server is stopped.
 sub complaints {
     my ($self) = @_;
     my @complaints = grep { defined } @$self{qw(stuck left leaked)};

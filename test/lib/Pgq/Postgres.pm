@@ -1,8 +1,8 @@
 package Pgq::Postgres;
 
-# One private PostgreSQL server of a test: its cluster, its process, its log, and psql in it. PostgreSQL runs as the
-# test's user, or as postgres when that is root. It listens on a unix socket, where the test's users are trusted, and
-# on 127.0.0.1, where it asks for SCRAM. A cluster is made once in a run and copied from then on.
+# A private PostgreSQL server of a test: its cluster, its process, its log, and psql. PostgreSQL runs as the test's user, or as
+# postgres when that is root. It listens on a unix socket, which trusts the test's users, and on 127.0.0.1, with SCRAM. The
+# cluster is initialized once in a run and then copied.
 #
 #   my $pg = Pgq::Postgres->new->start;                    ngx_pgq is preloaded; database posts with sql/install.sql
 #   my $pg = Pgq::Postgres->new(bare => 1)->start;         an empty cluster
@@ -11,7 +11,7 @@ package Pgq::Postgres;
 use strict;
 use warnings;
 
-use parent 'Pgq::Log';
+use parent 'Pgq::Server';
 
 use Carp qw(croak);
 use Exporter 'import';
@@ -20,7 +20,7 @@ use Time::HiRes ();
 
 use Pgq::Host qw(
     top pg_bin pg_version temp_dir free_port is_root server_user worker_user
-    run spawn alive descendants ended kill_all slurp spew sanitizer_environment reports
+    run spawn slurp spew sanitizer_environment reports
 );
 use Pgq::Session;
 use Pgq::Wait qw(poll_until timeout);
@@ -31,7 +31,7 @@ my %signal = (smart => 'TERM', fast => 'INT', immediate => 'QUIT');
 
 
 # Options: name, bare (no database posts), conf (lines for postgresql.conf), database (posts), preload (ngx_pgq),
-# initdb (arguments, which forgo the copied cluster), valgrind (all its processes run under it), env (of its processes).
+# initdb (arguments, instead of a copied cluster), valgrind (for all its processes), env (of its processes).
 sub new {
     my ($class, %option) = @_;
     my $self = bless {
@@ -81,7 +81,6 @@ sub data   { return $_[0]{data} }
 sub port   { return $_[0]{port} }
 sub socket { return $_[0]{socket} }
 sub log    { return $_[0]{log} }
-sub pid    { return $_[0]{pid} }
 
 
 # ---- clusters
@@ -102,8 +101,8 @@ sub _initdb {
 }
 
 
-# A copy of the cluster of that kind; the first who needs it makes it, the others wait. The cache is the run's, or
-# this test's own when it is run alone.
+# Copies the template cluster of this kind. The first test that needs it creates it, others wait. A test that is run alone
+# has its own cache.
 sub _copy {
     my ($self, $kind) = @_;
     my $cache = $ENV{PGQ_CACHE} || ($self->{cache} = temp_dir('cache'));
@@ -145,7 +144,7 @@ sub _do {
 }
 
 
-# Database, extension, tables, roles and grants.
+# Creates a database with the extension, tables, roles and grants.
 sub install {
     my ($self, $database) = @_;
     $database //= $self->{database};
@@ -192,7 +191,7 @@ END
 }
 
 
-# Adds lines to postgresql.conf; they count at the next start or reload.
+# Adds lines to postgresql.conf, which apply after the next start or reload.
 sub append_conf {
     my ($self, $lines) = @_;
     my $file = "$self->{data}/postgresql.conf";
@@ -229,7 +228,7 @@ sub start {
 }
 
 
-# What it is started by, if it is to be watched. Whatever valgrind says is a complaint.
+# The command of valgrind, with the option valgrind. Each report of valgrind fails the test.
 sub _valgrind {
     my ($self) = @_;
 
@@ -245,7 +244,7 @@ sub _valgrind {
 }
 
 
-# Waits until it takes connections; false when it does not, or is dead.
+# Waits until it accepts connections; false when it ends or at the deadline.
 sub wait_ready {
     my ($self, $seconds) = @_;
     my $file = "$self->{data}/postmaster.pid";
@@ -261,61 +260,24 @@ sub wait_ready {
 }
 
 
-sub running {
-    my ($self) = @_;
-
-    return $self->{pid} && alive($self->{pid});
-}
-
-
-# Stops it: smart, fast (default) or immediate. All its processes have to go.
+# Stops it: smart, fast (default) or immediate. All of its processes have to end.
 sub stop {
     my ($self, $mode, $seconds) = @_;
     $mode //= 'fast';
 
-    return $self if !$self->{pid};
-
-    my $pid   = $self->{pid};
-    my @pids  = descendants($pid);
-
-    kill $signal{$mode} // croak("no mode $mode"), $pid;
-
-    my $status = ended($pid, $seconds // 60);
-
-    if (!defined $status) {
-        $self->{stuck} = "$self->{name} does not stop ($mode)";
-        kill_all('KILL', $pid, @pids);
-        waitpid $pid, 0;
-    }
-
-    $self->_reap(@pids);
+    $self->end_by($signal{$mode} // croak("no mode $mode"), $seconds // 60) if $self->{pid};
 
     return $self;
 }
 
 
-# As if the machine had lost it: the postmaster is killed, and its children go by themselves or are killed, too.
+# Kills the postmaster. The other processes have to end by themselves.
 sub kill9 {
     my ($self) = @_;
-    my @pids = descendants($self->{pid});
 
-    kill 'KILL', $self->{pid};
-    ended($self->{pid}, 30);
-    $self->_reap(@pids);
+    $self->end_by('KILL', 30);
 
     return $self;
-}
-
-
-sub _reap {
-    my ($self, @pids) = @_;
-
-    delete $self->{pid};
-
-    return if poll_until { !grep { alive($_) } @pids } 10;
-
-    $self->{left} = "$self->{name} left processes behind: @{[ grep { alive($_) } @pids ]}";
-    kill_all('KILL', @pids);
 }
 
 
@@ -345,7 +307,7 @@ sub promote {
 }
 
 
-# A streaming standby of this server, not started yet. Options as for new.
+# Creates a streaming standby of this server and does not start it. Options as for new.
 sub standby {
     my ($self, %option) = @_;
 
@@ -368,7 +330,7 @@ sub _back_up {
 }
 
 
-# ---- asking it
+# ---- SQL
 
 # Options: user (postgres), database (posts), tcp, password.
 sub conninfo {
@@ -381,7 +343,7 @@ sub conninfo {
 }
 
 
-# Gives a role a password of this run's own and returns it.
+# Gives a role a random password and returns it.
 sub set_password {
     my ($self, $role) = @_;
     my $password = join '', map { ('a' .. 'z', 0 .. 9)[ rand 36 ] } 1 .. 24;
@@ -392,7 +354,7 @@ sub set_password {
 }
 
 
-# Runs SQL (or a file): (exit status, output, error output). 3 is psql's status for an SQL error.
+# Runs SQL or a file. Returns exit status, output and error output. The status of an SQL error is 3.
 sub psql {
     my ($self, $sql, %option) = @_;
     my @command = (
@@ -413,7 +375,7 @@ sub psql {
 }
 
 
-# Runs SQL that must succeed; its output.
+# Runs SQL that must succeed and returns its output.
 sub safe_psql {
     my ($self, $sql, %option) = @_;
     my ($status, $out, $err) = $self->psql($sql, %option);
@@ -432,8 +394,8 @@ sub session {
 }
 
 
-# From now on commits wait for standbys of these names, of which none is there, or ('') for none. The checkpointer, which
-# reads its settings when it gets to it, has the say: so a commit is tried until one waits, or none does.
+# Makes commits wait for standbys of these names, none of which exists, or for none (''). The setting applies when the
+# checkpointer has read it: so commits are tried until one waits or none does.
 sub commits_wait_for {
     my ($self, $names) = @_;
     my @local   = (env => { PGOPTIONS => '-c synchronous_commit=local' }, database => 'postgres');
@@ -461,7 +423,7 @@ sub commits_wait_for {
 }
 
 
-# Asks again and again until the answer is the expected one ('t'); false when the time is over.
+# Repeats a query until its result is the expected one ('t'); false at the deadline.
 sub poll_query_until {
     my ($self, $sql, $expected, $seconds, %option) = @_;
     $expected //= 't';
@@ -479,7 +441,7 @@ sub poll_query_until {
 }
 
 
-# What this server did wrong, if anything: called when the test ends and the server is stopped.
+# What fails the test at its end, after the server is stopped.
 sub complaints {
     my ($self) = @_;
     my @complaints = grep { defined } @$self{qw(stuck left)};

@@ -1,10 +1,10 @@
 package Pgq::Producer;
 
-# A session that puts numbered messages into the queue, by INSERT, by enqueue() and with keys in turn, each in a
-# transaction of its own, until it is told to stop. What fails is counted by its SQLSTATE, and its number is used again.
+# A session that enqueues numbered messages, by INSERT, by enqueue() and with keys in turn, one in each transaction, until it is
+# stopped. It counts failures by SQLSTATE and uses their numbers again.
 #
 #   my $producer = Pgq::Producer->new($pg, database => 'other');
-#   my $sent     = $producer->stop;               how many messages it has committed: 1, 2, … $sent
+#   my $sent     = $producer->stop;               the number of committed messages: 1, 2, … $sent
 #   $producer->errors;                            { 42883 => 3 }
 
 use strict;

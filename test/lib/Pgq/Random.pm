@@ -1,7 +1,7 @@
 package Pgq::Random;
 
-# Chance that repeats: what is drawn depends on the seed and on the number of the case alone, on every machine, whatever
-# else draws. And what chance does to bytes.
+# A random generator whose results depend on the seed and the number of the case only, on every machine; and mutations of
+# bytes.
 #
 #   my $random = Pgq::Random->new($seed, $case);
 #   $random->below(10);   $random->one_in(4);   $random->pick(@list);   $random->mutate($bytes, \@tokens, \@others);
@@ -26,7 +26,7 @@ sub new {
 }
 
 
-# xorshift: nothing here is a secret.
+# xorshift
 sub below {
     my ($self, $limit) = @_;
     my $state = $self->{state};
@@ -52,7 +52,7 @@ sub length {
 }
 
 
-# Bytes that are valid UTF-8 and no control characters, about so many.
+# Valid UTF-8 without control characters, of about this length.
 sub text {
     my ($self, $length) = @_;
     my @characters = ('a' .. 'z', 0 .. 9, ' ', '"', '\\', '/', '{', "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80", '&', "'");
@@ -62,7 +62,7 @@ sub text {
 }
 
 
-# The bytes in pieces: all at once, one by one, or somewhere between.
+# Splits bytes into pieces, from single bytes to the whole.
 sub pieces {
     my ($self, $bytes) = @_;
     my $most = $self->pick(1, 7, 100, 1500, 100_000, 100_000, 100_000);
@@ -78,7 +78,7 @@ sub pieces {
 }
 
 
-# A place of these bytes, and a length from there on.
+# A random range of these bytes: offset and length.
 sub _span {
     my ($self, $bytes) = @_;
     my $at = $self->below(1 + CORE::length $bytes);
@@ -129,7 +129,7 @@ my @mutations = (
 );
 
 
-# The bytes, after one to four of the things above. Tokens are words of the format, others are inputs to splice with.
+# Applies one to five mutations. Tokens are words of the format, others are inputs to splice with.
 sub mutate {
     my ($self, $bytes, $tokens, $others) = @_;
 

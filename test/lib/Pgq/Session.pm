@@ -1,7 +1,7 @@
 package Pgq::Session;
 
-# An open psql session, for what needs a transaction or a lock that stays: statements are sent to it one after the
-# other, waited for or not.
+# An open psql session, for transactions and locks that last. Statements are sent one after the other, with or without waiting
+# for their results.
 #
 #   my $session = $pg->session;
 #   $session->query('begin; select …');        its output, errors included
@@ -31,7 +31,7 @@ sub new {
 }
 
 
-# Sends a statement and does not wait for its end.
+# Sends a statement without waiting for its result.
 sub send {
     my ($self, $sql) = @_;
     my $mark = 'end-of-statement-' . ++$self->{number};
@@ -44,7 +44,7 @@ sub send {
 }
 
 
-# The output of the oldest statement that was sent; dies when it does not come in time.
+# The output of the oldest statement whose result was not read; croaks after a timeout.
 sub result {
     my ($self, $seconds) = @_;
     my $mark   = shift @{ $self->{marks} } // croak 'nothing was sent';
@@ -66,7 +66,7 @@ sub result {
 }
 
 
-# Whether the oldest statement sent has not come to its end within so many seconds.
+# Whether the oldest statement is still running after this many seconds.
 sub waits {
     my ($self, $seconds) = @_;
     my $mark   = $self->{marks}[0] // return 0;

@@ -1,11 +1,11 @@
 package Pgq::StatusMonitor;
 
-# What /status says over a time, and whether it may: a pool is well while it has a connection, and for two seconds after
-# the last one was made or left with its worker. How long workers take to start, and lanes to connect, is the machine's
-# affair; so a pool that is down is wrong only when two seconds cannot have passed since a connection was there.
+# Checks /status over time: a pool is "ok" while it has a connection, and for two seconds after its last connection was opened
+# or ended with its worker. How long workers need to start and lanes to connect depends on the machine; so a pool that is not
+# "ok" is wrong only when it had a connection within these two seconds.
 #
 #   my $status = Pgq::StatusMonitor->new($nginx);
-#   $status->ask;               once more; the HTTP status, undef without an answer
+#   $status->ask;               asks again; the HTTP status, undef without an answer
 #   $status->complaints;        what was wrong
 
 use strict;

@@ -1,7 +1,7 @@
 package Pgq::Wait;
 
-# Waiting for a condition, with a deadline: what the tests do instead of sleeping. All deadlines of the tests are
-# multiplied by PGQ_SLOW, which the instrumented runs set.
+# Waits for a condition with a deadline, instead of sleeping. All deadlines are multiplied by PGQ_SLOW, which the instrumented
+# runs set.
 
 use strict;
 use warnings;
@@ -12,7 +12,7 @@ use Time::HiRes qw(time sleep);
 our @EXPORT_OK = qw(poll_until deadline timeout);
 
 
-# Seconds, as long as they have to be in this run.
+# Seconds, multiplied by PGQ_SLOW.
 sub timeout {
     my ($seconds) = @_;
 
@@ -20,7 +20,7 @@ sub timeout {
 }
 
 
-# A code reference that says how many seconds are left; 0 when it is over.
+# A function that returns the seconds that are left, 0 after the deadline.
 sub deadline {
     my ($seconds) = @_;
     my $end = time + timeout($seconds);
@@ -29,8 +29,7 @@ sub deadline {
 }
 
 
-# Calls the code again and again until it returns something true, and returns that; false when the time is over.
-# It looks often at first and less often later.
+# Repeats the code until it returns a true value, and returns that; false at the deadline. The pauses grow from 2 to 100 ms.
 sub poll_until(&;$) {
     my ($code, $seconds) = @_;
     my $left  = deadline($seconds // 30);

@@ -1,32 +1,32 @@
 package Pgq::Wire;
 
-# A proxy between nginx and PostgreSQL that knows the protocol's messages and does harm at one of them: a process of
-# its own, which listens on a port and goes on to a server's unix socket.
+# A proxy between nginx and PostgreSQL that knows the messages of the protocol and disturbs the connection at one of them. It
+# is a process that listens on a port and connects to the server's unix socket.
 #
 #   my $wire  = Pgq::Wire->new($pg)->start;
 #   my $nginx = Pgq::Nginx->new(pg => $pg, conninfo => $wire->conninfo(user => 'ngx_pgq_web'))->start;
 #   $wire->plan({ in => 'enqueue', before => 'Sync', do => 'cut' });
-#   …;   $wire->happened;          how often a plan has come true, since it was made
+#   …;   $wire->happened;          how many steps of the plan have happened
 #
-# A plan is a list of such steps. A step says where (in, and before or after a message), the how-manieth such message
-# is meant (nth, 1), how many of them from there on (times, 1; 0 for all), and what is done there:
+# A plan is a list of steps. A step names a message (in, and before or after), which one of these messages is meant (nth, 1),
+# how many from there on (times, 1; 0 for all), and what to do:
 #
-#   cut       both sides are closed
-#   break     the first half of the message is passed on, then both sides are closed (before)
-#   leave     the client's side is closed, the server's goes on to its end: with what the client has sent, and with
-#             `for`, so many seconds later
-#   hold      this direction rests for so many seconds (`for`); without, for ever
-#   gather    what this direction carries from here to the end of the statement goes as one write, or with `size` in
-#             pieces of so many bytes
-#   insert    these `bytes` go to the client
-#   answer    the server does not get the statement (before Parse or Bind); the client gets these `bytes`, and with
-#             `end` the connection ends
+#   cut       close both sides
+#   break     pass on the first half of the message, then close both sides (before)
+#   leave     close the client's side; the server gets what the client has sent, and with `for` gets the rest after so many
+#             seconds
+#   hold      stop this direction for so many seconds (`for`), or until the next plan
+#   gather    send this direction's bytes up to the end of the statement in one write, or with `size` in pieces of so many
+#             bytes
+#   insert    send these `bytes` to the client
+#   answer    keep the statement from the server (before Parse or Bind), send these `bytes` to the client, and with `end`
+#             close the connection
 #
-# `in` is what the connection is at: connect, prepare (or a simple query), or the name of the statement it executes; for
-# one that is not prepared, the name of the function that it calls.
+# `in` is the state of the connection: connect, prepare (or a simple query), the name of the statement that it executes, or
+# for an unnamed statement the name of the function that it calls.
 #
-# TLS is refused in the server's name. With Pgq::Wire->new($pg, tls => 1) it goes through, to the server's port, and what
-# is read from either side after the message Encryption is a message Bytes, in connect.
+# The proxy refuses TLS. With Pgq::Wire->new($pg, tls => 1) it passes TLS on, to the server's port. What either side sends
+# after the message Encryption is then a message Bytes, in connect.
 
 use strict;
 use warnings;
@@ -35,13 +35,12 @@ use Carp qw(croak);
 use IO::Select;
 use IO::Socket::INET;
 use IO::Socket::UNIX;
-use JSON::PP ();
-use POSIX ();
-use Socket qw(AF_UNIX SOCK_STREAM PF_UNSPEC IPPROTO_TCP TCP_NODELAY);
+use Socket qw(IPPROTO_TCP TCP_NODELAY);
 use Time::HiRes qw(time sleep);
 
-use Pgq::Host qw(free_port ended);
-use Pgq::Wait qw(poll_until timeout);
+use parent 'Pgq::Background';
+
+use Pgq::Host qw(free_port);
 
 my %name = (
     front => {
@@ -55,7 +54,6 @@ my %name = (
     },
 );
 my %end   = (Sync => 1, ReadyForQuery => 1);
-my $json  = JSON::PP->new->ascii;
 my $pause = 0.0002;
 
 
@@ -69,7 +67,7 @@ sub new {
 sub port { return $_[0]{port} }
 
 
-# Where a client finds the server through this one. Options: user, database.
+# How a client connects to the server through the proxy. Options: user, database.
 sub conninfo {
     my ($self, %option) = @_;
 
@@ -81,75 +79,45 @@ sub conninfo {
 sub start {
     my ($self) = @_;
 
-    $self->{listener} = IO::Socket::INET->new(
+    return $self->_start(IO::Socket::INET->new(
         LocalAddr => '127.0.0.1', LocalPort => $self->{port}, Proto => 'tcp', Listen => 64, ReuseAddr => 1,
-    ) or croak "listen on $self->{port}: $@";
-
-    socketpair my $ours, my $theirs, AF_UNIX, SOCK_STREAM, PF_UNSPEC or croak "socketpair: $!";
-    defined($self->{pid} = fork) or croak "fork: $!";
-
-    if ($self->{pid} == 0) {
-        $SIG{$_} = 'DEFAULT' for qw(INT TERM HUP);
-        $SIG{PIPE} = 'IGNORE';
-        close $ours;
-        $self->{control} = $theirs;
-        eval { $self->_run; 1 } or print STDERR "wire: $@";
-        POSIX::_exit(0);
-    }
-
-    close $theirs;
-    close delete $self->{listener};
-    $ours->autoflush(1);
-    $self->{control} = $ours;
-
-    return $self;
+    ) || croak "listen on $self->{port}: $@");
 }
 
 
-# Ends it, and all connections through it.
-sub stop {
-    my ($self) = @_;
-
-    close delete $self->{control};
-    defined ended(delete $self->{pid}, 10) or croak 'the proxy does not end';
-
-    return $self;
-}
-
-
-# From here on these steps count, and no others; what was held is let go.
+# Replaces the plan, and releases what is held.
 sub plan {
     my ($self, @steps) = @_;
 
-    $self->_ask(plan => \@steps);
+    $self->_ask([ plan => \@steps ]);
 
     return $self;
 }
 
 
-# Closes all connections that there are.
+# Closes all connections.
 sub cut {
     my ($self) = @_;
 
-    $self->_ask('cut');
+    $self->_ask(['cut']);
 
     return $self;
 }
 
 
-sub happened { return $_[0]->_ask('state')->{happened} }
+sub happened { return $_[0]->_ask(['state'])->{happened} }
 
-# The first parameter, in hexadecimal, of each statement that was sent since the plan was made.
-sub sent { return @{ $_[0]->_ask('state')->{sent} } }
+# The first parameter, in hexadecimal, of each statement that was sent since the last plan.
+sub sent { return @{ $_[0]->_ask(['state'])->{sent} } }
 
-# How many connections of clients there are, and how many that their client has left.
-sub clients { return $_[0]->_ask('state')->{clients} }
-sub left    { return $_[0]->_ask('state')->{left} }
+# The number of connections with a client, and of those that the client has left.
+sub clients { return $_[0]->_ask(['state'])->{clients} }
+sub left    { return $_[0]->_ask(['state'])->{left} }
 
 
 # ---- messages to insert
 
-# Severity is ERROR unless it is said.
+# The third argument is the severity.
 sub error   { return _fields('E', $_[3] // 'ERROR', @_[1, 2]) }
 sub warning { return _fields('N', 'WARNING', @_[1, 2]) }
 
@@ -158,16 +126,16 @@ sub warning { return _fields('N', 'WARNING', @_[1, 2]) }
 sub ready { return _message('Z', $_[1] // 'I') }
 
 
-# What a server says of a statement that gives no row, up to its completion.
+# The answer to a statement without rows, up to its completion.
 sub nothing {
     return join '', _message('2', ''), _message('T', pack 'n', 0), _message('C', "SELECT 0\0");
 }
 
 
 sub _fields {
-    my ($type, $severity, $sqlstate, $words) = @_;
+    my ($type, $severity, $sqlstate, $text) = @_;
 
-    return _message($type, join('', map { "$_\0" } "S$severity", "V$severity", "C$sqlstate", "M$words") . "\0");
+    return _message($type, join('', map { "$_\0" } "S$severity", "V$severity", "C$sqlstate", "M$text") . "\0");
 }
 
 
@@ -176,24 +144,14 @@ sub _message { return $_[0] . pack('N', 4 + length $_[1]) . $_[1] }
 
 # ---- the process
 
-sub _ask {
-    my ($self, @order) = @_;
-
-    print { $self->{control} } $json->encode(\@order), "\n";
-    my $line = readline($self->{control}) // croak 'the proxy has ended';
-
-    return $json->decode($line);
-}
-
-
 sub _run {
     my ($self) = @_;
 
-    @$self{qw(connections steps happened sent orders)} = ([], [], 0, [], '');
+    @$self{qw(connections steps happened sent)} = ([], [], 0, []);
 
     while (1) {
-        my %handler = ($self->{listener} => sub { $self->_accept }, $self->{control} => sub { $self->_order });
-        my $select = IO::Select->new($self->{listener}, $self->{control});
+        my %handler = ($self->{socket} => sub { $self->_accept }, $self->{control} => sub { $self->_orders(sub { $self->_order(@{ $_[0] }) }) });
+        my $select  = IO::Select->new(@$self{qw(socket control)});
 
         for my $c (@{ $self->{connections} }) {
             for my $direction (qw(front back)) {
@@ -212,38 +170,29 @@ sub _run {
 
 
 sub _order {
-    my ($self) = @_;
+    my ($self, $order, $steps) = @_;
+    my @all = @{ $self->{connections} };
 
-    sysread $self->{control}, $self->{orders}, 65536, length $self->{orders} or POSIX::_exit(0);
-
-    while ($self->{orders} =~ s/\A(.*)\n//) {
-        my ($order, $steps) = @{ $json->decode($1) };
-        my @all = @{ $self->{connections} };
-
-        if ($order eq 'plan') {
-            @$self{qw(steps happened sent)} = ($steps, 0, []);
-            $_->{held} = {} for @all;
-            $self->_pump($_) for @all;
-        } elsif ($order eq 'cut') {
-            _close($_) for @all;
-        }
-
-        my %state = (
-            happened => $self->{happened},
-            sent     => $self->{sent},
-            clients  => scalar(grep { $_->{front} } @all),
-            left     => scalar(grep { !$_->{front} && $_->{back} } @all),
-        );
-        syswrite $self->{control}, $json->encode(\%state) . "\n";
+    if ($order eq 'plan') {
+        @$self{qw(steps happened sent)} = ($steps, 0, []);
+        $_->{held} = {} for @all;
+        $self->_pump($_) for @all;
+    } elsif ($order eq 'cut') {
+        _close($_) for @all;
     }
 
-    return;
+    return {
+        happened => $self->{happened},
+        sent     => $self->{sent},
+        clients  => scalar(grep { $_->{front} } @all),
+        left     => scalar(grep { !$_->{front} && $_->{back} } @all),
+    };
 }
 
 
 sub _accept {
     my ($self) = @_;
-    my $client = $self->{listener}->accept or return;
+    my $client = $self->{socket}->accept or return;
     my $pg     = $self->{pg};
     my $server = $self->{tls} ? IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $pg->{port}, Proto => 'tcp')
         : IO::Socket::UNIX->new(Peer => "$pg->{socket}/.s.PGSQL.$pg->{port}");
@@ -260,7 +209,7 @@ sub _accept {
 }
 
 
-# A client's end is the end of both; a server's, when all it said has been passed on.
+# When the client closes, both sides are closed. When the server closes, its data is passed on first.
 sub _read {
     my ($self, $c, $direction) = @_;
     my $socket = $c->{$direction} // return;
@@ -310,7 +259,7 @@ sub _close {
 }
 
 
-# Passes on what is complete and not held.
+# Passes on the messages that are complete and not held.
 sub _pump {
     my ($self, $c) = @_;
 
@@ -351,7 +300,7 @@ sub _frame {
 
     return ($name{$direction}{ substr $frame, 0, 1 } // 'Other', $frame) if !$starts;
 
-    # encryption is asked for in a message of eight bytes
+    # a request for encryption has eight bytes
     return ('Encryption', $frame) if $length == 8;
     $c->{starts} = 0;
 
@@ -379,7 +328,7 @@ sub _message_of {
         push @{ $self->{sent} }, unpack 'H*', unpack 'N/a', substr $rest, 4 + 2 * $formats;
     }
 
-    # the statement is answered in the server's place
+    # the proxy answers the statement
     if ($c->{answer} && $direction eq 'front') {
         return $name eq 'Sync' ? _answer($c) : 1;
     }
@@ -390,7 +339,7 @@ sub _message_of {
     if ($before && $step->{do} =~ /^(?:cut|break|leave|hold|answer)$/) {
         _send($c, $direction, substr $frame, 0, length($frame) / 2) if $step->{do} eq 'break';
 
-        # once a message is held it is known
+        # a held message has been seen by the plan
         if ($step->{do} =~ /^(?:leave|hold)$/) {
             $c->{buffer}{$direction} = $frame . $c->{buffer}{$direction};
             $c->{known}{$direction}  = 1;
@@ -410,7 +359,7 @@ sub _message_of {
 }
 
 
-# The step of the plan that this message is, if it is one. Where no client is left nothing more is done.
+# The step of the plan for this message, if there is one and the client is still connected.
 sub _step {
     my ($self, $c, $name) = @_;
 
@@ -484,7 +433,7 @@ sub _flush {
 }
 
 
-# Who does not take it will be found to have closed.
+# An error is ignored: the next read finds that the peer has closed.
 sub _write {
     my ($socket, $bytes, $size) = @_;
 
