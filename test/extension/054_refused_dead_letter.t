@@ -22,7 +22,7 @@ sub restart_movers {
 
     for my $setting ('set ngx_pgq.movers = 0', 'reset ngx_pgq.movers') {
         $pg->safe_psql("alter system $setting; select pg_reload_conf()");
-        ok($pg->poll_query_until($movers, $setting =~ /0/ ? 0 : 1), 'the number of movers follows the setting');
+        ok($pg->poll_query_until($movers, $setting =~ /0/ ? 0 : 1), 'the number of movers is that of the setting');
     }
 
     return;
