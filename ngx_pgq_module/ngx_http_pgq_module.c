@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The front desk: directives, configurations, and the start and end of a
- * worker.  No behaviour lives here.  Everything configured is in the
- * configuration's memory pool.
+ * Directives, configurations, and the start and exit of a worker.  All memory
+ * is from the configuration's pool.
  */
 
 #include "ngx_pgq_batch.h"
@@ -24,7 +23,7 @@ static char *ngx_http_pgq_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
 static char *ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
-static char *ngx_http_pgq_door(ngx_conf_t *cf, ngx_command_t *cmd,
+static char *ngx_http_pgq_endpoint(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_pgq_page(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
@@ -59,8 +58,9 @@ static ngx_conf_enum_t  ngx_http_pgq_idempotency[] = {
 };
 
 
-static ngx_http_handler_pt  ngx_http_pgq_post_door = ngx_pgq_enqueue_handler;
-static ngx_http_handler_pt  ngx_http_pgq_get_door = ngx_pgq_fetch_handler;
+static ngx_http_handler_pt  ngx_http_pgq_post_endpoint =
+    ngx_pgq_enqueue_handler;
+static ngx_http_handler_pt  ngx_http_pgq_get_endpoint = ngx_pgq_fetch_handler;
 static ngx_http_handler_pt  ngx_http_pgq_problem_page = ngx_pgq_reply_handler;
 static ngx_http_handler_pt  ngx_http_pgq_metrics_page =
     ngx_pgq_status_metrics_handler;
@@ -79,17 +79,17 @@ static ngx_command_t  ngx_http_pgq_commands[] = {
 
     { ngx_string("pgq_post"),
       NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_http_pgq_door,
+      ngx_http_pgq_endpoint,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_pgq_loc_conf_t, post),
-      &ngx_http_pgq_post_door },
+      &ngx_http_pgq_post_endpoint },
 
     { ngx_string("pgq_get"),
       NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_http_pgq_door,
+      ngx_http_pgq_endpoint,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_pgq_loc_conf_t, get),
-      &ngx_http_pgq_get_door },
+      &ngx_http_pgq_get_endpoint },
 
     { ngx_string("pgq_problem"),
       NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
@@ -216,7 +216,7 @@ ngx_http_pgq_postconfiguration(ngx_conf_t *cf)
 }
 
 
-/* by the resolver of http{}, if it has one */
+/* names are resolved by the resolver of http{}, if it has one */
 
 static ngx_int_t
 ngx_http_pgq_resolve_names(ngx_conf_t *cf, ngx_pgq_main_conf_t *pmcf)
@@ -229,7 +229,7 @@ ngx_http_pgq_resolve_names(ngx_conf_t *cf, ngx_pgq_main_conf_t *pmcf)
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
-    /* where none was named nginx has one without servers */
+    /* without a "resolver" directive nginx creates one without servers */
 
     resolver = clcf->resolver && clcf->resolver->connections.nelts
                ? clcf->resolver : NULL;
@@ -251,7 +251,7 @@ ngx_http_pgq_resolve_names(ngx_conf_t *cf, ngx_pgq_main_conf_t *pmcf)
 }
 
 
-/* the master's, once the memory is there */
+/* called by the master when the shared memory exists */
 
 static ngx_int_t
 ngx_http_pgq_init_metrics(ngx_shm_zone_t *zone, void *data)
@@ -322,8 +322,8 @@ ngx_http_pgq_create_loc_conf(ngx_conf_t *cf)
 
 
 /*
- * What stands in an `if` or a `limit_except` is a location of its own to
- * nginx, and the same door to us.
+ * The block of an "if" or a "limit_except" is a nameless location to nginx;
+ * it inherits the handler of its location.
  */
 
 static char *
@@ -433,7 +433,7 @@ ngx_http_pgq_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 /* pgq_post and pgq_get */
 
 static char *
-ngx_http_pgq_door(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+ngx_http_pgq_endpoint(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_str_t            *value;
     ngx_pgq_pool_t      **db;
@@ -476,7 +476,7 @@ ngx_http_pgq_page(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     if (rv == NGX_CONF_OK && *page == ngx_pgq_reply_handler) {
         clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
-        /* a body that was refused for its length is not measured again */
+        /* a body that was refused for its length is not checked again */
         clcf->client_max_body_size = 0;
     }
 
@@ -527,7 +527,7 @@ ngx_http_pgq_find_pool(ngx_pgq_main_conf_t *pmcf, ngx_str_t *name)
 }
 
 
-/* helper processes run this, too: they have no requests, and need no lanes */
+/* also called by helper processes: they need no lanes */
 
 static ngx_int_t
 ngx_http_pgq_init_process(ngx_cycle_t *cycle)
@@ -555,7 +555,7 @@ ngx_http_pgq_init_process(ngx_cycle_t *cycle)
 
     if (ngx_pgq_uuid_init() != 0) {
         ngx_log_error(NGX_LOG_EMERG, cycle->log, ngx_errno,
-                      "pgq: the kernel has no random bytes");
+                      "pgq: could not read random bytes");
         return NGX_ERROR;
     }
 

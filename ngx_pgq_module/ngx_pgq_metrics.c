@@ -1,21 +1,22 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "metrics" owns one piece of shared memory with what all workers
- * count.  It is made with the first configuration and kept over reloads.
+ * Owns the shared memory with the counters and gauges of all workers.  It is
+ * created with the first configuration and kept over reloads.
  *
  * Invariants:
- *  - counters are shared, only grow, and are changed by one atomic addition;
- *  - gauges belong to a worker, in the place of its process slot, and have
- *    one writer.  A worker begins with zeroes and ends by giving its place
- *    up; of one that was killed the process id is left, and whoever adds
- *    gauges up skips the places of processes that are no more;
- *  - a pool keeps its place for as long as the memory lives, by its name;
- *    past the last place they share it, under the name "other".  Its GETs
- *    have a place of their own, so many places further on;
- *  - outside of workers there is nothing to count in, and nothing is counted.
+ *  - counters are shared, only grow, and are changed by atomic additions;
+ *  - the gauges of a worker are in the place of its process slot; only the
+ *    worker writes them.  It sets them to zero when it starts, and clears its
+ *    process id when it exits.  A killed worker leaves its process id: sums
+ *    skip the places of processes that do not exist;
+ *  - a pool keeps its place, found by its name, as long as the memory exists;
+ *    pools past the last place share it under the name "other".  GETs have a
+ *    second range of places in the same order;
+ *  - nothing is counted outside of workers.
  */
 
+#include "ngx_pgq_module.h"
 #include "ngx_pgq_metrics.h"
 
 
@@ -25,7 +26,7 @@ static ngx_pgq_metrics_worker_t  *ngx_pgq_metrics_worker;
 static ngx_str_t  ngx_pgq_metrics_zone_name = ngx_string("ngx_pgq_metrics");
 
 
-/* the last bound is followed by a 0: what is above counts as infinite */
+/* ends with 0: the bucket after the last bound is infinite */
 
 static ngx_uint_t  ngx_pgq_metrics_bound_values[NGX_PGQ_METRICS_HISTOGRAMS]
                                                [NGX_PGQ_METRICS_BOUNDS + 1] =
@@ -45,7 +46,7 @@ ngx_pgq_metrics_zone(ngx_conf_t *cf, void *tag, ngx_shm_zone_init_pt init,
     size_t           size;
     ngx_shm_zone_t  *zone;
 
-    /* the slab allocator wants a little for itself */
+    /* with room for the slab allocator */
 
     size = ngx_align(sizeof(ngx_pgq_metrics_t), ngx_pagesize);
     size += size / 32 + 8 * ngx_pagesize;
@@ -61,7 +62,7 @@ ngx_pgq_metrics_zone(ngx_conf_t *cf, void *tag, ngx_shm_zone_init_pt init,
 }
 
 
-/* former: what the configuration before this one had there, or NULL */
+/* former: the data of the zone before a reload, or NULL */
 
 ngx_int_t
 ngx_pgq_metrics_create(ngx_shm_zone_t *zone, void *former)
@@ -117,7 +118,7 @@ ngx_pgq_metrics_name(ngx_shm_zone_t *zone, ngx_str_t *name)
 }
 
 
-/* the place of a pool's GETs, beside that of its POSTs */
+/* the place of a pool's GETs, from that of its POSTs */
 
 ngx_uint_t
 ngx_pgq_metrics_reads(ngx_uint_t place)
@@ -174,8 +175,6 @@ ngx_pgq_metrics_count(ngx_pgq_metrics_total_e total)
 }
 
 
-/* a batch, for the first time or not */
-
 void
 ngx_pgq_metrics_sent(ngx_uint_t messages, ngx_uint_t again)
 {
@@ -188,7 +187,7 @@ ngx_pgq_metrics_sent(ngx_uint_t messages, ngx_uint_t again)
 }
 
 
-/* of messages, or of milliseconds */
+/* a number of messages, or milliseconds */
 
 void
 ngx_pgq_metrics_observe(ngx_pgq_metrics_histogram_e histogram,
@@ -212,7 +211,7 @@ ngx_pgq_metrics_observe(ngx_pgq_metrics_histogram_e histogram,
 }
 
 
-/* by class: its first two characters, digits or capital letters */
+/* counted by class: two digits or capital letters */
 
 void
 ngx_pgq_metrics_error(const char *sqlstate)
@@ -244,7 +243,7 @@ ngx_pgq_metrics_error(const char *sqlstate)
 }
 
 
-/* so many more, or fewer */
+/* adds to the gauges; the numbers may be negative */
 
 void
 ngx_pgq_metrics_waiting(ngx_uint_t place, ngx_int_t tickets, ngx_int_t bytes)
@@ -259,7 +258,7 @@ ngx_pgq_metrics_waiting(ngx_uint_t place, ngx_int_t tickets, ngx_int_t bytes)
 }
 
 
-/* states of a lane; from is -1 before its first, to above 4 after its last */
+/* from: -1 for a new lane; to: NGX_PGQ_METRICS_LANES for a closed one */
 
 void
 ngx_pgq_metrics_lane(ngx_uint_t place, ngx_int_t from, ngx_int_t to)
@@ -301,26 +300,24 @@ ngx_pgq_metrics_connect(ngx_uint_t place, ngx_uint_t done)
 }
 
 
-/* there is a connection, or was until its worker left */
+/* there is a connection, or was until its worker exited */
 
 void
 ngx_pgq_metrics_well(ngx_uint_t place)
 {
     if (ngx_pgq_metrics) {
-        ngx_pgq_metrics->pools[place].connected =
-                                (ngx_atomic_uint_t) (ngx_current_msec / 1000);
+        ngx_pgq_metrics->pools[place].connected = ngx_pgq_seconds();
     }
 }
 
 
-/* a message was refused, as too many wait */
+/* a message was refused because too many are waiting */
 
 void
 ngx_pgq_metrics_full(ngx_uint_t place)
 {
     if (ngx_pgq_metrics) {
-        ngx_pgq_metrics->pools[place].full =
-                                (ngx_atomic_uint_t) (ngx_current_msec / 1000);
+        ngx_pgq_metrics->pools[place].full = ngx_pgq_seconds();
     }
 }
 
@@ -332,7 +329,7 @@ ngx_pgq_metrics_all(void)
 }
 
 
-/* a pool's gauges in all workers that live; returns how many those are */
+/* sums over the running workers, whose number is returned */
 
 ngx_uint_t
 ngx_pgq_metrics_gauges(ngx_uint_t place, ngx_pgq_metrics_gauges_t *sum)

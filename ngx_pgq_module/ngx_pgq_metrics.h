@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "metrics": counters and gauges of all workers, in shared memory.
+ * Counters and gauges of all workers, in shared memory.
  */
 
 #ifndef NGX_PGQ_METRICS_H
@@ -12,10 +12,10 @@
 #include <ngx_core.h>
 
 
-#define NGX_PGQ_METRICS_POOLS    16      /* the last is of all that follow */
+#define NGX_PGQ_METRICS_POOLS    16      /* more pools share the last one */
 #define NGX_PGQ_METRICS_PLACES   (2 * NGX_PGQ_METRICS_POOLS)
 #define NGX_PGQ_METRICS_NAME     64
-#define NGX_PGQ_METRICS_LANES    5       /* states; closed ones are gone */
+#define NGX_PGQ_METRICS_LANES    5       /* states, without closed */
 #define NGX_PGQ_METRICS_CODES    600
 #define NGX_PGQ_METRICS_CLASSES  (36 * 36)
 #define NGX_PGQ_METRICS_PROBLEMS 64
@@ -51,19 +51,19 @@ typedef struct {
 } ngx_pgq_metrics_histogram_t;
 
 
-/* of a pool, all workers; the name is written by the master alone */
+/* a pool in all workers; only the master writes the name */
 
 typedef struct {
     u_char                   name[NGX_PGQ_METRICS_NAME];
     ngx_atomic_t             connects;
     ngx_atomic_t             failures;
-    ngx_atomic_t             connected;     /* elapsed s, well until */
-    ngx_atomic_t             full;          /* likewise, refused last */
+    ngx_atomic_t             connected;     /* the last time, elapsed s */
+    ngx_atomic_t             full;          /* last refusal, elapsed s */
     ngx_atomic_t             padding[4];
 } ngx_pgq_metrics_pool_t;
 
 
-/* gauges of one place in one worker; one cache line, one writer */
+/* gauges of a pool in a worker, their only writer; one cache line */
 
 typedef struct {
     ngx_atomic_t             lanes[NGX_PGQ_METRICS_LANES];
@@ -74,7 +74,7 @@ typedef struct {
 
 
 typedef struct {
-    ngx_atomic_t             pid;           /* 0: nobody's */
+    ngx_atomic_t             pid;           /* 0: none */
     ngx_atomic_t             padding[7];
     ngx_pgq_metrics_gauges_t  pools[NGX_PGQ_METRICS_PLACES];
 } ngx_pgq_metrics_worker_t;
@@ -102,7 +102,7 @@ ngx_uint_t ngx_pgq_metrics_reads(ngx_uint_t place);
 void ngx_pgq_metrics_init(ngx_shm_zone_t *zone);
 void ngx_pgq_metrics_exit(void);
 
-/* on the way of a request; place is what ngx_pgq_metrics_name() returned */
+/* while requests are handled; place: from ngx_pgq_metrics_name() */
 
 void ngx_pgq_metrics_request(ngx_pgq_metrics_handler_e handler,
     ngx_uint_t code);
@@ -119,7 +119,7 @@ void ngx_pgq_metrics_connect(ngx_uint_t place, ngx_uint_t done);
 void ngx_pgq_metrics_well(ngx_uint_t place);
 void ngx_pgq_metrics_full(ngx_uint_t place);
 
-/* for who shows them */
+/* for the pages */
 
 ngx_pgq_metrics_t *ngx_pgq_metrics_all(void);
 ngx_uint_t ngx_pgq_metrics_gauges(ngx_uint_t place,

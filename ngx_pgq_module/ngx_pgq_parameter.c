@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "parameter" owns the parameters of pgq_pool: their names, their
- * defaults, and what values they take; and the directives that take more than
- * nginx's own functions read.
+ * The parameters of pgq_pool: names, defaults, and ranges of values.
  */
 
 #include "ngx_pgq_pool.h"
@@ -151,7 +149,7 @@ ngx_pgq_parameter_size(void *field, ngx_str_t *value)
 
     n = ngx_parse_size(value);
 
-    /* a statement's parameter has at most 1 GB */
+    /* a parameter of a statement has at most 1 GB */
 
     if (n < 1 || n > 512 * 1024 * 1024) {
         return NGX_ERROR;
@@ -180,7 +178,7 @@ ngx_pgq_parameter_time(void *field, ngx_str_t *value)
 }
 
 
-/* 0 is for ever; timers count to 24 days where a long is short */
+/* 0: no limit; timers of 32 bits end after 24 days */
 
 static ngx_int_t
 ngx_pgq_parameter_age(void *field, ngx_str_t *value)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "array" writes arrays for PostgreSQL: a head, then the elements,
- * each behind its length.  All numbers are 32 bits in network byte order.
+ * An array has a header and elements; a length precedes each element.  Numbers
+ * have 32 bits in network byte order.
  */
 
 #include "ngx_pgq_array.h"
@@ -26,7 +26,7 @@ u_char *
 ngx_pgq_array_head(u_char *p, uint32_t oid, ngx_uint_t n)
 {
     p = ngx_pgq_array_number(p, 1);             /* dimensions */
-    p = ngx_pgq_array_number(p, 0);             /* it sees nulls itself */
+    p = ngx_pgq_array_number(p, 0);             /* nulls: not evaluated */
     p = ngx_pgq_array_number(p, oid);
     p = ngx_pgq_array_number(p, (uint32_t) n);
     return ngx_pgq_array_number(p, 1);          /* lower bound */

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Owns the grammar of header fields: see ngx_pgq_header.h.  Each function
- * reads one rule of RFC 9110 or RFC 7240 from the front of what is left.
+ * Each function reads one rule of RFC 9110 or RFC 7240 at the cursor.
  */
 
 #include "ngx_pgq_header.h"
@@ -72,7 +71,7 @@ ngx_pgq_header_word(ngx_pgq_header_t *h, ngx_pgq_header_word_t *word)
 }
 
 
-/* bytes above 0x7f are opaque in it; control characters are not allowed */
+/* bytes above 0x7f are allowed, control characters are not */
 
 static int
 ngx_pgq_header_quoted(ngx_pgq_header_t *h, ngx_pgq_header_word_t *string)
@@ -139,7 +138,7 @@ ngx_pgq_header_media_type(ngx_pgq_header_t *h, ngx_pgq_header_word_t *type,
 }
 
 
-/* a semicolon may have no parameter after it */
+/* a semicolon without a parameter is allowed */
 
 int
 ngx_pgq_header_parameter(ngx_pgq_header_t *h, ngx_pgq_header_word_t *name,
@@ -208,7 +207,7 @@ ngx_pgq_header_preference(ngx_pgq_header_t *h, ngx_pgq_header_word_t *name,
 }
 
 
-/* whether the list has another member: empty ones are passed over */
+/* whether the list has another member; empty members are skipped */
 
 static int
 ngx_pgq_header_member(ngx_pgq_header_t *h)
@@ -221,8 +220,6 @@ ngx_pgq_header_member(ngx_pgq_header_t *h)
 }
 
 
-/* whether a member of the list ends here */
-
 static int
 ngx_pgq_header_ended(ngx_pgq_header_t *h)
 {
@@ -230,7 +227,7 @@ ngx_pgq_header_ended(ngx_pgq_header_t *h)
 }
 
 
-/* a name, and a value unless it is left out, with white space around the = */
+/* a name and an optional value, with white space around the = */
 
 static int
 ngx_pgq_header_pair(ngx_pgq_header_t *h, ngx_pgq_header_word_t *name,
@@ -267,7 +264,7 @@ ngx_pgq_header_tchar(u_char c)
 }
 
 
-/* of ASCII alone: tolower() would depend on the locale */
+/* tolower() would depend on the locale */
 
 static u_char
 ngx_pgq_header_lower(u_char c)

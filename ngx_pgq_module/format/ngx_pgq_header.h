@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The grammar of header fields: RFC 9110 5.5 and 5.6, and the fields made of
- * it that this module reads.  It stands alone: it knows neither nginx nor
- * PostgreSQL, allocates nothing, and keeps no state but the caller's cursor.
+ * The grammar of the header fields that the module reads (RFC 9110 5.5 and
+ * 5.6).  It depends on neither nginx nor PostgreSQL, allocates nothing, and
+ * keeps its state in the caller's cursor.
  *
- * Invariants
- * - No byte outside of the value is read.
- * - Optional white space is SP and HTAB, wherever the grammar allows it.
- * - A function that returns -1 leaves the cursor anywhere: the value is
- *   malformed, and nothing in it is to be used.
+ * Invariants:
+ *  - no byte outside of the value is read;
+ *  - optional white space is SP and HTAB;
+ *  - after -1 the position of the cursor is undefined: the caller must not use
+ *    any part of the malformed value.
  */
 
 #ifndef NGX_PGQ_HEADER_H
@@ -20,7 +20,7 @@
 #include <sys/types.h>
 
 
-/* what is left of a value */
+/* the cursor: the rest of a value */
 
 typedef struct {
     const u_char  *pos;
@@ -28,40 +28,40 @@ typedef struct {
 } ngx_pgq_header_t;
 
 
-/* a token, or what a quoted string has between its quotes */
+/* a token, or a quoted string without its quotes */
 
 typedef struct {
     const u_char  *data;
     size_t         len;
-    unsigned       quoted:1;        /* its backslashes are still there */
+    unsigned       quoted:1;        /* data has its backslashes */
 } ngx_pgq_header_word_t;
 
 
 #define ngx_pgq_header_space(c)  ((c) == ' ' || (c) == '\t')
 
 
-/* Begins a value, without the white space at both of its ends. */
+/* Starts at a value, without the white space at its ends. */
 
 void ngx_pgq_header_start(ngx_pgq_header_t *h, const u_char *value,
     size_t len);
 
-/* Passes over white space, and returns whether the character follows it. */
+/* Skips white space; returns whether c follows it. */
 
 int ngx_pgq_header_skip(ngx_pgq_header_t *h, u_char c);
 
-/* 0: it follows, -1: it does not. */
+/* Return 0, or -1 if the value does not continue so. */
 
 int ngx_pgq_header_token(ngx_pgq_header_t *h, ngx_pgq_header_word_t *token);
 int ngx_pgq_header_word(ngx_pgq_header_t *h, ngx_pgq_header_word_t *word);
 
-/* Whether the word means that name; the case of letters does not matter. */
+/* Whether the word is that name, in any case of letters. */
 
 int ngx_pgq_header_is(const ngx_pgq_header_word_t *word, const char *name);
 
 
 /*
- * Content-Type.  First its type and subtype, 0 or -1; then each parameter: 1,
- * and 0 after the last one.
+ * Content-Type: type and subtype, 0 or -1; then each parameter: 1, and 0 after
+ * the last one.
  */
 
 int ngx_pgq_header_media_type(ngx_pgq_header_t *h,
@@ -74,8 +74,8 @@ int ngx_pgq_header_parameter(ngx_pgq_header_t *h,
 int ngx_pgq_header_item(ngx_pgq_header_t *h, ngx_pgq_header_word_t *token);
 
 /*
- * Each preference of a Prefer (RFC 7240): 1, 0 after the last.  One without a
- * value has an empty one; its parameters are passed over.
+ * Each preference of a Prefer (RFC 7240): 1, 0 after the last.  The value may
+ * be empty; parameters are skipped.
  */
 
 int ngx_pgq_header_preference(ngx_pgq_header_t *h,

@@ -1,16 +1,15 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Owns the grammar of JSON: see ngx_pgq_json.h for who calls it and what it
- * promises.  Strings and characters are judged in ngx_pgq_json_string.c.
+ * The grammar of JSON; strings and characters are in ngx_pgq_json_string.c.
  *
- * One loop takes a token at a time; its state says what may come next.  What
- * it is inside of is one bit a level (1: an object), so a text nested a
- * thousand deep costs 128 bytes and no recursion.
+ * One loop reads a token at a time; its state is the set of tokens that may
+ * follow.  The nesting is one bit per level (1: an object): 128 bytes for 1024
+ * levels, and no recursion.
  *
- * Invariants
- * - Bit n of inside[] is good for n < depth; object repeats the topmost one.
- * - When p is NULL, the error is set.
+ * Invariants:
+ *  - bit n of inside[] is valid for n < depth; object equals the topmost bit;
+ *  - when p is NULL, the error is set.
  */
 
 #include "ngx_pgq_json.h"

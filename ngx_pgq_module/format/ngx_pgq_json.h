@@ -1,20 +1,15 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The JSON room: judges bytes, and makes a string of a text.
+ * Checks whether bytes are one JSON text (RFC 8259) in valid UTF-8, and makes
+ * a JSON string of a text.  It depends on neither nginx nor PostgreSQL,
+ * allocates nothing, keeps no state, and is safe for threads.
  *
- * It says whether bytes are one JSON text by the letter of RFC 8259, in valid
- * UTF-8, and where they first go wrong.  It stands alone: it knows neither
- * nginx nor PostgreSQL, allocates nothing and keeps no state, so any thread
- * may call it at any time.
- *
- * Called by the room of the request, before a message becomes a ticket.
- *
- * Invariants
- * - No byte outside of p[0 .. len) is read.
- * - What is accepted here, PostgreSQL's json type accepts: that is why
- *   \u0000 and lone surrogates, which the grammar alone allows, are refused.
- * - Time is linear in len, and no call recurses.
+ * Invariants:
+ *  - no byte outside of p[0 .. len) is read;
+ *  - PostgreSQL's json type accepts each accepted text: therefore \u0000 and
+ *    lone surrogates are refused, though the grammar allows them;
+ *  - time is linear in len; no function recurses.
  */
 
 #ifndef NGX_PGQ_JSON_H
@@ -30,37 +25,36 @@
 
 
 typedef struct {
-    size_t       offset;     /* of the first offending byte; len: it ended */
+    size_t       offset;     /* of the first wrong byte; len: text ended */
     const char  *problem;    /* a short phrase for a client, never freed */
 
     /*
-     * The grammar alone allows the text: it is refused for \u0000, for a lone
-     * surrogate, for its depth or for a byte order mark before it.  A text
-     * that is good up to more than NGX_PGQ_JSON_DEPTH_MAX levels counts as
-     * such without being read on.  Only of ngx_pgq_json_check().
+     * The grammar allows the text, which is refused for \u0000, a lone
+     * surrogate, its depth or a byte order mark.  A text is read up to
+     * NGX_PGQ_JSON_DEPTH_MAX levels; a deeper text counts as grammatical.
+     * Set by ngx_pgq_json_check() only.
      */
     unsigned     grammatical:1;
 } ngx_pgq_json_error_t;
 
 
 /*
- * All of these return 0 when the bytes are good, -1 when not; err is good only
- * then and must not be NULL.  A depth_max above NGX_PGQ_JSON_DEPTH_MAX counts
- * as that.
+ * Return 0 if the bytes are valid; -1, with the error in err, if not.
+ * depth_max is at most NGX_PGQ_JSON_DEPTH_MAX; a larger value is reduced.
  */
 
 int ngx_pgq_json_check(const u_char *p, size_t len, unsigned depth_max,
     ngx_pgq_json_error_t *err);
 int ngx_pgq_json_utf8(const u_char *p, size_t len, ngx_pgq_json_error_t *err);
 
-/* Moves *p over leading white space; returns len without both ends' own. */
+/* Moves *p over white space; returns len without that at both ends. */
 
 size_t ngx_pgq_json_trim(const u_char **p, size_t len);
 
 
 /*
- * Writes a text, which is UTF-8, as a JSON string, and returns its length;
- * dst may be NULL, to learn that only.
+ * Writes a UTF-8 text as a JSON string, and returns its length.  If dst is
+ * NULL, nothing is written.
  */
 
 size_t ngx_pgq_json_quote(u_char *dst, const u_char *p, size_t len);

@@ -1,15 +1,11 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Owns strings and characters of JSON: see ngx_pgq_json.h and
- * ngx_pgq_json_text.h for who calls it and what it promises.
+ * Strings and characters of JSON.  Most bytes of a message are plain ASCII in
+ * strings: these are checked eight at a time.
  *
- * Strings are most of what passes through, and most of a string is plain
- * ASCII: that is looked at eight bytes at a time.
- *
- * Invariant
- * - The lowest bit set in a mask of ngx_pgq_json_odd() is a true hit; the bits
- *   above it may lie, because a subtraction borrows.
+ * Invariant: the lowest bit set in a mask of ngx_pgq_json_odd() is correct;
+ * higher bits may be wrong, because a subtraction borrows.
  */
 
 #include "ngx_pgq_json.h"
@@ -178,9 +174,9 @@ ngx_pgq_json_string(ngx_pgq_json_text_t *text, const u_char *p)
 
 
 /*
- * p is at the backslash.  A surrogate is good only as the first of a pair that
- * is whole: the second is read here too.  What follows a lone one is read as
- * if that was a character.
+ * p is at the backslash.  A high surrogate is read together with the low one
+ * that must follow.  After a lone surrogate reading continues as after any
+ * character.
  */
 
 static const u_char *
@@ -280,7 +276,7 @@ ngx_pgq_json_hex(ngx_pgq_json_text_t *text, const u_char *p, unsigned *code)
 }
 
 
-/* Marks the high bit of each byte that is not plain within a string. */
+/* Sets the high bit of each byte that is not plain in a string. */
 
 static inline uint64_t
 ngx_pgq_json_odd(uint64_t word)
@@ -298,7 +294,7 @@ ngx_pgq_json_odd(uint64_t word)
 }
 
 
-/* Returns the first byte that needs a closer look, or end. */
+/* Returns the first byte that is not plain, or end. */
 
 static const u_char *
 ngx_pgq_json_plain(const u_char *p, const u_char *end)

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * What the two files of the JSON room share, and nobody else includes.
+ * Shared by ngx_pgq_json.c and ngx_pgq_json_string.c only.
  *
- * Invariants
- * - A function that is given a place returns the place after what it read, or
- *   NULL, and then the error is set.
- * - A place is given only when start <= p < end, unless said otherwise.
+ * Invariants:
+ *  - a function returns the position after what it read, or NULL with the
+ *    error set;
+ *  - the caller gives a position with start <= p < end.
  */
 
 #ifndef NGX_PGQ_JSON_TEXT_H
@@ -20,7 +20,7 @@ typedef struct {
     const u_char          *start;
     const u_char          *end;
     ngx_pgq_json_error_t  *err;
-    unsigned               unfit:1;     /* the error is set by unfit() */
+    unsigned               unfit:1;     /* the error is of unfit() */
 } ngx_pgq_json_text_t;
 
 
@@ -32,24 +32,23 @@ typedef struct {
 const u_char *ngx_pgq_json_string(ngx_pgq_json_text_t *text, const u_char *p);
 
 /*
- * Returns the byte after the character at p, or NULL if it is not UTF-8: the
- * one function here that leaves the error alone.
+ * Returns the position after the character at p, or NULL if it is not UTF-8;
+ * it does not set the error.
  */
 
 const u_char *ngx_pgq_json_character(const u_char *p, const u_char *end);
 
 /*
- * The text may be grammatical, but is refused: sets the error.  The reader
- * goes on to see whether the grammar holds to the end.
+ * Sets the error of a text that is refused though the grammar allows it; the
+ * caller continues, to check the grammar to the end.
  */
 
 void ngx_pgq_json_unfit(ngx_pgq_json_text_t *text, const u_char *p,
     const char *problem);
 
 /*
- * Both set the error, unless there is one, and return NULL; p may be end for
- * fail.  Unexpected looks at the bytes first: what is no text at all is called
- * that.
+ * Set the error, unless unfit() has set one, and return NULL.  For fail() p
+ * may be end.  unexpected() reports "not UTF-8" if p is at such bytes.
  */
 
 const u_char *ngx_pgq_json_fail(ngx_pgq_json_text_t *text, const u_char *p,

@@ -1,11 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Reads a key: see ngx_pgq_key.h for what is one.
- *
- * Invariants
- * - A key consists of visible ASCII characters and spaces: nothing else gets
- *   out of here.
+ * Invariant: a key consists of visible ASCII characters and spaces.
  */
 
 #include "ngx_pgq_key.h"
@@ -20,7 +16,7 @@ static ssize_t ngx_pgq_key_string(u_char *key, ngx_pgq_header_t *h);
 static ssize_t ngx_pgq_key_token(u_char *key, ngx_pgq_header_t *h);
 
 
-/* the parameters mean nothing, but have to be well-formed */
+/* parameters are ignored, but must be well-formed */
 
 ssize_t
 ngx_pgq_key_read(u_char *key, const u_char *value, size_t len)
@@ -76,7 +72,7 @@ ngx_pgq_key_scope(const u_char *text, size_t len)
 }
 
 
-/* returns its length; without a key its characters are only passed over */
+/* returns the length of the item, which is not stored if key is NULL */
 
 static ssize_t
 ngx_pgq_key_item(u_char *key, ngx_pgq_header_t *h)

@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "key" reads the value of an Idempotency-Key header.  It stands
- * alone and knows neither nginx nor PostgreSQL.
+ * The value of an Idempotency-Key, without dependency on nginx or PostgreSQL.
  *
- * The header is a String of RFC 8941, "8e03978e-40d5-43dd-bc93-6894a57f9324";
- * parameters after it mean nothing here.  Many clients leave out the quotes:
- * a token of characters that need none is taken as the same key.
- *
- * Called by enqueue.c.
+ * The field is a String of RFC 8941, "8e03978e-40d5-43dd-bc93-6894a57f9324";
+ * its parameters are ignored.  A token without quotes is accepted as the same
+ * key, because many clients omit the quotes.
  */
 
 #ifndef NGX_PGQ_KEY_H
@@ -24,9 +21,8 @@
 
 
 /*
- * Writes the key's characters, at most NGX_PGQ_KEY_MAX, without quotes and
- * backslashes, and returns how many; -1 if the value is no key, or an empty or
- * a longer one.
+ * Writes the key without quotes and backslashes, and returns its length, 1 to
+ * NGX_PGQ_KEY_MAX, or -1 if the value is malformed, empty or too long.
  */
 
 ssize_t ngx_pgq_key_read(u_char *key, const u_char *value, size_t len);

@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "lines" takes a body apart, wherever nginx has put its parts: in
- * memory or in a file.  A line ends with a line feed, or with the body; a
- * carriage return before it is white space to JSON.
+ * The body may be in memory or in a file.  A line ends with a line feed, or
+ * with the body; a carriage return before it is white space to JSON.
  *
  * Invariants:
- *  - of a file one piece is in memory, and of lines that lie in two pieces
- *    the longest;
- *  - a line is given as long as the next one was not asked for.
+ *  - memory is used for one piece of a file, and for the longest of the lines
+ *    that span pieces;
+ *  - a line is valid until the next one is read.
  */
 
 #include "ngx_pgq_lines.h"
@@ -34,7 +33,7 @@ ngx_pgq_lines_start(ngx_pgq_lines_t *lines, ngx_pool_t *pool,
 }
 
 
-/* NGX_DONE: there are no more */
+/* NGX_DONE: there are no more lines */
 
 ngx_int_t
 ngx_pgq_lines_next(ngx_pgq_lines_t *lines, ngx_str_t *line)
@@ -164,22 +163,22 @@ ngx_pgq_lines_piece(ngx_pgq_lines_t *lines)
 }
 
 
-/* a line that goes on in the next piece */
+/* adds a part of a line that spans pieces */
 
 static ngx_int_t
 ngx_pgq_lines_begin(ngx_pgq_lines_t *lines, u_char *data, size_t len)
 {
     u_char  *p;
-    size_t   room;
+    size_t   size;
 
     if (len == 0) {
         return NGX_OK;
     }
 
-    if (lines->begun.len + len > lines->room) {
-        room = ngx_max(2 * lines->room, lines->begun.len + len);
+    if (lines->begun.len + len > lines->size) {
+        size = ngx_max(2 * lines->size, lines->begun.len + len);
 
-        p = ngx_pnalloc(lines->pool, room);
+        p = ngx_pnalloc(lines->pool, size);
         if (p == NULL) {
             return NGX_ERROR;
         }
@@ -190,7 +189,7 @@ ngx_pgq_lines_begin(ngx_pgq_lines_t *lines, u_char *data, size_t len)
         }
 
         lines->begun.data = p;
-        lines->room = room;
+        lines->size = size;
     }
 
     ngx_memcpy(lines->begun.data + lines->begun.len, data, len);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "lines": the lines of a request's body, one after the other.
+ * Reads the lines of a request body.
  */
 
 #ifndef NGX_PGQ_LINES_H
@@ -18,12 +18,12 @@ typedef struct {
     /* of lines.c */
     ngx_pool_t              *pool;
     ngx_chain_t             *rest;      /* of the body */
-    off_t                    offset;    /* of what is not read of its file */
-    u_char                  *pos;       /* the piece at hand */
+    off_t                    offset;    /* of the next piece in the file */
+    u_char                  *pos;       /* the current piece */
     u_char                  *last;
     u_char                  *buffer;    /* for pieces of a file */
-    ngx_str_t                begun;     /* a line that goes on */
-    size_t                   room;      /* for it */
+    ngx_str_t                begun;     /* a line in several pieces */
+    size_t                   size;      /* allocated for it */
 } ngx_pgq_lines_t;
 
 

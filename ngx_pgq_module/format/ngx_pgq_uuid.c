@@ -1,20 +1,16 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Owns the making of ids: see ngx_pgq_uuid.h for who calls it and what it
- * promises.
+ * An id has 48 bits of milliseconds, 12 bits of a counter (RFC 9562, 6.2,
+ * method 1) and 62 random bits.  In a new millisecond the counter starts at a
+ * random value in its lower half.  When the clock goes back, the milliseconds
+ * of the last id are kept; when the counter overflows, they are incremented.
  *
- * An id is 48 bits of milliseconds, 12 bits of a counter (RFC 9562, 6.2,
- * method 1) and 62 random bits.  The counter starts a millisecond at a random
- * place in its lower half; when it is used up, or when the clock goes back,
- * ids go on in the milliseconds after the last one's, ahead of the clock.
+ * Random bytes are read in blocks: a system call costs more than an id.
  *
- * Random bytes are fetched a block at a time: a system call costs more than an
- * id.
- *
- * Invariants
- * - A byte of the block is used once, unless the kernel has no more to give.
- * - ngx_pgq_uuid_ms and ngx_pgq_uuid_counter are those of the last id.
+ * Invariants:
+ *  - a byte of the block is used once, unless getrandom() fails;
+ *  - ngx_pgq_uuid_ms and ngx_pgq_uuid_counter are those of the last id.
  */
 
 #include "ngx_pgq_uuid.h"
@@ -202,8 +198,8 @@ ngx_pgq_uuid_random(void *dst, size_t len)
         && ngx_pgq_uuid_fill() != 0)
     {
         /*
-         * Not after a good init.  Old bytes once more are still good ids:
-         * time and counter go on.
+         * Unlikely after init.  Ids with old random bytes still differ in
+         * time and counter.
          */
         ngx_pgq_uuid_used = 0;
     }

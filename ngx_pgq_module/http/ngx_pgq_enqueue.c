@@ -1,19 +1,18 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "enqueue" is the door for POST: it makes a ticket of a request and
- * its message or messages; outcome.c answers the request when the ticket is
- * answered.  It allocates the ticket, for one message in one piece with the
- * answer's body around it.
+ * The endpoint for POST: it makes a ticket of a request and its messages.
+ * outcome.c sends the response when the ticket is answered.  A ticket of one
+ * message is one allocation with the body of the response.
  *
  * Invariants:
- *  - a request with a ticket has a cleanup that points at it; whichever of
- *    the two ends first cuts the other's pointer;
- *  - the ticket is the first field of what is allocated, so that the ticket
- *    room may free it;
- *  - what the headers decide is refused before the body is asked for;
- *  - what cannot wait any more is refused before its body is read, and again
- *    when it has been.
+ *  - a request with a ticket has a cleanup that points at it; the first of
+ *    the two to end clears the pointer of the other;
+ *  - the ticket is the first field of the allocation: ticket.c may free it;
+ *  - a request is refused before its body is read where the header fields
+ *    suffice;
+ *  - the limits of the pool are checked before the body is read, and again
+ *    afterwards.
  */
 
 #include "ngx_pgq_enqueue.h"
@@ -113,8 +112,8 @@ ngx_pgq_enqueue_body_handler(ngx_http_request_t *r)
 
 
 /*
- * These return what the request is to be finalized with: NGX_DONE when it
- * waits, with a ticket that holds a reference of its own.
+ * These functions return the code to finalize the request with: NGX_DONE when
+ * it waits, with a ticket that holds a reference to it.
  */
 
 static ngx_int_t
@@ -170,8 +169,6 @@ ngx_pgq_enqueue_one(ngx_http_request_t *r, ngx_str_t *message)
 }
 
 
-/* the same for many of them */
-
 static ngx_int_t
 ngx_pgq_enqueue_messages(ngx_http_request_t *r)
 {
@@ -202,7 +199,7 @@ ngx_pgq_enqueue_messages(ngx_http_request_t *r)
 }
 
 
-/* what a function that reads the request has returned, but NGX_OK */
+/* rc and problem are those of a function that read the request */
 
 static ngx_int_t
 ngx_pgq_enqueue_refuse(ngx_http_request_t *r, ngx_int_t rc,
@@ -275,14 +272,14 @@ ngx_pgq_enqueue_wait(ngx_pgq_enqueue_t *e)
     r = e->request;
     db = e->ticket.base.db;
 
-    /* larger than the pool: a later attempt would fail, too */
+    /* a later attempt would fail, too */
 
     if (e->ticket.n > db->max_tickets || e->ticket.len > db->max_size) {
         ngx_free(e);
         return ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_TOO_LARGE);
     }
 
-    /* the rest may have filled up while the body arrived */
+    /* the pool may have filled up while the body arrived */
 
     if (ngx_pgq_ticket_full(db, e->ticket.n, e->ticket.len)) {
         ngx_free(e);
@@ -338,7 +335,7 @@ ngx_pgq_enqueue_cleanup(void *data)
 }
 
 
-/* warns of a body that nginx takes, and that the pool can never hold */
+/* warns of a client_max_body_size that the pool can never hold */
 
 void
 ngx_pgq_enqueue_warn_size(ngx_conf_t *cf, ngx_pgq_pool_t *db)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The rooms "enqueue" and "outcome": a POST with its ticket.
+ * A POST with its ticket: shared by enqueue.c and outcome.c.
  */
 
 #ifndef NGX_PGQ_ENQUEUE_H
@@ -28,10 +28,10 @@ typedef struct {
     ngx_pool_cleanup_t      *cleanup;
     ngx_pgq_ctx_t           *ctx;
     ngx_pgq_ndjson_t         ndjson;
-    size_t                   unread;    /* counted in writes->unread */
+    size_t                   unread;    /* part of writes->unread */
     ngx_pgq_return_e         returns;
     unsigned                 done:1;
-    u_char                   body[1];   /* the answer's, around the message */
+    u_char                   body[1];   /* of the response; has the message */
 } ngx_pgq_enqueue_t;
 
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "fetch" is the endpoint for GET: the newest posts.  It owns a
- * record for each such request, in the request's memory.
+ * The endpoint for GET: the newest posts.  Each request has a fetch in its
+ * memory pool.
  *
- * Invariant: a request waits while its fetch is of a read; the fetch leaves
- * with its client.
+ * Invariant: a request waits while its fetch belongs to a read; the cleanup of
+ * the request removes the fetch from the read.
  */
 
 #include "ngx_pgq_http.h"
@@ -167,8 +167,6 @@ ngx_pgq_fetch_start(ngx_http_request_t *r, ngx_int_t limit, int64_t before)
 }
 
 
-/* the client has gone, and does not wait any more */
-
 static void
 ngx_pgq_fetch_cleanup(void *data)
 {
@@ -215,7 +213,7 @@ ngx_pgq_fetch_done(ngx_pgq_fetch_t *fetch, ngx_pgq_read_result_e result,
 }
 
 
-/* the not-modified filter answers 304 when it knows the tag */
+/* nginx's not-modified filter compares the tag and sends 304 */
 
 static ngx_int_t
 ngx_pgq_fetch_reply(ngx_http_request_t *r, ngx_pgq_answer_t *answer)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * What the files in http/ and the front desk (ngx_http_pgq_module.c) share:
- * the configuration, what is known of a request, why a request is refused,
- * and the functions that read requests and answer them.
+ * Shared by the files in http/ and ngx_http_pgq_module.c: the configuration,
+ * the context of a request, problems, and the functions that read requests
+ * and send responses.
  */
 
 #ifndef NGX_PGQ_HTTP_H
@@ -56,19 +56,19 @@ typedef struct {
 void ngx_pgq_fields_read(ngx_http_request_t *r, ngx_pgq_fields_t *fields);
 
 
-/* The room "variables": what is told of a request when it is over. */
+/* variables.c: the context of a request, for the log and the metrics */
 
 typedef struct {
     ngx_http_request_t      *request;
     ngx_pgq_fields_t         fields;
-    ngx_str_t                key;           /* of a POST; len 0: none */
+    ngx_str_t                key;           /* of a POST, with its scope */
     ngx_pgq_metrics_handler_e  handler;
     ngx_uint_t               batch;         /* messages, or 0 */
     ngx_msec_t               wait;
     u_char                   id[NGX_PGQ_UUID_LEN];
     unsigned                 ticket:1;      /* id is set */
     unsigned                 replayed:1;
-    unsigned                 answered:1;    /* wait is set */
+    unsigned                 answered:1;    /* wait and batch are set */
 } ngx_pgq_ctx_t;
 
 
@@ -120,7 +120,7 @@ ngx_int_t ngx_pgq_problem_detail(ngx_http_request_t *r,
     ngx_pgq_problem_t *problem, ngx_pgq_problem_e kind, const char *fmt, ...);
 
 
-/* The room "ndjson": the messages of one request, one a line. */
+/* ndjson.c: the messages of one request, one per line */
 
 typedef struct {
     ngx_http_request_t      *request;
@@ -138,7 +138,7 @@ ngx_int_t ngx_pgq_ndjson_answer(ngx_pgq_ndjson_t *ndjson, u_char *first,
     ngx_str_t *body);
 
 
-/* The doors, and what goes out through them. */
+/* the configuration */
 
 typedef struct {
     ngx_array_t              pools;         /* ngx_pgq_pool_t * */
@@ -147,7 +147,7 @@ typedef struct {
 
 
 typedef struct {
-    ngx_http_handler_pt      handler;       /* of the door, or the page */
+    ngx_http_handler_pt      handler;
     ngx_pgq_pool_t          *post;
     ngx_pgq_pool_t          *get;
     ngx_int_t                depth;
@@ -155,9 +155,9 @@ typedef struct {
     ngx_msec_t               timeout;
     ngx_uint_t               idempotency;
     ngx_flag_t               scoped;        /* keys have a scope */
-    ngx_http_complex_value_t  *scope;       /* NULL: user, else address */
+    ngx_http_complex_value_t  *scope;       /* NULL: user name or address */
     ngx_array_t             *origins;       /* ngx_str_t; NULL: none */
-    ngx_flag_t               details;       /* of the database's refusals */
+    ngx_flag_t               details;       /* of refusals by the database */
 } ngx_pgq_loc_conf_t;
 
 
@@ -187,10 +187,9 @@ ngx_int_t ngx_pgq_status_handler(ngx_http_request_t *r);
 
 
 /*
- * The room "reply".  Each function answers the whole request and returns what
- * the request is to be finalized with.  That is whatever nginx's filters have
- * returned, NGX_AGAIN included while the client does not read: it may only be
- * handed on to nginx, and no value of it has a meaning of ours.
+ * reply.c: each function sends the whole response and returns the code to
+ * finalize the request with.  The code comes from nginx's filters and may be
+ * NGX_AGAIN: the caller passes it on and does not interpret it.
  */
 
 ngx_int_t ngx_pgq_reply_body(ngx_http_request_t *r, ngx_uint_t status,
@@ -209,7 +208,7 @@ ngx_table_elt_t *ngx_pgq_reply_header(ngx_http_request_t *r,
 ngx_int_t ngx_pgq_reply_handler(ngx_http_request_t *r);
 
 
-/* The room "origin": which pages of browsers may post and read. */
+/* origin.c: which pages may post and read */
 
 char *ngx_pgq_origin_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 void ngx_pgq_origin_init(void);

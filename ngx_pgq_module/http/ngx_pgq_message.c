@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "message" takes a message out of a request: what the headers say
- * it is, its idempotency key, the body in one piece, and whether it is what
- * they say.
+ * Reads the message of a request: its form, its idempotency key, and its body
+ * in one piece, which is checked.
  *
  * Invariants:
- *  - what is refused for its form is refused before the database hears of it;
- *  - a message is one JSON text, and goes on as it came in, but for white
- *    space at its ends; a text is made a JSON string.
+ *  - a message of a wrong form never reaches the database;
+ *  - a JSON text is not changed, except that white space at its ends is
+ *    removed; another text becomes a JSON string.
  */
 
 #include "ngx_pgq_http.h"
@@ -53,8 +52,8 @@ ngx_pgq_message_supported(ngx_pgq_fields_t *fields, ngx_pgq_problem_t *problem)
 
 
 /*
- * NGX_OK: the body is a message.  It lies where nginx has put it, or in
- * *memory, which is the caller's to destroy, whatever is returned.
+ * NGX_OK: the body is a message.  It is in a buffer of nginx or in *memory,
+ * which the caller destroys in any case.
  */
 
 ngx_int_t
@@ -74,7 +73,7 @@ ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
 
     if (message->len == 0) {
         err.offset = 0;
-        err.problem = "the message is empty";
+        err.problem = "empty message";
         return ngx_pgq_message_refuse(r, problem, NGX_PGQ_PROBLEM_EMPTY, &err);
     }
 
@@ -96,7 +95,7 @@ ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
         return NGX_OK;
     }
 
-    /* what is JSON but for what PostgreSQL cannot hold is no text either */
+    /* JSON that PostgreSQL cannot store does not become a string */
 
     if (ctx->fields.form == NGX_PGQ_FORM_JSON || err.grammatical) {
         return ngx_pgq_message_refuse(r, problem, NGX_PGQ_PROBLEM_NOT_JSON,
@@ -108,8 +107,8 @@ ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
 
 
 /*
- * The idempotency key, in the request's memory: its scope and what the client
- * has sent; len 0 if there is none to be used.
+ * The idempotency key, in the request's memory pool: its scope and the value
+ * that the client sent; len 0 without a key.
  */
 
 ngx_int_t
@@ -162,12 +161,12 @@ ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
 
 
 /*
- * Begins a key with whose key it is.  No value and no key can be taken for
- * another scope: neither has control characters.
+ * Begins a key with its scope.  A value or a key cannot imitate another scope,
+ * because neither may have control characters.
  *
- *   value 0x1f              what pgq_idempotency_scope says
- *   user 0x1e name 0x1f     without it, the name of the basic authentication
- *   address 0x1e text 0x1f  without a name, the client's address
+ *   value 0x1f              the value of pgq_idempotency_scope
+ *   user 0x1e name 0x1f     without it, the user name of basic authentication
+ *   address 0x1e text 0x1f  without a user name, the client's address
  */
 
 static ngx_int_t
@@ -236,7 +235,7 @@ ngx_pgq_message_scope(ngx_http_request_t *r, ngx_str_t *key,
 }
 
 
-/* the body as one piece, wherever nginx has put its parts */
+/* the body in one piece; nginx has its parts in memory, a file or both */
 
 static ngx_int_t
 ngx_pgq_message_body(ngx_http_request_t *r, ngx_pool_t **memory,
@@ -301,7 +300,7 @@ ngx_pgq_message_body(ngx_http_request_t *r, ngx_pool_t **memory,
 }
 
 
-/* what is needed for the ticket must not stay as long as that waits */
+/* not of the request: that may wait long after the ticket has its copy */
 
 static u_char *
 ngx_pgq_message_alloc(ngx_http_request_t *r, ngx_pool_t **memory, size_t len)
@@ -317,7 +316,7 @@ ngx_pgq_message_alloc(ngx_http_request_t *r, ngx_pool_t **memory, size_t len)
 }
 
 
-/* makes a JSON string of a text, which must not be longer than a body may */
+/* makes a JSON string of a text; client_max_body_size limits both */
 
 static ngx_int_t
 ngx_pgq_message_text(ngx_http_request_t *r, ngx_pool_t **memory,

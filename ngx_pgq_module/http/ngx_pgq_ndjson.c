@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "ndjson" knows requests that carry many messages, one a line
- * (application/x-ndjson): it checks them, writes them for the database when
- * they leave, and writes the answer with their ids.  The body stays where
- * nginx has put it, in memory or in a file, and is read once for each.
+ * Requests with many messages, one per line (application/x-ndjson).  The
+ * functions check the messages, write them as an array for the database, and
+ * write the response with their ids.  The body stays in nginx's buffers, in
+ * memory or in a file; each of the first two functions reads it once.
  *
  * Invariants:
- *  - lines of white space alone are no messages, but are counted as lines;
+ *  - a line of white space is no message, but counts as a line;
  *  - all messages of a request are queued, or none is.
  */
 
@@ -27,7 +27,7 @@ static ngx_int_t ngx_pgq_ndjson_next(ngx_pgq_lines_t *lines,
 static ngx_chain_t *ngx_pgq_ndjson_body(ngx_http_request_t *r);
 
 
-/* NGX_OK: the body is messages, one a line */
+/* NGX_OK: the body has at least one message, and all are JSON */
 
 ngx_int_t
 ngx_pgq_ndjson_read(ngx_http_request_t *r, ngx_pgq_ndjson_t *ndjson,
@@ -136,13 +136,13 @@ ngx_pgq_ndjson_write(ngx_pgq_ndjson_t *ndjson, u_char *p)
     }
 
     ngx_log_error(NGX_LOG_ERR, ndjson->request->connection->log, 0,
-                  "pgq enqueue: a body could not be read again");
+                  "pgq enqueue: could not read a request body again");
 
     return NGX_ERROR;
 }
 
 
-/* the line that the n-th message stands in, both from 1 */
+/* the line of the n-th message, both from 1 */
 
 ngx_uint_t
 ngx_pgq_ndjson_line(ngx_pgq_ndjson_t *ndjson, ngx_uint_t n)
@@ -173,7 +173,7 @@ ngx_pgq_ndjson_answer_size(ngx_pgq_ndjson_t *ndjson)
 }
 
 
-/* {"status":"queued","ids":["…","…"]}, in the request's memory */
+/* {"status":"queued","ids":["…","…"]}, in the request's memory pool */
 
 ngx_int_t
 ngx_pgq_ndjson_answer(ngx_pgq_ndjson_t *ndjson, u_char *first, ngx_str_t *body)
@@ -210,7 +210,7 @@ ngx_pgq_ndjson_answer(ngx_pgq_ndjson_t *ndjson, u_char *first, ngx_str_t *body)
 }
 
 
-/* the next line that is more than white space, without what is around it */
+/* the next message, without white space around it */
 
 static ngx_int_t
 ngx_pgq_ndjson_next(ngx_pgq_lines_t *lines, ngx_str_t *message,

@@ -1,17 +1,16 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "origin" decides whether a page in a browser may post and read.  A
- * browser lets any page send requests to any server, and says in the headers
- * Origin and Sec-Fetch-Site which page it was.  Pages of the server's own
- * origin may, and pages of the origins in pgq_origins; those get the headers
- * of CORS as well, in nginx's own refusals, too.
+ * Decides whether a page in a browser may post and read.  A browser lets any
+ * page send requests to any server, and names the page's origin in the header
+ * fields Origin and Sec-Fetch-Site.  Pages of the server's own origin are
+ * allowed, and pages of the origins in pgq_origins.  Responses to the latter
+ * have the header fields of CORS, nginx's own refusals included.
  *
  * Invariants:
- *  - a request without either header is no page's, and is not refused;
- *  - only answers of the module's own locations get the headers of CORS:
- *    what other locations let pages read is not decided here;
- *  - what a page may not do is refused before the body is read;
+ *  - a request without these header fields is not from a page, and is allowed;
+ *  - only responses of the module's locations get the header fields of CORS;
+ *  - a request of a foreign page is refused before its body is read;
  *  - credentials of a browser (cookies) are never allowed to other origins.
  */
 
@@ -143,8 +142,8 @@ ngx_pgq_origin_init(void)
 
 
 /*
- * The first checks of each endpoint.  Returns 0 when the request is answered:
- * *rc is what it is to be finalized with.
+ * The first checks of each endpoint: origin and method.  Returns 0 when the
+ * request is answered; *rc is the code to finalize it with.
  */
 
 ngx_uint_t
@@ -208,7 +207,7 @@ ngx_pgq_origin_foreign(ngx_http_request_t *r, ngx_pgq_fields_t *fields)
 }
 
 
-/* what Access-Control-Allow-Origin is to say; NULL: it is not listed */
+/* the value of Access-Control-Allow-Origin; NULL: not listed */
 
 static ngx_str_t *
 ngx_pgq_origin_listed(ngx_array_t *origins, ngx_str_t *origin)
@@ -264,8 +263,8 @@ ngx_pgq_origin_matches(ngx_str_t *pattern, ngx_str_t *origin)
 
 
 /*
- * Whether it is the origin of the host that the request is for.  Before a
- * proxy that ends TLS the scheme is not known here.
+ * Whether the origin is that of the request's host.  A request without TLS may
+ * be from a proxy that terminates TLS: https is accepted, too.
  */
 
 static ngx_uint_t

@@ -1,23 +1,22 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "outcome" answers a POST whose ticket has been answered: the id of
- * a message that is queued, with the message where the answer may have it, or
- * the problem of one that is not.
+ * Sends the response to a POST whose ticket is answered: the id of the queued
+ * message, with the message if the response may have it, or a problem.
  *
  * Invariants:
- *  - a ticket that is answered with its message queued is freed here, at once
- *    or by the request's cleanup, when the answer lies in it;
- *  - an answer counts in writes->unread until the client has read it, and is
- *    cut short where that would be too much.  It never keeps others from
- *    waiting.
+ *  - the ticket of a queued message is freed at once, or by the cleanup of the
+ *    request if the response is part of the ticket;
+ *  - a response counts in writes->unread until the client has read it.  A
+ *    response that would exceed unread_size is sent without the message; it
+ *    never prevents other requests from waiting.
  */
 
 #include "ngx_pgq_enqueue.h"
 #include "ngx_pgq_json.h"
 
 
-/* a longer message is part of the answer only on request */
+/* a longer message is in the response only if the client prefers that */
 
 #define NGX_PGQ_OUTCOME_ECHO     4096
 
@@ -81,7 +80,7 @@ ngx_pgq_outcome_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
 }
 
 
-/* queued some time before, under an id that is told again */
+/* the message was queued before, under the former id */
 
 static ngx_int_t
 ngx_pgq_outcome_replay(ngx_pgq_enqueue_t *e, ngx_str_t *former)
@@ -90,7 +89,7 @@ ngx_pgq_outcome_replay(ngx_pgq_enqueue_t *e, ngx_str_t *former)
         || ngx_pgq_uuid_read(e->ticket.id, former->data) != 0)
     {
         ngx_log_error(NGX_LOG_ALERT, e->request->connection->log, 0,
-                      "pgq enqueue: a replay without its id");
+                      "pgq enqueue: replay without an id");
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -143,7 +142,7 @@ ngx_pgq_outcome_accepted(ngx_pgq_enqueue_t *e)
 }
 
 
-/* the whole answer lives as long as e, a short one as long as the request */
+/* the full body is part of e; the short one is in the request's pool */
 
 static ngx_int_t
 ngx_pgq_outcome_body(ngx_pgq_enqueue_t *e, ngx_str_t *body)
@@ -171,7 +170,7 @@ ngx_pgq_outcome_body(ngx_pgq_enqueue_t *e, ngx_str_t *body)
 }
 
 
-/* whether the answer has all that it may have */
+/* whether the response has the message, or the ids of all messages */
 
 static ngx_uint_t
 ngx_pgq_outcome_whole(ngx_pgq_enqueue_t *e, size_t len)
@@ -191,7 +190,7 @@ ngx_pgq_outcome_whole(ngx_pgq_enqueue_t *e, size_t len)
 }
 
 
-/* {"status":"queued","id":"…"}, of many messages without their ids */
+/* {"status":"queued","id":"…"}; without ids for many messages */
 
 static ngx_int_t
 ngx_pgq_outcome_short(ngx_pgq_enqueue_t *e, ngx_str_t *body)
@@ -303,7 +302,7 @@ ngx_pgq_outcome_refused(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
                             problem);
     }
 
-    /* the database's message may be cut, but not a character of it */
+    /* the text may be cut, but not within a character */
 
     if (ngx_pgq_json_utf8(detail, last - detail, &err) != 0) {
         last = detail + err.offset;
@@ -316,8 +315,8 @@ ngx_pgq_outcome_refused(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
 
 
 /*
- * What a client is told of a refusal.  The database's own message has names
- * of tables and constraints, and is told only where pgq_details is on.
+ * The message of the database may have names of tables and constraints: it is
+ * sent only if pgq_details is on.
  */
 
 static const char *

@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "reply" owns what goes out: headers, bodies, and every refusal as
- * application/problem+json (RFC 9457).  All memory is the request's.
- *
- * ngx_pgq_reply_handler() is the handler of pgq_problem, to which error_page
- * sends nginx's own refusals.
+ * Sends responses: header fields, bodies, and problems as
+ * application/problem+json (RFC 9457).  All memory is from the request's pool.
  *
  * Invariants:
- *  - a problem tells nothing about hosts, roles or SQL;
- *  - the body of a request that was not read is discarded before the answer.
+ *  - a problem names no hosts, roles or SQL;
+ *  - a request body that was not read is discarded before the response.
  */
 
 #include "ngx_pgq_http.h"
@@ -51,7 +48,7 @@ ngx_pgq_reply_body(ngx_http_request_t *r, ngx_uint_t status, ngx_str_t *type,
 }
 
 
-/* the buffers are the request's, and all of memory */
+/* the buffers are in memory, and belong to the request */
 
 ngx_int_t
 ngx_pgq_reply_chain(ngx_http_request_t *r, ngx_uint_t status,
@@ -140,8 +137,8 @@ ngx_pgq_reply_send(ngx_http_request_t *r, ngx_uint_t status,
 
 
 /*
- * A client that waits for "100 Continue" is not asked for its body.  After a
- * body that is not well-formed, the connection cannot be used again.
+ * A client that waits for "100 Continue" does not get it.  After a malformed
+ * body the connection cannot be used again.
  */
 
 static void
@@ -258,7 +255,7 @@ ngx_pgq_reply_unavailable(ngx_http_request_t *r, ngx_pgq_pool_t *db,
 }
 
 
-/* the name and the value live at least as long as the request */
+/* name and value must be valid until the request ends */
 
 ngx_table_elt_t *
 ngx_pgq_reply_header(ngx_http_request_t *r, const char *name,
@@ -284,7 +281,7 @@ ngx_pgq_reply_header(ngx_http_request_t *r, const char *name,
 }
 
 
-/* pgq_problem: one of nginx's own refusals, by error_page */
+/* pgq_problem: error_page redirects nginx's own refusals here */
 
 ngx_int_t
 ngx_pgq_reply_handler(ngx_http_request_t *r)
@@ -294,7 +291,7 @@ ngx_pgq_reply_handler(ngx_http_request_t *r)
 
     status = r->err_status ? r->err_status : NGX_HTTP_NOT_FOUND;
 
-    /* or nginx would take its own phrase */
+    /* otherwise nginx would use its own status line */
 
     r->err_status = 0;
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The room "variables" owns the context of a request, from which the request
- * is counted at its end and the variables $pgq_… of the access log are made.
- * A context is a cleanup of the request's memory, where nginx leaves it when
- * error_page sends the request elsewhere.
+ * Owns the context of a request.  The request is counted from it at its end,
+ * and the variables $pgq_… of the access log read it.  The context is a
+ * cleanup of the request's pool: an internal redirect by error_page clears
+ * nginx's pointers to contexts, but no cleanups.
  *
  * Invariants:
- *  - a request has one context at most, and is counted once, at its end;
+ *  - a request has at most one context, and is counted once, at its end;
  *  - the variables of a request without a context are empty.
  */
 
@@ -20,14 +20,10 @@ static ngx_pgq_ctx_t *ngx_pgq_variables_find(ngx_http_request_t *r);
 static ngx_uint_t ngx_pgq_variables_status(ngx_http_request_t *r);
 static ngx_int_t ngx_pgq_variables_id(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
-static ngx_int_t ngx_pgq_variables_batch(ngx_http_request_t *r,
-    ngx_http_variable_value_t *v, uintptr_t data);
-static ngx_int_t ngx_pgq_variables_wait(ngx_http_request_t *r,
+static ngx_int_t ngx_pgq_variables_number(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_pgq_variables_outcome(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
-static ngx_int_t ngx_pgq_variables_number(ngx_http_request_t *r,
-    ngx_http_variable_value_t *v, ngx_uint_t n);
 static ngx_int_t ngx_pgq_variables_value(ngx_http_variable_value_t *v,
     u_char *data, size_t len);
 
@@ -37,11 +33,11 @@ static ngx_http_variable_t  ngx_pgq_variables[] = {
     { ngx_string("pgq_id"), NULL, ngx_pgq_variables_id,
       0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
-    { ngx_string("pgq_batch"), NULL, ngx_pgq_variables_batch,
-      0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+    { ngx_string("pgq_batch"), NULL, ngx_pgq_variables_number,
+      offsetof(ngx_pgq_ctx_t, batch), NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
-    { ngx_string("pgq_wait"), NULL, ngx_pgq_variables_wait,
-      0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+    { ngx_string("pgq_wait"), NULL, ngx_pgq_variables_number,
+      offsetof(ngx_pgq_ctx_t, wait), NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("pgq_outcome"), NULL, ngx_pgq_variables_outcome,
       0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
@@ -63,13 +59,14 @@ ngx_pgq_variables_add(ngx_conf_t *cf)
         }
 
         var->get_handler = v->get_handler;
+        var->data = v->data;
     }
 
     return NGX_OK;
 }
 
 
-/* the request's context, created at the first call; NULL without memory */
+/* creates the context, or resets that of a redirected request */
 
 ngx_pgq_ctx_t *
 ngx_pgq_variables_ctx(ngx_http_request_t *r, ngx_pgq_metrics_handler_e handler)
@@ -125,7 +122,7 @@ ngx_pgq_variables_find(ngx_http_request_t *r)
 }
 
 
-/* as $status has it */
+/* the value of $status */
 
 static ngx_uint_t
 ngx_pgq_variables_status(ngx_http_request_t *r)
@@ -158,26 +155,11 @@ ngx_pgq_variables_id(ngx_http_request_t *r, ngx_http_variable_value_t *v,
 
 
 static ngx_int_t
-ngx_pgq_variables_batch(ngx_http_request_t *r, ngx_http_variable_value_t *v,
+ngx_pgq_variables_number(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     uintptr_t data)
 {
-    ngx_pgq_ctx_t  *ctx;
-
-    ctx = ngx_pgq_variables_find(r);
-
-    if (ctx == NULL || ctx->batch == 0) {
-        v->not_found = 1;
-        return NGX_OK;
-    }
-
-    return ngx_pgq_variables_number(r, v, ctx->batch);
-}
-
-
-static ngx_int_t
-ngx_pgq_variables_wait(ngx_http_request_t *r, ngx_http_variable_value_t *v,
-    uintptr_t data)
-{
+    u_char         *p;
+    ngx_uint_t      n;
     ngx_pgq_ctx_t  *ctx;
 
     ctx = ngx_pgq_variables_find(r);
@@ -187,11 +169,25 @@ ngx_pgq_variables_wait(ngx_http_request_t *r, ngx_http_variable_value_t *v,
         return NGX_OK;
     }
 
-    return ngx_pgq_variables_number(r, v, ctx->wait);
+    n = *(ngx_uint_t *) ((u_char *) ctx + data);
+
+    /* a GET has no batch */
+
+    if (data == offsetof(ngx_pgq_ctx_t, batch) && n == 0) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    p = ngx_pnalloc(r->pool, NGX_INT_T_LEN);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    return ngx_pgq_variables_value(v, p, ngx_sprintf(p, "%ui", n) - p);
 }
 
 
-/* of a POST; one without a ticket has what its status says */
+/* of a POST: its status says it, with or without a ticket */
 
 static ngx_int_t
 ngx_pgq_variables_outcome(ngx_http_request_t *r, ngx_http_variable_value_t *v,
@@ -236,21 +232,6 @@ ngx_pgq_variables_outcome(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     }
 
     return ngx_pgq_variables_value(v, word.data, word.len);
-}
-
-
-static ngx_int_t
-ngx_pgq_variables_number(ngx_http_request_t *r, ngx_http_variable_value_t *v,
-    ngx_uint_t n)
-{
-    u_char  *p;
-
-    p = ngx_pnalloc(r->pool, NGX_INT_T_LEN);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    return ngx_pgq_variables_value(v, p, ngx_sprintf(p, "%ui", n) - p);
 }
 
 
