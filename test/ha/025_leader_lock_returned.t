@@ -4,14 +4,13 @@
 # here.
 
 use Pgq;
-use Pgq::Host qw(run top);
 use Pgq::ClusterTest;
 
 my $test    = Pgq::ClusterTest->new('lock taken back by a primary that stood still', allow => 'refused|unknown|read_failed|timeout',
     load => { reader => 0 });
 my $cluster = $test->cluster;
 my $signal  = sub { my ($signal, @hosts) = @_; $cluster->must($_, qw(systemctl kill --kill-whom=main), "--signal=$signal", 'patroni') for @hosts };
-my $since   = '@' . time;
+my $since   = time;
 my ($old, $new) = $cluster->leader;
 
 $test->round(sub {
@@ -26,20 +25,20 @@ $test->round(sub {
     my ($lease) = $cluster->etcdctl($new, qw(lease grant 60)) =~ /^lease (\w+) granted/;
     $cluster->etcdctl($new, qw(put /service/ngx_pgq/leader), $old, "--lease=$lease");
 
-    my $thawed = '@' . time;
+    my $thawed = time;
     $cluster->do_to(thaw => $old);
-    ok((poll_until { $cluster->must($old, qw(journalctl -q -o cat -u patroni), "--since=$thawed") =~ /the leader with the lock/ } 30), 'the first primary takes the lock');
+    ok((poll_until { $cluster->log_since($old, $thawed) =~ /the leader with the lock/ } 30), 'the first primary takes the lock');
     $signal->(CONT => @others);
 
     for my $host (@others) {
-        ok((poll_until { $cluster->must($host, qw(journalctl -q -o cat -u patroni), "--since=$since") =~ /the primary on \d+, which is older/ } 60),
+        ok((poll_until { $cluster->log_since($host, $since) =~ /the primary on \d+, which is older/ } 60),
             "$host does not follow the first primary");
     }
     $test->accepts_nothing(10);
 }, stops_load => 1, repair => sub {
-    isnt((run([ top() . '/provision/cluster/cluster', reinit => $new ]))[0], 0, 'make cluster-reinit refuses to discard what the second primary acknowledged');
-    my ($status, $out, $err) = run([ top() . '/provision/cluster/cluster', failover => $new ]);
-    is($status, 0, 'make cluster-failover promotes the second primary, which has everything') or diag("$out$err");
+    isnt(($cluster->provision(reinit => $new))[0], 0, 'make cluster-reinit refuses to discard what the second primary acknowledged');
+    my ($status, $output) = $cluster->provision(failover => $new);
+    is($status, 0, 'make cluster-failover promotes the second primary, which has everything') or diag($output);
 });
 
 is($cluster->leader, $new, 'the second primary leads again');

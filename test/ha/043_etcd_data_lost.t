@@ -2,7 +2,6 @@
 # looks like a member's. `make cluster` asks etcd, and makes the host a member again.
 
 use Pgq;
-use Pgq::Host qw(run top);
 use Pgq::ClusterTest;
 
 my $test    = Pgq::ClusterTest->new('etcd without its data', target => 5);
@@ -10,20 +9,19 @@ my $cluster = $test->cluster;
 my ($host)  = grep { $_ ne $cluster->etcd_leader } $cluster->standbys;
 $host //= ($cluster->standbys)[0];
 
-sub members { return join ' ', sort map { /^\w+, started, (\w+), .*, false$/ ? $1 : "not: $_" } split /\n/, $cluster->etcdctl($cluster->leader, qw(member list)) }
 sub healthy { return !($cluster->on($host, qw(/usr/local/lib/ngx_pgq/etcdctl endpoint health)))[0] }
 
-my $before = members();
+my $before = $cluster->etcd_members;
 
 $test->round(sub {
     $cluster->must($host, 'sh', '-c', 'systemctl kill --signal=KILL etcd; rm -rf /var/lib/etcd/ngx_pgq/*');
     ok((poll_until { -1 < index(($cluster->on($host, 'ls', '/var/lib/etcd/ngx_pgq'))[1], 'member') } timeout(30)), 'etcd creates a member directory again');
     ok(!healthy(), 'etcd without its data does not serve');
 }, repair => sub {
-    my ($status, $out, $err) = run([ top() . '/provision/cluster/cluster', 'start' ]);
-    is($status, 0, 'make cluster succeeds') or diag("$out$err");
+    my ($status, $output) = $cluster->provision('start');
+    is($status, 0, 'make cluster succeeds') or diag($output);
     ok(healthy(), 'etcd on this host serves again');
-    is(members(), $before, 'all hosts are voting members of etcd');
+    is($cluster->etcd_members, $before, 'all hosts are voting members of etcd');
     my $starts = $cluster->must($host, qw(systemctl show -p NRestarts --value etcd));
     $test->hold(10);
     is($cluster->must($host, qw(systemctl show -p NRestarts --value etcd)), $starts, 'etcd is not restarted again');

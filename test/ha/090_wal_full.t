@@ -25,7 +25,7 @@ is($cluster->leader, $full, 'the member with the small WAL disk leads');
 
 # ---- fill the disk
 
-my $since = '@' . time;
+my $since = time;
 my $test = Pgq::ClusterTest->new("the primary's WAL disk full", target => 20,
     log => qr/PANIC: .*No space left on device|signal 6: Aborted|archive command was terminated by signal 3/);
 
@@ -36,10 +36,9 @@ $test->round(sub {
         return ($cluster->leader // $full) ne $full;
     } 60), 'another member takes over when the WAL disk is full');
     ok((poll_until {
-        $cluster->must($full, qw(journalctl -q -o cat -u patroni), "--since=$since")
-            =~ /MB are free for \Q$data\E or its WAL: waiting for more|LOG:  fetching timeline history file/
+        $cluster->log_since($full, $since) =~ /MB are free for \Q$data\E or its WAL: waiting for more|LOG:  fetching timeline history file/
     } 60), 'the old primary cannot become a standby, with or without pg_rewind');
-    like($cluster->must($full, qw(journalctl -q -o cat -u patroni), "--since=$since"), qr/No space left on device/, 'the log of the old primary names the lack of space');
+    like($cluster->log_since($full, $since), qr/No space left on device/, 'the log of the old primary names the lack of space');
     unlike(join(' ', map { $_->{State} } grep { $_->{Member} eq $full } $cluster->members), qr/streaming/, 'the old primary does not stream');
 }, repair => sub { $cluster->must($full, 'rm', "$data/pg_wal/filler") });
 

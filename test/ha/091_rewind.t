@@ -7,7 +7,7 @@ use Pgq::ClusterTest;
 my $test     = Pgq::ClusterTest->new('old primary rewound', allow => 'unknown|refused|read_failed');
 my $cluster  = $test->cluster;
 my @standbys = $cluster->standbys;
-my $since    = '@' . time;
+my $since    = time;
 
 my $leader = $test->takeover(sub {
     my ($leader) = @_;
@@ -18,7 +18,7 @@ my $leader = $test->takeover(sub {
     $cluster->do_to(off => $leader);
 }, repair => sub { $cluster->do_to(up => @_) });
 
-like($cluster->must($leader, qw(journalctl -q -o cat -u patroni), "--since=$since"), qr/running pg_rewind/, 'Patroni runs pg_rewind on the old primary');
+like($cluster->log_since($leader, $since), qr/running pg_rewind/, 'Patroni runs pg_rewind on the old primary');
 is($cluster->must($leader, qw(runuser -u postgres -- psql -d posts -XAtc), "select to_regclass('not_replicated') is null"), 't',
     'what only the old primary had is gone');
 

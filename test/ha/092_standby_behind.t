@@ -8,7 +8,7 @@ my $test      = Pgq::ClusterTest->new('standby away longer than WAL is kept', ta
 my $cluster   = $test->cluster;
 my $leader    = $cluster->leader;
 my ($standby) = $cluster->standbys;
-my $since     = '@' . time;
+my $since     = time;
 my $keep      = sub {
     my ($keep, $slots) = @_;
     $cluster->patronictl($leader, qw(edit-config --force --quiet), '-p', "wal_keep_size=$keep", '-p', "max_slot_wal_keep_size=$slots");
@@ -28,7 +28,7 @@ $test->round(sub {
 }, repair => sub {
     $cluster->do_to(up => $standby);
     ok((poll_until {
-        $cluster->must($standby, qw(journalctl -q -o cat -u patroni), "--since=$since") =~ /requested WAL segment \w+ has already been removed/
+        $cluster->log_since($standby, $since) =~ /requested WAL segment \w+ has already been removed/
     } 60), 'the standby logs that a WAL segment has been removed');
     $cluster->patronictl($leader, qw(reinit --force --wait ngx_pgq), $standby);
 });

@@ -3,13 +3,9 @@
 # messages.
 
 use Pgq;
-use Pgq::Host qw(run top);
 use Pgq::ClusterTest;
 
 my $cluster = Pgq::Cluster->new;
-
-# Runs a command of provision/cluster/cluster: its exit status and its output.
-sub provision { my ($status, $out, $err) = run([ top() . '/provision/cluster/cluster', @_ ]); return ($status, "$out$err") }
 
 sub promote {
     my ($host) = @_;
@@ -22,7 +18,7 @@ sub status_says {
     my ($pattern, $seconds) = @_;
     my ($matches, $text) = (0, '');
 
-    poll_until { $text = (provision('status'))[1]; $matches = $text =~ $pattern ? $matches + 1 : 0; return $matches == 2 } timeout($seconds) or diag($text);
+    poll_until { $text = ($cluster->provision('status'))[1]; $matches = $text =~ $pattern ? $matches + 1 : 0; return $matches == 2 } timeout($seconds) or diag($text);
 
     return $matches == 2;
 }
@@ -40,12 +36,12 @@ sub status_says {
         ok(status_says(qr/^! \Q$host\E has timeline \d+, which the primary does not have/m, 60), 'the status says that the promoted standby has another timeline');
         is((grep { $_->{Member} eq $host } $cluster->members)[0]{State}, 'running', 'Patroni reports the promoted standby as running');
 
-        my ($status, $output) = provision(failover => $host);
+        my ($status, $output) = $cluster->provision(failover => $host);
         isnt($status, 0, 'make cluster-failover refuses the promoted standby');
         like($output, qr/\Q$host\E may lack acknowledged messages:\n(?:  pg\d is at .*\n){2}/, 'make cluster-failover names the two members that are ahead');
         is($cluster->leader, $leader, 'the primary keeps leading');
     }, repair => sub {
-        is((provision(reinit => $host))[0], 0, 'make cluster-reinit makes it a standby again');
+        is(($cluster->provision(reinit => $host))[0], 0, 'make cluster-reinit makes it a standby again');
     });
     $test->end;
 }
@@ -66,7 +62,7 @@ sub status_says {
         $cluster->do_to(up => @_);
         ok($test->load_runs, 'when the old primary is back messages are accepted');
         ok(status_says(qr/^! \Q$host\E does not replicate/m, 120), 'the status says that the standby promoted before the takeover does not replicate');
-        is((provision(reinit => $host))[0], 0, 'make cluster-reinit makes it a standby again');
+        is(($cluster->provision(reinit => $host))[0], 0, 'make cluster-reinit makes it a standby again');
     });
     $test->end;
 }
@@ -75,11 +71,11 @@ sub status_says {
 
 {
     my ($host) = $cluster->standbys;
-    my ($status, $output) = provision(failover => $host);
+    my ($status, $output) = $cluster->provision(failover => $host);
 
     isnt($status, 0, 'make cluster-failover refuses in a healthy cluster');
     like($output, qr/make cluster-switchover loses nothing/, 'make cluster-failover recommends a switchover');
-    ($status, $output) = provision(reinit => $cluster->leader);
+    ($status, $output) = $cluster->provision(reinit => $cluster->leader);
     isnt($status, 0, 'make cluster-reinit refuses the leader');
 }
 

@@ -3,25 +3,9 @@
 
 use Pgq;
 use Pgq::Cluster;
-use Pgq::Host qw(top temp_dir slurp run);
+use Pgq::Host qw(top run);
 
 my $cluster = Pgq::Cluster->new;
-my $log     = temp_dir('cluster') . '/log';
-
-# Not by run(): what provision/cluster/cluster starts has to outlive it.
-sub provision {
-    my ($status) = (system(top() . "/provision/cluster/cluster @_ > $log 2>&1"));
-
-    die("cluster @_: ", slurp($log)) if $status;
-
-    return 1;
-}
-
-sub members {
-    my ($status, $out) = $cluster->on($cluster->leader, '/usr/local/lib/ngx_pgq/etcdctl', 'member', 'list');
-
-    return join ' ', sort map { /^\w+, started, (\w+), .*, false$/ ? $1 : "not: $_" } split /\n/, $out;
-}
 
 ok($cluster->settled, 'one member leads and the others are synchronous standbys');
 
@@ -44,7 +28,7 @@ for my $name (sort keys %user) {
 is((run([ 'sh', '-c', "openssl rand -hex 24 > $secrets/rest.password" ]))[0], 0, "the password of Patroni's REST API is changed");
 
 my $changed = $cluster->safe_psql('select clock_timestamp()');
-ok(provision('start'), 'make cluster distributes the new passwords');
+ok($cluster->must_provision('start'), 'make cluster distributes the new passwords');
 ok($load->wait_for(20), 'with the new passwords the load continues');
 cmp_ok($cluster->safe_psql("select count(distinct application_name) from pg_stat_activity where usename = 'ngx_pgq_web' and backend_start > '$changed'"), '==', 2,
     'both web hosts have opened new connections');
@@ -54,35 +38,35 @@ ok($cluster->settled, 'with the new passwords all standbys replicate');
 
 my ($standby) = grep { $_ ne $cluster->leader } @before;
 
-ok(provision(lose => $standby), 'a standby host is destroyed');
+ok($cluster->must_provision("lose $standby"), 'a standby host is destroyed');
 ok($load->wait_for(20), 'without the standby host the load continues');
-ok(provision('start'), 'the standby host is recreated');
+ok($cluster->must_provision('start'), 'the standby host is recreated');
 ok($cluster->settled(120), 'the recreated standby host is a synchronous standby');
-is(members(), "@before", 'the recreated standby host votes in etcd');
+is($cluster->etcd_members, "@before", 'the recreated standby host votes in etcd');
 
 # ---- the primary's host
 
 my $primary = $cluster->leader;
 
-ok(provision(lose => $primary), 'the primary host is destroyed');
+ok($cluster->must_provision("lose $primary"), 'the primary host is destroyed');
 ok($load->wait_for(20, 60), 'without the primary host the load continues');
 isnt($cluster->leader, $primary, 'another member leads');
-ok(provision('start'), 'the primary host is recreated');
+ok($cluster->must_provision('start'), 'the primary host is recreated');
 ok($cluster->settled(120), 'the recreated primary host is a synchronous standby');
-is(members(), "@before", 'the recreated primary host votes in etcd');
+is($cluster->etcd_members, "@before", 'the recreated primary host votes in etcd');
 
 # ---- hosts are added
 
 my $etcd = sub { return join ' ', map { ($cluster->on($_, qw(systemctl show -p ActiveEnterTimestampMonotonic --value etcd)))[1] } @before };
 my $running = $etcd->();
 
-ok(provision(add => 'database', 'pg4'), 'a database host is added');
+ok($cluster->must_provision('add database pg4'), 'a database host is added');
 $cluster = Pgq::Cluster->new;
 ok($cluster->settled, 'the added database host is a synchronous standby');
-is(members(), "@before pg4", 'the added database host votes in etcd');
+is($cluster->etcd_members, "@before pg4", 'the added database host votes in etcd');
 is($etcd->(), $running, 'adding a database host restarts no etcd');
 
-ok(provision(add => 'web', 'web3'), 'a web host is added');
+ok($cluster->must_provision('add web web3'), 'a web host is added');
 $cluster = Pgq::Cluster->new;
 
 my ($w3) = grep { $_->name eq 'web3' } $cluster->webs;
@@ -101,16 +85,16 @@ ok($load->wait_for(20), 'with the added database host as primary the other web h
 
 my ($away) = $cluster->standbys;
 $cluster->do_to(off => $away);
-ok(!eval { provision(remove => 'pg4') }, 'no database host is removed while another one is off');
+ok(!eval { $cluster->must_provision('remove pg4') }, 'no database host is removed while another one is off');
 like($@, qr/another database host is away: pg4 stays/, 'the error names the reason');
 $cluster->do_to(up => $away);
 ok($cluster->settled(120), 'the host that was off is a standby again');
 
-ok(provision(remove => 'pg4'), 'the added database host is removed while it is the primary');
-ok(provision(remove => 'web3'), 'the added web host is removed');
+ok($cluster->must_provision('remove pg4'), 'the added database host is removed while it is the primary');
+ok($cluster->must_provision('remove web3'), 'the added web host is removed');
 $cluster = Pgq::Cluster->new;
 ok($cluster->settled, 'the remaining members are in their places');
-is(members(), "@before", 'the removed host is no member of etcd');
+is($cluster->etcd_members, "@before", 'the removed host is no member of etcd');
 
 $load->stop;
 diag(sprintf 'hosts destroyed, added, removed: longest time without a 202 %.2f s; %s', $load->gap, $load->summary);
@@ -122,9 +106,9 @@ is(join("\n", $load->complaints), '', 'accepted messages are in posts once');
 my $other = Pgq::HttpLoad->new($w1, $cluster, new => 1, watch => 0, number => 'replace-' . time)->start;
 
 ok($other->wait_for(20), 'the first web host accepts messages');
-ok(provision(lose => $w2->name), 'the second web host is destroyed');
+ok($cluster->must_provision("lose @{[ $w2->name ]}"), 'the second web host is destroyed');
 ok($other->wait_for(20), 'without the second web host the load continues');
-ok(provision('start'), 'the second web host is recreated');
+ok($cluster->must_provision('start'), 'the second web host is recreated');
 is(Pgq::Client->new($w2)->post('/post', '"back"')->status, 202, 'the recreated web host accepts messages');
 $other->stop;
 is($other->failures, '', 'no request to the first web host failed');

@@ -4,21 +4,10 @@
 
 use Pgq;
 use Pgq::Cluster;
-use Pgq::Host qw(top temp_dir slurp run);
 
 my $cluster = Pgq::Cluster->new;
-my $log     = temp_dir('cluster') . '/log';
 my ($web)   = $cluster->webs;
 my $run     = time;
-
-# Not by run(): what provision/cluster/cluster starts has to outlive it.
-sub provision {
-    my ($status) = (system(top() . "/provision/cluster/cluster @_ > $log 2>&1"));
-
-    die("cluster @_: ", slurp($log)) if $status;
-
-    return 1;
-}
 
 my $posted = sub { return join ' ', map { Pgq::Client->new($web)->post('/post', qq({"backup": "$run $_"}))->status } @_ };
 my $posts  = sub {
@@ -33,7 +22,7 @@ my $archived = sub {
 };
 
 ok($cluster->settled, 'one member leads and the others are synchronous standbys');
-ok(provision('backup'), 'the first backup creates a backup host');
+ok($cluster->must_provision('backup'), 'the first backup creates a backup host');
 is(join(' ', $cluster->must('backup1', qw(runuser -u postgres -- pgbackrest --stanza=ngx_pgq --output=json info)) =~ /"cipher":"([^"]*)"/), 'aes-256-cbc',
     'the backup is encrypted');
 
@@ -41,7 +30,7 @@ is(join(' ', $cluster->must('backup1', qw(runuser -u postgres -- pgbackrest --st
 
 my $load = $cluster->load(pause => 0.05)->start;
 ok($load->wait_for(20), 'both web hosts accept messages');
-ok(provision('backup'), 'a backup under load succeeds');
+ok($cluster->must_provision('backup'), 'a backup under load succeeds');
 ok($load->wait_for(20), 'after the backup the load continues');
 $load->stop;
 is($load->failures, '', 'no request failed');
@@ -59,8 +48,8 @@ ok($archived->(), 'all WAL is archived');
 
 # ---- all database hosts are lost
 
-provision(lose => $_->name) for $cluster->databases;
-ok(provision('restore'), 'all three database hosts are restored');
+$cluster->must_provision("lose @{[ $_->name ]}") for $cluster->databases;
+ok($cluster->must_provision('restore'), 'all three database hosts are restored');
 ok($cluster->settled(120), 'after the restore one member leads and the others are synchronous standbys');
 ok($cluster->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'after the restore the waiting messages are moved');
 is($posts->(), 'a b c d', 'after the restore every message is in posts once');
@@ -69,27 +58,27 @@ cmp_ok($cluster->safe_psql("select min(id) from posts where data->>'backup' in (
 is($cluster->safe_psql('show ngx_pgq.movers'), 1, 'after the restore ngx_pgq.movers has its old value');
 is($posted->('e'), '202', 'after the restore a message is accepted');
 ok($cluster->poll_query_until("select count(*) from posts where data->>'backup' = '$run e'", 1), 'a message from after the restore is moved');
-ok(provision('backup'), 'after the restore a backup succeeds');
+ok($cluster->must_provision('backup'), 'after the restore a backup succeeds');
 $seen = $cluster->safe_psql('select max(id) from posts');
 ok($archived->(), 'after the restore WAL is archived');
 
 # ---- restore to a moment
 
 for my $wrong ('nonsense', '2020-01-01 00:00:00Z') {
-    ok(!eval { provision('restore', "'$wrong'") }, "a restore to $wrong is refused");
+    ok(!eval { $cluster->must_provision("restore '$wrong'") }, "a restore to $wrong is refused");
     ok($cluster->settled(1), "a restore to $wrong that is refused changes nothing");
 }
 
 # While Patroni is paused PostgreSQL does not end with it.
 $cluster->patronictl($cluster->leader, qw(pause --wait ngx_pgq));
-ok(provision('restore', "'$moment'"), 'the restore to a moment before the second message succeeds');
+ok($cluster->must_provision("restore '$moment'"), 'the restore to a moment before the second message succeeds');
 ok($cluster->settled(120), 'after the restore to a moment one member leads and the others are synchronous standbys');
 is($posts->(), 'a', 'only the message from before that moment is in posts');
 is($posted->('f'), '202', 'after the restore to a moment a message is accepted');
 ok($cluster->poll_query_until("select count(*) from posts where data->>'backup' = '$run f' and id > $seen", 1), 'a message from after the restore to a moment has an id that no reader has seen');
 is(($cluster->on($cluster->leader, 'sh', '-c', 'ls -d /var/lib/postgresql/17/ngx_pgq.before.*'))[0], 0, 'the old data directory is kept under another name');
 $cluster->on($_, 'sh', '-c', 'rm -rf /var/lib/postgresql/17/ngx_pgq.before.*') for $cluster->databases;
-ok(provision(remove => 'backup1'), 'the backup host is removed');
+ok($cluster->must_provision('remove backup1'), 'the backup host is removed');
 ok($cluster->settled, 'all members return to their places');
 
 done_testing;

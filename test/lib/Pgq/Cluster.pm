@@ -19,11 +19,11 @@ use JSON::PP ();
 use MIME::Base64 qw(encode_base64);
 
 use Pgq::HttpLoad;
-use Pgq::Host qw(top build_dir run slurp);
+use Pgq::Host qw(top build_dir run slurp temp_dir);
 use Pgq::Wait qw(poll_until);
 
 my $command = top() . '/provision/cluster/cluster';
-my ($started, $repaired);
+my ($started, $repaired, $log);
 
 
 # Fails with the reason where no cluster can run.
@@ -336,6 +336,37 @@ sub way_of {
 # Run patronictl or etcdctl on a host and return the output.
 sub patronictl { my ($self, $host, @arguments) = @_; return $self->must($host, qw(patronictl -c /etc/patroni/config.yml), @arguments) }
 sub etcdctl    { my ($self, $host, @arguments) = @_; return $self->must($host, '/usr/local/lib/ngx_pgq/etcdctl', @arguments) }
+
+
+# What PostgreSQL and Patroni have logged on a host since a time.
+sub log_since { my ($self, $host, $time) = @_; return $self->must($host, qw(journalctl -q -o cat -u patroni), "--since=\@$time") }
+
+
+# The hosts that are voting members of etcd, as text. Others are marked with "not:".
+sub etcd_members {
+    my ($self) = @_;
+
+    return join ' ', sort map { /^\w+, started, (\w+), .*, false$/ ? $1 : "not: $_" } split /\n/, $self->etcdctl($self->leader, qw(member list));
+}
+
+
+# Runs a command of provision/cluster/cluster. Returns its exit status and output.
+sub provision {
+    my ($self, @arguments) = @_;
+    my ($status, $out, $err) = run([ $command, @arguments ]);
+
+    return ($status, "$out$err");
+}
+
+
+# The same with arguments for the shell; it must succeed. Not by run(), as what the command starts has to outlive it.
+sub must_provision {
+    my ($self, $arguments) = @_;
+    $log //= temp_dir('cluster') . '/log';
+    system("$command $arguments > $log 2>&1") == 0 or croak "cluster $arguments: ", slurp($log);
+
+    return 1;
+}
 
 
 # Kills the postmaster of a host.

@@ -182,9 +182,9 @@ sub _command {
 }
 
 
-# Starts it and waits until it accepts connections. With may_fail it returns false when it does not start.
+# Starts it and waits until it accepts connections.
 sub start {
-    my ($self, %option) = @_;
+    my ($self) = @_;
 
     croak "$self->{name} is running" if $self->running;
 
@@ -208,7 +208,6 @@ sub start {
 
     if ($state ne 'ready') {
         $self->stop('TERM');
-        return if $option{may_fail};
         croak "$self->{name} does not start:\n" . $self->output . $self->log_since(0);
     }
 

@@ -205,7 +205,7 @@ sub append_conf {
 # ---- the process
 
 sub start {
-    my ($self, %option) = @_;
+    my ($self) = @_;
 
     croak "$self->{name} is running" if $self->running;
 
@@ -217,12 +217,7 @@ sub start {
         env   => { PGDATA => undef, sanitizer_environment($self->{dir}), %{ $self->{env} || {} } },
     );
 
-    return $self if $option{no_wait};
-
-    if (!$self->wait_ready) {
-        return if $option{may_fail};
-        croak "$self->{name} does not start:\n" . $self->log_since(0);
-    }
+    $self->wait_ready or croak "$self->{name} does not start:\n" . $self->log_since(0);
 
     return $self;
 }
