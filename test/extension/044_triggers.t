@@ -103,6 +103,10 @@ my $reader = $pg->session;
 $reader->query('listen ngx_pgq_posts');
 $insert->('notified', 1);
 ok($moved->('notified', 1), 'a message becomes a post while a session listens');
+my $heard = '';
+ok((poll_until { ($heard .= $reader->query('select 1')) =~ /"ngx_pgq_posts" with payload "(\d+)" received/ } 10), 'a session that listens is notified')
+    or diag($heard);
+is($heard =~ /payload "(\d+)"/ && $1, $pg->safe_psql('select max(id) from posts'), 'the payload is the id of the newest post');
 $reader->quit;
 
 if ($version >= 17) {
