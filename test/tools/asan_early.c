@@ -3,15 +3,15 @@
 /*
  * Loaded into the servers of the instrumented runs, after libasan.
  *
- * It starts AddressSanitizer before every other library's constructor.  ASan
- * starts at the first malloc().  In PostgreSQL's programs that is one inside
- * newlocale(), called from a constructor of a library they link to, under
- * glibc's locale lock: ASan looks for a symbol that is not there, glibc
- * translates the error message, which wants the same lock, and the program
- * hangs before main().  This library is linked with -z initfirst.
+ * It starts AddressSanitizer before the constructors of all other libraries.
+ * ASan starts at the first malloc().  In PostgreSQL's programs that call is
+ * in newlocale(), in a constructor of a library, under glibc's locale lock.
+ * ASan then looks up a missing symbol, glibc translates the error message,
+ * which needs the same lock, and the program hangs before main().  This
+ * library is linked with -z initfirst.
  *
- * It lets no library be unloaded, so that a report made at the very end still
- * knows the names of our functions.
+ * It prevents that libraries are unloaded, so that a report at exit still has
+ * the names of our functions.
  */
 
 #include <stdlib.h>

@@ -3,9 +3,9 @@
 /*
  * Loaded into nginx by test/module/133_batch_age.t.
  *
- * The files wall and boot in the directory CLOCKS hold seconds that are added
- * to the wall clock and to the clock that goes on while a host is suspended.
- * The monotonic clock, which nginx's timers follow, is the machine's.
+ * The files wall and boot in the directory CLOCKS contain seconds that are
+ * added to CLOCK_REALTIME and to CLOCK_BOOTTIME, which also counts while a host
+ * is suspended.  CLOCK_MONOTONIC, which nginx's timers use, is not changed.
  */
 
 #include <stdio.h>

@@ -3,10 +3,10 @@
 /*
  * Loaded before libfaketime into a server whose clock is a file.
  *
- * libfaketime's select() fakes no time until it returns.  PostgreSQL up to 15
- * starts background workers in handlers of signals, which its postmaster gets
- * in select(): they would have the machine's clock for all their life.  This
- * select() is the kernel's.
+ * During libfaketime's select() the time is not faked.  The postmaster of
+ * PostgreSQL up to 15 starts background workers in signal handlers, mostly
+ * within select(), so these would keep the machine's clock.  This select() is
+ * the kernel's.
  */
 
 #include <stddef.h>

@@ -3,9 +3,8 @@
 /*
  * Loaded into nginx by test/module/077_unsent.t.
  *
- * libpq does not send a statement with a parameter that contains MARK, as it
- * does when no memory is left: PQsendQueryPrepared() returns 0, and the
- * connection stays as it was.
+ * PQsendQueryPrepared() returns 0 for a statement with a parameter that
+ * contains MARK, as it does without memory, and does not change the connection.
  */
 
 #define _GNU_SOURCE

@@ -1,12 +1,11 @@
-# Stands in for Vagrant where there is none, so far as our Vagrantfile needs it: reads it, and provisions its machines in
-# directories of this machine, which nothing leaves. Called by test/whole/052_vagrant.t:
+# A stand-in for Vagrant with what our Vagrantfile needs: reads it, and provisions its machines in directories of this machine.
+# Called by test/whole/052_vagrant.t:
 #
 #   ruby vagrant-stand-in.rb DIR MACHINE...
 #
-# DIR/MACHINE/ is that machine's root directory, DIR/.vagrant is where Vagrant would keep its state, DIR/parts is taken
-# for what provision/cluster/parts would build. Prints what each machine is told and says. With BREAKS=MACHINE in the
-# environment its connection breaks while it is set up, which Vagrant takes for a machine that is booted again, and for
-# success.
+# DIR/MACHINE/ is the root directory of a machine, DIR/.vagrant the state of Vagrant, DIR/parts what provision/cluster/parts
+# would build. Prints the messages for each machine and its output. With BREAKS=MACHINE in the environment the connection to
+# that machine breaks during setup; Vagrant takes this for a reboot, and for success.
 
 require "etc"
 require "fileutils"
