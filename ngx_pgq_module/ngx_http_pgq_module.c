@@ -467,20 +467,17 @@ ngx_http_pgq_endpoint(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 static char *
 ngx_http_pgq_page(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
-    char                      *rv;
     ngx_http_handler_pt       *page = cmd->post;
     ngx_http_core_loc_conf_t  *clcf;
 
-    rv = ngx_http_pgq_handler(cf, conf, *page);
-
-    if (rv == NGX_CONF_OK && *page == ngx_pgq_reply_handler) {
+    if (*page == ngx_pgq_reply_handler) {
         clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
         /* a body that was refused for its length is not checked again */
         clcf->client_max_body_size = 0;
     }
 
-    return rv;
+    return ngx_http_pgq_handler(cf, conf, *page);
 }
 
 

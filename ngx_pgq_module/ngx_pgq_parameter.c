@@ -7,72 +7,79 @@
 #include "ngx_pgq_pool.h"
 
 
+/* a parameter of a statement has at most 1 GB */
+
+#define NGX_PGQ_PARAMETER_SIZE   (512 * 1024 * 1024)
+
+/* timers of 32 bits end after 24 days */
+
+#define NGX_PGQ_PARAMETER_AGE    (20 * 24 * 60 * 60 * 1000)
+
+
+/* the fields have one size: ngx_uint_t, size_t, ngx_msec_t or ngx_flag_t */
+
 typedef struct {
     ngx_str_t                name;
     size_t                   offset;    /* of ngx_pgq_pool_t */
-    ngx_int_t              (*parse)(void *field, ngx_str_t *value);
+    ngx_int_t              (*parse)(ngx_str_t *value);
+    ngx_int_t                min;
+    ngx_int_t                max;
 } ngx_pgq_parameter_t;
 
 
-static ngx_int_t ngx_pgq_parameter_number(void *field, ngx_str_t *value);
-static ngx_int_t ngx_pgq_parameter_size(void *field, ngx_str_t *value);
-static ngx_int_t ngx_pgq_parameter_time(void *field, ngx_str_t *value);
-static ngx_int_t ngx_pgq_parameter_age(void *field, ngx_str_t *value);
-static ngx_int_t ngx_pgq_parameter_flag(void *field, ngx_str_t *value);
+static ngx_int_t ngx_pgq_parameter_number(ngx_str_t *value);
+static ngx_int_t ngx_pgq_parameter_size(ngx_str_t *value);
+static ngx_int_t ngx_pgq_parameter_time(ngx_str_t *value);
+static ngx_int_t ngx_pgq_parameter_flag(ngx_str_t *value);
 
 
 static ngx_pgq_parameter_t  ngx_pgq_parameters[] = {
 
-    { ngx_string("lanes="),
-      offsetof(ngx_pgq_pool_t, nlanes),
-      ngx_pgq_parameter_number },
+    { ngx_string("lanes="), offsetof(ngx_pgq_pool_t, nlanes),
+      ngx_pgq_parameter_number, 1, 65536 },
 
-    { ngx_string("batch="),
-      offsetof(ngx_pgq_pool_t, batch_tickets),
-      ngx_pgq_parameter_number },
+    { ngx_string("batch="), offsetof(ngx_pgq_pool_t, batch_tickets),
+      ngx_pgq_parameter_number, 1, 65536 },
 
-    { ngx_string("batch_size="),
-      offsetof(ngx_pgq_pool_t, batch_size),
-      ngx_pgq_parameter_size },
+    { ngx_string("batch_size="), offsetof(ngx_pgq_pool_t, batch_size),
+      ngx_pgq_parameter_size, 1, NGX_PGQ_PARAMETER_SIZE },
 
-    { ngx_string("tickets="),
-      offsetof(ngx_pgq_pool_t, max_tickets),
-      ngx_pgq_parameter_number },
+    { ngx_string("tickets="), offsetof(ngx_pgq_pool_t, max_tickets),
+      ngx_pgq_parameter_number, 1, 65536 },
 
-    { ngx_string("size="),
-      offsetof(ngx_pgq_pool_t, max_size),
-      ngx_pgq_parameter_size },
+    { ngx_string("size="), offsetof(ngx_pgq_pool_t, max_size),
+      ngx_pgq_parameter_size, 1, NGX_PGQ_PARAMETER_SIZE },
 
     { ngx_string("connect_timeout="),
       offsetof(ngx_pgq_pool_t, lane.connect_timeout),
-      ngx_pgq_parameter_time },
+      ngx_pgq_parameter_time, 1, NGX_MAX_INT_T_VALUE },
 
     { ngx_string("answer_timeout="),
       offsetof(ngx_pgq_pool_t, lane.answer_timeout),
-      ngx_pgq_parameter_time },
+      ngx_pgq_parameter_time, 1, NGX_MAX_INT_T_VALUE },
 
-    { ngx_string("lane_age="),
-      offsetof(ngx_pgq_pool_t, lane.age),
-      ngx_pgq_parameter_age },
+    { ngx_string("lane_age="), offsetof(ngx_pgq_pool_t, lane.age),
+      ngx_pgq_parameter_time, 0, NGX_PGQ_PARAMETER_AGE },
 
-    { ngx_string("read_lanes="),
-      offsetof(ngx_pgq_pool_t, read_lanes),
-      ngx_pgq_parameter_number },
+    { ngx_string("read_lanes="), offsetof(ngx_pgq_pool_t, read_lanes),
+      ngx_pgq_parameter_number, 1, 65536 },
 
-    { ngx_string("answer_size="),
-      offsetof(ngx_pgq_pool_t, answer_size),
-      ngx_pgq_parameter_size },
+    { ngx_string("answer_size="), offsetof(ngx_pgq_pool_t, answer_size),
+      ngx_pgq_parameter_size, 1, NGX_PGQ_PARAMETER_SIZE },
 
-    { ngx_string("unread_size="),
-      offsetof(ngx_pgq_pool_t, unread_size),
-      ngx_pgq_parameter_size },
+    { ngx_string("unread_size="), offsetof(ngx_pgq_pool_t, unread_size),
+      ngx_pgq_parameter_size, 1, NGX_PGQ_PARAMETER_SIZE },
 
-    { ngx_string("verify="),
-      offsetof(ngx_pgq_pool_t, verify),
-      ngx_pgq_parameter_flag },
+    { ngx_string("verify="), offsetof(ngx_pgq_pool_t, verify),
+      ngx_pgq_parameter_flag, 0, 1 },
 
-    { ngx_null_string, 0, NULL }
+    { ngx_null_string, 0, NULL, 0, 0 }
 };
+
+
+_Static_assert(sizeof(size_t) == sizeof(ngx_int_t)
+               && sizeof(ngx_msec_t) == sizeof(ngx_int_t),
+               "a parameter is stored as ngx_int_t");
 
 
 void
@@ -99,6 +106,7 @@ char *
 ngx_pgq_parameter_read(ngx_conf_t *cf, ngx_pgq_pool_t *db,
     ngx_str_t *parameter)
 {
+    ngx_int_t             n;
     ngx_str_t             value;
     ngx_pgq_parameter_t  *p;
 
@@ -113,7 +121,10 @@ ngx_pgq_parameter_read(ngx_conf_t *cf, ngx_pgq_pool_t *db,
         value.data = parameter->data + p->name.len;
         value.len = parameter->len - p->name.len;
 
-        if (p->parse((u_char *) db + p->offset, &value) == NGX_OK) {
+        n = p->parse(&value);
+
+        if (n >= p->min && n <= p->max) {
+            *(ngx_int_t *) ((u_char *) db + p->offset) = n;
             return NGX_CONF_OK;
         }
     }
@@ -126,88 +137,35 @@ ngx_pgq_parameter_read(ngx_conf_t *cf, ngx_pgq_pool_t *db,
 
 
 static ngx_int_t
-ngx_pgq_parameter_number(void *field, ngx_str_t *value)
+ngx_pgq_parameter_number(ngx_str_t *value)
 {
-    ngx_int_t  n;
-
-    n = ngx_atoi(value->data, value->len);
-
-    if (n < 1 || n > 65536) {
-        return NGX_ERROR;
-    }
-
-    *(ngx_uint_t *) field = n;
-
-    return NGX_OK;
+    return ngx_atoi(value->data, value->len);
 }
 
 
 static ngx_int_t
-ngx_pgq_parameter_size(void *field, ngx_str_t *value)
+ngx_pgq_parameter_size(ngx_str_t *value)
 {
-    ssize_t  n;
-
-    n = ngx_parse_size(value);
-
-    /* a parameter of a statement has at most 1 GB */
-
-    if (n < 1 || n > 512 * 1024 * 1024) {
-        return NGX_ERROR;
-    }
-
-    *(size_t *) field = n;
-
-    return NGX_OK;
+    return ngx_parse_size(value);
 }
 
 
 static ngx_int_t
-ngx_pgq_parameter_time(void *field, ngx_str_t *value)
+ngx_pgq_parameter_time(ngx_str_t *value)
 {
-    ngx_int_t  n;
-
-    n = ngx_parse_time(value, 0);
-
-    if (n < 1) {
-        return NGX_ERROR;
-    }
-
-    *(ngx_msec_t *) field = n;
-
-    return NGX_OK;
-}
-
-
-/* 0: no limit; timers of 32 bits end after 24 days */
-
-static ngx_int_t
-ngx_pgq_parameter_age(void *field, ngx_str_t *value)
-{
-    ngx_int_t  n;
-
-    n = ngx_parse_time(value, 0);
-
-    if (n < 0 || n > 20 * 24 * 60 * 60 * 1000) {
-        return NGX_ERROR;
-    }
-
-    *(ngx_msec_t *) field = n;
-
-    return NGX_OK;
+    return ngx_parse_time(value, 0);
 }
 
 
 static ngx_int_t
-ngx_pgq_parameter_flag(void *field, ngx_str_t *value)
+ngx_pgq_parameter_flag(ngx_str_t *value)
 {
     if (value->len == 2 && ngx_strncmp(value->data, "on", 2) == 0) {
-        *(ngx_flag_t *) field = 1;
-        return NGX_OK;
+        return 1;
     }
 
     if (value->len == 3 && ngx_strncmp(value->data, "off", 3) == 0) {
-        *(ngx_flag_t *) field = 0;
-        return NGX_OK;
+        return 0;
     }
 
     return NGX_ERROR;

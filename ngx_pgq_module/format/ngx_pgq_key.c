@@ -8,12 +8,8 @@
 #include "ngx_pgq_header.h"
 #include "ngx_pgq_json.h"
 
-#include <string.h>
-
 
 static ssize_t ngx_pgq_key_item(u_char *key, ngx_pgq_header_t *h);
-static ssize_t ngx_pgq_key_string(u_char *key, ngx_pgq_header_t *h);
-static ssize_t ngx_pgq_key_token(u_char *key, ngx_pgq_header_t *h);
 
 
 /* parameters are ignored, but must be well-formed */
@@ -72,83 +68,52 @@ ngx_pgq_key_scope(const u_char *text, size_t len)
 }
 
 
-/* returns the length of the item, which is not stored if key is NULL */
+/*
+ * A quoted string, or a token.  Returns its length without quotes and
+ * backslashes, which is not limited if key is NULL.
+ */
 
 static ssize_t
 ngx_pgq_key_item(u_char *key, ngx_pgq_header_t *h)
 {
+    int      quoted;
+    u_char   c;
     ssize_t  n;
 
-    if (h->pos < h->last && *h->pos == '"') {
-        return ngx_pgq_key_string(key, h);
-    }
+    quoted = h->pos < h->last && *h->pos == '"';
+    h->pos += quoted;
 
-    n = ngx_pgq_key_token(key, h);
+    for (n = 0; h->pos < h->last; n++, h->pos++) {
+        c = *h->pos;
 
-    return n ? n : -1;
-}
-
-
-static ssize_t
-ngx_pgq_key_string(u_char *key, ngx_pgq_header_t *h)
-{
-    ssize_t  n;
-
-    for (n = 0, h->pos++; h->pos < h->last; h->pos++) {
-
-        if (*h->pos == '"') {
-            h->pos++;
-            return n;
-        }
-
-        if (*h->pos == '\\') {
-            h->pos++;
-
-            if (h->pos == h->last || (*h->pos != '"' && *h->pos != '\\')) {
-                return -1;
-            }
-        }
-
-        if (*h->pos < 0x20 || *h->pos > 0x7e
-            || (key && n == NGX_PGQ_KEY_MAX))
-        {
-            return -1;
-        }
-
-        if (key) {
-            key[n] = *h->pos;
-        }
-
-        n++;
-    }
-
-    return -1;
-}
-
-
-static ssize_t
-ngx_pgq_key_token(u_char *key, ngx_pgq_header_t *h)
-{
-    ssize_t  n;
-
-    for (n = 0; h->pos < h->last; h->pos++) {
-
-        if (ngx_pgq_header_space(*h->pos) || *h->pos == ';') {
+        if (quoted ? c == '"' : (ngx_pgq_header_space(c) || c == ';')) {
             break;
         }
 
-        if (*h->pos < 0x21 || *h->pos > 0x7e || strchr("\",\\", *h->pos)
-            || (key && n == NGX_PGQ_KEY_MAX))
-        {
+        if (quoted && c == '\\') {
+
+            if (++h->pos == h->last || (*h->pos != '"' && *h->pos != '\\')) {
+                return -1;
+            }
+
+            c = *h->pos;
+
+        } else if (c == '"' || (!quoted && (c == ',' || c == '\\'))) {
+            return -1;
+        }
+
+        if (c < 0x20 || c > 0x7e || (key && n == NGX_PGQ_KEY_MAX)) {
             return -1;
         }
 
         if (key) {
-            key[n] = *h->pos;
+            key[n] = c;
         }
-
-        n++;
     }
 
-    return n;
+    if (!quoted) {
+        return n ? n : -1;
+    }
+
+    return h->pos++ < h->last ? n : -1;
 }
