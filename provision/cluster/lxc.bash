@@ -1,11 +1,11 @@
 # shellcheck shell=bash disable=SC2154
-# A cluster's hosts as containers of this machine: the root file system they share, their network, their lives.
+# A cluster's hosts as containers of this machine: their shared root file system, their network, start and stop.
 # Sourced by provision/cluster/cluster.
 #
-# build/cluster/ keeps what can be used again: root/, Debian 13 with the packages of both roles, and builder/, what the
-# compiler needs on top of it. run/cluster/ has the hosts, each an overlay over that root: lxc/ and hosts/. Outside of it
-# there are a bridge and the hosts' ends of cables while the cluster runs; every mount is in a namespace that ends with
-# who made it.
+# build/cluster/ has what can be reused: root/, Debian 13 with the packages of all roles, and builder/, an overlay with the
+# compiler. run/cluster/ has the hosts in lxc/ and hosts/, each an overlay over that root. Outside of these directories a
+# running cluster has a bridge and the hosts' network interfaces; every mount is in a namespace that ends with the process
+# that made it.
 
 . "$top/provision/debian.bash"
 
@@ -13,7 +13,7 @@ cache=$top/build/cluster
 lxc=$state/lxc
 
 
-# Why no container can run here, in one line; nothing where they can.
+# Prints why containers cannot run here, in one line, or nothing.
 lxc_obstacle() {
     local tool
 
@@ -26,16 +26,16 @@ lxc_obstacle() {
     if [[ -z $(lxc_cgroup) ]]; then
         echo "there is no cgroup2 hierarchy, which systemd needs"
     elif ! unshare --mount --pid --fork true 2>/dev/null; then
-        echo "this machine lets nobody make a mount namespace"
+        echo "mount namespaces are not permitted"
     elif ! ip link add pgq-try type bridge 2>/dev/null; then
-        echo "this machine lets nobody make a bridge"
+        echo "making a bridge is not permitted"
     else
         ip link delete pgq-try
     fi
 }
 
 
-# Where cgroup2 is: alone, or beside the older ones.
+# Prints the mount point of cgroup2, which may be mounted together with cgroup1.
 lxc_cgroup() {
     local place
 
@@ -50,21 +50,21 @@ lxc_cgroup() {
 
 # ---- the root file system
 
-# The root that all hosts share, made once, and again when what it consists of changes.
+# Makes the shared root file system once, and again when its packages change.
 lxc_root() {
     local root=$cache/root made mirror security
     local include=systemd,systemd-sysv,dbus,iproute2,procps,nftables,ca-certificates,libfaketime
 
     made=$(echo "$include" | cat - "$top/provision/host/packages" | sha256sum)
     [[ ! -f $cache/root.made || $(< "$cache/root.made") != "$made" ]] || return 0
-    [[ ! -f $state/network ]] || die "the hosts that run need other packages: make cluster-stop first"
+    [[ ! -f $state/network ]] || die "the running hosts have other packages: make cluster-stop first"
 
     say "making the root file system of the hosts (once)"
     rm -rf --one-file-system "$cache"
     mkdir -p "$cache"
     mirror=$(debian_mirror)
     security=$(debian_security)
-    [[ -n $mirror ]] || die "where Debian's packages come from is not known here: make cluster MIRROR=<url>"
+    [[ -n $mirror ]] || die "this machine has no Debian package source: make cluster MIRROR=<url>"
 
     unshare --mount debootstrap --variant=minbase --include="$include" trixie "$root" "$mirror" > "$cache/root.log" 2>&1 \
         || { tail -n 5 "$cache/root.log" >&2; die "debootstrap failed, see $cache/root.log"; }
@@ -76,7 +76,7 @@ lxc_root() {
     inside "$root" /root/kit/provision/host/packages database web backup >> "$cache/root.log" 2>&1 \
         || { tail -n 5 "$cache/root.log" >&2; die "installing packages failed, see $cache/root.log"; }
 
-    # Kernel modules are the machine's affair.
+    # Containers cannot load kernel modules.
     inside "$root" systemctl mask systemd-modules-load.service > /dev/null 2>&1
     inside "$root" apt-get clean
     rm -rf "$root/root/kit" "$root"/var/lib/apt/lists/*
@@ -85,7 +85,7 @@ lxc_root() {
 }
 
 
-# What is ours, built for the root: in an overlay over it that has the compiler, with this repository at /src.
+# Builds module and extension for the root, in an overlay with the compiler and this repository at /src.
 lxc_parts() {
     mkdir -p "$cache"/builder/{upper,work,root} "$cache/made"
 
@@ -104,7 +104,7 @@ lxc_parts() {
 
 # ---- the network
 
-# A subnet that nobody has, 192.168.56.0/24 if it is free: taken by making its bridge.
+# Takes a free subnet, 192.168.56.0/24 if possible, by making its bridge.
 lxc_network() {
     local third
 
@@ -174,26 +174,26 @@ lxc_start() {
 }
 
 
-# The plug pulled, and put in again: nothing is shut down.
+# Switches a host off without a shutdown.
 lxc_off() { ! lxc_running "$1" || lxc-stop -P "$lxc" -n "$(lxc_name "$1")" -k; }
 
 
-# Shut down; what does not end within a minute and a half is killed, as on any host.
+# Shuts a host down; processes that do not end within 100 s are killed.
 lxc_down() { ! lxc_running "$1" || lxc-stop -P "$lxc" -n "$(lxc_name "$1")" -t 100; }
 
 
-# All of its processes stand still, and go on.
+# Freezes and resumes all processes of a host.
 lxc_freeze() { lxc-freeze -P "$lxc" -n "$(lxc_name "$1")"; }
 
 
 lxc_thaw() { lxc-unfreeze -P "$lxc" -n "$(lxc_name "$1")"; }
 
 
-# Its cable, by the end that is on this machine: up or down.
+# lxc_cable NAME up|down: connects or disconnects the host, at its interface on this machine.
 lxc_cable() { ip link set "$(lxc_name "$1")" "$2"; }
 
 
-# A host that is lost for good, with what it had.
+# Removes a host and its data.
 lxc_lose() {
     lxc_off "$1"
     rm -rf "${lxc:?}/$(lxc_name "$1")" "$state/hosts/$1"
@@ -211,13 +211,13 @@ lxc_on() {
 }
 
 
-# lxc_give NAME DIR: the directory, at the same name below /root of that host.
+# lxc_give NAME DIR: copies DIR to /root of that host.
 lxc_give() {
     tar -C "$(dirname "$2")" -c "$(basename "$2")" | lxc_on "$1" tar -C /root -x
 }
 
 
-# The groups that containers leave behind, in whatever hierarchies there are.
+# Removes the cgroups that containers leave, in all hierarchies.
 lxc_cgroups_remove() {
     local place
 
@@ -228,7 +228,7 @@ lxc_cgroups_remove() {
 }
 
 
-# Nothing of the cluster is left: power off, cables, bridge, files.
+# Removes the cluster: containers, bridge, cgroups, files.
 lxc_remove() {
     local name third=
 

@@ -1,13 +1,13 @@
 # shellcheck shell=bash disable=SC2154
-# What a cluster's operator sees of its members, and the two commands that may lose data when they are used at the wrong
-# moment, each behind a check. Sourced by provision/cluster/cluster.
+# The status of a cluster, and the two commands that may lose data when used at the wrong moment: each checks first.
+# Sourced by provision/cluster/cluster.
 
-# A clock that differs by more than this many seconds from this machine's is reported.
+# A clock that differs from this machine's by more seconds is reported.
 skew_reported=2
 
 
-# The difference of an epoch from this machine's clock, in words; nothing where it is small. Reaching a host takes time:
-# its clock was read some time between the two moments.
+# skew FROM TO CLOCK: prints the difference between CLOCK and this machine's clock, unless it is small. CLOCK was read at
+# some moment between FROM and TO.
 skew() {
     awk -v from="$1" -v to="$2" -v clock="$3" -v least="$skew_reported" 'BEGIN {
         skew = clock < from ? clock - from : clock > to ? clock - to : 0
@@ -16,7 +16,7 @@ skew() {
 }
 
 
-# A line for each database host, from itself: what it says also while nobody can say anything of all of them.
+# Prints a line from each database host, also while there is no leader.
 database_hosts() {
     local host line from wrong=() most=0 newest=()
 
@@ -54,8 +54,8 @@ web_hosts() {
     for host in "${webs[@]}"; do
         from=$EPOCHREALTIME
         said=$(on "$host" curl -s --max-time 5 -w '\n%header{date}' http://127.0.0.1:9180/status < /dev/null) || said='nginx does not answer'
-        printf '%s: %s' "$host" "$(printf '%s' "${said%$'\n'*}")"    # without its own line break
-        # The header has whole seconds, and nginx's clock stands while nothing happens.
+        printf '%s: %s' "$host" "$(printf '%s' "${said%$'\n'*}")"    # without the line break
+        # The header has whole seconds, and nginx updates its clock only when an event occurs.
         if clock=$(date -d "${said##*$'\n'}" +%s 2> /dev/null); then
             clock=$(skew "${from%.*}" "$EPOCHREALTIME" "$clock")
             [[ -z $clock ]] || printf '\n! %s: %s: see docs/runbook.md' "$host" "$clock"
@@ -66,7 +66,7 @@ web_hosts() {
 
 
 status() {
-    kind > /dev/null    # says so if there is no cluster
+    kind > /dev/null    # fails if there is no cluster
     leader=
     if patronictl list; then
         leader=$(leader) || true
@@ -95,31 +95,31 @@ SQL
 }
 
 
-# Whether a member provably has all that was acknowledged; it says why not.
+# has_everything HOST: whether the member provably has every acknowledged message; it prints why not.
 has_everything() { on "$1" timeout 60 runuser -u postgres -- /usr/local/lib/ngx_pgq/has_everything < /dev/null; }
 
 
-# Makes HOST the primary while another one leads, or nobody does, and a switchover is not possible.
+# failover HOST: makes HOST the primary when a switchover is not possible.
 failover() {
     local host=$1
 
     [[ " ${databases[*]} " == *" $host "* && -n $host ]] || die "which host? make cluster-failover HOST=${databases[0]}, or another of ${databases[*]}"
     leader=$(leader) || leader=
-    [[ $leader != "$host" ]] || die "$host leads already"
+    [[ $leader != "$host" ]] || die "$host is already the primary"
     [[ -z $leader ]] || ! sql -XAtqc 'select 1 from pg_stat_replication where application_name = '"'$host'"' and state = '"'streaming'" 2> /dev/null | grep -q 1 \
-        || die "$leader leads and $host streams from it: make cluster-switchover loses nothing"
-    has_everything "$host" || die "$host does not become the primary: see docs/runbook.md"
+        || die "$leader is the primary and $host streams from it: use make cluster-switchover"
+    has_everything "$host" || die "$host is not made the primary: see docs/runbook.md"
     on "$host" patronictl -c /etc/patroni/config.yml failover ngx_pgq --candidate "$host" --force
 }
 
 
-# Throws HOST's data away and copies the primary's.
+# reinit HOST: replaces HOST's data by a copy of the primary's.
 reinit() {
     local host=$1
 
     [[ " ${databases[*]} " == *" $host "* && -n $host ]] || die "which host? make cluster-reinit HOST=${databases[0]}, or another of ${databases[*]}"
     leader=$(leader) || die "there is no leader: there is nothing to copy"
-    [[ $leader != "$host" ]] || die "$host leads: its data is what the others copy"
-    has_everything "$leader" || die "the data of $host stays: see docs/runbook.md"
+    [[ $leader != "$host" ]] || die "$host is the primary: the others copy its data"
+    has_everything "$leader" || die "the data of $host is kept: see docs/runbook.md"
     on "$leader" patronictl -c /etc/patroni/config.yml reinit ngx_pgq "$host" --force --wait
 }

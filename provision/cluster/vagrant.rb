@@ -1,10 +1,10 @@
-# What the Vagrantfile does with its machines. Any system that has Vagrant can be the one it is called on: what needs
-# Debian runs on the machines, what needs nothing is Ruby, which Vagrant brings along.
+# Sets up the machines of the Vagrantfile. It can be called on any system that has Vagrant: what needs Debian runs on the
+# machines, the rest is Ruby, which is part of Vagrant.
 #
-# .vagrant/ngx_pgq/ has what an installation keeps: parts/, our own parts built for Debian 13, and secrets/, its CA, keys
-# and passwords (provision/cluster/secrets). The machine that is set up when there are none, or when the sources have
-# changed, makes them and hands them over; the CA's key stays here. A machine is given the scripts, the parts and its own
-# secrets, makes its kit of them (provision/cluster/kit) and runs that kit's provision/host/setup.
+# .vagrant/ngx_pgq/ keeps parts/, module and extension built for Debian 13, and secrets/, the CA, keys and passwords
+# (provision/cluster/secrets). If they do not exist, or the sources have changed, the machine that is set up makes them and
+# sends them here; the CA's key stays here. A machine is given the scripts, the parts and its own secrets, makes its kit of
+# them (provision/cluster/kit) and runs the kit's provision/host/setup.
 
 require "digest"
 require "fileutils"
@@ -22,7 +22,7 @@ module NgxPgq
   SETTINGS = %w[NGX_PGQ_CLIENTS NGX_PGQ_MONITORS NGX_PGQ_RATE NGX_PGQ_UNLIMITED NGX_PGQ_ORIGINS NGX_PGQ_HTTP].freeze
 
 
-  # Five hosts, and whether messages get through.
+  # The hosts of the cluster, and a check that it accepts messages.
   class Cluster
     attr_reader :hosts
 
@@ -39,7 +39,7 @@ module NgxPgq
       hosts.map { |host| "#{host[:role]}:#{host[:name]}:#{address(host)}" }
     end
 
-    # The environment of provision/host/setup.
+    # Returns the environment of provision/host/setup.
     def settings
       [*("NGX_PGQ_PATIENCE=#{patience}" if ENV.key?("NGX_PGQ_PATIENCE")), *ENV.slice(*SETTINGS).map { |name, value| "#{name}='#{value}'" }]
     end
@@ -48,27 +48,27 @@ module NgxPgq
       Integer(ENV.fetch("NGX_PGQ_PATIENCE", "1"))
     end
 
-    # A message to each door, seen at each; then where they are. Nothing as long as some of the machines do not run.
+    # Posts a message to each web host, reads all from each, and shows the URLs; nothing unless all machines are running.
     def smoke(env, machine)
       return unless hosts.all? { |host| env.machine(host[:name].to_sym, machine.provider_name).state.id == :running }
 
-      doors = hosts.select { |host| host[:role] == "web" }.map { |host| "https://#{address(host)}" }
+      urls = hosts.select { |host| host[:role] == "web" }.map { |host| "https://#{address(host)}" }
       @ca = machine.env.local_data_path.join("ngx_pgq/secrets/ca.crt").to_s
-      machine.ui.info("waiting until the cluster takes messages")
+      machine.ui.info("waiting until the cluster accepts messages")
 
-      texts = doors.map do |door|
-        text = JSON.generate("by" => door, "stamp" => rand(1 << 62).to_s)
-        answer = wait(180, "#{door}/post does not answer 202") { ask(door, "/post", text, "202") }
-        machine.ui.info("POST #{door}/post  #{answer}")
+      texts = urls.map do |url|
+        text = JSON.generate("by" => url, "stamp" => rand(1 << 62).to_s)
+        answer = wait(180, "#{url}/post does not answer 202") { ask(url, "/post", text, "202") }
+        machine.ui.info("POST #{url}/post  #{answer}")
         text
       end
 
-      doors.product(texts) do |door, text|
-        wait(10, "#{door}/get does not show #{text}") { ask(door, "/get?limit=20", nil, "200")&.include?(text) }
+      urls.product(texts) do |url, text|
+        wait(10, "#{url}/get does not show #{text}") { ask(url, "/get?limit=20", nil, "200")&.include?(text) }
       end
 
       machine.ui.success("GET shows each message at both")
-      machine.ui.success("running: POST #{doors.map { |door| "#{door}/post" }.join(" and ")}, GET …/get")
+      machine.ui.success("running: POST #{urls.map { |url| "#{url}/post" }.join(" and ")}, GET …/get")
       machine.ui.success("the CA of its certificates, for curl --cacert: #{@ca}")
     end
 
@@ -86,9 +86,9 @@ module NgxPgq
       found
     end
 
-    # The body of an answer with that status, or nil.
-    def ask(door, path, text, status)
-      uri = URI(door + path)
+    # Returns the body of an answer with that status, or nil.
+    def ask(url, path, text, status)
+      uri = URI(url + path)
       http = Net::HTTP.new(uri.host, uri.port, nil)
       http.use_ssl = true
       http.ca_file = @ca
@@ -125,7 +125,7 @@ module NgxPgq
   end
 
 
-  # The provisioner: makes one machine its role.
+  # The provisioner: sets up one machine.
   class Setup < Vagrant.plugin("2", :provisioner)
     GIVEN = "/root/ngx_pgq".freeze
     DONE = "ngx_pgq: done".freeze
@@ -150,7 +150,7 @@ module NgxPgq
 
     private
 
-    # What is kept under that name, made by the command on this machine unless it is of that origin.
+    # Makes what is kept under that name by the command on this machine, unless it was made from that origin.
     def make(name, origin, news, command)
       stamp = File.join(@kept, "#{name}.origin")
       return if File.exist?(stamp) && File.read(stamp) == origin
@@ -166,19 +166,19 @@ module NgxPgq
       File.write(stamp, origin, perm: 0o600)
     end
 
-    # Hands over the name of a file on the machine, in a directory that mktemp makes for Vagrant's user: no other user
-    # can know its name in advance, or read it.
+    # Yields the name of a file on the machine, in a directory that mktemp makes for Vagrant's user: no other user can
+    # predict its name or read it.
     def parcel
       said = +""
       @machine.communicate.execute("mktemp -d /tmp/ngx_pgq.XXXXXXXX") { |stream, text| said << text if stream == :stdout }
       directory = said.strip
-      raise Failed, text: "#{config.host[:name]} makes no directory" unless directory.start_with?("/tmp/ngx_pgq.")
+      raise Failed, text: "#{config.host[:name]} did not make a directory" unless directory.start_with?("/tmp/ngx_pgq.")
 
       yield "#{directory}/parcel.tar"
       run("rm -rf #{directory}")
     end
 
-    # The directories of this repository, and what is kept, to GIVEN on the machine.
+    # Copies directories of this repository and kept files to GIVEN on the machine.
     def give(directories, kept)
       here = File.join(@kept, "parcel.tar")
 
@@ -197,7 +197,7 @@ module NgxPgq
       FileUtils.rm_f(here)
     end
 
-    # Scripts are known by their first line: not every system has a bit for them.
+    # A script is recognized by its first line: not every system has the executable bit.
     def pack(tar, directory, name, without = nil)
       NgxPgq.files(directory, without).each do |file|
         text = File.binread(File.join(directory, file))
@@ -205,7 +205,7 @@ module NgxPgq
       end
     end
 
-    # From the machine: a directory of that name, in place of the one that is kept.
+    # Replaces the kept directory of that name by the one in the file on the machine.
     def take(name, there)
       here = File.join(@kept, "parcel.tar")
       FileUtils.touch(here)
@@ -226,7 +226,7 @@ module NgxPgq
       FileUtils.rm_f(here)
     end
 
-    # As root. To Vagrant a connection that breaks is a command that succeeded: here it has to have said that it is done.
+    # Runs a command as root. Vagrant takes a lost connection for success: so the command has to print DONE at its end.
     def run(command)
       done = false
       rest = Hash.new("")
@@ -260,7 +260,7 @@ module NgxPgq
   end
 
 
-  # The files below a directory, but for what a build in it left there.
+  # Returns the files below a directory, without build results.
   def self.files(path, without = nil)
     Dir.glob("**/*", base: path).select { |file| File.file?(File.join(path, file)) && !without&.match?(file) }.sort
   end

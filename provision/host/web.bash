@@ -36,10 +36,10 @@ haproxy() {
 
 
 nginx() {
-    local door text password plain='' plain_other='' origins='' door_is=host unlimited doors=("$name")
+    local web text password plain='' plain_other='' origins='' certificate=host unlimited haproxies=("$name")
 
-    for door in "${web_names[@]}"; do
-        [[ $door == "$name" ]] || doors+=("$door")
+    for web in "${web_names[@]}"; do
+        [[ $web == "$name" ]] || haproxies+=("$web")
     done
 
     put /usr/lib/nginx/modules/ngx_http_pgq_module.so 644 root < "$kit/parts/ngx_http_pgq_module.so"
@@ -47,9 +47,9 @@ nginx() {
     put /etc/ngx_pgq/pgpass 600 root <<< "*:*:posts:ngx_pgq_web:$password"
 
     # The certificate of the installation's own CA, or one of another CA if the operator has put it there.
-    [[ ! -e $kit/secrets/door.crt ]] || door_is=door
-    put /etc/ngx_pgq/door.key 600 root < "$kit/secrets/$door_is.key"
-    put /etc/ngx_pgq/door.crt 644 root < "$kit/secrets/$door_is.crt"
+    [[ ! -e $kit/secrets/door.crt ]] || certificate=door
+    put /etc/ngx_pgq/door.key 600 root < "$kit/secrets/$certificate.key"
+    put /etc/ngx_pgq/door.crt 644 root < "$kit/secrets/$certificate.crt"
 
     if [[ $NGX_PGQ_HTTP != off ]]; then
         plain=$'\n        listen      80;' plain_other=$'\n        listen 80 default_server;'
@@ -57,7 +57,7 @@ nginx() {
 
     [[ -z $NGX_PGQ_ORIGINS ]] || origins=$'\n'"    pgq_origins             $NGX_PGQ_ORIGINS;"
     IFS=', ' read -ra unlimited <<< "$NGX_PGQ_UNLIMITED"
-    text=$(fill "$kit/provision/host/nginx.conf.in" NAME="$name" ADDRESS="$address" DOORS="$(each , % "${doors[@]}")" \
+    text=$(fill "$kit/provision/host/nginx.conf.in" NAME="$name" ADDRESS="$address" HAPROXIES="$(each , % "${haproxies[@]}")" \
         CONNECT=$((2 * NGX_PGQ_PATIENCE)) RATE="$NGX_PGQ_RATE" PLAIN="$plain" PLAIN_OTHER="$plain_other" ORIGINS="$origins" \
         UNLIMITED="$(each $'\n' '        % 0;' "${unlimited[@]}")" NAMES="$(server_names)")
     put /etc/nginx/nginx.conf 644 root <<< "$text"
