@@ -43,10 +43,8 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/index.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
-#include "executor/executor.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -75,36 +73,6 @@ static int64
 batch_table_period_us(void)
 {
 	return NGX_PGQ_FAULT_FORCED("ledger-due") ? FORCED_US : NGX_PGQ_LEDGER_US;
-}
-
-static Oid
-batch_table_leaf_relid(int leaf, bool missing_ok)
-{
-	char		name[NAMEDATALEN];
-	Oid			relid;
-
-	snprintf(name, sizeof(name), "batch_%d", leaf);
-	relid = get_relname_relid(name, get_namespace_oid(NGX_PGQ_SCHEMA, true));
-	if (!OidIsValid(relid) && !missing_ok)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation \"%s.%s\" does not exist",
-						NGX_PGQ_SCHEMA, name),
-				 errhint("Run sql/install.sql in this database.")));
-	return relid;
-}
-
-/* Is the leaf what sql/batch.sql made, and nothing more? */
-static bool
-batch_table_leaf_is_ours(Relation rel)
-{
-	TupleDesc	desc = RelationGetDescr(rel);
-
-	return ngx_pgq_bulk_insert_is_plain(rel) && desc->natts == 3 &&
-		(desc->constr == NULL || desc->constr->num_check == 0) &&
-		TupleDescAttr(desc, 0)->atttypid == TIMESTAMPTZOID &&
-		TupleDescAttr(desc, 1)->atttypid == INT2OID &&
-		TupleDescAttr(desc, 2)->atttypid == UUIDOID;
 }
 
 /*
@@ -174,8 +142,7 @@ batch_table_find_batch(const pg_uuid_t *batch_id)
 
 	for (int i = 0; i < NGX_PGQ_LEDGER_SLOTS && found < 0; i++)
 	{
-		Relation	leaf = table_open(batch_table_leaf_relid(i, false),
-									  AccessShareLock);
+		Relation	leaf = ngx_pgq_leaf_open("batch", i, AccessShareLock);
 
 		if (RelationGetNumberOfBlocks(leaf) > 0 &&
 			batch_table_leaf_has(leaf, batch_id, snapshot))
@@ -208,51 +175,38 @@ batch_table_open_current(int *leaf)
 		Relation	rel;
 
 		*leaf = batch_table_current_leaf();
-		rel = table_open(batch_table_leaf_relid(*leaf, false),
-						 RowExclusiveLock);
+		rel = ngx_pgq_leaf_open("batch", *leaf, RowExclusiveLock);
 		if (batch_table_current_leaf() == *leaf)
 			return rel;
 		table_close(rel, RowExclusiveLock);
 	}
 }
 
-/* By table and index alone. */
+/* By the executor only if the leaf is not what sql/batch.sql has made. */
 static void
-batch_table_insert_plain(Relation rel, int leaf, const pg_uuid_t *batch_id,
-						 TimestampTz at)
+batch_table_insert(Relation rel, int leaf, const pg_uuid_t *batch_id,
+				   TimestampTz at)
 {
-	EState	   *estate = CreateExecutorState();
-	ResultRelInfo *target = makeNode(ResultRelInfo);
-	TupleTableSlot *row = MakeSingleTupleTableSlot(RelationGetDescr(rel),
-												   &TTSOpsVirtual);
+	static const NgxPgqColumn columns[] = {
+		{"at", TIMESTAMPTZOID},
+		{"slot", INT2OID},
+		{"batch_id", UUIDOID}
+	};
+	Oid			types[] = {TIMESTAMPTZOID, INT2OID, UUIDOID};
+	Datum		values[] = {TimestampTzGetDatum(at), Int16GetDatum(leaf),
+	UUIDPGetDatum(batch_id)};
+	NgxPgqBulk	bulk;
+	char	   *sql;
 
-	InitResultRelInfo(target, rel, 0, NULL, 0);
-	ExecOpenIndices(target, false);
-	row->tts_values[0] = TimestampTzGetDatum(at);
-	row->tts_values[1] = Int16GetDatum(leaf);
-	row->tts_values[2] = UUIDPGetDatum(batch_id);
-	memset(row->tts_isnull, false, 3 * sizeof(bool));
-	ExecStoreVirtualTuple(row);
-	row->tts_tableOid = RelationGetRelid(rel);
-
-	table_tuple_insert(rel, row, GetCurrentCommandId(true), 0, NULL);
-	ngx_pgq_insert_index_tuples(target, row, estate);
-	ExecCloseIndices(target);
-	ExecDropSingleTupleTableSlot(row);
-	FreeExecutorState(estate);
-}
-
-/* By the executor, for a leaf that somebody has added something to. */
-static void
-batch_table_insert_by_executor(int leaf, const pg_uuid_t *batch_id,
-							   TimestampTz at)
-{
-	Oid			types[] = {INT2OID, UUIDOID, TIMESTAMPTZOID};
-	Datum		values[] = {Int16GetDatum(leaf), UUIDPGetDatum(batch_id),
-	TimestampTzGetDatum(at)};
-	char	   *sql = psprintf("insert into ngx_pgq.batch_%d (slot, batch_id, at) "
-							   "values ($1, $2, $3)", leaf);
-
+	if (ngx_pgq_bulk_insert_begin(&bulk, rel, columns, lengthof(columns)))
+	{
+		bulk.check_bound = false;	/* the number is that of the leaf */
+		ngx_pgq_bulk_insert_add(&bulk, values);
+		ngx_pgq_bulk_insert_end(&bulk);
+		return;
+	}
+	sql = psprintf("insert into ngx_pgq.batch_%d (at, slot, batch_id) "
+				   "values ($1, $2, $3)", leaf);
 	SPI_execute_with_args(sql, lengthof(types), types, values, NULL, false, 0);
 }
 
@@ -296,33 +250,10 @@ ngx_pgq_batch_table_enter(const pg_uuid_t *batch_id, bool fence)
 		return batch_table_meet_again(leaf, batch_id);
 
 	rel = batch_table_open_current(&leaf);
-	if (batch_table_leaf_is_ours(rel))
-		batch_table_insert_plain(rel, leaf, batch_id, at);
-	else
-		batch_table_insert_by_executor(leaf, batch_id, at);
+	batch_table_insert(rel, leaf, batch_id, at);
 	table_close(rel, NoLock);
 	CommandCounterIncrement();	/* so that this command finds it again */
 	return waited ? NGX_PGQ_ENTRY_FREED : NGX_PGQ_ENTRY_NEW;
-}
-
-/* The pages of a leaf; -1 if it is not there, or locked by another session. */
-static int64
-batch_table_count_pages(Oid relid)
-{
-	Relation	rel;
-	int64		pages = -1;
-
-	if (!OidIsValid(relid) ||
-		!ConditionalLockRelationOid(relid, AccessShareLock))
-		return -1;
-	rel = try_table_open(relid, NoLock);
-	if (rel != NULL)
-	{
-		pages = RelationGetNumberOfBlocks(rel);
-		table_close(rel, NoLock);
-	}
-	UnlockRelationOid(relid, AccessShareLock);
-	return pages;
 }
 
 /* Is no transaction in progress that may have written to the leaf? */
@@ -354,10 +285,10 @@ batch_table_truncate_leaf(int leaf, Oid relid)
 static bool
 batch_table_tidy_old(NgxPgqDatabase *database, int leaf, int64 now)
 {
-	Oid			relid = batch_table_leaf_relid(leaf, true);
+	Oid			relid = ngx_pgq_leaf_relid("batch", leaf);
 	int64		quiet_at = pg_atomic_read_u64(&database->ledger_quiet_at[leaf]);
 
-	if (batch_table_count_pages(relid) <= 0)
+	if (ngx_pgq_leaf_pages(relid) <= 0)
 		return false;
 	if (quiet_at == 0)
 	{
@@ -377,7 +308,7 @@ batch_table_empty_leaf(int current)
 	{
 		int			leaf = (current + i) % NGX_PGQ_LEDGER_SLOTS;
 
-		if (batch_table_count_pages(batch_table_leaf_relid(leaf, true)) == 0)
+		if (ngx_pgq_leaf_pages(ngx_pgq_leaf_relid("batch", leaf)) == 0)
 			return leaf;
 	}
 	return -1;
@@ -397,7 +328,7 @@ batch_table_advance(NgxPgqDatabase *database, int64 now)
 	if (since == 0)
 		pg_atomic_write_u64(&database->ledger_since, now);
 	else if (now - since >= batch_table_period_us() &&
-			 batch_table_count_pages(batch_table_leaf_relid(current, true)) > 0 &&
+			 ngx_pgq_leaf_pages(ngx_pgq_leaf_relid("batch", current)) > 0 &&
 			 (next = batch_table_empty_leaf(current)) >= 0)
 	{
 		pg_atomic_write_u64(&database->ledger_quiet_at[current], 0);

@@ -22,7 +22,9 @@
 #include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "executor/executor.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
@@ -89,7 +91,7 @@ ngx_pgq_bulk_insert_check_columns(Relation rel, const NgxPgqColumn *columns,
 
 /* Find the places of our columns; false if there are others, or other types. */
 static bool
-bulk_insert_find_places(TupleDesc desc, const NgxPgqColumn *columns,
+bulk_insert_find_places(TupleDesc desc, const NgxPgqColumn *columns, int count,
 						AttrNumber *places)
 {
 	int			found = 0;
@@ -101,32 +103,35 @@ bulk_insert_find_places(TupleDesc desc, const NgxPgqColumn *columns,
 
 		if (column->attisdropped)
 			continue;
-		while (i < NGX_PGQ_BULK_COLUMNS &&
+		while (i < count &&
 			   (namestrcmp(&column->attname, columns[i].name) != 0 ||
 				column->atttypid != columns[i].type ||
 				column->atttypmod != -1 || column->attgenerated))
 			i++;
-		if (i == NGX_PGQ_BULK_COLUMNS)
+		if (i == count)
 			return false;
 		places[i] = place;
 		found++;
 	}
-	return found == NGX_PGQ_BULK_COLUMNS;
+	return found == count;
 }
 
 /*
- * Get ready to write rows of these NGX_PGQ_BULK_COLUMNS columns.  False if
- * the table has more to it, and the executor must write them.
+ * Prepare to insert rows of these columns, at most NGX_PGQ_BULK_COLUMNS.
+ * Returns false if the table has other columns, triggers or rules: then the
+ * executor must insert the rows.
  */
 bool
 ngx_pgq_bulk_insert_begin(NgxPgqBulk *bulk, Relation rel,
-						  const NgxPgqColumn *columns)
+						  const NgxPgqColumn *columns, int count)
 {
 	if (!ngx_pgq_bulk_insert_is_plain(rel) ||
-		!bulk_insert_find_places(RelationGetDescr(rel), columns, bulk->places))
+		!bulk_insert_find_places(RelationGetDescr(rel), columns, count,
+								 bulk->places))
 		return false;
 
 	bulk->rel = rel;
+	bulk->columns = count;
 	bulk->estate = CreateExecutorState();
 	bulk->scratch = AllocSetContextCreate(bulk->estate->es_query_cxt,
 										  "ngx_pgq bulk",
@@ -187,7 +192,7 @@ ngx_pgq_bulk_insert_add(NgxPgqBulk *bulk, const Datum *values)
 		bulk->rows[bulk->used] = row;
 	}
 	memset(row->tts_isnull, true, desc->natts * sizeof(bool));
-	for (int i = 0; i < NGX_PGQ_BULK_COLUMNS; i++)
+	for (int i = 0; i < bulk->columns; i++)
 	{
 		row->tts_values[bulk->places[i]] = values[i];
 		row->tts_isnull[bulk->places[i]] = false;
@@ -213,4 +218,17 @@ ngx_pgq_bulk_insert_end(NgxPgqBulk *bulk)
 		ExecDropSingleTupleTableSlot(bulk->rows[i]);
 	ExecCloseIndices(bulk->target);
 	FreeExecutorState(bulk->estate);
+}
+
+/* An array of these values, as a parameter of a statement for the executor. */
+Datum
+ngx_pgq_bulk_insert_array(Datum *elements, int count, Oid type)
+{
+	int16		length;
+	bool		byval;
+	char		align;
+
+	get_typlenbyvalalign(type, &length, &byval, &align);
+	return PointerGetDatum(construct_array(elements, count, type, length, byval,
+										   align));
 }

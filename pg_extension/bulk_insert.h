@@ -12,11 +12,12 @@
 
 /* Rows on their way into one plain table, see bulk_insert.c. */
 #define NGX_PGQ_BULK_ROWS		64
-#define NGX_PGQ_BULK_COLUMNS	4
+#define NGX_PGQ_BULK_COLUMNS	4	/* at most */
 
 typedef struct NgxPgqBulk
 {
 	Relation	rel;
+	int			columns;
 	AttrNumber	places[NGX_PGQ_BULK_COLUMNS];	/* of our columns, from 0 */
 	EState	   *estate;
 	MemoryContext scratch;		/* emptied with each load of rows */
@@ -36,8 +37,9 @@ extern void ngx_pgq_bulk_insert_check_columns(Relation rel,
 											  const NgxPgqColumn *columns,
 											  int count);
 extern bool ngx_pgq_bulk_insert_begin(NgxPgqBulk *bulk, Relation rel,
-									  const NgxPgqColumn *columns);
+									  const NgxPgqColumn *columns, int count);
 extern void ngx_pgq_bulk_insert_add(NgxPgqBulk *bulk, const Datum *values);
 extern void ngx_pgq_bulk_insert_end(NgxPgqBulk *bulk);
+extern Datum ngx_pgq_bulk_insert_array(Datum *elements, int count, Oid type);
 
 #endif							/* NGX_PGQ_BULK_INSERT_H */

@@ -51,11 +51,7 @@ control_sleep_a_while(long ms)
 {
 	static uint32 wait_event = 0;
 
-	if (wait_event == 0)
-		wait_event = ngx_pgq_wait_event("NgxPgqWaitForMovers");
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 ms, wait_event);
-	ResetLatch(MyLatch);
+	ngx_pgq_wake_wait(ms, &wait_event, "NgxPgqWaitForMovers");
 	CHECK_FOR_INTERRUPTS();
 }
 

@@ -1,28 +1,28 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * enqueue.c
- *	  ngx_pgq.enqueue(): a batch of messages into the queue, once;
- *	  ngx_pgq.enqueue_keyed(): a batch of messages that may have idempotency
- *	  keys; ngx_pgq.enqueue_all(): the messages of one request, all or nothing,
- *	  which may have one key together; and ngx_pgq.fence(): a batch that shall
- *	  never come.
+ *	  The SQL functions that put a batch of messages into the queue once:
+ *	  enqueue(); enqueue_keyed(), whose messages may have idempotency keys;
+ *	  enqueue_all(), all or nothing, whose messages may have one key in common.
+ *	  And fence(), which makes sure that a batch is never enqueued.
  *
- * Called by SQL, normally by nginx: one call, one transaction, one row in the
- * ledger.  enqueue() returns a row for each message it refuses, the other two
- * return rows for what they did not newly put into the queue; all others are in
- * the queue when the transaction commits.
+ * One call adds one row to the batch table.  enqueue() returns a row for each
+ * message that it refuses, the other two for each message that they do not
+ * enqueue.  All other messages are in the queue when the transaction commits.
  *
- * - A batch the ledger knows adds nothing; its verdicts, which depend on the
- *	 messages alone, are given again.
- * - An attempt of a fenced batch that arrives later fails: it adds nothing, and
- *	 nobody can take it for accepted.
- * - A key names a message, or a request's messages, by a fingerprint: SHA-256
- *	 of a byte that tells which, then of each message its length and text.
- * - A message that is refused as JSON takes no key: mended, it may use it.
- * - Whoever is told that a message was taken before (PQ200) has written to the
- *	 ledger, so his commit waits for the synchronous standby, too, and for all
- *	 that was committed before.
- * - Another transaction's key is never waited for.
+ * - A batch that the batch table has adds nothing.  Its results depend on the
+ *	 messages alone and are returned again.
+ * - If a fenced batch arrives later, the call fails: no client can take the
+ *	 batch for accepted.
+ * - The fingerprint of a key identifies the message, or the messages of one
+ *	 request: SHA-256 of a byte for the kind, then the length and text of each
+ *	 message.
+ * - A message that is refused as JSON takes no key.  The client can use the key
+ *	 for the corrected message.
+ * - A client that learns from PQ200 that its message was accepted before has
+ *	 written to the batch table.  So its commit waits for the synchronous
+ *	 standby too, and for all earlier commits.
+ * - No call waits for a key that another transaction holds.
  */
 #include "postgres.h"
 
@@ -49,31 +49,50 @@ PG_FUNCTION_INFO_V1(ngx_pgq_enqueue_keyed);
 PG_FUNCTION_INFO_V1(ngx_pgq_enqueue_all);
 PG_FUNCTION_INFO_V1(ngx_pgq_fence);
 
-/* What a fingerprint begins with. */
-#define PRINT_ONE		1		/* a message posted alone */
-#define PRINT_ALL		2		/* a request's messages */
-
 #define ID_MASK			UINT64CONST(0x3fffffffffffffff)
 
-/* What is said of one message; sqlstate is NULL as long as it is good. */
-typedef struct Verdict
+/* The first byte that a fingerprint is made of. */
+static const uint8 print_one = 1;	/* a message that was posted alone */
+static const uint8 print_all = 2;	/* the messages of one request */
+
+/* What the caller is told about a message; sqlstate is NULL if it is good. */
+typedef struct MessageResult
 {
 	const char *sqlstate;
 	char	   *problem;
-} Verdict;
+} MessageResult;
 
-/* The keys of a call, and which message each belongs to. */
+/* The keys of a call, and for each the index of its message. */
 typedef struct Keys
 {
 	int			count;
-	NgxPgqKey	keys[NGX_PGQ_KEYS];
-	int			owners[NGX_PGQ_KEYS];
+	NgxPgqKey  *keys;
+	int		   *owners;
 } Keys;
 
-/* The elements of a one-dimensional array of uuid or text. */
-static Datum *
-enqueue_array_elements(ArrayType *array, Oid type, bool **nulls, int *count)
+/* Checks that all three functions begin with. */
+static void
+enqueue_check_call(FunctionCallInfo fcinfo, int arguments, const char *names,
+				   const char *function)
 {
+	for (int i = 0; i < arguments; i++)
+	{
+		if (PG_ARGISNULL(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("%s must not be null", names)));
+	}
+	/* a bulk insert bypasses the server's own check */
+	PreventCommandIfReadOnly(function);
+	InitMaterializedSRF(fcinfo, 0);
+}
+
+/* The elements of an argument, a one-dimensional array of uuid or text. */
+static Datum *
+enqueue_array_elements(FunctionCallInfo fcinfo, int argument, Oid type,
+					   bool **nulls, int *count)
+{
+	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(argument);
 	Datum	   *elements;
 
 	if (ARR_NDIM(array) > 1)
@@ -89,21 +108,21 @@ enqueue_array_elements(ArrayType *array, Oid type, bool **nulls, int *count)
 	return elements;
 }
 
-/* Tell the caller of a message that was not put into the queue. */
+/* Report a message that is not enqueued. */
 static void
-enqueue_refuse(ReturnSetInfo *result, int ordinal, const char *sqlstate,
-			   const char *problem)
+enqueue_refuse(FunctionCallInfo fcinfo, int ordinal, const MessageResult *result)
 {
+	ReturnSetInfo *rows = (ReturnSetInfo *) fcinfo->resultinfo;
 	Datum		values[] = {Int32GetDatum(ordinal),
-		CStringGetTextDatum(sqlstate), CStringGetTextDatum(problem)};
+		CStringGetTextDatum(result->sqlstate),
+		CStringGetTextDatum(result->problem)};
 	bool		nulls[] = {false, false, false};
 
-	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	tuplestore_putvalues(rows->setResult, rows->setDesc, values, nulls);
 }
 
-/* Raise, unless there are as many ids as messages, and not too many. */
 static void
-enqueue_expect_counts(int ids, int messages)
+enqueue_check_counts(int ids, int messages)
 {
 	if (ids != messages)
 		ereport(ERROR,
@@ -117,251 +136,127 @@ enqueue_expect_counts(int ids, int messages)
 						messages, NGX_PGQ_MESSAGES)));
 }
 
-/* Take refused messages, and report them, out of a batch of so many. */
-static void
-enqueue_judge(ReturnSetInfo *result, NgxPgqBatch *batch, int count,
-			  const bool *id_nulls, const bool *message_nulls)
+/* The batch in the arguments; nulls: whether a message or its id is null. */
+static NgxPgqBatch
+enqueue_read_batch(FunctionCallInfo fcinfo, bool **nulls)
+{
+	NgxPgqBatch batch;
+	bool	   *id_nulls;
+	int			ids;
+
+	batch.ids = enqueue_array_elements(fcinfo, 1, UUIDOID, &id_nulls, &ids);
+	batch.messages = enqueue_array_elements(fcinfo, 2, TEXTOID, nulls,
+											&batch.count);
+	enqueue_check_counts(ids, batch.count);
+	for (int i = 0; i < batch.count; i++)
+		(*nulls)[i] |= id_nulls[i];
+	return batch;
+}
+
+/*
+ * Check each message, or only up to the first bad one.  Returns the ordinal of
+ * the last message that is bad; 0 if all are good.
+ */
+static int
+enqueue_check_messages(const NgxPgqBatch *batch, const bool *nulls,
+					   MessageResult *results, bool all_or_nothing)
 {
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext,
-												  "ngx_pgq verdict",
+												  "ngx_pgq check",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(scratch);
+	int			bad = 0;
 
-	for (int i = 0; i < count; i++)
+	for (int i = 0; i < batch->count && !(bad && all_or_nothing); i++)
 	{
 		const char *sqlstate = "22004";
 		char	   *problem = "Message or message id is null.";
 
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextReset(scratch);
-		if (id_nulls[i] || message_nulls[i] ||
-			!ngx_pgq_enqueue_check(batch->messages[i], &sqlstate, &problem))
-		{
-			enqueue_refuse(result, i + 1, sqlstate, problem);
+		if (!nulls[i] &&
+			ngx_pgq_enqueue_check(batch->messages[i], &sqlstate, &problem))
 			continue;
-		}
-		batch->ids[batch->count] = batch->ids[i];
-		batch->messages[batch->count] = batch->messages[i];
-		batch->count++;
+		results[i].sqlstate = sqlstate;
+		results[i].problem = MemoryContextStrdup(caller, problem);
+		bad = i + 1;
 	}
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(scratch);
+	return bad;
 }
 
-/* The messages of a batch that are good. */
-static NgxPgqBatch
-enqueue_accept_messages(ReturnSetInfo *result, ArrayType *ids,
-						ArrayType *messages)
-{
-	NgxPgqBatch batch;
-	bool	   *id_nulls;
-	bool	   *message_nulls;
-	int			given;
-	int			count;
-
-	batch.ids = enqueue_array_elements(ids, UUIDOID, &id_nulls, &given);
-	batch.messages = enqueue_array_elements(messages, TEXTOID, &message_nulls,
-											&count);
-	enqueue_expect_counts(given, count);
-
-	batch.count = 0;
-	enqueue_judge(result, &batch, count, id_nulls, message_nulls);
-	return batch;
-}
-
-/* Enter the batch and, unless it is known, put its messages into the queue. */
+/* SHA-256 of a text; or of a kind, then the length and text of each of texts. */
 static void
-enqueue_take(const pg_uuid_t *batch_id, NgxPgqBatch *batch)
-{
-	NgxPgqInsert insert;
-
-	ngx_pgq_enqueue_insert_begin(&insert);
-	if (ngx_pgq_enqueue_insert_enter(batch_id) != NGX_PGQ_ENTRY_TAKEN &&
-		batch->count > 0)
-	{
-		NGX_PGQ_FAULT("batch-entered");
-		ngx_pgq_enqueue_insert_write(&insert, batch);
-	}
-	ngx_pgq_enqueue_insert_end(&insert);
-}
-
-Datum
-ngx_pgq_enqueue(PG_FUNCTION_ARGS)
-{
-	NgxPgqBatch batch;
-
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("batch id, message ids and messages must not be null")));
-
-	/* the bulk path writes below where the server looks after this */
-	PreventCommandIfReadOnly("ngx_pgq.enqueue()");
-
-	InitMaterializedSRF(fcinfo, 0);
-	batch = enqueue_accept_messages((ReturnSetInfo *) fcinfo->resultinfo,
-									PG_GETARG_ARRAYTYPE_P(1),
-									PG_GETARG_ARRAYTYPE_P(2));
-	enqueue_take(PG_GETARG_UUID_P(0), &batch);
-	return (Datum) 0;
-}
-
-static pg_cryptohash_ctx *
-enqueue_hash_begin(void)
+enqueue_hash(uint8 *hash, const uint8 *kind, const Datum *texts, int count)
 {
 	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
+	bool		failed = pg_cryptohash_init(context) < 0 ||
+	(kind && pg_cryptohash_update(context, kind, sizeof(*kind)) < 0);
 
-	if (pg_cryptohash_init(context) < 0)
-		elog(ERROR, "could not compute a fingerprint: %s",
-			 pg_cryptohash_error(context));
-	return context;
-}
+	for (int i = 0; i < count && !failed; i++)
+	{
+		text	   *value = DatumGetTextPP(texts[i]);
+		uint32		length = VARSIZE_ANY_EXHDR(value);
+		uint32		prefix = pg_hton32(length);
 
-static void
-enqueue_hash(pg_cryptohash_ctx *context, const void *data, size_t length)
-{
-	if (pg_cryptohash_update(context, data, length) < 0)
-		elog(ERROR, "could not compute a fingerprint: %s",
-			 pg_cryptohash_error(context));
-}
-
-static void
-enqueue_hash_end(pg_cryptohash_ctx *context, uint8 *result)
-{
-	if (pg_cryptohash_final(context, result, PG_SHA256_DIGEST_LENGTH) < 0)
+		CHECK_FOR_INTERRUPTS();
+		failed = (kind && pg_cryptohash_update(context, (uint8 *) &prefix,
+											   sizeof(prefix)) < 0) ||
+			pg_cryptohash_update(context, (uint8 *) VARDATA_ANY(value),
+								 length) < 0;
+	}
+	if (failed ||
+		pg_cryptohash_final(context, hash, PG_SHA256_DIGEST_LENGTH) < 0)
 		elog(ERROR, "could not compute a fingerprint: %s",
 			 pg_cryptohash_error(context));
 	pg_cryptohash_free(context);
 }
 
-static void
-enqueue_digest(NgxPgqKey *key, text *given)
-{
-	pg_cryptohash_ctx *context = enqueue_hash_begin();
-
-	enqueue_hash(context, VARDATA_ANY(given), VARSIZE_ANY_EXHDR(given));
-	enqueue_hash_end(context, key->digest);
-}
-
-static void
-enqueue_fingerprint(uint8 *print, uint8 kind, const Datum *messages, int count)
-{
-	pg_cryptohash_ctx *context = enqueue_hash_begin();
-
-	enqueue_hash(context, &kind, sizeof(kind));
-	for (int i = 0; i < count; i++)
-	{
-		text	   *message = DatumGetTextPP(messages[i]);
-		uint32		length = VARSIZE_ANY_EXHDR(message);
-		uint32		prefix = pg_hton32(length);
-
-		CHECK_FOR_INTERRUPTS();
-		enqueue_hash(context, &prefix, sizeof(prefix));
-		enqueue_hash(context, VARDATA_ANY(message), length);
-	}
-	enqueue_hash_end(context, print);
-}
-
-/* Is this a key that can be kept?  If not, say why. */
+/* Read the key of these messages; false if it is not valid, see result. */
 static bool
-enqueue_judge_key(text *key, Verdict *verdict)
+enqueue_read_key(NgxPgqKey *key, Datum given, const uint8 *kind,
+				 const Datum *messages, int count, const pg_uuid_t *id,
+				 MessageResult *result)
 {
-	int			length = VARSIZE_ANY_EXHDR(key);
+	int			length = VARSIZE_ANY_EXHDR(DatumGetTextPP(given));
 
 	if (length == 0)
 	{
-		verdict->sqlstate = "22023";
-		verdict->problem = "Idempotency key is empty.";
+		result->sqlstate = "22023";
+		result->problem = "Idempotency key is empty.";
+		return false;
 	}
-	else if (length > NGX_PGQ_KEY_LEN)
+	if (length > NGX_PGQ_KEY_LEN)
 	{
-		verdict->sqlstate = "54000";
-		verdict->problem = psprintf("Idempotency key has %d bytes, the limit is %d.",
-									length, NGX_PGQ_KEY_LEN);
+		result->sqlstate = "54000";
+		result->problem = psprintf("Idempotency key has %d bytes, the limit is %d.",
+								   length, NGX_PGQ_KEY_LEN);
+		return false;
 	}
-	return verdict->sqlstate == NULL;
-}
-
-/* What is said of a message whose key is not new; nothing if it is ours. */
-static void
-enqueue_judge_by_key(const NgxPgqKey *key, Verdict *verdict)
-{
-	switch (key->state)
-	{
-		case NGX_PGQ_KEY_NEW:
-		case NGX_PGQ_KEY_OURS:
-			break;
-		case NGX_PGQ_KEY_REPLAY:
-			verdict->sqlstate = "PQ200";
-			verdict->problem =
-				DatumGetCString(DirectFunctionCall1(uuid_out,
-													UUIDPGetDatum(&key->known_id)));
-			break;
-		case NGX_PGQ_KEY_OTHER:
-			verdict->sqlstate = "PQ422";
-			verdict->problem = "Idempotency key was used with another message.";
-			break;
-		case NGX_PGQ_KEY_BUSY:
-			verdict->sqlstate = "PQ409";
-			verdict->problem = "A message with this idempotency key is on its way.";
-			break;
-		case NGX_PGQ_KEY_FULL:
-			verdict->sqlstate = "PQ503";
-			verdict->problem = "There are too many idempotency keys.";
-			break;
-	}
-}
-
-static void
-enqueue_judge_message(Datum message, bool is_null, Verdict *verdict,
-					  MemoryContext scratch)
-{
-	MemoryContext caller = MemoryContextSwitchTo(scratch);
-	const char *sqlstate = "22004";
-	char	   *problem = "Message or message id is null.";
-
-	CHECK_FOR_INTERRUPTS();
-	if (is_null || !ngx_pgq_enqueue_check(message, &sqlstate, &problem))
-	{
-		verdict->sqlstate = sqlstate;
-		verdict->problem = MemoryContextStrdup(caller, problem);
-	}
-	MemoryContextSwitchTo(caller);
-	MemoryContextReset(scratch);
-}
-
-static MemoryContext
-enqueue_scratch_context(void)
-{
-	return AllocSetContextCreate(CurrentMemoryContext, "ngx_pgq verdict",
-								 ALLOCSET_DEFAULT_SIZES);
-}
-
-/* Take the keys, or recall them for a batch that was taken before. */
-static bool
-enqueue_take_keys(NgxPgqInsert *insert, const pg_uuid_t *batch_id,
-				  NgxPgqKey *keys, int count)
-{
-	NgxPgqEntry entry = ngx_pgq_enqueue_insert_enter(batch_id);
-
-	if (entry != NGX_PGQ_ENTRY_TAKEN)
-	{
-		NGX_PGQ_FAULT("batch-entered");
-		ngx_pgq_key_table_take(keys, count, entry == NGX_PGQ_ENTRY_FREED);
-		return true;
-	}
-	ngx_pgq_key_table_recall(keys, count);
-	return false;
+	enqueue_hash(key->digest, NULL, &given, 1);
+	enqueue_hash(key->fingerprint, kind, messages, count);
+	key->message_id = *id;
+	return true;
 }
 
 /* The keys of the messages that are good so far. */
-static Keys *
-enqueue_gather_keys(const Datum *elements, const bool *nulls,
-					const NgxPgqBatch *batch, int count, Verdict *verdicts)
+static Keys
+enqueue_read_keys(FunctionCallInfo fcinfo, const NgxPgqBatch *batch,
+				  MessageResult *results)
 {
-	Keys	   *keys = palloc0(sizeof(Keys));
+	Keys		keys = {0};
+	bool	   *nulls;
+	int			count;
 	int			given = 0;
+	Datum	   *elements = enqueue_array_elements(fcinfo, 3, TEXTOID, &nulls,
+												  &count);
 
+	if (count != batch->count)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("batch has %d messages but %d keys",
+						batch->count, count)));
 	for (int i = 0; i < count; i++)
 		given += !nulls[i];
 	if (given > NGX_PGQ_KEYS)
@@ -369,33 +264,82 @@ enqueue_gather_keys(const Datum *elements, const bool *nulls,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("batch has %d idempotency keys, the limit is %d",
 						given, NGX_PGQ_KEYS)));
+	keys.keys = palloc0(Max(given, 1) * sizeof(NgxPgqKey));
+	keys.owners = palloc(Max(given, 1) * sizeof(int));
 	for (int i = 0; i < count; i++)
 	{
-		NgxPgqKey  *key = &keys->keys[keys->count];
-
-		if (nulls[i] || verdicts[i].sqlstate ||
-			!enqueue_judge_key(DatumGetTextPP(elements[i]), &verdicts[i]))
+		if (nulls[i] || results[i].sqlstate ||
+			!enqueue_read_key(&keys.keys[keys.count], elements[i], &print_one,
+							  &batch->messages[i], 1,
+							  DatumGetUUIDP(batch->ids[i]), &results[i]))
 			continue;
-		enqueue_digest(key, DatumGetTextPP(elements[i]));
-		key->message_id = *DatumGetUUIDP(batch->ids[i]);
-		enqueue_fingerprint(key->fingerprint, PRINT_ONE, &batch->messages[i],
-							1);
-		keys->owners[keys->count++] = i;
+		keys.owners[keys.count++] = i;
 	}
 	return keys;
 }
 
-/* Report the messages that have a verdict, and take them out of the batch. */
+/* The result of a message by what is known of its key. */
 static void
-enqueue_answer(ReturnSetInfo *result, NgxPgqBatch *batch, int count,
-			   const Verdict *verdicts)
+enqueue_apply_key(const NgxPgqKey *key, MessageResult *result)
 {
+	switch (key->state)
+	{
+		case NGX_PGQ_KEY_NEW:
+		case NGX_PGQ_KEY_OURS:
+			break;
+		case NGX_PGQ_KEY_REPLAY:
+			result->sqlstate = "PQ200";
+			result->problem =
+				DatumGetCString(DirectFunctionCall1(uuid_out,
+													UUIDPGetDatum(&key->known_id)));
+			break;
+		case NGX_PGQ_KEY_OTHER:
+			result->sqlstate = "PQ422";
+			result->problem = "Idempotency key was used with another message.";
+			break;
+		case NGX_PGQ_KEY_BUSY:
+			result->sqlstate = "PQ409";
+			result->problem = "A message with this idempotency key is on its way.";
+			break;
+		case NGX_PGQ_KEY_FULL:
+			result->sqlstate = "PQ503";
+			result->problem = "There are too many idempotency keys.";
+			break;
+	}
+}
+
+/*
+ * Enter the batch and take its keys.  Returns false if the batch was enqueued
+ * before: then the keys are recalled instead.
+ */
+static bool
+enqueue_enter(const pg_uuid_t *batch_id, NgxPgqKey *keys, int count)
+{
+	NgxPgqEntry entry = ngx_pgq_enqueue_insert_enter(batch_id);
+
+	if (entry == NGX_PGQ_ENTRY_TAKEN)
+	{
+		ngx_pgq_key_table_recall(keys, count);
+		return false;
+	}
+	NGX_PGQ_FAULT("batch-entered");
+	ngx_pgq_key_table_take(keys, count, entry == NGX_PGQ_ENTRY_FREED);
+	return true;
+}
+
+/* Report the messages that are not good, and remove them from the batch. */
+static void
+enqueue_report(FunctionCallInfo fcinfo, NgxPgqBatch *batch,
+			   const MessageResult *results)
+{
+	int			count = batch->count;
+
+	batch->count = 0;
 	for (int i = 0; i < count; i++)
 	{
-		if (verdicts[i].sqlstate)
+		if (results[i].sqlstate)
 		{
-			enqueue_refuse(result, i + 1, verdicts[i].sqlstate,
-						   verdicts[i].problem);
+			enqueue_refuse(fcinfo, i + 1, &results[i]);
 			continue;
 		}
 		batch->ids[batch->count] = batch->ids[i];
@@ -404,76 +348,59 @@ enqueue_answer(ReturnSetInfo *result, NgxPgqBatch *batch, int count,
 	}
 }
 
-Datum
-ngx_pgq_enqueue_keyed(PG_FUNCTION_ARGS)
+static Datum
+enqueue_batch(FunctionCallInfo fcinfo, bool keyed)
 {
 	NgxPgqInsert insert;
-	NgxPgqBatch batch = {0};
-	Verdict    *verdicts;
-	Keys	   *keys;
-	Datum	   *key_elements;
-	bool	   *id_nulls;
-	bool	   *message_nulls;
-	bool	   *key_nulls;
-	int			ids;
-	int			count;
-	int			given;
-	MemoryContext scratch;
+	bool	   *nulls;
+	NgxPgqBatch batch = enqueue_read_batch(fcinfo, &nulls);
+	MessageResult *results = palloc0(Max(batch.count, 1) * sizeof(MessageResult));
+	Keys		keys = {0};
 	bool		first;
 
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2) || PG_ARGISNULL(3))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("batch id, message ids, messages and keys must not be null")));
-	PreventCommandIfReadOnly("ngx_pgq.enqueue_keyed()");
-	InitMaterializedSRF(fcinfo, 0);
-
-	batch.ids = enqueue_array_elements(PG_GETARG_ARRAYTYPE_P(1), UUIDOID,
-									   &id_nulls, &ids);
-	batch.messages = enqueue_array_elements(PG_GETARG_ARRAYTYPE_P(2), TEXTOID,
-											&message_nulls, &count);
-	key_elements = enqueue_array_elements(PG_GETARG_ARRAYTYPE_P(3), TEXTOID,
-										  &key_nulls, &given);
-	enqueue_expect_counts(ids, count);
-	if (given != count)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("batch has %d messages but %d keys", count, given)));
-
-	verdicts = palloc0(Max(count, 1) * sizeof(Verdict));
-	scratch = enqueue_scratch_context();
-	for (int i = 0; i < count; i++)
-		enqueue_judge_message(batch.messages[i],
-							  id_nulls[i] || message_nulls[i],
-							  &verdicts[i], scratch);
-	keys = enqueue_gather_keys(key_elements, key_nulls, &batch, count,
-							   verdicts);
+	(void) enqueue_check_messages(&batch, nulls, results, false);
+	if (keyed)
+		keys = enqueue_read_keys(fcinfo, &batch, results);
 
 	ngx_pgq_enqueue_insert_begin(&insert);
-	first = enqueue_take_keys(&insert, PG_GETARG_UUID_P(0), keys->keys,
-							  keys->count);
-	for (int i = 0; i < keys->count; i++)
-		enqueue_judge_by_key(&keys->keys[i], &verdicts[keys->owners[i]]);
-	enqueue_answer((ReturnSetInfo *) fcinfo->resultinfo, &batch, count,
-				   verdicts);
+	first = enqueue_enter(PG_GETARG_UUID_P(0), keys.keys, keys.count);
+	for (int i = 0; i < keys.count; i++)
+		enqueue_apply_key(&keys.keys[i], &results[keys.owners[i]]);
+	enqueue_report(fcinfo, &batch, results);
 	if (first && batch.count > 0)
 		ngx_pgq_enqueue_insert_write(&insert, &batch);
 	ngx_pgq_enqueue_insert_end(&insert);
 	return (Datum) 0;
 }
 
-/* A request's messages under ids that count up from the first. */
-static NgxPgqBatch
-enqueue_number_messages(ArrayType *messages, const pg_uuid_t *first_id,
-						bool **message_nulls)
+Datum
+ngx_pgq_enqueue(PG_FUNCTION_ARGS)
 {
+	enqueue_check_call(fcinfo, 3, "batch id, message ids and messages",
+					   "ngx_pgq.enqueue()");
+	return enqueue_batch(fcinfo, false);
+}
+
+Datum
+ngx_pgq_enqueue_keyed(PG_FUNCTION_ARGS)
+{
+	enqueue_check_call(fcinfo, 4, "batch id, message ids, messages and keys",
+					   "ngx_pgq.enqueue_keyed()");
+	return enqueue_batch(fcinfo, true);
+}
+
+/* The messages of a request, with ids that count up from the first one. */
+static NgxPgqBatch
+enqueue_read_request(FunctionCallInfo fcinfo, bool **nulls)
+{
+	const pg_uuid_t *first_id = PG_GETARG_UUID_P(1);
 	NgxPgqBatch batch;
 	pg_uuid_t  *ids;
 	uint64		low;
 
-	batch.messages = enqueue_array_elements(messages, TEXTOID, message_nulls,
+	batch.messages = enqueue_array_elements(fcinfo, 2, TEXTOID, nulls,
 											&batch.count);
-	enqueue_expect_counts(batch.count, batch.count);
+	enqueue_check_counts(batch.count, batch.count);
 	batch.ids = palloc(Max(batch.count, 1) * sizeof(Datum));
 	ids = palloc(Max(batch.count, 1) * sizeof(pg_uuid_t));
 	memcpy(&low, first_id->data + 8, sizeof(low));
@@ -489,63 +416,38 @@ enqueue_number_messages(ArrayType *messages, const pg_uuid_t *first_id,
 	return batch;
 }
 
-/* The verdict of the first message that is refused, and its ordinal; or 0. */
-static int
-enqueue_judge_all(const NgxPgqBatch *batch, const bool *nulls,
-				  Verdict *verdict)
-{
-	MemoryContext scratch = enqueue_scratch_context();
-	int			refused = 0;
-
-	for (int i = 0; i < batch->count && refused == 0; i++)
-	{
-		enqueue_judge_message(batch->messages[i], nulls[i], verdict, scratch);
-		if (verdict->sqlstate)
-			refused = i + 1;
-	}
-	MemoryContextDelete(scratch);
-	return refused;
-}
-
 Datum
 ngx_pgq_enqueue_all(PG_FUNCTION_ARGS)
 {
 	NgxPgqInsert insert;
 	NgxPgqBatch batch;
 	NgxPgqKey  *key = palloc0(sizeof(NgxPgqKey));
-	Verdict		verdict = {0};
+	MessageResult none = {0};
+	MessageResult *results;
+	MessageResult *result = &none;
 	bool	   *nulls;
 	int			keyed = 0;
-	int			refused;
+	int			bad;
 	bool		first;
 
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("batch id, first id and messages must not be null")));
-	PreventCommandIfReadOnly("ngx_pgq.enqueue_all()");
-	InitMaterializedSRF(fcinfo, 0);
-
-	batch = enqueue_number_messages(PG_GETARG_ARRAYTYPE_P(2),
-									PG_GETARG_UUID_P(1), &nulls);
-	refused = enqueue_judge_all(&batch, nulls, &verdict);
-	if (refused == 0 && !PG_ARGISNULL(3) &&
-		enqueue_judge_key(PG_GETARG_TEXT_PP(3), &verdict))
-	{
-		enqueue_digest(key, PG_GETARG_TEXT_PP(3));
-		key->message_id = *PG_GETARG_UUID_P(1);
-		enqueue_fingerprint(key->fingerprint, PRINT_ALL, batch.messages,
-							batch.count);
-		keyed = 1;
-	}
+	enqueue_check_call(fcinfo, 3, "batch id, first id and messages",
+					   "ngx_pgq.enqueue_all()");
+	batch = enqueue_read_request(fcinfo, &nulls);
+	results = palloc0(Max(batch.count, 1) * sizeof(MessageResult));
+	bad = enqueue_check_messages(&batch, nulls, results, true);
+	if (bad)
+		result = &results[bad - 1];
+	else if (!PG_ARGISNULL(3))
+		keyed = enqueue_read_key(key, PG_GETARG_DATUM(3), &print_all,
+								 batch.messages, batch.count,
+								 PG_GETARG_UUID_P(1), result);
 
 	ngx_pgq_enqueue_insert_begin(&insert);
-	first = enqueue_take_keys(&insert, PG_GETARG_UUID_P(0), key, keyed);
+	first = enqueue_enter(PG_GETARG_UUID_P(0), key, keyed);
 	if (keyed)
-		enqueue_judge_by_key(key, &verdict);
-	if (verdict.sqlstate)
-		enqueue_refuse((ReturnSetInfo *) fcinfo->resultinfo, refused,
-					   verdict.sqlstate, verdict.problem);
+		enqueue_apply_key(key, result);
+	if (result->sqlstate)
+		enqueue_refuse(fcinfo, bad, result);
 	else if (first && batch.count > 0)
 		ngx_pgq_enqueue_insert_write(&insert, &batch);
 	ngx_pgq_enqueue_insert_end(&insert);
@@ -553,9 +455,9 @@ ngx_pgq_enqueue_all(PG_FUNCTION_ARGS)
 }
 
 /*
- * True if the batch was not taken, and never will be; false if it was.  An
- * attempt that is still running is waited for.  The ledger writes WAL either
- * way, so the answer is as durable as a batch.
+ * True if the batch was not enqueued and never will be; false if it was.  Waits
+ * for an attempt that is in progress.  Writes WAL in either case, so that the
+ * answer is as durable as a batch.
  */
 Datum
 ngx_pgq_fence(PG_FUNCTION_ARGS)

@@ -29,7 +29,6 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/rel.h"
@@ -41,7 +40,7 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-static const NgxPgqColumn queue_columns[NGX_PGQ_BULK_COLUMNS] = {
+static const NgxPgqColumn queue_columns[] = {
 	{"at", TIMESTAMPTZOID},
 	{"message_id", UUIDOID},
 	{"slot", INT2OID},
@@ -56,7 +55,8 @@ enqueue_insert_bulk(NgxPgqInsert *insert, Relation leaf, NgxPgqBatch *batch)
 	NgxPgqBulk	bulk;
 
 	if (queue->trigdesc || queue->rd_rules || queue->rd_rel->relrowsecurity ||
-		!ngx_pgq_bulk_insert_begin(&bulk, leaf, queue_columns))
+		!ngx_pgq_bulk_insert_begin(&bulk, leaf, queue_columns,
+								   lengthof(queue_columns)))
 		return false;
 	bulk.check_bound = false;	/* the slot chose the leaf */
 	bulk.options = TABLE_INSERT_SKIP_FSM;	/* in order: only ever forward */
@@ -82,12 +82,9 @@ enqueue_insert_by_executor(NgxPgqInsert *insert, NgxPgqBatch *batch)
 
 	values[0] = TimestampTzGetDatum(insert->at);
 	values[1] = Int16GetDatum(insert->slot);
-	values[2] = PointerGetDatum(construct_array(batch->ids, batch->count,
-												UUIDOID, UUID_LEN, false,
-												TYPALIGN_CHAR));
-	values[3] = PointerGetDatum(construct_array(batch->messages, batch->count,
-												JSONOID, -1, false,
-												TYPALIGN_INT));
+	values[2] = ngx_pgq_bulk_insert_array(batch->ids, batch->count, UUIDOID);
+	values[3] = ngx_pgq_bulk_insert_array(batch->messages, batch->count,
+										  JSONOID);
 	SPI_execute_with_args("insert into ngx_pgq.queue (at, message_id, slot, data) "
 						  "select $1, m.id, $2, m.data "
 						  "from unnest($3, $4) as m (id, data)",
@@ -104,7 +101,7 @@ ngx_pgq_enqueue_insert_begin(NgxPgqInsert *insert)
 	ngx_pgq_synchronous_expect();
 	insert->queue = ngx_pgq_leaf_open_table("queue", RowExclusiveLock);
 	ngx_pgq_bulk_insert_check_columns(insert->queue, queue_columns,
-									  NGX_PGQ_BULK_COLUMNS);
+									  lengthof(queue_columns));
 	insert->slot = ngx_pgq_wake_slot_current();
 	insert->at = GetCurrentTimestamp();
 	insert->deferred = false;
@@ -228,9 +225,8 @@ void
 ngx_pgq_enqueue_insert_write(NgxPgqInsert *insert, NgxPgqBatch *batch)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Relation	leaf = ngx_pgq_leaf_open_table(psprintf("queue_%d",
-														insert->slot),
-											   RowExclusiveLock);
+	Relation	leaf = ngx_pgq_leaf_open("queue", insert->slot,
+										 RowExclusiveLock);
 
 	ngx_pgq_disk_expect();
 	PG_TRY();

@@ -22,14 +22,11 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/index.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
-#include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -59,20 +56,6 @@ int
 ngx_pgq_key_leaf_at(TimestampTz at)
 {
 	return (at / (key_leaf_stay_us() / 2)) % NGX_PGQ_KEY_SLOTS;
-}
-
-AttrNumber
-ngx_pgq_key_leaf_column(Relation leaf, const char *name, Oid type)
-{
-	AttrNumber	place = get_attnum(RelationGetRelid(leaf), name);
-
-	if (place == InvalidAttrNumber ||
-		TupleDescAttr(RelationGetDescr(leaf), place - 1)->atttypid != type)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("column \"%s\" of relation \"%s.%s\" is missing or of another type",
-						name, NGX_PGQ_SCHEMA, RelationGetRelationName(leaf))));
-	return place;
 }
 
 /* An index of the leaf that begins with this column. */
@@ -123,7 +106,7 @@ ngx_pgq_key_leaf_rows(int64 pages)
 static TimestampTz
 key_leaf_newest_row(Relation leaf)
 {
-	AttrNumber	place = ngx_pgq_key_leaf_column(leaf, "at", TIMESTAMPTZOID);
+	AttrNumber	place = ngx_pgq_leaf_column(leaf, "at", TIMESTAMPTZOID);
 	Relation	index = ngx_pgq_key_leaf_index(leaf, place);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	IndexScanDesc scan = ngx_pgq_index_scan(leaf, index, snapshot, 0);
@@ -153,13 +136,6 @@ key_leaf_has_expired(Oid relid)
 		key_leaf_newest_row(leaf) < ngx_pgq_service_time() - key_leaf_stay_us();
 	table_close(leaf, NoLock);
 	return expired;
-}
-
-static Oid
-key_leaf_relid(int leaf)
-{
-	return get_relname_relid(psprintf("key_%d", leaf),
-							 get_namespace_oid(NGX_PGQ_SCHEMA, true));
 }
 
 /* Looked at under a weak lock, which hinders nobody who enqueues. */
@@ -197,21 +173,7 @@ key_leaf_count(void)
 	int64		pages = 0;
 
 	for (int i = 0; i < NGX_PGQ_KEY_SLOTS; i++)
-	{
-		Oid			relid = key_leaf_relid(i);
-		Relation	leaf;
-
-		if (!OidIsValid(relid) ||
-			!ConditionalLockRelationOid(relid, AccessShareLock))
-			continue;
-		leaf = try_table_open(relid, NoLock);
-		if (leaf != NULL)
-		{
-			pages += RelationGetNumberOfBlocks(leaf);
-			table_close(leaf, NoLock);
-		}
-		UnlockRelationOid(relid, AccessShareLock);
-	}
+		pages += Max(ngx_pgq_leaf_pages(ngx_pgq_leaf_relid("key", i)), 0);
 	return ngx_pgq_key_leaf_rows(pages);
 }
 
@@ -259,7 +221,7 @@ ngx_pgq_key_leaf_tidy(NgxPgqDatabase *database)
 	SPI_connect();
 	for (int i = 0; i < NGX_PGQ_KEY_SLOTS; i++)
 	{
-		Oid			relid = key_leaf_relid(i);
+		Oid			relid = ngx_pgq_leaf_relid("key", i);
 
 		if (!key_leaf_is_old(relid))
 			continue;

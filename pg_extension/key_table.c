@@ -31,14 +31,13 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lock.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "bulk_insert.h"
 #include "compat.h"
 #include "fault.h"
 #include "key_table.h"
@@ -120,10 +119,10 @@ key_table_look_into(Relation leaf, Snapshot snapshot, NgxPgqKey *keys,
 					Found *found, int count, TimestampTz expired, bool recall)
 {
 	Columns		columns = {
-		.at = ngx_pgq_key_leaf_column(leaf, "at", TIMESTAMPTZOID),
-		.digest = ngx_pgq_key_leaf_column(leaf, "digest", BYTEAOID),
-		.fingerprint = ngx_pgq_key_leaf_column(leaf, "fingerprint", BYTEAOID),
-		.message_id = ngx_pgq_key_leaf_column(leaf, "message_id", UUIDOID)
+		.at = ngx_pgq_leaf_column(leaf, "at", TIMESTAMPTZOID),
+		.digest = ngx_pgq_leaf_column(leaf, "digest", BYTEAOID),
+		.fingerprint = ngx_pgq_leaf_column(leaf, "fingerprint", BYTEAOID),
+		.message_id = ngx_pgq_leaf_column(leaf, "message_id", UUIDOID)
 	};
 	TupleTableSlot *row = table_slot_create(leaf, NULL);
 	Relation	index = ngx_pgq_key_leaf_index(leaf, columns.digest);
@@ -163,8 +162,7 @@ key_table_look_up(NgxPgqKey *keys, int count, TimestampTz expired, bool recall)
 
 	for (int i = 0; i < NGX_PGQ_KEY_SLOTS; i++)
 	{
-		Relation	leaf = ngx_pgq_leaf_open_table(psprintf("key_%d", i),
-												   AccessShareLock);
+		Relation	leaf = ngx_pgq_leaf_open("key", i, AccessShareLock);
 		BlockNumber blocks = RelationGetNumberOfBlocks(leaf);
 
 		if (blocks > 0)
@@ -239,18 +237,6 @@ key_table_write_plan(int leaf)
 	return plans[leaf];
 }
 
-static Datum
-key_table_array_of(Datum *elements, int count, Oid type)
-{
-	int16		length;
-	bool		byval;
-	char		align;
-
-	get_typlenbyvalalign(type, &length, &byval, &align);
-	return PointerGetDatum(construct_array(elements, count, type, length, byval,
-										   align));
-}
-
 /* Write down those that are new. */
 static void
 key_table_write_new(NgxPgqKey *keys, int count, TimestampTz at)
@@ -277,9 +263,9 @@ key_table_write_new(NgxPgqKey *keys, int count, TimestampTz at)
 		return;
 	values[0] = TimestampTzGetDatum(at);
 	values[1] = Int16GetDatum(leaf);
-	values[2] = key_table_array_of(digests, used, BYTEAOID);
-	values[3] = key_table_array_of(prints, used, BYTEAOID);
-	values[4] = key_table_array_of(ids, used, UUIDOID);
+	values[2] = ngx_pgq_bulk_insert_array(digests, used, BYTEAOID);
+	values[3] = ngx_pgq_bulk_insert_array(prints, used, BYTEAOID);
+	values[4] = ngx_pgq_bulk_insert_array(ids, used, UUIDOID);
 	SPI_execute_plan(key_table_write_plan(leaf), values, NULL, false, 0);
 	NGX_PGQ_FAULT("keys-written");
 }

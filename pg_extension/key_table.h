@@ -42,8 +42,6 @@ extern void ngx_pgq_key_table_recall(NgxPgqKey *keys, int count);
 
 /* key_leaf.c */
 extern int	ngx_pgq_key_leaf_at(TimestampTz at);
-extern AttrNumber ngx_pgq_key_leaf_column(Relation leaf, const char *name,
-										  Oid type);
 extern Relation ngx_pgq_key_leaf_index(Relation leaf, AttrNumber place);
 extern Datum ngx_pgq_key_leaf_value(TupleTableSlot *row, AttrNumber place);
 extern int64 ngx_pgq_key_leaf_rows(int64 pages);

@@ -77,8 +77,9 @@ static Wanted wanted[NGX_PGQ_DATABASES];
 static bool full_reported = false;	/* no worker slot was free */
 static bool crowded = false;	/* a database found no entry */
 
-void
-ngx_pgq_launcher_register(void)
+/* A worker of this kind, whose main function is ngx_pgq_<kind>_main(). */
+static BackgroundWorker
+launcher_worker(const char *kind, int restart_time)
 {
 	BackgroundWorker worker;
 
@@ -86,11 +87,19 @@ ngx_pgq_launcher_register(void)
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
 		BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = RESTART_SEC;
-	strlcpy(worker.bgw_name, "ngx_pgq launcher", BGW_MAXLEN);
-	strlcpy(worker.bgw_type, "ngx_pgq launcher", BGW_MAXLEN);
+	worker.bgw_restart_time = restart_time;
+	snprintf(worker.bgw_name, BGW_MAXLEN, "ngx_pgq %s", kind);
+	snprintf(worker.bgw_type, BGW_MAXLEN, "ngx_pgq %s", kind);
 	strlcpy(worker.bgw_library_name, "ngx_pgq", BGW_MAXLEN);
-	strlcpy(worker.bgw_function_name, "ngx_pgq_launcher_main", BGW_MAXLEN);
+	snprintf(worker.bgw_function_name, BGW_MAXLEN, "ngx_pgq_%s_main", kind);
+	return worker;
+}
+
+void
+ngx_pgq_launcher_register(void)
+{
+	BackgroundWorker worker = launcher_worker("launcher", RESTART_SEC);
+
 	RegisterBackgroundWorker(&worker);
 }
 
@@ -182,7 +191,33 @@ launcher_find_entry(const char *name)
 	return -1;
 }
 
-/* Take over the settings; pauses begin anew, as the operator wants to see. */
+/* Look at all databases now. */
+static void
+launcher_look_again(void)
+{
+	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
+	{
+		wanted[d].look_after = 0;
+		wanted[d].backoff = BACKOFF_MIN;
+	}
+}
+
+/* The entry for a database: its own, or a free one; -1 if there is none. */
+static int
+launcher_take_entry(const char *name)
+{
+	int			d = launcher_find_entry(name);
+
+	if (d < 0 && (d = launcher_find_entry("")) >= 0)
+	{
+		LWLockAcquire(ngx_pgq_shmem->lock, LW_EXCLUSIVE);
+		ngx_pgq_shmem_database_assign(&ngx_pgq_shmem->database[d], name);
+		LWLockRelease(ngx_pgq_shmem->lock);
+	}
+	return d;
+}
+
+/* Apply the settings.  All back-offs start again at their minimum. */
 static void
 launcher_read_settings(void)
 {
@@ -190,11 +225,10 @@ launcher_read_settings(void)
 	ListCell   *cell;
 
 	crowded = false;
+	launcher_look_again();
 	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
 	{
 		wanted[d].wanted = false;
-		wanted[d].look_after = 0;
-		wanted[d].backoff = BACKOFF_MIN;
 		for (int m = 0; m < NGX_PGQ_MOVERS; m++)
 		{
 			wanted[d].start[m].not_before = 0;
@@ -204,34 +238,17 @@ launcher_read_settings(void)
 	foreach(cell, ngx_pgq_settings_database_names(raw))
 	{
 		char	   *name = lfirst(cell);
-		int			d = launcher_find_entry(name);
+		int			d = launcher_take_entry(name);
 
-		if (d < 0 && (d = launcher_find_entry("")) >= 0)
+		if (d >= 0)
 		{
-			LWLockAcquire(ngx_pgq_shmem->lock, LW_EXCLUSIVE);
-			ngx_pgq_shmem_database_assign(&ngx_pgq_shmem->database[d], name);
-			LWLockRelease(ngx_pgq_shmem->lock);
-		}
-		if (d < 0)
-		{
-			ereport(LOG,
-					(errmsg("ngx_pgq launcher: no room for database \"%s\" until movers of another have ended",
-							name)));
-			crowded = true;
+			wanted[d].wanted = true;
 			continue;
 		}
-		wanted[d].wanted = true;
-	}
-}
-
-/* All databases are to be looked at. */
-static void
-launcher_look_anew(void)
-{
-	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
-	{
-		wanted[d].look_after = 0;
-		wanted[d].backoff = BACKOFF_MIN;
+		ereport(LOG,
+				(errmsg("ngx_pgq launcher: no room for database \"%s\" until movers of another have ended",
+						name)));
+		crowded = true;
 	}
 }
 
@@ -272,12 +289,12 @@ launcher_look_at(int d)
 	Wanted	   *want = &wanted[d];
 	Oid			oid;
 	const char *what = launcher_missing(database->name, &oid);
+	const char *name = OidIsValid(oid) ? ngx_pgq_role : database->name;
 
 	if (what && what != want->reported)
 		ereport(LOG,
 				(errmsg("ngx_pgq launcher: no movers for database \"%s\": %s \"%s\" does not exist",
-						database->name, what,
-						OidIsValid(oid) ? ngx_pgq_role : database->name)));
+						database->name, what, name)));
 	else if (!what && want->reported)
 		ereport(LOG,
 				(errmsg("ngx_pgq launcher: database \"%s\" and role \"%s\" are there now",
@@ -288,8 +305,7 @@ launcher_look_at(int d)
 		launcher_begin_anew(database);
 	if (what)
 		launcher_say_not_started(d, 0, ngx_pgq_movers - 1,
-								 psprintf("%s \"%s\" does not exist", what,
-										  OidIsValid(oid) ? ngx_pgq_role : database->name));
+								 psprintf("%s \"%s\" does not exist", what, name));
 	if (want->there)
 	{
 		want->backoff = BACKOFF_MIN;
@@ -304,21 +320,13 @@ launcher_start_mover(int d, int m)
 {
 	NgxPgqDatabase *database = &ngx_pgq_shmem->database[d];
 	Start	   *start = &wanted[d].start[m];
-	BackgroundWorker worker;
+	BackgroundWorker worker = launcher_worker("mover", BGW_NEVER_RESTART);
 	MemoryContext context;
 
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
-		BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_main_arg = Int32GetDatum(d * NGX_PGQ_MOVERS + m);
 	worker.bgw_notify_pid = MyProcPid;
 	snprintf(worker.bgw_name, BGW_MAXLEN, "ngx_pgq mover %d of %s",
 			 m + 1, database->name);
-	strlcpy(worker.bgw_type, "ngx_pgq mover", BGW_MAXLEN);
-	strlcpy(worker.bgw_library_name, "ngx_pgq", BGW_MAXLEN);
-	strlcpy(worker.bgw_function_name, "ngx_pgq_mover_main", BGW_MAXLEN);
 
 	NGX_PGQ_FAULT("mover-wanted");
 	context = MemoryContextSwitchTo(TopMemoryContext);
@@ -475,12 +483,7 @@ launcher_sleep_until(int64 next)
 	static uint32 wait_event = 0;
 	int64		wait = Min(Max(next - ngx_pgq_clock(), 1), LOOK);
 
-	if (wait_event == 0)
-		wait_event = ngx_pgq_wait_event("NgxPgqLauncherMain");
-	(void) WaitLatch(MyLatch,
-					 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 (wait + 999) / 1000, wait_event);
-	ResetLatch(MyLatch);
+	ngx_pgq_wake_wait((wait + 999) / 1000, &wait_event, "NgxPgqLauncherMain");
 }
 
 void
@@ -516,7 +519,7 @@ ngx_pgq_launcher_main(Datum arg)
 			launcher_read_settings();
 		}
 		if (pg_atomic_exchange_u32(&ngx_pgq_shmem->look, 0))
-			launcher_look_anew();
+			launcher_look_again();
 		for (int d = 0; d < NGX_PGQ_DATABASES; d++)
 		{
 			int64		due = launcher_tend(d);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * leaf.c
- *	  Tables of ours and their leaves: found, asked whether they have rows, locked
- *	  without waiting, and truncated.
+ *	  The extension's tables and their leaves: finding them and their columns,
+ *	  asking for rows and pages, locking without waiting, truncating.
  *
- * Owns nothing.  The tables are those of the transaction, by name.
+ * Owns nothing.  Tables are looked up by name in each transaction.
  */
 #include "postgres.h"
 
@@ -14,6 +14,7 @@
 #include "catalog/pg_class.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -22,7 +23,7 @@
 
 #include "ngx_pgq.h"
 
-/* A table of ours, which has to be there. */
+/* Open a table of the extension; it is an error if it does not exist. */
 Relation
 ngx_pgq_leaf_open_table(const char *name, LOCKMODE mode)
 {
@@ -41,9 +42,44 @@ ngx_pgq_leaf_open_table(const char *name, LOCKMODE mode)
 	return rel;
 }
 
+/* Open a leaf of a table; it is an error if it does not exist. */
+Relation
+ngx_pgq_leaf_open(const char *table, int number, LOCKMODE mode)
+{
+	char		name[NAMEDATALEN];
+
+	snprintf(name, sizeof(name), "%s_%d", table, number);
+	return ngx_pgq_leaf_open_table(name, mode);
+}
+
+/* The oid of a leaf of a table; InvalidOid if it does not exist. */
+Oid
+ngx_pgq_leaf_relid(const char *table, int number)
+{
+	char		name[NAMEDATALEN];
+
+	snprintf(name, sizeof(name), "%s_%d", table, number);
+	return get_relname_relid(name, get_namespace_oid(NGX_PGQ_SCHEMA, true));
+}
+
+/* The number of a column, which must have this type. */
+AttrNumber
+ngx_pgq_leaf_column(Relation rel, const char *name, Oid type)
+{
+	AttrNumber	number = get_attnum(RelationGetRelid(rel), name);
+
+	if (number == InvalidAttrNumber ||
+		TupleDescAttr(RelationGetDescr(rel), number - 1)->atttypid != type)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of relation \"%s.%s\" is missing or of another type",
+						name, NGX_PGQ_SCHEMA, RelationGetRelationName(rel))));
+	return number;
+}
+
 /*
- * Does this snapshot's reader see a row in the leaf?  With a count, all of them
- * are counted.
+ * Does the latest snapshot see a row in the leaf?  If count is given, it is set
+ * to the number of rows.
  */
 bool
 ngx_pgq_leaf_has_rows(Relation leaf, uint64 *count)
@@ -69,10 +105,29 @@ ngx_pgq_leaf_has_rows(Relation leaf, uint64 *count)
 	return seen > 0;
 }
 
+/* The pages of a leaf; -1 if it does not exist or another session locks it. */
+int64
+ngx_pgq_leaf_pages(Oid relid)
+{
+	Relation	rel;
+	int64		pages = -1;
+
+	if (!OidIsValid(relid) ||
+		!ConditionalLockRelationOid(relid, AccessShareLock))
+		return -1;
+	rel = try_table_open(relid, NoLock);
+	if (rel != NULL)
+	{
+		pages = RelationGetNumberOfBlocks(rel);
+		table_close(rel, NoLock);
+	}
+	UnlockRelationOid(relid, AccessShareLock);
+	return pages;
+}
+
 /*
- * Lock what TRUNCATE of this table will lock, without waiting.  False if
- * somebody else uses it; the caller's transaction then ends soon, and with it
- * what was locked.
+ * Lock all that TRUNCATE of this table locks, without waiting.  If this fails,
+ * some locks may be held already: the caller must end its transaction soon.
  */
 bool
 ngx_pgq_leaf_lock_to_truncate(Oid relid)
@@ -91,7 +146,7 @@ ngx_pgq_leaf_lock_to_truncate(Oid relid)
 		ConditionalLockRelationOid(toast, AccessExclusiveLock);
 }
 
-/* Truncate a leaf that is locked, and that we have not open. */
+/* Truncate a leaf.  The caller has locked it and has not opened it. */
 void
 ngx_pgq_leaf_truncate(const char *table, int number)
 {

@@ -47,6 +47,7 @@
 #define PACE_US			1000	/* from batch to batch, unless they are full, */
 #define PACE_MESSAGE_US	20		/* more for each message of the last one, */
 #define PACE_MAX_US		5000	/* but not more than this */
+#define WAIT_EVENT		"NgxPgqMoverMain"
 #define LOG_PAUSE_US	10000000	/* between log lines about errors */
 
 static NgxPgqDatabase *database;
@@ -54,7 +55,7 @@ static NgxPgqMover *me;
 static int	my_number;			/* in my database, from 1 */
 static char my_role[NAMEDATALEN];	/* the setting when we connected */
 
-static uint32 wait_event;
+static uint32 wait_event = 0;
 static int	batch_limit;		/* of the next batch */
 static int	last_moved;			/* messages of the last batch */
 static bool last_was_full;		/* it met its limit */
@@ -175,11 +176,8 @@ mover_handle_error(ErrorData *error, int count)
 	char	   *text;
 
 	failures++;
-	text = psprintf("%s, SQLSTATE %s%s%s",
-					words ? words : "posts refuses a message",
-					unpack_sql_state(error->sqlerrcode),
-					error->constraint_name ? ", constraint " : "",
-					error->constraint_name ? error->constraint_name : "");
+	text = psprintf("%s, %s", words ? words : "posts refuses a message",
+					ngx_pgq_sqlstate_describe(error));
 	if (!data)
 		text = psprintf("%s; retry in %d ms", text, backoff_ms);
 	mover_remember_error(text);
@@ -231,9 +229,7 @@ mover_nap(NgxPgqMoverState state, long ms)
 
 	mover_set_state(state);
 	if (state != NGX_PGQ_IDLE || !pg_atomic_read_u32(&database->wake))
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 ms, wait_event);
+		ngx_pgq_wake_wait(ms, &wait_event, WAIT_EVENT);
 	ResetLatch(MyLatch);
 	mover_set_state(NGX_PGQ_MOVING);
 }
@@ -270,14 +266,25 @@ mover_pace(void)
 
 	if (wait > 0 && !last_was_full)
 	{
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 (wait + 999) / 1000, wait_event);
-		ResetLatch(MyLatch);
+		ngx_pgq_wake_wait((wait + 999) / 1000, &wait_event, WAIT_EVENT);
 		mover_answer_signals();
 	}
 	next = ngx_pgq_clock() +
 		Min(PACE_US + last_moved * PACE_MESSAGE_US, PACE_MAX_US);
+}
+
+/* Catch the current error: its transaction is rolled back. */
+static ErrorData *
+mover_catch_error(MemoryContext context)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	FlushErrorState();
+	AbortOutOfAnyTransaction();
+	MemoryContextSwitchTo(context);
+	return error;
 }
 
 /*
@@ -313,17 +320,11 @@ mover_tidy(MemoryContext context, const char *activity,
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-		const char *words;
+		ErrorData  *error = mover_catch_error(context);
+		const char *words = ngx_pgq_sqlstate_error_text(error);
 		char	   *text;
 
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		AbortOutOfAnyTransaction();
-		MemoryContextSwitchTo(context);
 		sqlerrcode = error->sqlerrcode;
-		words = ngx_pgq_sqlstate_error_text(error);
 		if (words == NULL)
 			words = chore == ngx_pgq_mover_retention_step ?
 				"a post is not let go" : psprintf("failed at %s", activity);
@@ -369,11 +370,7 @@ mover_cycle(MemoryContext context)
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		AbortOutOfAnyTransaction();
-		MemoryContextSwitchTo(context);
+		error = mover_catch_error(context);
 		NGX_PGQ_FAULT("batch-aborted");
 		failed = ngx_pgq_mover_claim_give_back(database);
 		ngx_pgq_mover_sweep_failed(database, false);
@@ -524,7 +521,6 @@ ngx_pgq_mover_main(Datum arg)
 	context = AllocSetContextCreate(TopMemoryContext, "ngx_pgq mover",
 									ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(context);
-	wait_event = ngx_pgq_wait_event("NgxPgqMoverMain");
 	batch_limit = ngx_pgq_batch_size;
 	backoff_ms = BACKOFF_MIN_MS;
 	mover_set_state(NGX_PGQ_MOVING);

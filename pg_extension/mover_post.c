@@ -20,7 +20,6 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -30,7 +29,7 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-static const NgxPgqColumn posts_columns[NGX_PGQ_BULK_COLUMNS] = {
+static const NgxPgqColumn posts_columns[] = {
 	{"id", INT8OID},
 	{"at", TIMESTAMPTZOID},
 	{"message_id", UUIDOID},
@@ -48,19 +47,18 @@ mover_post_write_bulk(Relation posts, NgxPgqClaim *claim, int64 *id)
 										 get_attnum(RelationGetRelid(posts),
 													"id"));
 	if (!OidIsValid(sequence) ||
-		!ngx_pgq_bulk_insert_begin(&bulk, posts, posts_columns))
+		!ngx_pgq_bulk_insert_begin(&bulk, posts, posts_columns,
+								   lengthof(posts_columns)))
 		return false;
 	for (int i = 0; i < claim->count; i++)
 	{
 		NgxPgqMessage *message = &claim->messages[i];
-		Datum		values[NGX_PGQ_BULK_COLUMNS];
+		Datum		values[] = {0, message->at, message->message_id,
+		message->data};
 
 		*id = nextval_internal(sequence, false);
 		NGX_PGQ_FAULT("id-taken");
 		values[0] = Int64GetDatum(*id);
-		values[1] = message->at;
-		values[2] = message->message_id;
-		values[3] = message->data;
 		ngx_pgq_bulk_insert_add(&bulk, values);
 	}
 	ngx_pgq_bulk_insert_end(&bulk);
@@ -72,15 +70,10 @@ static Datum
 mover_post_claim_array(NgxPgqClaim *claim, Size field, Oid type)
 {
 	Datum	   *values = palloc_array(Datum, claim->count);
-	int16		length;
-	bool		byval;
-	char		align;
 
 	for (int i = 0; i < claim->count; i++)
 		values[i] = *(Datum *) ((char *) &claim->messages[i] + field);
-	get_typlenbyvalalign(type, &length, &byval, &align);
-	return PointerGetDatum(construct_array(values, claim->count, type,
-										   length, byval, align));
+	return ngx_pgq_bulk_insert_array(values, claim->count, type);
 }
 
 static void

@@ -39,7 +39,6 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "pgstat.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -47,6 +46,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "bulk_insert.h"
 #include "ngx_pgq.h"
 
 #define STEP_REMOVE		1000	/* posts looked at in a step, to remove them */
@@ -218,9 +218,7 @@ mover_retention_array_of_ids(const int64 *ids, int count)
 
 	for (int i = 0; i < count; i++)
 		elements[i] = Int64GetDatum(ids[i]);
-	return PointerGetDatum(construct_array(elements, count, INT8OID,
-										   sizeof(int64), FLOAT8PASSBYVAL,
-										   TYPALIGN_DOUBLE));
+	return ngx_pgq_bulk_insert_array(elements, count, INT8OID);
 }
 
 static void

@@ -159,10 +159,8 @@ mover_trial_raise_aside(const ErrorData *error)
 	witnesses = Min(witnesses * 2, WITNESSES_MAX);
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("ngx_pgq.dead_letter refuses a message that posts refuses, and it stays in the queue (SQLSTATE %s%s%s)",
-					unpack_sql_state(error->sqlerrcode),
-					error->constraint_name ? ", constraint " : "",
-					error->constraint_name ? error->constraint_name : "")));
+			 errmsg("ngx_pgq.dead_letter refuses a message that posts refuses, and it stays in the queue (%s)",
+					ngx_pgq_sqlstate_describe(error))));
 }
 
 /* How many messages a trial is of. */

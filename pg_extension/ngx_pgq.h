@@ -226,9 +226,15 @@ extern double ngx_pgq_shmem_rate(NgxPgqMover *mover, TimestampTz now);
 extern bool ngx_pgq_sqlstate_is_about_data(int sqlerrcode);
 extern bool ngx_pgq_sqlstate_error_in_function(const ErrorData *error);
 extern const char *ngx_pgq_sqlstate_error_text(const ErrorData *error);
+extern const char *ngx_pgq_sqlstate_describe(const ErrorData *error);
 
 /* leaf.c */
 extern Relation ngx_pgq_leaf_open_table(const char *name, LOCKMODE mode);
+extern Relation ngx_pgq_leaf_open(const char *table, int number,
+								  LOCKMODE mode);
+extern Oid	ngx_pgq_leaf_relid(const char *table, int number);
+extern AttrNumber ngx_pgq_leaf_column(Relation rel, const char *name, Oid type);
+extern int64 ngx_pgq_leaf_pages(Oid relid);
 extern bool ngx_pgq_leaf_has_rows(Relation leaf, uint64 *count);
 extern bool ngx_pgq_leaf_lock_to_truncate(Oid relid);
 extern void ngx_pgq_leaf_truncate(const char *table, int number);
@@ -261,6 +267,7 @@ extern void ngx_pgq_wake_at_commit(int slot, NgxPgqSpan span, int count);
 extern void ngx_pgq_wake_at_commit_anywhere(void);
 extern void ngx_pgq_wake(NgxPgqDatabase *database, bool another);
 extern void ngx_pgq_wake_all(NgxPgqDatabase *database);
+extern void ngx_pgq_wake_wait(long ms, uint32 *wait_event, const char *name);
 
 /* launcher.c, mover.c: the background workers */
 extern PGDLLEXPORT void ngx_pgq_launcher_main(Datum arg);
@@ -322,7 +329,5 @@ extern void ngx_pgq_mover_retention_failed(int sqlerrcode);
 
 /* utility_hook.c */
 extern void ngx_pgq_utility_hook_install(void);
-
-/* status.c */
 
 #endif							/* NGX_PGQ_H */

@@ -25,7 +25,6 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -40,18 +39,12 @@ static TimestampTz
 service_time_saved(void)
 {
 	Relation	rel = ngx_pgq_leaf_open_table("service_time", AccessShareLock);
-	AttrNumber	place = get_attnum(RelationGetRelid(rel), "at");
+	AttrNumber	place = ngx_pgq_leaf_column(rel, "at", TIMESTAMPTZOID);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 	TupleTableSlot *row = table_slot_create(rel, NULL);
 	TimestampTz saved = DT_NOBEGIN;
 
-	if (place == InvalidAttrNumber ||
-		TupleDescAttr(RelationGetDescr(rel), place - 1)->atttypid != TIMESTAMPTZOID)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("column \"at\" of relation \"%s.service_time\" is missing or of another type",
-						NGX_PGQ_SCHEMA)));
 	while (table_scan_getnextslot(scan, ForwardScanDirection, row))
 	{
 		bool		isnull;

@@ -56,3 +56,12 @@ ngx_pgq_sqlstate_error_text(const ErrorData *error)
 		return NULL;
 	return error->message;
 }
+
+/* The code of an error, and the name of its constraint if it has one. */
+const char *
+ngx_pgq_sqlstate_describe(const ErrorData *error)
+{
+	return psprintf("SQLSTATE %s%s%s", unpack_sql_state(error->sqlerrcode),
+					error->constraint_name ? ", constraint " : "",
+					error->constraint_name ? error->constraint_name : "");
+}

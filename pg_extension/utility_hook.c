@@ -249,16 +249,11 @@ utility_hook_wait_for_movers(NgxPgqDatabase *database, int *pids, int count)
 	static uint32 wait_event = 0;
 	int64		until = ngx_pgq_clock() + LEAVE_US;
 
-	if (wait_event == 0)
-		wait_event = ngx_pgq_wait_event("NgxPgqMakeRoom");
 	while ((utility_hook_any_alive(pids, count) ||
 			(count = utility_hook_find_movers(database, pids))) &&
 		   ngx_pgq_clock() < until)
 	{
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 LOOK_MS, wait_event);
-		ResetLatch(MyLatch);
+		ngx_pgq_wake_wait(LOOK_MS, &wait_event, "NgxPgqMakeRoom");
 		CHECK_FOR_INTERRUPTS();
 	}
 }

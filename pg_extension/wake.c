@@ -23,6 +23,7 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "storage/smgr.h"
@@ -200,6 +201,20 @@ ngx_pgq_wake_all(NgxPgqDatabase *database)
 		if (pg_atomic_read_u32(&mover->pid))
 			SetLatch(&GetPGProcByNumber(pg_atomic_read_u32(&mover->proc))->procLatch);
 	}
+}
+
+/*
+ * Wait until the latch is set, or for this time.  wait_event is a static variable
+ * of the caller, 0 at first.
+ */
+void
+ngx_pgq_wake_wait(long ms, uint32 *wait_event, const char *name)
+{
+	if (*wait_event == 0)
+		*wait_event = ngx_pgq_wait_event(name);
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 ms, *wait_event);
+	ResetLatch(MyLatch);
 }
 
 /* The slot new messages go to; 0 where no movers serve this database. */
