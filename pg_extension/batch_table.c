@@ -1,39 +1,39 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * batch_table.c
- *	  The ledger of batches already taken: entering one, forgetting old ones.
+ *	  The batch table: entering batches, truncating old leaves.
  *
- * enqueue enters each batch, with the rights of the queue's owner; the first
- * mover of a database tidies.  The caller's duty: a batch is sent, or fenced,
- * for the last time within NGX_PGQ_LEDGER_US of the first time, by the caller's
- * own elapsed time.
+ * Batches are entered with the rights of the queue's owner; the first mover of
+ * a database truncates leaves.  The client's duty: it sends or fences a batch
+ * for the last time within NGX_PGQ_BATCH_KEEP_US of the first time, by its own
+ * elapsed time.
  *
- * That a batch is taken at most once rests on no clock that anybody sets, on
- * none that two hosts would have to agree about, and not on what the batch id
- * says of a time:
+ * That a batch is enqueued at most once does not depend on a clock that can be
+ * set, on clocks of two hosts that agree, or on a time in the batch id:
  *
- * - Attempts of one batch come one after the other: each locks the batch id,
- *	 by a lock of a kind of its own, until its transaction has ended, that is,
- *	 until a commit has been confirmed by the synchronous standby and is visible.
- * - Under that lock all leaves are looked into, by a snapshot newer than the
- *	 lock.  So it does not matter which leaf a batch lies in: a new one goes to
- *	 the current leaf.
- * - A leaf is truncated when it has been quiet for NGX_PGQ_LEDGER_US, by the
- *	 elapsed time of this server.  It is quiet from the moment on when it is not
- *	 the current leaf and no transaction that may have written to it is in
- *	 progress: one that waits for a standby for hours is not forgotten as soon
- *	 as it has ended.  All its batches have been committed before.
- * - How long a leaf has been quiet is in shared memory alone.  After a start, a
- *	 crash or a promotion it counts from zero: frequent restarts cost space.
- * - A writer asks whether its leaf is still the current one when it has locked
- *	 it.  The mover first makes another leaf the current one, then looks for
- *	 locks of writers.  So there is no writer it does not see.
- * - Truncating never waits for a lock, and so never makes anybody wait for it.
+ * - Attempts of one batch are serialized: each holds an advisory lock on the
+ *	 batch id until its transaction has ended, that is, until its commit was
+ *	 confirmed by the synchronous standby and is visible.
+ * - Holding that lock, a transaction searches all leaves by a snapshot that is
+ *	 newer than the lock.  So it does not matter which leaf has the batch; new
+ *	 batches go to the current leaf.
+ * - A leaf is truncated when it has been unused for NGX_PGQ_BATCH_KEEP_US of
+ *	 this server's elapsed time.  It is unused if it is not the current leaf and
+ *	 no transaction in progress may have written to it.  So if a transaction
+ *	 waits for a standby for hours, its batch is still kept for the full time
+ *	 after it has ended.
+ * - The time for which a leaf is unused is kept in shared memory only.  It starts
+ *	 at zero after a restart, a crash or a promotion: frequent restarts cost
+ *	 space.
+ * - After it has locked its leaf, a writer checks that it is still the current
+ *	 one.  The mover makes another leaf the current one before it looks for
+ *	 locks of writers.  So it sees every writer.
+ * - Truncating never waits for a lock, so no session waits for it.
  *
- * A batch met again writes WAL all the same: its commit must wait for the
- * synchronous standby as the first one's had to.  A batch that is fenced, not
- * taken, has infinity for its time, for ever: a caller that fences twice must
- * not believe that its first fence was the batch.
+ * The row of a batch that is sent again is updated, which writes WAL: its commit
+ * must wait for the synchronous standby as the first one did.  A batch that was
+ * fenced, not enqueued, keeps the time infinity: a client that fences twice must
+ * not take its first fence for the batch.
  */
 #include "postgres.h"
 
@@ -62,22 +62,22 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-#define LOOK_US		INT64CONST(5000000) /* from look to look at the leaves */
-#define FORCED_US	INT64CONST(3000000) /* both times, in a test that asks */
+#define LOOK_US		INT64CONST(5000000) /* between checks of the leaves */
+#define FORCED_US	INT64CONST(3000000) /* both times, in a test */
 
-#define LOCK_KIND	0x7068		/* of a batch id; 1 and 2 are the SQL functions' */
+#define LOCK_KIND	0x7068		/* SQL functions have 1 and 2 */
 #define LOCK_SEED	UINT64CONST(0x6e67785f62617463)
 
-/* How long a leaf that is quiet is kept, and how long one is the current. */
+/* How long an unused leaf is kept, and how long a leaf is the current one. */
 static int64
 batch_table_period_us(void)
 {
-	return NGX_PGQ_FAULT_FORCED("ledger-due") ? FORCED_US : NGX_PGQ_LEDGER_US;
+	return NGX_PGQ_FAULT_FORCED("batch-table-due") ? FORCED_US : NGX_PGQ_BATCH_KEEP_US;
 }
 
 /*
- * Lock a batch id until the transaction ends; true if another attempt was still
- * in progress, and has been waited for.
+ * Lock a batch id until the transaction ends.  Returns true if it had to wait for
+ * another attempt.
  */
 static bool
 batch_table_lock_batch(const pg_uuid_t *batch_id)
@@ -133,14 +133,14 @@ batch_table_leaf_has(Relation leaf, const pg_uuid_t *batch_id,
 	return found;
 }
 
-/* The leaf that a batch lies in, whose id we have locked; -1 if none has it. */
+/* The leaf that has a batch, whose id is locked; -1 if there is none. */
 static int
 batch_table_find_batch(const pg_uuid_t *batch_id)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	int			found = -1;
 
-	for (int i = 0; i < NGX_PGQ_LEDGER_SLOTS && found < 0; i++)
+	for (int i = 0; i < NGX_PGQ_BATCH_LEAVES && found < 0; i++)
 	{
 		Relation	leaf = ngx_pgq_leaf_open("batch", i, AccessShareLock);
 
@@ -159,13 +159,13 @@ batch_table_current_leaf(void)
 {
 	NgxPgqDatabase *database = ngx_pgq_shmem_database_of_backend();
 
-	return database ? pg_atomic_read_u32(&database->ledger_leaf) : 0;
+	return database ? pg_atomic_read_u32(&database->batch_leaf) : 0;
 }
 
 /*
- * The current leaf, locked until the transaction ends.  One that ceases to be
- * the current leaf before we have its lock is let go of again: the mover has
- * not seen us, and may take it for quiet.
+ * The current leaf, locked until the transaction ends.  If it is no longer the
+ * current one when it is locked, the mover may not have seen the lock and may
+ * consider the leaf unused: then the lock is released.
  */
 static Relation
 batch_table_open_current(int *leaf)
@@ -182,7 +182,7 @@ batch_table_open_current(int *leaf)
 	}
 }
 
-/* By the executor only if the leaf is not what sql/batch.sql has made. */
+/* By the executor if the leaf is not as sql/batch.sql has made it. */
 static void
 batch_table_insert(Relation rel, int leaf, const pg_uuid_t *batch_id,
 				   TimestampTz at)
@@ -200,7 +200,7 @@ batch_table_insert(Relation rel, int leaf, const pg_uuid_t *batch_id,
 
 	if (ngx_pgq_bulk_insert_begin(&bulk, rel, columns, lengthof(columns)))
 	{
-		bulk.check_bound = false;	/* the number is that of the leaf */
+		bulk.check_bound = false;	/* slot is the number of the leaf */
 		ngx_pgq_bulk_insert_add(&bulk, values);
 		ngx_pgq_bulk_insert_end(&bulk);
 		return;
@@ -210,9 +210,9 @@ batch_table_insert(Relation rel, int leaf, const pg_uuid_t *batch_id,
 	SPI_execute_with_args(sql, lengthof(types), types, values, NULL, false, 0);
 }
 
-/* A batch that is there: have its row written again, and say what it is. */
+/* Update the row of a batch; returns whether it was enqueued or fenced. */
 static NgxPgqEntry
-batch_table_meet_again(int leaf, const pg_uuid_t *batch_id)
+batch_table_update_known(int leaf, const pg_uuid_t *batch_id)
 {
 	Oid			types[] = {INT2OID, UUIDOID};
 	Datum		values[] = {Int16GetDatum(leaf), UUIDPGetDatum(batch_id)};
@@ -227,16 +227,15 @@ batch_table_meet_again(int leaf, const pg_uuid_t *batch_id)
 	if (SPI_processed != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("batch was removed from the ledger while it was looked up")));
+				 errmsg("batch was removed from ngx_pgq.batch while it was looked up")));
 	return DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0],
 									  SPI_tuptable->tupdesc, 1, &isnull)) ?
-		NGX_PGQ_ENTRY_TAKEN : NGX_PGQ_ENTRY_FENCED;
+		NGX_PGQ_ENTRY_ENQUEUED : NGX_PGQ_ENTRY_FENCED;
 }
 
 /*
- * Enter a batch, to be taken or to be fenced.  If it is known, a first attempt
- * has committed; one that is still running is waited for.  Needs an SPI
- * connection.
+ * Enter a batch as enqueued or fenced, unless it has a row.  Waits for another
+ * attempt that is in progress.  Needs an SPI connection.
  */
 NgxPgqEntry
 ngx_pgq_batch_table_enter(const pg_uuid_t *batch_id, bool fence)
@@ -247,16 +246,16 @@ ngx_pgq_batch_table_enter(const pg_uuid_t *batch_id, bool fence)
 	Relation	rel;
 
 	if (leaf >= 0)
-		return batch_table_meet_again(leaf, batch_id);
+		return batch_table_update_known(leaf, batch_id);
 
 	rel = batch_table_open_current(&leaf);
 	batch_table_insert(rel, leaf, batch_id, at);
 	table_close(rel, NoLock);
-	CommandCounterIncrement();	/* so that this command finds it again */
-	return waited ? NGX_PGQ_ENTRY_FREED : NGX_PGQ_ENTRY_NEW;
+	CommandCounterIncrement();	/* so that this command can find it */
+	return waited ? NGX_PGQ_ENTRY_RETRY : NGX_PGQ_ENTRY_NEW;
 }
 
-/* Is no transaction in progress that may have written to the leaf? */
+/* Has no transaction in progress written to the leaf? */
 static bool
 batch_table_is_without_writers(Oid relid)
 {
@@ -266,47 +265,40 @@ batch_table_is_without_writers(Oid relid)
 	return true;
 }
 
-/* Truncate a leaf that has been quiet for long, unless it is in use. */
-static bool
-batch_table_truncate_leaf(int leaf, Oid relid)
-{
-	if (!ngx_pgq_leaf_lock_to_truncate(relid))
-		return false;
-	NGX_PGQ_FAULT("ledger-locked");
-	ngx_pgq_leaf_truncate("batch", leaf);
-	NGX_PGQ_FAULT("ledger-truncated");
-	return true;
-}
-
 /*
- * A leaf that is not the current one: note since when it is quiet, or truncate
- * it.  True if it was truncated.
+ * Truncate a leaf that has been unused for long enough, or record since when it
+ * is unused.  Returns true if it was truncated.
  */
 static bool
-batch_table_tidy_old(NgxPgqDatabase *database, int leaf, int64 now)
+batch_table_tidy_unused(NgxPgqDatabase *database, int leaf, int64 now)
 {
 	Oid			relid = ngx_pgq_leaf_relid("batch", leaf);
-	int64		quiet_at = pg_atomic_read_u64(&database->ledger_quiet_at[leaf]);
+	int64		unused_since = pg_atomic_read_u64(&database->batch_unused_since[leaf]);
 
 	if (ngx_pgq_leaf_pages(relid) <= 0)
 		return false;
-	if (quiet_at == 0)
+	if (unused_since == 0)
 	{
 		if (batch_table_is_without_writers(relid))
-			pg_atomic_write_u64(&database->ledger_quiet_at[leaf], now);
+			pg_atomic_write_u64(&database->batch_unused_since[leaf], now);
 		return false;
 	}
-	return now - quiet_at >= batch_table_period_us() &&
-		batch_table_truncate_leaf(leaf, relid);
+	if (now - unused_since < batch_table_period_us() ||
+		!ngx_pgq_leaf_lock_to_truncate(relid))
+		return false;
+	NGX_PGQ_FAULT("batch-table-locked");
+	ngx_pgq_leaf_truncate("batch", leaf);
+	NGX_PGQ_FAULT("batch-table-truncated");
+	return true;
 }
 
 /* An empty leaf; -1 if there is none. */
 static int
 batch_table_empty_leaf(int current)
 {
-	for (int i = 1; i < NGX_PGQ_LEDGER_SLOTS; i++)
+	for (int i = 1; i < NGX_PGQ_BATCH_LEAVES; i++)
 	{
-		int			leaf = (current + i) % NGX_PGQ_LEDGER_SLOTS;
+		int			leaf = (current + i) % NGX_PGQ_BATCH_LEAVES;
 
 		if (ngx_pgq_leaf_pages(ngx_pgq_leaf_relid("batch", leaf)) == 0)
 			return leaf;
@@ -315,42 +307,41 @@ batch_table_empty_leaf(int current)
 }
 
 /*
- * Let an empty leaf take over from the current one when that is old: whichever
- * is empty, as a transaction that does not end keeps one from being truncated.
+ * Make an empty leaf the current one when the current one is old.  Any empty leaf
+ * will do, as a long transaction may keep the next one from being truncated.
  */
 static void
 batch_table_advance(NgxPgqDatabase *database, int64 now)
 {
-	int			current = pg_atomic_read_u32(&database->ledger_leaf);
-	int64		since = pg_atomic_read_u64(&database->ledger_since);
+	int			current = pg_atomic_read_u32(&database->batch_leaf);
+	int64		since = pg_atomic_read_u64(&database->batch_leaf_since);
 	int			next;
 
 	if (since == 0)
-		pg_atomic_write_u64(&database->ledger_since, now);
+		pg_atomic_write_u64(&database->batch_leaf_since, now);
 	else if (now - since >= batch_table_period_us() &&
 			 ngx_pgq_leaf_pages(ngx_pgq_leaf_relid("batch", current)) > 0 &&
 			 (next = batch_table_empty_leaf(current)) >= 0)
 	{
-		pg_atomic_write_u64(&database->ledger_quiet_at[current], 0);
-		pg_atomic_write_u64(&database->ledger_since, now);
-		/* an exchange, as it has to come before we look for writers */
-		pg_atomic_exchange_u32(&database->ledger_leaf, next);
+		pg_atomic_write_u64(&database->batch_unused_since[current], 0);
+		pg_atomic_write_u64(&database->batch_leaf_since, now);
+		/* a full barrier: it must precede the search for writers */
+		pg_atomic_exchange_u32(&database->batch_leaf, next);
 	}
 }
 
-static int64 look_after = 0;	/* ngx_pgq_clock() */
+static int64 next_check_at = 0;	/* ngx_pgq_clock() */
 
-/* Is it time to look at the leaves? */
 bool
 ngx_pgq_batch_table_due(void)
 {
-	return ngx_pgq_clock() >= look_after || NGX_PGQ_FAULT_FORCED("ledger-due");
+	return ngx_pgq_clock() >= next_check_at || NGX_PGQ_FAULT_FORCED("batch-table-due");
 }
 
 /*
- * Truncate a leaf that has been quiet for long enough.  Called in a transaction
- * of its own, when due; the commit is told by ngx_pgq_batch_table_keep().  One at
- * a time: the lock is let go of before the next is asked for.
+ * Truncate at most one leaf, so that its lock is released before another one is
+ * requested.  The caller begins a transaction for it when it is due, and calls
+ * ngx_pgq_batch_table_committed() after the commit.
  */
 void
 ngx_pgq_batch_table_tidy(NgxPgqDatabase *database)
@@ -358,20 +349,19 @@ ngx_pgq_batch_table_tidy(NgxPgqDatabase *database)
 	int64		now = ngx_pgq_clock();
 	int			current;
 
-	look_after = now + LOOK_US;
+	next_check_at = now + LOOK_US;
 	batch_table_advance(database, now);
-	current = pg_atomic_read_u32(&database->ledger_leaf);
-	for (int i = 0; i < NGX_PGQ_LEDGER_SLOTS; i++)
+	current = pg_atomic_read_u32(&database->batch_leaf);
+	for (int i = 0; i < NGX_PGQ_BATCH_LEAVES; i++)
 	{
-		if (i != current && batch_table_tidy_old(database, i, now))
+		if (i != current && batch_table_tidy_unused(database, i, now))
 			break;
 	}
-	NGX_PGQ_FAULT("ledger-finished");
+	NGX_PGQ_FAULT("batch-table-finished");
 }
 
-/* The transaction has committed. */
 void
-ngx_pgq_batch_table_keep(void)
+ngx_pgq_batch_table_committed(void)
 {
-	NGX_PGQ_FAULT("ledger-committed");
+	NGX_PGQ_FAULT("batch-table-committed");
 }

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * bulk_insert.c
- *	  Rows into one plain table, many at a time, as COPY writes them.
+ *	  Inserting many rows at a time into one plain table, as COPY does.
  *
- * The executor would insert each row by itself; this way a page full of rows
- * costs one WAL record and one buffer lock.
+ * The executor would insert the rows one by one.  Here a page of rows costs one
+ * WAL record and one buffer lock.
  *
- * - Only for a table with exactly the columns we write: one that has triggers,
- *	 rules, row security, other columns or partitions is the executor's.
+ * - Only for a table with exactly the caller's columns.  The executor must
+ *	 insert into one that has triggers, rules, row security, other columns or
+ *	 partitions.
  * - The caller has checked privileges and holds RowExclusiveLock.
- * - Checks, not-null constraints, the partition bound and unique indexes are
- *	 honoured here and raise what the executor would raise, for each row.
- * - Memory is the current context's of ngx_pgq_bulk_insert_begin(), which must
- *	 live until ngx_pgq_bulk_insert_end(); after an error the transaction cleans
- *	 up.
+ * - CHECK and NOT NULL constraints, the partition constraint and unique indexes
+ *	 are checked for each row, with the errors that the executor would raise.
+ * - Memory is allocated in the current context of ngx_pgq_bulk_insert_begin(),
+ *	 which must exist until ngx_pgq_bulk_insert_end().
  */
 #include "postgres.h"
 
@@ -32,7 +32,7 @@
 #include "compat.h"
 #include "ngx_pgq.h"
 
-/* Would the executor do no more for a row of this table than we do? */
+/* Does this table need nothing that only the executor does? */
 bool
 ngx_pgq_bulk_insert_is_plain(Relation rel)
 {
@@ -46,10 +46,9 @@ ngx_pgq_bulk_insert_is_plain(Relation rel)
 }
 
 /*
- * The name of a column that a table should have, with this type and not null,
- * and has not; NULL if it has all of them.  It may have others.  Whoever owns a
- * table may have altered it: nothing is read as what it was made as before this
- * has been asked.
+ * The first of these columns that a table does not have with this type and NOT
+ * NULL; NULL if it has all of them.  It may have others.  The owner may have
+ * altered a table, so this must be checked before rows are read.
  */
 const char *
 ngx_pgq_bulk_insert_wrong_column(TupleDesc desc, const NgxPgqColumn *columns,
@@ -73,7 +72,7 @@ ngx_pgq_bulk_insert_wrong_column(TupleDesc desc, const NgxPgqColumn *columns,
 	return NULL;
 }
 
-/* Raise, unless a table of ours has these columns; the caller may try again. */
+/* Raise unless a table has these columns; the client may try again. */
 void
 ngx_pgq_bulk_insert_check_columns(Relation rel, const NgxPgqColumn *columns,
 								  int count)
@@ -89,7 +88,7 @@ ngx_pgq_bulk_insert_check_columns(Relation rel, const NgxPgqColumn *columns,
 				 errhint("See sql/queue.sql.")));
 }
 
-/* Find the places of our columns; false if there are others, or other types. */
+/* Find the places of the columns; false unless they are all that there are. */
 static bool
 bulk_insert_find_places(TupleDesc desc, const NgxPgqColumn *columns, int count,
 						AttrNumber *places)
@@ -177,8 +176,8 @@ bulk_insert_flush(NgxPgqBulk *bulk)
 }
 
 /*
- * Add a row; values are in the order the columns were named in, none is null,
- * and all live until the end.
+ * Add a row.  The values are in the order of the columns, are not null, and must
+ * stay valid until ngx_pgq_bulk_insert_end().
  */
 void
 ngx_pgq_bulk_insert_add(NgxPgqBulk *bulk, const Datum *values)
@@ -209,7 +208,7 @@ ngx_pgq_bulk_insert_add(NgxPgqBulk *bulk, const Datum *values)
 		bulk_insert_flush(bulk);
 }
 
-/* Write what is still here; bulk->span then holds the blocks written to. */
+/* Insert the remaining rows.  Then bulk->span has the blocks written to. */
 void
 ngx_pgq_bulk_insert_end(NgxPgqBulk *bulk)
 {
@@ -220,7 +219,7 @@ ngx_pgq_bulk_insert_end(NgxPgqBulk *bulk)
 	FreeExecutorState(bulk->estate);
 }
 
-/* An array of these values, as a parameter of a statement for the executor. */
+/* An array of values, as a parameter for the executor. */
 Datum
 ngx_pgq_bulk_insert_array(Datum *elements, int count, Oid type)
 {

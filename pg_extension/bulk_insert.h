@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * bulk_insert.h
- *	  What bulk_insert.c offers to those who write rows into a plain table.
+ *	  Inserting rows into a plain table, see bulk_insert.c.
  */
 #ifndef NGX_PGQ_BULK_INSERT_H
 #define NGX_PGQ_BULK_INSERT_H
@@ -10,7 +10,6 @@
 
 #include "ngx_pgq.h"
 
-/* Rows on their way into one plain table, see bulk_insert.c. */
 #define NGX_PGQ_BULK_ROWS		64
 #define NGX_PGQ_BULK_COLUMNS	4	/* at most */
 
@@ -18,13 +17,13 @@ typedef struct NgxPgqBulk
 {
 	Relation	rel;
 	int			columns;
-	AttrNumber	places[NGX_PGQ_BULK_COLUMNS];	/* of our columns, from 0 */
+	AttrNumber	places[NGX_PGQ_BULK_COLUMNS];	/* from 0 */
 	EState	   *estate;
-	MemoryContext scratch;		/* emptied with each load of rows */
+	MemoryContext scratch;		/* reset at each flush */
 	ResultRelInfo *target;
 	TupleTableSlot *rows[NGX_PGQ_BULK_ROWS];
 	int			used;
-	bool		check_bound;	/* of a partition, for each row */
+	bool		check_bound;	/* check the partition constraint */
 	int			options;		/* of table_multi_insert() */
 	NgxPgqSpan	span;			/* blocks written to */
 } NgxPgqBulk;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * compat.h
- *	  What differs between the servers ngx_pgq builds for, 15 to 18.
+ *	  Differences between PostgreSQL 15 to 18.
  *
- * The only file that looks at PG_VERSION_NUM.  Each function here has the
- * newest server's meaning; everything else is written once.
+ * The only file that checks PG_VERSION_NUM.  Each function has the meaning that
+ * it has in the newest version.
  */
 #ifndef NGX_PGQ_COMPAT_H
 #define NGX_PGQ_COMPAT_H
@@ -28,7 +28,7 @@
 #error "ngx_pgq needs PostgreSQL 15 or newer"
 #endif
 
-/* The number by which another process finds this one's PGPROC. */
+/* The number by which other processes find the PGPROC of this one. */
 static inline int
 ngx_pgq_my_proc_number(void)
 {
@@ -39,7 +39,7 @@ ngx_pgq_my_proc_number(void)
 #endif
 }
 
-/* The wait event shown while a process of ours sleeps. */
+/* A wait event of ngx_pgq. */
 static inline uint32
 ngx_pgq_wait_event(const char *name)
 {
@@ -85,7 +85,7 @@ ngx_pgq_insert_index_tuples(ResultRelInfo *target, TupleTableSlot *slot,
 #endif
 }
 
-/* The index of the primary key, also if that is deferrable. */
+/* The index of the primary key, which may be deferrable. */
 static inline Oid
 ngx_pgq_primary_key(Relation rel)
 {
@@ -96,7 +96,7 @@ ngx_pgq_primary_key(Relation rel)
 #endif
 }
 
-/* A scan of an index, with so many keys to come. */
+/* A scan of an index by this number of keys. */
 static inline IndexScanDesc
 ngx_pgq_index_scan(Relation rel, Relation index, Snapshot snapshot, int keys)
 {
@@ -107,7 +107,7 @@ ngx_pgq_index_scan(Relation rel, Relation index, Snapshot snapshot, int keys)
 #endif
 }
 
-/* A lexer over text that need not end in a NUL; unescapes strings. */
+/* A lexer for text that need not end in a NUL; it unescapes strings. */
 static inline JsonLexContext *
 ngx_pgq_json_lexer(char *json, int length)
 {
@@ -120,7 +120,7 @@ ngx_pgq_json_lexer(char *json, int length)
 #endif
 }
 
-/* Is this a string that is JSON but that the server cannot hold as text? */
+/* Is this valid JSON whose strings the server cannot convert to text? */
 static inline bool
 ngx_pgq_json_untranslatable(JsonParseErrorType error)
 {

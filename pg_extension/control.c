@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * control.c
- *	  ngx_pgq.pause(), resume() and wait_until_drained(), for the database of the
- *	  caller.
+ *	  pause(), resume() and wait_until_drained().
  *
- * A pause is a flag in shared memory.  It ends with resume(), with the database
- * or with the server; ngx_pgq.movers = 0 stops movers for longer.  Messages that
- * come in meanwhile wait.
+ * A pause is a flag in shared memory.  It ends with resume(), or when the
+ * database is dropped or the server stops.  Messages wait until then.
  *
- * - pause() takes the flag back when its transaction is rolled back, which
- *	 includes a call that fails or is cancelled, and the end of its session.
+ * - pause() resets the flag if its transaction is rolled back, for example when
+ *	 the call fails or is cancelled or its session ends.
  */
 #include "postgres.h"
 
@@ -30,8 +28,8 @@ PG_FUNCTION_INFO_V1(ngx_pgq_pause);
 PG_FUNCTION_INFO_V1(ngx_pgq_resume);
 PG_FUNCTION_INFO_V1(ngx_pgq_wait_until_drained);
 
-#define PAUSE_LOOK_MS	5		/* between looks whether movers have stopped */
-#define DRAIN_LOOK_MS	20		/* between looks into the queue */
+#define PAUSE_LOOK_MS	5		/* between checks of the movers */
+#define DRAIN_LOOK_MS	20		/* between checks of the queue */
 
 static NgxPgqDatabase *
 control_my_database(void)
@@ -42,12 +40,12 @@ control_my_database(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("no movers serve this database"),
-				 errhint("Name it in ngx_pgq.databases, and load ngx_pgq via shared_preload_libraries.")));
+				 errhint("Add it to ngx_pgq.databases, and load ngx_pgq via shared_preload_libraries.")));
 	return database;
 }
 
 static void
-control_sleep_a_while(long ms)
+control_wait(long ms)
 {
 	static uint32 wait_event = 0;
 
@@ -55,12 +53,12 @@ control_sleep_a_while(long ms)
 	CHECK_FOR_INTERRUPTS();
 }
 
-/* The pause that the transaction at hand has begun, until its end. */
+/* The pause that this transaction has begun. */
 static NgxPgqDatabase *begun_for = NULL;
 static SubTransactionId begun_in;
 
 static void
-control_take_back(void)
+control_undo_pause(void)
 {
 	uint32		pid = MyProcPid;
 
@@ -75,7 +73,7 @@ control_at_transaction_end(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_ABORT:
-			control_take_back();
+			control_undo_pause();
 			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PREPARE:
@@ -93,12 +91,12 @@ control_at_subtransaction_end(SubXactEvent event, SubTransactionId id,
 	if (begun_for == NULL || begun_in < id)
 		return;
 	if (event == SUBXACT_EVENT_ABORT_SUB)
-		control_take_back();
+		control_undo_pause();
 	else if (event == SUBXACT_EVENT_COMMIT_SUB)
 		begun_in = parent;
 }
 
-/* Pause, to be taken back on rollback, unless there is a pause already. */
+/* Set the flag, unless it is set.  It is reset on rollback. */
 static void
 control_begin_pause(NgxPgqDatabase *database)
 {
@@ -118,7 +116,7 @@ control_begin_pause(NgxPgqDatabase *database)
 	}
 }
 
-/* Is it at work, or has it not noticed yet that it is paused? */
+/* Is it working, or has it not seen the flag yet? */
 static bool
 control_is_moving(NgxPgqMover *mover)
 {
@@ -138,7 +136,6 @@ control_any_moving(NgxPgqDatabase *database)
 	return false;
 }
 
-/* Context of an error that ends the wait. */
 static void
 control_describe_wait(void *arg)
 {
@@ -155,8 +152,8 @@ control_describe_wait(void *arg)
 }
 
 /*
- * Returns when no mover is at work any more.  A mover says that it is moving
- * before it looks at the flag, so that it cannot be missed here.
+ * Returns when no mover is working.  A mover sets its state to moving before it
+ * reads the flag, so it cannot be missed here.
  */
 Datum
 ngx_pgq_pause(PG_FUNCTION_ARGS)
@@ -173,8 +170,8 @@ ngx_pgq_pause(PG_FUNCTION_ARGS)
 		if (pg_atomic_read_u32(&database->paused) == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("the pause was ended by another session")));
-		control_sleep_a_while(PAUSE_LOOK_MS);
+					 errmsg("pause was ended by another session")));
+		control_wait(PAUSE_LOOK_MS);
 	}
 	error_context_stack = context.previous;
 	PG_RETURN_VOID();
@@ -212,7 +209,7 @@ control_queue_has_rows(void)
 	return found;
 }
 
-/* Microseconds of an interval that begins now. */
+/* The microseconds of an interval that begins now. */
 static int64
 control_interval_us(Datum interval)
 {
@@ -227,10 +224,9 @@ control_interval_us(Datum interval)
 }
 
 /*
- * True as soon as the queue is seen empty, false when the timeout has elapsed,
- * whatever the wall clock does meanwhile; null waits until it is empty.  Keeps
- * no lock, so that slots go on rotating, and that no mover waits for a command
- * that waits for us.
+ * Returns true when the queue is empty, false when the timeout has elapsed by a
+ * monotonic clock; null is no timeout.  Holds no lock while it waits, so that
+ * slots rotate, and no mover waits for a command that waits for us.
  */
 Datum
 ngx_pgq_wait_until_drained(PG_FUNCTION_ARGS)
@@ -243,7 +239,7 @@ ngx_pgq_wait_until_drained(PG_FUNCTION_ARGS)
 	{
 		if (ngx_pgq_clock() - started >= timeout)
 			PG_RETURN_BOOL(false);
-		control_sleep_a_while(DRAIN_LOOK_MS);
+		control_wait(DRAIN_LOOK_MS);
 	}
 	PG_RETURN_BOOL(true);
 }

@@ -1,18 +1,16 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * disk.c
- *	  Refuses messages before the server's disks are full.
+ *	  Refusing messages before the server's disks are full.
  *
- * Owns nothing.  ngx_pgq_disk_expect() is called before messages are written
- * to the queue.
+ * Owns nothing.
  *
- * - A full disk under pg_wal ends the server, and what fills it need not be
- *	 ours.  With ngx_pgq.min_free_space set, enqueue and its kin raise
- *	 disk_full (53100) while less is free, and what is waiting can still be
- *	 moved.  A batch that was taken before is recognised all the same: it is
- *	 found before anything is written.
- * - The file systems of base and pg_wal are asked, not those of tablespaces.
- *	 What cannot be asked does not refuse anything.
+ * - The server stops when the disk of pg_wal is full.  With
+ *	 ngx_pgq.min_free_space set, the functions that enqueue raise disk_full
+ *	 (53100) while less is free; the movers go on.  A batch that was enqueued
+ *	 before is still recognized, as nothing is written before it is found.
+ * - The file systems of base and pg_wal are checked, not those of tablespaces.
+ *	 If statvfs() fails, nothing is refused.
  */
 #include "postgres.h"
 
@@ -20,7 +18,7 @@
 
 #include "ngx_pgq.h"
 
-/* Relative to the data directory, which is where a backend works. */
+/* Relative to the data directory, the working directory of a backend. */
 static const char *const places[] = {"base", "pg_wal"};
 
 static bool
@@ -33,6 +31,7 @@ disk_is_short(const char *place)
 		(uint64) ngx_pgq_min_free_space * 1024 * 1024;
 }
 
+/* Raises if a disk is too full.  Call before messages are written. */
 void
 ngx_pgq_disk_expect(void)
 {

@@ -317,13 +317,13 @@ enqueue_enter(const pg_uuid_t *batch_id, NgxPgqKey *keys, int count)
 {
 	NgxPgqEntry entry = ngx_pgq_enqueue_insert_enter(batch_id);
 
-	if (entry == NGX_PGQ_ENTRY_TAKEN)
+	if (entry == NGX_PGQ_ENTRY_ENQUEUED)
 	{
 		ngx_pgq_key_table_recall(keys, count);
 		return false;
 	}
 	NGX_PGQ_FAULT("batch-entered");
-	ngx_pgq_key_table_take(keys, count, entry == NGX_PGQ_ENTRY_FREED);
+	ngx_pgq_key_table_take(keys, count, entry == NGX_PGQ_ENTRY_RETRY);
 	return true;
 }
 
@@ -474,5 +474,5 @@ ngx_pgq_fence(PG_FUNCTION_ARGS)
 	entry = ngx_pgq_batch_table_enter(PG_GETARG_UUID_P(0), true);
 	NGX_PGQ_FAULT("batch-fenced");
 	ngx_pgq_enqueue_insert_end(&insert);
-	PG_RETURN_BOOL(entry != NGX_PGQ_ENTRY_TAKEN);
+	PG_RETURN_BOOL(entry != NGX_PGQ_ENTRY_ENQUEUED);
 }

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * enqueue.h
- *	  What the files of the way into the queue, enqueue*.c, have in common.
+ *	  Declarations for enqueue*.c.
  */
 #ifndef NGX_PGQ_ENQUEUE_H
 #define NGX_PGQ_ENQUEUE_H
 
 #include "ngx_pgq.h"
 
-#define NGX_PGQ_MESSAGES	65536	/* most messages of a batch */
+#define NGX_PGQ_MESSAGES	65536	/* of a batch, at most */
 
-/* Good messages on their way into the queue. */
+/* Messages to be inserted into the queue. */
 typedef struct NgxPgqBatch
 {
 	int			count;
@@ -18,16 +18,16 @@ typedef struct NgxPgqBatch
 	Datum	   *messages;
 } NgxPgqBatch;
 
-/* One call's way into the queue, see enqueue_insert.c. */
+/* State of one call, see enqueue_insert.c. */
 typedef struct NgxPgqInsert
 {
 	Relation	queue;
 	int			slot;
 	TimestampTz at;
-	Oid			user;			/* who called, in what context, */
-	int			context;
-	int			settings;		/* and with what settings */
-	bool		deferred;		/* triggers may be left for the commit */
+	Oid			user;			/* the caller, */
+	int			context;		/* its security context */
+	int			settings;		/* and GUC nest level */
+	bool		deferred;		/* there may be deferred triggers */
 } NgxPgqInsert;
 
 /* enqueue_check.c */

@@ -1,20 +1,19 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * enqueue_check.c
- *	  Is this message JSON that the server can keep and give back?
+ *	  Checking that a message is JSON that the server can store and return.
  *
- * The server's own parser decides.  No message makes this file raise, so that
- * one bad message does not hurt its batch.
+ * The server's own parser decides.  No message raises an error here, so a bad
+ * message does not affect its batch.
  *
- * - Strings are unescaped while parsing: a \u0000 or a lone surrogate, which
- *	 the type json would let in and every later use would choke on, is refused.
- * - The parser raises when it runs out of stack.  It needs well under a
- *	 kilobyte for a level, so a message is refused that has more levels than
- *	 max_stack_depth has kilobytes, before the parser sees it.
- * - Before PostgreSQL 16 the parser raises for an escape such as \u20ac that the
- *	 encoding of the database does not have, and in a database of SQL_ASCII for
- *	 each beyond ASCII.  The error is caught: the parser holds memory and nothing
- *	 else.
+ * - Strings are unescaped while parsing: \u0000 and a lone surrogate are refused.
+ *	 The type json accepts them, but most functions on it would fail.
+ * - The parser raises an error when it runs out of stack.  It needs less than
+ *	 1 kB a level, so a message with more levels than max_stack_depth has
+ *	 kilobytes is refused before it is parsed.
+ * - Before PostgreSQL 16 the parser raises an error for an escape such as \u20ac
+ *	 that the database encoding does not have; in SQL_ASCII for all beyond
+ *	 ASCII.  The error is caught; the parser holds no resource but memory.
  */
 #include "postgres.h"
 
@@ -25,7 +24,7 @@
 #include "enqueue.h"
 #include "ngx_pgq.h"
 
-/* Levels of arrays and objects; an upper bound when it is not JSON. */
+/* Levels of arrays and objects; an upper bound if this is not JSON. */
 static int
 enqueue_check_nesting_depth(const char *json, int length)
 {
@@ -59,7 +58,7 @@ enqueue_check_nesting_depth(const char *json, int length)
 	return deepest;
 }
 
-/* Parse; true if an escape does not exist in the encoding of the database. */
+/* Parse; true if the database encoding does not have an escaped character. */
 static bool
 enqueue_check_parse(JsonLexContext *lexer, JsonParseErrorType *result)
 {
@@ -88,8 +87,8 @@ enqueue_check_parse(JsonLexContext *lexer, JsonParseErrorType *result)
 }
 
 /*
- * True if the message, a text, is good; otherwise says why, as SQLSTATE and
- * a text.  Allocates freely in the current memory context.
+ * Is this message, a text, good?  If not, sets sqlstate and problem.  Allocates
+ * in the current memory context.
  */
 bool
 ngx_pgq_enqueue_check(Datum message, const char **sqlstate, char **problem)
@@ -100,7 +99,7 @@ ngx_pgq_enqueue_check(Datum message, const char **sqlstate, char **problem)
 	JsonLexContext *lexer;
 	JsonParseErrorType error;
 	bool		untranslatable;
-	int			at;				/* at the end there is no token */
+	int			at;				/* there is no token at the end */
 
 	if (length > max_stack_depth &&
 		enqueue_check_nesting_depth(json, length) > max_stack_depth)

@@ -1,26 +1,26 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * enqueue_insert.c
- *	  What all ways into the queue share: whose rights they work with, and how
- *	  messages are written.
+ *	  Inserting messages into the queue, with the rights of its owner.
  *
- * The caller encloses it by ngx_pgq_enqueue_insert_begin() and _end().
+ * The caller encloses the other functions by ngx_pgq_enqueue_insert_begin() and
+ * _end().
  *
- * - Works with the rights of the owner of ngx_pgq.queue, so that callers need
- *	 EXECUTE on a function and nothing else, and with a search_path of its own,
- *	 so that no name in a trigger of the owner's is looked up where the caller
- *	 says; after an error the transaction takes both back.
- * - Takes nothing while the queue is not what sql/queue.sql made: a mover could
- *	 not read it.
- * - What a trigger sets for the session ends with the call.
- * - For a superuser, a trigger of the owner's cannot be deferred to the end of
- *	 the transaction, where it would run as superuser.
- * - Locks the queue before its leaves, as the movers do.
- * - The messages of one call keep their order and carry one time.
- * - No error brings a part of a message into the server's log.  The text of a
- *	 RAISE goes to the caller only, all others that may quote a value to nobody.
- *	 Deferred triggers run at the end of the call, not at the commit, so that
- *	 this holds for their errors, too.
+ * - The user is the owner of ngx_pgq.queue, so callers only need EXECUTE on a
+ *	 function.  The search_path is fixed, so the caller cannot choose the
+ *	 objects that the owner's triggers use.  An error resets both when the
+ *	 transaction aborts.
+ * - Nothing is inserted if the queue is not as sql/queue.sql has made it, as a
+ *	 mover could not read it.
+ * - Settings that a trigger changes are reset when the call ends.
+ * - If the caller is a superuser, a trigger cannot be deferred to the end of the
+ *	 transaction, where it would run as superuser.
+ * - The queue is locked before its leaves, as the movers do it.
+ * - The messages of a call keep their order and have the same time.
+ * - No part of a message gets into the server's log by an error.  The text of a
+ *	 RAISE is sent to the client only; other texts that may quote a value are
+ *	 replaced.  Deferred triggers run at the end of the call, not at the commit,
+ *	 so that this applies to their errors too.
  */
 #include "postgres.h"
 
@@ -47,7 +47,7 @@ static const NgxPgqColumn queue_columns[] = {
 	{"data", JSONOID}
 };
 
-/* False if this is for the executor to do. */
+/* Returns false if the executor must insert the messages. */
 static bool
 enqueue_insert_bulk(NgxPgqInsert *insert, Relation leaf, NgxPgqBatch *batch)
 {
@@ -58,8 +58,8 @@ enqueue_insert_bulk(NgxPgqInsert *insert, Relation leaf, NgxPgqBatch *batch)
 		!ngx_pgq_bulk_insert_begin(&bulk, leaf, queue_columns,
 								   lengthof(queue_columns)))
 		return false;
-	bulk.check_bound = false;	/* the slot chose the leaf */
-	bulk.options = TABLE_INSERT_SKIP_FSM;	/* in order: only ever forward */
+	bulk.check_bound = false;	/* insert->slot is that of the leaf */
+	bulk.options = TABLE_INSERT_SKIP_FSM;	/* keeps them in order */
 	for (int i = 0; i < batch->count; i++)
 	{
 		Datum		values[] = {TimestampTzGetDatum(insert->at), batch->ids[i],
@@ -72,7 +72,6 @@ enqueue_insert_bulk(NgxPgqInsert *insert, Relation leaf, NgxPgqBatch *batch)
 	return true;
 }
 
-/* The same by the executor, for a queue somebody has added something to. */
 static void
 enqueue_insert_by_executor(NgxPgqInsert *insert, NgxPgqBatch *batch)
 {
@@ -94,7 +93,7 @@ enqueue_insert_by_executor(NgxPgqInsert *insert, NgxPgqBatch *batch)
 	ngx_pgq_wake_at_commit_anywhere();
 }
 
-/* From here on we are the queue's owner, and have an SPI connection. */
+/* Become the queue's owner, with an SPI connection. */
 void
 ngx_pgq_enqueue_insert_begin(NgxPgqInsert *insert)
 {
@@ -116,7 +115,7 @@ ngx_pgq_enqueue_insert_begin(NgxPgqInsert *insert)
 	SPI_connect();
 }
 
-/* Enter a batch in the ledger, unless it was taken; a fenced one fails. */
+/* Enter a batch into the batch table; raise if it was fenced. */
 NgxPgqEntry
 ngx_pgq_enqueue_insert_enter(const pg_uuid_t *batch_id)
 {
@@ -129,7 +128,7 @@ ngx_pgq_enqueue_insert_enter(const pg_uuid_t *batch_id)
 	return entry;
 }
 
-/* Can the text of an error hold no value?  Of a constraint it has the names. */
+/* Is the text of an error free of values?  Names of constraints may be shown. */
 static bool
 enqueue_insert_has_no_value(const ErrorData *error)
 {
@@ -139,7 +138,7 @@ enqueue_insert_has_no_value(const ErrorData *error)
 		 !ngx_pgq_sqlstate_error_in_function(error));
 }
 
-/* Has the queue no leaf for a slot?  No message is to blame for that. */
+/* Has the queue no leaf for a slot?  That is not because of a message. */
 static bool
 enqueue_insert_lacks_partition(const ErrorData *error)
 {
@@ -148,7 +147,7 @@ enqueue_insert_lacks_partition(const ErrorData *error)
 		!ngx_pgq_sqlstate_error_in_function(error);
 }
 
-/* Is the text of an error one that a trigger's author wrote, for the caller? */
+/* Is the text of an error that of a RAISE in a trigger? */
 static bool
 enqueue_insert_is_raise(const ErrorData *error)
 {
@@ -159,8 +158,8 @@ enqueue_insert_is_raise(const ErrorData *error)
 }
 
 /*
- * The trigger's function that an error comes from, or NULL.  It is the last
- * before our own statement; those within may be queries with values.
+ * The line of an error's context that names the trigger function, or NULL.  It
+ * is the last one before our own statement; the others may quote values.
  */
 static char *
 enqueue_insert_function_of(const ErrorData *error)
@@ -183,9 +182,8 @@ enqueue_insert_function_of(const ErrorData *error)
 }
 
 /*
- * Rethrow the current error without the values of a message, which the details
- * of a failed check, the text of a failed cast and a query that a trigger has
- * composed may quote.
+ * Rethrow the current error without values of a message.  The detail of a failed
+ * check, the text of a failed cast and a dynamic query may quote them.
  */
 static void
 enqueue_insert_rethrow_without_values(MemoryContext context)
@@ -220,7 +218,7 @@ enqueue_insert_rethrow_without_values(MemoryContext context)
 	ReThrowError(error);
 }
 
-/* Put these messages into the queue; there is at least one. */
+/* Insert these messages; there is at least one. */
 void
 ngx_pgq_enqueue_insert_write(NgxPgqInsert *insert, NgxPgqBatch *batch)
 {
@@ -243,7 +241,7 @@ ngx_pgq_enqueue_insert_write(NgxPgqInsert *insert, NgxPgqBatch *batch)
 	NGX_PGQ_FAULT("queue-written");
 }
 
-/* Run deferred triggers with the caller's rights, as the commit would. */
+/* Run deferred triggers with the rights of the caller, as the commit would. */
 static void
 enqueue_insert_run_deferred(void)
 {

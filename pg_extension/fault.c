@@ -1,14 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * fault.c
- *	  What happens at a fault point; empty in a normal build (see fault.h).
+ *	  Fault points (see fault.h); empty in a normal build.
  *
- * Owns the setting "fault".  Called wherever NGX_PGQ_FAULT stands, by any
- * process of ours and by those who enqueue.
- *
- * - A count is kept by files in the data directory, so that a fault that makes
- *	 the server start over happens as often as it should, and a test can see
- *	 that it did.
+ * Owns the setting "fault".  Counts are kept as files in the data directory: so
+ * they survive a restart of the server, and a test can see them.
  */
 #include "postgres.h"
 
@@ -28,7 +24,7 @@
 #include "compat.h"
 
 #define SETTING_LEN		1024
-#define LOOK_MS			10		/* at the setting, while waiting */
+#define LOOK_MS			10		/* between checks of the setting */
 
 static const char *const points[] = {NGX_PGQ_FAULT_POINTS};
 
@@ -53,7 +49,7 @@ fault_is_point(const char *name)
 	return false;
 }
 
-/* An error's code, if the action is one: it has no lower-case letters. */
+/* Is the action a SQLSTATE?  Names of actions are lower-case. */
 static bool
 fault_is_sqlstate(const char *action)
 {
@@ -76,7 +72,7 @@ fault_is_action(const char *name)
 	return fault_is_sqlstate(name);
 }
 
-/* Read an item and move on to the next; false at the end. */
+/* Read an item and advance to the next one; false at the end. */
 static bool
 fault_next(const char **text, Fault *fault)
 {
@@ -105,7 +101,7 @@ fault_check(char **newval, void **extra, GucSource source)
 	{
 		if (!fault_is_point(fault.point) || !fault_is_action(fault.action))
 		{
-			GUC_check_errdetail("There is no such fault point or action.");
+			GUC_check_errdetail("The fault point or action does not exist.");
 			return false;
 		}
 	}
@@ -116,7 +112,7 @@ void
 ngx_pgq_fault_define(void)
 {
 	DefineCustomStringVariable(NGX_PGQ_FAULT_SETTING,
-							   "Where processes fail.",
+							   "Sets the points at which processes fail.",
 							   NULL,
 							   &setting,
 							   "",
@@ -124,9 +120,9 @@ ngx_pgq_fault_define(void)
 							   fault_check, NULL, NULL);
 }
 
-/* Is it to happen once more?  Leaves a file that says it did. */
+/* Is the count not used up?  Creates a file for this time. */
 static bool
-fault_take_shot(Fault *fault)
+fault_count_down(Fault *fault)
 {
 	for (int i = 0; i < Max(fault->count, 1); i++)
 	{
@@ -144,7 +140,7 @@ fault_take_shot(Fault *fault)
 	return fault->count == 0;
 }
 
-/* The setting's item for a point, if it is to happen now. */
+/* Find the item for a point; false if there is none or it is used up. */
 static bool
 fault_find(const char *point, Fault *fault)
 {
@@ -157,7 +153,7 @@ fault_find(const char *point, Fault *fault)
 	while (fault_next(&text, fault))
 	{
 		if (strcmp(fault->point, point) == 0)
-			return fault_take_shot(fault);
+			return fault_count_down(fault);
 	}
 	return false;
 }

@@ -1,69 +1,69 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * fault.h
- *	  Places where a test can have a process fail.
+ *	  Points at which a test can make a process fail.
  *
- * Nothing of this is in a normal build.  Compiled with -DNGX_PGQ_FAULTS, the
- * setting "fault" of ngx_pgq holds a list of point:action[:count], and a
- * process that comes to the point
+ * Not part of a normal build.  With -DNGX_PGQ_FAULTS, the setting "fault" of
+ * ngx_pgq holds a list of point:action[:count].  A process that reaches the
+ * point does one of these:
  *
- * error		raises an error; so does a SQLSTATE, with that code
- * fatal		ends itself
- * panic		ends the server
- * kill			kills itself by SIGKILL
- * wait			waits until the setting is another one, or it is cancelled
- * force		takes the condition that NGX_PGQ_FAULT_FORCED() asks for as true
+ * error		raises an error; a SQLSTATE raises an error with that code
+ * fatal		exits
+ * panic		makes the server restart
+ * kill			sends itself SIGKILL
+ * wait			waits until the setting changes or the wait is cancelled
+ * force		NGX_PGQ_FAULT_FORCED() returns true
  *
- * count times on this data directory, or always.  The n-th time leaves a file
- * ngx_pgq.fault.<point>.<n> there, from 0 on.
+ * It does so count times for this data directory, or always.  The n-th time it
+ * creates the file ngx_pgq.fault.<point>.<n> there; n begins at 0.
  */
 #ifndef NGX_PGQ_FAULT_H
 #define NGX_PGQ_FAULT_H
 
 #define NGX_PGQ_FAULT_SETTING	"ngx_pgq.fault"	/* in test builds only */
 
-/* Each point there is: a process has just done what its name says. */
+/* All points.  A process has just done what the name says. */
 #define NGX_PGQ_FAULT_POINTS \
 	/* a batch: mover_claim.c, mover_batch.c, mover_post.c */ \
-	"sweep-started",			/* no commit asks for a sweep any more */ \
-	"sweep-noted",				/* which blocks the leaves have */ \
+	"sweep-started",			/* sweep_wanted is reset */ \
+	"sweep-noted",				/* the size of the leaves */ \
 	"span-taken", \
-	"rows-taken",				/* nothing of the span was given back */ \
+	"rows-taken",				/* no part of the span was given back */ \
 	"claimed", \
 	"posting-locked", \
 	"id-taken",					/* before its post is written */ \
 	"posts-written", \
 	"letter-written", \
-	"batch-finished",			/* and the commit comes next */ \
-	"batch-committed",			/* and the claim is still in hand */ \
-	"batch-aborted",			/* and the claim is still in hand */ \
+	"batch-finished",			/* just before the commit */ \
+	"batch-committed",			/* the claim is still held */ \
+	"batch-aborted",			/* the claim is still held */ \
 	"notified",					/* after the batch's commit */ \
-	/* the ledger: batch_table.c, mover.c */ \
-	"ledger-due",				/* force: all times of the ledger are 3 s */ \
-	"ledger-locked", \
-	"ledger-truncated", \
-	"ledger-finished",			/* and the commit comes next */ \
-	"ledger-committed", \
+	/* batch_table.c, mover.c */ \
+	"batch-table-due",			/* force: rows are kept for 3 s */ \
+	"batch-table-locked", \
+	"batch-table-truncated", \
+	"batch-table-finished",		/* just before the commit */ \
+	"batch-table-committed", \
 	/* keys: key_leaf.c */ \
 	"key-leaf-locked", \
 	"key-leaf-truncated", \
-	"keys-finished",			/* and the commit comes next */ \
+	"keys-finished",			/* just before the commit */ \
 	"keys-committed", \
 	/* rotation: slot.c */ \
 	"slot-advanced", \
 	"slot-locked", \
 	"slot-truncated", \
-	"slot-committed",			/* and nobody was told */ \
+	"slot-committed",			/* shared memory is not yet updated */ \
 	/* a producer: enqueue.c, key_table.c, enqueue_insert.c, wake.c */ \
-	"batch-entered",			/* into the ledger */ \
+	"batch-entered",			/* into the batch table */ \
 	"batch-fenced", \
-	"keys-locked",				/* and not looked up */ \
+	"keys-locked",				/* but not looked up */ \
 	"keys-written", \
 	"queue-written", \
-	"producer-committed",		/* and no mover was told; an error panics */ \
+	"producer-committed",		/* no mover was woken; an error is a PANIC */ \
 	/* processes: launcher.c, mover.c */ \
-	"mover-wanted",				/* and registering it comes next */ \
-	"mover-entered",			/* and is not connected */ \
+	"mover-wanted",				/* just before it is registered */ \
+	"mover-entered",			/* but is not connected */ \
 	"mover-connected"
 
 #ifdef NGX_PGQ_FAULTS

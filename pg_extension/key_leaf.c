@@ -1,20 +1,18 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * key_leaf.c
- *	  The leaves of the table of idempotency keys: which one is written to, how
- *	  many keys they hold, and truncating them.
+ *	  The leaves of the table of idempotency keys: which one is current, how
+ *	  many keys they have, truncating them.
  *
- * The first mover of a database truncates, and saves the database's own time.
- *
- * - The time of taking chooses the leaf, period by period in turn.
- * - A leaf is truncated when its newest row has expired, by what it holds and
- *	 not by the clock: so the setting may change at any time.  No row is ever
- *	 updated or deleted, and truncating waits for no lock.
- * - Rows are kept as long as a batch that they came with may be sent again,
- *	 however short keep_keys is: see ngx_pgq_key_table_recall().
- * - Each row has the same size, so the pages tell how many there are.  Keys that
- *	 have expired count until their leaf is truncated, and so do rows of
- *	 transactions that failed.
+ * - The time at which a key is taken determines the leaf: each period has one,
+ *	 in turn.
+ * - A leaf is truncated when its newest row has expired, so the setting may
+ *	 change at any time.  No row is updated or deleted, and truncating waits for
+ *	 no lock.
+ * - However short keep_keys is, rows are kept for as long as their batch may be
+ *	 sent again, see ngx_pgq_key_table_recall().
+ * - All rows have the same size, so the pages give the number of rows.  Expired
+ *	 keys count until their leaf is truncated, as do rows of failed transactions.
  */
 #include "postgres.h"
 
@@ -36,29 +34,29 @@
 #include "key_table.h"
 #include "ngx_pgq.h"
 
-/* A batch is not sent again when it is older than the ledger promises. */
-#define KEEP_MIN_US		(3 * NGX_PGQ_LEDGER_US)
-#define SAVE_US			INT64CONST(10000000)	/* between savings of the time */
-#define LOOK_US			INT64CONST(5000000)	/* from look to look at the leaves, */
-#define RETRY_US		INT64CONST(1000000)	/* while one is to be truncated */
+/* A batch is not sent again after NGX_PGQ_BATCH_KEEP_US. */
+#define KEEP_MIN_US		(3 * NGX_PGQ_BATCH_KEEP_US)
+#define SAVE_US			INT64CONST(10000000)	/* between writes of the time */
+#define LOOK_US			INT64CONST(5000000) /* between checks of the leaves, */
+#define RETRY_US		INT64CONST(1000000) /* while one can be truncated */
 
-#define ROWS_A_PAGE		(BLCKSZ / 124)	/* each has 120 bytes, its pointer 4 */
+#define ROWS_PER_PAGE	(BLCKSZ / 124)	/* a row has 120 bytes, its pointer 4 */
 
-/* How long a row is there, at least. */
+/* How long a row is kept. */
 static int64
 key_leaf_stay_us(void)
 {
 	return Max(ngx_pgq_keep_keys * USECS_PER_SEC, KEEP_MIN_US);
 }
 
-/* Rows of a leaf expire in the period after the next, which is its last. */
+/* The leaf for keys taken at this time.  A period is half of what is kept. */
 int
 ngx_pgq_key_leaf_at(TimestampTz at)
 {
 	return (at / (key_leaf_stay_us() / 2)) % NGX_PGQ_KEY_SLOTS;
 }
 
-/* An index of the leaf that begins with this column. */
+/* An index of the leaf whose first column this is. */
 Relation
 ngx_pgq_key_leaf_index(Relation leaf, AttrNumber place)
 {
@@ -95,14 +93,13 @@ ngx_pgq_key_leaf_value(TupleTableSlot *row, AttrNumber place)
 	return value;
 }
 
-/* How many rows this number of pages may hold. */
 int64
 ngx_pgq_key_leaf_rows(int64 pages)
 {
-	return pages * ROWS_A_PAGE;
+	return pages * ROWS_PER_PAGE;
 }
 
-/* The time of the newest row of a leaf; the beginning of time if it has none. */
+/* The time of the newest row of a leaf; -infinity if it has none. */
 static TimestampTz
 key_leaf_newest_row(Relation leaf)
 {
@@ -123,7 +120,7 @@ key_leaf_newest_row(Relation leaf)
 	return newest;
 }
 
-/* Is there something in a leaf, and all of it expired?  We have it locked. */
+/* Has a locked leaf rows that have all expired? */
 static bool
 key_leaf_has_expired(Oid relid)
 {
@@ -138,7 +135,7 @@ key_leaf_has_expired(Oid relid)
 	return expired;
 }
 
-/* Looked at under a weak lock, which hinders nobody who enqueues. */
+/* The same under a weak lock, which does not block enqueue. */
 static bool
 key_leaf_is_old(Oid relid)
 {
@@ -166,7 +163,7 @@ key_leaf_truncate(int number, Oid relid)
 	return true;
 }
 
-/* How many keys there are at most; a leaf that others have locked counts as 0. */
+/* An upper bound of the number of keys; locked leaves are not counted. */
 static int64
 key_leaf_count(void)
 {
@@ -177,7 +174,7 @@ key_leaf_count(void)
 	return ngx_pgq_key_leaf_rows(pages);
 }
 
-/* Say when new keys begin to be refused, and when they are taken again. */
+/* Log when new keys begin to be refused, and when they are accepted again. */
 static void
 key_leaf_report_full(int64 count)
 {
@@ -188,35 +185,33 @@ key_leaf_report_full(int64 count)
 	full = !full;
 	if (full)
 		ereport(LOG,
-				(errmsg("ngx_pgq: new idempotency keys are refused, as there are %d (ngx_pgq.max_keys)",
+				(errmsg("ngx_pgq: new idempotency keys are refused: there are %d (ngx_pgq.max_keys)",
 						ngx_pgq_max_keys)));
 	else
 		ereport(LOG,
 				(errmsg("ngx_pgq: new idempotency keys are accepted again")));
 }
 
-static int64 look_after = 0;	/* ngx_pgq_clock() */
+static int64 next_check_at = 0;	/* ngx_pgq_clock() */
 static int64 save_after = 0;
 
-/* Is it time to look at the leaves? */
 bool
 ngx_pgq_key_leaf_due(void)
 {
-	return ngx_pgq_clock() >= look_after;
+	return ngx_pgq_clock() >= next_check_at;
 }
 
 /*
- * Truncate a leaf whose keys have all expired, and save the time.  Called in a
- * transaction of its own, when due; the commit is told by
- * ngx_pgq_key_leaf_keep().  One leaf at a time: the lock is let go of before the
- * next is asked for.
+ * Truncate at most one leaf, so that its lock is released before another one is
+ * requested, and save the time.  The caller begins a transaction for it when it
+ * is due, and calls ngx_pgq_key_leaf_committed() after the commit.
  */
 void
 ngx_pgq_key_leaf_tidy(NgxPgqDatabase *database)
 {
 	int64		count;
 
-	look_after = ngx_pgq_clock() + LOOK_US;
+	next_check_at = ngx_pgq_clock() + LOOK_US;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
 	for (int i = 0; i < NGX_PGQ_KEY_SLOTS; i++)
@@ -225,13 +220,13 @@ ngx_pgq_key_leaf_tidy(NgxPgqDatabase *database)
 
 		if (!key_leaf_is_old(relid))
 			continue;
-		look_after = ngx_pgq_clock() + RETRY_US;
+		next_check_at = ngx_pgq_clock() + RETRY_US;
 		if (key_leaf_truncate(i, relid))
 			break;
 	}
 	count = key_leaf_count();
 	key_leaf_report_full(count);
-	/* without keys there is nothing that the time is needed for */
+	/* only keys need the time */
 	if (count > 0 && ngx_pgq_clock() >= save_after)
 	{
 		save_after = ngx_pgq_clock() + SAVE_US;
@@ -242,9 +237,8 @@ ngx_pgq_key_leaf_tidy(NgxPgqDatabase *database)
 	NGX_PGQ_FAULT("keys-finished");
 }
 
-/* The transaction has committed. */
 void
-ngx_pgq_key_leaf_keep(void)
+ngx_pgq_key_leaf_committed(void)
 {
 	NGX_PGQ_FAULT("keys-committed");
 }

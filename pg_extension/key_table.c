@@ -1,24 +1,22 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * key_table.c
- *	  The table of idempotency keys: taking keys, and recalling them.
+ *	  The table of idempotency keys: taking keys and recalling them.
  *
- * enqueue.c calls it with the rights of the queue's owner.  The leaves of the
- * table are key_leaf.c's.
+ * The caller has the rights of the queue's owner.  key_leaf.c has the leaves of
+ * the table.
  *
- * - A transaction that takes a key holds an advisory lock on its digest until it
- *	 has ended, which is after its commit can be seen and has been replicated.
- *	 So a transaction that gets the lock sees the row, if there is one; and one
- *	 that does not get it does not wait.  The locks are of a kind of their own,
- *	 which nothing else uses.  Hence a key is taken by one transaction at a time,
- *	 and no unique index is needed.
- * - Times are those of the database, see service_time.c: no wall clock decides
- *	 anything here.
- * - A key counts for ngx_pgq.keep_keys from its taking on, wherever it lies:
- *	 looking up goes through all leaves.  It lets go of their locks at once, or
- *	 under load no leaf could ever be truncated.
- * - A key is kept as its SHA-256.  A new one is refused when the table may hold
- *	 ngx_pgq.max_keys.
+ * - A transaction that takes a key holds an advisory lock on its digest until
+ *	 it has ended, that is, until its commit is replicated and visible.  So a
+ *	 transaction that gets the lock sees the row if there is one.  A
+ *	 transaction that does not get the lock does not wait.  Hence one
+ *	 transaction at a time takes a key, and no unique index is needed.
+ * - Times are those of the database (service_time.c), not of a wall clock.
+ * - A key is valid for ngx_pgq.keep_keys after it was taken, in any leaf: a
+ *	 lookup searches all leaves.  It releases their locks at once; otherwise no
+ *	 leaf could be truncated under load.
+ * - The SHA-256 of a key is stored.  New keys are refused while the table may
+ *	 have ngx_pgq.max_keys rows.
  */
 #include "postgres.h"
 
@@ -43,11 +41,10 @@
 #include "key_table.h"
 #include "ngx_pgq.h"
 
-#define FREED_MS		100		/* for locks of an attempt that has failed */
+#define FREED_MS		100		/* wait for locks of a failed attempt */
 
-#define LOCK_KIND		0x7067	/* 1 and 2 are the SQL functions' */
+#define LOCK_KIND		0x7067	/* SQL functions have 1 and 2 */
 
-/* The columns of a leaf, by their places in it. */
 typedef struct Columns
 {
 	AttrNumber	at;
@@ -56,14 +53,14 @@ typedef struct Columns
 	AttrNumber	message_id;
 } Columns;
 
-/* The best row for a key so far. */
+/* The best row for a key that was found so far. */
 typedef struct Found
 {
 	int			rank;			/* 0: there is none */
 	TimestampTz at;
 } Found;
 
-/* How long a key counts. */
+/* How long a key is valid. */
 static int64
 key_table_keep_us(void)
 {
@@ -71,8 +68,8 @@ key_table_keep_us(void)
 }
 
 /*
- * Is this row a better answer than the one before?  Of those that count, which
- * for a batch sent again are all, the one that says most, and then the newest.
+ * Use this row if it is better than those before: of the valid rows, or of all
+ * rows if a batch is recalled, the one with the highest rank, then the newest.
  */
 static void
 key_table_consider(NgxPgqKey *key, Found *found, TupleTableSlot *row,
@@ -115,7 +112,7 @@ key_table_bytes(const uint8 *data, size_t length)
 
 /* The rows of the keys in one leaf. */
 static void
-key_table_look_into(Relation leaf, Snapshot snapshot, NgxPgqKey *keys,
+key_table_look_up_leaf(Relation leaf, Snapshot snapshot, NgxPgqKey *keys,
 					Found *found, int count, TimestampTz expired, bool recall)
 {
 	Columns		columns = {
@@ -149,9 +146,8 @@ key_table_look_into(Relation leaf, Snapshot snapshot, NgxPgqKey *keys,
 }
 
 /*
- * What the table has of these keys, whose locks we have: by a snapshot that is
- * newer than the locks, whatever the transaction's own is.  Returns how many
- * rows there are at most, by the pages that they take.
+ * Look up these keys, which are locked, by a snapshot that is newer than the
+ * locks.  Returns an upper bound of the number of rows in the table.
  */
 static int64
 key_table_look_up(NgxPgqKey *keys, int count, TimestampTz expired, bool recall)
@@ -166,7 +162,7 @@ key_table_look_up(NgxPgqKey *keys, int count, TimestampTz expired, bool recall)
 		BlockNumber blocks = RelationGetNumberOfBlocks(leaf);
 
 		if (blocks > 0)
-			key_table_look_into(leaf, snapshot, keys, found, count, expired,
+			key_table_look_up_leaf(leaf, snapshot, keys, found, count, expired,
 								recall);
 		pages += blocks;
 		table_close(leaf, AccessShareLock);
@@ -188,9 +184,9 @@ key_table_lock_key(const NgxPgqKey *key)
 		LOCKACQUIRE_NOT_AVAIL;
 }
 
-/* Of new keys that are the same, the first is taken. */
+/* If a new key is given twice, only the first is taken. */
 static void
-key_table_find_twins(NgxPgqKey *keys, int count)
+key_table_find_duplicates(NgxPgqKey *keys, int count)
 {
 	for (int i = 0; i < count; i++)
 	{
@@ -204,7 +200,6 @@ key_table_find_twins(NgxPgqKey *keys, int count)
 	}
 }
 
-/* The table has as many keys as it may have: those that are new are refused. */
 static void
 key_table_refuse_new(NgxPgqKey *keys, int count)
 {
@@ -237,7 +232,7 @@ key_table_write_plan(int leaf)
 	return plans[leaf];
 }
 
-/* Write down those that are new. */
+/* Insert the new keys. */
 static void
 key_table_write_new(NgxPgqKey *keys, int count, TimestampTz at)
 {
@@ -271,14 +266,14 @@ key_table_write_new(NgxPgqKey *keys, int count, TimestampTz at)
 }
 
 /*
- * Lock what can be locked.  An attempt of the same batch that has just failed
- * gives its locks up one after the other, and ours may be among the last: that
- * is worth a moment.
+ * Lock the keys that no other transaction has locked.  An attempt of the same
+ * batch that has just failed (retry) releases its locks one by one: wait a moment
+ * for them.
  */
 static void
-key_table_lock_keys(NgxPgqKey *keys, int count, bool freed)
+key_table_lock_keys(NgxPgqKey *keys, int count, bool retry)
 {
-	int			patience_ms = freed ? FREED_MS : 0;
+	int			patience_ms = retry ? FREED_MS : 0;
 
 	for (int i = 0; i < count; i++)
 	{
@@ -297,36 +292,36 @@ key_table_lock_keys(NgxPgqKey *keys, int count, bool freed)
 }
 
 /*
- * Take these keys, as far as they are free, and say of each what it is.  Never
- * waits for another's key.  Needs an SPI connection.
+ * Take the keys that are free, and set the state of each.  Does not wait for a
+ * key that another transaction takes.  Needs an SPI connection.
  */
 void
-ngx_pgq_key_table_take(NgxPgqKey *keys, int count, bool freed)
+ngx_pgq_key_table_take(NgxPgqKey *keys, int count, bool retry)
 {
 	TimestampTz at;
 
 	if (count == 0)
 		return;
 	at = ngx_pgq_service_time();
-	key_table_lock_keys(keys, count, freed);
+	key_table_lock_keys(keys, count, retry);
 	NGX_PGQ_FAULT("keys-locked");
 	if (key_table_look_up(keys, count, at - key_table_keep_us(), false) >=
 		ngx_pgq_max_keys)
 		key_table_refuse_new(keys, count);
-	key_table_find_twins(keys, count);
+	key_table_find_duplicates(keys, count);
 	key_table_write_new(keys, count, at);
 }
 
 /*
- * Say of each key what it is to a batch that is sent again, and whose first
+ * Set the state of each key for a batch that is sent again after its first
  * attempt has committed.
  *
- * - That attempt took the key: its row is there with our id.  It does not go
- *	 as long as the batch may be sent again, and expired ones count here.
- * - It met the key taken: that row is there, unless it has expired since.  Ours
- *	 never was, so a row with another id is true whoever's it is.
- * - It met the key busy, or the table full, or that row is gone: busy again.
- *	 Nothing was taken under this id, and the client may send it anew.
+ * - If that attempt took the key, its row has our id.  The row is kept for as
+ *	 long as the batch may be sent again; expired rows are used too.
+ * - If the key was taken, that row exists, unless it has expired since.  The key
+ *	 was never ours, so any row with another id is right.
+ * - If the key was busy, the table full, or that row has expired: busy again.
+ *	 Nothing was enqueued under this id, so the client may send it again.
  */
 void
 ngx_pgq_key_table_recall(NgxPgqKey *keys, int count)

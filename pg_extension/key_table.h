@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * key_table.h
- *	  What the table of idempotency keys, key_table.c and key_leaf.c, offers.
+ *	  The table of idempotency keys: key_table.c and key_leaf.c.
  */
 #ifndef NGX_PGQ_KEY_TABLE_H
 #define NGX_PGQ_KEY_TABLE_H
@@ -12,32 +12,32 @@
 #include "ngx_pgq.h"
 
 #define NGX_PGQ_KEY_SLOTS	4	/* leaves of the table of keys */
-#define NGX_PGQ_KEYS		64	/* most keys of a batch */
-#define NGX_PGQ_KEY_LEN		1024	/* most bytes of a key, with its scope */
+#define NGX_PGQ_KEYS		64	/* of a batch, at most */
+#define NGX_PGQ_KEY_LEN		1024	/* bytes with scope, at most */
 
-/* What is known of a key. */
+/* What the table has of a key. */
 typedef enum NgxPgqKeyState
 {
-	NGX_PGQ_KEY_NEW,			/* nothing: now it is taken */
-	NGX_PGQ_KEY_OURS,			/* it was taken for this very message id */
-	NGX_PGQ_KEY_REPLAY,			/* for the same message under another id */
-	NGX_PGQ_KEY_OTHER,			/* for another message */
+	NGX_PGQ_KEY_NEW,			/* no row: it is taken now */
+	NGX_PGQ_KEY_OURS,			/* taken for this message id */
+	NGX_PGQ_KEY_REPLAY,			/* taken for the same message, another id */
+	NGX_PGQ_KEY_OTHER,			/* taken for another message */
 	NGX_PGQ_KEY_BUSY,			/* another transaction may be taking it */
-	NGX_PGQ_KEY_FULL			/* nothing, and there are too many others */
+	NGX_PGQ_KEY_FULL			/* no row, and the maximum is reached */
 } NgxPgqKeyState;
 
-/* A key in our hands; the caller fills in all but the last two. */
+/* A key; the caller sets all fields but the last two. */
 typedef struct NgxPgqKey
 {
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];	/* of the key as given */
-	uint8		fingerprint[PG_SHA256_DIGEST_LENGTH];
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];	/* of the key */
+	uint8		fingerprint[PG_SHA256_DIGEST_LENGTH];	/* of the messages */
 	pg_uuid_t	message_id;
 	NgxPgqKeyState state;
 	pg_uuid_t	known_id;		/* REPLAY: the id it was taken for */
 } NgxPgqKey;
 
 /* key_table.c */
-extern void ngx_pgq_key_table_take(NgxPgqKey *keys, int count, bool freed);
+extern void ngx_pgq_key_table_take(NgxPgqKey *keys, int count, bool retry);
 extern void ngx_pgq_key_table_recall(NgxPgqKey *keys, int count);
 
 /* key_leaf.c */
@@ -47,6 +47,6 @@ extern Datum ngx_pgq_key_leaf_value(TupleTableSlot *row, AttrNumber place);
 extern int64 ngx_pgq_key_leaf_rows(int64 pages);
 extern bool ngx_pgq_key_leaf_due(void);
 extern void ngx_pgq_key_leaf_tidy(NgxPgqDatabase *database);
-extern void ngx_pgq_key_leaf_keep(void);
+extern void ngx_pgq_key_leaf_committed(void);
 
 #endif							/* NGX_PGQ_KEY_TABLE_H */

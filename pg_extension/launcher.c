@@ -1,22 +1,20 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * launcher.c
- *	  The launcher: sees to it that each database has the movers it should.
+ *	  The launcher: starts and stops the movers of all databases.
  *
- * A static background worker, started when the server leaves recovery and
- * connected to no database.  Owns the entries of the databases in shared
- * memory and a handle for each mover it has started.
+ * A static background worker without a database; it starts when recovery ends.
+ * Owns the databases' entries in shared memory and a handle for each mover.
  *
- * - What should run comes from the settings, what can run from pg_database
- *	 and pg_authid: no mover is started for a database or a role that is not
- *	 there, it is looked for again after 1 s, then 2 s, up to 30 s.
- * - A mover that ends is started again, after a pause that doubles each time
- *	 it ended soon after its start.
- * - An entry is given to another database only when its last mover is gone.
- * - While a transaction holds a database (see utility_hook.c), no mover runs in
- *	 it.
- * - When the launcher ends, it stops its movers; the next one starts with
- *	 clean handles, and waits for movers still on their way out.
+ * - The settings say what should run, pg_database and pg_authid what can run.
+ *	 If the database or the role does not exist, no mover is started; the
+ *	 launcher checks again after 1 s, then 2 s, up to 30 s.
+ * - A mover that exits is started again, with a back-off that doubles each time
+ *	 it exits soon after its start.
+ * - An entry is reused for another database when its last mover has exited.
+ * - While a transaction holds a database (see utility_hook.c), it has no movers.
+ * - When the launcher exits, it stops its movers.  The next launcher starts
+ *	 without handles and waits until these movers have exited.
  */
 #include "postgres.h"
 
@@ -44,38 +42,38 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-#define RESTART_SEC		5		/* after the launcher itself ended */
+#define RESTART_SEC		5		/* after the launcher has exited */
 #define SECOND			INT64CONST(1000000)
 #define BACKOFF_MIN		SECOND
 #define BACKOFF_MAX		(30 * SECOND)
-#define LOOK			(30 * SECOND)	/* between looks, when all is well */
-#define SETTLED			(10 * SECOND)	/* who lived as long starts at once */
+#define CHECK_INTERVAL	(30 * SECOND)	/* when all movers run */
+#define SETTLED			(10 * SECOND)	/* no back-off after this time */
 #define NEVER			PG_INT64_MAX
 
-/* A mover as the launcher sees it. */
+/* The launcher's state of a mover.  Times are those of ngx_pgq_clock(). */
 typedef struct Start
 {
 	BackgroundWorkerHandle *handle; /* NULL: not running */
 	bool		stopping;
-	int64		settled_at;		/* ngx_pgq_clock(), as are all times here */
+	int64		settled_at;
 	int64		not_before;
 	int64		backoff;
 } Start;
 
-/* A database as the launcher sees it; same index as in shared memory. */
+/* The launcher's state of a database; same index as in shared memory. */
 typedef struct Wanted
 {
 	bool		wanted;			/* the settings name it */
-	bool		there;			/* and so do pg_database and pg_authid */
-	const char *reported;		/* what was said to be missing */
-	int64		look_after;
+	bool		exists;			/* so do database and role */
+	const char *reported;		/* what was logged as missing */
+	int64		next_check_at;
 	int64		backoff;
 	Start		start[NGX_PGQ_MOVERS];
 } Wanted;
 
 static Wanted wanted[NGX_PGQ_DATABASES];
-static bool full_reported = false;	/* no worker slot was free */
-static bool crowded = false;	/* a database found no entry */
+static bool no_slot_reported = false;	/* it was logged */
+static bool entry_missing = false;	/* no entry was free for a database */
 
 /* A worker of this kind, whose main function is ngx_pgq_<kind>_main(). */
 static BackgroundWorker
@@ -104,31 +102,30 @@ ngx_pgq_launcher_register(void)
 }
 
 /*
- * Have the launcher look at all databases now: what is there has changed, or
- * who holds what.  Must not raise: called after commit.
+ * Make the launcher check all databases: one was created, dropped, held or
+ * released.  Called after commit: must not raise.
  */
 void
-ngx_pgq_launcher_look(void)
+ngx_pgq_launcher_recheck(void)
 {
 	uint32		launcher;
 
-	pg_atomic_exchange_u32(&ngx_pgq_shmem->look, 1);
+	pg_atomic_exchange_u32(&ngx_pgq_shmem->databases_changed, 1);
 	launcher = pg_atomic_read_u32(&ngx_pgq_shmem->launcher);
 	if (launcher > 0)
 		SetLatch(&GetPGProcByNumber(launcher - 1)->procLatch);
 }
 
 static void
-launcher_pause_doubled(int64 *until, int64 *backoff)
+launcher_back_off(int64 *until, int64 *backoff)
 {
 	*until = ngx_pgq_clock() + *backoff;
 	*backoff = Min(*backoff * 2, BACKOFF_MAX);
 }
 
 /*
- * The oid of the row of a shared catalog whose name this is; InvalidOid if
- * there is none.  Without a database there are no catalog caches and no index
- * to use, hence the scan.
+ * The oid of the row with this name in a shared catalog; InvalidOid if there is
+ * none.  A process without a database has no catalog caches and indexes.
  */
 static Oid
 launcher_find_shared(Oid catalog, AttrNumber name_column,
@@ -158,7 +155,7 @@ launcher_find_shared(Oid catalog, AttrNumber name_column,
 	return oid;
 }
 
-/* What keeps movers of this database from starting; NULL if nothing does. */
+/* What is missing to start movers of this database; NULL if nothing is. */
 static const char *
 launcher_missing(const char *name, Oid *oid)
 {
@@ -191,13 +188,12 @@ launcher_find_entry(const char *name)
 	return -1;
 }
 
-/* Look at all databases now. */
 static void
-launcher_look_again(void)
+launcher_recheck(void)
 {
 	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
 	{
-		wanted[d].look_after = 0;
+		wanted[d].next_check_at = 0;
 		wanted[d].backoff = BACKOFF_MIN;
 	}
 }
@@ -224,8 +220,8 @@ launcher_read_settings(void)
 	char	   *raw = pstrdup(ngx_pgq_databases);
 	ListCell   *cell;
 
-	crowded = false;
-	launcher_look_again();
+	entry_missing = false;
+	launcher_recheck();
 	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
 	{
 		wanted[d].wanted = false;
@@ -246,15 +242,15 @@ launcher_read_settings(void)
 			continue;
 		}
 		ereport(LOG,
-				(errmsg("ngx_pgq launcher: no room for database \"%s\" until movers of another have ended",
+				(errmsg("ngx_pgq launcher: no entry for database \"%s\" until movers of another database have exited",
 						name)));
-		crowded = true;
+		entry_missing = true;
 	}
 }
 
-/* Have the status say why movers that should run do not. */
+/* Show in the status why these movers do not run. */
 static void
-launcher_say_not_started(int d, int first, int last, const char *why)
+launcher_set_failed(int d, int first, int last, const char *why)
 {
 	for (int m = first; m <= last; m++)
 	{
@@ -268,22 +264,22 @@ launcher_say_not_started(int d, int first, int last, const char *why)
 }
 
 /*
- * Another database has this name now, or none.  Nobody has told us of what is
- * in the queue of this one; errors and a pause were the other's.
+ * Another database has this name now, or none.  Its errors and its pause are
+ * cleared; a sweep finds the messages in its queue.
  */
 static void
-launcher_begin_anew(NgxPgqDatabase *database)
+launcher_reset_database(NgxPgqDatabase *database)
 {
 	pg_atomic_exchange_u32(&database->paused, 0);
 	for (int m = 0; m < NGX_PGQ_MOVERS; m++)
 		ngx_pgq_shmem_mover_error(&database->mover[m], "");
-	pg_atomic_exchange_u32(&database->blind, 1);
+	pg_atomic_exchange_u32(&database->sweep_wanted, 1);
 	pg_atomic_exchange_u32(&database->wake, 1);
 }
 
-/* Look whether a database and the movers' role are there. */
+/* Check whether a database and the role of the movers exist. */
 static void
-launcher_look_at(int d)
+launcher_check_database(int d)
 {
 	NgxPgqDatabase *database = &ngx_pgq_shmem->database[d];
 	Wanted	   *want = &wanted[d];
@@ -297,22 +293,22 @@ launcher_look_at(int d)
 						database->name, what, name)));
 	else if (!what && want->reported)
 		ereport(LOG,
-				(errmsg("ngx_pgq launcher: database \"%s\" and role \"%s\" are there now",
+				(errmsg("ngx_pgq launcher: database \"%s\" and role \"%s\" exist now",
 						database->name, ngx_pgq_role)));
 	want->reported = what;
-	want->there = what == NULL;
+	want->exists = what == NULL;
 	if (pg_atomic_exchange_u32(&database->oid, oid) != oid)
-		launcher_begin_anew(database);
+		launcher_reset_database(database);
 	if (what)
-		launcher_say_not_started(d, 0, ngx_pgq_movers - 1,
+		launcher_set_failed(d, 0, ngx_pgq_movers - 1,
 								 psprintf("%s \"%s\" does not exist", what, name));
-	if (want->there)
+	if (want->exists)
 	{
 		want->backoff = BACKOFF_MIN;
-		want->look_after = ngx_pgq_clock() + LOOK;
+		want->next_check_at = ngx_pgq_clock() + CHECK_INTERVAL;
 	}
 	else
-		launcher_pause_doubled(&want->look_after, &want->backoff);
+		launcher_back_off(&want->next_check_at, &want->backoff);
 }
 
 static void
@@ -334,25 +330,25 @@ launcher_start_mover(int d, int m)
 	{
 		start->settled_at = ngx_pgq_clock() + SETTLED;
 		start->stopping = false;
-		full_reported = false;
+		no_slot_reported = false;
 	}
 	else
 	{
 		start->handle = NULL;
-		if (!full_reported)
+		if (!no_slot_reported)
 			ereport(LOG,
 					(errmsg("ngx_pgq launcher: no free worker slot for mover %d of database \"%s\"",
 							m + 1, database->name),
 					 errhint("You may need to increase max_worker_processes.")));
-		full_reported = true;
-		launcher_say_not_started(d, m, m,
+		no_slot_reported = true;
+		launcher_set_failed(d, m, m,
 								 "no worker slot is free, see max_worker_processes");
-		launcher_pause_doubled(&start->not_before, &start->backoff);
+		launcher_back_off(&start->not_before, &start->backoff);
 	}
 	MemoryContextSwitchTo(context);
 }
 
-/* Notice a mover that has ended; true if we did not ask it to. */
+/* Forget a mover that has exited; true if we did not stop it. */
 static bool
 launcher_reap(Start *start)
 {
@@ -369,11 +365,11 @@ launcher_reap(Start *start)
 		start->not_before = 0;
 	}
 	else
-		launcher_pause_doubled(&start->not_before, &start->backoff);
+		launcher_back_off(&start->not_before, &start->backoff);
 	return !start->stopping;
 }
 
-/* Start or stop one mover, if need be; returns when to look again. */
+/* Start or stop a mover; returns when to check it again. */
 static int64
 launcher_tend_mover(int d, int m, bool should_run, int64 now)
 {
@@ -388,16 +384,16 @@ launcher_tend_mover(int d, int m, bool should_run, int64 now)
 		return NEVER;
 	if (start->not_before <= now)
 	{
-		/* one of an earlier launcher may still be on its way out */
+		/* a mover of an earlier launcher may not have exited yet */
 		if (pg_atomic_read_u32(&ngx_pgq_shmem->database[d].mover[m].pid))
-			launcher_pause_doubled(&start->not_before, &start->backoff);
+			launcher_back_off(&start->not_before, &start->backoff);
 		else
 			launcher_start_mover(d, m);
 	}
 	return start->handle ? NEVER : start->not_before;
 }
 
-/* Free the entry of a database without movers, unless it is held. */
+/* Free the entry of a database that has no movers, unless it is held. */
 static void
 launcher_free_entry(int d)
 {
@@ -410,21 +406,11 @@ launcher_free_entry(int d)
 		memset(&wanted[d], 0, sizeof(wanted[d]));
 	}
 	LWLockRelease(ngx_pgq_shmem->lock);
-	if (crowded && database->name[0] == '\0')
+	if (entry_missing && database->name[0] == '\0')
 		launcher_read_settings();
 }
 
-/* A mover that is not to run any more did not fail. */
-static void
-launcher_forget_failure(int d, int m)
-{
-	uint32		failed = NGX_PGQ_FAILED;
-
-	(void) pg_atomic_compare_exchange_u32(&ngx_pgq_shmem->database[d].mover[m].state,
-										  &failed, NGX_PGQ_STOPPED);
-}
-
-/* Bring one database to what it should be; returns when to look again. */
+/* Start and stop movers of a database; returns when to check it again. */
 static int64
 launcher_tend(int d)
 {
@@ -439,25 +425,31 @@ launcher_tend(int d)
 		return next;
 	for (int m = 0; m < NGX_PGQ_MOVERS; m++)
 	{
-		/* the database may have gone */
+		/* the database may have been dropped */
 		if (launcher_reap(&want->start[m]))
-			want->look_after = 0;
+			want->next_check_at = 0;
 	}
-	if (want->wanted && want->look_after <= now)
-		launcher_look_at(d);
+	if (want->wanted && want->next_check_at <= now)
+		launcher_check_database(d);
 	for (int m = 0; m < NGX_PGQ_MOVERS; m++)
 	{
-		bool		should_run = want->wanted && want->there && !held &&
+		bool		should_run = want->wanted && want->exists && !held &&
 		m < ngx_pgq_movers;
 		int64		due = launcher_tend_mover(d, m, should_run, now);
 
 		next = Min(next, due);
 		busy |= want->start[m].handle != NULL;
 		if (m >= ngx_pgq_movers)
-			launcher_forget_failure(d, m);
+		{
+			uint32		failed = NGX_PGQ_FAILED;
+
+			/* a mover that need not run has not failed */
+			(void) pg_atomic_compare_exchange_u32(&database->mover[m].state,
+												  &failed, NGX_PGQ_STOPPED);
+		}
 	}
 	if (want->wanted)
-		return Min(next, want->look_after);
+		return Min(next, want->next_check_at);
 	if (!busy)
 		launcher_free_entry(d);
 	return next;
@@ -481,7 +473,7 @@ static void
 launcher_sleep_until(int64 next)
 {
 	static uint32 wait_event = 0;
-	int64		wait = Min(Max(next - ngx_pgq_clock(), 1), LOOK);
+	int64		wait = Min(Max(next - ngx_pgq_clock(), 1), CHECK_INTERVAL);
 
 	ngx_pgq_wake_wait((wait + 999) / 1000, &wait_event, "NgxPgqLauncherMain");
 }
@@ -518,8 +510,8 @@ ngx_pgq_launcher_main(Datum arg)
 			ProcessConfigFile(PGC_SIGHUP);
 			launcher_read_settings();
 		}
-		if (pg_atomic_exchange_u32(&ngx_pgq_shmem->look, 0))
-			launcher_look_again();
+		if (pg_atomic_exchange_u32(&ngx_pgq_shmem->databases_changed, 0))
+			launcher_recheck();
 		for (int d = 0; d < NGX_PGQ_DATABASES; d++)
 		{
 			int64		due = launcher_tend(d);

@@ -1,21 +1,22 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * mover.c
- *	  The rhythm of one mover process: look, move, sleep; and start over.
+ *	  The main loop of a mover process: move a batch, do housekeeping, sleep.
  *
- * Entry point of the dynamic background workers the launcher starts.  Owns its
- * own entry in shared memory from start to exit.
+ * A dynamic background worker that the launcher starts.  Owns its entry in
+ * shared memory.
  *
- * - Sleeps on its latch when there is nothing to do, with no transaction open.
- * - An error ends a batch, not the process.  It is waited out, 100 ms at first,
- *	 10 s at most.  One that lasts over a few tries halves the next batch, one
- *	 that is plainly about data at once and without waiting, until a message
- *	 stands alone: then mover_trial.c finds out whose fault it is.
- * - SIGTERM ends it wherever it waits, SIGHUP has it read its settings, SIGINT
- *	 cancels the batch it is at.
- * - Nothing a message holds is logged: of an error that may quote a value only
- *	 the code and the name of the constraint, see
- *	 ngx_pgq_sqlstate_error_text().  Before messages were claimed no error can.
+ * - A mover sleeps on its latch, without a transaction, if there is nothing to
+ *	 do.
+ * - An error ends a batch, not the process.  The back-off is 100 ms at first and
+ *	 10 s at most.  An error that is repeated halves the next batch; one that is
+ *	 certainly about data halves it at once, without a back-off.  When a batch
+ *	 is down to one message, mover_trial.c finds the bad message.
+ * - SIGTERM makes it exit wherever it waits, SIGHUP makes it reload the settings,
+ *	 SIGINT cancels the current batch.
+ * - No part of a message is logged.  If the text of an error may quote a value,
+ *	 only the SQLSTATE and the name of the constraint are logged, see
+ *	 ngx_pgq_sqlstate_error_text().
  */
 #include "postgres.h"
 
@@ -39,21 +40,21 @@
 
 #define BACKOFF_MIN_MS	100
 #define BACKOFF_MAX_MS	10000
-#define BACKOFF_HALVING_MS	400 /* at most, while batches get smaller */
-#define FAILURES		3		/* of a batch, before it is halved */
+#define BACKOFF_HALVING_MS	400 /* maximum while batches are halved */
+#define FAILURES		3		/* of a batch before it is halved */
 #define STATISTICS_MS	1000	/* between reports, at least */
-#define MISSING_MS		2000	/* between looks for a missing table */
+#define MISSING_MS		2000	/* between checks for a missing table */
 #define PAUSED_MS		60000	/* resume() sets the latch */
-#define PACE_US			1000	/* from batch to batch, unless they are full, */
-#define PACE_MESSAGE_US	20		/* more for each message of the last one, */
-#define PACE_MAX_US		5000	/* but not more than this */
+#define PACE_US			1000	/* between batches that are not full, */
+#define PACE_MESSAGE_US	20		/* plus this for each message of the last one, */
+#define PACE_MAX_US		5000	/* at most this */
 #define WAIT_EVENT		"NgxPgqMoverMain"
-#define LOG_PAUSE_US	10000000	/* between log lines about errors */
+#define LOG_PAUSE_US	10000000	/* between log lines of errors */
 
 static NgxPgqDatabase *database;
 static NgxPgqMover *me;
-static int	my_number;			/* in my database, from 1 */
-static char my_role[NAMEDATALEN];	/* the setting when we connected */
+static int	my_number;			/* in its database, from 1 */
+static char my_role[NAMEDATALEN];	/* the setting when it connected */
 
 static uint32 wait_event = 0;
 static int	batch_limit;		/* of the next batch */
@@ -71,28 +72,22 @@ mover_set_state(NgxPgqMoverState state)
 	pg_atomic_exchange_u32(&me->state, state);
 }
 
-/*
- * The server does not let a process know what it has died of: its log does.
- * What is said already, in this life, is better.
- */
+/* Called at any exit: the claim is given back. */
 static void
-mover_say_not_started(void)
-{
-	if (pg_atomic_read_u64(&me->error_at) < pg_atomic_read_u64(&me->started_at))
-		ngx_pgq_shmem_mover_error(me,
-								   "could not connect to the database as ngx_pgq.role, see the server's log");
-	mover_set_state(NGX_PGQ_FAILED);
-}
-
-/* On exit, however it comes about: what we claimed is for others again. */
-static void
-mover_leave(int code, Datum arg)
+mover_exit(int code, Datum arg)
 {
 	ngx_pgq_mover_claim_give_back(database);
 	ngx_pgq_mover_sweep_failed(database, true);
 	if (code != 0 && !ProcDiePending &&
 		pg_atomic_read_u32(&me->state) == NGX_PGQ_STARTING)
-		mover_say_not_started();
+	{
+		/* an error that this process reported itself says more */
+		if (pg_atomic_read_u64(&me->error_at) <
+			pg_atomic_read_u64(&me->started_at))
+			ngx_pgq_shmem_mover_error(me,
+									  "could not connect to the database as ngx_pgq.role, see the server log");
+		mover_set_state(NGX_PGQ_FAILED);
+	}
 	else
 		mover_set_state(NGX_PGQ_STOPPED);
 	pg_atomic_write_u32(&me->pid, 0);
@@ -102,13 +97,13 @@ mover_leave(int code, Datum arg)
 }
 
 static void
-mover_enter(int index)
+mover_attach(int index)
 {
 	database = &ngx_pgq_shmem->database[index / NGX_PGQ_MOVERS];
 	my_number = index % NGX_PGQ_MOVERS + 1;
 	me = &database->mover[my_number - 1];
 
-	before_shmem_exit(mover_leave, (Datum) 0);
+	before_shmem_exit(mover_exit, (Datum) 0);
 	pg_atomic_write_u32(&me->proc, ngx_pgq_my_proc_number());
 	pg_atomic_write_u64(&me->started_at, GetCurrentTimestamp());
 	mover_set_state(NGX_PGQ_STARTING);
@@ -128,24 +123,19 @@ mover_connect_to_database(void)
 	BackgroundWorkerInitializeConnection(name, my_role, 0);
 	SetConfigOption("application_name", MyBgworkerEntry->bgw_name,
 					PGC_USERSET, PGC_S_SESSION);
-	/* for what users have added to posts; our own SQL names schemas */
+	/* for triggers of users on posts; our own SQL has schema names */
 	SetConfigOption("search_path", "pg_catalog, public", PGC_USERSET,
 					PGC_S_OVERRIDE);
 }
 
+/* Keep an error for the status, and log it unless one was logged recently. */
 static void
-mover_remember_error(const char *text)
-{
-	pg_atomic_fetch_add_u64(&me->errors, 1);
-	ngx_pgq_shmem_mover_error(me, text);
-}
-
-/* One log line about errors, and then for a while none. */
-static void
-mover_log_error(const char *text)
+mover_report_error(const char *text)
 {
 	int64		now = ngx_pgq_clock();
 
+	pg_atomic_fetch_add_u64(&me->errors, 1);
+	ngx_pgq_shmem_mover_error(me, text);
 	if (now < log_after)
 	{
 		not_logged++;
@@ -163,25 +153,24 @@ mover_log_error(const char *text)
 }
 
 /*
- * Deal with an error that ended a batch of so many messages.  True if a smaller
- * one is to be tried at once.
+ * Handle an error that ended a batch of count messages.  Returns true if a smaller
+ * batch is to be tried at once.
  */
 static bool
 mover_handle_error(ErrorData *error, int count)
 {
 	bool		data = batch_limit > 1 &&
 	ngx_pgq_sqlstate_is_about_data(error->sqlerrcode);
-	const char *words = count > 0 ? ngx_pgq_sqlstate_error_text(error) :
+	const char *error_text = count > 0 ? ngx_pgq_sqlstate_error_text(error) :
 	error->message;
 	char	   *text;
 
 	failures++;
-	text = psprintf("%s, %s", words ? words : "posts refuses a message",
+	text = psprintf("%s, %s", error_text ? error_text : "posts refuses a message",
 					ngx_pgq_sqlstate_describe(error));
 	if (!data)
 		text = psprintf("%s; retry in %d ms", text, backoff_ms);
-	mover_remember_error(text);
-	mover_log_error(text);
+	mover_report_error(text);
 
 	if (batch_limit > 1 && (data || failures >= FAILURES))
 	{
@@ -191,7 +180,7 @@ mover_handle_error(ErrorData *error, int count)
 	return data;
 }
 
-/* Say once what is missing, and once that it is there again. */
+/* Log once what is missing, and once that it exists again. */
 static void
 mover_report_missing(const char *missing)
 {
@@ -204,17 +193,17 @@ mover_report_missing(const char *missing)
 				 errhint("Run sql/install.sql in this database.")));
 	else
 		ereport(LOG,
-				(errmsg("%s: nothing is missing any more",
+				(errmsg("%s: all tables exist now",
 						MyBgworkerEntry->bgw_name)));
 	reported_missing = missing;
 }
 
 /*
- * For use between batches, where there is nothing that a cancel could be meant
- * for: it would end the process.  Who is terminated here need not complain.
+ * Handle signals between batches.  A cancel is ignored, as it would end the
+ * process; SIGTERM exits without an error.
  */
 static void
-mover_answer_signals(void)
+mover_handle_signals(void)
 {
 	if (ProcDiePending)
 		proc_exit(0);
@@ -223,7 +212,7 @@ mover_answer_signals(void)
 }
 
 static void
-mover_nap(NgxPgqMoverState state, long ms)
+mover_sleep(NgxPgqMoverState state, long ms)
 {
 	pgstat_report_activity(STATE_IDLE, NULL);
 
@@ -235,8 +224,8 @@ mover_nap(NgxPgqMoverState state, long ms)
 }
 
 /*
- * Sleep for as long as an error asks for, whoever sets the latch; but a reload
- * may have changed what the error was about.
+ * Sleep for the back-off, even if the latch is set.  A reload ends it, as the
+ * settings may have caused the error.
  */
 static void
 mover_back_off(void)
@@ -246,17 +235,16 @@ mover_back_off(void)
 
 	while (!ConfigReloadPending && (now = ngx_pgq_clock()) < until)
 	{
-		mover_nap(NGX_PGQ_BACKING_OFF, (until - now + 999) / 1000);
-		mover_answer_signals();
+		mover_sleep(NGX_PGQ_BACKING_OFF, (until - now + 999) / 1000);
+		mover_handle_signals();
 	}
 	backoff_ms = ConfigReloadPending ? BACKOFF_MIN_MS :
 		Min(backoff_ms * 2, BACKOFF_MAX_MS);
 }
 
 /*
- * Under load, let a batch gather: each costs a flush of the WAL that those who
- * enqueue want as well.  A message that comes when all was quiet, and one that
- * waits behind a full batch, is moved at once.
+ * Under load, wait for more messages before a batch, as each batch costs a flush
+ * of WAL.  There is no wait if the mover was idle or the last batch was full.
  */
 static void
 mover_pace(void)
@@ -267,7 +255,7 @@ mover_pace(void)
 	if (wait > 0 && !last_was_full)
 	{
 		ngx_pgq_wake_wait((wait + 999) / 1000, &wait_event, WAIT_EVENT);
-		mover_answer_signals();
+		mover_handle_signals();
 	}
 	next = ngx_pgq_clock() +
 		Min(PACE_US + last_moved * PACE_MESSAGE_US, PACE_MAX_US);
@@ -288,15 +276,16 @@ mover_catch_error(MemoryContext context)
 }
 
 /*
- * Housekeeping between batches: a transaction of its own.  Returns 0, or the
- * code of the error it failed with; then it waits for its next time.
+ * Do a chore in its own transaction between batches.  Returns 0 or the code of an
+ * error; after an error the chore is tried again when it is due again.
  *
- * - Its commit waits for no standby, as it may hold locks that everybody waits
- *	 for, and need not be flushed: what a crash undoes is done again.
- * - What triggers set ends with the chore, as it does with a batch.
+ * - The commit does not wait for a standby, as the transaction may hold locks
+ *	 that block other sessions.  It need not be flushed: what a crash undoes is
+ *	 done again.
+ * - Settings that triggers change are reset.
  */
 static int
-mover_tidy(MemoryContext context, const char *activity,
+mover_chore(MemoryContext context, const char *activity,
 		   void (*chore) (NgxPgqDatabase *database), void (*committed) (void))
 {
 	volatile int sqlerrcode = 0;
@@ -321,37 +310,33 @@ mover_tidy(MemoryContext context, const char *activity,
 	PG_CATCH();
 	{
 		ErrorData  *error = mover_catch_error(context);
-		const char *words = ngx_pgq_sqlstate_error_text(error);
+		const char *error_text = ngx_pgq_sqlstate_error_text(error);
 		char	   *text;
 
 		sqlerrcode = error->sqlerrcode;
-		if (words == NULL)
-			words = chore == ngx_pgq_mover_retention_step ?
-				"a post is not let go" : psprintf("failed at %s", activity);
-		text = psprintf("housekeeping: %s, SQLSTATE %s", words,
+		if (error_text == NULL)
+			error_text = chore == ngx_pgq_mover_retention_step ?
+				"a post cannot be deleted" : psprintf("failed at %s", activity);
+		text = psprintf("housekeeping: %s, SQLSTATE %s", error_text,
 						unpack_sql_state(sqlerrcode));
-		mover_remember_error(text);
-		mover_log_error(text);
+		mover_report_error(text);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	return sqlerrcode;
 }
 
-/* Tell readers of what was committed. */
+/* Notify readers of new posts. */
 static void
 mover_announce(MemoryContext context)
 {
 	if (ngx_pgq_mover_batch_announce_due())
-		(void) mover_tidy(context, "telling readers of new posts",
+		(void) mover_chore(context, "notifying readers of new posts",
 						  ngx_pgq_mover_batch_announce,
-						  ngx_pgq_mover_batch_announce_done);
+						  ngx_pgq_mover_batch_announce_committed);
 }
 
-/*
- * One batch, its errors caught.  Returns the number of messages moved, or -1
- * if it is to be tried again at once.
- */
+/* Move one batch.  Returns the number of messages; -1 after an error. */
 static int
 mover_cycle(MemoryContext context)
 {
@@ -393,50 +378,35 @@ mover_cycle(MemoryContext context)
 	return -1;
 }
 
+/* The chores of the first mover of a database. */
 static void
-mover_tidy_retention(MemoryContext context)
-{
-	int			sqlerrcode = mover_tidy(context,
-										"removing posts that are no longer to be kept",
-										ngx_pgq_mover_retention_step,
-										ngx_pgq_mover_retention_done);
-
-	if (sqlerrcode != 0)
-		ngx_pgq_mover_retention_failed(sqlerrcode);
-}
-
-/* Milliseconds until this mover has something to do that nobody wakes it for. */
-static long
-mover_next_duty(void)
-{
-	long		wait = ngx_pgq_mover_sweep_wait(database);
-
-	if (my_number == 1)
-		wait = Min(wait, ngx_pgq_mover_retention_wait(database, false));
-	return Max(1, wait);
-}
-
-/* What the first mover of a database does for all of them. */
-static void
-mover_keep_house(MemoryContext context)
+mover_housekeeping(MemoryContext context)
 {
 	if (ngx_pgq_batch_table_due())
-		(void) mover_tidy(context, "forgetting batches of long ago",
-						  ngx_pgq_batch_table_tidy, ngx_pgq_batch_table_keep);
+		(void) mover_chore(context, "truncating old batches",
+						  ngx_pgq_batch_table_tidy, ngx_pgq_batch_table_committed);
 	if (ngx_pgq_key_leaf_due())
-		(void) mover_tidy(context, "forgetting keys of long ago",
-						  ngx_pgq_key_leaf_tidy, ngx_pgq_key_leaf_keep);
+		(void) mover_chore(context, "truncating old keys",
+						  ngx_pgq_key_leaf_tidy, ngx_pgq_key_leaf_committed);
 	if (ngx_pgq_slot_rotate_due(database))
-		(void) mover_tidy(context, "looking for a slot to rotate or to empty",
-						  ngx_pgq_slot_rotate, ngx_pgq_slot_rotate_keep);
+		(void) mover_chore(context, "rotating slots",
+						  ngx_pgq_slot_rotate, ngx_pgq_slot_rotate_committed);
 	if (ngx_pgq_mover_retention_wait(database, last_was_full) == 0)
-		mover_tidy_retention(context);
+	{
+		int			sqlerrcode = mover_chore(context,
+											"deleting old posts",
+											ngx_pgq_mover_retention_step,
+											ngx_pgq_mover_retention_committed);
+
+		if (sqlerrcode != 0)
+			ngx_pgq_mover_retention_failed(sqlerrcode);
+	}
 }
 
 /*
- * The server takes statistics once a second, by the time of the last
- * transaction: before a long sleep the rest of them has to be forced.  Returns
- * more than 0 if there are some that had to wait.
+ * The server accepts statistics once a second, by the time of the last
+ * transaction, so they must be forced before a long sleep.  Returns more than 0
+ * if some are still to be reported.
  */
 static long
 mover_report_statistics(void)
@@ -452,22 +422,25 @@ mover_report_statistics(void)
 	return waiting;
 }
 
-/* Nothing is left to move: sleep until a commit, a sweep or a fault is due. */
+/* Sleep until a commit, or until a sweep or a chore is due. */
 static void
-mover_rest(void)
+mover_sleep_idle(void)
 {
-	long		ms = mover_next_duty();
+	long		ms = ngx_pgq_mover_sweep_wait(database);
 
+	if (my_number == 1)
+		ms = Min(ms, ngx_pgq_mover_retention_wait(database, false));
+	ms = Max(ms, 1);
 	if (mover_report_statistics() > 0)
 		ms = Min(ms, STATISTICS_MS);
 	if (reported_missing)
 	{
-		mover_nap(NGX_PGQ_MISSING, MISSING_MS);
+		mover_sleep(NGX_PGQ_MISSING, MISSING_MS);
 		return;
 	}
-	for (int i = 0; i < NGX_PGQ_SLOTS && !pg_atomic_read_u32(&database->blind); i++)
+	for (int i = 0; i < NGX_PGQ_SLOTS && !pg_atomic_read_u32(&database->sweep_wanted); i++)
 		ngx_pgq_shmem_slot_empty(&database->slots[i]);
-	mover_nap(NGX_PGQ_IDLE, ms);
+	mover_sleep(NGX_PGQ_IDLE, ms);
 }
 
 static bool
@@ -480,9 +453,9 @@ mover_work_to_do(void)
 }
 
 /*
- * A process cannot change its role, nor read again what is set for its role or
- * its database: with another role, or if they may be why it is read-only, end
- * and be started.
+ * A process cannot change its role, or reload the settings of its role and its
+ * database.  So if the role has changed, or the process is read-only, it exits,
+ * and the launcher starts it again.
  */
 static void
 mover_reload(void)
@@ -493,7 +466,7 @@ mover_reload(void)
 	if (strcmp(my_role, ngx_pgq_role) != 0)
 	{
 		ereport(LOG,
-				(errmsg("%s: ngx_pgq.role has changed, starting over",
+				(errmsg("%s: restarting because ngx_pgq.role has changed",
 						MyBgworkerEntry->bgw_name)));
 		proc_exit(0);
 	}
@@ -510,7 +483,7 @@ ngx_pgq_mover_main(Datum arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 
-	mover_enter(DatumGetInt32(arg));
+	mover_attach(DatumGetInt32(arg));
 	NGX_PGQ_FAULT("mover-entered");
 	mover_connect_to_database();
 	StartTransactionCommand();
@@ -527,22 +500,22 @@ ngx_pgq_mover_main(Datum arg)
 
 	for (;;)
 	{
-		mover_answer_signals();
+		mover_handle_signals();
 		MemoryContextReset(context);
 		if (ConfigReloadPending)
 			mover_reload();
 		if (pg_atomic_read_u32(&database->paused))
 		{
 			pgstat_report_stat(false);
-			mover_nap(NGX_PGQ_PAUSED, PAUSED_MS);
+			mover_sleep(NGX_PGQ_PAUSED, PAUSED_MS);
 			continue;
 		}
 		if (my_number == 1 && !reported_missing)
-			mover_keep_house(context);
+			mover_housekeeping(context);
 		if (!mover_work_to_do() || mover_cycle(context) == 0)
 		{
 			mover_announce(context);
-			mover_rest();
+			mover_sleep_idle();
 		}
 		else
 			pgstat_report_stat(false);

@@ -1,29 +1,24 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * mover_batch.c
- *	  Moving one batch: one transaction from the queue to posts.
+ *	  Moving one batch from the queue to posts, in one transaction.
  *
- * The caller is outside a transaction.  An error is raised when the batch
- * fails: the caller then aborts and has the claim given back.
+ * The caller has no transaction.  If an error is raised, it aborts the
+ * transaction and gives the claim back.
  *
- * - Exactly once: a message's row leaves the queue in the transaction that
- *	 makes its post or its dead letter.
- * - Ids in commit order: between taking the posting lock and the end of the
- *	 transaction only this process gives out ids, and the server releases the
- *	 lock after the commit has become visible.  Claims are made before it, so
- *	 several movers claim at the same time.
- * - What keeps a batch from being moved is found by mover_trial.c, when the mover
- *	 asks for a trial.
- * - What triggers on posts set does not outlive them: the settings are those of
- *	 the mover again before the transaction commits, synchronous_commit among
- *	 them.  Deferred triggers have run by then.
- * - Readers are told after the commit, in a transaction of its own that waits
- *	 for no standby: NOTIFY may fail, and holds a lock of the whole server until
- *	 its commit.  Neither may keep a post from being committed.
- * - The queue is locked before its leaves, as everybody else does who needs
- *	 both, and as strongly as the leaves: so no command that changes them meets
- *	 us in a deadlock.
- * - No transaction is open while the process sleeps.
+ * - Exactly once: the transaction that deletes a message from the queue inserts
+ *	 its post or its dead letter.
+ * - Ids in commit order: a process that holds the posting lock is the only one
+ *	 that takes ids, and the server releases the lock after the commit is
+ *	 visible.  Messages are claimed before, so movers claim concurrently.
+ * - mover_trial.c finds a bad message if the caller asks for a trial.
+ * - Settings that triggers on posts change, synchronous_commit among them, are
+ *	 reset before the commit.  Deferred triggers have run by then.
+ * - Readers are notified after the commit, in another transaction that does not
+ *	 wait for a standby: NOTIFY may fail, and holds a lock of the whole server
+ *	 until its commit.  Neither may delay the commit of posts.
+ * - The queue is locked before its leaves, as all code does that needs both, and
+ *	 in the same mode.  So commands that lock them cannot deadlock with us.
  */
 #include "postgres.h"
 
@@ -47,12 +42,12 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-/* Sets our lock apart from those users take with pg_advisory_lock(). */
+/* The kind of the advisory lock; SQL functions have 1 and 2. */
 #define POSTING_LOCK	0x7067
 
-#define ANNOUNCE_US		INT64CONST(1000000) /* between tries to tell readers */
+#define ANNOUNCE_US		INT64CONST(1000000) /* between notifications after an error */
 
-/* Wait for the right to give out ids; held until the commit is visible. */
+/* Wait for the posting lock, which is held until the commit is visible. */
 static void
 mover_batch_lock_posting(void)
 {
@@ -62,7 +57,7 @@ mover_batch_lock_posting(void)
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
-/* Have deferred triggers on posts run now, where there are triggers. */
+/* Run deferred triggers on posts, if it has triggers. */
 static void
 mover_batch_run_deferred(NgxPgqTables *tables)
 {
@@ -74,11 +69,10 @@ mover_batch_run_deferred(NgxPgqTables *tables)
 		SPI_execute("set constraints all immediate", false, 0);
 }
 
-static int64 last_id;			/* of this batch; 0: no posts */
-static int64 unannounced = 0;	/* readers are to be told of this id; 0: none */
+static int64 last_id;			/* of the batch; 0: no posts */
+static int64 unannounced = 0;	/* id to notify readers of; 0: none */
 static int64 announce_after = 0;	/* ngx_pgq_clock() */
 
-/* Are readers to be told of posts that were committed? */
 bool
 ngx_pgq_mover_batch_announce_due(void)
 {
@@ -86,17 +80,16 @@ ngx_pgq_mover_batch_announce_due(void)
 }
 
 /*
- * Tell readers the id of the last post that was committed.  Called in a
- * transaction of its own, when due; the commit is told by
- * ngx_pgq_mover_batch_announce_done().  After a failure it is tried again, at
- * intervals.
+ * Notify readers of the last committed post.  The caller begins a transaction for
+ * it when it is due, and calls ngx_pgq_mover_batch_announce_committed() after the
+ * commit.
  */
 void
 ngx_pgq_mover_batch_announce(NgxPgqDatabase *database)
 {
 	char		payload[32];
 
-	/* a full queue: whoever asks how full has the server drop its tail */
+	/* if the notification queue was full, this makes the server trim it */
 	if (announce_after > 0)
 		(void) OidFunctionCall0(F_PG_NOTIFICATION_QUEUE_USAGE);
 	announce_after = ngx_pgq_clock() + ANNOUNCE_US;
@@ -106,13 +99,13 @@ ngx_pgq_mover_batch_announce(NgxPgqDatabase *database)
 }
 
 void
-ngx_pgq_mover_batch_announce_done(void)
+ngx_pgq_mover_batch_announce_committed(void)
 {
 	unannounced = 0;
 	announce_after = 0;
 }
 
-/* Move what was claimed.  Returns how many messages became dead letters. */
+/* Move claimed messages.  Returns how many became dead letters. */
 static int
 mover_batch_move_claim(NgxPgqTables *tables, NgxPgqClaim *claim, bool trial)
 {
@@ -147,9 +140,9 @@ mover_batch_count(NgxPgqMover *mover, int messages, int dead)
 }
 
 /*
- * What people have added to posts runs with the rights of our role, which may
- * become a superuser at any time: called at the start of each transaction.  Say
- * so where the status is read, and end: the launcher tries again, at intervals.
+ * Exit if the role is a superuser, as triggers on posts run with its rights.
+ * Called at the start of each transaction, as the role may become one at any
+ * time.  The launcher starts the mover again after a back-off.
  */
 void
 ngx_pgq_mover_batch_refuse_superuser(NgxPgqMover *mover)
@@ -165,7 +158,7 @@ ngx_pgq_mover_batch_refuse_superuser(NgxPgqMover *mover)
 									   role));
 	ereport(FATAL,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("%s: role \"%s\" is a superuser, and must not be",
+			 errmsg("%s: role \"%s\" must not be a superuser",
 					MyBgworkerEntry->bgw_name, role),
 			 errhint("Change ngx_pgq.role.")));
 }
@@ -176,13 +169,13 @@ mover_batch_begin(NgxPgqMover *mover)
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	ngx_pgq_mover_batch_refuse_superuser(mover);
-	XactIsoLevel = XACT_READ_COMMITTED; /* a claim needs a snapshot of its own */
+	XactIsoLevel = XACT_READ_COMMITTED; /* a claim needs a new snapshot */
 	pgstat_report_activity(STATE_RUNNING, "moving messages to posts");
 }
 
 /*
- * Move up to limit messages, or have each of a few tried.  Returns how many there
- * were; 0 means that none are left, or that *missing is not there.
+ * Move up to limit messages, or try each of them.  Returns their number; 0 if
+ * there are none, or if a table is missing: then *missing is its name.
  */
 int
 ngx_pgq_mover_batch_move(NgxPgqDatabase *database, NgxPgqMover *mover,
@@ -216,12 +209,12 @@ ngx_pgq_mover_batch_move(NgxPgqDatabase *database, NgxPgqMover *mover,
 	CommitTransactionCommand();
 	if (claim.count > 0)
 		NGX_PGQ_FAULT("batch-committed");
-	ngx_pgq_mover_claim_keep();
+	ngx_pgq_mover_claim_committed();
 
 	unannounced = Max(unannounced, last_id);
 	if (claim.count > 0)
 	{
-		ngx_pgq_mover_trial_done(trial);
+		ngx_pgq_mover_trial_committed(trial);
 		mover_batch_count(mover, claim.count, dead);
 	}
 	return claim.count;

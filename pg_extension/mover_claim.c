@@ -1,30 +1,28 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * mover_claim.c
- *	  Claiming messages: which blocks a mover looks at, and what it takes there.
+ *	  Claiming messages: deleting them from the queue for a batch.
  *
- * Owns the claim in hand: the span of blocks this process took out of shared
- * memory and has not yet moved or given back (held).  A claim is taken in the
- * transaction of its batch, and given back when that failed.
+ * Owns the current claim (held): the span that this process has taken from
+ * shared memory and has not yet moved or given back.  A claim belongs to the
+ * transaction of its batch, and is given back if that fails.
  *
- * A claim reads a span of a leaf by a TID range scan and deletes what it sees,
- * skipping rows that others have locked: SKIP LOCKED, but with one record of
- * WAL a row and not two, and without a statement.  Its cost is that of the
- * blocks written since the last claim, however many dead rows lie elsewhere.
- * The span is only a hint; that no committed row is left behind follows from
- * these:
+ * A claim reads a span of a leaf by a TID range scan and deletes the rows that
+ * no other session has locked.  This is SKIP LOCKED with one WAL record a row
+ * instead of two, and without a statement.  Its cost is that of the blocks
+ * written since the last claim, however many dead rows there are elsewhere.  The
+ * span is only a hint; that no committed row is left behind follows from these:
  *
- * - enqueue() gives the blocks it wrote to after its commit is visible, and a
- *	 claim takes the span before its snapshot.  So a claim sees the rows, or the
- *	 span it left behind holds their blocks.
- * - A claim that meets its limit gives the rest back at once; one that fails,
- *	 by an error or by the end of its process, gives all of it back.  A process
- *	 that cannot even do that is a crash: shared memory is made anew, and the
- *	 first cycle sweeps.
- * - Everything else is found by a sweep, see mover_sweep.c.
- * - A message that neither posts nor the dead letters take is set aside: this
- *	 process leaves it in the queue for a while, as if it were locked, so that
- *	 others are moved.
+ * - enqueue() adds the blocks it wrote to after its commit is visible, and a
+ *	 claim takes the span before its snapshot.  So a claim sees the rows, or
+ *	 their blocks are in the span that is left for the next claim.
+ * - A claim that reaches its limit gives the rest back at once.  A claim that
+ *	 fails, by an error or the exit of its process, gives all back.  If a process
+ *	 cannot do that, the server restarts, shared memory is initialized, and the
+ *	 first batch begins with a sweep.
+ * - A sweep finds all other rows, see mover_sweep.c.
+ * - A message that both posts and the dead letters refuse is set aside: this
+ *	 process ignores it for a while, as if it were locked.
  */
 #include "postgres.h"
 
@@ -46,10 +44,10 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-#define CLAIM_ROOM			1000	/* messages there is room for at first */
+#define CLAIM_ROOM			1000	/* messages to allocate memory for at first */
 #define CLAIM_BYTES			(16 * 1024 * 1024)	/* enough for one batch */
 
-#define ASIDE_MAX			1000	/* messages; more are tried at once */
+#define ASIDE_MAX			1000	/* messages set aside */
 #define ASIDE_US			INT64CONST(10000000)
 
 typedef struct Aside
@@ -62,7 +60,7 @@ typedef struct Aside
 typedef struct Held
 {
 	int			slot;
-	int			count;			/* messages, counted as gone */
+	int			count;			/* messages that were counted as moved */
 	NgxPgqSpan	span;
 } Held;
 
@@ -71,7 +69,6 @@ static Held held = {0, 0, {InvalidBlockNumber, 0}};
 static Aside asides[ASIDE_MAX];
 static int	aside_count = 0;
 
-/* May this user take messages out of the leaf? */
 static void
 mover_claim_check_rights(Relation leaf)
 {
@@ -86,7 +83,7 @@ mover_claim_check_rights(Relation leaf)
 	PreventCommandIfReadOnly("moving messages");
 }
 
-/* False if another session has locked or deleted the row. */
+/* Returns false if another session has locked or deleted the row. */
 static bool
 mover_claim_delete_unless_locked(Relation leaf, ItemPointer tid,
 								 Snapshot snapshot)
@@ -98,7 +95,7 @@ mover_claim_delete_unless_locked(Relation leaf, ItemPointer tid,
 							  false) == TM_Ok;
 }
 
-/* Columns of a leaf by name: a dump restored may have another order. */
+/* Columns of a leaf by name; the restore of a dump may change their order. */
 static void
 mover_claim_find_columns(Relation leaf, AttrNumber *columns)
 {
@@ -110,8 +107,8 @@ mover_claim_find_columns(Relation leaf, AttrNumber *columns)
 }
 
 /*
- * A value of a message.  A column that is NOT NULL may hold null all the same
- * where the constraint was not validated.
+ * A value of a message.  A NOT NULL column may have a null if the constraint was
+ * not validated.
  */
 static Datum
 mover_claim_value_of(HeapTuple tuple, AttrNumber column, TupleDesc desc)
@@ -128,9 +125,9 @@ mover_claim_value_of(HeapTuple tuple, AttrNumber column, TupleDesc desc)
 	return value;
 }
 
-/* Keep a row of a scan as a message; returns its size. */
+/* Add a row to the claim; returns its size. */
 static Size
-mover_claim_keep_message(NgxPgqClaim *claim, TupleTableSlot *row,
+mover_claim_add_message(NgxPgqClaim *claim, TupleTableSlot *row,
 						 const AttrNumber *columns)
 {
 	NgxPgqMessage *message = &claim->messages[claim->count++];
@@ -144,7 +141,7 @@ mover_claim_keep_message(NgxPgqClaim *claim, TupleTableSlot *row,
 	return toast_raw_datum_size(message->data);
 }
 
-/* Leave the only message of a claim, which is going to fail, in the queue. */
+/* Set the only message of this claim aside.  The transaction is going to fail. */
 void
 ngx_pgq_mover_claim_set_aside(const NgxPgqClaim *claim)
 {
@@ -158,9 +155,8 @@ ngx_pgq_mover_claim_set_aside(const NgxPgqClaim *claim)
 	aside_count++;
 }
 
-/* Forget the messages that have been aside for long enough. */
 static void
-mover_claim_take_back(void)
+mover_claim_expire_asides(void)
 {
 	int64		now = ngx_pgq_clock();
 	int			kept = 0;
@@ -186,9 +182,8 @@ mover_claim_is_aside(ItemPointer tid)
 }
 
 /*
- * Take messages out of a span, up to limit: delete each row that nobody else
- * has locked, as SELECT ... FOR UPDATE SKIP LOCKED and DELETE do in two steps.
- * True if the limit was met.
+ * Delete up to limit rows of a span that no other session has locked.  Returns
+ * true if the limit was reached.
  */
 static bool
 mover_claim_take_rows(Relation leaf, NgxPgqSpan span, int limit,
@@ -221,7 +216,7 @@ mover_claim_take_rows(Relation leaf, NgxPgqSpan span, int limit,
 			claim->messages = repalloc_array(claim->messages, NgxPgqMessage,
 											 room);
 		}
-		size += mover_claim_keep_message(claim, row, columns);
+		size += mover_claim_add_message(claim, row, columns);
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(row);
@@ -229,7 +224,7 @@ mover_claim_take_rows(Relation leaf, NgxPgqSpan span, int limit,
 	return claim->count == limit || size >= CLAIM_BYTES;
 }
 
-/* By the time of coming in; by place where that is the same. */
+/* By time, then by place. */
 static int
 mover_claim_compare_messages(const void *a, const void *b)
 {
@@ -244,7 +239,7 @@ mover_claim_compare_messages(const void *a, const void *b)
 							  unconstify(ItemPointerData *, &right->tid));
 }
 
-/* Claim messages in a span that is ours alone now. */
+/* Claim messages in a span that was taken from shared memory. */
 static void
 mover_claim_span(NgxPgqDatabase *database, NgxPgqTables *tables,
 				 NgxPgqSpan span, int limit, NgxPgqClaim *claim)
@@ -263,7 +258,7 @@ mover_claim_span(NgxPgqDatabase *database, NgxPgqTables *tables,
 	full = mover_claim_take_rows(leaf, span, limit, claim);
 	table_close(leaf, NoLock);
 	held.count = claim->count;
-	pg_atomic_fetch_add_u64(&slot->gone, claim->count);
+	pg_atomic_fetch_add_u64(&slot->moved, claim->count);
 	if (claim->count > 0)
 		NGX_PGQ_FAULT("rows-taken");
 
@@ -279,11 +274,11 @@ mover_claim_span(NgxPgqDatabase *database, NgxPgqTables *tables,
 	qsort(claim->messages, claim->count, sizeof(NgxPgqMessage),
 		  mover_claim_compare_messages);
 	if (claim->count > 0)
-		pg_atomic_write_u64(&slot->since,
+		pg_atomic_write_u64(&slot->oldest_at,
 							DatumGetTimestampTz(claim->messages[0].at));
 }
 
-/* Claim what a sweep finds, if one is at work and may go on. */
+/* Claim messages that a sweep finds, if one is active and its step is due. */
 static void
 mover_claim_swept(NgxPgqDatabase *database, NgxPgqTables *tables, int limit,
 				  NgxPgqClaim *claim)
@@ -300,7 +295,7 @@ mover_claim_swept(NgxPgqDatabase *database, NgxPgqTables *tables, int limit,
 							 claim->count > 0);
 }
 
-/* The slots in the order they are looked at: the current one last. */
+/* The slots in the order in which they were sealed; the current one last. */
 static void
 mover_claim_order_slots(NgxPgqDatabase *database, int *slots)
 {
@@ -324,9 +319,9 @@ mover_claim_order_slots(NgxPgqDatabase *database, int *slots)
 }
 
 /*
- * Claim up to limit messages of one slot, in the order of coming in; none if
- * there is nothing to be found.  Needs a transaction whose end is told by
- * ngx_pgq_mover_claim_keep() or ngx_pgq_mover_claim_give_back().
+ * Claim up to limit messages of one slot, ordered by time.  Needs a transaction;
+ * after its end the caller calls ngx_pgq_mover_claim_committed() or
+ * ngx_pgq_mover_claim_give_back().
  */
 void
 ngx_pgq_mover_claim_take(NgxPgqDatabase *database, NgxPgqTables *tables,
@@ -335,7 +330,7 @@ ngx_pgq_mover_claim_take(NgxPgqDatabase *database, NgxPgqTables *tables,
 	int			slots[NGX_PGQ_SLOTS];
 
 	claim->count = 0;
-	mover_claim_take_back();
+	mover_claim_expire_asides();
 	mover_claim_swept(database, tables, limit, claim);
 	mover_claim_order_slots(database, slots);
 	for (int i = 0; i < NGX_PGQ_SLOTS && claim->count == 0; i++)
@@ -350,25 +345,21 @@ ngx_pgq_mover_claim_take(NgxPgqDatabase *database, NgxPgqTables *tables,
 	}
 }
 
-/* The claim's transaction has committed. */
 void
-ngx_pgq_mover_claim_keep(void)
+ngx_pgq_mover_claim_committed(void)
 {
 	held.span = nothing;
 	held.count = 0;
 }
 
-/*
- * The claim's transaction is over and did nothing.  Returns how many messages
- * it was about.
- */
+/* The transaction was rolled back.  Returns the number of claimed messages. */
 int
 ngx_pgq_mover_claim_give_back(NgxPgqDatabase *database)
 {
 	int			count = held.count;
 
 	ngx_pgq_shmem_span_give(database, held.slot, held.span);
-	pg_atomic_fetch_sub_u64(&database->slots[held.slot].gone, held.count);
-	ngx_pgq_mover_claim_keep();
+	pg_atomic_fetch_sub_u64(&database->slots[held.slot].moved, held.count);
+	ngx_pgq_mover_claim_committed();
 	return count;
 }

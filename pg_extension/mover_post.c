@@ -1,16 +1,15 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * mover_post.c
- *	  Writing: claimed messages become posts, or dead letters.
+ *	  Writing claimed messages as posts or dead letters.
  *
- * The caller is inside the transaction of a batch and holds the posting lock,
- * so that ids are given out in the order of commits.
+ * The caller is in the transaction of a batch and holds the posting lock, so
+ * that ids are taken in commit order.
  *
- * - posts may be what sql/posts.sql made, with checks and indexes added: then
- *	 rows are written in bulk.  With triggers, foreign keys, more columns,
- *	 partitions or whatever else, and if a right is missing, it is the
- *	 executor's turn.
- * - Either way the order of ids is the order of the claim.
+ * - If posts is as sql/posts.sql has made it, possibly with more checks and
+ *	 indexes, rows are inserted in bulk.  The executor inserts them if posts has
+ *	 triggers, foreign keys, more columns or partitions, or a right is missing.
+ * - In both cases ids are in the order of the claim.
  */
 #include "postgres.h"
 
@@ -36,7 +35,7 @@ static const NgxPgqColumn posts_columns[] = {
 	{"data", JSONOID}
 };
 
-/* Sets the last id; false if this is for the executor to do. */
+/* Sets the last id.  Returns false if the executor must insert the posts. */
 static bool
 mover_post_write_bulk(Relation posts, NgxPgqClaim *claim, int64 *id)
 {
@@ -65,7 +64,7 @@ mover_post_write_bulk(Relation posts, NgxPgqClaim *claim, int64 *id)
 	return true;
 }
 
-/* Values of the claimed messages as an array. */
+/* One field of all claimed messages, as an array. */
 static Datum
 mover_post_claim_array(NgxPgqClaim *claim, Size field, Oid type)
 {
@@ -88,7 +87,6 @@ mover_post_claim_arrays(NgxPgqClaim *claim, Datum *values)
 									   JSONOID);
 }
 
-/* The order is that of the claim. */
 static int64
 mover_post_write_by_executor(NgxPgqClaim *claim)
 {
@@ -115,8 +113,8 @@ mover_post_write_by_executor(NgxPgqClaim *claim)
 }
 
 /*
- * Make posts of the claimed messages.  Returns the last id; 0 if a trigger on
- * posts kept them all out.  Needs an SPI connection.
+ * Write posts of the claimed messages.  Returns the last id; 0 if a trigger
+ * skipped all of them.  Needs an SPI connection.
  */
 int64
 ngx_pgq_mover_post_write(NgxPgqTables *tables, NgxPgqClaim *claim)
@@ -125,7 +123,7 @@ ngx_pgq_mover_post_write(NgxPgqTables *tables, NgxPgqClaim *claim)
 	AclResult	acl = pg_class_aclcheck(tables->posts, GetUserId(), ACL_INSERT);
 	int64		id = 0;
 
-	/* ids that this process has in stock may be less than others' by now */
+	/* cached ids may be smaller than those of other processes */
 	ResetSequenceCaches();
 	if (acl != ACLCHECK_OK || !mover_post_write_bulk(posts, claim, &id))
 		id = mover_post_write_by_executor(claim);
@@ -134,7 +132,7 @@ ngx_pgq_mover_post_write(NgxPgqTables *tables, NgxPgqClaim *claim)
 }
 
 /*
- * Make dead letters of the claimed messages, which posts refuses for this
+ * Write dead letters of the claimed messages, which posts refuses with this
  * error.  Needs an SPI connection.
  */
 void

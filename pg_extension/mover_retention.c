@@ -1,34 +1,33 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * mover_retention.c
- *	  Removing old posts, if the settings say so: by count, by age, by either.
+ *	  Deleting old posts by count and age, as the settings say.
  *
- * Called by the first mover of a database, between batches, a step at a time:
- * wait() says when the next one is due, step() does it in a transaction of its
- * own, failed() hears why one did not commit.
+ * Done by the first mover of a database between batches, in steps: _wait() tells
+ * when the next step is due, _step() does it in its own transaction, and
+ * _committed() or _failed() is called after it.
  *
- * A round is: look again at the posts that were passed over; count down from
- * the newest post to the oldest that stays; walk up from where the last round
- * ended, and remove.  Everything is plain SQL, as posts are people's own: they
- * may be partitioned, have triggers, and be referred to.
+ * A round has these phases: retry posts that were passed over; count down from
+ * the newest post to the oldest one that is kept; walk up from where the last
+ * round ended, and delete.  All is plain SQL, as users may partition posts, add
+ * triggers and refer to it.
  *
- * - A step looks at a bounded number of posts, and is followed by a pause that
- *	 is a multiple of what it took.  So retention gets at most a fifth of the
- *	 mover's time, and much less while messages wait behind full batches.
- * - The cursor is kept from round to round: what was removed, and cannot be
- *	 vacuumed yet, is not walked over again.
- * - The walk starts anew every ten minutes, as rows may have been copied in
- *	 below the cursor, and when the newest id is smaller than it was, as after
- *	 TRUNCATE ... RESTART IDENTITY.
- * - A post that somebody has locked is passed over and looked at again; so is
- *	 one amid older ones that is too young itself.  One that somebody's trigger
- *	 or foreign key refuses to let go is found by halving, passed over, and
- *	 looked at again when the walk starts anew.
- * - Nobody is waited for longer than LOCK_TIMEOUT, whatever is locked.
- * - Counting is exact: a post is removed for being one too many only after
- *	 keep_posts newer ones were seen, in the last count.
- * - A commit of ours is not flushed (see mover.c): what a crash brings back goes
- *	 again.
+ * - A step looks at a limited number of posts.  The pause after it is a multiple
+ *	 of its time, so retention takes at most a fifth of the mover's time, and
+ *	 much less while messages wait.
+ * - The cursor is kept between rounds, so rows that were deleted but cannot be
+ *	 vacuumed yet are not scanned again.
+ * - The walk restarts from the lowest id every ten minutes, as rows may have been
+ *	 inserted below the cursor, and when the newest id has become smaller, as
+ *	 after TRUNCATE ... RESTART IDENTITY.
+ * - A post that is locked, or too young among older ones, is passed over and
+ *	 retried.  A post that a trigger or foreign key keeps is found by bisection,
+ *	 passed over, and retried when the walk restarts.
+ * - No lock is waited for longer than LOCK_TIMEOUT.
+ * - Counting is exact: a post is deleted as surplus only if the last count has
+ *	 seen keep_posts newer ones.
+ * - The commit is not flushed (see mover.c): posts that a crash brings back are
+ *	 deleted again.
  */
 #include "postgres.h"
 
@@ -49,24 +48,24 @@
 #include "bulk_insert.h"
 #include "ngx_pgq.h"
 
-#define STEP_REMOVE		1000	/* posts looked at in a step, to remove them */
-#define STEP_COUNT		5000	/* and to count them */
-#define SHARE			4		/* pause after a step, in times of its own */
-#define SHARE_BUSY		20		/* while messages wait behind full batches */
-#define SHARE_COUNT		20		/* from round to round, in times of counting */
+#define STEP_REMOVE		1000	/* posts in a step that deletes */
+#define STEP_COUNT		5000	/* posts in a step that counts */
+#define SHARE			4		/* pause after a step, as a multiple of its time */
+#define SHARE_BUSY		20		/* the same while batches are full */
+#define SHARE_COUNT		20		/* between rounds, as a multiple of counting */
 #define ROUND_US		INT64CONST(1000000)
-#define QUIET_US		INT64CONST(60000000)	/* a round at least so often */
-#define AGAIN_US		INT64CONST(2000000)	/* to those passed over */
-#define ANEW_US			INT64CONST(600000000)	/* to start the walk anew */
+#define IDLE_US			INT64CONST(60000000)	/* between rounds, at most */
+#define AGAIN_US		INT64CONST(2000000) /* between retries of posts */
+#define RESTART_US		INT64CONST(600000000)	/* between restarts of the walk */
 #define FAILED_MIN_US	INT64CONST(1000000)
 #define FAILED_MAX_US	INT64CONST(60000000)
 #define LOCK_TIMEOUT	"100ms"
-#define PASSED			1000	/* posts passed over that are remembered */
+#define PASSED			1000	/* posts passed over, at most */
 
 typedef enum Phase
 {
 	RESTING,					/* between rounds */
-	AGAIN,						/* looking at those passed over */
+	AGAIN,						/* retrying posts that were passed over */
 	COUNTING,
 	WALKING
 } Phase;
@@ -87,48 +86,48 @@ typedef struct Posts
 typedef struct Progress
 {
 	Phase		phase;
-	int64		newest;			/* the largest id that the round has seen */
-	int64		cursor;			/* posts up to this id were dealt with */
-	int64		surplus;		/* posts up to this id are too many */
+	int64		newest;			/* largest id that this round has seen */
+	int64		cursor;			/* posts up to this id are done */
+	int64		surplus;		/* posts up to this id are surplus */
 	bool		counting;		/* in this round */
 	int64		counted_to;		/* down to this id */
 	int			counted;
 	int64		count_cost;		/* of the last count */
-	int64		count_after;	/* not before, if nothing was posted */
-	int			limit;			/* posts in the next step of the walk */
+	int64		count_after;	/* if nothing was posted */
+	int			limit;			/* of posts in the next step of the walk */
 	uint64		posted;			/* when the round began */
-	int64		round_after;	/* none before this time */
-	int64		quiet_until;	/* one by then, if nothing is posted */
+	int64		round_after;	/* no round before this time */
+	int64		idle_until;		/* a round then if nothing is posted */
 	int64		again_after;
-	int64		anew_after;		/* start the walk anew then */
+	int64		restart_at;		/* of the walk */
 	int			passed;
 	int64		passed_id[PASSED];
 } Progress;
 
-static int	keep_posts = 0;		/* the settings the progress was made under */
+static int	keep_posts = 0;		/* the settings that progress is for */
 static int	keep_posts_for = 0;
 static Progress progress;
-static Progress before;			/* the step, to which a failed one returns */
-static int64 tried_id;			/* the last post the step tried to remove */
+static Progress before;			/* the step, restored if it fails */
+static int64 tried_id;			/* the last post the step tried to delete */
 static int64 step_ended = 0;
 static int64 step_cost = 0;
 static int64 failed_until = 0;
 static int64 failed_pause = FAILED_MIN_US;
 
-/* Start the walk anew, and count before a post is one too many. */
+/* Restart the walk from the lowest id, and count again. */
 static void
-mover_retention_start_anew(void)
+mover_retention_restart_walk(void)
 {
 	progress.cursor = PG_INT64_MIN;
 	progress.surplus = PG_INT64_MIN;
 	progress.count_after = 0;
 	progress.passed = 0;
-	progress.anew_after = ngx_pgq_clock() + ANEW_US;
+	progress.restart_at = ngx_pgq_clock() + RESTART_US;
 }
 
-/* Begin at the bottom, if the settings are not what they were. */
+/* Reset the progress if the settings have changed. */
 static void
-mover_retention_heed_settings(void)
+mover_retention_apply_settings(void)
 {
 	if (keep_posts == ngx_pgq_keep_posts &&
 		keep_posts_for == ngx_pgq_keep_posts_for)
@@ -138,24 +137,21 @@ mover_retention_heed_settings(void)
 	memset(&progress, 0, sizeof(progress));
 	progress.newest = PG_INT64_MIN;
 	progress.limit = STEP_REMOVE;
-	mover_retention_start_anew();
+	mover_retention_restart_walk();
 	failed_until = 0;
 	failed_pause = FAILED_MIN_US;
 }
 
-/*
- * Milliseconds until a step is due; 0: now.  Busy: the last batch was full, so
- * messages are waiting.
- */
+/* Milliseconds until a step is due.  busy: the last batch was full. */
 long
 ngx_pgq_mover_retention_wait(NgxPgqDatabase *database, bool busy)
 {
 	int64		now = ngx_pgq_clock();
 	int64		due;
 
-	mover_retention_heed_settings();
+	mover_retention_apply_settings();
 	if (keep_posts == 0 && keep_posts_for == 0)
-		return QUIET_US / 1000;
+		return IDLE_US / 1000;
 
 	due = Max(failed_until,
 			  step_ended + step_cost * (busy ? SHARE_BUSY : SHARE));
@@ -165,12 +161,12 @@ ngx_pgq_mover_retention_wait(NgxPgqDatabase *database, bool busy)
 			ngx_pgq_shmem_database_posted(database) != progress.posted)
 			due = Max(due, progress.round_after);
 		else
-			due = Max(due, Max(progress.round_after, progress.quiet_until));
+			due = Max(due, Max(progress.round_after, progress.idle_until));
 	}
 	return due <= now ? 0 : (due - now + 999) / 1000;
 }
 
-/* Posts that came in before this time are too old. */
+/* Posts that arrived before this time are too old. */
 static TimestampTz
 mover_retention_oldest_kept(void)
 {
@@ -185,47 +181,32 @@ mover_retention_is_due(const Post *post)
 		post->at < mover_retention_oldest_kept();
 }
 
-/* What SPI returned: an id in each row, and the time if there is one. */
+/* A value of a row that SPI has returned, a bigint or timestamptz. */
+static int64
+mover_retention_value(uint64 row, int column, int64 if_null)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(SPI_tuptable->vals[row],
+									  SPI_tuptable->tupdesc, column, &isnull);
+
+	return isnull ? if_null : DatumGetInt64(value);
+}
+
+/* The posts that SPI has returned: their ids and, if selected, their times. */
 static Posts
 mover_retention_fetch_posts(void)
 {
 	Posts		posts = {SPI_processed, NULL};
 
-	posts.post = palloc_array(Post, Max(posts.count, 1));
+	posts.post = palloc0_array(Post, Max(posts.count, 1));
 	for (int i = 0; i < posts.count; i++)
 	{
-		HeapTuple	row = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		bool		isnull;
-
-		posts.post[i].id = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull));
-		posts.post[i].at = 0;
-		if (desc->natts > 1)
-		{
-			Datum		at = SPI_getbinval(row, desc, 2, &isnull);
-
-			/* of no known age: it is not removed for that */
-			posts.post[i].at = isnull ? DT_NOEND : DatumGetTimestampTz(at);
-		}
+		posts.post[i].id = mover_retention_value(i, 1, 0);
+		/* a post without a time is not removed because of its age */
+		if (SPI_tuptable->tupdesc->natts > 1)
+			posts.post[i].at = mover_retention_value(i, 2, DT_NOEND);
 	}
 	return posts;
-}
-
-static Datum
-mover_retention_array_of_ids(const int64 *ids, int count)
-{
-	Datum	   *elements = palloc_array(Datum, Max(count, 1));
-
-	for (int i = 0; i < count; i++)
-		elements[i] = Int64GetDatum(ids[i]);
-	return ngx_pgq_bulk_insert_array(elements, count, INT8OID);
-}
-
-static void
-mover_retention_pass_over(int64 id)
-{
-	if (progress.passed < PASSED)
-		progress.passed_id[progress.passed++] = id;
 }
 
 static int
@@ -237,10 +218,7 @@ mover_retention_compare_posts(const void *a, const void *b)
 	return left < right ? -1 : left > right;
 }
 
-/*
- * How to name a row: by its place, which is cheaper, where all posts lie in one
- * table.
- */
+/* The column that identifies a row: ctid, which is cheaper, if posts is one table. */
 static const char *
 mover_retention_row_name(void)
 {
@@ -257,9 +235,9 @@ mover_retention_row_name(void)
 }
 
 /*
- * Remove those of these posts that are due; the others, and those that somebody
- * has locked or keeps, are passed over.  They are all posts there are between
- * the first and the last one's id, unless there are gaps: then by id.
+ * Delete those of these posts that are due.  The others, and those that are
+ * locked or kept, are passed over.  Unless there are gaps, these are all posts
+ * between the first and the last id.
  */
 static void
 mover_retention_remove_posts(const Posts *posts, bool gaps)
@@ -267,20 +245,21 @@ mover_retention_remove_posts(const Posts *posts, bool gaps)
 	Oid			types[] = {INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, INT8ARRAYOID};
 	Datum		values[5];
 	const char *row = mover_retention_row_name();
-	int64	   *ids = palloc_array(int64, Max(posts->count, 1));
+	Datum	   *ids = palloc_array(Datum, Max(posts->count, 1));
 	char	   *sql;
 	Posts		removed;
 
 	if (posts->count == 0)
 		return;
 	for (int i = 0; i < posts->count; i++)
-		ids[i] = posts->post[i].id;
+		ids[i] = Int64GetDatum(posts->post[i].id);
 	tried_id = posts->post[posts->count - 1].id;
 	values[0] = Int64GetDatum(posts->post[0].id);
 	values[1] = Int64GetDatum(tried_id);
 	values[2] = Int64GetDatum(progress.surplus);
 	values[3] = TimestampTzGetDatum(mover_retention_oldest_kept());
-	values[4] = mover_retention_array_of_ids(ids, gaps ? posts->count : 0);
+	values[4] = ngx_pgq_bulk_insert_array(ids, gaps ? posts->count : 0,
+										  INT8OID);
 	sql = psprintf("delete from public.posts where %s = any (array("
 				   "select %s from public.posts "
 				   "where id >= $1 and id <= $2 and (id <= $3 or at < $4) %s"
@@ -292,41 +271,26 @@ mover_retention_remove_posts(const Posts *posts, bool gaps)
 		  mover_retention_compare_posts);
 	for (int i = 0; i < posts->count; i++)
 	{
-		if (!bsearch(&posts->post[i], removed.post, removed.count,
+		if (progress.passed < PASSED &&
+			!bsearch(&posts->post[i], removed.post, removed.count,
 					 sizeof(Post), mover_retention_compare_posts))
-			mover_retention_pass_over(posts->post[i].id);
+			progress.passed_id[progress.passed++] = posts->post[i].id;
 	}
 }
 
-static int64
-mover_retention_newest_id(void)
-{
-	Datum		id;
-	bool		isnull;
-
-	SPI_execute("select max(id)::bigint from public.posts", true, 0);
-	id = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	return isnull ? PG_INT64_MIN : DatumGetInt64(id);
-}
-
-/* Posts come in between the steps of a round, too. */
-static void
-mover_retention_saw(int64 id)
-{
-	progress.newest = Max(progress.newest, id);
-}
-
-/* The phases' steps: each moves on to the next phase when it is done. */
+/* One function for each phase; it sets the next phase when it is done. */
 
 static void
 mover_retention_start_round(NgxPgqDatabase *database)
 {
 	int64		now = ngx_pgq_clock();
-	int64		newest = mover_retention_newest_id();
+	int64		newest;
 
+	SPI_execute("select max(id)::bigint from public.posts", true, 0);
+	newest = mover_retention_value(0, 1, PG_INT64_MIN);
 	progress.phase = AGAIN;
-	if (newest < progress.newest || now >= progress.anew_after)
-		mover_retention_start_anew();
+	if (newest < progress.newest || now >= progress.restart_at)
+		mover_retention_restart_walk();
 	progress.newest = newest;
 	if (keep_posts > 0 &&
 		(ngx_pgq_shmem_database_posted(database) != progress.posted ||
@@ -336,7 +300,7 @@ mover_retention_start_round(NgxPgqDatabase *database)
 		progress.counted_to = PG_INT64_MAX;
 		progress.counted = 0;
 		progress.count_cost = 0;
-		progress.count_after = now + QUIET_US;
+		progress.count_after = now + IDLE_US;
 	}
 	progress.posted = ngx_pgq_shmem_database_posted(database);
 }
@@ -345,13 +309,16 @@ static void
 mover_retention_look_again(void)
 {
 	Oid			types[] = {INT8ARRAYOID};
-	Datum		values[] = {mover_retention_array_of_ids(progress.passed_id,
-														 progress.passed)};
+	Datum		values[1];
+	Datum		ids[PASSED];
 	Posts		posts;
 
 	progress.phase = progress.counting ? COUNTING : WALKING;
 	if (progress.passed == 0 || ngx_pgq_clock() < progress.again_after)
 		return;
+	for (int i = 0; i < progress.passed; i++)
+		ids[i] = Int64GetDatum(progress.passed_id[i]);
+	values[0] = ngx_pgq_bulk_insert_array(ids, progress.passed, INT8OID);
 	SPI_execute_with_args("select id::bigint, at::timestamptz from public.posts "
 						  "where id = any ($1) order by id",
 						  lengthof(types), types, values, NULL, true, 0);
@@ -370,23 +337,16 @@ mover_retention_count_posts(void)
 	Int32GetDatum(limit)};
 	int64		started = ngx_pgq_clock();
 	int64		count;
-	bool		isnull;
 
 	SPI_execute_with_args("select count(*), min(id)::bigint, max(id)::bigint from (select id "
 						  "from public.posts where id < $1 "
 						  "order by id desc limit $2) as newest",
 						  lengthof(types), types, values, NULL, true, 0);
-	count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-										SPI_tuptable->tupdesc, 1, &isnull));
-	if (count > 0)
-	{
-		progress.counted_to = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-														SPI_tuptable->tupdesc,
-														2, &isnull));
-		mover_retention_saw(DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-														SPI_tuptable->tupdesc,
-														3, &isnull)));
-	}
+	count = mover_retention_value(0, 1, 0);
+	progress.counted_to = mover_retention_value(0, 2, progress.counted_to);
+	/* posts are added between the steps of a round */
+	progress.newest = Max(progress.newest,
+						  mover_retention_value(0, 3, PG_INT64_MIN));
 	progress.counted += count;
 	progress.count_cost += ngx_pgq_clock() - started;
 
@@ -399,21 +359,21 @@ mover_retention_count_posts(void)
 	}
 }
 
-/* The next post that stays is of this time: there is no more to do till then. */
+/* next: the time of the oldest post that is kept. */
 static void
 mover_retention_end_round(TimestampTz next)
 {
 	int64		now = ngx_pgq_clock();
-	int64		quiet = QUIET_US;
+	int64		quiet = IDLE_US;
 
 	if (keep_posts_for > 0)
 		quiet = Min(quiet, next + keep_posts_for * USECS_PER_SEC -
 					GetCurrentTransactionStartTimestamp());
 	progress.phase = RESTING;
 	progress.round_after = now + Max(ROUND_US, progress.count_cost * SHARE_COUNT);
-	progress.quiet_until = now + Max(quiet, 0);
+	progress.idle_until = now + Max(quiet, 0);
 	if (progress.passed > 0)
-		progress.quiet_until = Min(progress.quiet_until, progress.again_after);
+		progress.idle_until = Min(progress.idle_until, progress.again_after);
 }
 
 static void
@@ -434,7 +394,7 @@ mover_retention_walk(void)
 						  lengthof(types), types, values, NULL, true, 0);
 	posts = mover_retention_fetch_posts();
 	if (posts.count > 0)
-		mover_retention_saw(posts.post[posts.count - 1].id);
+		progress.newest = Max(progress.newest, posts.post[posts.count - 1].id);
 	old = posts;
 	while (old.count > 0 &&
 		   !mover_retention_is_due(&posts.post[old.count - 1]))
@@ -459,14 +419,14 @@ mover_retention_set_for_step(const char *name, const char *value)
 							 GUC_ACTION_LOCAL, true, 0, false);
 }
 
-/* Do what is due.  Called in a transaction, which is to be committed at once. */
+/* Do a step.  The caller must commit the transaction at once. */
 void
 ngx_pgq_mover_retention_step(NgxPgqDatabase *database)
 {
 	int64		started = ngx_pgq_clock();
 
-	pgstat_report_activity(STATE_RUNNING, "removing old posts");
-	XactIsoLevel = XACT_READ_COMMITTED; /* others' locks are no errors */
+	pgstat_report_activity(STATE_RUNNING, "deleting old posts");
+	XactIsoLevel = XACT_READ_COMMITTED; /* concurrent updates are no errors */
 	mover_retention_set_for_step("lock_timeout", LOCK_TIMEOUT);
 	/* statistics may be old, */
 	mover_retention_set_for_step("enable_seqscan", "off");
@@ -494,16 +454,15 @@ ngx_pgq_mover_retention_step(NgxPgqDatabase *database)
 	step_cost = step_ended - started;
 }
 
-/* The step's transaction has committed. */
 void
-ngx_pgq_mover_retention_done(void)
+ngx_pgq_mover_retention_committed(void)
 {
 	failed_pause = FAILED_MIN_US;
 }
 
 /*
- * The step's transaction has not: nothing of it has happened.  If a post is to
- * blame it is looked for, and left alone once found.
+ * The transaction of a step was rolled back.  If a post caused the error, it is
+ * found by bisection and then passed over.
  */
 void
 ngx_pgq_mover_retention_failed(int sqlerrcode)

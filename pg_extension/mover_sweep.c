@@ -1,24 +1,23 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * mover_sweep.c
- *	  Sweeping: looking through all leaves of the queue for messages that no
- *	  span names.
+ *	  Sweeping: scanning all leaves of the queue for messages that are in no
+ *	  span.
  *
- * Owns how far this process's sweep has come; when the next one may begin is
- * in shared memory, as any mover may do it.
+ * Owns the progress of this process's sweep.  When the next one may begin is in
+ * shared memory, as any mover may do it.
  *
- * - Found only this way: what plain INSERTs wrote beside the blocks they named,
- *	 rows another session had locked, what was prepared, restored, or there at
- *	 the start of the server.
- * - There is a sweep whenever a commit says "somewhere" and one every
- *	 ngx_pgq.idle_interval, but never so many that sweeping takes more than one
- *	 part in SWEEP_SHARE of the time, or, if no commit asked, a tenth of that,
- *	 but one in RARELY_US.
- * - A leaf may be huge and full of dead rows, where somebody has kept it from
- *	 being emptied for hours.  So a sweep goes by chunks, and other messages are
- *	 moved in between: no message waits for a whole sweep.
- * - A sweep that ends before its time, with its process or by an error before
- *	 it has taken note of the leaves, is asked for again.
+ * - Only a sweep finds rows that plain INSERTs wrote to blocks that they did not
+ *	 report, rows that another session had locked, rows of prepared transactions
+ *	 and restored dumps, and rows that exist at server start.
+ * - There is a sweep when a commit has asked for one (sweep_wanted), and every
+ *	 ngx_pgq.idle_interval.  But sweeps take at most one part in SWEEP_SHARE of
+ *	 the time; if no commit asked, a tenth of that, but one every RARELY_US.
+ * - A leaf may be huge and full of dead rows if it could not be truncated for
+ *	 hours.  So a sweep is divided into chunks, and other messages are moved in
+ *	 between: no message waits for a whole sweep.
+ * - A sweep that is interrupted by the exit of its process, or by an error
+ *	 before it has recorded the sizes of the leaves, is asked for again.
  */
 #include "postgres.h"
 
@@ -31,23 +30,23 @@
 
 #define SWEEP_SHARE			20
 #define SWEEP_PAUSE_US		1000	/* between two sweeps, at least */
-#define RARELY_US			30000000	/* from one to the next, at most */
-#define LEASE_US			1000000 /* others leave a sweep alone for so long */
+#define RARELY_US			30000000	/* between two sweeps, at most */
+#define LEASE_US			1000000 /* no other process sweeps for this time */
 #define CHUNK_BLOCKS		256
-#define STEP_US				4000	/* chunks of one transaction, if all are empty */
-#define STEP_SHARE			4		/* pause after a step, if others wait */
+#define STEP_US				4000	/* of empty chunks in one transaction */
+#define STEP_SHARE			4		/* pause after a step if messages wait */
 
 /* All times are those of ngx_pgq_clock(). */
-static bool begun = false;		/* but the leaves are not noted yet */
+static bool begun = false;		/* sizes are not yet recorded */
 static bool active = false;
-static int	slot;				/* the next chunk is there */
-static BlockNumber next_block;	/* and begins here */
+static int	slot;				/* of the next chunk */
+static BlockNumber next_block;	/* of the next chunk */
 static BlockNumber end_block[NGX_PGQ_SLOTS];
 static int64 cost;				/* of this sweep so far */
 static int64 step_after;
 static int64 step_until;
 
-/* Milliseconds until all leaves should be looked through, or on; 0: now. */
+/* Milliseconds until a sweep, or its next step, is due. */
 long
 ngx_pgq_mover_sweep_wait(NgxPgqDatabase *database)
 {
@@ -56,28 +55,28 @@ ngx_pgq_mover_sweep_wait(NgxPgqDatabase *database)
 
 	if (active)
 		due = step_after;
-	else if (!pg_atomic_read_u32(&database->blind))
+	else if (!pg_atomic_read_u32(&database->sweep_wanted))
 	{
 		int64		swept_at = pg_atomic_read_u64(&database->swept_at);
 
-		/* nobody is known to wait: let sweeping take ten times less */
+		/* no commit has asked: use a tenth of the time */
 		due = swept_at + Min((due - swept_at) * 10, RARELY_US);
 		due = Max(due, swept_at + ngx_pgq_idle_interval * INT64CONST(1000));
 	}
 	return due <= now ? 0 : (due - now + 999) / 1000;
 }
 
-/* What waits at the start of the server, no commit has told anybody. */
+/* Count messages that were in the queue at server start. */
 static void
 mover_sweep_count_waiting(NgxPgqSlot *leaf_slot, Relation leaf)
 {
 	uint64		count;
 
 	if (ngx_pgq_leaf_has_rows(leaf, &count))
-		pg_atomic_fetch_add_u64(&leaf_slot->came, count);
+		pg_atomic_fetch_add_u64(&leaf_slot->enqueued, count);
 }
 
-/* Begin a sweep if one is due; in a transaction that goes on to claim. */
+/* Begin a sweep if one is due.  The transaction must claim afterwards. */
 void
 ngx_pgq_mover_sweep_start(NgxPgqDatabase *database, NgxPgqTables *tables)
 {
@@ -88,7 +87,7 @@ ngx_pgq_mover_sweep_start(NgxPgqDatabase *database, NgxPgqTables *tables)
 	counted = pg_atomic_exchange_u32(&database->counted, 1) == 1;
 	pg_atomic_write_u64(&database->swept_at, ngx_pgq_clock());
 	begun = true;
-	pg_atomic_exchange_u32(&database->blind, 0);
+	pg_atomic_exchange_u32(&database->sweep_wanted, 0);
 	NGX_PGQ_FAULT("sweep-started");
 	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
 	{
@@ -108,7 +107,7 @@ ngx_pgq_mover_sweep_start(NgxPgqDatabase *database, NgxPgqTables *tables)
 	NGX_PGQ_FAULT("sweep-noted");
 }
 
-/* A sweep is at work: may it take its next step? */
+/* Is the next step of an active sweep due? */
 bool
 ngx_pgq_mover_sweep_step(void)
 {
@@ -118,7 +117,7 @@ ngx_pgq_mover_sweep_step(void)
 	return active && now >= step_after;
 }
 
-/* The next chunk of this step; false if it, or the whole sweep, is at its end. */
+/* The next chunk; false at the end of the step or of the sweep. */
 bool
 ngx_pgq_mover_sweep_chunk(NgxPgqDatabase *database, int *chunk_slot,
 						  NgxPgqSpan *chunk)
@@ -145,8 +144,8 @@ ngx_pgq_mover_sweep_chunk(NgxPgqDatabase *database, int *chunk_slot,
 }
 
 /*
- * What a step has taken.  If it has found nothing, that is what sweeping costs,
- * and the next one waits for messages that are known to be there.
+ * Account for the time of a step.  If it found nothing, its time is a cost of
+ * sweeping, and messages in spans come before the next step.
  */
 void
 ngx_pgq_mover_sweep_paid(NgxPgqDatabase *database, int64 us, bool found)
@@ -165,14 +164,14 @@ ngx_pgq_mover_sweep_paid(NgxPgqDatabase *database, int64 us, bool found)
 	pg_atomic_write_u64(&database->swept_at, now);
 }
 
-/* A transaction has failed, or the process ends and the sweep with it. */
+/* A transaction has failed, or the process exits. */
 void
 ngx_pgq_mover_sweep_failed(NgxPgqDatabase *database, bool leaving)
 {
 	if (begun || (leaving && active))
 	{
 		pg_atomic_write_u64(&database->sweep_after, ngx_pgq_clock());
-		pg_atomic_write_u32(&database->blind, 1);
+		pg_atomic_write_u32(&database->sweep_wanted, 1);
 	}
 	begun = false;
 }

@@ -1,28 +1,28 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * mover_trial.c
- *	  Whose fault is an error?  Messages tried one by one, to tell a message that
- *	  posts refuses from a server, or a table, that refuses all.
+ *	  Trying messages one by one, to distinguish a message that posts refuses
+ *	  from a server or a table that refuses all messages.
  *
  * A trial is due when a batch that keeps failing has been halved down to one
- * message.  Each message of the trial is moved inside a subtransaction,
- * deferred constraints included, all in the one transaction of the batch.
+ * message.  Each message of the trial is moved in a subtransaction, including
+ * deferred constraints; all are in the transaction of the batch.
  *
- * An SQLSTATE alone does not answer the question: each class has errors of both
- * sorts.  So the messages bear witness for each other:
+ * The SQLSTATE alone cannot tell, as each class has errors of both kinds.  So
+ * the messages are compared:
  *
- * - A message that fails while another one passes, in the trial or by another
- *	 mover since the trials began, is to blame, and becomes a dead letter.  An
- *	 error that is not plainly about data has to last for ROUNDS trials first.
- * - If all fail, an error that is plainly about data makes dead letters as well,
- *	 but only of REFUSED messages since one has passed, and then of one every
- *	 REFUSED_US: a table that refuses everything must not turn the queue into
- *	 dead letters, and a long row of bad messages must not stop it.
- * - A message whose dead letter is refused, too, by what somebody has added to
+ * - If a message fails and another one passes, in the trial or in another mover
+ *	 since the trials began, the failed one becomes a dead letter.  If its error
+ *	 is not certainly about data, only after ROUNDS trials.
+ * - If all fail with errors that are certainly about data, they become dead
+ *	 letters too, but at most REFUSED messages since one passed, and then one
+ *	 every REFUSED_US: a table that refuses all messages must not turn the queue
+ *	 into dead letters, and many bad messages in a row must not block it.
+ * - If all fail with another error, the transaction fails and all messages stay
+ *	 in the queue.  The mover backs off, and the next trial has twice as many
+ *	 messages.
+ * - A message whose dead letter is refused too, by a trigger or constraint on
  *	 ngx_pgq.dead_letter, is set aside in the queue.
- * - If all fail with another error, nobody is blamed.  The transaction fails,
- *	 all stay in the queue, the mover waits, and the next trial has twice as many
- *	 witnesses.
  */
 #include "postgres.h"
 
@@ -41,20 +41,20 @@
 #define REFUSED			20
 #define REFUSED_US		INT64CONST(10000000)
 
-#define WITNESSES_MIN	2
-#define WITNESSES_MAX	1000
+#define TRIAL_SIZE_MIN	2
+#define TRIAL_SIZE_MAX	1000
 
-static int	witnesses = WITNESSES_MIN;	/* messages of the next trial */
-static int	rounds = 0;			/* trials since this mover has moved a batch */
-static uint64 posted_before;	/* by all movers, when the first of them began */
-static int	refused = 0;		/* dead letters since something has passed */
+static int	trial_size = TRIAL_SIZE_MIN;	/* of the next trial */
+static int	rounds = 0;			/* trials since a batch was moved */
+static uint64 posted_before;	/* by all movers when the first trial began */
+static int	refused = 0;		/* dead letters since a message passed */
 static int64 refused_at = 0;	/* ngx_pgq_clock() of the last one */
 
-/* What this trial has come to, if its transaction commits. */
+/* Results of this trial. */
 static int	passed_now;
 static int	refused_now;
 
-/* Is this the key that we have chosen ourselves? */
+/* Is this the primary key of posts, whose ids are ours? */
 static bool
 mover_trial_is_key_of_posts(const char *constraint)
 {
@@ -70,18 +70,18 @@ mover_trial_is_key_of_posts(const char *constraint)
 	return OidIsValid(key) && strcmp(get_rel_name(key), constraint) == 0;
 }
 
-/* Is an error about data?  Its constraint is known here. */
+/* Is an error certainly about data?  Its constraint is known here. */
 static bool
 mover_trial_is_about_data(const ErrorData *error)
 {
 	switch (error->sqlerrcode)
 	{
-		case ERRCODE_CHECK_VIOLATION:	/* without a name: no such partition */
+		case ERRCODE_CHECK_VIOLATION:	/* without a name: no partition */
 			return error->constraint_name != NULL;
 		case ERRCODE_UNIQUE_VIOLATION:
 			return error->constraint_name == NULL ||
 				!mover_trial_is_key_of_posts(error->constraint_name);
-		case ERRCODE_NOT_NULL_VIOLATION:	/* ours never are null */
+		case ERRCODE_NOT_NULL_VIOLATION:	/* our values are not null */
 			return false;
 		default:
 			return ngx_pgq_sqlstate_is_about_data(error->sqlerrcode);
@@ -89,8 +89,8 @@ mover_trial_is_about_data(const ErrorData *error)
 }
 
 /*
- * Make a post of a message, or a dead letter when posts has refused it, or learn
- * why it fails: then the error is returned and nothing of the attempt is left.
+ * Write the post of a message, or its dead letter if posts has refused it.  If
+ * this fails, it is rolled back and the error is returned.
  */
 static ErrorData *
 mover_trial_try_write(NgxPgqTables *tables, NgxPgqClaim *claim,
@@ -127,7 +127,7 @@ mover_trial_try_write(NgxPgqTables *tables, NgxPgqClaim *claim,
 	return error;
 }
 
-/* How many messages have become posts, by all movers. */
+/* The number of messages that all movers have posted. */
 static uint64
 mover_trial_posted(void)
 {
@@ -136,9 +136,9 @@ mover_trial_posted(void)
 	return database ? ngx_pgq_shmem_database_posted(database) : 0;
 }
 
-/* Is the message to blame for this error? */
+/* Does a message with this error become a dead letter? */
 static bool
-mover_trial_is_to_blame(const ErrorData *error)
+mover_trial_refuses(const ErrorData *error)
 {
 	bool		data = mover_trial_is_about_data(error);
 
@@ -149,31 +149,16 @@ mover_trial_is_to_blame(const ErrorData *error)
 					 ngx_pgq_clock() - refused_at >= REFUSED_US));
 }
 
-/*
- * Raise, as posts and the dead letters refuse some messages: the transaction
- * fails, and the next one is without them.
- */
-static void
-mover_trial_raise_aside(const ErrorData *error)
-{
-	witnesses = Min(witnesses * 2, WITNESSES_MAX);
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("ngx_pgq.dead_letter refuses a message that posts refuses, and it stays in the queue (%s)",
-					ngx_pgq_sqlstate_describe(error))));
-}
-
-/* How many messages a trial is of. */
 int
 ngx_pgq_mover_trial_size(void)
 {
-	return witnesses;
+	return trial_size;
 }
 
 /*
- * Try each message of a claim: it becomes a post or a dead letter, or all of it
- * fails.  Returns how many became dead letters; *id is the last post's, 0 if
- * there is none.  Needs an SPI connection and the posting lock.
+ * Try each message of a claim.  Returns how many became dead letters; *id is the
+ * id of the last post, 0 if there is none.  Raises if the claim fails as a whole.
+ * Needs an SPI connection and the posting lock.
  */
 int
 ngx_pgq_mover_trial(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id)
@@ -200,9 +185,9 @@ ngx_pgq_mover_trial(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id)
 
 		if (errors[i] == NULL)
 			continue;
-		if (!mover_trial_is_to_blame(errors[i]))
+		if (!mover_trial_refuses(errors[i]))
 		{
-			witnesses = Min(witnesses * 2, WITNESSES_MAX);
+			trial_size = Min(trial_size * 2, TRIAL_SIZE_MAX);
 			ReThrowError(errors[i]);
 		}
 		error = mover_trial_try_write(tables, &one, errors[i], id);
@@ -218,17 +203,24 @@ ngx_pgq_mover_trial(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id)
 		NGX_PGQ_FAULT("letter-written");
 	}
 	if (failed)
-		mover_trial_raise_aside(failed);
+	{
+		/* the next transaction is without the messages that were set aside */
+		trial_size = Min(trial_size * 2, TRIAL_SIZE_MAX);
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("ngx_pgq.dead_letter refuses a message that posts refuses, and it stays in the queue (%s)",
+						ngx_pgq_sqlstate_describe(failed))));
+	}
 	return refused_now;
 }
 
-/* The transaction of a batch has committed: a trial, or one that passed whole. */
+/* The transaction of a batch, or of a trial, has committed. */
 void
-ngx_pgq_mover_trial_done(bool trial)
+ngx_pgq_mover_trial_committed(bool trial)
 {
 	refused = trial && passed_now == 0 ? refused + refused_now : 0;
 	if (trial && refused_now > 0)
 		refused_at = ngx_pgq_clock();
 	rounds = 0;
-	witnesses = WITNESSES_MIN;
+	trial_size = TRIAL_SIZE_MIN;
 }

@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * ngx_pgq.c
- *	  The face of ngx_pgq: what happens when the server loads the library.
+ *	  _PG_init(): what happens when the server loads the library.
  *
- * _PG_init is called once by the postmaster when the library is preloaded, and
- * once by each backend that meets it otherwise.
- *
- * - Shared memory and movers exist only when the library is preloaded; without
- *	 it enqueue() and slot() still work, so that a dump can be restored
- *	 anywhere, and messages wait in the queue.
+ * - If the library is not preloaded, there is no shared memory and there are no
+ *	 movers.  enqueue() and slot() still work, so that a dump can be restored on
+ *	 any server; messages wait in the queue.
  * - Nothing runs during pg_upgrade.
  */
 #include "postgres.h"

@@ -1,26 +1,27 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * ngx_pgq.h
- *	  The words and the shared structs of ngx_pgq, and what each file offers.
+ *	  The terms and shared structs of ngx_pgq, and the functions of each file.
  *
  *	  enqueue
  *	  '-> enqueue_insert -> queue leaf -> mover_claim -> mover_post -> posts
- *	      |  (enqueue_check,              ^  (mover_batch: one batch, one
- *	      |   batch_table, key_table)     |   transaction; mover: the rhythm;
- *	      '-> wake, at commit ------------'   launcher: who runs)
+ *	      |  (enqueue_check,              ^  (mover_batch: one transaction;
+ *	      |   batch_table, key_table)     |   mover: main loop;
+ *	      '-> wake, at commit ------------'   launcher: starts movers)
  *
  * message		what a client sends
- * batch		messages that travel and commit together
+ * batch		messages that are sent and committed together
  * queue		the table of messages not yet moved; slot: one of its leaves
- * span			the blocks of a slot that may hold messages nobody has claimed
- * current slot	the one new messages go to; the others are sealed: drained, then
- *				emptied by TRUNCATE
- * depth		messages of a slot that are not moved yet
+ * span			the blocks of a slot that may hold unclaimed messages
+ * current slot	the slot that new messages go to; the others are sealed: drained,
+ *				then truncated
+ * depth		messages of a slot that are not yet moved
  * mover		the background worker that turns messages into posts
  * post			a row of public.posts
  * dead letter	a message that posts refuses
- * ledger		the table of batches already taken, or fenced: never to be taken
- * key			what a client calls a message by when he may send it twice
+ * batch table	batches that were enqueued, or fenced: never to be enqueued
+ * key			an idempotency key: a client's name for a message that it may
+ *				send again
  */
 #ifndef NGX_PGQ_H
 #define NGX_PGQ_H
@@ -43,44 +44,44 @@
 #define NGX_PGQ_DATABASES	16	/* databases with movers */
 #define NGX_PGQ_MOVERS		16	/* movers of one database */
 #define NGX_PGQ_SLOTS		4	/* leaves of the queue */
-#define NGX_PGQ_LEDGER_SLOTS 3	/* leaves of the ledger */
-#define NGX_PGQ_LEDGER_US	INT64CONST(600000000)	/* a batch is known so long */
+#define NGX_PGQ_BATCH_LEAVES 3	/* leaves of the batch table */
+#define NGX_PGQ_BATCH_KEEP_US	INT64CONST(600000000)	/* a row is kept for */
 #define NGX_PGQ_ERROR_LEN	256 /* an error kept for the status view */
-#define NGX_PGQ_RATE_SEC	10	/* a mover's rate is of about that time */
+#define NGX_PGQ_RATE_SEC	10	/* a mover's rate is averaged over */
 
 typedef enum NgxPgqMoverState
 {
 	NGX_PGQ_STOPPED,			/* no process */
 	NGX_PGQ_STARTING,			/* connecting to its database */
-	NGX_PGQ_FAILED,				/* no process: it could not start, see last_error */
-	NGX_PGQ_MOVING,				/* working, or woken and about to */
+	NGX_PGQ_FAILED,				/* no process; last_error says why */
+	NGX_PGQ_MOVING,				/* working, or just woken */
 	NGX_PGQ_IDLE,				/* asleep; a commit wakes it */
 	NGX_PGQ_BACKING_OFF,		/* asleep after an error */
-	NGX_PGQ_MISSING,			/* asleep: extension or tables are not there */
+	NGX_PGQ_MISSING,			/* asleep: no extension, or a table missing */
 	NGX_PGQ_PAUSED				/* asleep: ngx_pgq.pause() */
 } NgxPgqMoverState;
 
-/* What kept a slot from being emptied, or the next one from being used. */
+/* Why a slot was not truncated, or not followed by the next one. */
 typedef enum NgxPgqSkip
 {
 	NGX_PGQ_NOT_SKIPPED,
 	NGX_PGQ_SKIP_UNMOVED,		/* it has messages that are not moved */
-	NGX_PGQ_SKIP_LOCKED,		/* another session works with it */
-	NGX_PGQ_SKIP_SNAPSHOT,		/* an older snapshot may still want to read it */
-	NGX_PGQ_SKIP_NEXT			/* it is full, but the next one is not empty */
+	NGX_PGQ_SKIP_LOCKED,		/* another session has it locked */
+	NGX_PGQ_SKIP_SNAPSHOT,		/* an older snapshot may need it */
+	NGX_PGQ_SKIP_NEXT			/* it is full, but no other slot is empty */
 } NgxPgqSkip;
 
-/* A leaf of the queue.  Written by whoever; counts begin at server start. */
+/* A leaf of the queue.  Any process writes it; counts begin at server start. */
 typedef struct NgxPgqSlot
 {
 	pg_atomic_uint64 span;		/* atomic; see shmem.c */
-	pg_atomic_uint64 came;		/* atomic; messages, by what commits have told */
-	pg_atomic_uint64 gone;		/* atomic; messages moved, or about to be */
-	pg_atomic_uint64 since;		/* atomic; TimestampTz: none waits longer */
-	pg_atomic_uint32 blocks;	/* atomic; size at the last look, with TOAST */
-	pg_atomic_uint32 skip;		/* atomic; NgxPgqSkip of the last look */
-	pg_atomic_uint64 sealed_at;	/* atomic; ngx_pgq_clock() */
-	pg_atomic_uint64 rotations; /* atomic; how often it was emptied */
+	pg_atomic_uint64 enqueued;	/* atomic; messages, as reported by commits */
+	pg_atomic_uint64 moved;		/* atomic; messages, counted when claimed */
+	pg_atomic_uint64 oldest_at; /* atomic; TimestampTz of the oldest message */
+	pg_atomic_uint32 blocks;	/* atomic; size at the last check, with TOAST */
+	pg_atomic_uint32 skip;		/* atomic; NgxPgqSkip of the last check */
+	pg_atomic_uint64 sealed_at; /* atomic; ngx_pgq_clock() */
+	pg_atomic_uint64 rotations; /* atomic; how often it was truncated */
 } NgxPgqSlot;
 
 /* Written by the mover itself, except state: a waker turns IDLE to MOVING. */
@@ -93,8 +94,8 @@ typedef struct NgxPgqMover
 	pg_atomic_uint64 messages;
 	pg_atomic_uint64 dead_letters;
 	pg_atomic_uint64 errors;
-	pg_atomic_uint64 rate;		/* atomic; messages a second, times 1000, */
-	pg_atomic_uint64 moved_at;	/* atomic; at this TimestampTz, 0: never */
+	pg_atomic_uint64 rate;		/* atomic; messages per second, times 1000, */
+	pg_atomic_uint64 moved_at;	/* atomic; at this TimestampTz; 0: never */
 	pg_atomic_uint64 started_at;	/* atomic; TimestampTz, 0: never */
 	pg_atomic_uint64 error_at;	/* atomic; TimestampTz of last_error, 0: none */
 	char		last_error[NGX_PGQ_ERROR_LEN];	/* shmem->lock */
@@ -105,17 +106,17 @@ typedef struct NgxPgqDatabase
 	pg_atomic_uint32 oid;		/* atomic; 0: no such database; by launcher */
 	char		name[NAMEDATALEN];	/* shmem->lock; "": entry free; by launcher */
 	pg_atomic_uint32 holds;		/* atomic; transactions that keep movers away */
-	pg_atomic_uint32 slot;		/* atomic; the slot new messages go to */
-	pg_atomic_uint32 wake;		/* atomic; 1: committed since last look */
-	pg_atomic_uint32 blind;		/* atomic; 1: committed to unknown blocks */
+	pg_atomic_uint32 slot;		/* atomic; the current slot */
+	pg_atomic_uint32 wake;		/* atomic; 1: a commit since the last check */
+	pg_atomic_uint32 sweep_wanted;	/* atomic; 1: commit to unknown blocks */
 	pg_atomic_uint64 swept_at;	/* atomic; ngx_pgq_clock() of the last sweep */
-	pg_atomic_uint64 sweep_after;	/* atomic; ngx_pgq_clock(), none before it */
-	pg_atomic_uint32 paused;	/* atomic; pid of who called pause(), 0: none */
-	pg_atomic_uint32 counted;	/* atomic; 1: what waited at start is counted */
-	pg_atomic_uint32 ledger_leaf;	/* atomic; new batches go there; by mover */
-	pg_atomic_uint64 ledger_since;	/* atomic; ngx_pgq_clock(), 0: not known */
-	/* atomic; ngx_pgq_clock() since when no writer has been there, 0: never */
-	pg_atomic_uint64 ledger_quiet_at[NGX_PGQ_LEDGER_SLOTS];
+	pg_atomic_uint64 sweep_after;	/* atomic; ngx_pgq_clock() of the next */
+	pg_atomic_uint32 paused;	/* atomic; pid of the caller of pause(); 0: none */
+	pg_atomic_uint32 counted;	/* atomic; 1: initial messages are counted */
+	pg_atomic_uint32 batch_leaf;	/* atomic; current leaf of the batch table */
+	pg_atomic_uint64 batch_leaf_since;	/* atomic; ngx_pgq_clock(); 0: unknown */
+	/* atomic; ngx_pgq_clock() from which no transaction writes to it; 0: none */
+	pg_atomic_uint64 batch_unused_since[NGX_PGQ_BATCH_LEAVES];
 	pg_atomic_uint64 service_offset;	/* atomic; see service_time.c */
 	NgxPgqSlot	slots[NGX_PGQ_SLOTS];	/* see there */
 	NgxPgqMover mover[NGX_PGQ_MOVERS];	/* see there */
@@ -124,8 +125,8 @@ typedef struct NgxPgqDatabase
 typedef struct NgxPgqShared
 {
 	LWLock	   *lock;			/* constant; guards names and error texts */
-	pg_atomic_uint32 launcher;	/* atomic; its proc number + 1, 0: none */
-	pg_atomic_uint32 look;		/* atomic; 1: databases have changed */
+	pg_atomic_uint32 launcher;	/* atomic; its proc number + 1; 0: none */
+	pg_atomic_uint32 databases_changed; /* atomic; 1: launcher must check them */
 	NgxPgqDatabase database[NGX_PGQ_DATABASES]; /* see there */
 } NgxPgqShared;
 
@@ -136,7 +137,7 @@ typedef struct NgxPgqSpan
 	BlockNumber high;
 } NgxPgqSpan;
 
-/* Microseconds since some moment: a clock that nobody sets back. */
+/* Microseconds of a monotonic clock. */
 static inline int64
 ngx_pgq_clock(void)
 {
@@ -146,15 +147,15 @@ ngx_pgq_clock(void)
 	return INSTR_TIME_GET_MICROSEC(now);
 }
 
-/* The relations of one database, looked up by name in each transaction. */
+/* The tables of one database. */
 typedef struct NgxPgqTables
 {
 	Oid			queue[NGX_PGQ_SLOTS];
 	Oid			posts;
-	const char *missing;		/* what is not there; NULL: all are */
+	const char *missing;		/* NULL if all exist */
 } NgxPgqTables;
 
-/* One message in a mover's hands: out of the queue, not yet a post. */
+/* A claimed message: deleted from the queue, not yet a post. */
 typedef struct NgxPgqMessage
 {
 	ItemPointerData tid;
@@ -167,23 +168,22 @@ typedef struct NgxPgqClaim
 {
 	int			slot;
 	int			count;
-	NgxPgqMessage *messages;	/* as they came in; lives as long as the
-								 * transaction */
+	NgxPgqMessage *messages;	/* by time; valid until the transaction ends */
 } NgxPgqClaim;
 
-/* A column that a table of ours should have. */
+/* A column that a table must have. */
 typedef struct NgxPgqColumn
 {
 	const char *name;
 	Oid			type;
 } NgxPgqColumn;
 
-/* What the ledger had of a batch that was to be entered. */
+/* What the batch table had when a batch was entered. */
 typedef enum NgxPgqEntry
 {
-	NGX_PGQ_ENTRY_NEW,			/* nothing: now it is entered */
-	NGX_PGQ_ENTRY_FREED,		/* an attempt that has just failed: the same */
-	NGX_PGQ_ENTRY_TAKEN,
+	NGX_PGQ_ENTRY_NEW,			/* no row */
+	NGX_PGQ_ENTRY_RETRY,		/* no row: another attempt has just failed */
+	NGX_PGQ_ENTRY_ENQUEUED,
 	NGX_PGQ_ENTRY_FENCED
 } NgxPgqEntry;
 
@@ -216,7 +216,7 @@ extern void ngx_pgq_shmem_span_give(NgxPgqDatabase *database, int slot,
 extern bool ngx_pgq_shmem_span_any(NgxPgqDatabase *database);
 extern uint64 ngx_pgq_shmem_database_posted(NgxPgqDatabase *database);
 extern NgxPgqSpan ngx_pgq_shmem_span_union(NgxPgqSpan a, NgxPgqSpan b);
-extern void ngx_pgq_shmem_slot_came(NgxPgqSlot *slot, uint64 count);
+extern void ngx_pgq_shmem_slot_enqueued(NgxPgqSlot *slot, uint64 count);
 extern void ngx_pgq_shmem_slot_empty(NgxPgqSlot *slot);
 extern uint64 ngx_pgq_shmem_slot_depth(NgxPgqSlot *slot);
 extern void ngx_pgq_shmem_mover_error(NgxPgqMover *mover, const char *text);
@@ -242,14 +242,14 @@ extern void ngx_pgq_leaf_truncate(const char *table, int number);
 /* slot.c */
 extern bool ngx_pgq_slot_rotate_due(NgxPgqDatabase *database);
 extern void ngx_pgq_slot_rotate(NgxPgqDatabase *database);
-extern void ngx_pgq_slot_rotate_keep(void);
+extern void ngx_pgq_slot_rotate_committed(void);
 
 /* batch_table.c */
 extern NgxPgqEntry ngx_pgq_batch_table_enter(const pg_uuid_t *batch_id,
 											 bool fence);
 extern bool ngx_pgq_batch_table_due(void);
 extern void ngx_pgq_batch_table_tidy(NgxPgqDatabase *database);
-extern void ngx_pgq_batch_table_keep(void);
+extern void ngx_pgq_batch_table_committed(void);
 
 /* service_time.c */
 extern TimestampTz ngx_pgq_service_time(void);
@@ -273,7 +273,7 @@ extern void ngx_pgq_wake_wait(long ms, uint32 *wait_event, const char *name);
 extern PGDLLEXPORT void ngx_pgq_launcher_main(Datum arg);
 extern PGDLLEXPORT void ngx_pgq_mover_main(Datum arg);
 extern void ngx_pgq_launcher_register(void);
-extern void ngx_pgq_launcher_look(void);
+extern void ngx_pgq_launcher_recheck(void);
 
 /* tables.c */
 #define NGX_PGQ_MESSAGE_COLUMNS	3
@@ -288,14 +288,14 @@ extern int	ngx_pgq_mover_batch_move(NgxPgqDatabase *database,
 									 bool trial, const char **missing);
 extern bool ngx_pgq_mover_batch_announce_due(void);
 extern void ngx_pgq_mover_batch_announce(NgxPgqDatabase *database);
-extern void ngx_pgq_mover_batch_announce_done(void);
+extern void ngx_pgq_mover_batch_announce_committed(void);
 
 /* mover_claim.c */
 extern void ngx_pgq_mover_claim_take(NgxPgqDatabase *database,
 									 NgxPgqTables *tables, int limit,
 									 NgxPgqClaim *claim);
 extern void ngx_pgq_mover_claim_set_aside(const NgxPgqClaim *claim);
-extern void ngx_pgq_mover_claim_keep(void);
+extern void ngx_pgq_mover_claim_committed(void);
 extern int	ngx_pgq_mover_claim_give_back(NgxPgqDatabase *database);
 
 /* mover_sweep.c */
@@ -319,12 +319,12 @@ extern void ngx_pgq_mover_post_write_dead_letter(NgxPgqClaim *claim,
 extern int	ngx_pgq_mover_trial_size(void);
 extern int	ngx_pgq_mover_trial(NgxPgqTables *tables, NgxPgqClaim *claim,
 								int64 *id);
-extern void ngx_pgq_mover_trial_done(bool trial);
+extern void ngx_pgq_mover_trial_committed(bool trial);
 
 /* mover_retention.c */
 extern long ngx_pgq_mover_retention_wait(NgxPgqDatabase *database, bool busy);
 extern void ngx_pgq_mover_retention_step(NgxPgqDatabase *database);
-extern void ngx_pgq_mover_retention_done(void);
+extern void ngx_pgq_mover_retention_committed(void);
 extern void ngx_pgq_mover_retention_failed(int sqlerrcode);
 
 /* utility_hook.c */

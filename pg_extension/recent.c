@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * recent.c
- *	  What the SQL function recent() needs to know of a post's data.
+ *	  Functions for the SQL function recent().
  *
- * - json_octets() is its length, of which nothing is read: that of a value
- *	 stored out of line is in its toast pointer.
+ * - json_octets() is the length of data.  The data is not read: a value that is
+ *	 stored out of line has its length in the TOAST pointer.
  * - json_utf8() is the data with each character that UTF-8 does not have
- *	 replaced by \ufffd, so that it can be sent to nginx.  There are such in
- *	 databases in SQL_ASCII, which take any bytes, and in encodings with codes
- *	 that have no conversion.  Outside strings JSON is ASCII, so that what is
- *	 replaced is in a string.
+ *	 replaced by \ufffd, so that it can be sent to nginx.  Such characters exist
+ *	 in databases with SQL_ASCII, which accept any bytes, and in encodings with
+ *	 codes that have no conversion.  JSON outside strings is ASCII, so they are
+ *	 in strings.
  */
 #include "postgres.h"
 
@@ -22,13 +22,12 @@
 #include "compat.h"
 #include "ngx_pgq.h"
 
-/* More bytes than a character needs in UTF-8, as conversions reckon. */
+/* An upper bound of the size of a converted character. */
 #define CHARACTER_SIZE	(MAX_CONVERSION_GROWTH * MAX_MULTIBYTE_CHAR_LEN + 1)
 
 PG_FUNCTION_INFO_V1(ngx_pgq_json_octets);
 PG_FUNCTION_INFO_V1(ngx_pgq_json_utf8);
 
-/* SQL: ngx_pgq.json_octets(data json) */
 Datum
 ngx_pgq_json_octets(PG_FUNCTION_ARGS)
 {
@@ -38,8 +37,8 @@ ngx_pgq_json_octets(PG_FUNCTION_ARGS)
 }
 
 /*
- * The length of the character at s, of which at most length bytes are there;
- * negative if UTF-8 does not have it.  The conversion is invalid in SQL_ASCII.
+ * The length of the character at s, at most length bytes; negative if UTF-8 does
+ * not have it.  There is no conversion for SQL_ASCII.
  */
 static int
 recent_utf8_character(const char *s, int length, int encoding, Oid conversion)
@@ -60,7 +59,6 @@ recent_utf8_character(const char *s, int length, int encoding, Oid conversion)
 	return n;
 }
 
-/* SQL: ngx_pgq.json_utf8(data json) */
 Datum
 ngx_pgq_json_utf8(PG_FUNCTION_ARGS)
 {

@@ -1,22 +1,20 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * service_time.c
- *	  The database's own time, by which idempotency keys expire.
+ *	  The time by which idempotency keys expire: how long a primary has run.
  *
- * Owns the table ngx_pgq.service_time.  It reads like a wall clock, but begins
- * with the first key, and from then on only the elapsed time of the server that
- * is the primary is added to it.  So it does not matter what the wall clocks of
- * the hosts say, nor whether they agree:
+ * Owns the table ngx_pgq.service_time.  The time reads like a wall clock, but
+ * starts with the first key and then advances only by the elapsed time of the
+ * primary.  So the wall clocks of the hosts do not matter:
  *
- * - In between, shared memory holds what is to be added to ngx_pgq_clock().
- *	 After a start, a crash or a promotion that is found anew from the table.
- * - The first key saves the time with its own commit.  Then the first mover
- *	 saves it every few seconds while there are keys.  What
- *	 was not saved, and the time in which no primary runs, does not count: the
- *	 time may be late, and is then made up for by nobody.  A key counts for
- *	 ngx_pgq.keep_keys at least.
- * - After a failover the time may be some seconds earlier than it has been.  Keys
- *	 taken in these seconds live for so much longer.
+ * - Shared memory has the difference to ngx_pgq_clock().  After a start, a crash
+ *	 or a promotion it is computed from the table.
+ * - The first key saves the time with its commit.  Then the first mover saves it
+ *	 every few seconds while there are keys.  Time that was not saved, or in
+ *	 which no primary ran, is lost: a key is valid for ngx_pgq.keep_keys or
+ *	 longer.
+ * - After a failover the time may go back by some seconds.  Keys that were taken
+ *	 in these seconds are valid for that much longer.
  */
 #include "postgres.h"
 
@@ -32,8 +30,8 @@
 #include "ngx_pgq.h"
 
 /*
- * What was saved last; the beginning of time if nothing was.  A dump that is
- * restored may have added a row.
+ * The time that was saved last; -infinity if there is none.  The restore of a
+ * dump may have added a row.
  */
 static TimestampTz
 service_time_saved(void)
@@ -60,7 +58,7 @@ service_time_saved(void)
 	return saved;
 }
 
-/* Save a time; an earlier one is not forgotten for it. */
+/* Save a time, unless a later one is saved. */
 static void
 service_time_write(TimestampTz at)
 {
@@ -75,7 +73,7 @@ service_time_write(TimestampTz at)
 							  lengthof(types), types, values, NULL, false, 0);
 }
 
-/* What was saved last; now, if nothing was, which is then the beginning. */
+/* The saved time.  If there is none, save the current time. */
 static TimestampTz
 service_time_begin(void)
 {
@@ -89,8 +87,8 @@ service_time_begin(void)
 }
 
 /*
- * The database's own time.  Where no mover serves the database, nothing is
- * added to what was saved.  Needs an SPI connection and the right to write.
+ * The time.  It does not advance if no mover serves the database.  Needs an SPI
+ * connection and the right to write the table.
  */
 TimestampTz
 ngx_pgq_service_time(void)
@@ -112,10 +110,7 @@ ngx_pgq_service_time(void)
 	return ngx_pgq_clock() + (int64) offset;
 }
 
-/*
- * Save the time, in a transaction of the first mover.  Nobody need wait for it,
- * nor for its standby.  Needs an SPI connection.
- */
+/* Save the time.  Its commit need not wait for a standby. */
 void
 ngx_pgq_service_time_save(void)
 {

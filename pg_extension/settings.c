@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * settings.c
- *	  The settings of ngx_pgq: their names, defaults, limits and checks.
+ *	  The settings of ngx_pgq: names, defaults, limits and checks.
  *
- * Owns the variables that hold them, which the server sets; everybody else only
- * reads them.
+ * Owns the variables, which only the server sets.
  */
 #include "postgres.h"
 
@@ -29,8 +28,8 @@ bool		ngx_pgq_synchronous;
 int			ngx_pgq_min_free_space;
 
 /*
- * The names in a list of databases, as written: unlike an SQL identifier, a
- * name keeps its case.  Scribbles on raw; NIL for an empty or broken list.
+ * The names in a list of databases; unlike SQL identifiers they keep their case.
+ * Modifies raw.  Returns NIL if the list is empty or has invalid syntax.
  */
 List *
 ngx_pgq_settings_database_names(char *raw)
@@ -43,6 +42,15 @@ ngx_pgq_settings_database_names(char *raw)
 		return NIL;
 	}
 	return names;
+}
+
+static bool
+settings_check_name(const char *name, const char *kind)
+{
+	if (*name != '\0' && strlen(name) < NAMEDATALEN)
+		return true;
+	GUC_check_errdetail("A %s name has 1 to %d bytes.", kind, NAMEDATALEN - 1);
+	return false;
 }
 
 static bool
@@ -65,14 +73,8 @@ settings_check_databases(char **newval, void **extra, GucSource source)
 	}
 	foreach(cell, names)
 	{
-		char	   *name = lfirst(cell);
-
-		if (*name == '\0' || strlen(name) >= NAMEDATALEN)
-		{
-			GUC_check_errdetail("A database name has 1 to %d bytes.",
-								NAMEDATALEN - 1);
+		if (!settings_check_name(lfirst(cell), "database"))
 			return false;
-		}
 	}
 	return true;
 }
@@ -80,15 +82,9 @@ settings_check_databases(char **newval, void **extra, GucSource source)
 static bool
 settings_check_role(char **newval, void **extra, GucSource source)
 {
-	if (**newval == '\0' || strlen(*newval) >= NAMEDATALEN)
-	{
-		GUC_check_errdetail("A role name has 1 to %d bytes.", NAMEDATALEN - 1);
-		return false;
-	}
-	return true;
+	return settings_check_name(*newval, "role");
 }
 
-/* For _PG_init. */
 void
 ngx_pgq_settings_define(void)
 {
@@ -170,7 +166,7 @@ ngx_pgq_settings_define(void)
 							PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 	DefineCustomBoolVariable("ngx_pgq.synchronous",
-							 "Accepts messages only while commits wait for a standby.",
+							 "Refuses messages unless commits wait for a standby.",
 							 NULL,
 							 &ngx_pgq_synchronous,
 							 false,

@@ -1,24 +1,23 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * shmem.c
- *	  The shared memory of ngx_pgq: made here, found here; spans and depths.
+ *	  The shared memory of ngx_pgq; spans and depths of slots.
  *
- * Used by every process: backends that enqueue, the launcher, the movers.
- * The memory is made by the postmaster at start, again after a crash, and
- * is never resized.  Each field says in ngx_pgq.h what guards it.
+ * The postmaster makes it at start and again after a crash.  It is never
+ * resized.  ngx_pgq.h says for each field what guards it.
  *
- * A span is one atomic 64-bit word, low block in the upper half, high block in
- * the lower.  It is a hint that must never be too small:
- * - a backend gives the blocks it wrote to after its commit is visible;
- * - a mover takes the whole span before it takes a snapshot, so it sees what
- *	 was given before, and what is given later stays in the span for the next;
- * - a mover gives back what it did not claim, and all of it if it fails.
+ * A span is one atomic 64-bit word: the low block in the upper half, the high
+ * block in the lower.  It is a hint that must never be too small:
+ * - A backend adds the blocks it wrote to after its commit is visible.
+ * - A mover takes the whole span before it takes its snapshot.  So it sees all
+ *	 rows in it; blocks that are added later stay for the next claim.
+ * - A mover gives back the blocks it did not claim, and all of them if it fails.
  *
- * The depth of a slot is what commits say they brought less what movers took.
- * It is for people's eyes, and nothing depends on it: what came in unheard of
- * (at a time without shared memory, by COMMIT PREPARED, with a slot given by
- * hand) is not in it, what a savepoint took back is.  Wherever the truth is
- * learned (nothing found to move, a slot truncated) it is set right.
+ * The depth of a slot is the number of messages that commits have reported,
+ * less those that were claimed.  It is for display only: messages that were
+ * inserted without shared memory, by COMMIT PREPARED or with an explicit slot
+ * are not counted, those of a rolled back savepoint are.  It is corrected when
+ * no message is found and when the slot is truncated.
  */
 #include "postgres.h"
 
@@ -87,9 +86,9 @@ static void
 shmem_slot_init(NgxPgqSlot *slot)
 {
 	pg_atomic_init_u64(&slot->span, shmem_span_pack(span_empty));
-	pg_atomic_init_u64(&slot->came, 0);
-	pg_atomic_init_u64(&slot->gone, 0);
-	pg_atomic_init_u64(&slot->since, 0);
+	pg_atomic_init_u64(&slot->enqueued, 0);
+	pg_atomic_init_u64(&slot->moved, 0);
+	pg_atomic_init_u64(&slot->oldest_at, 0);
 	pg_atomic_init_u32(&slot->blocks, 0);
 	pg_atomic_init_u32(&slot->skip, NGX_PGQ_NOT_SKIPPED);
 	pg_atomic_init_u64(&slot->sealed_at, 0);
@@ -97,9 +96,9 @@ shmem_slot_init(NgxPgqSlot *slot)
 }
 
 /*
- * Give an entry to the database of this name, "" for none, as if nothing had
- * happened before.  The caller is the launcher, no mover uses the entry, and
- * no transaction holds it; after the start of the server it holds shmem->lock.
+ * Initialize an entry for the database of this name; "" frees it.  No mover may
+ * use the entry and no transaction may hold it.  After server start the caller
+ * holds shmem->lock.
  */
 void
 ngx_pgq_shmem_database_assign(NgxPgqDatabase *database, const char *name)
@@ -109,15 +108,15 @@ ngx_pgq_shmem_database_assign(NgxPgqDatabase *database, const char *name)
 	pg_atomic_init_u32(&database->holds, 0);
 	pg_atomic_init_u32(&database->slot, 0);
 	pg_atomic_init_u32(&database->wake, 0);
-	pg_atomic_init_u32(&database->blind, 0);
+	pg_atomic_init_u32(&database->sweep_wanted, 0);
 	pg_atomic_init_u64(&database->swept_at, 0);
 	pg_atomic_init_u64(&database->sweep_after, 0);
 	pg_atomic_init_u32(&database->paused, 0);
 	pg_atomic_init_u32(&database->counted, 0);
-	pg_atomic_init_u32(&database->ledger_leaf, 0);
-	pg_atomic_init_u64(&database->ledger_since, 0);
-	for (int i = 0; i < NGX_PGQ_LEDGER_SLOTS; i++)
-		pg_atomic_init_u64(&database->ledger_quiet_at[i], 0);
+	pg_atomic_init_u32(&database->batch_leaf, 0);
+	pg_atomic_init_u64(&database->batch_leaf_since, 0);
+	for (int i = 0; i < NGX_PGQ_BATCH_LEAVES; i++)
+		pg_atomic_init_u64(&database->batch_unused_since[i], 0);
 	pg_atomic_init_u64(&database->service_offset, 0);
 	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
 		shmem_slot_init(&database->slots[i]);
@@ -138,14 +137,13 @@ shmem_startup(void)
 	{
 		ngx_pgq_shmem->lock = &(GetNamedLWLockTranche(TRANCHE))->lock;
 		pg_atomic_init_u32(&ngx_pgq_shmem->launcher, 0);
-		pg_atomic_init_u32(&ngx_pgq_shmem->look, 0);
+		pg_atomic_init_u32(&ngx_pgq_shmem->databases_changed, 0);
 		for (int i = 0; i < NGX_PGQ_DATABASES; i++)
 			ngx_pgq_shmem_database_assign(&ngx_pgq_shmem->database[i], "");
 	}
 	LWLockRelease(AddinShmemInitLock);
 }
 
-/* For _PG_init, when the library is preloaded. */
 void
 ngx_pgq_shmem_install(void)
 {
@@ -156,8 +154,8 @@ ngx_pgq_shmem_install(void)
 }
 
 /*
- * The entry of the database this backend is connected to; NULL if no movers
- * serve it.  Must not raise: called after commit too.
+ * The entry of this backend's database; NULL if no movers serve it.  Must not
+ * raise an error, as it is called after commit too.
  */
 NgxPgqDatabase *
 ngx_pgq_shmem_database_of_backend(void)
@@ -180,7 +178,7 @@ ngx_pgq_shmem_database_of_backend(void)
 	return mine;
 }
 
-/* The smallest span that holds both. */
+/* The smallest span that includes both. */
 NgxPgqSpan
 ngx_pgq_shmem_span_union(NgxPgqSpan a, NgxPgqSpan b)
 {
@@ -203,7 +201,7 @@ ngx_pgq_shmem_span_take(NgxPgqDatabase *database, int slot)
 													shmem_span_pack(span_empty)));
 }
 
-/* Add blocks to the span of a slot.  Must not raise: called after commit. */
+/* Add blocks to the span of a slot.  Called after commit: must not raise. */
 void
 ngx_pgq_shmem_span_give(NgxPgqDatabase *database, int slot, NgxPgqSpan span)
 {
@@ -219,7 +217,7 @@ ngx_pgq_shmem_span_give(NgxPgqDatabase *database, int slot, NgxPgqSpan span)
 	while (!pg_atomic_compare_exchange_u64(&database->slots[slot].span, &old, new));
 }
 
-/* Is there a slot with blocks to look at? */
+/* Does any slot have a span? */
 bool
 ngx_pgq_shmem_span_any(NgxPgqDatabase *database)
 {
@@ -233,7 +231,7 @@ ngx_pgq_shmem_span_any(NgxPgqDatabase *database)
 	return false;
 }
 
-/* How many messages became posts since the server started. */
+/* The number of messages that became posts since the server started. */
 uint64
 ngx_pgq_shmem_database_posted(NgxPgqDatabase *database)
 {
@@ -244,38 +242,38 @@ ngx_pgq_shmem_database_posted(NgxPgqDatabase *database)
 	return sum;
 }
 
-/* Messages were committed to this slot.  Must not raise: called after commit. */
+/* Count committed messages.  Called after commit: must not raise. */
 void
-ngx_pgq_shmem_slot_came(NgxPgqSlot *slot, uint64 count)
+ngx_pgq_shmem_slot_enqueued(NgxPgqSlot *slot, uint64 count)
 {
 	if (ngx_pgq_shmem_slot_depth(slot) == 0)
-		pg_atomic_write_u64(&slot->since,
+		pg_atomic_write_u64(&slot->oldest_at,
 							GetCurrentTransactionStopTimestamp());
-	pg_atomic_fetch_add_u64(&slot->came, count);
+	pg_atomic_fetch_add_u64(&slot->enqueued, count);
 }
 
-/* Somebody has looked, and nothing is left, unless it comes at this moment. */
+/* Set the depth to 0: no message was found.  Unless one has just arrived. */
 void
 ngx_pgq_shmem_slot_empty(NgxPgqSlot *slot)
 {
-	uint64		came = pg_atomic_read_u64(&slot->came);
-	uint64		gone = pg_atomic_read_u64(&slot->gone);
+	uint64		enqueued = pg_atomic_read_u64(&slot->enqueued);
+	uint64		moved = pg_atomic_read_u64(&slot->moved);
 
-	if (came != gone &&
+	if (enqueued != moved &&
 		pg_atomic_read_u64(&slot->span) == shmem_span_pack(span_empty))
-		pg_atomic_compare_exchange_u64(&slot->came, &came, gone);
+		pg_atomic_compare_exchange_u64(&slot->enqueued, &enqueued, moved);
 }
 
 uint64
 ngx_pgq_shmem_slot_depth(NgxPgqSlot *slot)
 {
-	uint64		gone = pg_atomic_read_u64(&slot->gone);
-	uint64		came = pg_atomic_read_u64(&slot->came);
+	uint64		moved = pg_atomic_read_u64(&slot->moved);
+	uint64		enqueued = pg_atomic_read_u64(&slot->enqueued);
 
-	return came > gone ? came - gone : 0;
+	return enqueued > moved ? enqueued - moved : 0;
 }
 
-/* Messages a second of late: what counts fades with time. */
+/* Messages per second, as an exponentially decaying average. */
 double
 ngx_pgq_shmem_rate(NgxPgqMover *mover, TimestampTz now)
 {
@@ -286,7 +284,7 @@ ngx_pgq_shmem_rate(NgxPgqMover *mover, TimestampTz now)
 					  (NGX_PGQ_RATE_SEC * USECS_PER_SEC));
 }
 
-/* Keep why a batch failed, or why a mover does not run. */
+/* Record why a batch failed, or why a mover does not run. */
 void
 ngx_pgq_shmem_mover_error(NgxPgqMover *mover, const char *text)
 {

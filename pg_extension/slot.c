@@ -1,29 +1,30 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * slot.c
- *	  Rotating slots: new messages go to the next leaf, an old one is emptied.
+ *	  Rotating slots: new messages go to the next leaf, drained leaves are
+ *	  truncated.
  *
- * Called by the first mover of a database, between batches, in a transaction
- * of its own.  Dead rows are never vacuumed one by one: when the current slot
- * has grown to ngx_pgq.rotate_size, an empty one takes over, and when nothing
- * is left in the sealed one, it is truncated.
+ * Done by the first mover of a database between batches.  Dead rows are not
+ * vacuumed.  When the current slot has grown to ngx_pgq.rotate_size, an empty
+ * slot becomes the current one.  When no message is left in the sealed slot, it
+ * is truncated.
  *
- * - Publishing the next slot is one write to shared memory.  Who has read the
- *	 old number still writes to the old leaf: movers look at all leaves, and a
- *	 leaf somebody writes to is locked by him until his transaction ends.
- * - Hence the proof that a leaf may be truncated: we hold its AccessExclusive
- *	 lock, so every transaction that wrote to it has ended, and a snapshot taken
- *	 since sees no row in it.
- * - The lock is never waited for, as all who came after us would wait, too.
- *	 A leaf that cannot be had (a dump, a prepared transaction, a reader) is
- *	 left as it is and costs space; spans keep it from costing time.
- * - TRUNCATE takes rows away from snapshots that still see them.  Somebody who
- *	 took one before the last message was moved could miss that message here
- *	 and in posts, as pg_dump would which has a snapshot and no locks yet.  So a
- *	 leaf waits for older snapshots, but not for ever: who has not locked it by
- *	 then is not going to read it.
- * - The commit does not wait for a standby (see mover.c): the lock would last as
- *	 long.
+ * - Changing the current slot is one write to shared memory.  A transaction that
+ *	 has read the old number still writes to the old leaf.  Movers look at all
+ *	 leaves, and a leaf is locked by a transaction that writes to it until it
+ *	 ends.
+ * - So a leaf may be truncated if we hold its AccessExclusiveLock and a snapshot
+ *	 taken since then sees no row: all transactions that wrote to it have ended.
+ * - We never wait for that lock, as sessions that request a lock after us would
+ *	 wait too.  A leaf that is in use (by a dump, a prepared transaction, a
+ *	 reader) is left alone.  This costs space but, thanks to spans, no time.
+ * - TRUNCATE removes rows that older snapshots still see.  A session whose
+ *	 snapshot is older than the last move could miss a message both here and in
+ *	 posts, for example pg_dump before it has locked the tables.  So we wait for
+ *	 older snapshots, but only for ngx_pgq.snapshot_grace: a session that has
+ *	 not locked the leaf by then is not going to read it.
+ * - The commit does not wait for a standby (see mover.c), as the lock would be
+ *	 held during that time.
  */
 #include "postgres.h"
 
@@ -39,23 +40,23 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-#define LOOK_US			INT64CONST(200000)	/* between two looks at the leaves */
-#define SCAN_SHARE		20		/* reading through leaves: one part of the time */
+#define LOOK_US			INT64CONST(200000)	/* between checks of the leaves */
+#define SCAN_SHARE		20		/* scans take one part in SCAN_SHARE */
 
-/* A sealed slot as the one who empties it sees it; times are ngx_pgq_clock(). */
+/* State of a sealed slot; times are ngx_pgq_clock(). */
 typedef struct Drained
 {
-	int64		scan_after;		/* when it was read and was not empty */
+	int64		scan_after;		/* no scan before: the last one found a row */
 	int64		noted_at;		/* when it was found drained; 0: it is not */
-	uint64		gone;			/* its count then; with another, it was not yet */
-	int			count;			/* who had a snapshot then and has it still */
+	uint64		moved;			/* the slot's count at that time */
+	int			count;			/* transactions with a snapshot since then */
 	VirtualTransactionId *holders;
 } Drained;
 
 static Drained drained_slots[NGX_PGQ_SLOTS];
-static int64 look_after = 0;	/* ngx_pgq_clock() */
-static NgxPgqSlot *emptied = NULL;	/* by this transaction */
-static uint64 looked_at = PG_UINT64_MAX;	/* slot_traffic() of the last look */
+static int64 next_check_at = 0;	/* ngx_pgq_clock() */
+static NgxPgqSlot *truncated = NULL;	/* truncated by this transaction */
+static uint64 looked_at = PG_UINT64_MAX;	/* slot_traffic() of the last check */
 
 static BlockNumber
 slot_blocks_of(Oid relid)
@@ -72,9 +73,9 @@ slot_blocks_of(Oid relid)
 	return blocks;
 }
 
-/* Note who has a snapshot now that nothing of a slot is left to be moved. */
+/* Record the transactions that have a snapshot when a slot is found drained. */
 static void
-slot_note_holders(Drained *drained, uint64 gone)
+slot_record_snapshots(Drained *drained, uint64 moved)
 {
 	MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
 
@@ -84,23 +85,23 @@ slot_note_holders(Drained *drained, uint64 gone)
 											 PROC_IN_VACUUM, &drained->count);
 	MemoryContextSwitchTo(caller);
 	drained->noted_at = ngx_pgq_clock();
-	drained->gone = gone;
+	drained->moved = moved;
 }
 
 /*
- * Might a snapshot that is older than the slot's last move still be used?  We
- * remember which transactions had one when the slot was first found drained,
- * as CREATE INDEX CONCURRENTLY does, and wait until each of them has ended.
+ * May a snapshot that is older than the slot's last move still be used?  As
+ * CREATE INDEX CONCURRENTLY does, we record the transactions that had a snapshot
+ * when the slot was found drained, and wait until they have ended.
  */
 static bool
-slot_snapshot_may_want(NgxPgqDatabase *database, int number)
+slot_snapshot_needs(NgxPgqDatabase *database, int number)
 {
 	Drained    *drained = &drained_slots[number];
-	uint64		gone = pg_atomic_read_u64(&database->slots[number].gone);
+	uint64		moved = pg_atomic_read_u64(&database->slots[number].moved);
 	int			left = 0;
 
-	if (drained->noted_at == 0 || drained->gone != gone)
-		slot_note_holders(drained, gone);
+	if (drained->noted_at == 0 || drained->moved != moved)
+		slot_record_snapshots(drained, moved);
 	for (int i = 0; i < drained->count; i++)
 	{
 		if (!VirtualXactLock(drained->holders[i], false))
@@ -111,7 +112,7 @@ slot_snapshot_may_want(NgxPgqDatabase *database, int number)
 		drained->noted_at + ngx_pgq_snapshot_grace * INT64CONST(1000);
 }
 
-/* Is nothing left in a leaf that we have locked?  What is, is looked for. */
+/* Has a locked leaf no rows?  If it has, its span is set to all blocks. */
 static bool
 slot_is_drained(NgxPgqDatabase *database, int number, Relation leaf)
 {
@@ -128,9 +129,9 @@ slot_is_drained(NgxPgqDatabase *database, int number, Relation leaf)
 	return false;
 }
 
-/* Empty a sealed slot, or say what is against it. */
+/* Truncate a sealed slot, or return the reason why not. */
 static NgxPgqSkip
-slot_empty(NgxPgqDatabase *database, int number, Oid relid)
+slot_truncate(NgxPgqDatabase *database, int number, Oid relid)
 {
 	NgxPgqSlot *slot = &database->slots[number];
 	Relation	leaf;
@@ -144,7 +145,7 @@ slot_empty(NgxPgqDatabase *database, int number, Oid relid)
 	leaf = try_table_open(relid, NoLock);
 	if (leaf == NULL)
 		return NGX_PGQ_SKIP_LOCKED;
-	if (slot_snapshot_may_want(database, number))
+	if (slot_snapshot_needs(database, number))
 		skip = NGX_PGQ_SKIP_SNAPSHOT;
 	else if (!slot_is_drained(database, number, leaf))
 		skip = NGX_PGQ_SKIP_UNMOVED;
@@ -157,12 +158,12 @@ slot_empty(NgxPgqDatabase *database, int number, Oid relid)
 		NGX_PGQ_FAULT("slot-truncated");
 		drained_slots[number].noted_at = 0;
 		ngx_pgq_shmem_slot_empty(slot);
-		emptied = slot;
+		truncated = slot;
 	}
 	return skip;
 }
 
-/* Let an empty slot take over from a full one. */
+/* If the current slot is full, make an empty one the current slot. */
 static void
 slot_advance(NgxPgqDatabase *database)
 {
@@ -190,25 +191,24 @@ slot_advance(NgxPgqDatabase *database)
 	pg_atomic_write_u32(&full->skip, NGX_PGQ_SKIP_NEXT);
 }
 
-/* A number that changes when messages come or go. */
+/* A number that changes when messages are enqueued or moved. */
 static uint64
 slot_traffic(NgxPgqDatabase *database)
 {
 	uint64		sum = 0;
 
 	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
-		sum += pg_atomic_read_u64(&database->slots[i].came) +
-			pg_atomic_read_u64(&database->slots[i].gone);
+		sum += pg_atomic_read_u64(&database->slots[i].enqueued) +
+			pg_atomic_read_u64(&database->slots[i].moved);
 	return sum;
 }
 
-/* Is it time to look at the leaves? */
 bool
 ngx_pgq_slot_rotate_due(NgxPgqDatabase *database)
 {
 	uint32		current = pg_atomic_read_u32(&database->slot);
 
-	if (ngx_pgq_clock() < look_after)
+	if (ngx_pgq_clock() < next_check_at)
 		return false;
 	for (uint32 i = 0; i < NGX_PGQ_SLOTS; i++)
 	{
@@ -219,9 +219,9 @@ ngx_pgq_slot_rotate_due(NgxPgqDatabase *database)
 }
 
 /*
- * Look at the leaves: empty one that is drained, and let one take over from the
- * current one if that is full.  When due, in a transaction of its own; its
- * commit is told by ngx_pgq_slot_rotate_keep().
+ * Truncate at most one drained slot, and change the current slot if it is full.
+ * The caller begins a transaction for it when it is due, and calls
+ * ngx_pgq_slot_rotate_committed() after the commit.
  */
 void
 ngx_pgq_slot_rotate(NgxPgqDatabase *database)
@@ -229,8 +229,8 @@ ngx_pgq_slot_rotate(NgxPgqDatabase *database)
 	uint32		current = pg_atomic_read_u32(&database->slot);
 	NgxPgqTables tables;
 
-	emptied = NULL;
-	look_after = ngx_pgq_clock() + LOOK_US;
+	truncated = NULL;
+	next_check_at = ngx_pgq_clock() + LOOK_US;
 	looked_at = slot_traffic(database);
 	ngx_pgq_tables_find(&tables, AccessShareLock);
 	if (tables.missing)
@@ -239,24 +239,23 @@ ngx_pgq_slot_rotate(NgxPgqDatabase *database)
 		pg_atomic_write_u32(&database->slots[i].blocks,
 							slot_blocks_of(tables.queue[i]));
 	slot_advance(database);
-	for (uint32 i = 0; i < NGX_PGQ_SLOTS && emptied == NULL; i++)
+	for (uint32 i = 0; i < NGX_PGQ_SLOTS && truncated == NULL; i++)
 	{
 		NgxPgqSlot *slot = &database->slots[i];
 
 		if (i == current || pg_atomic_read_u32(&slot->blocks) == 0)
 			continue;
 		pg_atomic_write_u32(&slot->skip,
-							slot_empty(database, i, tables.queue[i]));
+							slot_truncate(database, i, tables.queue[i]));
 	}
 }
 
-/* The transaction has committed. */
 void
-ngx_pgq_slot_rotate_keep(void)
+ngx_pgq_slot_rotate_committed(void)
 {
-	if (emptied == NULL)
+	if (truncated == NULL)
 		return;
 	NGX_PGQ_FAULT("slot-committed");
-	pg_atomic_write_u32(&emptied->blocks, 0);
-	pg_atomic_fetch_add_u64(&emptied->rotations, 1);
+	pg_atomic_write_u32(&truncated->blocks, 0);
+	pg_atomic_fetch_add_u64(&truncated->rotations, 1);
 }

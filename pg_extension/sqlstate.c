@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * sqlstate.c
- *	  What the code of an error, and where it was raised, say of it: whether it is
- *	  about data, and whether its text may quote a message.
+ *	  Classifying errors: is one caused by data, may its text quote a message?
  *
  * Owns nothing.
  */
@@ -11,9 +10,9 @@
 #include "ngx_pgq.h"
 
 /*
- * Is an error plainly about the data of a message?  A hint, by which a batch is
- * halved at once.  Codes that users' triggers invent are; of the server's own
- * those of data, constraints and RAISE.
+ * Is an error certainly caused by the data of a message?  True for codes that
+ * users' triggers define, and for the server's codes of data, constraints and
+ * RAISE.
  */
 bool
 ngx_pgq_sqlstate_is_about_data(int sqlerrcode)
@@ -30,7 +29,7 @@ ngx_pgq_sqlstate_is_about_data(int sqlerrcode)
 	return strstr(server, class) == NULL;
 }
 
-/* Was an error raised in a function?  Else its context is our own statement. */
+/* Was an error raised in a function, and not by our own statement? */
 bool
 ngx_pgq_sqlstate_error_in_function(const ErrorData *error)
 {
@@ -39,8 +38,8 @@ ngx_pgq_sqlstate_error_in_function(const ErrorData *error)
 }
 
 /*
- * The text of an error, if it holds nothing of a message; else NULL.  It may,
- * unless the error is the server's about itself and was raised in no function.
+ * The text of an error if it cannot quote a message, else NULL.  It cannot if
+ * the error is about the server itself and was not raised in a function.
  */
 const char *
 ngx_pgq_sqlstate_error_text(const ErrorData *error)

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * status.c
- *	  What is behind the view ngx_pgq.status: a row a slot, a row a mover.
+ *	  status_rows(), for the view ngx_pgq.status: a row for each slot and mover.
  *
- * Called by SQL.  Reads shared memory and nothing else: no table is touched,
- * and no mover waits for a reader.  The fields of a row are read one by one,
- * so a row is not a snapshot of one moment.
+ * Reads shared memory only, and no mover waits for a reader.  The fields of a
+ * row are read one by one: they are not a consistent snapshot.
  */
 #include "postgres.h"
 
@@ -20,7 +19,6 @@ PG_FUNCTION_INFO_V1(ngx_pgq_status_rows);
 
 #define STATUS_COLUMNS	19
 
-/* The columns of status_rows(). */
 enum
 {
 	STATUS_DATABASE,
@@ -88,15 +86,6 @@ status_skip_reason(NgxPgqSkip skip)
 	return "unknown";
 }
 
-static Datum
-status_time_or_null(pg_atomic_uint64 *time, bool *isnull)
-{
-	TimestampTz value = pg_atomic_read_u64(time);
-
-	*isnull = value == 0;
-	return TimestampTzGetDatum(value);
-}
-
 static void
 status_put(Datum *values, bool *nulls, int column, Datum value)
 {
@@ -122,7 +111,10 @@ status_put_count(Datum *values, bool *nulls, int column,
 static void
 status_put_time(Datum *values, bool *nulls, int column, pg_atomic_uint64 *time)
 {
-	values[column] = status_time_or_null(time, &nulls[column]);
+	TimestampTz value = pg_atomic_read_u64(time);
+
+	if (value != 0)
+		status_put(values, nulls, column, TimestampTzGetDatum(value));
 }
 
 static void
@@ -150,20 +142,17 @@ status_put_slot(ReturnSetInfo *result, NgxPgqDatabase *database, Name name,
 	status_put(values, nulls, STATUS_DEPTH, Int64GetDatum(depth));
 	status_put(values, nulls, STATUS_BYTES,
 			   Int64GetDatum((int64) blocks * BLCKSZ));
-	/* a message may have been inserted with an infinite time */
+	/* the time of a message may be infinite */
 	if (depth > 0 &&
-		!TIMESTAMP_NOT_FINITE((TimestampTz) pg_atomic_read_u64(&slot->since)))
-		status_put_time(values, nulls, STATUS_OLDEST_AT, &slot->since);
+		!TIMESTAMP_NOT_FINITE((TimestampTz) pg_atomic_read_u64(&slot->oldest_at)))
+		status_put_time(values, nulls, STATUS_OLDEST_AT, &slot->oldest_at);
 	status_put_count(values, nulls, STATUS_ROTATIONS, &slot->rotations);
 	status_put_text(values, nulls, STATUS_SKIPPED,
 					status_skip_reason(pg_atomic_read_u32(&slot->skip)));
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
-/*
- * A mover's row, in STATUS_COLUMNS columns; false if there never was one, and
- * none has been tried.
- */
+/* The row of a mover; false if it was never started. */
 static bool
 status_mover_row(NgxPgqDatabase *database, Name name, int m, Datum *values,
 				 bool *nulls)

@@ -1,26 +1,23 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * synchronous.c
- *	  Whether commits of enqueue and fence wait for a standby, and whether a
- *	  standby has confirmed them.
+ *	  Making sure that a standby has confirmed the commits of enqueue and fence.
  *
  * Owns what the current transaction expects of its commit (called, expected).
- * ngx_pgq_synchronous_expect() is called before a transaction takes messages
- * or a fence.
  *
- * - The server releases a waiting commit without a word when
+ * - The server silently releases a waiting commit when
  *	 synchronous_standby_names is emptied, and does not wait at all when a
- *	 setting changes between the call and the commit.  So the settings do not
- *	 decide whether a commit counts: it counts when the server has noted a
- *	 standby's confirmation of that commit's WAL position.  Where it has not,
- *	 the transaction's commit ends with a WARNING.
+ *	 setting changes between the call and the commit.  So the settings cannot
+ *	 tell whether a commit is safe.  It is safe when the server has recorded a
+ *	 standby's confirmation of its WAL position; otherwise the commit ends with
+ *	 a WARNING.
  * - A transaction expects the strongest confirmation that its settings asked
- *	 for at any of its calls or at its commit, and with ngx_pgq.synchronous on
- *	 at least that a standby has flushed the commit.
+ *	 for at any of its calls or at its commit; with ngx_pgq.synchronous on, at
+ *	 least that a standby has flushed the commit.
  * - The check runs after the commit, where an error would be a PANIC: it
  *	 raises nothing above WARNING.
- * - A prepared transaction is not checked: COMMIT PREPARED does not know what
- *	 it contains.
+ * - A prepared transaction is not checked, as COMMIT PREPARED does not know its
+ *	 contents.
  */
 #include "postgres.h"
 
@@ -106,10 +103,10 @@ synchronous_at_transaction_end(XactEvent event, void *arg)
 }
 
 /*
- * Expect of this transaction's commit what the settings ask for now.  Raises
- * where ngx_pgq.synchronous is on and the commit would not wait for a standby:
- * the program that makes the server synchronous may be late or wrong.  The
- * client may try again, because nothing has been written yet.
+ * Expect the confirmation that the settings ask for now.  Call before a
+ * transaction writes messages or a fence.  Raises if ngx_pgq.synchronous is on
+ * and the commit would not wait for a standby.  The client may try again, as
+ * nothing has been written.
  */
 void
 ngx_pgq_synchronous_expect(void)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * tables.c
- *	  Which tables of a database the movers work with.
+ *	  The tables that the movers use.
  *
- * They are looked up by name in each transaction: any of them may have been
- * dropped and created again, and the extension, too.
+ * They are looked up by name in each transaction, as any of them, and the
+ * extension, may be dropped and created again.
  */
 #include "postgres.h"
 
@@ -26,7 +26,7 @@ const NgxPgqColumn ngx_pgq_tables_columns[NGX_PGQ_MESSAGE_COLUMNS] = {
 	{"data", JSONOID}
 };
 
-/* public.posts; InvalidOid if it is not there.  public may have been made anew. */
+/* public.posts; InvalidOid if it does not exist. */
 Oid
 ngx_pgq_tables_posts(void)
 {
@@ -35,7 +35,7 @@ ngx_pgq_tables_posts(void)
 	return OidIsValid(schema) ? get_relname_relid("posts", schema) : InvalidOid;
 }
 
-/* Has a table these columns?  It is not kept locked: this is for the status. */
+/* Has a table these columns?  It is not kept locked. */
 static bool
 tables_has_columns(Oid relid, const NgxPgqColumn *columns, int count)
 {
@@ -51,17 +51,13 @@ tables_has_columns(Oid relid, const NgxPgqColumn *columns, int count)
 }
 
 /*
- * Find what a mover works with, in this transaction's view of the catalogs,
- * which for the queue and its leaves is then true until the transaction ends,
- * unless the queue is not to be locked (NoLock).  The dead letters and the
- * ledger are only looked for, so that a mover does not begin in a half-made
- * schema.
+ * Find the tables, and lock the queue until the transaction ends, unless mode is
+ * NoLock.  ngx_pgq.dead_letter is only checked for, so that a mover does not
+ * begin in an incomplete schema.
  */
 void
 ngx_pgq_tables_find(NgxPgqTables *tables, LOCKMODE mode)
 {
-	static const char *const leaves[NGX_PGQ_SLOTS] =
-	{"queue_0", "queue_1", "queue_2", "queue_3"};
 	static const NgxPgqColumn id[] = {{"id", INT8OID}};
 	Oid			schema = get_namespace_oid(NGX_PGQ_SCHEMA, true);
 
@@ -71,7 +67,7 @@ ngx_pgq_tables_find(NgxPgqTables *tables, LOCKMODE mode)
 								mode, true);
 	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
 	{
-		tables->queue[i] = get_relname_relid(leaves[i], schema);
+		tables->queue[i] = ngx_pgq_leaf_relid("queue", i);
 		if (!OidIsValid(tables->queue[i]))
 			tables->missing = "the table ngx_pgq.queue or one of its leaves";
 	}

@@ -1,31 +1,27 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * utility_hook.c
- *	  Being a good guest: movers make room for commands that need a database
- *	  to itself, and learn of commits that no callback tells.
+ *	  A ProcessUtility hook: movers do not block DDL.
  *
- * A ProcessUtility hook, in every backend of a server that has preloaded the
- * library.  Owns the holds of the current transaction: databases whose movers
- * the launcher keeps away.
+ * Runs in every backend if the library is preloaded.  Owns the holds of the
+ * current transaction (held): databases in which the launcher runs no movers.
  *
  * - DROP DATABASE, ALTER DATABASE ... RENAME and SET TABLESPACE, and CREATE
- *	 DATABASE with the database as template: its movers are held off and
- *	 waited for, then the command runs.  What else stands in its way is the
- *	 command's own business.
- * - Movers are not disturbed for a user without the right to the command, nor
- *	 for one that cannot succeed here: then it is left to fail.
- * - A hold lasts until the end of the transaction, however it ends: RENAME may
- *	 stand in a transaction block, and what it did is there only at commit.
- *	 Then the launcher looks what is there, and starts what can run.
- * - DROP EXTENSION and what else takes the tables apart would lock them in an
- *	 order of its own, as DROP TRIGGER does, which begins with the leaves, and
- *	 meet enqueue() and movers in a deadlock.  All of us lock ngx_pgq.queue before
- *	 a leaf of it; here the command does so, too.
- * - The callback runs after the commit record is written, too: there it
- *	 allocates nothing, takes no lock, and does not raise.
- * - COMMIT PREPARED wakes the movers: the session that inserted into the queue
- *	 may be gone, and with it what it knew.  So does what may be one in a
- *	 subscription's worker, which gives no command.
+ *	 DATABASE with the database as template, hold its movers and wait until they
+ *	 have exited.
+ * - Movers keep running if the user may not run the command, or if it cannot
+ *	 succeed here.
+ * - A hold lasts until the transaction ends, as RENAME may be in a transaction
+ *	 block and takes effect at commit.  Then the launcher checks its databases.
+ * - DROP EXTENSION and other commands on the tables, such as DROP TRIGGER, would
+ *	 lock the leaves in their own order and so deadlock with enqueue() and
+ *	 movers.  All code of ngx_pgq locks ngx_pgq.queue before a leaf; the hook
+ *	 does so for these commands.
+ * - The transaction callback runs after the commit record is written too: there
+ *	 it allocates no memory, takes no lock and raises no error.
+ * - COMMIT PREPARED wakes the movers, as the session that inserted may no longer
+ *	 exist.  A subscription's worker runs no command for it, so each transaction
+ *	 of such a worker that writes nothing wakes them.
  */
 #include "postgres.h"
 
@@ -50,15 +46,15 @@
 #include "compat.h"
 #include "ngx_pgq.h"
 
-#define LEAVE_US	INT64CONST(5000000) /* most to wait for movers */
-#define LOOK_MS		5			/* between looks whether they are gone */
+#define LEAVE_US	INT64CONST(5000000) /* wait for movers, at most */
+#define LOOK_MS		5			/* between checks whether they have exited */
 
 static ProcessUtility_hook_type prev_process_utility;
 
 static bool held[NGX_PGQ_DATABASES];	/* by this transaction */
-static bool changing = false;	/* it makes, names or drops a database */
+static bool changing = false;	/* it creates, renames or drops one */
 
-/* The movers of a transaction that is over may come back. */
+/* The launcher may start the movers again. */
 static void
 utility_hook_release(void)
 {
@@ -69,12 +65,12 @@ utility_hook_release(void)
 		held[d] = false;
 	}
 	changing = false;
-	ngx_pgq_launcher_look();
+	ngx_pgq_launcher_recheck();
 }
 
 /*
- * Called at the end of each transaction of the server.  Where a subscription
- * commits a prepared transaction, it does so in one that writes nothing itself.
+ * A subscription's worker commits a prepared transaction in a transaction that
+ * writes nothing itself.
  */
 static void
 utility_hook_at_transaction_end(XactEvent event, void *arg)
@@ -98,8 +94,8 @@ utility_hook_at_transaction_end(XactEvent event, void *arg)
 }
 
 /*
- * The database that a statement needs for itself, and the name of the command;
- * NULL if it is no such statement.
+ * The database that must have no other sessions for this statement; NULL if there
+ * is none.  Sets the name of the command.
  */
 static const char *
 utility_hook_database_needed(Node *statement, const char **command)
@@ -168,7 +164,7 @@ utility_hook_is_template(Oid database)
 	return template;
 }
 
-/* May this user do this here?  What we do not look at, the command will. */
+/* Can the command succeed?  It makes further checks itself. */
 static bool
 utility_hook_may_succeed(Node *statement, Oid database,
 						 ProcessUtilityContext context)
@@ -196,7 +192,7 @@ utility_hook_may_succeed(Node *statement, Oid database,
 	}
 }
 
-/* Have the launcher keep movers away from a database; NULL if it has none. */
+/* Hold the movers of a database; NULL if it has none. */
 static NgxPgqDatabase *
 utility_hook_hold(const char *name)
 {
@@ -216,7 +212,7 @@ utility_hook_hold(const char *name)
 	return database;
 }
 
-/* Note the processes of movers there are; returns how many. */
+/* Get the pids of running movers; returns their number. */
 static int
 utility_hook_find_movers(NgxPgqDatabase *database, int *pids)
 {
@@ -242,7 +238,7 @@ utility_hook_any_alive(const int *pids, int count)
 	return false;
 }
 
-/* Wait until movers are gone, but not for ever. */
+/* Wait until the movers have exited, for LEAVE_US at most. */
 static void
 utility_hook_wait_for_movers(NgxPgqDatabase *database, int *pids, int count)
 {
@@ -259,7 +255,7 @@ utility_hook_wait_for_movers(NgxPgqDatabase *database, int *pids, int count)
 }
 
 static void
-utility_hook_make_room(Node *statement, const char *name, const char *command,
+utility_hook_stop_movers(Node *statement, const char *name, const char *command,
 					   ProcessUtilityContext context)
 {
 	Oid			oid = get_database_oid(name, true);
@@ -272,17 +268,17 @@ utility_hook_make_room(Node *statement, const char *name, const char *command,
 		(database = utility_hook_hold(name)) == NULL)
 		return;
 	count = utility_hook_find_movers(database, pids);
-	ngx_pgq_launcher_look();
+	ngx_pgq_launcher_recheck();
 	if (count > 0)
 		ereport(LOG,
-				(errmsg("ngx_pgq: movers leave database \"%s\" for %s",
+				(errmsg("ngx_pgq: stopping movers of database \"%s\" for %s",
 						name, command)));
 	utility_hook_wait_for_movers(database, pids, count);
 }
 
-/* Is this the name of our extension or schema among what is dropped? */
+/* Is the extension or the schema ngx_pgq dropped? */
 static bool
-utility_hook_names_us(List *objects)
+utility_hook_names_ngx_pgq(List *objects)
 {
 	ListCell   *cell;
 
@@ -307,7 +303,7 @@ utility_hook_names_role(List *roles, Oid role)
 	return false;
 }
 
-/* Is one of these triggers, each named after its table, a trigger of the queue? */
+/* Is one of these triggers, with the names of their tables, on the queue? */
 static bool
 utility_hook_names_trigger(List *triggers, Oid queue)
 {
@@ -324,9 +320,9 @@ utility_hook_names_trigger(List *triggers, Oid queue)
 	return false;
 }
 
-/* Does a statement take apart the queue, or the tables that its owner has? */
+/* Does a statement lock the queue and its leaves in its own order? */
 static bool
-utility_hook_takes_apart(Node *statement, Oid queue, Oid owner)
+utility_hook_drops_tables(Node *statement, Oid queue, Oid owner)
 {
 	DropStmt   *drop = (DropStmt *) statement;
 
@@ -337,7 +333,7 @@ utility_hook_takes_apart(Node *statement, Oid queue, Oid owner)
 				return utility_hook_names_trigger(drop->objects, queue);
 			return (drop->removeType == OBJECT_EXTENSION ||
 					drop->removeType == OBJECT_SCHEMA) &&
-				utility_hook_names_us(drop->objects);
+				utility_hook_names_ngx_pgq(drop->objects);
 		case T_DropOwnedStmt:
 			return utility_hook_names_role(((DropOwnedStmt *) statement)->roles,
 										   owner);
@@ -349,7 +345,7 @@ utility_hook_takes_apart(Node *statement, Oid queue, Oid owner)
 	}
 }
 
-/* Lock the queue ahead of a command that will, if the user may do that. */
+/* Lock the queue before such a command, if the user may run it. */
 static void
 utility_hook_lock_ahead(Node *statement)
 {
@@ -363,7 +359,7 @@ utility_hook_lock_ahead(Node *statement)
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 	if (!XactReadOnly &&
-		utility_hook_takes_apart(statement, queue, owner) &&
+		utility_hook_drops_tables(statement, queue, owner) &&
 		has_privs_of_role(GetUserId(), owner))
 		(void) RangeVarGetRelid(makeRangeVar(NGX_PGQ_SCHEMA, "queue", -1),
 								AccessExclusiveLock, true);
@@ -384,7 +380,7 @@ utility_hook_process_utility(PlannedStmt *pstmt, const char *queryString,
 	if (name)
 	{
 		changing = true;
-		utility_hook_make_room(statement, name, command, context);
+		utility_hook_stop_movers(statement, name, command, context);
 	}
 	else if (IsA(statement, TransactionStmt) &&
 			 ((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED)
@@ -401,7 +397,6 @@ utility_hook_process_utility(PlannedStmt *pstmt, const char *queryString,
 								params, queryEnv, dest, qc);
 }
 
-/* For _PG_init, when the library is preloaded. */
 void
 ngx_pgq_utility_hook_install(void)
 {

@@ -1,33 +1,30 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * wake.c
- *	  Waking: from a backend's commit to a mover's latch.
+ *	  Waking movers when a transaction commits.
  *
  * Owns what the current transaction has to tell the movers (pending).  slot()
- * and enqueue() add to it, the transaction callback delivers it; before that it
- * looks where plain INSERTs have written.
+ * and enqueue() add to it; the transaction callback delivers it.
  *
- * - Delivered after the commit is visible to others, so a woken mover sees the
- *	 rows; forgotten on abort.  A prepared transaction is forgotten too: COMMIT
- *	 PREPARED, in whatever session, wakes the movers instead (see utility_hook.c).
- * - It is delivered after the commit record is written, where an error would
- *	 be a PANIC: it allocates nothing, takes no lock, and does not raise.
- * - No wake-up is lost: a producer gives its span, sets the wake flag, then
- *	 looks for an idle mover; a mover says it is idle, then looks at the flag,
- *	 and does not sleep while it is set.  Between write and read of each stands
- *	 a full barrier, so one of the two sees the other.
+ * - It is delivered after the commit is visible, so a woken mover sees the rows.
+ *	 It is discarded on abort and by PREPARE TRANSACTION; COMMIT PREPARED in any
+ *	 session wakes the movers (see utility_hook.c).
+ * - It is delivered after the commit record is written, where an error would be
+ *	 a PANIC: no memory is allocated, no lock is taken, no error is raised.
+ * - No wake-up is lost.  A producer adds its span, sets the wake flag, then looks
+ *	 for an idle mover.  A mover sets its state to idle, then checks the flag,
+ *	 and does not sleep if it is set.  Each has a full barrier between its write
+ *	 and its read, so one of them sees the other's write.
  */
 #include "postgres.h"
 
 #include "access/relation.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "storage/smgr.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 
 #include "compat.h"
@@ -36,12 +33,12 @@
 
 PG_FUNCTION_INFO_V1(ngx_pgq_slot);
 
-#define ROWS_A_BLOCK	16		/* at least, of small messages */
+#define ROWS_PER_BLOCK	16		/* at least, of small messages */
 
 typedef struct Pending
 {
-	bool		wake;			/* something was put into the queue */
-	bool		blind;			/* some of it to blocks we do not know */
+	bool		wake;			/* messages were enqueued, */
+	bool		sweep_wanted;	/* some to unknown blocks */
 	uint8		slots;			/* bit mask of the spans that are set */
 	NgxPgqSpan	span[NGX_PGQ_SLOTS];
 	uint32		count[NGX_PGQ_SLOTS];	/* messages */
@@ -61,24 +58,22 @@ wake_deliver(void)
 		if (pending.slots & (1 << i))
 			ngx_pgq_shmem_span_give(database, i, pending.span[i]);
 		if (pending.count[i])
-			ngx_pgq_shmem_slot_came(&database->slots[i], pending.count[i]);
+			ngx_pgq_shmem_slot_enqueued(&database->slots[i], pending.count[i]);
 	}
-	if (pending.blind)
-		pg_atomic_write_u32(&database->blind, 1);
+	if (pending.sweep_wanted)
+		pg_atomic_write_u32(&database->sweep_wanted, 1);
 	if (pg_atomic_exchange_u32(&database->wake, 1) == 0)
 		ngx_pgq_wake(database, false);
 }
 
 /*
- * Where did plain INSERTs of this transaction write?  Each session goes on where
- * it wrote last: that block is exact for a single row, and with some before it a
- * good guess for more.  What it misses, a sweep finds.
+ * Guess the blocks that plain INSERTs of this transaction have written.  A
+ * session continues at its last block: this is exact for a single row, and with
+ * some blocks before it a good guess for more.  A sweep finds the others.
  */
 static void
 wake_guess_blocks(void)
 {
-	Oid			schema = get_namespace_oid(NGX_PGQ_SCHEMA, true);
-
 	for (int i = 0; i < NGX_PGQ_SLOTS; i++)
 	{
 		BlockNumber block;
@@ -88,7 +83,7 @@ wake_guess_blocks(void)
 
 		if (pending.count[i] == 0)
 			continue;
-		relid = get_relname_relid(psprintf("queue_%d", i), schema);
+		relid = ngx_pgq_leaf_relid("queue", i);
 		if (!OidIsValid(relid) ||
 			(leaf = try_relation_open(relid, AccessShareLock)) == NULL)
 			continue;
@@ -97,7 +92,7 @@ wake_guess_blocks(void)
 		if (!BlockNumberIsValid(block))
 			continue;
 		span.high = block;
-		span.low = block - Min(block, pending.count[i] / ROWS_A_BLOCK + 1);
+		span.low = block - Min(block, pending.count[i] / ROWS_PER_BLOCK + 1);
 		ngx_pgq_wake_at_commit(i, span, 0);
 	}
 }
@@ -110,7 +105,7 @@ wake_at_transaction_end(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			if (pending.blind)
+			if (pending.sweep_wanted)
 				wake_guess_blocks();
 			return;
 		case XACT_EVENT_COMMIT:
@@ -141,7 +136,7 @@ wake_expect_commit(void)
 	pending.wake = true;
 }
 
-/* Have this transaction's commit tell of so many rows in these blocks. */
+/* Report rows in these blocks when this transaction commits. */
 void
 ngx_pgq_wake_at_commit(int slot, NgxPgqSpan span, int count)
 {
@@ -152,18 +147,18 @@ ngx_pgq_wake_at_commit(int slot, NgxPgqSpan span, int count)
 	pending.slots |= 1 << slot;
 }
 
-/* The same about rows in blocks the caller does not know. */
+/* The same for rows in unknown blocks. */
 void
 ngx_pgq_wake_at_commit_anywhere(void)
 {
 	wake_expect_commit();
-	pending.blind = true;
+	pending.sweep_wanted = true;
 }
 
 /*
- * Wake an idle mover.  Without another, only if none is at work: one that is
- * looks at the wake flag before it sleeps, and wakes others when there is more
- * than it can do.
+ * Wake an idle mover.  Unless another is set, only if no mover is working: a
+ * working one checks the wake flag before it sleeps, and wakes another one when
+ * its batch is full.
  */
 void
 ngx_pgq_wake(NgxPgqDatabase *database, bool another)
@@ -190,7 +185,7 @@ ngx_pgq_wake(NgxPgqDatabase *database, bool another)
 	}
 }
 
-/* Have every mover look at what it should do. */
+/* Wake all movers. */
 void
 ngx_pgq_wake_all(NgxPgqDatabase *database)
 {
@@ -204,8 +199,8 @@ ngx_pgq_wake_all(NgxPgqDatabase *database)
 }
 
 /*
- * Wait until the latch is set, or for this time.  wait_event is a static variable
- * of the caller, 0 at first.
+ * Wait for the latch, with a timeout.  *wait_event, initially 0, caches the wait
+ * event of this name.
  */
 void
 ngx_pgq_wake_wait(long ms, uint32 *wait_event, const char *name)
@@ -217,7 +212,7 @@ ngx_pgq_wake_wait(long ms, uint32 *wait_event, const char *name)
 	ResetLatch(MyLatch);
 }
 
-/* The slot new messages go to; 0 where no movers serve this database. */
+/* The current slot; 0 if no movers serve this database. */
 int
 ngx_pgq_wake_slot_current(void)
 {
@@ -226,10 +221,7 @@ ngx_pgq_wake_slot_current(void)
 	return database ? pg_atomic_read_u32(&database->slot) : 0;
 }
 
-/*
- * ngx_pgq.slot(): the default of queue.slot, so that a plain INSERT finds its
- * leaf and wakes a mover at commit.
- */
+/* The default of queue.slot: an INSERT gets its leaf, and its commit wakes a mover. */
 Datum
 ngx_pgq_slot(PG_FUNCTION_ARGS)
 {

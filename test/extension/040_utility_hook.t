@@ -66,12 +66,12 @@ my $position = $pg->log_position;
 quick('create database copy template posts', 'CREATE DATABASE TEMPLATE');
 is($pg->safe_psql('select count(*) from posts', database => 'copy'), 1, 'a copy of the database has the post');
 moves('a message becomes a post after CREATE DATABASE TEMPLATE');
-is(scalar(() = $pg->log_since($position) =~ /movers leave/g), 1, 'the log has one line about the movers that leave');
+is(scalar(() = $pg->log_since($position) =~ /stopping movers/g), 1, 'the log has one line about the movers that leave');
 unlike($pg->log_since($position), qr/FATAL|exited/, 'the log has no FATAL message and no exit of a process');
 $position = $pg->log_position;
 quick('drop database copy', 'DROP of a database without movers');
 quick('create database plain', 'CREATE DATABASE from template1');
-unlike($pg->log_since($position), qr/movers leave/, 'movers are not stopped for a database without movers');
+unlike($pg->log_since($position), qr/stopping movers/, 'movers are not stopped for a database without movers');
 
 # several copies at the same time: movers return when the last one has ended
 my @copies = map { $pg->session(@elsewhere)->send("create database copy_$_ template posts") } 1 .. 4;
@@ -97,7 +97,7 @@ quick('alter database posts rename to archive', 'a second ALTER DATABASE RENAME'
 $pg->safe_psql(q{alter system set ngx_pgq.databases = 'archive, other'; select pg_reload_conf()}, @elsewhere);
 moves('a message becomes a post when ngx_pgq.databases has the new name', database => 'archive');
 $pg->safe_psql('alter system reset ngx_pgq.databases; select pg_reload_conf()', @elsewhere);
-ok($pg->poll_query_until('select count(*) from pg_stat_activity where datname = $$archive$$', 0, 10, @elsewhere), 'movers leave the database when ngx_pgq.databases no longer has its name');
+ok($pg->poll_query_until('select count(*) from pg_stat_activity where datname = $$archive$$', 0, 10, @elsewhere), 'stopping movers the database when ngx_pgq.databases no longer has its name');
 quick('alter database archive rename to posts', 'a second ALTER DATABASE RENAME to the old name');
 moves('a message becomes a post after RENAME');
 

@@ -108,7 +108,7 @@ become($range, '100 2972 3071', 'posts are deleted when the table lock is releas
 $pg->safe_psql('insert into refers values (2980), (2990)');
 message('referred to', 60);
 become($range, '102 2980 3131', 'posts that a foreign key refers to stay, the others are deleted');
-become(q{bool_or(last_error ~ 'housekeeping: a post is not let go, SQLSTATE 23503') from ngx_pgq.status}, 't', 'the status says that a foreign key keeps a post');
+become(q{bool_or(last_error ~ 'housekeeping: a post cannot be deleted, SQLSTATE 23503') from ngx_pgq.status}, 't', 'the status says that a foreign key keeps a post');
 $pg->safe_psql('drop table refers');
 
 # a missing right

@@ -165,7 +165,7 @@ is($pg->safe_psql(q{select once('before', '2')}), 'PQ422', 'another message with
 is($pg->safe_psql(q{select string_agg(ordinal || ' ' || sqlstate, ', ') from ngx_pgq.enqueue_keyed(uuid7(), array[uuid7(), uuid7(), uuid7(), uuid7()],
     '{"\"mate\"","\"mate\"",1,"\"mate\""}', array[null, 'above', 'before', null])}), '2 PQ503, 3 PQ200', 'messages without a key of the same batch are accepted');
 ok($pg->poll_query_until(q{select count(*) from posts where data::text = '"mate"'}, 2), 'the messages without a key are posted');
-ok((poll_until { $pg->log_contains(qr/new idempotency keys are refused, as there are 2000 \(ngx_pgq.max_keys\)/, $start) } 30), 'the log says that new keys are refused');
+ok((poll_until { $pg->log_contains(qr/new idempotency keys are refused: there are 2000 \(ngx_pgq.max_keys\)/, $start) } 30), 'the log says that new keys are refused');
 most(3000);
 is($pg->safe_psql(q{select once('above')}), 'taken', 'a new key is accepted with a higher ngx_pgq.max_keys');
 most(2000);

@@ -41,7 +41,7 @@ sub periods_pass {
 
 # The commits of movers do not wait for the standby, so that they truncate leaves.
 $pg->safe_psql('alter role ngx_pgq_mover set synchronous_commit = local; select pg_terminate_backend(pid) from ngx_pgq.status where pid is not null');
-$faults->set('ledger-due:force');
+$faults->set('batch-table-due:force');
 $pg->safe_psql(q{alter system set synchronous_standby_names = 'missing'}, @local);
 $pg->reload;
 $pg->poll_query_until('show synchronous_standby_names', 'missing');

@@ -20,27 +20,27 @@ use Pgq::Host qw(build_dir slurp top);
 use Pgq::Postgres;
 use Pgq::Wait qw(poll_until);
 
-my @ledger = qw(ledger-locked ledger-truncated ledger-finished ledger-committed);
-my @keys   = qw(key-leaf-locked key-leaf-truncated keys-finished keys-committed);
+my @batches = qw(batch-table-locked batch-table-truncated batch-table-finished batch-table-committed);
+my @keys    = qw(key-leaf-locked key-leaf-truncated keys-finished keys-committed);
 
 # What makes a process reach a point that not every message reaches.
 my %provoke = (
     'letter-written'   => sub { $_[0]->_poison },
     'batch-aborted'    => sub { $_[0]->_poison },
-    (map { $_ => sub { $_[0]->_old_batches->_end_mover } } @ledger),
+    (map { $_ => sub { $_[0]->_old_batches->_end_mover } } @batches),
     (map { $_ => sub { $_[0]->_old_keys->_end_mover } } @keys),
     (map { $_ => sub { $_[0]->_end_mover } } qw(mover-wanted mover-entered mover-connected)),
 );
 
 # Points that need another fault.
-my %also = map { $_ => q{, ledger-due:force} } @ledger;
+my %also = map { $_ => q{, batch-table-due:force} } @batches;
 
 
 # All points, except those that are conditions.
 sub points {
     my ($table) = slurp(top() . '/pg_extension/fault.h') =~ /define NGX_PGQ_FAULT_POINTS(.*?)#ifdef/s;
 
-    return grep { $_ ne 'ledger-due' } $table =~ /"([a-z-]+)"/g;
+    return grep { $_ ne 'batch-table-due' } $table =~ /"([a-z-]+)"/g;
 }
 
 
@@ -139,8 +139,8 @@ sub _aftermath {
     push @wrong, map { "no dead letter of $_" } grep { !$dead{$_} } @{ $self->{poison} };
     push @wrong, map { "dead letter $dead{$_} times: $_" } grep { $dead{$_} > 1 || !/poison/ } sort keys %dead;
 
-    push @wrong, 'old leaves of the ledger were not truncated'
-        if $point =~ /^ledger-/ && !$pg->poll_query_until("select count(*) from ngx_pgq.batch where at < '2001-01-01'", 0);
+    push @wrong, 'old leaves of the batch table were not truncated'
+        if $point =~ /^batch-table-/ && !$pg->poll_query_until("select count(*) from ngx_pgq.batch where at < '2001-01-01'", 0);
 
     push @wrong, 'the old leaf of the keys was not truncated'
         if $point =~ /^key-leaf-/ && !$pg->poll_query_until("select count(*) from ngx_pgq.key where at < '2001-01-01'", 0);
@@ -169,7 +169,7 @@ sub _poison {
 }
 
 
-# Batches in all leaves of the ledger: they bear a date that no other has. A mover that has just started may come to its
+# Batches in all leaves of the batch table: they bear a date that no other has. A mover that has just started may come to its
 # point, and the server start over, before they are there.
 sub _old_batches {
     my ($self) = @_;
