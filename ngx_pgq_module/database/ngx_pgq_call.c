@@ -228,8 +228,7 @@ ngx_pgq_call_error(ngx_pgq_lane_t *lane, ngx_pgq_call_t *call, PGresult *res)
     if (call->outcome == NGX_PGQ_REFUSED && !call->read) {
         /* for the sender of the message, not for the log */
         text = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
-        ngx_pgq_error_text(lane->error_text, sizeof(lane->error_text),
-                           text ? text : "");
+        ngx_pgq_error_text(lane->error_text, sizeof(lane->error_text), text);
         return;
     }
 
@@ -292,7 +291,7 @@ ngx_pgq_call_stale(ngx_pgq_lane_t *lane)
 {
     return ngx_pgq_call_listed(ngx_pgq_call_reconnect,
                                (char *) lane->sqlstate)
-           && ngx_current_msec - lane->since >= NGX_PGQ_CALL_NEW;
+           && ngx_current_msec - lane->connected_at >= NGX_PGQ_CALL_NEW;
 }
 
 

@@ -9,8 +9,8 @@
 
 
 /*
- * Copies the first line and terminates it; control characters, those of
- * U+0080 to U+009F included, become \xNN.
+ * Copies the first line of src, which may be NULL, and terminates it.  Control
+ * characters, including U+0080 to U+009F, become \xNN.
  */
 
 void
@@ -23,7 +23,7 @@ ngx_pgq_error_text(u_char *dst, size_t size, const char *src)
     last = dst + size - 1;
     former = 0;
 
-    for (p = (const u_char *) src;
+    for (p = (const u_char *) (src ? src : "");
          *p && *p != LF && *p != CR;
          former = *p++)
     {

@@ -106,7 +106,7 @@ ngx_pgq_lane_drop(ngx_pgq_lane_t *lane, const char *why, const char *text)
     {
         ngx_pgq_metrics_connect(lane->conf->metrics, 0);
 
-    } else if (ngx_current_msec - lane->since >= NGX_PGQ_LANE_STABLE) {
+    } else if (ngx_current_msec - lane->connected_at >= NGX_PGQ_LANE_STABLE) {
         lane->failures = 0;
     }
 
@@ -272,7 +272,7 @@ ngx_pgq_lane_connected(ngx_pgq_lane_t *lane)
 
     ngx_pgq_metrics_connect(lane->conf->metrics, 1);
 
-    lane->since = ngx_current_msec;
+    lane->connected_at = ngx_current_msec;
     age = lane->conf->age;
 
     if (age) {
@@ -387,7 +387,8 @@ ngx_pgq_lane_retire(ngx_pgq_lane_t *lane)
         ngx_log_error(NGX_LOG_INFO, lane->conf->log, 0,
                       "pgq lane: replaced %s:%s after %M ms, pool \"%V\"",
                       lane->endpoint.host->name, lane->endpoint.host->port,
-                      ngx_current_msec - lane->since, &lane->conf->name);
+                      ngx_current_msec - lane->connected_at,
+                      &lane->conf->name);
     }
 
     ngx_pgq_lane_close(lane);

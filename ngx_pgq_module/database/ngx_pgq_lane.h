@@ -102,7 +102,7 @@ struct ngx_pgq_lane_s {
     ngx_event_t                timer;      /* back-off, or a timeout */
     ngx_event_t                age;        /* when it is to be replaced */
     ngx_pgq_lane_t            *replaces;   /* once this one is connected */
-    ngx_msec_t                 since;      /* when it was connected */
+    ngx_msec_t                 connected_at;
     ngx_int_t                  prepared;   /* -1: the setup is next */
     ngx_uint_t                 failures;   /* in a row */
     time_t                     logged;     /* the last failure */

@@ -41,7 +41,7 @@ static void ngx_pgq_lane_unwatch(ngx_pgq_lane_t *lane);
 void
 ngx_pgq_lane_connect(ngx_pgq_lane_t *lane)
 {
-    ngx_msec_t                  since;
+    ngx_msec_t                  elapsed;
     ngx_pgq_resolve_t          *rs;
     const ngx_pgq_lane_conf_t  *conf;
 
@@ -69,14 +69,14 @@ ngx_pgq_lane_connect(ngx_pgq_lane_t *lane)
         return;
     }
 
-    since = ngx_pgq_resolve_since(rs);
+    elapsed = ngx_pgq_resolve_elapsed(rs);
 
-    if (since >= conf->connect_timeout) {
+    if (elapsed >= conf->connect_timeout) {
         ngx_pgq_lane_connect_unresolved(lane);
         return;
     }
 
-    ngx_add_timer(&lane->timer, conf->connect_timeout - since);
+    ngx_add_timer(&lane->timer, conf->connect_timeout - elapsed);
 }
 
 
@@ -108,7 +108,7 @@ ngx_pgq_lane_connect_unresolved(ngx_pgq_lane_t *lane)
 static void
 ngx_pgq_lane_start(ngx_pgq_lane_t *lane)
 {
-    u_char               text[128];
+    u_char               text[NGX_PGQ_ERROR_TEXT_LEN];
     ngx_pgq_host_t      *host;
     ngx_pgq_attrs_e      attrs;
     ngx_pgq_target_t    *target;

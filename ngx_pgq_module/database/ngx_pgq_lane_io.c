@@ -370,5 +370,5 @@ ngx_pgq_lane_quote(u_char *dst, size_t size, const struct pg_result *res)
         text = "the text may contain data and is not shown";
     }
 
-    ngx_pgq_error_text(dst, size, text ? text : "");
+    ngx_pgq_error_text(dst, size, text);
 }

@@ -26,7 +26,7 @@ struct ngx_pgq_resolve_s {
 
     ngx_log_t                *log;
     ngx_resolver_ctx_t       *running;      /* or NULL */
-    ngx_msec_t                since;
+    ngx_msec_t                started_at;
     ngx_int_t                 state;        /* of the last answer */
     ngx_pgq_resolve_pt        ready;        /* NULL: no lane waits */
     void                     *data;
@@ -35,7 +35,7 @@ struct ngx_pgq_resolve_s {
 
 static void ngx_pgq_resolve_begin(ngx_pgq_resolve_t *rs);
 static void ngx_pgq_resolve_handler(ngx_resolver_ctx_t *ctx);
-static void ngx_pgq_resolve_learn(ngx_pgq_resolve_t *rs,
+static void ngx_pgq_resolve_update(ngx_pgq_resolve_t *rs,
     ngx_resolver_ctx_t *ctx);
 static void ngx_pgq_resolve_log(ngx_pgq_resolve_t *rs);
 
@@ -135,7 +135,7 @@ ngx_pgq_resolve_begin(ngx_pgq_resolve_t *rs)
     ctx->timeout = rs->timeout;
     ctx->cancelable = 1;
 
-    rs->since = ngx_current_msec;
+    rs->started_at = ngx_current_msec;
     rs->running = ctx;
 
     if (ngx_resolve_name(ctx) != NGX_OK) {
@@ -152,9 +152,9 @@ ngx_pgq_resolve_leave(ngx_pgq_resolve_t *rs)
 
 
 ngx_msec_t
-ngx_pgq_resolve_since(ngx_pgq_resolve_t *rs)
+ngx_pgq_resolve_elapsed(ngx_pgq_resolve_t *rs)
 {
-    return ngx_current_msec - rs->since;
+    return ngx_current_msec - rs->started_at;
 }
 
 
@@ -179,7 +179,7 @@ ngx_pgq_resolve_handler(ngx_resolver_ctx_t *ctx)
     rs->state = ctx->state;
 
     if (ctx->state == NGX_OK) {
-        ngx_pgq_resolve_learn(rs, ctx);
+        ngx_pgq_resolve_update(rs, ctx);
 
     } else if (former != ctx->state && rs->host->naddresses) {
         ngx_log_error(NGX_LOG_WARN, rs->log, 0,
@@ -200,7 +200,7 @@ ngx_pgq_resolve_handler(ngx_resolver_ctx_t *ctx)
 
 
 static void
-ngx_pgq_resolve_learn(ngx_pgq_resolve_t *rs, ngx_resolver_ctx_t *ctx)
+ngx_pgq_resolve_update(ngx_pgq_resolve_t *rs, ngx_resolver_ctx_t *ctx)
 {
     ngx_uint_t         i;
     ngx_pgq_address_t  addresses[NGX_PGQ_MAX_ADDRESSES];
@@ -210,7 +210,7 @@ ngx_pgq_resolve_learn(ngx_pgq_resolve_t *rs, ngx_resolver_ctx_t *ctx)
                              ctx->addrs[i].socklen);
     }
 
-    if (ngx_pgq_target_learn(rs->target, rs->host, addresses, i)) {
+    if (ngx_pgq_target_update(rs->target, rs->host, addresses, i)) {
         ngx_pgq_resolve_log(rs);
     }
 }

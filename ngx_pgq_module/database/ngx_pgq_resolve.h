@@ -15,7 +15,7 @@ ngx_int_t ngx_pgq_resolve_names(ngx_conf_t *cf, ngx_pgq_target_t *target,
 ngx_int_t ngx_pgq_resolve_ask(ngx_pgq_resolve_t *rs, ngx_log_t *log,
     ngx_pgq_resolve_pt ready, void *data);
 void ngx_pgq_resolve_leave(ngx_pgq_resolve_t *rs);
-ngx_msec_t ngx_pgq_resolve_since(ngx_pgq_resolve_t *rs);
+ngx_msec_t ngx_pgq_resolve_elapsed(ngx_pgq_resolve_t *rs);
 const char *ngx_pgq_resolve_state(ngx_pgq_resolve_t *rs);
 
 

@@ -200,7 +200,7 @@ ngx_pgq_target_endpoints(ngx_pgq_target_t *target)
 /* sets the addresses of a name; returns 1 if they have changed */
 
 ngx_uint_t
-ngx_pgq_target_learn(ngx_pgq_target_t *target, ngx_pgq_host_t *host,
+ngx_pgq_target_update(ngx_pgq_target_t *target, ngx_pgq_host_t *host,
     ngx_pgq_address_t *addresses, ngx_uint_t n)
 {
     ngx_int_t           place;

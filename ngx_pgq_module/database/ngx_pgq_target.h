@@ -65,7 +65,7 @@ ngx_int_t ngx_pgq_target_current(ngx_pgq_target_t *target,
 void ngx_pgq_target_failed(ngx_pgq_target_t *target,
     ngx_pgq_endpoint_t *endpoint);
 ngx_uint_t ngx_pgq_target_endpoints(ngx_pgq_target_t *target);
-ngx_uint_t ngx_pgq_target_learn(ngx_pgq_target_t *target,
+ngx_uint_t ngx_pgq_target_update(ngx_pgq_target_t *target,
     ngx_pgq_host_t *host, ngx_pgq_address_t *addresses, ngx_uint_t n);
 void ngx_pgq_target_print(char *text, struct sockaddr *sockaddr,
     socklen_t socklen);

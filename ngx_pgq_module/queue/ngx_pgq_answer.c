@@ -185,17 +185,17 @@ ngx_pgq_answer_add(ngx_pgq_answer_t *answer, const void *data, size_t len)
 
     while (len && !answer->failed) {
 
-        if (answer->room == 0 && ngx_pgq_answer_grow(answer, len) != NGX_OK) {
+        if (answer->space == 0 && ngx_pgq_answer_grow(answer, len) != NGX_OK) {
             answer->failed = 1;
             return;
         }
 
         piece = (ngx_str_t *) answer->pieces.elts + answer->pieces.nelts - 1;
-        n = ngx_min(len, answer->room);
+        n = ngx_min(len, answer->space);
 
         ngx_memcpy(piece->data + piece->len, p, n);
         piece->len += n;
-        answer->room -= n;
+        answer->space -= n;
         answer->len += n;
 
         p += n;
@@ -228,7 +228,7 @@ ngx_pgq_answer_grow(ngx_pgq_answer_t *answer, size_t len)
         return NGX_ERROR;
     }
 
-    answer->room = size;
+    answer->space = size;
     answer->size += size;
 
     ngx_pgq_pool_count(answer->db, 0, size);

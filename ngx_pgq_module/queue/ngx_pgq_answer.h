@@ -30,7 +30,7 @@ typedef struct {
     ngx_pool_t              *memory;
     ngx_uint_t               holders;
     ngx_array_t              pieces;    /* ngx_str_t; all but the last full */
-    size_t                   room;      /* left in the last piece */
+    size_t                   space;     /* left in the last piece */
     size_t                   size;      /* of all pieces, counted */
     size_t                   len;       /* of the body */
     ngx_md5_t                md5;

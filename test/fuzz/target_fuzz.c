@@ -120,7 +120,7 @@ learn(ngx_pgq_target_t *target, ngx_pgq_host_t *host, unsigned set)
     }
 
     aimed = ngx_pgq_target_current(target, &before);
-    (void) ngx_pgq_target_learn(target, host, addresses, n);
+    (void) ngx_pgq_target_update(target, host, addresses, n);
 
     fuzz_check(host->naddresses == n);
 
