@@ -36,16 +36,9 @@ my @answers = together(map { "{\"n\":$_}" } 1 .. 50);
 is((grep { $_->{status} == 202 } @answers), 50, 'messages that wait together are accepted');
 is($batches->() - $before, 2, 'messages that wait together are sent in one batch');
 
-$pg->safe_psql(q{
-    create function refuse() returns trigger language plpgsql as $$
-    begin
-        if new.data::text like '%bad%' then
-            raise exception 'no bad words' using errcode = 'check_violation';
-        end if;
-        return new;
-    end $$;
-    create trigger refuse before insert on ngx_pgq.queue for each row execute function refuse();
-});
+$pg->safe_psql(q{create function refuse() returns trigger language plpgsql as $$
+        begin if new.data::text like '%bad%' then raise exception 'no bad words' using errcode = 'check_violation'; end if; return new; end $$;
+    create trigger refuse before insert on ngx_pgq.queue for each row execute function refuse()});
 
 for my $bad ([13], [1], [50], [ 7, 8, 40 ], [ 1 .. 50 ]) {
     my %bad = map { $_ => 1 } @$bad;

@@ -123,7 +123,7 @@ for my $lanes (1, 2) {
         my @clients  = map { post_later(Pgq::Client->new($nginx), "{\"all\": $_}") } 1 .. 60;
         my %status;
         $status{ $_->answer->{status} }++ for @clients;
-            # a message whose outcome is unknown at its timeout is answered with 504
+        # a message whose outcome is unknown at its timeout is answered with 504
         is(($status{503} // 0) + ($status{504} // 0), 60, "$code, $lanes lanes: no message is refused with 400 while all fail") or diag(explain(\%status));
         cmp_ok(scalar(() = $pg->log_since($errors) =~ /not taken/g), '<', 240, "$code, $lanes lanes: the number of attempts is limited while all messages fail");
         like($nginx->log_since($position), qr/pgq batch: could not enqueue \d+ messages: 54000/, "$code, $lanes lanes: the log has the error of all messages") if $code eq '54000';
