@@ -1,5 +1,5 @@
-# P3: the primary fails and its synchronous standby is promoted: clients that post meanwhile wait and are accepted, each
-# accepted message is in posts once, and idempotency keys are known to the new primary.
+# P3: nginx finds the primary among several hosts. When it fails, and its synchronous standby is promoted, clients that post
+# meanwhile wait and are accepted, each accepted message is in posts once, and idempotency keys are known to the new primary.
 
 use Pgq;
 use Pgq::HttpLoad;
@@ -14,9 +14,12 @@ $old->reload;
 $old->poll_query_until(q{select count(*) from pg_stat_replication where sync_state = 'sync'}, 1);
 
 my $nginx = Pgq::Nginx->new(
-    conninfo => 'host=127.0.0.1,127.0.0.1 port=' . $old->port . ',' . $new->port . " dbname=posts user=ngx_pgq_web password=$password",
+    conninfo => 'host=localhost,127.0.0.1,127.0.0.1 port=' . join(',', Pgq::Host::free_port(), $new->port, $old->port)
+        . " dbname=posts user=ngx_pgq_web password=$password",
     pool     => 'lanes=2',
 )->start;
+is(Pgq::Client->new($nginx)->post('/post', '"first"')->{status}, 202, 'the primary is found after a host that is down and a standby');
+like($nginx->log_since(0), qr/pgq lane: connected to 127\.0\.0\.1:@{[ $old->port ]}/, 'the log has the address of the primary');
 my @key   = ('Idempotency-Key' => '"before"');
 my $first = Pgq::Client->new($nginx)->post('/post', '{"n": 1}', @key);
 is($first->{status}, 202, 'a message with a key is accepted before the failover');
@@ -33,6 +36,8 @@ diag($load->summary);
 is($load->failures, '', 'no request fails during the failover');
 is(join("\n", $load->complaints), '', 'each accepted message is in posts once, and no other');
 
+is(Pgq::Client->new($nginx)->post('/post', '"second"')->{status}, 202, 'the new primary is found after a failover');
+ok($new->poll_query_until(q{select count(*) from posts where data::text in ('"first"', '"second"')}, 2), "the new primary's mover moves messages");
 my $again = Pgq::Client->new($nginx)->post('/post', '{"n": 1}', @key);
 is($again->{body}, $first->{body}, 'a key that was used before the failover gets its first answer');
 is($again->{headers}{'idempotency-replayed'}, 'true', 'a key that was used before the failover is answered with a replay');
