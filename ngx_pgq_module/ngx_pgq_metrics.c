@@ -28,8 +28,8 @@ static ngx_str_t  ngx_pgq_metrics_zone_name = ngx_string("ngx_pgq_metrics");
 
 /* ends with 0: the bucket after the last bound is infinite */
 
-static ngx_uint_t  ngx_pgq_metrics_bound_values[NGX_PGQ_METRICS_HISTOGRAMS]
-                                               [NGX_PGQ_METRICS_BOUNDS + 1] =
+const ngx_uint_t  ngx_pgq_metrics_bounds[NGX_PGQ_METRICS_HISTOGRAMS]
+                                        [NGX_PGQ_METRICS_BOUNDS + 1] =
 {
     /* messages */
     { 1, 4, 16, 64, 256, 1024, 4096, 16384, 0 },
@@ -118,15 +118,6 @@ ngx_pgq_metrics_name(ngx_shm_zone_t *zone, ngx_str_t *name)
 }
 
 
-/* the place of a pool's GETs, from that of its POSTs */
-
-ngx_uint_t
-ngx_pgq_metrics_reads(ngx_uint_t place)
-{
-    return place + NGX_PGQ_METRICS_POOLS;
-}
-
-
 void
 ngx_pgq_metrics_init(ngx_shm_zone_t *zone)
 {
@@ -193,14 +184,15 @@ void
 ngx_pgq_metrics_observe(ngx_pgq_metrics_histogram_e histogram,
     ngx_uint_t value)
 {
-    ngx_uint_t                    i, *bounds;
+    ngx_uint_t                    i;
+    const ngx_uint_t             *bounds;
     ngx_pgq_metrics_histogram_t  *h;
 
     if (ngx_pgq_metrics == NULL) {
         return;
     }
 
-    bounds = ngx_pgq_metrics_bound_values[histogram];
+    bounds = ngx_pgq_metrics_bounds[histogram];
 
     for (i = 0; bounds[i] && value > bounds[i]; i++) { /* void */ }
 
@@ -361,11 +353,4 @@ ngx_pgq_metrics_gauges(ngx_uint_t place, ngx_pgq_metrics_gauges_t *sum)
     }
 
     return n;
-}
-
-
-ngx_uint_t *
-ngx_pgq_metrics_bounds(ngx_pgq_metrics_histogram_e histogram)
-{
-    return ngx_pgq_metrics_bound_values[histogram];
 }

@@ -92,13 +92,20 @@ typedef struct {
 } ngx_pgq_metrics_t;
 
 
+extern const ngx_uint_t  ngx_pgq_metrics_bounds[NGX_PGQ_METRICS_HISTOGRAMS]
+                                               [NGX_PGQ_METRICS_BOUNDS + 1];
+
+/* the place of a pool's GETs, from that of its POSTs */
+
+#define ngx_pgq_metrics_reads(place)  ((place) + NGX_PGQ_METRICS_POOLS)
+
+
 /* at configuration time, in the master, and in a worker */
 
 ngx_shm_zone_t *ngx_pgq_metrics_zone(ngx_conf_t *cf, void *tag,
     ngx_shm_zone_init_pt init, void *data);
 ngx_int_t ngx_pgq_metrics_create(ngx_shm_zone_t *zone, void *former);
 ngx_uint_t ngx_pgq_metrics_name(ngx_shm_zone_t *zone, ngx_str_t *name);
-ngx_uint_t ngx_pgq_metrics_reads(ngx_uint_t place);
 void ngx_pgq_metrics_init(ngx_shm_zone_t *zone);
 void ngx_pgq_metrics_exit(void);
 
@@ -124,7 +131,6 @@ void ngx_pgq_metrics_full(ngx_uint_t place);
 ngx_pgq_metrics_t *ngx_pgq_metrics_all(void);
 ngx_uint_t ngx_pgq_metrics_gauges(ngx_uint_t place,
     ngx_pgq_metrics_gauges_t *sum);
-ngx_uint_t *ngx_pgq_metrics_bounds(ngx_pgq_metrics_histogram_e histogram);
 
 
 #endif /* NGX_PGQ_METRICS_H */

@@ -201,8 +201,9 @@ ngx_pgq_fetch_done(ngx_pgq_fetch_t *fetch, ngx_pgq_read_result_e result,
         problem = &ngx_pgq_fetch_problems[result];
 
         if (problem->text) {
-            ngx_log_error(NGX_LOG_WARN, c->log, 0, "pgq fetch: %s in %M ms",
-                          problem->text, f->ctx->wait);
+            ngx_log_error(NGX_LOG_WARN, c->log, 0,
+                          "pgq fetch: %s within %M ms", problem->text,
+                          f->ctx->wait);
         }
 
         rc = ngx_pgq_reply_unavailable(r, fetch->base.db, problem->kind);

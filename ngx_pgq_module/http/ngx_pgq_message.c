@@ -15,7 +15,6 @@
 #include "ngx_pgq_key.h"
 
 
-#define NGX_PGQ_MESSAGE_KIND       0x1e    /* ends the kind of a scope */
 #define NGX_PGQ_MESSAGE_SEPARATOR  0x1f    /* ends a scope */
 
 
@@ -198,13 +197,13 @@ ngx_pgq_message_scope(ngx_http_request_t *r, ngx_str_t *key,
 
         if (rc == NGX_OK) {
             scope = r->headers_in.user;
-            ngx_str_set(&kind, "user");
+            ngx_str_set(&kind, "user\x1e");
         }
     }
 
     if (scope.len == 0 && plcf->scoped) {
         scope = r->connection->addr_text;
-        ngx_str_set(&kind, "address");
+        ngx_str_set(&kind, "address\x1e");
     }
 
     if (scope.len && !ngx_pgq_key_scope(scope.data, scope.len)) {
@@ -212,19 +211,15 @@ ngx_pgq_message_scope(ngx_http_request_t *r, ngx_str_t *key,
         return NGX_DECLINED;
     }
 
-    p = ngx_pnalloc(r->pool, kind.len + scope.len + 2 + NGX_PGQ_KEY_MAX);
+    p = ngx_pnalloc(r->pool, kind.len + scope.len + 1 + NGX_PGQ_KEY_MAX);
     if (p == NULL) {
         return NGX_ERROR;
     }
 
     key->data = p;
 
-    if (kind.len) {
-        p = ngx_cpymem(p, kind.data, kind.len);
-        *p++ = NGX_PGQ_MESSAGE_KIND;
-    }
-
     if (scope.len) {
+        p = ngx_cpymem(p, kind.data, kind.len);
         p = ngx_cpymem(p, scope.data, scope.len);
         *p++ = NGX_PGQ_MESSAGE_SEPARATOR;
     }

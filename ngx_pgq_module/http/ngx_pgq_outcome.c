@@ -256,7 +256,7 @@ ngx_pgq_outcome_failed(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
 
     default: /* NGX_PGQ_AGAIN */
         ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
-                      "pgq enqueue: no database in %M ms",
+                      "pgq enqueue: no database within %M ms",
                       ngx_pgq_ticket_wait(&e->ticket));
 
         return ngx_pgq_reply_unavailable(r, e->ticket.base.db,

@@ -377,12 +377,13 @@ static void
 ngx_pgq_status_histogram(ngx_pgq_status_t *page, const char *name,
     ngx_pgq_metrics_histogram_e histogram, const char *help)
 {
-    ngx_uint_t                    i, *bounds, whole;
+    ngx_uint_t                    i, whole;
     ngx_atomic_uint_t             n, sum;
+    const ngx_uint_t             *bounds;
     ngx_pgq_metrics_histogram_t  *h;
 
     h = &ngx_pgq_metrics_all()->histograms[histogram];
-    bounds = ngx_pgq_metrics_bounds(histogram);
+    bounds = ngx_pgq_metrics_bounds[histogram];
     whole = histogram == NGX_PGQ_METRICS_BATCH_MESSAGES;
 
     ngx_pgq_status_head(page, name, "histogram", help);

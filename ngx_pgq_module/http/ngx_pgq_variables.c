@@ -193,45 +193,46 @@ static ngx_int_t
 ngx_pgq_variables_outcome(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     uintptr_t data)
 {
-    ngx_str_t       word;
     ngx_uint_t      status;
+    const char     *word;
     ngx_pgq_ctx_t  *ctx;
-
-    ngx_str_null(&word);
 
     ctx = ngx_pgq_variables_find(r);
 
-    if (ctx && ctx->handler == NGX_PGQ_METRICS_POST
-        && r->method == NGX_HTTP_POST)
+    if (ctx == NULL || ctx->handler != NGX_PGQ_METRICS_POST
+        || r->method != NGX_HTTP_POST)
     {
-        status = ngx_pgq_variables_status(r);
-
-        if (status == NGX_HTTP_ACCEPTED) {
-            ngx_str_set(&word, "queued");
-
-            if (ctx->replayed) {
-                ngx_str_set(&word, "replayed");
-            }
-
-        } else if (status == NGX_HTTP_GATEWAY_TIME_OUT) {
-            ngx_str_set(&word, "unknown");
-
-        } else if (status == NGX_HTTP_SERVICE_UNAVAILABLE) {
-            ngx_str_set(&word, "unavailable");
-
-        } else if (status >= NGX_HTTP_BAD_REQUEST
-                   && status < NGX_HTTP_CLIENT_CLOSED_REQUEST)
-        {
-            ngx_str_set(&word, "refused");
-        }
-    }
-
-    if (word.len == 0) {
         v->not_found = 1;
         return NGX_OK;
     }
 
-    return ngx_pgq_variables_value(v, word.data, word.len);
+    status = ngx_pgq_variables_status(r);
+
+    switch (status) {
+
+    case NGX_HTTP_ACCEPTED:
+        word = ctx->replayed ? "replayed" : "queued";
+        break;
+
+    case NGX_HTTP_GATEWAY_TIME_OUT:
+        word = "unknown";
+        break;
+
+    case NGX_HTTP_SERVICE_UNAVAILABLE:
+        word = "unavailable";
+        break;
+
+    default:
+        word = status >= NGX_HTTP_BAD_REQUEST
+               && status < NGX_HTTP_CLIENT_CLOSED_REQUEST ? "refused" : NULL;
+    }
+
+    if (word == NULL) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    return ngx_pgq_variables_value(v, (u_char *) word, ngx_strlen(word));
 }
 
 
