@@ -1,5 +1,5 @@
--- The tables, the movers' role and its rights, in the least form that works. An installation is made by sql/install.sql
--- of the repository, which also has owners, storage settings and roles for clients.
+-- Creates the tables, the movers' role and its rights for these tests. sql/install.sql in the repository makes a full
+-- installation, with owners, storage settings and roles for clients.
 \set ECHO none
 set client_min_messages = warning;
 begin;
@@ -49,5 +49,5 @@ grant usage on schema public, ngx_pgq to ngx_pgq_mover;
 grant select, insert, update, delete, truncate on all tables in schema ngx_pgq to ngx_pgq_mover;
 grant select, insert, update, delete on public.posts to ngx_pgq_mover;
 commit;
--- the launcher looks for the role again
+-- A reload makes the launcher look for the role again.
 select pg_reload_conf() as reloaded \gset

@@ -1,4 +1,4 @@
-# The movers come back after an immediate shutdown and after they were terminated, and each message becomes one post.
+# Movers are started again after an immediate shutdown and after they were terminated, and each message becomes one post.
 
 use strict;
 use warnings;

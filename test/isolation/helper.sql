@@ -1,9 +1,9 @@
--- What the specs share: functions that wait for the movers and always give the same result.
+-- Functions that the specs share. They wait for the movers, so that the output of a spec is the same each time.
 
 create extension if not exists ngx_pgq;
 create schema isolation;
 
--- True as soon as the query returns true; false after 15 seconds.
+-- Returns true as soon as the query does, and false after 15 seconds.
 create function isolation.wait_for(query text) returns boolean language plpgsql as $$
 declare
     deadline timestamptz := clock_timestamp() + interval '15 s';
@@ -20,35 +20,36 @@ begin
 end
 $$;
 
--- Whether this message becomes a post.
+-- Returns true when the message has become a post, and false after 15 seconds.
 create function isolation.posted(message text) returns boolean language sql as $$
     select isolation.wait_for(format('select exists (select from public.posts where data::text = %L)', message))
 $$;
 
--- The posts, in the order of ids.
+-- Returns the posts in the order of their ids.
 create function isolation.posts() returns setof json language sql volatile as $$
     select data from public.posts order by id
 $$;
 
--- The ids of a permutation's batches, by number.
+-- The batch ids that the steps of a permutation use, by number.
 create table isolation.batch (number integer primary key, batch_id uuid not null);
 
 create function isolation.batch(wanted integer) returns uuid language sql stable as $$
     select batch_id from isolation.batch where number = wanted
 $$;
 
--- Enqueues messages as one batch: how many were refused.
+-- Enqueues messages as one batch and returns how many were refused.
 create function isolation.enqueue(variadic messages text[]) returns bigint language sql volatile as $$
     select count(*) from ngx_pgq.enqueue(gen_random_uuid(),
         (select array_agg(gen_random_uuid()) from unnest(messages)), messages)
 $$;
 
--- Enqueues one message with a key, which has the id of its batch: 'taken', or the SQLSTATE.
+-- Enqueues one message with a key as the batch of that number. Returns 'accepted' or the SQLSTATE. The batch id is also
+-- the message id.
 create function isolation.keyed(number integer, message text, key text) returns text language sql volatile as $$
-    select coalesce((select sqlstate from ngx_pgq.enqueue_keyed(isolation.batch(number), array[isolation.batch(number)], array[message], array[key])), 'taken')
+    select coalesce((select sqlstate from ngx_pgq.enqueue_keyed(isolation.batch(number), array[isolation.batch(number)], array[message], array[key])), 'accepted')
 $$;
 
--- Whether a mover waits for a lock of another session.
+-- Returns true when a mover waits for a lock of another session, and false after 15 seconds.
 create function isolation.mover_waits() returns boolean language sql as $$
     select isolation.wait_for('select exists (select from pg_stat_activity where backend_type = ''ngx_pgq mover''
                                                and wait_event_type = ''Lock'')')
@@ -60,8 +61,8 @@ begin
 end
 $$;
 
--- Each permutation begins with this: configuration reloaded, no pause, empty tables, new batch ids. A procedure, as it
--- prints nothing. Without movers it waits until they have stopped.
+-- Each permutation calls this first. It reloads the configuration, ends a pause, empties the tables and makes new batch
+-- ids. With movers => false it waits until the movers have stopped. It is a procedure because CALL prints nothing.
 create procedure isolation.clean(movers boolean default true) language plpgsql as $$
 begin
     call isolation.reload();
