@@ -29,12 +29,12 @@ select columns_are('ngx_pgq', 'dead_letter', array['id', 'at', 'message_id', 'da
 select col_is_pk('ngx_pgq', 'dead_letter', 'id', 'id is the primary key of dead_letter');
 
 select columns_are('ngx_pgq', 'batch', array['at', 'slot', 'batch_id']);
-select col_is_pk('ngx_pgq', 'batch', array['batch_id', 'slot']::name[], 'a batch is once in a leaf of the batch table');
+select col_is_pk('ngx_pgq', 'batch', array['batch_id', 'slot']::name[], 'a leaf of the batch table has a batch at most once');
 select is_partition_of('ngx_pgq', ('batch_' || slot)::name, 'ngx_pgq', 'batch', 'batch_' || slot || ' is a leaf of the batch table') from generate_series(0, 2) as slot;
 
 select columns_are('ngx_pgq', 'key', array['at', 'slot', 'digest', 'fingerprint', 'message_id']);
 select col_is_pk('ngx_pgq', 'key', array['digest', 'at', 'slot']::name[], 'a key is found by its digest');
-select has_index('ngx_pgq', 'key', 'key_at_idx', array['at'], 'the keys of a leaf are found by age');
+select has_index('ngx_pgq', 'key', 'key_at_idx', array['at'], 'keys are found by age');
 select is_partition_of('ngx_pgq', ('key_' || slot)::name, 'ngx_pgq', 'key', 'key_' || slot || ' is a leaf of the keys') from generate_series(0, 3) as slot;
 select is((select count(*) from pg_class where relnamespace = 'ngx_pgq'::regnamespace and relname ~ '^key_[0-3]$' and reloptions = '{autovacuum_enabled=off}'), 4::bigint,
           'autovacuum is off for the leaves of the keys');

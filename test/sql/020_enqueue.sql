@@ -4,7 +4,7 @@
 
 select plan(29);
 
--- Enqueues one message: the SQLSTATE of its refusal, or null.
+-- Enqueues one message. Returns the SQLSTATE if it is refused, else null.
 create function pg_temp.refusal(message text) returns text language plpgsql as $$
 begin
     return (select sqlstate from ngx_pgq.enqueue(pg_temp.uuid7(), array[gen_random_uuid()], array[message]));

@@ -9,7 +9,7 @@ select pg_temp.uuid7() as batch \gset
 
 select is_empty(format('select * from ngx_pgq.enqueue(%L, pg_temp.ids(2), array[''"once"'', ''"once"''])', :'batch'),
                 'a batch is accepted');
-select ok(pg_temp.wait_for($$select count(*) = 2 from posts where data::text = '"once"'$$), 'its messages are posted');
+select ok(pg_temp.wait_for($$select count(*) = 2 from posts where data::text = '"once"'$$), 'the messages of the batch are posted');
 
 begin;
 select pg_current_wal_insert_lsn() as before \gset
@@ -25,14 +25,14 @@ commit;
 
 select is((select count(*) from ngx_pgq.batch where batch_id = :'batch'), 1::bigint, 'the batch table has one row for the batch');
 
--- the time in a batch id does not matter
+-- batches whose ids have other times
 select array_agg(pg_temp.uuid7(clock_timestamp() + skew)) as skewed
   from unnest('{-20000 days,-3 days,-73 min,-611 s,-1 s,1 s,599 s,73 min,3 days,20000 days}'::interval[]) as skew \gset
 insert into ngx_pgq.batch (slot, batch_id) select n % 3, batch from unnest(:'skewed'::uuid[]) with ordinality as b (batch, n) where n % 2 = 0;
 select is((select count(*) from unnest(:'skewed'::uuid[]) as batch, generate_series(1, 2), lateral ngx_pgq.enqueue(batch, pg_temp.ids(1), array['"skewed"'])), 0::bigint,
           'batches with ids of any time are accepted twice');
-select ok(pg_temp.wait_for($$select count(*) = 5 from posts where data::text = '"skewed"'$$), 'batches that were not in the batch table yet are posted once');
-select is((select count(*) from ngx_pgq.batch where batch_id = any (:'skewed')), 10::bigint, 'each batch is once in all leaves of the batch table');
+select ok(pg_temp.wait_for($$select count(*) = 5 from posts where data::text = '"skewed"'$$), 'batches that were not in the batch table are posted once');
+select is((select count(*) from ngx_pgq.batch where batch_id = any (:'skewed')), 10::bigint, 'the leaves of the batch table together have each batch once');
 
 begin;
 select is_empty(format('select * from ngx_pgq.enqueue(%L, pg_temp.ids(1), array[''"rolled back"''])',
@@ -54,6 +54,6 @@ select ok(pg_temp.wait_for($$select exists (select from pg_stat_activity
 commit;
 select is((select refused from dblink_get_result('second') as result (refused bigint)), 0::bigint, 'the second attempt is accepted when the first has committed');
 select dblink_disconnect('second') as disconnected \gset
-select ok(pg_temp.wait_for($$select count(*) = 1 from posts where data::text = '"twice"'$$), 'two attempts at the same time make one post');
+select ok(pg_temp.wait_for($$select count(*) = 1 from posts where data::text = '"twice"'$$), 'two attempts of a batch at the same time make one post');
 
 select * from finish();

@@ -9,15 +9,15 @@ select is((select rolsuper or rolcreaterole or rolcreatedb or rolreplication or 
   from unnest(array['ngx_pgq_owner', 'ngx_pgq_mover', 'ngx_pgq_web', 'ngx_pgq_producer']) as name;
 select is((select rolpassword from pg_authid where rolname = name), null, name || ' has no password')
   from unnest(array['ngx_pgq_mover', 'ngx_pgq_web']) as name;
-select is((select rolcanlogin from pg_roles where rolname = name), can, name || (case when can then ' can' else ' cannot' end) || ' log in')
-  from (values ('ngx_pgq_owner', false), ('ngx_pgq_producer', false), ('ngx_pgq_mover', true), ('ngx_pgq_web', true)) as role (name, can);
+select is((select rolcanlogin from pg_roles where rolname = name), login, name || (case when login then ' can' else ' cannot' end) || ' log in')
+  from (values ('ngx_pgq_owner', false), ('ngx_pgq_producer', false), ('ngx_pgq_mover', true), ('ngx_pgq_web', true)) as role (name, login);
 select is((select setconfig @> array['synchronous_commit=on'] from pg_db_role_setting where setrole = 'ngx_pgq_web'::regrole),
           true, 'ngx_pgq_web commits synchronously');
 
 select is((select usename from pg_stat_activity where backend_type = 'ngx_pgq mover' limit 1), 'ngx_pgq_mover'::name,
-          'a mover runs as its own role');
+          'a mover runs as ngx_pgq_mover');
 select is((select count(*) from pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner)))
-            where pronamespace = 'ngx_pgq'::regnamespace and grantee = 0), 0::bigint, 'PUBLIC may call nothing');
+            where pronamespace = 'ngx_pgq'::regnamespace and grantee = 0), 0::bigint, 'PUBLIC may call no function');
 
 create role ngx_pgq_test_producer;
 create role ngx_pgq_test_stranger;
@@ -26,21 +26,21 @@ grant ngx_pgq_producer to ngx_pgq_test_producer;
 grant execute on function pg_temp.ids(integer), pg_temp.uuid7(timestamptz) to public;
 
 set role ngx_pgq_web;
-select is_empty($$select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], '{1}')$$, 'web may enqueue');
-select is_empty($$select * from ngx_pgq.enqueue_keyed(pg_temp.uuid7(), array[gen_random_uuid()], '{1}', array['rights'])$$, 'web may enqueue with a key');
-select results_eq($$select sqlstate from ngx_pgq.enqueue_keyed(pg_temp.uuid7(), array[gen_random_uuid()], '{1}', array['rights'])$$, $$values ('PQ200')$$, 'web gets the result of a repeated key');
-select is_empty($$select * from ngx_pgq.enqueue_all(pg_temp.uuid7(), gen_random_uuid(), '{1}', 'rights of all')$$, 'web may call enqueue_all()');
-select is(ngx_pgq.fence(pg_temp.uuid7()), true, 'web may fence a batch');
-select lives_ok('select ngx_pgq.recent()', 'web may read recent posts');
-select lives_ok('select count(*) from posts', 'web may read posts');
-select throws_ok('select count(*) from ngx_pgq.queue', '42501', null, 'web may not read the queue');
-select throws_ok($$insert into ngx_pgq.queue (data) values ('1')$$, '42501', null, 'web may not insert into the queue');
-select throws_ok($$insert into posts (at, message_id, data) values (now(), gen_random_uuid(), '1')$$, '42501', null, 'web may not write posts');
-select throws_ok('select count(*) from ngx_pgq.dead_letter', '42501', null, 'web may not read dead letters');
-select throws_ok('select count(*) from ngx_pgq.batch', '42501', null, 'web may not read the batch table');
-select throws_ok('select count(*) from ngx_pgq.key', '42501', null, 'web may not read the keys');
-select throws_ok('select ngx_pgq.slot()', '42501', null, 'web may not call slot()');
-select throws_ok('select * from ngx_pgq.status', '42501', null, 'web may not see the status');
+select is_empty($$select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], '{1}')$$, 'ngx_pgq_web may enqueue');
+select is_empty($$select * from ngx_pgq.enqueue_keyed(pg_temp.uuid7(), array[gen_random_uuid()], '{1}', array['rights'])$$, 'ngx_pgq_web may enqueue with a key');
+select results_eq($$select sqlstate from ngx_pgq.enqueue_keyed(pg_temp.uuid7(), array[gen_random_uuid()], '{1}', array['rights'])$$, $$values ('PQ200')$$, 'ngx_pgq_web gets the result of a repeated key');
+select is_empty($$select * from ngx_pgq.enqueue_all(pg_temp.uuid7(), gen_random_uuid(), '{1}', 'rights of all')$$, 'ngx_pgq_web may call enqueue_all()');
+select is(ngx_pgq.fence(pg_temp.uuid7()), true, 'ngx_pgq_web may fence a batch');
+select lives_ok('select ngx_pgq.recent()', 'ngx_pgq_web may call recent()');
+select lives_ok('select count(*) from posts', 'ngx_pgq_web may read posts');
+select throws_ok('select count(*) from ngx_pgq.queue', '42501', null, 'ngx_pgq_web may not read the queue');
+select throws_ok($$insert into ngx_pgq.queue (data) values ('1')$$, '42501', null, 'ngx_pgq_web may not insert into the queue');
+select throws_ok($$insert into posts (at, message_id, data) values (now(), gen_random_uuid(), '1')$$, '42501', null, 'ngx_pgq_web may not write posts');
+select throws_ok('select count(*) from ngx_pgq.dead_letter', '42501', null, 'ngx_pgq_web may not read dead letters');
+select throws_ok('select count(*) from ngx_pgq.batch', '42501', null, 'ngx_pgq_web may not read the batch table');
+select throws_ok('select count(*) from ngx_pgq.key', '42501', null, 'ngx_pgq_web may not read the keys');
+select throws_ok('select ngx_pgq.slot()', '42501', null, 'ngx_pgq_web may not call slot()');
+select throws_ok('select * from ngx_pgq.status', '42501', null, 'ngx_pgq_web may not see the status');
 reset role;
 
 set role ngx_pgq_test_producer;
@@ -56,9 +56,9 @@ select throws_ok('select ngx_pgq.fence(pg_temp.uuid7())', '42501', null, 'a prod
 reset role;
 
 set role ngx_pgq_test_stranger;
-select throws_ok($$select ngx_pgq.enqueue(gen_random_uuid(), '{}', '{}')$$, '42501', null, 'a stranger may not enqueue');
-select throws_ok($$insert into ngx_pgq.queue (data) values ('1')$$, '42501', null, 'a stranger may not insert into the queue');
-select throws_ok('select count(*) from posts', '42501', null, 'a stranger may not read posts');
+select throws_ok($$select ngx_pgq.enqueue(gen_random_uuid(), '{}', '{}')$$, '42501', null, 'a role without grants may not enqueue');
+select throws_ok($$insert into ngx_pgq.queue (data) values ('1')$$, '42501', null, 'a role without grants may not insert into the queue');
+select throws_ok('select count(*) from posts', '42501', null, 'a role without grants may not read posts');
 reset role;
 
 set role pg_monitor;

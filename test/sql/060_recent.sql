@@ -1,4 +1,4 @@
--- recent() returns the rows of GET /get: newest first, data byte for byte, and no more bytes than the limit.
+-- recent() returns the posts that GET /get shows: newest first, byte for byte, and not more bytes than the limit.
 
 \ir helper.psql
 
@@ -20,13 +20,13 @@ select results_eq('select id, at, data::text, older from ngx_pgq.recent()',
     'posts are returned newest first, byte for byte, with their time in UTC');
 select results_eq('select id from ngx_pgq.recent(2)', 'values (3::bigint), (2::bigint)', 'most limits the number of posts');
 select results_eq('select id from ngx_pgq.recent(1, 3)', 'values (2::bigint)', 'before returns posts with smaller ids');
-select is_empty('select * from ngx_pgq.recent(5, 1)', 'no post is returned before the first');
+select is_empty('select * from ngx_pgq.recent(5, 1)', 'no post is older than the first');
 select results_eq('select id from ngx_pgq.recent(5, 9223372036854775807)', 'select generate_series(3::bigint, 1, -1)',
     'before may be the greatest bigint');
 
--- bytes: null and "é" are eight, the first post has 26
+-- The posts 3 and 2 have four bytes each, post 1 has 26.
 select results_eq('select id, older from ngx_pgq.recent(5, null, 8)', 'values (3::bigint, 2::bigint), (2, 1)',
-    'posts are returned as long as they fit into size, with the id of the next one');
+    'posts are returned until size is reached, with the id of the next older post');
 select results_eq('select id, older from ngx_pgq.recent(5, null, 7)', 'values (3::bigint, 2::bigint)', 'a post that does not fit into size is not returned');
 select results_eq('select id, older from ngx_pgq.recent(5, 2, 8)', 'values (1::bigint, null::bigint)',
     'the first post is returned even if it does not fit into size');
@@ -44,12 +44,12 @@ select results_eq('select id, at from ngx_pgq.recent(5)',
 insert into posts (id, at, message_id, data) select i, now(), gen_random_uuid(), '1' from generate_series(11, 210) i;
 select is(count(*), 100::bigint, 'recent() returns 100 posts by default') from ngx_pgq.recent();
 
--- the length of a toasted value
+-- toasted values
 insert into posts (id, at, message_id, data)
     select 300 + n, now(), gen_random_uuid(), to_json(string_agg(md5(i::text || n), '')) from generate_series(1, 3) n,
            generate_series(1, 4000) i group by n;
 select is(ngx_pgq.json_octets(data), octet_length(data::text), 'json_octets() is the length of a toasted post') from posts order by id desc limit 1;
-select is(count(*), 2::bigint, 'toasted posts count with their length') from ngx_pgq.recent(10, null, 300000);
+select is(count(*), 2::bigint, 'the size of toasted posts is that of their text') from ngx_pgq.recent(10, null, 300000);
 
 create function pg_temp.plan() returns setof text language plpgsql as $$
 begin
@@ -57,7 +57,7 @@ begin
 end
 $$;
 select ok(not bool_or(line like '%Function Scan%'), 'recent() is inlined into the query') from pg_temp.plan() as line;
-select ok(bool_or(line ~ 'Index Cond: .*id < '), 'before uses the index of ids') from pg_temp.plan() as line;
+select ok(bool_or(line ~ 'Index Cond: .*id < '), 'a query with before uses the index on id') from pg_temp.plan() as line;
 
 select is(ngx_pgq.json_utf8('"é€😀"')::text, '"é€😀"', 'json_utf8() changes nothing in a UTF-8 database');
 select is(ngx_pgq.json_utf8(null)::text, null, 'json_utf8(null) is null');

@@ -24,7 +24,7 @@ select is((select count(*) from posts where data::text = '"first"'), 1::bigint, 
 select is((select count(*) from posts where data::text = '"undone"'), 0::bigint, 'messages that were rolled back become no posts');
 
 insert into ngx_pgq.queue (data) select '"many"' from generate_series(1, 3500) as n;
-select ok(pg_temp.wait_for($$select count(*) = 3500 from posts where data::text = '"many"'$$), 'more messages than a batch has are moved');
+select ok(pg_temp.wait_for($$select count(*) = 3500 from posts where data::text = '"many"'$$), '3500 messages, more than fit into a batch, are moved');
 
 insert into ngx_pgq.queue (data) select to_json('row ' || n) from generate_series(1, 900) as n;
 select ok(pg_temp.wait_for($$select count(*) = 900 from posts where data::text like '"row %'$$), '900 messages of one INSERT are moved');
@@ -36,7 +36,7 @@ select is_empty(format('select * from ngx_pgq.enqueue(pg_temp.uuid7(), array[%L:
 select ok(pg_temp.wait_for(format('select exists (select from posts where message_id = %L)', :'message')), 'a message of one megabyte is moved');
 select is((select md5(data::text) from posts where message_id = :'message'), md5(:'big'), 'a message of one megabyte is unchanged');
 
--- rows in slots that are not the current one
+-- rows in slots that are not current
 insert into ngx_pgq.queue (slot, data) values (0, '"slot"'), (1, '"slot"'), (2, '"slot"'), (3, '"slot"');
 select ok(pg_temp.wait_for($$select count(*) = 4 from posts where data::text = '"slot"'$$), 'rows in any slot are moved');
 

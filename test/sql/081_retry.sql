@@ -1,4 +1,4 @@
--- A dead letter is retried and becomes one post when posts accepts it, or is discarded.
+-- A dead letter that is retried becomes one post when posts accepts it. A dead letter can also be discarded.
 
 \ir helper.psql
 create extension if not exists dblink;
@@ -11,9 +11,11 @@ create function pg_temp.send(name text, at timestamptz default clock_timestamp()
     select case when n = 5 then send.at else clock_timestamp() end, to_json(name || case when n = 5 then ' bad' else ' ' || n end)
       from generate_series(1, 9) as n
 $$;
+-- Returns a query that is true when the fifth message is a dead letter.
 create function pg_temp.dead(name text) returns text language sql as $$
     select format('select count(*) = 1 from ngx_pgq.dead_letter where data::text = %L', to_json(name || ' bad')::text)
 $$;
+-- Returns a query that is true when this many messages are posts, each once.
 create function pg_temp.posted(name text, wanted integer) returns text language sql as $$
     select format('select count(*) = %s and count(distinct message_id) = %1$s from posts where data::text like %L', wanted, '"' || name || ' %')
 $$;
@@ -23,7 +25,7 @@ alter table posts add constraint nothing_bad check (data::text <> '"check bad"')
 select pg_temp.send('check') \gset
 select ok(pg_temp.wait_for(pg_temp.dead('check')), 'a message that violates a CHECK becomes a dead letter');
 select id as old, message_id, at from ngx_pgq.dead_letter \gset
-select is(ngx_pgq.retry(:old), true, 'retry() accepts a dead letter while the CHECK is there');
+select is(ngx_pgq.retry(:old), true, 'retry() accepts a dead letter while the CHECK exists');
 select ok(pg_temp.wait_for(format('select count(*) = 1 from ngx_pgq.dead_letter where id > %s', :old)), 'a retried message that is refused again becomes a new dead letter');
 select is((select (message_id, at) from ngx_pgq.dead_letter), (:'message_id'::uuid, :'at'::timestamptz), 'the new dead letter has the same message id and time');
 select is(ngx_pgq.retry(:old), false, 'retry() of the old dead letter returns false');
@@ -45,14 +47,14 @@ $$;
 create trigger refuse before insert on posts for each row execute function public.test_refuse('P0001');
 select pg_temp.send('trigger') \gset
 select ok(pg_temp.wait_for(pg_temp.dead('trigger')), 'a message that a trigger refuses becomes a dead letter');
-select ok(pg_temp.wait_for(pg_temp.posted('trigger', 8)), 'the other messages pass the trigger');
+select ok(pg_temp.wait_for(pg_temp.posted('trigger', 8)), 'the other messages become posts in spite of the trigger');
 drop trigger refuse on posts;
 
--- a constraint that is checked at commit
+-- a deferred trigger
 create constraint trigger refuse after insert on posts deferrable initially deferred for each row execute function public.test_refuse('P0001');
 select pg_temp.send('deferred') \gset
 select ok(pg_temp.wait_for(pg_temp.dead('deferred')), 'a message that a deferred trigger refuses becomes a dead letter');
-select ok(pg_temp.wait_for(pg_temp.posted('deferred', 8)), 'the other messages pass the deferred trigger');
+select ok(pg_temp.wait_for(pg_temp.posted('deferred', 8)), 'the other messages become posts in spite of the deferred trigger');
 drop trigger refuse on posts;
 
 -- a unique index
@@ -62,7 +64,7 @@ select ok(pg_temp.wait_for(pg_temp.posted('unique', 9)), 'the first message with
 insert into ngx_pgq.queue (data) values ('"uniquely bad"'), ('"uniquely good"');
 select ok(pg_temp.wait_for(pg_temp.dead('uniquely')), 'the second message with a unique value becomes a dead letter');
 select is((select sqlstate from ngx_pgq.dead_letter where data::text = '"uniquely bad"'), '23505', 'the dead letter has the SQLSTATE of the unique index');
-select ok(pg_temp.wait_for($$select exists (select from posts where data::text = '"uniquely good"')$$), 'the message after it becomes a post');
+select ok(pg_temp.wait_for($$select exists (select from posts where data::text = '"uniquely good"')$$), 'the message after the second one becomes a post');
 drop index bad_once;
 
 -- a missing partition
@@ -88,10 +90,10 @@ select dblink_connect('other', pg_temp.here()) as connected \gset
 select dblink_exec('other', $$set lock_timeout = '20s'$$) as set \gset
 begin;
 select is(ngx_pgq.retry((select id from ngx_pgq.dead_letter where data::text = '"trigger bad"')), true, 'one dead letter is retried in an open transaction');
-select is(result, 2::bigint, 'retry_all() does not wait for that transaction and retries the others')
+select is(result, 2::bigint, 'retry_all() retries the other dead letters and does not wait for the open transaction')
   from dblink('other', 'select ngx_pgq.retry_all()') as row (result bigint);
 commit;
-select ok(pg_temp.wait_for($$select count(*) = 3 from posts where data::text in ('"trigger bad"', '"deferred bad"', '"uniquely bad"')$$), 'each of the three becomes one post');
+select ok(pg_temp.wait_for($$select count(*) = 3 from posts where data::text in ('"trigger bad"', '"deferred bad"', '"uniquely bad"')$$), 'each of the three dead letters becomes one post');
 select is((select count(*) from ngx_pgq.dead_letter), 0::bigint, 'no dead letter is left after retry_all()');
 select is(ngx_pgq.retry_all(), 0::bigint, 'retry_all() returns 0 when there are no dead letters');
 
@@ -107,7 +109,7 @@ select is(ngx_pgq.retry(:twice), true, 'the first session retries the dead lette
 select is(dblink_send_query('other', format('select ngx_pgq.retry(%s)', :twice)), 1, 'the query of a second session is sent');
 select ok(pg_temp.wait_for($$select exists (select from pg_stat_activity where wait_event_type = 'Lock' and query like '%ngx_pgq.retry(%' and pid <> pg_backend_pid())$$), 'the second session waits for the first');
 commit;
-select is(result, false, 'the second session gets false') from dblink_get_result('other') as row (result boolean);
+select is(result, false, 'retry() returns false when another session has retried the dead letter') from dblink_get_result('other') as row (result boolean);
 select dblink_disconnect('other') as disconnected \gset
 select ok(pg_temp.wait_for($$select count(*) = 1 from posts where data::text = '"twice bad"'$$), 'a dead letter that two sessions retry becomes one post');
 

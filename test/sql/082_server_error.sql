@@ -1,4 +1,4 @@
--- An error that does not depend on the message is retried: it makes no dead letter.
+-- After an error that does not depend on the message, a mover retries the batch and makes no dead letter.
 
 \ir helper.psql
 
@@ -10,7 +10,7 @@ begin
 end
 $$;
 
--- Inserts 20 messages while posts raises this error.
+-- Creates a trigger on posts that raises this error, and inserts 20 messages.
 create procedure pg_temp.raise(code text) language plpgsql as $$
 begin
     execute format('create trigger raises before insert on posts for each row execute function public.test_raise(%L)', code);
@@ -19,8 +19,8 @@ begin
 end
 $$;
 
--- True when a mover has met it twice, the second time with the messages still in one batch.
-create function pg_temp.met(code text) returns text language sql as $$
+-- Returns a query that is true when a mover has failed with this error at least twice: the first delay is 100 ms.
+create function pg_temp.backs_off(code text) returns text language sql as $$
     select format('select bool_or(state = ''backing off'' and last_error ~ ''%s; retry in [2-9]00 ms'') from ngx_pgq.status', code)
 $$;
 create function pg_temp.posted(code text) returns text language sql as $$
@@ -28,7 +28,7 @@ create function pg_temp.posted(code text) returns text language sql as $$
 $$;
 
 select format('call pg_temp.raise(%L)', code),
-       format('select ok(pg_temp.wait_for(pg_temp.met(%L)), ''%1$s: a mover retries, with growing delays'')', code),
+       format('select ok(pg_temp.wait_for(pg_temp.backs_off(%L)), ''%1$s: a mover retries, with growing delays'')', code),
        'drop trigger raises on posts',
        format('select ok(pg_temp.wait_for(pg_temp.posted(%L)), ''%1$s: all messages are posted when the error is gone'')', code)
   from unnest(array['40001', '53100', '55P03', '57014', '25006']) as code \gexec

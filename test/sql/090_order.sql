@@ -1,5 +1,5 @@
--- With several movers and several sessions, ids are in the order of commits: a reader that has seen an id never finds a
--- smaller new one. Each message is posted once.
+-- With several movers and several sessions, ids are in commit order: when a reader has seen an id, no post with a smaller
+-- id appears later. Each message is posted once.
 
 \ir helper.psql
 create extension if not exists dblink;
@@ -13,7 +13,7 @@ select ok(pg_temp.wait_for($$select count(*) = 4 from ngx_pgq.status where state
 
 create table public.test_sent (message_id uuid);
 
--- Six sessions enqueue 5,000 messages each, one transaction a batch.
+-- Six sessions enqueue 500 batches of ten messages each. Each batch is a transaction.
 create procedure public.test_send(rounds integer) language plpgsql as $$
 declare
     ids uuid[];
@@ -30,8 +30,8 @@ $$;
 select count(dblink_connect('sender' || n, pg_temp.here())) as connected from generate_series(1, 6) as n \gset
 select count(dblink_send_query('sender' || n, 'call public.test_send(500)')) as sent from generate_series(1, 6) as n \gset
 
--- How many posts appear with an id smaller than one that was seen.
-create function pg_temp.watch() returns bigint language plpgsql as $$
+-- Counts posts that appear with an id smaller than one that was seen, until all messages are posted.
+create function pg_temp.late_posts() returns bigint language plpgsql as $$
 declare
     seen     bigint := 0;
     below    bigint := 0;
@@ -49,7 +49,7 @@ begin
 end
 $$;
 
-select is(pg_temp.watch(), 0::bigint, 'no post appears with an id smaller than one that was seen');
+select is(pg_temp.late_posts(), 0::bigint, 'no post appears with an id smaller than one that was seen');
 select count(*) as done
   from generate_series(1, 6) as n, lateral dblink_get_result('sender' || n) as result (status text) \gset
 select count(dblink_disconnect('sender' || n)) as disconnected from generate_series(1, 6) as n \gset
@@ -66,7 +66,7 @@ select pg_reload_conf() as reloaded \gset
 select ok(pg_temp.wait_for($$select count(*) = 1 from ngx_pgq.status where pid is not null$$), 'movers stop when ngx_pgq.movers is reduced');
 select is((select count(*) from ngx_pgq.status where state = 'stopped'), 3::bigint, 'the status shows the other movers as stopped');
 
--- Messages of all lengths: a short one would fit into an earlier block where a long one did not.
+-- Messages of all lengths. A short message would fit into the free space of a block that was too small for a long one.
 truncate posts;
 create procedure public.test_lengths() language plpgsql as $body$
 begin

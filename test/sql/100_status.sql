@@ -1,4 +1,4 @@
--- The view ngx_pgq.status shows slots and movers, and each mover is a process with a name.
+-- The view ngx_pgq.status shows slots and movers. Each mover has a name in pg_stat_activity.
 
 \ir helper.psql
 
@@ -27,8 +27,8 @@ select ok(pg_temp.wait_for(format($$select wait_event = %L from pg_stat_activity
 select pid as old from ngx_pgq.status where mover = 1 \gset
 select pg_terminate_backend(:old) as terminated \gset
 select ok(pg_temp.wait_for(format('select pid <> %s from ngx_pgq.status where mover = 1', :old)), 'a terminated mover is started again');
-insert into ngx_pgq.queue (data) values ('"after the end"');
-select ok(pg_temp.wait_for($$select exists (select from posts where data::text = '"after the end"')$$), 'a mover that was started again moves messages');
+insert into ngx_pgq.queue (data) values ('"after the restart"');
+select ok(pg_temp.wait_for($$select exists (select from posts where data::text = '"after the restart"')$$), 'a mover that was started again moves messages');
 
 select pg_cancel_backend(pid) as cancelled from ngx_pgq.status where mover = 1 \gset
 insert into ngx_pgq.queue (data) values ('"after a cancel"');

@@ -1,4 +1,4 @@
--- A mover that has just started truncates no leaf of the batch table, even if all times in it are old.
+-- A mover that has just started does not truncate the batch table, even if all rows in it are old.
 
 \ir helper.psql
 

@@ -1,4 +1,4 @@
--- pause(), resume() and wait_until_drained().
+-- pause() keeps messages in the queue until resume(). wait_until_drained() waits for an empty queue.
 
 \ir helper.psql
 
@@ -13,7 +13,7 @@ select is(ngx_pgq.wait_until_drained('0.3 s'), false, 'wait_until_drained() retu
 select is((select count(*) from ngx_pgq.queue), 10::bigint, 'messages stay in the queue during a pause');
 select is((select sum(depth) from ngx_pgq.status), 10::numeric, 'depth counts the messages of the queue');
 select cmp_ok((select max(oldest) from ngx_pgq.status), '>=', interval '0.3 s', 'oldest is the age of the oldest message');
-select lives_ok('select ngx_pgq.pause()', 'pause() succeeds during a pause');
+select lives_ok('select ngx_pgq.pause()', 'pause() succeeds when movers are paused');
 
 select pid as old from ngx_pgq.status where mover = 1 \gset
 select pg_terminate_backend(:old) as terminated \gset

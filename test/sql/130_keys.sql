@@ -17,7 +17,7 @@ create function pg_temp.posts(message text) returns bigint language sql volatile
     select count(*) from posts where data::text = message
 $$;
 
--- makes all keys older
+-- Makes all keys older.
 create function pg_temp.age(by interval) returns void language sql as $$ update ngx_pgq.key set at = at - by $$;
 
 truncate ngx_pgq.key;
@@ -40,7 +40,7 @@ commit;
 select is(pg_temp.refusals(array['{"a": 2}'], array['k1']), '1 PQ422', 'another message with a used key is refused');
 select is(pg_temp.refusals(array['{"a":1}'], array['k1']), '1 PQ422', 'equal JSON in other bytes is another message');
 select is((select count(*) from ngx_pgq.key), 1::bigint, 'a key is stored once');
-select is_empty($$select * from pg_temp.keyed(array['{"a": 1}', '{"a": 1}'], array[null, 'K1'])$$, 'the same message without a key, or with another key, is a new message');
+select is_empty($$select * from pg_temp.keyed(array['{"a": 1}', '{"a": 1}'], array[null, 'K1'])$$, 'the same message is accepted without a key and with another key');
 
 -- a batch of messages with and without keys
 select is(pg_temp.refusals(array['1', '{"a": 1}', '[', '2', '3', '4', '5', null, '6'],
@@ -62,30 +62,30 @@ select format('select * from ngx_pgq.enqueue_keyed(%L, array[%L, %L, %L, %L]::uu
               :'batch', :'first', :'second', :'third', :'fourth', '"r1"', '"r2"', '"r3"', '{"a": 1}', 'r1', 'r1', 'k1') as again \gset
 select results_eq('select ordinal, sqlstate from (' || :'again' || ') as v', $$values (3, 'PQ409'), (4, 'PQ200')$$, 'a batch with keys returns its refusals');
 select results_eq(:'again', format($$values (3, 'PQ422', 'Idempotency key was used with another message.'), (4, 'PQ200', %L)$$, :'id'),
-                  'the batch sent again returns what the table of keys knows');
+                  'a batch with keys that is sent again returns the results that are in the table of keys');
 select pg_temp.age('25 h');
 select results_eq(:'again', format($$values (3, 'PQ422', 'Idempotency key was used with another message.'), (4, 'PQ200', %L)$$, :'id'),
-                  'the batch sent again returns the same when its keys have expired');
+                  'a batch that is sent again returns the same results when its keys have expired');
 select is(pg_temp.refusals(array['"r4"'], array['r1']), null, 'a message of another batch uses an expired key');
 select results_eq(:'again', format($$values (3, 'PQ422', 'Idempotency key was used with another message.'), (4, 'PQ200', %L)$$, :'id'),
-                  'the batch sent again returns the same when another batch has used its key');
+                  'a batch that is sent again returns the same results when another batch has used its key');
 select is((select count(*) from ngx_pgq.key where digest = sha256('r1')), 2::bigint, 'both uses of the key are stored');
-select is(pg_temp.refusals(array['"r4"', '"r1"'], array['r1', 'r1']), '1 PQ200, 2 PQ422', 'the newest use of a key counts');
+select is(pg_temp.refusals(array['"r4"', '"r1"'], array['r1', 'r1']), '1 PQ200, 2 PQ422', 'a key that was used twice has the result of the newer use');
 delete from ngx_pgq.key where digest in (sha256('r1'), sha256('k1'));
 select results_eq('select ordinal, sqlstate from (' || :'again' || ') as v', $$values (1, 'PQ409'), (3, 'PQ409'), (4, 'PQ409')$$,
-                  'messages whose keys are not in the table were not accepted');
+                  'a batch that is sent again returns PQ409 for keys that are not in the table');
 select ok(pg_temp.wait_for($$select pg_temp.posts('"r1"') = 1 and pg_temp.posts('"r2"') = 1 and pg_temp.posts('"r4"') = 1$$), 'each accepted message is posted once');
 
--- expiry
+-- expired keys
 truncate ngx_pgq.key;
 select is(pg_temp.refusals(array['"t"'], array['t']), null, 'a message with a new key is accepted');
 select pg_temp.age('23 h 59 min');
 select is(pg_temp.refusals(array['"t"'], array['t']), '1 PQ200', 'a key is known for a day');
 select pg_temp.age('1 min');
 select is(pg_temp.refusals(array['"u"'], array['t']), null, 'a key is unknown after a day');
-select is(pg_temp.refusals(array['"t"', '"u"'], array['t', 't']), '1 PQ422, 2 PQ200', 'an expired key belongs to the message that used it last');
+select is(pg_temp.refusals(array['"t"', '"u"'], array['t', 't']), '1 PQ422, 2 PQ200', 'a key that was used after it had expired has the result of the newer use');
 
--- in one transaction
+-- an open transaction
 begin;
 select is(pg_temp.refusals(array['"tx"'], array['tx']), null, 'a key is used in an open transaction');
 select is(pg_temp.refusals(array['"tx"', '"ty"'], array['tx', 'tx']), '1 PQ200, 2 PQ422', 'a key is known to its own transaction');

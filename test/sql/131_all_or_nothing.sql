@@ -23,7 +23,7 @@ select results_eq($$select data::text || message_id from posts where data::text 
 select is((select count(distinct at) from posts where data::text like '"a_"'), 1::bigint, 'the messages of a request have the same time');
 select is_empty($$select * from ngx_pgq.enqueue_all(pg_temp.uuid7(), '01900000-0000-7000-bfff-ffffffffffff', array['"b1"', '"b2"'])$$, 'messages whose consecutive ids would overflow the variant are accepted');
 select ok(pg_temp.wait_for($$select array_agg(message_id::text order by id) = '{01900000-0000-7000-bfff-ffffffffffff,01900000-0000-7000-8000-000000000000}'
-                               from posts where data::text like '"b_"'$$), 'ids that overflow are still UUIDs of the same version and variant');
+                               from posts where data::text like '"b_"'$$), 'ids after an overflow are UUIDs of the same version and variant');
 
 -- a refused message
 select results_eq($$select * from pg_temp.all_of(array['"c1"', '{', '"c3"', ']'])$$,

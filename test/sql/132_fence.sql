@@ -18,20 +18,20 @@ select is((select at from ngx_pgq.batch where batch_id = :'batch'), 'infinity'::
 select is((select count(*) from ngx_pgq.key where digest = sha256('late')), 0::bigint, 'a fenced batch has used no key');
 
 select pg_temp.uuid7() as batch \gset
-select is_empty(format('select * from ngx_pgq.enqueue(%L, pg_temp.ids(1), array[%L])', :'batch', '"taken"'), 'a batch is enqueued');
+select is_empty(format('select * from ngx_pgq.enqueue(%L, pg_temp.ids(1), array[%L])', :'batch', '"enqueued"'), 'a batch is enqueued');
 select is(ngx_pgq.fence(:'batch'), false, 'fence() of an enqueued batch returns false');
-select is_empty(format('select * from ngx_pgq.enqueue(%L, pg_temp.ids(1), array[%L])', :'batch', '"taken"'), 'the batch sent again is accepted after fence()');
+select is_empty(format('select * from ngx_pgq.enqueue(%L, pg_temp.ids(1), array[%L])', :'batch', '"enqueued"'), 'the batch sent again is accepted after fence()');
 select is(ngx_pgq.fence(:'batch'), false, 'fence() of an enqueued batch returns false each time');
-select ok(pg_temp.wait_for($$select count(*) = 1 from posts where data::text = '"taken"'$$), 'a batch that could not be fenced makes one post');
+select ok(pg_temp.wait_for($$select count(*) = 1 from posts where data::text = '"enqueued"'$$), 'a batch that could not be fenced makes one post');
 
 -- the result of fence() is as durable as a batch
 begin;
 select pg_current_wal_insert_lsn() as before \gset
-select ngx_pgq.fence(:'batch') as taken \gset
+select ngx_pgq.fence(:'batch') as fenced \gset
 select cmp_ok(pg_current_wal_insert_lsn(), '>', :'before'::pg_lsn, 'fence() that returns false writes WAL');
 commit;
 
--- the first attempt is still running
+-- fence() while the first attempt of the batch is still running
 select pg_temp.uuid7() as batch \gset
 select dblink_connect('second', pg_temp.here()) as connected \gset
 begin;
