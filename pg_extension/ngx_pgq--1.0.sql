@@ -11,7 +11,7 @@ as 'MODULE_PATHNAME', 'ngx_pgq_slot'
 language c volatile strict parallel restricted;
 
 comment on function ngx_pgq.slot() is
-'the slot new messages go to; also has the commit of this transaction wake a mover';
+'the current slot; the commit of this transaction wakes a mover';
 
 -- enqueue.c
 
@@ -27,7 +27,7 @@ as 'MODULE_PATHNAME', 'ngx_pgq_enqueue'
 language c volatile parallel unsafe rows 1;
 
 comment on function ngx_pgq.enqueue(uuid, uuid[], text[]) is
-'put a batch of messages into the queue, once; a row for each message refused';
+'enqueue a batch of messages once; returns a row for each refused message';
 
 create function ngx_pgq.fence(batch_id uuid)
 returns boolean
@@ -35,7 +35,7 @@ as 'MODULE_PATHNAME', 'ngx_pgq_fence'
 language c volatile parallel unsafe;
 
 comment on function ngx_pgq.fence(uuid) is
-'see to it that a batch is never taken; false if it was';
+'make sure that a batch is never enqueued; false if it was';
 
 create function ngx_pgq.enqueue_keyed(
     batch_id uuid,
@@ -50,7 +50,7 @@ as 'MODULE_PATHNAME', 'ngx_pgq_enqueue_keyed'
 language c volatile parallel unsafe rows 1;
 
 comment on function ngx_pgq.enqueue_keyed(uuid, uuid[], text[], text[]) is
-'put a batch of messages into the queue, once, and once for each idempotency key; a row for each message not put in';
+'enqueue a batch of messages once, and once for each idempotency key; returns a row for each message that is not enqueued';
 
 create function ngx_pgq.enqueue_all(
     batch_id uuid,
@@ -65,7 +65,7 @@ as 'MODULE_PATHNAME', 'ngx_pgq_enqueue_all'
 language c volatile parallel unsafe rows 1;
 
 comment on function ngx_pgq.enqueue_all(uuid, uuid, text[], text) is
-'put the messages of one request into the queue, all or nothing, once; a row if nothing was put in';
+'enqueue the messages of one request once, all or nothing; returns a row if nothing is enqueued';
 
 -- control.c
 
@@ -75,7 +75,7 @@ as 'MODULE_PATHNAME', 'ngx_pgq_pause'
 language c volatile strict parallel unsafe;
 
 comment on function ngx_pgq.pause() is
-'stop moving in this database until resume() or a restart; returns when no batch is under way';
+'pause the movers of this database until resume() or a restart; returns when no batch is in progress';
 
 create function ngx_pgq.resume()
 returns void
@@ -83,7 +83,7 @@ as 'MODULE_PATHNAME', 'ngx_pgq_resume'
 language c volatile strict parallel unsafe;
 
 comment on function ngx_pgq.resume() is
-'end pause()';
+'end a pause';
 
 create function ngx_pgq.wait_until_drained(timeout interval default null)
 returns boolean
@@ -91,9 +91,9 @@ as 'MODULE_PATHNAME', 'ngx_pgq_wait_until_drained'
 language c volatile parallel unsafe;
 
 comment on function ngx_pgq.wait_until_drained(interval) is
-'wait until no message is in the queue; false if the timeout came first';
+'wait until the queue is empty; false if the timeout has elapsed';
 
--- recent.c: what sql/recent.sql needs
+-- recent.c
 
 create function ngx_pgq.json_octets(data json)
 returns integer
@@ -101,7 +101,7 @@ as 'MODULE_PATHNAME', 'ngx_pgq_json_octets'
 language c immutable strict parallel safe;
 
 comment on function ngx_pgq.json_octets(json) is
-'the length of a JSON value, of which nothing is read';
+'the length of a JSON value, without reading it';
 
 create function ngx_pgq.json_utf8(data json)
 returns json
@@ -109,9 +109,9 @@ as 'MODULE_PATHNAME', 'ngx_pgq_json_utf8'
 language c stable strict parallel safe;
 
 comment on function ngx_pgq.json_utf8(json) is
-'a JSON value with each character that UTF-8 does not have replaced by \ufffd';
+'a JSON value with characters that UTF-8 does not have replaced by \ufffd';
 
--- status.c: a row a slot and a row a mover
+-- status.c
 
 create function ngx_pgq.status_rows(
     out database name,
@@ -138,7 +138,7 @@ as 'MODULE_PATHNAME', 'ngx_pgq_status_rows'
 language c volatile strict parallel restricted;
 
 comment on function ngx_pgq.status_rows() is
-'a row for each slot, and one for each mover there is or was since the server started';
+'a row for each slot and for each mover that was started since server start';
 
 create view ngx_pgq.status as
 select database, slot, mover, pid, state, depth, bytes, date_trunc('milliseconds', clock_timestamp() - oldest_at) as oldest,
@@ -147,7 +147,7 @@ select database, slot, mover, pid, state, depth, bytes, date_trunc('milliseconds
   from ngx_pgq.status_rows();
 
 comment on view ngx_pgq.status is
-'what each slot holds, and what each mover is doing and has done since the server started';
+'state and counts of slots and movers since server start';
 
 revoke all on function ngx_pgq.slot() from public;
 revoke all on function ngx_pgq.enqueue(uuid, uuid[], text[]) from public;

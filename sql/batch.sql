@@ -1,10 +1,9 @@
--- ngx_pgq.batch: the ledger of batches taken, so that a batch sent twice is put into the queue once.
--- Written by ngx_pgq.enqueue(), its siblings and ngx_pgq.fence(), which look into all leaves; emptied by the first mover,
--- a leaf at a time: ten minutes after the last transaction that wrote to it has ended, by elapsed time and not by any
--- clock that can be set.
+-- ngx_pgq.batch: batches that were enqueued or fenced. A batch that is sent twice is enqueued once.
+-- enqueue(), enqueue_keyed(), enqueue_all() and fence() search all leaves and insert. The first mover truncates leaves, one
+-- at a time: ten minutes of elapsed time after the last transaction that wrote to the leaf has ended.
 --
---   at        when the batch was taken, or met again; infinity: it was not, and will not be (ngx_pgq.fence())
---   slot      the leaf: the current one when the batch came; an empty one of the three takes over from it
+--   at        when the batch was enqueued, or sent again; infinity: it was fenced
+--   slot      the leaf: the current one when the batch arrived
 --   batch_id  the batch
 
 create table if not exists ngx_pgq.batch (
@@ -14,7 +13,7 @@ create table if not exists ngx_pgq.batch (
     primary key (batch_id, slot)
 ) partition by list (slot);
 
--- Nothing is deleted row by row, so there is nothing to vacuum.
+-- No row is deleted, so there is nothing to vacuum.
 do $$
 begin
     for slot in 0..2 loop
@@ -25,7 +24,7 @@ begin
 end
 $$;
 
--- Only what is not so already: this locks out everybody who enqueues.
+-- Only if needed, as this blocks enqueue().
 select format('alter table %s owner to ngx_pgq_owner', oid::regclass)
   from pg_class
  where relnamespace = 'ngx_pgq'::regnamespace and relname ~ '^batch(_[0-2])?$' and relowner <> 'ngx_pgq_owner'::regrole

@@ -1,8 +1,7 @@
 -- ngx_pgq.dead_letter: messages that posts refused.
--- Written by the movers only; read by operators, who mend what refused them and call ngx_pgq.retry(), or
--- ngx_pgq.discard().
+-- The movers insert. Operators read it, remove the cause, and call ngx_pgq.retry() or ngx_pgq.discard().
 --
---   at, message_id, data  as the message had them
+--   at, message_id, data  those of the message
 --   died_at               when posts refused it
 --   sqlstate, problem     why
 

@@ -1,6 +1,6 @@
--- ngx_pgq.discard(id): forgets a dead letter for good; true if there was one.
--- Called by operators; runs with the rights of ngx_pgq_owner, whoever calls. So do triggers on its tables: deferred ones
--- would run as whoever commits, so the constraints of the transaction are immediate from then on.
+-- ngx_pgq.discard(id): deletes a dead letter; returns whether it existed.
+-- For operators. It runs with the rights of ngx_pgq_owner, and so do triggers on its tables: constraints are set immediate,
+-- as deferred triggers would run with the rights of the session that commits.
 
 create or replace function ngx_pgq.discard(id bigint)
 returns boolean
@@ -21,6 +21,6 @@ as $$
 $$;
 
 comment on function ngx_pgq.discard(bigint) is
-'forget a dead letter for good; true if there was one';
+'delete a dead letter; false if it does not exist';
 
 alter function ngx_pgq.discard(bigint) owner to ngx_pgq_owner;

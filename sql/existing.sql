@@ -1,9 +1,8 @@
--- What is there already has to be ours: this script is run by a superuser, who must neither run nor keep code that
--- somebody else has laid there.
+-- Checks existing objects. A superuser runs this script and must not run or keep code that another role has created.
 --
---   the schema ngx_pgq  must belong to ngx_pgq_owner, with all that is in it. What belongs to a superuser is given to
---                       ngx_pgq_owner, with a warning; members of the extension are left alone
---   public.posts        must belong to ngx_pgq_owner when the queue is made. Later it may have another owner, and keeps him
+--   schema ngx_pgq  it and its objects must belong to ngx_pgq_owner. Those of a superuser are given to ngx_pgq_owner, with
+--                   a warning. Members of the extension are not changed
+--   public.posts    must belong to ngx_pgq_owner when the queue is created. Later it may have another owner, and keeps it
 
 do $$
 declare
@@ -38,7 +37,7 @@ begin
         if found.owner = 'ngx_pgq_owner'::regrole then
             continue;
         elsif found.keep then
-            raise warning '% belongs to role % and is left to it', found.name, found.owner;
+            raise warning '% belongs to role %, which remains its owner', found.name, found.owner;
         elsif found.take then
             raise warning '% belongs to role % and is given to ngx_pgq_owner', found.name, found.owner;
         else

@@ -1,16 +1,16 @@
--- Every right there is, in one place. Whoever is not named here has none.
+-- All rights. A role that is not named here has none.
 
 revoke all on schema ngx_pgq from public;
 revoke all on all functions in schema ngx_pgq from public;
 revoke all on all tables in schema ngx_pgq from public;
 revoke all on public.posts from public;
 
--- what PUBLIC has, unless somebody has revoked it
+-- rights that PUBLIC has by default
 grant usage on schema public to ngx_pgq_owner, ngx_pgq_mover, ngx_pgq_web;
 select format('grant connect on database %I to ngx_pgq_mover, ngx_pgq_web', current_database())
 \gexec
 
--- nginx: may put batches into the queue and read posts
+-- nginx: enqueue batches, read posts
 grant usage on schema ngx_pgq to ngx_pgq_web;
 grant execute on function ngx_pgq.enqueue(uuid, uuid[], text[]) to ngx_pgq_web;
 grant execute on function ngx_pgq.fence(uuid) to ngx_pgq_web;
@@ -20,15 +20,15 @@ grant execute on function ngx_pgq.recent(integer, bigint, integer) to ngx_pgq_we
 grant execute on function ngx_pgq.json_octets(json), ngx_pgq.json_utf8(json) to ngx_pgq_web;
 grant select on public.posts to ngx_pgq_web;
 
--- applications: may insert into the queue, as part of their own transactions. Not at, which decides how long a post is
--- kept, and not message_id
+-- applications: insert into the queue in their own transactions. Not at, which determines how long a post is kept, and not
+-- message_id
 grant usage on schema ngx_pgq to ngx_pgq_producer;
 grant execute on function ngx_pgq.slot() to ngx_pgq_producer;
 grant insert (data) on ngx_pgq.queue to ngx_pgq_producer;
 
--- the movers: empty the leaves of the queue, write posts and dead letters, remove posts that are no longer to be kept
--- (settings ngx_pgq.keep_posts and ngx_pgq.keep_posts_for), truncate drained leaves, the ledger and expired keys.
--- FOR UPDATE of posts asks for the right to update a column; no row is ever updated.
+-- movers: delete from the queue, insert posts and dead letters, delete old posts (settings ngx_pgq.keep_posts and
+-- ngx_pgq.keep_posts_for), truncate leaves of the queue, of the batch table and of the table of keys. SELECT FOR UPDATE of
+-- posts needs the right to update a column; no row is updated.
 grant usage on schema ngx_pgq to ngx_pgq_mover;
 grant select, delete, truncate on ngx_pgq.queue_0, ngx_pgq.queue_1, ngx_pgq.queue_2, ngx_pgq.queue_3 to ngx_pgq_mover;
 grant select, insert, update (id), delete on public.posts to ngx_pgq_mover;
@@ -37,12 +37,12 @@ grant truncate on ngx_pgq.batch_0, ngx_pgq.batch_1, ngx_pgq.batch_2 to ngx_pgq_m
 grant select, insert, update on ngx_pgq.service_time to ngx_pgq_mover;
 grant truncate on ngx_pgq.key_0, ngx_pgq.key_1, ngx_pgq.key_2, ngx_pgq.key_3 to ngx_pgq_mover;
 
--- operators are granted ngx_pgq_owner: stop and start the movers and wait for them, retry and discard dead letters,
--- which puts messages into the queue; as do subscriptions, which write as the owner of their table from PostgreSQL 16 on
+-- operators, who are granted ngx_pgq_owner: pause and resume movers and wait for them; enqueue, as retry() does.
+-- Subscriptions insert as the owner of their table from PostgreSQL 16 on
 grant execute on function ngx_pgq.pause(), ngx_pgq.resume(), ngx_pgq.wait_until_drained(interval) to ngx_pgq_owner;
 grant execute on function ngx_pgq.slot() to ngx_pgq_owner;
 
--- monitoring: may see what the movers do, how much waits, and who keeps vacuum from its work
+-- monitoring: see the movers, the slots, and what holds back vacuum
 grant usage on schema ngx_pgq to pg_monitor;
 grant execute on function ngx_pgq.status_rows() to pg_monitor;
 grant select on ngx_pgq.status to pg_monitor;

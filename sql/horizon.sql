@@ -1,19 +1,18 @@
--- ngx_pgq.horizon: whoever keeps vacuum from removing dead rows in this database, the oldest first.
--- Read by operators and monitoring. A reader that is no pg_monitor sees strangers' sessions without their horizon,
--- that is, not at all.
+-- ngx_pgq.horizon: what keeps vacuum from removing dead rows in this database (its removal horizon), the oldest first.
+-- For operators and monitoring. A reader that is not a member of pg_monitor does not see sessions of other roles.
 --
---   holder    session · prepared transaction · replication slot · standby (that says what its queries need)
---   pid       its process, where it has one
---   name      application_name, the transaction's gid, or the slot's name
---   role      whose it is
---   database  the one it works in; none for a standby, and for a slot of whole servers: those hold every database
---   holds     rows: of all tables · catalogs: of system catalogs only, as a slot's catalog_xmin does
---   xmin      what died in this transaction or a later one is still there
---   age       so many transactions have begun since
---   since     when its transaction began or was prepared, or its slot was left; null where the server does not know
---   duration  how long ago that is
---   state     what it does, or how long it has been waiting for what
---   query     the beginning of what it runs, or ran last
+--   holder    session · prepared transaction · replication slot · standby (with hot_standby_feedback)
+--   pid       its process, if it has one
+--   name      application_name, the gid of the transaction, or the name of the slot
+--   role      its role
+--   database  its database; null for a standby and a physical slot, which hold all databases
+--   holds     rows: of all tables · catalogs: of system catalogs only, as catalog_xmin of a slot does
+--   xmin      rows deleted by this transaction or a later one cannot be removed
+--   age       the number of transactions that have begun since
+--   since     when its transaction began or was prepared, or its slot became inactive; null if unknown
+--   duration  the time since then
+--   state     its state, and what it waits for
+--   query     the beginning of its current or last query
 
 create or replace view ngx_pgq.horizon as
 with held as (
@@ -31,7 +30,7 @@ with held as (
       from pg_catalog.pg_stat_activity as activity
       left join pg_catalog.pg_stat_replication as replication using (pid)
      where (activity.datid = (select oid from pg_catalog.pg_database where datname = current_database()) or activity.backend_type = 'walsender')
-       -- VACUUM's own snapshot holds nothing; nor does the one this view is read with, if it is no older
+       -- VACUUM holds nothing back; nor does the snapshot of this query, unless it is older
        and not exists (select from pg_catalog.pg_stat_progress_vacuum as vacuum where vacuum.pid = activity.pid)
        and not (activity.pid = pg_backend_pid() and activity.xact_start = activity.query_start)
     union all
@@ -43,7 +42,7 @@ with held as (
            'rows' as holds,
            prepared.transaction as xmin,
            prepared.prepared as since,
-           'waits for commit prepared' as state,
+           'waits for COMMIT PREPARED' as state,
            null::text as query
       from pg_catalog.pg_prepared_xacts as prepared
      where prepared.database = current_database()
@@ -56,7 +55,7 @@ with held as (
            held.holds as holds,
            held.xmin as xmin,
            (to_jsonb(slot.*) ->> 'inactive_since')::timestamptz as since,   -- from PostgreSQL 17 on
-           case when slot.active then 'in use' else 'nobody reads it' end as state,
+           case when slot.active then 'active' else 'inactive' end as state,
            null::text as query
       from pg_catalog.pg_replication_slots as slot,
            lateral (values ('rows', slot.xmin), ('catalogs', slot.catalog_xmin)) as held (holds, xmin)
@@ -69,6 +68,6 @@ select holder, pid, name, role, database, holds, xmin, age(xmin) as age, since,
  order by age(xmin) desc, since, pid;
 
 comment on view ngx_pgq.horizon is
-'whoever keeps vacuum from removing dead rows in this database, the oldest first';
+'what keeps vacuum from removing dead rows in this database, the oldest first';
 
 alter view ngx_pgq.horizon owner to ngx_pgq_owner;

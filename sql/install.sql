@@ -1,13 +1,13 @@
--- Makes everything ngx_pgq needs in the database psql is connected to: roles, the extension, tables, functions, rights.
--- Run by a superuser: psql -X -v ON_ERROR_STOP=1 -d posts -f sql/install.sql
--- One transaction; run again it mends what is missing and changes nothing else. After an update of the library, run it
--- again: it updates the extension, too. Nobody who enqueues or reads is locked out by that, and the movers go on.
+-- Installs ngx_pgq in the current database: roles, extension, tables, functions, rights.
+-- A superuser runs it: psql -X -v ON_ERROR_STOP=1 -d posts -f sql/install.sql
+-- One transaction. Run again, it adds what is missing and changes nothing else. Run it after an update of the library, too:
+-- it updates the extension, without blocking clients or movers.
 
 \set ON_ERROR_STOP on
 set client_min_messages = warning;
 
 begin;
--- No name below is looked up where somebody else may have made an object of that name.
+-- Names are not resolved in schemas in which other roles may create objects.
 set local search_path = pg_catalog, pg_temp;
 \ir roles.sql
 \ir existing.sql

@@ -1,13 +1,13 @@
--- public.posts: what has been posted.
--- Written by the movers only; read by everybody who was granted it, by GET /get among others.
+-- public.posts: posted messages.
+-- The movers insert and delete. Clients that were granted it read it, for example GET /get.
 --
---   id          in the order of commits: whoever has seen one never finds a smaller new one; not in that of sending,
---               where several movers work or a backlog is moved
---   at          when the message came in
---   message_id  the message's id, as its sender was told
---   data        the message, to the byte
+--   id          in commit order: after a reader has seen an id, no smaller id appears. Not in the order of sending if there
+--               are several movers or a backlog
+--   at          when the message arrived
+--   message_id  the id that the client got
+--   data        the message, byte for byte
 --
--- It is yours: add checks, indexes, triggers, columns with defaults. What it refuses becomes a dead letter.
+-- Users may add constraints, indexes, triggers, and columns with defaults. A message that posts refuses becomes a dead letter.
 
 do $$
 begin

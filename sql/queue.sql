@@ -1,12 +1,12 @@
 -- ngx_pgq.queue: messages not yet moved.
--- Written by ngx_pgq.enqueue() and by plain INSERTs of producers; read and emptied by the movers only.
+-- enqueue() and INSERTs of applications insert. Only the movers read and delete.
 --
---   at          when it came in
---   message_id  the message's id, from its sender or made here
---   slot        the leaf it lies in; never set it by hand, its default also wakes a mover
---   data        the message, to the byte
+--   at          when the message arrived
+--   message_id  the id of the message, given by the client or generated
+--   slot        the leaf. Do not set it: the default also wakes a mover
+--   data        the message, byte for byte
 --
--- There is no index: a mover knows which blocks were written to, and reads those.
+-- There is no index: a mover knows the blocks that were written and reads those.
 
 create table if not exists ngx_pgq.queue (
     at          timestamptz not null default clock_timestamp(),
@@ -15,9 +15,8 @@ create table if not exists ngx_pgq.queue (
     data        json        not null
 ) partition by list (slot);
 
--- The leaves. Rows live for milliseconds, and a leaf is truncated before vacuum would be worth it. Vacuum comes only
--- where that was impossible for long; nobody looks for statistics; and vacuum gives no space back to the system, for
--- which it would have to lock everybody out for a moment.
+-- The leaves. Rows are deleted within milliseconds, and a leaf is usually truncated before vacuum would help. Vacuum runs only
+-- if that was impossible for long. It does not truncate, as it would block all sessions. Statistics are not needed.
 do $$
 begin
     for slot in 0..3 loop
@@ -40,13 +39,13 @@ begin
 end
 $$;
 
--- Only what is not so already: these lock out everybody who uses the queue.
+-- Only if needed, as these block all users of the queue.
 select format('alter table %s owner to ngx_pgq_owner', oid::regclass)
   from pg_class
  where relnamespace = 'ngx_pgq'::regnamespace and relname ~ '^queue(_[0-3])?$' and relowner <> 'ngx_pgq_owner'::regrole
 \gexec
 
--- Not in CREATE TABLE, as DROP EXTENSION CASCADE takes the default away and installing again must bring it back.
+-- Not in CREATE TABLE: DROP EXTENSION CASCADE drops the default, and running this script again must restore it.
 select format('alter table %s alter column slot set default ngx_pgq.slot()', attrelid::regclass)
   from pg_attribute
   join pg_class on pg_class.oid = attrelid

@@ -1,16 +1,16 @@
--- ngx_pgq.recent(most, before, size): the newest posts, newest first; GET /get is made of them.
--- Called by nginx; runs with the caller's rights, who needs SELECT on posts.
+-- ngx_pgq.recent(most, before, size): the newest posts, newest first, for GET /get.
+-- nginx calls it. It runs with the rights of the caller, who needs SELECT on posts.
 --
---   most    how many at most
---   before  only posts with smaller ids; null: from the newest on
---   size    at most so many bytes of data, as many posts as fit, though one at least
+--   most    the maximum number of posts
+--   before  only posts with smaller ids; null: from the newest
+--   size    the maximum of bytes of data; one post is always returned
 --
 --   id, data
---   at      in RFC 3339; null if it is infinite, or its year has not four digits
---   older   the id of the next post, null after the last of them: where it is not null in the last row, size has ended it
+--   at      in RFC 3339; null if it is infinite or its year does not have four digits
+--   older   the id of the next post, null if there is none. If it is not null in the last row, size was reached
 --
--- It is one query of a kind that the planner puts into its caller's, so that rows are sent as they are found, and that
--- reads the length, not the data, of what it leaves out.
+-- The planner inlines this query, so that rows are sent as they are found. Of posts that are left out only the length is
+-- read.
 
 create or replace function ngx_pgq.recent(
     most integer default 100, before bigint default null, size integer default 1048576)

@@ -1,8 +1,8 @@
--- ngx_pgq.retry(id): puts a dead letter back into the queue, as it came in; true if there was one.
--- Called by operators, when what refused it is mended; runs with the rights of ngx_pgq_owner, as discard() does.
+-- ngx_pgq.retry(id): moves a dead letter back into the queue, unchanged; returns whether it existed.
+-- For operators, after they have removed the cause. It runs with the rights of ngx_pgq_owner, see discard.sql.
 --
--- The movers try it as they would a new message: it becomes a post, or a dead letter with another id. It happens once,
--- however many call at the same time: the others wait, and get false.
+-- The message becomes a post, or a dead letter with another id. Of concurrent calls for one id, one returns true; the others
+-- wait for it and return false.
 
 create or replace function ngx_pgq.retry(id bigint)
 returns boolean
@@ -27,6 +27,6 @@ as $$
 $$;
 
 comment on function ngx_pgq.retry(bigint) is
-'put a dead letter back into the queue; true if there was one';
+'move a dead letter back into the queue; false if it does not exist';
 
 alter function ngx_pgq.retry(bigint) owner to ngx_pgq_owner;

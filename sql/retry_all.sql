@@ -1,7 +1,7 @@
--- ngx_pgq.retry_all(): puts all dead letters back into the queue, as they came in; how many there were.
--- Called by operators, when what refused them is mended; runs with the rights of ngx_pgq_owner, as discard() does.
+-- ngx_pgq.retry_all(): moves all dead letters back into the queue, unchanged; returns their number.
+-- For operators, after they have removed the cause. It runs with the rights of ngx_pgq_owner, see discard.sql.
 --
--- What another session is retrying or discarding at the moment is left to it, so nobody waits.
+-- Dead letters that another session is retrying or discarding are skipped.
 
 create or replace function ngx_pgq.retry_all()
 returns bigint
@@ -27,6 +27,6 @@ as $$
 $$;
 
 comment on function ngx_pgq.retry_all() is
-'put all dead letters back into the queue; how many there were';
+'move all dead letters back into the queue; returns their number';
 
 alter function ngx_pgq.retry_all() owner to ngx_pgq_owner;

@@ -1,4 +1,4 @@
--- Makes nothing; warns when no movers serve this database, as messages would wait in the queue.
+-- Warns if no movers serve this database, as messages would wait in the queue.
 
 do $$
 begin

@@ -1,11 +1,10 @@
--- ngx_pgq.service_time: the database's own time, by which idempotency keys expire (setting ngx_pgq.keep_keys).
--- Written by the first mover, every ten seconds while there are keys; read by ngx_pgq.enqueue_keyed() and
--- ngx_pgq.enqueue_all().
+-- ngx_pgq.service_time: the time by which idempotency keys expire (setting ngx_pgq.keep_keys).
+-- The first mover saves it every ten seconds while there are keys; enqueue_keyed() and enqueue_all() read it.
 --
---   at  begins with the first key; only time in which a primary has been in service is added
+--   at  starts with the first key and advances only while a primary runs
 --
--- It reads like a wall clock and falls behind it. No key expires early because the clocks of two hosts differ, or because
--- one of them was set. One row; of several, as after a dump was restored, the latest counts.
+-- It reads like a wall clock and falls behind it. So no key expires early because clocks of two hosts differ, or because one
+-- was set. One row; if the restore of a dump has added rows, the latest is valid.
 
 create table if not exists ngx_pgq.service_time (
     at  timestamptz not null
@@ -16,8 +15,8 @@ select format('alter table %s owner to ngx_pgq_owner', oid::regclass)
  where oid = 'ngx_pgq.service_time'::regclass and relowner <> 'ngx_pgq_owner'::regrole
 \gexec
 
--- A table without a key cannot be updated once it is published, as by FOR ALL TABLES, unless whole rows identify it. Only
--- where it is not so already: this locks out everybody who sends keys.
+-- A published table, FOR ALL TABLES for example, without a key can be updated only if whole rows identify it. Only if needed,
+-- as this blocks messages with keys.
 select format('alter table %s replica identity full', oid::regclass)
   from pg_class
  where oid = 'ngx_pgq.service_time'::regclass and relreplident <> 'f'

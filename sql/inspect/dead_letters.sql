@@ -1,4 +1,4 @@
--- What posts refused: how often and why, then the newest. Mended? select ngx_pgq.retry(id), or ngx_pgq.retry_all().
+-- Dead letters: their number by reason, then the newest. When the cause is removed: ngx_pgq.retry(id), ngx_pgq.retry_all().
 
 select sqlstate, problem, count(*), min(died_at) as first, max(died_at) as last
   from ngx_pgq.dead_letter

@@ -1,4 +1,4 @@
--- Who keeps vacuum from removing dead rows, the oldest first, and how to end it.
+-- What keeps vacuum from removing dead rows, the oldest first, and the command that ends it.
 
 select holder, pid, name, role, holds, age, since, duration, state, query,
        case holder

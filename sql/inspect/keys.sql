@@ -1,4 +1,4 @@
--- How many idempotency keys are kept: by leaf, and how many of them still count. Reads through all of them.
+-- Rows and valid keys in each leaf of the table of idempotency keys. Scans the whole table.
 
 select key.tableoid::regclass                                               as leaf,
        count(*)                                                             as rows,

@@ -1,4 +1,4 @@
--- What the movers do, and what their processes wait for.
+-- The state of the movers, and what their processes wait for.
 
 select status.database, status.mover, status.pid, status.state, activity.wait_event, status.batches, status.messages, status.rate,
        round(status.messages::numeric / nullif(status.batches, 0), 1) as per_batch,

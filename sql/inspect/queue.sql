@@ -1,4 +1,4 @@
--- How much waits in the queue, since when, and how large its slots are.
+-- The number of messages in the queue, the age of the oldest, and the size of the slots.
 
 select queue.tableoid::regclass                                     as slot,
        count(*)                                                     as messages,

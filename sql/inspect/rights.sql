@@ -1,4 +1,4 @@
--- Who may what, as it really is.
+-- All rights, as the catalogs have them.
 
 select coalesce(nullif(acl.grantee, 0)::regrole::text, 'public') as role, object.kind, object.name,
        string_agg(lower(acl.privilege_type), ', ' order by acl.privilege_type) as may

@@ -70,7 +70,7 @@ works('after REASSIGN OWNED');
 other('alter table posts owner to app');
 ($status, undef, $err) = install();
 is($status, 0, 'the installation succeeds when posts has got another owner');
-like($err, qr/WARNING:  relation public.posts belongs to role app and is left to it/, 'the installation warns that posts has another owner');
+like($err, qr/WARNING:  relation public.posts belongs to role app, which remains its owner/, 'the installation warns that posts has another owner');
 is(other(q{select relowner::regrole from pg_class where oid = 'posts'::regclass}), 'app', 'the installation keeps the owner of posts');
 works('posts with another owner');
 other('alter table posts owner to ngx_pgq_owner; alter table ngx_pgq.batch owner to app');

@@ -62,7 +62,7 @@ $foreign->quit;
 # a prepared transaction
 $pg->safe_psql("begin; insert into later values (3); prepare transaction 'forgotten'");
 is(held('forgotten', 'holder, pid, role, database, holds, since < now(), state'),
-    'prepared transaction||postgres|posts|rows|t|waits for commit prepared', 'the view shows a prepared transaction');
+    'prepared transaction||postgres|posts|rows|t|waits for COMMIT PREPARED', 'the view shows a prepared transaction');
 is(vacuumed(), 'held', 'vacuum keeps dead rows for a prepared transaction');
 $pg->safe_psql("rollback prepared 'forgotten'");
 is(held('forgotten', 'count(*)'), 0, 'the view does not show a prepared transaction that has ended');
@@ -74,7 +74,7 @@ is($pg->safe_psql("set application_name = 'me'; select count(*) from ngx_pgq.hor
 
 # a logical slot holds rows of the catalogs only
 $pg->safe_psql("select pg_create_logical_replication_slot('logical', 'pgoutput')");
-is(held('logical', 'holder, pid, database, holds, state'), 'replication slot||posts|catalogs|nobody reads it', 'the view shows a logical slot');
+is(held('logical', 'holder, pid, database, holds, state'), 'replication slot||posts|catalogs|inactive', 'the view shows a logical slot');
 is(vacuumed(), 'free', 'vacuum removes dead rows of tables in spite of a logical slot');
 $pg->safe_psql("select pg_drop_replication_slot('logical')");
 
@@ -99,7 +99,7 @@ ok($pg->poll_query_until("select string_agg(holder || ' ' || holds, ',') from ng
     'the view shows the slot of a standby with feedback');
 $query->quit;
 $standby->stop;
-is(held('spare', "state, holds, since is not null = (current_setting('server_version_num')::integer >= 170000)"), 'nobody reads it|rows|t',
+is(held('spare', "state, holds, since is not null = (current_setting('server_version_num')::integer >= 170000)"), 'inactive|rows|t',
     'the view shows the slot when the standby has stopped');
 is(vacuumed(), 'held', 'vacuum keeps dead rows for the slot of a stopped standby');
 
