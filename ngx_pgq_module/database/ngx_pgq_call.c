@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Owns the statements, the meaning of each SQLSTATE, and the rule when a
- * statement counts as committed.  A call belongs to its maker, except between
- * ngx_pgq_call_start() and done(), when the lane refers to it.
+ * This file owns the statements, the meaning of each SQLSTATE, and the rule
+ * when a statement counts as committed.  A call belongs to its maker; between
+ * ngx_pgq_call_start() and done() the lane refers to it.
  *
  * Invariants:
  *  - each started call ends with one done();

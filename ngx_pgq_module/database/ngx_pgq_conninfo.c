@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Owns the settings of a pool's connections, in the memory of the
- * configuration.
+ * This file owns the settings of a pool's connections.  Their memory belongs
+ * to the configuration.
  *
  * Invariants:
  *  - a setting comes from the conninfo, else from the service, else from the

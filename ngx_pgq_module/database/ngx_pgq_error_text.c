@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Makes an error message of the server or of libpq safe for the log: one line
- * of bounded length, without control characters.
+ * This file makes an error message of the server or of libpq safe for the log:
+ * one line of bounded length, without control characters.
  */
 
 #include "ngx_pgq_error_text.h"

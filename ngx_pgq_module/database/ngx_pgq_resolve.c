@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Looks up the names of hosts by nginx's resolver while nginx runs: at most
- * one look-up at a time for each host of a target in each worker.  The
+ * A resolve looks up the name of a host by nginx's resolver while nginx runs:
+ * at most one look-up at a time for each host of a target in each worker.  Its
  * memory belongs to the configuration, that of a running look-up to nginx.
  *
  * Invariants:

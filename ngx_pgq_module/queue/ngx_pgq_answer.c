@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Owns the bodies of answers to GET, each in its own memory pool.  An answer
- * has one holder when it is created, which fills it, and one more for each
- * reply, until the memory of that request is freed.
+ * This file owns the bodies of answers to GET, each in its own memory pool.
+ * An answer has one holder when it is created, which fills it, and one more
+ * for each reply, until the memory of that request is freed.
  *
  * Invariants:
  *  - an answer's bytes count in db->size from their allocation until the last

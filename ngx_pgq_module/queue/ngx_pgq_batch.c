@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Owns the batches, each in its own memory pool.  It is the source of the
- * calls of a pool of POSTs.
+ * This file owns the batches, each in its own memory pool, and is the source
+ * of the calls of a pool of POSTs.
  *
  * Invariants:
  *  - a batch is in exactly one list: writes->sent while a lane has its call,
@@ -293,20 +293,17 @@ ngx_pgq_batch_free(ngx_pgq_batch_t *batch)
 static void
 ngx_pgq_batch_clear(ngx_pgq_pool_t *db)
 {
-    ngx_uint_t         i;
-    ngx_queue_t       *q, *lists[2];
+    ngx_queue_t       *q;
     ngx_pgq_writes_t  *writes;
 
     writes = ngx_pgq_writes(db);
-    lists[0] = &writes->again;
-    lists[1] = &writes->sent;
 
-    for (i = 0; i < 2; i++) {
-        while (!ngx_queue_empty(lists[i])) {
-            q = ngx_queue_head(lists[i]);
-            ngx_queue_remove(q);
-            ngx_pgq_batch_free(ngx_queue_data(q, ngx_pgq_batch_t, queue));
-        }
+    ngx_queue_add(&writes->again, &writes->sent);
+
+    while (!ngx_queue_empty(&writes->again)) {
+        q = ngx_queue_head(&writes->again);
+        ngx_queue_remove(q);
+        ngx_pgq_batch_free(ngx_queue_data(q, ngx_pgq_batch_t, queue));
     }
 
     ngx_pgq_ticket_free(&writes->waiting);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Chooses the statement of a batch, writes its parameters just before it is
- * sent, and reads the results of its messages.
+ * This file chooses the statement of a batch, writes its parameters just
+ * before it is sent, and reads the results of its messages.
  *
  * ngx_pgq.enqueue(), enqueue_keyed() and enqueue_all() return a row for each
  * message that they do not accept: its ordinal, an SQLSTATE and an error

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Owns the reads.
+ * This file owns the reads.
  *
  * Invariants:
  *  - a read is in reads->waiting, or in reads->sent while its call is in
@@ -230,20 +230,17 @@ ngx_pgq_read_expired(ngx_pgq_waiting_t *w)
 static void
 ngx_pgq_read_clear(ngx_pgq_pool_t *db)
 {
-    ngx_uint_t        i;
-    ngx_queue_t      *q, *lists[2];
+    ngx_queue_t      *q;
     ngx_pgq_reads_t  *reads;
 
     reads = ngx_pgq_reads(db);
-    lists[0] = &reads->waiting;
-    lists[1] = &reads->sent;
 
-    for (i = 0; i < 2; i++) {
-        while (!ngx_queue_empty(lists[i])) {
-            q = ngx_queue_head(lists[i]);
-            ngx_queue_remove(q);
-            ngx_pgq_read_free(ngx_queue_data(q, ngx_pgq_read_t, queue));
-        }
+    ngx_queue_add(&reads->waiting, &reads->sent);
+
+    while (!ngx_queue_empty(&reads->waiting)) {
+        q = ngx_queue_head(&reads->waiting);
+        ngx_queue_remove(q);
+        ngx_pgq_read_free(ngx_queue_data(q, ngx_pgq_read_t, queue));
     }
 }
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Decides when a batch is sent again, and owns the order in writes->again.
+ * This file decides when a batch is sent again, and owns the order in
+ * writes->again.
  *
- * Invariant: a batch is sent again after a pause, which grows with each time.
+ * Invariant: a batch is sent again after a pause, which grows each time.
  * Other batches may be sent meanwhile.
  */
 

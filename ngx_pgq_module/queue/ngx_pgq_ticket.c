@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Owns the tickets from ngx_pgq_ticket_add() to their answer, and expires
- * tickets and fetches.  A ticket is allocated by the endpoint for POST.
+ * This file owns the tickets from ngx_pgq_ticket_add() to their answer, and
+ * expires tickets and fetches.  The endpoint for POST allocates a ticket.
  *
  * Invariants:
  *  - a request is in one list of unanswered ones until it is released;

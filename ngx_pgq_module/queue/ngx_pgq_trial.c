@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Finds out whether a message or the database is the cause when a batch fails
- * with an SQL error that either can cause.
+ * This file finds out whether a message or the database is the cause when a
+ * batch fails with an SQL error that either can cause.
  *
  * Invariants:
  *  - a batch is halved after a few failures, and each half after one more;
