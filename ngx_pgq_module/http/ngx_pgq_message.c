@@ -179,7 +179,7 @@ ngx_pgq_message_scope(ngx_http_request_t *r, ngx_str_t *key,
 
     plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
 
-    ngx_str_null(&kind);
+    ngx_str_set(&kind, "");
     ngx_str_null(&scope);
 
     if (plcf->scope
