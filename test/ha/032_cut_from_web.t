@@ -7,7 +7,7 @@ use Pgq::ClusterTest;
 my $test    = Pgq::ClusterTest->new("primary cut from web1's HAProxy", target => 10, gap => { server => 0 });
 my $cluster = $test->cluster;
 my $leader  = $cluster->leader;
-$test->round(sub { $cluster->partition($leader, both => $cluster->way_of('web1')) }, repair => sub { $cluster->heal($leader) });
+$test->round(sub { $cluster->partition($leader, both => $cluster->haproxy_of('web1')) }, repair => sub { $cluster->heal($leader) });
 is($cluster->leader, $leader, 'the primary keeps leading');
 $test->end;
 

@@ -10,12 +10,12 @@ my @web1    = (gap => { server => 0 });
 my $test    = Pgq::ClusterTest->new('HAProxy killed', target => 2, @web1);
 my $cluster = $test->cluster;
 
-$test->round(sub { $cluster->must($cluster->way_of('web1'), @haproxy, '--signal=KILL') }) for 1 .. 5;
+$test->round(sub { $cluster->must($cluster->haproxy_of('web1'), @haproxy, '--signal=KILL') }) for 1 .. 5;
 $test->end;
 
 $test = Pgq::ClusterTest->new('HAProxy off for ten seconds', target => 2, @web1);
 for (1 .. 3) {
-    my $host = $cluster->way_of('web1');
+    my $host = $cluster->haproxy_of('web1');
 
     $test->round(sub { $cluster->must($host, qw(systemctl stop haproxy)); $test->hold(10) },
         repair => sub { $cluster->must($host, qw(systemctl start haproxy)) });
@@ -24,7 +24,7 @@ $test->end;
 
 $test = Pgq::ClusterTest->new('HAProxy frozen', @web1);
 for (1 .. 3) {
-    my $host = $cluster->way_of('web1');
+    my $host = $cluster->haproxy_of('web1');
 
     $test->round(sub { $cluster->must($host, @haproxy, '--signal=STOP') },
         repair => sub { $cluster->must($host, @haproxy, '--signal=CONT') });
@@ -32,7 +32,7 @@ for (1 .. 3) {
 $test->end;
 
 $test = Pgq::ClusterTest->new('HAProxy reloaded', target => 2, @web1);
-$test->round(sub { $cluster->must($cluster->way_of('web1'), qw(systemctl reload haproxy)) }) for 1 .. 5;
+$test->round(sub { $cluster->must($cluster->haproxy_of('web1'), qw(systemctl reload haproxy)) }) for 1 .. 5;
 $test->end;
 
 done_testing;

@@ -37,7 +37,7 @@ for my $case (
 my $request = $client->request('POST', '/post', body => message(20_000), headers => { Prefer => $whole });
 my $lines   = $client->request('POST', '/post', body => "1\n" x 200, headers => { 'Content-Type' => 'application/x-ndjson' });
 
-my @unread = map { Pgq::Client->new($nginx, buffer => 4096)->stuff($_ % 2 ? $lines : $request, 0.1) } 1 .. 48;
+my @unread = map { Pgq::Client->new($nginx, buffer => 4096)->flood($_ % 2 ? $lines : $request, 0.1) } 1 .. 48;
 
 my %status;
 $status{ $client->post('/post', message(10_000))->status }++ for 1 .. 240;

@@ -104,7 +104,7 @@ sub sockets_return {
     my @clients = map {
         my ($what, $method, $path, $body, %headers) = @$_;
         my $client = Pgq::Client->new($nginx, buffer => 4096);
-        $client->stuff($client->request($method, $path, body => $body, headers => \%headers), 0.2);
+        $client->flood($client->request($method, $path, body => $body, headers => \%headers), 0.2);
     } @requests;
 
     is(Pgq::Client->new($nginx)->post('/post', '1')->{status}, 202, 'HTTP/1.1: a message is accepted while other clients do not read');

@@ -10,7 +10,6 @@ my $count = 300;
 
 my @counts = qw(lost twice altered unexpected unknown_present unknown_twice id_twice dead foreign);
 
-
 # Runs the load client. Returns its exit status, its results by name, and its output.
 sub load {
     my @arguments = @_;
@@ -19,7 +18,6 @@ sub load {
 
     return ($status, { $out =~ /^result (\S+) (\S+)$/mg }, "$out$err");
 }
-
 
 # Compares posts with a record of requests: checks the exit status and the counts that are not 0.
 sub check {
@@ -31,7 +29,6 @@ sub check {
 
     return;
 }
-
 
 # The same after some SQL, which is undone.
 sub check_after {
@@ -45,7 +42,6 @@ sub check_after {
     return;
 }
 
-
 # The same with some lines of the record changed.
 sub check_ledger {
     my ($name, $change, @rest) = @_;
@@ -56,7 +52,6 @@ sub check_ledger {
 
     return;
 }
-
 
 # ---- a good run
 
@@ -70,7 +65,6 @@ is($result->{$_}, 0, "a run without errors: $_ is 0") for @counts, qw(refused un
 $pg->safe_psql('create table good as select * from posts');
 check('--check-only succeeds with the record of a good run', "$dir/ledger", 0, {});
 check('--exclusive succeeds when posts has only messages of the run', "$dir/ledger", 0, {}, '--exclusive');
-
 
 # ---- errors are planted in posts
 
@@ -114,7 +108,6 @@ check_after('with --dead-ok a dead letter is no failure', $dead_letter, 0, { dea
 check_after('a dead letter that is also a post counts as twice', "$dead_letter; insert into posts overriding system value"
         . ' select * from good where id = (select max(id) from good)', 1, { dead => 1, twice => 1 }, '--dead-ok');
 
-
 # ---- errors are planted in the record
 
 check_ledger('a post of a refused message counts as unexpected', sub { $_[0][5] =~ s/ 202 \S+ / 503 - / }, 1, { unexpected => 1 });
@@ -134,7 +127,6 @@ check('a message of unknown outcome may not be in posts twice', "$dir/unknown", 
 $pg->safe_psql("delete from posts where message_id = '$id'");
 check('a message of unknown outcome may be absent', "$dir/unknown", 0, {});
 
-
 # ---- bodies of a file, which are distinguished by their hashes
 
 Pgq::Host::spew("$dir/bodies", map { "$_\n" } '{"a": 1}', ' [2 ] ', '{"name": "Łódź 中 😀"}', 'null', '{"a": 1}', '{"a": ', '');
@@ -152,7 +144,6 @@ is("$result->{ok} $result->{refused}", '50 20', 'each repetition has the same re
 
 $pg->safe_psql(q{insert into posts (at, message_id, data) values (now(), gen_random_uuid(), 'null')});
 check('one post more than a repeated body was acknowledged counts as twice', "$dir/ledger.file", 1, { twice => 1 });
-
 
 # ---- the queue does not drain
 

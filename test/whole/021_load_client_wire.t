@@ -9,13 +9,11 @@ use Time::HiRes qw(sleep time);
 my $uuid = 0;
 my @servers;
 
-
 # An answer with a new id.
 sub answer {
     my $body = sprintf '{"status":"queued","id":"%08x-0000-7000-8000-%012x"}', $$, ++$uuid;
     return "HTTP/1.1 202 Accepted\r\nContent-Length: " . length($body) . "\r\n\r\n$body";
 }
-
 
 # A server that calls the code for each request, with the socket, the number of earlier requests on this connection and the
 # number of earlier connections. The code returns false to close the connection.
@@ -41,7 +39,6 @@ sub server {
     POSIX::_exit(0);
 }
 
-
 sub serve {
     my ($socket, $connection, $code) = @_;
     my $request = 0;
@@ -57,7 +54,6 @@ sub serve {
     return;
 }
 
-
 sub load {
     my @arguments = @_;
     my ($status, $out, $err) = Pgq::Host::run(
@@ -65,7 +61,6 @@ sub load {
 
     return { status => $status, output => "$out$err", $out =~ /^result (\S+) (\S+)$/mg };
 }
-
 
 sub expect {
     my ($name, $result, %expected) = @_;
@@ -76,10 +71,8 @@ sub expect {
     return;
 }
 
-
 my $good = server(sub { $_[0]->print(answer()) });
 my $result;
-
 
 # ---- answers
 
@@ -120,7 +113,6 @@ expect('a message that is refused with 400 is not sent again', load('--connectio
     status => 0, ok => 50, refused => 50, refused_400 => 50, failed => 50, retries => 0);
 expect('with --all-ok a refused message fails the run', load('--connections', 1, '--all-ok', $refuse), status => 1);
 
-
 # ---- retries
 
 my $busy = server(sub {
@@ -143,7 +135,6 @@ my $never = server(sub { $_[0]->print("HTTP/1.1 503 Busy\r\nContent-Length: 2\r\
 
 expect('--retry limits the number of retries', load('--messages', 4, '--retry', 3, '--retry-max-wait', 0.02, $never),
     status => 1, ok => 0, requests => 16, retries => 12, failed => 4, refused => 16, retry_after => 0);
-
 
 # ---- connections that end
 
@@ -196,7 +187,6 @@ $result = load('--all-ok', $closed, $good);
 expect('with one of two servers all messages are acknowledged', $result, status => 0, ok => 100, unknown => 0);
 cmp_ok($result->{connect_errors}, '>=', 2, 'connections to the closed server are counted as errors');
 
-
 # ---- time
 
 # A pause of half a second. Counted from the intended start, a hundred messages wait, not one.
@@ -247,7 +237,6 @@ ok(!exists $result{phase_3_ok}, 'two signals make three phases');
 cmp_ok($result{phase_1_seconds}, '>=', 0.5, 'a phase lasts from signal to signal');
 
 done_testing;
-
 
 # Each server is a process group with one process for each connection.
 END {

@@ -63,7 +63,6 @@ is(check(\@good), "a reader saw post 11 as message 1 1; it is now message 1 2\n"
 logs(reader => "between 7\n");
 is(check(\@good), "a reader saw post 7 between posts that it had seen before\n", 'a post that appears between others is reported');
 
-
 # ---- the loads: a fault is planted in posts after each of them has ended
 my %servers = Pgq::FuzzClients::servers();
 my $pg      = $servers{pg};

@@ -75,7 +75,7 @@ sub send {
 
 
 # Sends bytes repeatedly, without reading, until the peer has read nothing for this many seconds.
-sub stuff {
+sub flood {
     my ($self, $bytes, $seconds) = @_;
     my $select = IO::Select->new($self->{socket});
     my $rest   = '';

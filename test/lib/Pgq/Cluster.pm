@@ -323,7 +323,7 @@ sub true_clock {
 
 
 # The host whose HAProxy most lanes of a web host use.
-sub way_of {
+sub haproxy_of {
     my ($self, $web) = @_;
     my $address = $self->safe_psql("select client_addr from pg_stat_activity
          where application_name = '$web' group by 1 order by count(*) desc limit 1");

@@ -307,7 +307,7 @@ sub new_binary {
 
 
 # Shuts down the workers of the old master, and finds those that are left. The new master is a child of the old one.
-sub dismiss_workers { return kill 'WINCH', $_[1] }
+sub stop_workers { return kill 'WINCH', $_[1] }
 
 sub old_workers {
     my ($self, $old) = @_;
@@ -318,7 +318,7 @@ sub old_workers {
 
 
 # Ends a master: the old one, or the new one if the old one's workers were started again (HUP).
-sub retire {
+sub quit_master {
     my ($self, $master) = @_;
 
     kill 'QUIT', $master;
@@ -332,9 +332,9 @@ sub upgrade {
     my ($self) = @_;
     my $old = $self->new_binary or return 0;
 
-    $self->dismiss_workers($old);
+    $self->stop_workers($old);
 
-    return poll_until { !$self->old_workers($old) } 30 && $self->retire($old);
+    return poll_until { !$self->old_workers($old) } 30 && $self->quit_master($old);
 }
 
 
