@@ -3,8 +3,8 @@
 /*
  * Batches of messages: see feed_batch.h.
  *
- * An array of one dimension in binary: dimensions, whether there are nulls,
- * the type, length, lower bound; then each element's length and bytes.
+ * The binary form of an array of one dimension: dimensions, null flag, type,
+ * length, lower bound; then the length and the bytes of each element.
  */
 
 #include "feed_batch.h"
@@ -19,7 +19,7 @@
 #define FEED_UUID     2950
 #define FEED_HEADER   20
 #define FEED_ELEMENT  4
-#define FEED_NUMBER   11    /* where a message has its number: {"message": */
+#define FEED_NUMBER   11    /* offset of the number in a message: {"message": */
 #define FEED_DIGITS   12
 
 
@@ -83,7 +83,7 @@ feed_batch_fill(feed_batch_t *batch, uint64_t number)
         p = batch->messages + FEED_HEADER + i * (FEED_ELEMENT + batch->size);
         p += FEED_ELEMENT + FEED_NUMBER;
 
-        /* the first digit is never 0: it would not be JSON */
+        /* a JSON number does not begin with 0 */
 
         *p = '1';
         n = number + i;
@@ -105,7 +105,7 @@ feed_array(unsigned count, size_t size, uint32_t type)
     array = calloc(1, FEED_HEADER + count * (FEED_ELEMENT + size));
 
     if (array == NULL) {
-        fprintf(stderr, "no memory for a batch\n");
+        fprintf(stderr, "out of memory\n");
         exit(2);
     }
 
@@ -131,7 +131,7 @@ feed_put(char *p, uint32_t value)
 }
 
 
-/* Time first, then what a xorshift generator gives. */
+/* The time, then the output of a xorshift generator. */
 
 static void
 feed_uuid(feed_batch_t *batch, char *p, uint64_t ms)

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Owns a batch on its way into the server: a batch id (UUIDv7), so many
- * message ids and as many messages, as the binary parameters of a statement.
+ * Owns a batch: a batch id (UUIDv7), message ids and messages, as the binary
+ * parameters of a statement.
  *
- * Made once and filled again for every call: only the ids and a counter in
- * each message are written then.
+ * It is made once and filled again for every call, which writes only the ids
+ * and a number in each message.
  */
 
 #ifndef FEED_BATCH_H
@@ -33,12 +33,12 @@ typedef struct {
 } feed_batch_t;
 
 
-/* Messages have at least 40 bytes.  There is no return from a lack of memory. */
+/* Messages have at least 40 bytes.  Exits if out of memory. */
 
 void feed_batch_init(feed_batch_t *batch, unsigned count, size_t size,
     uint32_t type, uint64_t seed);
 
-/* New ids; messages are numbered from this one. */
+/* Makes new ids; the messages are numbered from this one on. */
 
 void feed_batch_fill(feed_batch_t *batch, uint64_t number);
 

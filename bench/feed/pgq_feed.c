@@ -1,24 +1,24 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * pgq_feed: puts messages into the queue at a steady rate, as nginx does, and
- * says how many were put in and how many were moved; no more than that, so
- * that it costs the machine it shares with the server as little as can be.
+ * pgq_feed: enqueues messages at a steady rate, as nginx does, and prints how
+ * many were enqueued and how many were moved.  It does nothing else, as it
+ * shares the machine with the server.
  *
- * With --naive it does the same to a plain table, naive_queue, and moves the
- * messages itself by the statement that every textbook has.
+ * With --naive it uses a plain table, naive_queue, and moves the messages
+ * itself by the usual DELETE ... SKIP LOCKED.
  *
- * - A batch has its moment, whatever became of those before it: a server that
- *   stalls is offered everything afterwards, at once.  When the time is over,
- *   what is more than a second late is let go.
- * - "moved" is what the statement given by --ask says, less what it said at
- *   the start.  It is asked first and "fed" is read after it, so their
- *   difference is never too small by more than the calls under way.
+ * - Each batch is due at a fixed time: after a stall of the server all overdue
+ *   batches are sent at once.  At the end of the time, batches that are more
+ *   than a second late are dropped.
+ * - "moved" is the result of the statement --ask less its result at the start.
+ *   "fed" is read after it, so that their difference is too small by at most
+ *   the calls in flight.
  *
  * Prints "began SECONDS", lines "sample SECONDS FED MOVED LATE_MS BUSY …" (the
- * monotonic clock; the latest batch since the sample before; the share of its
- * time a connection was in a call; further columns of --ask), and "result NAME
- * VALUE" lines.  Exit status: 0 good, 2 cannot work.
+ * monotonic clock; the largest delay of a batch since the last sample; the
+ * share of time that connections were in a call; further columns of --ask), and
+ * "result NAME VALUE" lines.  Exit status: 0 success, 2 error.
  */
 
 #define _GNU_SOURCE
@@ -56,8 +56,8 @@
     " select id, at, message_id, data from gone"
 
 /*
- * The plan it should have, whenever it was made: the planner takes a table
- * that is empty at the time for cheaper to read whole.
+ * Forces the index scan: for a table that is empty at planning time, the
+ * planner would choose a sequential scan.
  */
 
 #define FEED_NAIVE_PLAN                                                       \
@@ -68,11 +68,11 @@
 typedef struct {
     const char  *conninfo;
     const char  *ask;
-    double       rate;          /* 0: as fast as can be */
+    double       rate;          /* 0: as fast as possible */
     double       seconds;       /* 0: until all messages are fed */
-    uint64_t     messages;      /* 0: until the time is over; ours to feed */
-    uint64_t     expect;        /* this many wait there already */
-    uint64_t     window;        /* most messages fed and not moved; 0: any */
+    uint64_t     messages;      /* 0: until the time is over; to be fed */
+    uint64_t     expect;        /* already in the queue */
+    uint64_t     window;        /* maximum of messages not moved; 0: any */
     unsigned     connections;
     unsigned     batch;
     unsigned     size;
@@ -145,7 +145,7 @@ main(int argc, char **argv)
                                (void *) (uintptr_t) i)
                 != 0)
             {
-                fprintf(stderr, "pgq_feed: no thread to be had\n");
+                fprintf(stderr, "pgq_feed: could not create a thread\n");
                 return 2;
             }
         }
@@ -154,7 +154,7 @@ main(int argc, char **argv)
     if (feed.move
         && pthread_create(&mover, NULL, feed_naive, NULL) != 0)
     {
-        fprintf(stderr, "pgq_feed: no thread to be had\n");
+        fprintf(stderr, "pgq_feed: could not create a thread\n");
         return 2;
     }
 
@@ -253,7 +253,7 @@ feed_connect(void)
 }
 
 
-/* A measurement with an error in it is none. */
+/* Exits on an error: the measurement would be invalid. */
 
 static void
 feed_check(PGconn *conn, PGresult *result, const char *what)
@@ -269,7 +269,7 @@ feed_check(PGconn *conn, PGresult *result, const char *what)
 }
 
 
-/* One connection's work. */
+/* The thread of one connection. */
 
 static void *
 feed_work(void *data)
@@ -303,7 +303,7 @@ feed_work(void *data)
 }
 
 
-/* Waits for the moment of a batch; false when there is none any more. */
+/* Waits until the batch is due; false if there are no more batches. */
 
 static int
 feed_due(uint64_t number)
@@ -363,7 +363,7 @@ feed_call(PGconn *conn, feed_batch_t *batch, uint64_t number)
 
     feed_batch_fill(batch, number);
 
-    skip = feed.naive ? 1 : 0;          /* the naive know no batches */
+    skip = feed.naive ? 1 : 0;          /* naive_queue has no batches */
     began = load_now();
     result = PQexecPrepared(conn, "feed", 3 - skip, batch->values + skip,
                             batch->lengths + skip, batch->formats + skip, 1);
@@ -387,7 +387,7 @@ feed_call(PGconn *conn, feed_batch_t *batch, uint64_t number)
 }
 
 
-/* The other way of moving messages: one client in a loop. */
+/* Moves the messages of naive_queue: one client in a loop. */
 
 static void *
 feed_naive(void *data)
@@ -421,7 +421,7 @@ feed_naive(void *data)
 }
 
 
-/* The first column of the answer; the others as text. */
+/* Returns the first column of the answer; the others are text. */
 
 static uint64_t
 feed_ask(PGconn *conn, char *more, size_t room)
@@ -452,7 +452,7 @@ feed_ask(PGconn *conn, char *more, size_t room)
 }
 
 
-/* Samples until all is done. */
+/* Prints samples until the end of the run. */
 
 static void
 feed_watch(PGconn *conn)

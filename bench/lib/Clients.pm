@@ -1,12 +1,11 @@
 package Clients;
 
-# Clients that do not do their part: they stop in the middle of a request, or send one and never read the answer. All of
-# them are sockets of this process, which does nothing with them, so that they cost the machine what they cost the
-# server. They go when the reference to them does.
+# Clients that stall: they stop in the middle of a request, or send one and never read the answer. They are idle sockets
+# of this process, so that their only cost is that of the server. They are closed with the reference to them.
 #
-#   my $stalled = Clients::stalled($port, 1000);      a third stops in its head, in its body, before its answer
-#   my $held = Clients::held($port, 200, '"text"', 'application/json', 1);       all have sent all but the last byte
-#   Clients::complete($held, 100);                    the next hundred send it
+#   my $stalled = Clients::stalled($port, 1000);      a third each stops in the head, in the body, before the answer
+#   my $held = Clients::held($port, 200, '"text"', 'application/json', 1);       each sends all except for the last byte
+#   Clients::complete($held, 100);                    the next hundred send the rest
 
 use strict;
 use warnings;
@@ -19,7 +18,7 @@ use Pgq::Host qw(slurp);
 my $large = 64 * 1024;
 
 
-# An open connection; with a receive buffer as small as the kernel makes it if asked to.
+# Opens a connection, with the smallest possible receive buffer if $small.
 sub _socket {
     my ($port, $small) = @_;
 
@@ -66,7 +65,7 @@ sub stalled {
 }
 
 
-# Each sends one request, all of it or all but so many bytes.
+# Each client sends one request, except for its last $back bytes.
 sub held {
     my ($port, $count, $body, $type, $back) = @_;
     my $bytes = _head($port, length $body, $type) . $body;
@@ -76,7 +75,7 @@ sub held {
 }
 
 
-# The next so many of those that are held.
+# Completes the requests of the next $count clients.
 sub complete {
     my ($held, $count) = @_;
 
@@ -92,7 +91,7 @@ sub complete {
 }
 
 
-# Bytes that have arrived at a port of this machine and that its server has not read.
+# Returns the number of bytes that have arrived at a port of this machine and are not read by its server.
 sub unread {
     my ($port) = @_;
     my $local  = sprintf ':%04X', $port;

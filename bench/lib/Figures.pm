@@ -1,6 +1,6 @@
 package Figures;
 
-# What the measuring scripts work out: medians, a slope, the CPU and the memory of a process.
+# Functions of the measuring scripts: median, slope, CPU and memory of a process.
 
 use strict;
 use warnings;
@@ -20,7 +20,7 @@ sub median {
 }
 
 
-# Of the line that is nearest to these points, [ x, y ] each.
+# The slope of the regression line through points [ x, y ].
 sub slope {
     my (@points) = @_;
     my $x = sum(map { $_->[0] } @points) / @points;
@@ -31,7 +31,7 @@ sub slope {
 }
 
 
-# CPU seconds of processes so far, to the nanosecond where the kernel counts so.
+# CPU seconds of processes, in nanosecond resolution if the kernel has it.
 sub cpu {
     my (@pids) = @_;
 
@@ -51,8 +51,8 @@ sub _cpu {
 }
 
 
-# Private memory of a process, kB: of its private mappings alone, as a page of shared memory that nobody else has
-# touched yet counts as private, too.
+# Private memory of a process in kB. Only private mappings count: a page of shared memory that only this process has
+# touched is also reported as private.
 sub private {
     my ($pid) = @_;
     my ($sum, $shared) = (0, 0);

@@ -1,11 +1,11 @@
 package Plot;
 
-# The picture bench/mover draws: depth of the queue and posts a second over the time of a held snapshot, one line for
-# each way of moving messages. SVG, on no background: the inks can be read on a light page and on a dark one.
+# The graph of bench/mover: depth of the queue and posts a second during a held snapshot, one line for each queue. SVG
+# without a background, in colors that are readable on a light and on a dark page.
 #
 #   Plot::svg($title, $hold, [ 'ngx_pgq', [ [ $second, $depth, $moved ], … ] ], [ 'another', [ … ] ])
 #
-# Seconds count from when the snapshot was taken, which is held for $hold of them.
+# Seconds are counted from the snapshot, which is held for $hold seconds.
 
 use strict;
 use warnings;
@@ -17,7 +17,7 @@ my ($width, $height, $left, $right) = (820, 476, 56, 184);
 my @panel = ({ top => 72, height => 170 }, { top => 298, height => 140 });
 
 
-# 1500000 as 1.5 M.
+# Formats 1500000 as 1.5 M.
 sub _short {
     my ($value) = @_;
 
@@ -25,7 +25,7 @@ sub _short {
 }
 
 
-# 1500000 as 1,500,000.
+# Formats 1500000 as 1,500,000.
 sub _long {
     my $text = sprintf '%.0f', $_[0];
     1 while $text =~ s/^(\d+)(\d{3})/$1,$2/;
@@ -34,7 +34,7 @@ sub _long {
 }
 
 
-# A step of 1, 2 or 5 times a power of ten, of which at most so many make up the value.
+# A step of 1, 2 or 5 times a power of ten, so that the value has at most the given number of steps.
 sub _step {
     my ($value, $most) = @_;
     my $step = 1;
@@ -65,7 +65,7 @@ sub _line {
 }
 
 
-# The lines are named at the right, at their height when the snapshot is let go; names that would touch are moved apart.
+# The names of the lines are at the right, at their height at the end of the snapshot, without overlaps.
 sub _labels {
     my (@labels) = sort { $a->{y} <=> $b->{y} } @_;
 
@@ -120,13 +120,13 @@ END
 
         my @labels;
 
-        # the first course is drawn last: where lines meet, it is the one that is seen
+        # the first line is drawn last, on top of the others
         for my $number (reverse 0 .. $#courses) {
             my ($name, $points) = @{ $courses[$number] };
 
             $svg .= sprintf qq{<path d="M%s" class="ink%d"/>\n}, join(' L', map { sprintf '%.1f,%.1f', $x->($_->[0]), $y->($_->[ $n + 1 ]) } @$points), $number;
 
-            # when the snapshot is let go: the greatest depth there was, or the mean rate of the last while
+            # at the end of the snapshot: the maximum depth, or the mean rate of the last seconds
             my @held = map { $_->[ $n + 1 ] } grep { $_->[0] > 0 && $_->[0] < $hold } @$points;
             my @tail = splice @{ [@held] }, -min(30, int @held / 4 + 1);
 

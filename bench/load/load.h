@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * What all rooms of pgq_load share: the settings, and the clock.
+ * The settings and the clock, shared by all files of pgq_load.
  *
- * The settings are written by main() before anything starts and read only
- * after that.  Times are nanoseconds of the monotonic clock, durations too.
+ * main() writes the settings before anything starts; afterwards they are
+ * read-only.  Times and durations are nanoseconds of the monotonic clock.
  */
 
 #ifndef LOAD_H
@@ -35,7 +35,7 @@ typedef struct {
 
 typedef struct {
     const char      *name;          /* as given */
-    char             host[256];     /* as the Host header has it */
+    char             host[256];     /* of the Host header */
     const char      *path;
     unsigned         naddresses;
     unsigned         good;          /* the address that answered last */
@@ -55,9 +55,9 @@ typedef struct {
 
     const char      *method;
     const char      *type;
-    const char      *headers;       /* whole lines */
+    const char      *headers;       /* complete lines */
     size_t           size;
-    const char      *bodies;        /* a file's name, or NULL */
+    const char      *bodies;        /* the name of a file, or NULL */
     int              once;
 
     u_char           status_ok[LOAD_STATUS_MAX];
@@ -70,7 +70,7 @@ typedef struct {
     int              all_ok;
 
     char             run[9];
-    const char      *ledger;
+    const char      *record;
     const char      *check;
     const char      *visible;
     int              check_only;

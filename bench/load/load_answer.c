@@ -3,8 +3,8 @@
 /*
  * Reading of one HTTP answer: see load_answer.h.
  *
- * Nearly always the whole head comes in one piece and is read where it lies;
- * only when it does not, what is there is put aside in head[].
+ * The head usually arrives in one piece and is read in place.  Otherwise its
+ * pieces are collected in head[].
  */
 
 #define _GNU_SOURCE
@@ -183,7 +183,7 @@ load_answer_uuid(const u_char *text, u_char id[16])
 }
 
 
-/* Returns the length of the head, 0 when it is not whole, -1 when bad. */
+/* Returns the length of the head, 0 if it is incomplete, -1 if it is bad. */
 
 static ssize_t
 load_answer_head(load_answer_t *answer, const u_char *p, size_t len)
@@ -370,7 +370,7 @@ load_answer_body(load_answer_t *answer, const u_char *p, size_t len)
 }
 
 
-/* Takes one byte of what stands between the chunks. */
+/* Reads one byte between the chunks. */
 
 static int
 load_answer_chunk(load_answer_t *answer, u_char c)
@@ -448,7 +448,7 @@ load_answer_keep(load_answer_t *answer, const u_char *p, size_t len)
 }
 
 
-/* Returns -1 when there is anything but digits. */
+/* Returns -1 if there is another character than a digit. */
 
 static int64_t
 load_answer_number(const u_char *p, size_t len)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Owns the reading of one HTTP/1.x answer, in whatever pieces it arrives.
- * Knows nothing of sockets.  Of the body only the beginning is kept.
+ * Owns the reading of one HTTP/1.x answer that arrives in pieces.  It does not
+ * know sockets.  Only the beginning of the body is kept.
  */
 
 #ifndef LOAD_ANSWER_H
@@ -29,12 +29,12 @@ typedef struct {
     unsigned   state;
     unsigned   status;
     unsigned   chunked:1;
-    unsigned   close:1;             /* the connection ends with it */
+    unsigned   close:1;             /* the server closes the connection */
     unsigned   endless:1;           /* the body ends with the connection */
     unsigned   bodiless:1;          /* answer to HEAD: set by the caller */
-    int        retry_after;         /* seconds, -1: not said */
+    int        retry_after;         /* seconds, -1: none */
     uint64_t   left;                /* of the body or of a chunk */
-    size_t     have;                /* of head, while it is not whole */
+    size_t     have;                /* of head, while it is incomplete */
     size_t     kept;                /* of body */
     u_char     body[LOAD_ANSWER_BODY_MAX];
     u_char     head[LOAD_ANSWER_HEAD_MAX];
@@ -43,20 +43,20 @@ typedef struct {
 
 void load_answer_reset(load_answer_t *answer, int bodiless);
 
-/* Bytes after a whole answer make it bad: nobody asked for them. */
+/* Bytes after the end of an answer make it bad. */
 
 load_answer_result_t load_answer_feed(load_answer_t *answer, const u_char *p,
     size_t len);
 
-/* To be called when the connection ended: only an endless answer is whole. */
+/* To be called at the end of the connection: ends an endless answer. */
 
 load_answer_result_t load_answer_end(load_answer_t *answer);
 
-/* Finds "id":"<uuid>" in the body's beginning; -1 when there is none. */
+/* Finds "id":"<uuid>" in the beginning of the body; -1: not found. */
 
 int load_answer_id(const load_answer_t *answer, u_char id[16]);
 
-/* Reads 36 characters; -1 when they are no uuid. */
+/* Reads 36 characters; -1: not a UUID. */
 
 int load_answer_uuid(const u_char *text, u_char id[16]);
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * What is sent: see load_body.h.
+ * Requests and bodies: see load_body.h.
  *
- * A made body is {"run":"<8 hex>","n":<n>,"pad":"xxx"} of the size asked for;
- * the request for a target, head and body, is one piece of memory in which n
- * is written over.  A body from the file stays where the file is mapped and
- * follows a head in which the Content-Length is written over.
+ * A generated body is {"run":"<8 hex>","n":<n>,"pad":"xxx"} of the given size.
+ * The request for a target, head and body, is one buffer in which n is
+ * overwritten.  A body of the file is sent from the mapped file, after a head
+ * in which Content-Length is overwritten.
  */
 
 #define _GNU_SOURCE
@@ -29,8 +29,8 @@
 typedef struct {
     char    *head;
     size_t   head_len;
-    char    *body;              /* within the memory of head */
-    size_t   digits;            /* of n, as it stands there */
+    char    *body;              /* points into head */
+    size_t   digits;            /* digits of n in the buffer */
 } load_template_t;
 
 
@@ -213,7 +213,7 @@ load_body_read(const char *name)
     close(fd);
 
     if (p == MAP_FAILED) {
-        fprintf(stderr, "pgq_load: %s: empty or not to be read\n", name);
+        fprintf(stderr, "pgq_load: %s: empty or not readable\n", name);
         return -1;
     }
 
@@ -238,7 +238,7 @@ load_body_lines_add(const u_char *p, size_t len)
 {
     struct iovec  *lines;
 
-    /* grown whenever the number is a power of two */
+    /* the array grows when the number is a power of two */
 
     if ((load_nlines & (load_nlines - 1)) == 0) {
         lines = realloc(load_lines, (load_nlines ? load_nlines * 2 : 1)
@@ -309,7 +309,7 @@ load_body_template(const load_settings_t *settings, load_template_t *template,
 }
 
 
-/* Moves the padding only when n has got more digits, or fewer, than it had. */
+/* Moves the padding only if the number of digits of n has changed. */
 
 static void
 load_body_number(load_template_t *template, uint64_t n)

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Owns what is sent: requests, made ahead, of which only the digits that
- * differ are written anew; and the hash by which a body is known again.
+ * Owns requests and bodies: a request is prepared once, and only its digits
+ * are changed; and the hash by which a body is recognized.
  *
  * Invariant
- * - The same (target, n, line) always gives the same bytes: whoever could
- *   send a part only asks again for the rest and keeps nothing.
+ * - The same (target, n, line) always gives the same bytes: a caller that has
+ *   sent a part requests them again for the rest.
  */
 
 #ifndef LOAD_BODY_H
@@ -22,7 +22,7 @@
 
 
 typedef struct {
-    struct iovec   iov[2];          /* good until the next request is made */
+    struct iovec   iov[2];          /* valid until the next call */
     int            niov;
     size_t         len;
     const u_char  *body;
@@ -31,24 +31,24 @@ typedef struct {
 
 
 /*
- * Reads the bodies, makes the requests, in place of those of the last call;
- * prints what is wrong and returns -1.
+ * Reads the bodies and makes the requests, which replace those of the last
+ * call.  -1, with a message: an error.
  */
 
 int load_body_init(const load_settings_t *settings);
 
-/* Whether requests of the method are sent without a body. */
+/* Whether requests with this method have no body. */
 
 int load_body_none(const char *method);
 
-/* How many bodies the file has; 0 when they are made. */
+/* The number of bodies in the file; 0 if bodies are generated. */
 
 uint64_t load_body_lines(void);
 
 void load_body_request(load_request_t *request, unsigned target, uint64_t n,
     uint64_t line);
 
-/* Of a body without the white space around it. */
+/* The hash of a body without the white space around it. */
 
 uint64_t load_body_hash(const void *data, size_t len);
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The reading back: see load_check.h.
+ * The check: see load_check.h.
  *
- * Rows come by COPY in binary form, and each is handed to the verdict.
+ * Rows are read by COPY in binary form; each is given to the report.
  */
 
 #include "load_check.h"
@@ -57,18 +57,18 @@ load_check_mark(const char *conninfo)
 
 int
 load_check_run(const load_settings_t *settings, int64_t mark,
-    load_verdict_t *verdict)
+    load_report_t *report)
 {
     int      bad;
     char     query[256];
     PGconn  *conn;
 
-    if (load_verdict_init(settings, verdict) != 0) {
+    if (load_report_init(settings, report) != 0) {
         fprintf(stderr, "pgq_load: out of memory\n");
         return -1;
     }
 
-    conn = load_check_drain(settings, &verdict->drained);
+    conn = load_check_drain(settings, &report->drained);
 
     if (conn == NULL) {
         return -1;
@@ -91,13 +91,13 @@ load_check_run(const load_settings_t *settings, int64_t mark,
         return -1;
     }
 
-    load_verdict_finish();
+    load_report_finish();
 
     return 0;
 }
 
 
-/* Tries until the deadline: the server may be starting. */
+/* Repeats the attempt until the deadline: the server may be starting. */
 
 static PGconn *
 load_check_connect(const load_settings_t *settings, int64_t deadline)
@@ -124,8 +124,8 @@ load_check_connect(const load_settings_t *settings, int64_t deadline)
 
 
 /*
- * Waits until the queue has been empty for the time settled on.  At the
- * deadline the comparison goes on, if only the queue is to blame.
+ * Waits until the queue has been empty for the time of --settle.  If it is not
+ * empty at the deadline, the comparison is made nevertheless.
  */
 
 static PGconn *
@@ -187,7 +187,7 @@ load_check_drain(const load_settings_t *settings, int *drained)
 }
 
 
-/* Returns -1 when it could not be asked. */
+/* Returns -1 if the query failed. */
 
 static int
 load_check_empty(PGconn *conn)
@@ -241,7 +241,7 @@ load_check_read(PGconn *conn, const char *query, int dead)
     }
 
     if (bad) {
-        fprintf(stderr, "pgq_load: reading back failed: %s\n",
+        fprintf(stderr, "pgq_load: could not read posts: %s\n",
                 PQerrorMessage(conn));
         return -1;
     }
@@ -252,7 +252,7 @@ load_check_read(PGconn *conn, const char *query, int dead)
 }
 
 
-/* A piece of a binary COPY holds whole rows of two columns. */
+/* Each piece of a binary COPY has complete rows of two columns. */
 
 static int
 load_check_rows(const u_char *p, size_t len, int first, int dead)
@@ -292,7 +292,7 @@ load_check_rows(const u_char *p, size_t len, int first, int dead)
             return -1;
         }
 
-        if (load_verdict_row(p + 4, p + 24, (size_t) data_len, dead) != 0) {
+        if (load_report_row(p + 4, p + 24, (size_t) data_len, dead) != 0) {
             return -1;
         }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Owns the reading back: waits until the queue is empty and shows the verdict
- * each row of posts and each dead letter.
+ * Owns the check: waits until the queue is empty and gives each row of posts
+ * and each dead letter to the report.
  */
 
 #ifndef LOAD_CHECK_H
@@ -10,20 +10,20 @@
 
 
 #include "load.h"
-#include "load_verdict.h"
+#include "load_report.h"
 
 
 /*
- * The greatest id of posts, after which rows can be of this run; 0 when the
- * database is not to be had now.
+ * Returns the largest id of posts: rows of this run come after it.  0: the
+ * database cannot be reached.
  */
 
 int64_t load_check_mark(const char *conninfo);
 
-/* Returns -1, with a message, when there is no verdict to be had. */
+/* Returns -1, with a message, if the check cannot be made. */
 
 int load_check_run(const load_settings_t *settings, int64_t mark,
-    load_verdict_t *verdict);
+    load_report_t *report);
 
 
 #endif /* LOAD_CHECK_H */

@@ -3,19 +3,18 @@
 /*
  * The schedule: see load_engine.h.
  *
- * A link that is ready takes a message into its hands and keeps it until it is
- * acknowledged or given up, waiting times between attempts included: a link is
- * one client.  In the closed loop it takes the next one at once.  In the open
- * loop message k is due at began + k / rate, whether or not a link is free
- * then, and its latency counts from there; links without work stand in a row.
+ * A ready link takes a message and keeps it until it is acknowledged or given
+ * up, including the pauses between attempts: a link is one client.  In the
+ * closed loop it takes the next message at once.  In the open loop message k is
+ * due at began + k / rate, even if no link is idle, and its latency is measured
+ * from then on; idle links are in a list.
  *
- * Each attempt has a number of its own, the ledger's: a message that is sent
- * again is a new one to the server, and what became of the first attempt is
- * not forgotten.
+ * Each attempt has its own number in the record: for the server a message that
+ * is sent again is a new one, and the outcome of the first attempt is kept.
  */
 
 #include "load_engine.h"
-#include "load_ledger.h"
+#include "load_record.h"
 #include "load_link.h"
 #include "load_phase.h"
 
@@ -23,7 +22,7 @@
 
 
 #define LOAD_ENGINE_TICK      (5 * LOAD_MS)
-#define LOAD_ENGINE_TICK_OF   1024      /* links; of more, less often */
+#define LOAD_ENGINE_TICK_OF   1024      /* links; with more links, less often */
 #define LOAD_ENGINE_BACK_OFF  (10 * LOAD_MS)
 
 
@@ -47,9 +46,9 @@ static const volatile sig_atomic_t  *load_stop;
 
 static uint64_t       load_limit;           /* of messages; 0: none */
 static int            load_over;            /* no new message, no retry */
-static uint64_t       load_held;            /* messages in links' hands */
-static uint64_t       load_attempts;        /* counted here without ledger */
-static int64_t        load_up;              /* when a link was last up */
+static uint64_t       load_held;            /* messages that links have */
+static uint64_t       load_attempts;        /* counted here without a record */
+static int64_t        load_up;              /* when a link was last connected */
 static load_link_t  **load_row;             /* of idle links, a ring */
 static unsigned       load_row_first;
 static unsigned       load_row_count;
@@ -131,7 +130,7 @@ load_engine_run(const load_settings_t *settings, load_stats_t *stats,
 }
 
 
-/* The link is idle: it goes on with its message or takes the next. */
+/* The link is idle: sends its message again or takes the next one. */
 
 static void
 load_engine_ready(load_link_t *link)
@@ -181,7 +180,7 @@ load_engine_ready(load_link_t *link)
 }
 
 
-/* An attempt that never left keeps its number. */
+/* An attempt without a sent byte keeps its number. */
 
 static void
 load_engine_send(load_link_t *link)
@@ -193,7 +192,7 @@ load_engine_send(load_link_t *link)
         link->n = ++load_attempts;
 
     } else if (link->n == 0) {
-        link->n = load_ledger_add(0, (uint64_t) (link->begun
+        link->n = load_record_add(0, (uint64_t) (link->begun
                                                  - load_stats->began) / 1000);
         if (link->n == 0) {
             fprintf(stderr, "pgq_load: out of memory\n");
@@ -202,11 +201,11 @@ load_engine_send(load_link_t *link)
 
         load_body_request(&request, link->target, link->n, link->line);
 
-        entry = load_ledger_entry(link->n);
+        entry = load_record_entry(link->n);
         entry->hash = load_body_hash(request.body, request.body_len);
 
     } else {
-        load_ledger_entry(link->n)->status = LOAD_LEDGER_UNKNOWN;
+        load_record_entry(link->n)->status = LOAD_RECORD_UNKNOWN;
     }
 
     load_stats->requests++;
@@ -221,7 +220,7 @@ load_engine_done(load_link_t *link, load_link_result_e result)
 
     static load_entry_t  nobody;
 
-    entry = load_settings->ids ? load_ledger_entry(link->n) : &nobody;
+    entry = load_settings->ids ? load_record_entry(link->n) : &nobody;
 
     if (result == LOAD_LINK_ANSWERED) {
         load_stats->ended = load_now();
@@ -232,7 +231,7 @@ load_engine_done(load_link_t *link, load_link_result_e result)
     load_stats->lost_connections++;
 
     if (result == LOAD_LINK_UNSENT) {
-        entry->status = LOAD_LEDGER_UNSENT;
+        entry->status = LOAD_RECORD_UNSENT;
         load_stats->requests--;
         link->send_at = 0;
         return;
@@ -318,7 +317,7 @@ load_engine_drop(load_link_t *link)
 }
 
 
-/* Whether there is a message to begin now. */
+/* Whether a message is due. */
 
 static int
 load_engine_more(int64_t now)
@@ -348,7 +347,7 @@ load_engine_due(int64_t now)
 }
 
 
-/* How long the loop may sleep. */
+/* Returns how long the loop may sleep. */
 
 static int64_t
 load_engine_pause(int64_t now)
@@ -367,7 +366,7 @@ load_engine_pause(int64_t now)
 }
 
 
-/* Gives what is due to the idle links, the longest idle first. */
+/* Gives due messages to idle links, the longest idle first. */
 
 static void
 load_engine_dispatch(void)
@@ -388,7 +387,7 @@ load_engine_dispatch(void)
 }
 
 
-/* Returns 1 when all is done. */
+/* Returns 1 at the end of the run. */
 
 static int
 load_engine_tick(int64_t now)

@@ -3,8 +3,8 @@
 /*
  * Histograms of durations: see load_hist.h.
  *
- * A value of up to 8 significant bits is its own bucket; of a greater one the
- * first 8 bits and the number of those left out make the bucket.
+ * A value of up to 8 significant bits has its own bucket.  The bucket of a
+ * larger one is made of its first 8 bits and the number of the others.
  */
 
 #include "load_hist.h"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Owns histograms of durations: log-linear, 128 steps an octave, so a
- * percentile is within 0.8 % of the truth; the greatest value is kept exactly.
+ * Owns histograms of durations: log-linear with 128 steps for each octave, so
+ * that a percentile is within 0.8 %.  The maximum is exact.
  */
 
 #ifndef LOAD_HIST_H
@@ -26,7 +26,7 @@ typedef struct {
 void load_hist_reset(load_hist_t *hist);
 void load_hist_add(load_hist_t *hist, int64_t ns);
 
-/* In milliseconds; 0 when nothing was counted. */
+/* In milliseconds; 0 for an empty histogram. */
 
 double load_hist_percentile(const load_hist_t *hist, double percent);
 

@@ -3,10 +3,10 @@
 /*
  * The connections: see load_link.h.
  *
- * Events are edge-triggered and registered once a connection, so a request
- * costs one send, one recv and its share of an epoll wait.  Nothing is kept of
- * what is to be sent: when a socket takes only a part, the request is made
- * again for the rest.
+ * Events are edge-triggered and registered once for each connection, so that a
+ * request costs one send, one recv and its share of an epoll wait.  A request
+ * is not stored: if a socket accepts only a part, it is made again for the
+ * rest.
  */
 
 #define _GNU_SOURCE
@@ -70,7 +70,7 @@ load_link_init(const load_settings_t *settings,
     }
 
     if (settings->connections + 32 > limit.rlim_cur) {
-        fprintf(stderr, "pgq_load: %u connections, but only %llu files\n",
+        fprintf(stderr, "pgq_load: %u connections need more than %llu files\n",
                 settings->connections, (unsigned long long) limit.rlim_cur);
         return -1;
     }
@@ -239,7 +239,7 @@ load_link_connect(load_link_t *link, int64_t now)
     on = 1;
     (void) setsockopt(link->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 
-    /* the cheapest there is: bbr with its pacing costs 8 % more a request */
+    /* the cheapest one: pacing by bbr costs 8 % more for each request */
 
     (void) setsockopt(link->fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
 
@@ -350,7 +350,7 @@ load_link_write(load_link_t *link)
 
             /*
              * A server that refuses early may have answered before it closed:
-             * the event that tells of the end reads that.
+             * the event of the end reads this answer.
              */
 
             if (errno != EAGAIN && link->sent == 0) {
@@ -420,7 +420,7 @@ load_link_read(load_link_t *link, int ended)
 }
 
 
-/* A request that was answered before it was sent whole ends its connection. */
+/* An answer before the end of the request closes the connection. */
 
 static void
 load_link_answered(load_link_t *link, int ended)

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Owns the connections: opens them, and again when they are lost; sends one
- * request at a time on each and reads its answer.  Knows nothing of schedule,
- * ledger and retries: it calls back.
+ * Owns the connections: opens them, and again after a loss; sends one request
+ * at a time on each and reads its answer.  Schedule, record and retries belong
+ * to the owner of the callbacks.
  *
  * Invariants
- * - A link is in one state; load_link_set() alone changes it.
- * - Each request that load_link_send() took is ended by one call of done().
+ * - A link is in one state; only load_link_set() changes it.
+ * - done() is called once for each load_link_send().
  * - A callback may send on the link it is given.
  */
 
@@ -21,18 +21,18 @@
 
 
 typedef enum {
-    LOAD_LINK_DOWN = 0,             /* to be opened at connect_at */
+    LOAD_LINK_DOWN = 0,             /* will be opened at connect_at */
     LOAD_LINK_CONNECTING,
     LOAD_LINK_IDLE,
-    LOAD_LINK_BUSY,                 /* a request is under way */
+    LOAD_LINK_BUSY,                 /* a request is in flight */
     LOAD_LINK_STATES
 } load_link_state_e;
 
 
 typedef enum {
     LOAD_LINK_ANSWERED = 0,
-    LOAD_LINK_LOST,                 /* sent, at least in part; no answer */
-    LOAD_LINK_UNSENT                /* not one byte of it was sent */
+    LOAD_LINK_LOST,                 /* sent at least in part, no answer */
+    LOAD_LINK_UNSENT                /* no byte of it was sent */
 } load_link_result_e;
 
 
@@ -51,25 +51,25 @@ typedef struct {
     size_t             len;
     load_answer_t      answer;
 
-    /* the engine's: the message this link has in its hands */
+    /* the engine's: the message of this link */
 
     int                held;
     unsigned           tries;
     int64_t            begun;
     int64_t            send_at;
-    int                waiting;     /* stands in the row of idle links */
+    int                waiting;     /* is in the list of idle links */
 } load_link_t;
 
 
 typedef struct {
-    void     (*ready)(load_link_t *link);               /* it is idle now */
+    void     (*ready)(load_link_t *link);               /* it is idle */
     void     (*done)(load_link_t *link, load_link_result_e result);
 } load_link_calls_t;
 
 
 /*
- * Makes all links, down; -1 with a message when there is no memory or too few
- * file descriptors.
+ * Makes all links, in state down.  -1, with a message: out of memory, or too
+ * few file descriptors.
  */
 
 int load_link_init(const load_settings_t *settings,
@@ -78,15 +78,15 @@ int load_link_init(const load_settings_t *settings,
 load_link_t *load_link_at(unsigned i);
 unsigned load_link_count(load_link_state_e state);
 
-/* The link must be idle; line is one of the bodies' file, if there is one. */
+/* The link has to be idle; line is that of the file of bodies, if any. */
 
 void load_link_send(load_link_t *link, uint64_t n, uint64_t line);
 
-/* Waits for events, ns at most, and deals with them. */
+/* Waits for events, at most ns, and handles them. */
 
 int load_link_wait(int64_t ns);
 
-/* Opens what is due, ends what takes too long: to be called now and then. */
+/* Opens links that are due and ends timed-out ones: to be called often. */
 
 void load_link_tick(int64_t now);
 

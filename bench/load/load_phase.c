@@ -3,9 +3,9 @@
 /*
  * The phases: see load_phase.h.
  *
- * Only the marks are the signal handler's: it writes a time and then the
- * number of them.  A phase's counts are found by the time at which a message
- * began, so an answer that comes late is counted where it belongs.
+ * The signal handler writes only the marks: a time and then their number.  The
+ * phase of a message is found by its start, so a late answer is counted in the
+ * right phase.
  */
 
 #include "load_phase.h"
@@ -17,7 +17,7 @@
 
 typedef struct {
     uint64_t     failed;
-    load_hist_t  latency;           /* of the acknowledged */
+    load_hist_t  latency;           /* of acknowledged messages */
 } load_phase_t;
 
 
@@ -81,7 +81,7 @@ load_phase_print(FILE *out, int64_t began, int64_t ended)
 }
 
 
-/* the latest are looked for first: few messages are of older phases */
+/* the newest first: few messages are of older phases */
 
 static load_phase_t *
 load_phase_of(int64_t begun)

@@ -3,8 +3,8 @@
 /*
  * The command line: see load_settings.h.
  *
- * One table has all options, their kinds and their places; help is printed
- * from it.
+ * One table has all options, their types and their places in the settings;
+ * --help is printed from it.
  */
 
 #define _GNU_SOURCE
@@ -60,7 +60,7 @@ static const load_option_t  load_options[] = {
       "S: stop sending after S seconds" },
 
     { "warmup", LOAD_OPTION_SECONDS, load_place(warmup),
-      "S: leave the first S seconds out of rate and latency" },
+      "S: exclude the first S seconds from rate and latency" },
 
     { "rate", LOAD_OPTION_RATE, load_place(rate),
       "R: open loop, R messages a second; else closed loop" },
@@ -69,7 +69,7 @@ static const load_option_t  load_options[] = {
       "N: bytes of a body (100)" },
 
     { "bodies", LOAD_OPTION_TEXT, load_place(bodies),
-      "FILE: one body a line, over and over" },
+      "FILE: one body in each line, repeatedly" },
 
     { "once", LOAD_OPTION_FLAG, load_place(once),
       "each line of --bodies once" },
@@ -81,22 +81,22 @@ static const load_option_t  load_options[] = {
       "T: Content-Type (application/json)" },
 
     { "header", LOAD_OPTION_HEADER, 0,
-      "\"NAME: VALUE\": one more header" },
+      "\"NAME: VALUE\": a further header" },
 
     { "status-ok", LOAD_OPTION_STATUS, 0,
       "LIST: statuses that acknowledge (202; 200 without a body)" },
 
     { "no-ids", LOAD_OPTION_NO_IDS, 0,
-      "an acknowledgement carries no id" },
+      "acknowledgements have no id" },
 
     { "timeout", LOAD_OPTION_SECONDS, load_place(timeout),
-      "S: no answer after S: lost, outcome unknown (30)" },
+      "S: without an answer the outcome is unknown (30)" },
 
     { "retry", LOAD_OPTION_COUNT, load_place(retry),
-      "N: send again N times what got 503 or was lost (0)" },
+      "N: send a refused (503) or lost message again (0)" },
 
     { "retry-max-wait", LOAD_OPTION_SECONDS, load_place(retry_max_wait),
-      "S: bound of Retry-After and of the back-off (1)" },
+      "S: maximum of Retry-After and of the back-off (1)" },
 
     { "give-up", LOAD_OPTION_SECONDS, load_place(give_up),
       "S: stop after S without any connection (10)" },
@@ -114,25 +114,25 @@ static const load_option_t  load_options[] = {
       "CONNINFO: compare with posts when the queue is empty" },
 
     { "check-only", LOAD_OPTION_FLAG, load_place(check_only),
-      "no load: compare --ledger with posts" },
+      "no load: compare --record with posts" },
 
     { "drain", LOAD_OPTION_SECONDS, load_place(drain),
-      "S: deadline for the queue to be empty (60)" },
+      "S: maximum time until the queue is empty (60)" },
 
     { "settle", LOAD_OPTION_SECONDS, load_place(settle),
-      "S: so long it must stay empty (0.2)" },
+      "S: time for which it has to stay empty (0.2)" },
 
     { "exclusive", LOAD_OPTION_FLAG, load_place(exclusive),
-      "a row of posts that is not of this run is unexpected" },
+      "rows of other runs are unexpected" },
 
     { "dead-ok", LOAD_OPTION_FLAG, load_place(dead_ok),
-      "dead letters are no failure" },
+      "dead letters are not a failure" },
 
-    { "ledger", LOAD_OPTION_TEXT, load_place(ledger),
-      "FILE: write the ledger; with --check-only: read it" },
+    { "record", LOAD_OPTION_TEXT, load_place(record),
+      "FILE: write the record; with --check-only: read it" },
 
     { "visible", LOAD_OPTION_TEXT, load_place(visible),
-      "CONNINFO: measure from POST to visible in posts" },
+      "CONNINFO: measure the time from POST to posts" },
 
     { "help", LOAD_OPTION_HELP, 0, "this text" }
 };
@@ -180,7 +180,7 @@ load_settings_read(load_settings_t *settings, int argc, char **argv)
     while ((i = getopt_long(argc, argv, "", options, NULL)) != -1) {
 
         if (i == '?') {
-            fprintf(stderr, "pgq_load: --help shows what there is\n");
+            fprintf(stderr, "pgq_load: see --help\n");
             return -1;
         }
 
@@ -357,25 +357,24 @@ load_settings_finish(load_settings_t *settings, int argc, char **argv)
     }
 
     if (settings->check_only) {
-        if (settings->check && settings->ledger && argc == 0) {
+        if (settings->check && settings->record && argc == 0) {
             return 0;
         }
 
-        fprintf(stderr, "pgq_load: --check-only needs --check and --ledger,"
+        fprintf(stderr, "pgq_load: --check-only needs --check and --record,"
                         " and no URL\n");
         return -1;
     }
 
-    if ((settings->check || settings->visible || settings->ledger)
+    if ((settings->check || settings->visible || settings->record)
         && !settings->ids)
     {
-        fprintf(stderr, "pgq_load: without ids there is nothing to check\n");
+        fprintf(stderr, "pgq_load: without ids nothing can be checked\n");
         return -1;
     }
 
     if (settings->check && strncmp(settings->type, "text/", 5) == 0) {
-        fprintf(stderr, "pgq_load: text becomes JSON on its way: it cannot be"
-                        " checked\n");
+        fprintf(stderr, "pgq_load: text becomes JSON and cannot be checked\n");
         return -1;
     }
 
@@ -509,7 +508,7 @@ load_settings_resolve(load_target_t *target, const char *host,
 static int
 load_settings_wrong(const char *what, const char *value)
 {
-    fprintf(stderr, "pgq_load: %s: %s is not good\n", what,
+    fprintf(stderr, "pgq_load: invalid %s: %s\n", what,
             value ? value : "nothing");
 
     return -1;

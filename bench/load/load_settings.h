@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Owns the command line: reads it into the settings, resolves the hosts.
+ * Owns the command line: reads it into the settings and resolves the hosts.
  */
 
 #ifndef LOAD_SETTINGS_H
@@ -11,7 +11,7 @@
 #include "load.h"
 
 
-/* Prints what is wrong and returns -1. */
+/* -1, with a message: an error. */
 
 int load_settings_read(load_settings_t *settings, int argc, char **argv);
 

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The watching of posts: see load_visible.h.
+ * Watching posts: see load_visible.h.
  *
- * The time noted is that of the answer to the query, so it is never too early:
- * pause and query are counted in.
+ * A row counts as seen when the query is answered: the time includes the pause
+ * and the query, and is never too early.
  */
 
 #include "load_visible.h"
-#include "load_ledger.h"
+#include "load_record.h"
 
 #include <endian.h>
 #include <libpq-fe.h>
@@ -66,7 +66,7 @@ load_visible_start(const char *conninfo)
     PQclear(result);
 
     if (pthread_create(&load_thread, NULL, load_visible_watch, NULL) != 0) {
-        fprintf(stderr, "pgq_load: no thread to be had\n");
+        fprintf(stderr, "pgq_load: could not create a thread\n");
         PQfinish(load_conn);
         return -1;
     }
@@ -101,16 +101,16 @@ load_visible_stop(int64_t began, int64_t drain, load_hist_t *hist)
 
     load_hist_reset(hist);
 
-    if (load_ledger_index(&again) != 0) {
+    if (load_record_index(&again) != 0) {
         return -1;
     }
 
     for (i = 0; i < load_nsights; i++) {
-        n = load_ledger_find(load_sights[i].id);
+        n = load_record_find(load_sights[i].id);
 
         if (n) {
             load_hist_add(hist, load_sights[i].at - began
-                          - (int64_t) load_ledger_entry(n)->begun * 1000);
+                          - (int64_t) load_record_entry(n)->begun * 1000);
         }
     }
 
@@ -147,7 +147,7 @@ load_visible_watch(void *data)
 }
 
 
-/* Returns how many rows are new, -1 when the connection is lost. */
+/* Returns the number of new rows, -1 if the connection is lost. */
 
 static int
 load_visible_look(PGconn *conn)

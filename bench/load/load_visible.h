@@ -22,7 +22,8 @@ int load_visible_start(const char *conninfo);
 
 /*
  * Ends it when nothing new was seen for a second, drain at most; counts what
- * the ledger acknowledges, from the begin of the message.  -1: out of memory.
+ * that the record has as acknowledged, from the message's start.  -1: out of
+ * memory.
  */
 
 int load_visible_stop(int64_t began, int64_t drain, load_hist_t *hist);

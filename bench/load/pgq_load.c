@@ -1,21 +1,24 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * pgq_load: the load client of the project, and the witness of its promises.
- * It sends messages, remembers each acknowledged id with its body's hash, and
- * afterwards compares them with posts.
+ * pgq_load: the load client.  It sends messages, records each acknowledged id
+ * with the hash of its body, and compares the record with posts.
  *
- * This file is the order of events and the report.  The rooms:
+ * This file has the sequence of a run and prints its results.  The others:
  *     load_settings  the command line
- *     load_body      what is sent
- *     load_engine    when it is sent, and what is counted
- *     load_link      the connections          load_answer  the answers
- *     load_ledger    what became of it        load_hist    how long it took
- *     load_phase     between which marks
- *     load_check     what is there            load_verdict whether that is so
- *     load_visible   when it was there
+ *     load_body      requests and bodies
+ *     load_engine    the schedule, retries and counts
+ *     load_link      the connections
+ *     load_answer    the reading of an answer
+ *     load_record    the outcome of each request
+ *     load_hist      histograms of latencies
+ *     load_phase     results between two signals
+ *     load_check     the reading of posts
+ *     load_report    the comparison of posts and record
+ *     load_visible   the time until a message is in posts
  *
- * Exit status: 0 good, 1 a promise broken or --all-ok not met, 2 cannot work.
+ * Exit status: 0 success, 1 a message is lost, repeated or altered, or
+ * --all-ok is not met, 2 another error.
  */
 
 #define _GNU_SOURCE
@@ -24,7 +27,7 @@
 #include "load_body.h"
 #include "load_check.h"
 #include "load_engine.h"
-#include "load_ledger.h"
+#include "load_record.h"
 #include "load_phase.h"
 #include "load_settings.h"
 #include "load_visible.h"
@@ -41,7 +44,7 @@ static void load_signals(void);
 static void load_signal(int number);
 static void load_signal_mark(int number);
 static void load_progress(const load_stats_t *stats, int64_t now);
-static void load_report(void);
+static void load_print_results(void);
 static int load_check(int64_t mark);
 
 
@@ -53,11 +56,11 @@ static volatile sig_atomic_t  load_stop;
 int
 main(int argc, char **argv)
 {
-    int      status, verdict;
+    int      status, checked;
     int64_t  mark;
 
     if (load_settings_read(&load_settings, argc, argv) != 0
-        || load_ledger_init() != 0)
+        || load_record_init() != 0)
     {
         return 2;
     }
@@ -66,7 +69,7 @@ main(int argc, char **argv)
     mark = 0;
 
     if (load_settings.check_only) {
-        return load_ledger_load(load_settings.ledger, load_settings.run, &mark)
+        return load_record_load(load_settings.record, load_settings.run, &mark)
                == 0 ? load_check(mark) : 2;
     }
 
@@ -76,16 +79,16 @@ main(int argc, char **argv)
         return 2;
     }
 
-    if (load_settings.ledger
-        && load_ledger_save(load_settings.ledger, load_settings.run, mark)
+    if (load_settings.record
+        && load_record_save(load_settings.record, load_settings.run, mark)
            != 0)
     {
         return 2;
     }
 
     if (load_settings.check) {
-        verdict = load_check(mark);
-        status = (verdict > status) ? verdict : status;
+        checked = load_check(mark);
+        status = (checked > status) ? checked : status;
     }
 
     return status;
@@ -120,7 +123,7 @@ load_run(int64_t *mark)
         return 2;
     }
 
-    load_report();
+    load_print_results();
 
     if (load_settings.visible) {
 
@@ -157,7 +160,7 @@ load_signals(void)
     action.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &action, NULL);
 
-    /* else each sleep of the open loop is 50 microseconds too long */
+    /* otherwise each sleep of the open loop is 50 microseconds too long */
 
     (void) prctl(PR_SET_TIMERSLACK, 1000);
 }
@@ -210,7 +213,7 @@ load_progress(const load_stats_t *stats, int64_t now)
 
 
 static void
-load_report(void)
+load_print_results(void)
 {
     int            i;
     double         seconds, rate, cpu;
@@ -220,7 +223,7 @@ load_report(void)
         fprintf(stderr, "\n");
     }
 
-    /* of this thread: the watching of posts is not the sending's cost */
+    /* of this thread: without the cost of watching posts */
 
     getrusage(RUSAGE_THREAD, &usage);
 
@@ -284,13 +287,13 @@ load_report(void)
 static int
 load_check(int64_t mark)
 {
-    load_verdict_t  verdict;
+    load_report_t  report;
 
-    if (load_check_run(&load_settings, mark, &verdict) != 0) {
+    if (load_check_run(&load_settings, mark, &report) != 0) {
         return 2;
     }
 
-    load_verdict_print(&verdict);
+    load_report_print(&report);
 
-    return load_verdict_good(&load_settings, &verdict) ? 0 : 1;
+    return load_report_good(&load_settings, &report) ? 0 : 1;
 }

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * pgq_wake: how long after its commit a message is a post, one message at a
- * time, in a queue where all is quiet.
+ * pgq_wake: measures the time from a commit until the message is a post, for
+ * single messages in an idle queue.
  *
  * One connection enqueues; "commit" is the time from sending the call to its
- * answer.  Another looks for the post, in one of two ways, and "after" counts
- * from that answer, so what the mover did before it arrived is to its credit:
+ * answer.  Another one finds the post, in one of two ways; "after" is measured
+ * from the answer, so that work of the mover before it is not included:
  *
- *     polled  it asks for the post again and again, from the answer on; a
- *             question takes some 50 us itself, and is counted in
- *     told    it listens to ngx_pgq_posts; the way of the notification is
- *             counted in, and it may come before the answer of the commit
+ *     polled  it queries repeatedly after the answer; each query takes some
+ *             50 us, which are included
+ *     told    it listens to ngx_pgq_posts; the notification's time is included,
+ *             and it may arrive before the answer of the commit
  *
- * Prints lines "result NAME VALUE", in ms.  Exit status: 0 good, 2 cannot work.
+ * Prints lines "result NAME VALUE", in ms.  Exit status: 0 success, 2 error.
  */
 
 #define _GNU_SOURCE
@@ -94,7 +94,7 @@ main(int argc, char **argv)
     wake_last = wake_query(wake_reader,
                            "select coalesce(max(id), 0) from public.posts");
 
-    /* the first ones fill the caches */
+    /* the first ones warm up the caches */
 
     for (i = -20; i < count; i++) {
         wake_rest();
@@ -138,12 +138,12 @@ static void
 wake_fail(const char *what, PGconn *conn)
 {
     fprintf(stderr, "pgq_wake: %s: %s\n", what,
-            conn ? PQerrorMessage(conn) : "it does not come");
+            conn ? PQerrorMessage(conn) : "no answer in time");
     exit(2);
 }
 
 
-/* The number a query gives, -1 when it gives no row. */
+/* Returns the number that a query returns, -1 without a row. */
 
 static int64_t
 wake_query(PGconn *conn, const char *sql)
@@ -170,7 +170,7 @@ wake_query(PGconn *conn, const char *sql)
 }
 
 
-/* Takes the answer of the call, which has come, or is waited for. */
+/* Reads the answer of the call, and waits for it if necessary. */
 
 static int64_t
 wake_commit(PGconn *conn)
@@ -209,7 +209,7 @@ wake_send(void)
 }
 
 
-/* When the post was seen. */
+/* Returns when the post was seen. */
 
 static int64_t
 wake_polled(void)
@@ -234,7 +234,7 @@ wake_polled(void)
 }
 
 
-/* When the notification came; that the post is there then is checked, too. */
+/* Returns when the notification arrived, and checks that the post is there. */
 
 static int64_t
 wake_told(void)
@@ -287,7 +287,7 @@ wake_told(void)
 }
 
 
-/* Longer than a mover that has just moved something holds back. */
+/* Longer than a mover pauses after a batch. */
 
 static void
 wake_rest(void)

@@ -21,8 +21,8 @@ sub load {
 
 # Compares posts with a record of requests: checks the exit status and the counts that are not 0.
 sub check {
-    my ($name, $ledger, $expected, $counts, @arguments) = @_;
-    my ($status, $result, $output) = load('--check-only', '--ledger', $ledger, '--settle', 0, @arguments);
+    my ($name, $record, $expected, $counts, @arguments) = @_;
+    my ($status, $result, $output) = load('--check-only', '--record', $record, '--settle', 0, @arguments);
     my %seen = map { $_ => $result->{$_} } grep { $result->{$_} } @counts;
 
     is_deeply([ $status, \%seen ], [ $expected, $counts ], $name) or diag($output);
@@ -35,7 +35,7 @@ sub check_after {
     my ($name, $sql, @rest) = @_;
 
     $pg->safe_psql($sql);
-    check($name, "$dir/ledger", @rest);
+    check($name, "$dir/record", @rest);
     $pg->safe_psql('delete from posts; insert into posts overriding system value select * from good;'
             . 'delete from ngx_pgq.dead_letter');
 
@@ -43,9 +43,9 @@ sub check_after {
 }
 
 # The same with some lines of the record changed.
-sub check_ledger {
+sub check_record {
     my ($name, $change, @rest) = @_;
-    my @lines = split /^/, Pgq::Host::slurp("$dir/ledger");
+    my @lines = split /^/, Pgq::Host::slurp("$dir/record");
 
     $change->(\@lines);
     check($name, Pgq::Host::spew("$dir/changed", @lines), @rest);
@@ -55,7 +55,7 @@ sub check_ledger {
 
 # ---- a good run
 
-my ($status, $result, $output) = load('--messages', $count, '--ledger', "$dir/ledger", '--all-ok', $nginx->url('/post'));
+my ($status, $result, $output) = load('--messages', $count, '--record', "$dir/record", '--all-ok', $nginx->url('/post'));
 
 is($status, 0, 'a run without errors succeeds') or diag($output);
 is($result->{ok}, $count, 'all messages are acknowledged');
@@ -63,8 +63,8 @@ is($result->{checked}, $count, 'all messages are compared with posts');
 is($result->{$_}, 0, "a run without errors: $_ is 0") for @counts, qw(refused unknown failed unsent malformed);
 
 $pg->safe_psql('create table good as select * from posts');
-check('--check-only succeeds with the record of a good run', "$dir/ledger", 0, {});
-check('--exclusive succeeds when posts has only messages of the run', "$dir/ledger", 0, {}, '--exclusive');
+check('--check-only succeeds with the record of a good run', "$dir/record", 0, {});
+check('--exclusive succeeds when posts has only messages of the run', "$dir/record", 0, {}, '--exclusive');
 
 # ---- errors are planted in posts
 
@@ -89,7 +89,7 @@ update posts p set data = o.data from posts o
 END
 check_after('without any post all messages count as lost', 'delete from posts', 1, { lost => $count });
 
-my ($run) = Pgq::Host::slurp("$dir/ledger") =~ /^pgq_load ledger (\S+)/;
+my ($run) = Pgq::Host::slurp("$dir/record") =~ /^pgq_load record (\S+)/;
 
 check_after('a message of the run that was never sent counts as unexpected',
     "insert into posts (at, message_id, data) values (now(), gen_random_uuid(), '{\"run\":\"$run\",\"n\":999}')", 1,
@@ -110,14 +110,14 @@ check_after('a dead letter that is also a post counts as twice', "$dead_letter; 
 
 # ---- errors are planted in the record
 
-check_ledger('a post of a refused message counts as unexpected', sub { $_[0][5] =~ s/ 202 \S+ / 503 - / }, 1, { unexpected => 1 });
-check_ledger('a post of a message that was not sent counts as unexpected', sub { $_[0][5] =~ s/ 202 \S+ / 1 - / }, 1, { unexpected => 1 });
-check_ledger('a message of unknown outcome may be in posts', sub { $_[0][$_] =~ s/ 202 \S+ / 0 - / for 5, 6 }, 0,
+check_record('a post of a refused message counts as unexpected', sub { $_[0][5] =~ s/ 202 \S+ / 503 - / }, 1, { unexpected => 1 });
+check_record('a post of a message that was not sent counts as unexpected', sub { $_[0][5] =~ s/ 202 \S+ / 1 - / }, 1, { unexpected => 1 });
+check_record('a message of unknown outcome may be in posts', sub { $_[0][$_] =~ s/ 202 \S+ / 0 - / for 5, 6 }, 0,
     { unknown_present => 2 });
-check_ledger('an id of two messages counts as id_twice', sub { ($_[0][5]) = $_[0][6] =~ /(.*)/s; $_[0][5] =~ s/^\d+/5/ }, 1,
+check_record('an id of two messages counts as id_twice', sub { ($_[0][5]) = $_[0][6] =~ /(.*)/s; $_[0][5] =~ s/^\d+/5/ }, 1,
     { id_twice => 1, unexpected => 1 });
 
-my @lines = split /^/, Pgq::Host::slurp("$dir/ledger");
+my @lines = split /^/, Pgq::Host::slurp("$dir/record");
 my ($n, $id) = $lines[7] =~ /^(\d+) 202 (\S+)/;
 $lines[7] =~ s/ 202 \S+ / 0 - /;
 Pgq::Host::spew("$dir/unknown", @lines);
@@ -136,14 +136,14 @@ is($status, 0, 'bodies of a file are found in posts') or diag($output);
 is($result->{ok}, 5, 'valid bodies of a file are acknowledged');
 is($result->{refused_400}, 2, 'invalid bodies of a file are refused');
 
-($status, $result, $output) = load('--bodies', "$dir/bodies", '--messages', 70, '--ledger', "$dir/ledger.file",
+($status, $result, $output) = load('--bodies', "$dir/bodies", '--messages', 70, '--record', "$dir/record.file",
     $nginx->url('/post'));
 
 is($status, 0, 'repeated bodies of a file are found in posts') or diag($output);
 is("$result->{ok} $result->{refused}", '50 20', 'each repetition has the same result');
 
 $pg->safe_psql(q{insert into posts (at, message_id, data) values (now(), gen_random_uuid(), 'null')});
-check('one post more than a repeated body was acknowledged counts as twice', "$dir/ledger.file", 1, { twice => 1 });
+check('one post more than a repeated body was acknowledged counts as twice', "$dir/record.file", 1, { twice => 1 });
 
 # ---- the queue does not drain
 
