@@ -4,7 +4,7 @@ package Pgq::Cluster;
 #
 #   my $cluster = Pgq::Cluster->new;                    the one that runs; else one is made, and removed at the end
 #   $cluster->settled;                                  a leader, and every other member a synchronous standby of it
-#   my $load = $cluster->load->start;             Pgq::HttpLoad at both web hosts
+#   my $load = $cluster->load->start;                   Pgq::HttpLoad at both web hosts
 #   $cluster->switchover;   $cluster->on('pg1', 'systemctl', 'stop', 'etcd');   $cluster->do_to(freeze => 'pg2')
 #   $cluster->partition('pg1', in => 'pg2', 'pg3');   $cluster->heal('pg1')
 #

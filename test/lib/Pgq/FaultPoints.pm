@@ -169,8 +169,8 @@ sub _poison {
 }
 
 
-# Batches in all leaves of the batch table: they bear a date that no other has. A mover that has just started may come to its
-# point, and the server start over, before they are there.
+# Inserts batches with an old date into all leaves of the batch table. It tries again if a mover reaches its point first and the
+# server restarts.
 sub _old_batches {
     my ($self) = @_;
     my $sql = "
@@ -184,7 +184,7 @@ sub _old_batches {
 }
 
 
-# Keys that have expired, in a leaf that is half a turn away.
+# Inserts expired keys into the leaf that is half a rotation away.
 sub _old_keys {
     my ($self) = @_;
     my $sql = q{

@@ -10,7 +10,9 @@ package Pgq::HttpLoadClient;
 #
 # It logs a line for each event: outcome, message, id or status or reason, seconds since the first try, time, server.
 #
-#   accepted, refused, unknown   the answer was 202; 500 or 504 (unknown); another status (refused)
+#   accepted      the answer was 202
+#   unknown       the answer was 500 or 504
+#   refused       the answer had another status
 #   resent        a kept connection was closed before the first byte of an answer: nginx had not begun with the request
 #   closed        the same on a new connection, or on any connection with the option strict
 #   unreachable   the server accepts no connection

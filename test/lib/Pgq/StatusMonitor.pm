@@ -6,7 +6,7 @@ package Pgq::StatusMonitor;
 #
 #   my $status = Pgq::StatusMonitor->new($nginx);
 #   $status->ask;               asks again; the HTTP status, undef without an answer
-#   $status->complaints;        what was wrong
+#   $status->complaints;        the answers that were wrong
 
 use strict;
 use warnings;
