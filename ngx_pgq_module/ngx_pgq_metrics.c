@@ -285,7 +285,7 @@ ngx_pgq_metrics_connect(ngx_uint_t place, ngx_uint_t done)
     p = &ngx_pgq_metrics->pools[place];
 
     if (done) {
-        ngx_pgq_metrics_well(place);
+        ngx_pgq_metrics_connected(place);
     }
 
     ngx_atomic_fetch_add(done ? &p->connects : &p->failures, 1);
@@ -295,7 +295,7 @@ ngx_pgq_metrics_connect(ngx_uint_t place, ngx_uint_t done)
 /* there is a connection, or was until its worker exited */
 
 void
-ngx_pgq_metrics_well(ngx_uint_t place)
+ngx_pgq_metrics_connected(ngx_uint_t place)
 {
     if (ngx_pgq_metrics) {
         ngx_pgq_metrics->pools[place].connected = ngx_pgq_seconds();

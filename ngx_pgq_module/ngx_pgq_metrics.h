@@ -123,7 +123,7 @@ void ngx_pgq_metrics_waiting(ngx_uint_t place, ngx_int_t tickets,
     ngx_int_t bytes);
 void ngx_pgq_metrics_lane(ngx_uint_t place, ngx_int_t from, ngx_int_t to);
 void ngx_pgq_metrics_connect(ngx_uint_t place, ngx_uint_t done);
-void ngx_pgq_metrics_well(ngx_uint_t place);
+void ngx_pgq_metrics_connected(ngx_uint_t place);
 void ngx_pgq_metrics_full(ngx_uint_t place);
 
 /* for the pages */

@@ -80,7 +80,7 @@ ngx_pgq_lane_close(ngx_pgq_lane_t *lane)
     }
 
     if (lane->state == NGX_PGQ_LANE_IDLE || lane->state == NGX_PGQ_LANE_BUSY) {
-        ngx_pgq_metrics_well(lane->conf->metrics);
+        ngx_pgq_metrics_connected(lane->conf->metrics);
     }
 
     ngx_pgq_lane_finish(lane);

@@ -17,7 +17,7 @@
 
 
 static ngx_int_t ngx_pgq_lines_piece(ngx_pgq_lines_t *lines);
-static ngx_int_t ngx_pgq_lines_begin(ngx_pgq_lines_t *lines, u_char *data,
+static ngx_int_t ngx_pgq_lines_append(ngx_pgq_lines_t *lines, u_char *data,
     size_t len);
 
 
@@ -42,14 +42,14 @@ ngx_pgq_lines_next(ngx_pgq_lines_t *lines, ngx_str_t *line)
     size_t      len;
     ngx_int_t   rc;
 
-    lines->begun.len = 0;
+    lines->partial.len = 0;
 
     for ( ;; ) {
 
         if (lines->pos == lines->last) {
             rc = ngx_pgq_lines_piece(lines);
 
-            if (rc == NGX_DONE && lines->begun.len) {
+            if (rc == NGX_DONE && lines->partial.len) {
                 break;
             }
 
@@ -61,7 +61,7 @@ ngx_pgq_lines_next(ngx_pgq_lines_t *lines, ngx_str_t *line)
         len = lines->last - lines->pos;
         end = memchr(lines->pos, '\n', len);
 
-        if (end && lines->begun.len == 0) {
+        if (end && lines->partial.len == 0) {
             line->data = lines->pos;
             line->len = end - lines->pos;
             lines->pos = end + 1;
@@ -73,7 +73,7 @@ ngx_pgq_lines_next(ngx_pgq_lines_t *lines, ngx_str_t *line)
             len = end - lines->pos;
         }
 
-        if (ngx_pgq_lines_begin(lines, lines->pos, len) != NGX_OK) {
+        if (ngx_pgq_lines_append(lines, lines->pos, len) != NGX_OK) {
             return NGX_ERROR;
         }
 
@@ -85,7 +85,7 @@ ngx_pgq_lines_next(ngx_pgq_lines_t *lines, ngx_str_t *line)
         }
     }
 
-    *line = lines->begun;
+    *line = lines->partial;
     lines->number++;
 
     return NGX_OK;
@@ -99,8 +99,8 @@ ngx_pgq_lines_stop(ngx_pgq_lines_t *lines)
         ngx_pfree(lines->pool, lines->buffer);
     }
 
-    if (lines->begun.data) {
-        ngx_pfree(lines->pool, lines->begun.data);
+    if (lines->partial.data) {
+        ngx_pfree(lines->pool, lines->partial.data);
     }
 }
 
@@ -166,7 +166,7 @@ ngx_pgq_lines_piece(ngx_pgq_lines_t *lines)
 /* adds a part of a line that spans pieces */
 
 static ngx_int_t
-ngx_pgq_lines_begin(ngx_pgq_lines_t *lines, u_char *data, size_t len)
+ngx_pgq_lines_append(ngx_pgq_lines_t *lines, u_char *data, size_t len)
 {
     u_char  *p;
     size_t   size;
@@ -175,25 +175,25 @@ ngx_pgq_lines_begin(ngx_pgq_lines_t *lines, u_char *data, size_t len)
         return NGX_OK;
     }
 
-    if (lines->begun.len + len > lines->size) {
-        size = ngx_max(2 * lines->size, lines->begun.len + len);
+    if (lines->partial.len + len > lines->size) {
+        size = ngx_max(2 * lines->size, lines->partial.len + len);
 
         p = ngx_pnalloc(lines->pool, size);
         if (p == NULL) {
             return NGX_ERROR;
         }
 
-        if (lines->begun.data) {
-            ngx_memcpy(p, lines->begun.data, lines->begun.len);
-            ngx_pfree(lines->pool, lines->begun.data);
+        if (lines->partial.data) {
+            ngx_memcpy(p, lines->partial.data, lines->partial.len);
+            ngx_pfree(lines->pool, lines->partial.data);
         }
 
-        lines->begun.data = p;
+        lines->partial.data = p;
         lines->size = size;
     }
 
-    ngx_memcpy(lines->begun.data + lines->begun.len, data, len);
-    lines->begun.len += len;
+    ngx_memcpy(lines->partial.data + lines->partial.len, data, len);
+    lines->partial.len += len;
 
     return NGX_OK;
 }

@@ -22,7 +22,7 @@ typedef struct {
     u_char                  *pos;       /* the current piece */
     u_char                  *last;
     u_char                  *buffer;    /* for pieces of a file */
-    ngx_str_t                begun;     /* a line in several pieces */
+    ngx_str_t                partial;   /* a line in several pieces */
     size_t                   size;      /* allocated for it */
 } ngx_pgq_lines_t;
 

@@ -200,7 +200,6 @@ ngx_int_t ngx_pgq_reply_problem(ngx_http_request_t *r,
     ngx_pgq_problem_t *problem);
 ngx_int_t ngx_pgq_reply_default(ngx_http_request_t *r, ngx_pgq_problem_e kind);
 ngx_int_t ngx_pgq_reply_options(ngx_http_request_t *r, ngx_str_t *allow);
-ngx_int_t ngx_pgq_reply_method(ngx_http_request_t *r, ngx_str_t *allow);
 ngx_int_t ngx_pgq_reply_unavailable(ngx_http_request_t *r,
     ngx_pgq_pool_t *db, ngx_pgq_problem_e kind);
 ngx_table_elt_t *ngx_pgq_reply_header(ngx_http_request_t *r,

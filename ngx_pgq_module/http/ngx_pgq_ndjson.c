@@ -48,16 +48,7 @@ ngx_pgq_ndjson_read(ngx_http_request_t *r, ngx_pgq_ndjson_t *ndjson,
 
     ngx_pgq_lines_start(&lines, r->pool, ngx_pgq_ndjson_body(r));
 
-    for ( ;; ) {
-        rc = ngx_pgq_ndjson_next(&lines, &message, &skipped);
-
-        if (rc == NGX_DONE) {
-            break;
-        }
-
-        if (rc != NGX_OK) {
-            return NGX_ERROR;
-        }
+    while ((rc = ngx_pgq_ndjson_next(&lines, &message, &skipped)) == NGX_OK) {
 
         if (ndjson->n == (ngx_uint_t) plcf->lines) {
             return ngx_pgq_problem_detail(r, problem,
@@ -82,6 +73,10 @@ ngx_pgq_ndjson_read(ngx_http_request_t *r, ngx_pgq_ndjson_t *ndjson,
 
         ndjson->n++;
         ndjson->size += message.len;
+    }
+
+    if (rc != NGX_DONE) {
+        return NGX_ERROR;
     }
 
     ngx_pgq_lines_stop(&lines);
@@ -112,13 +107,7 @@ ngx_pgq_ndjson_write(ngx_pgq_ndjson_t *ndjson, u_char *p)
     ngx_pgq_lines_start(&lines, ndjson->request->pool,
                         ngx_pgq_ndjson_body(ndjson->request));
 
-    for ( ;; ) {
-        rc = ngx_pgq_ndjson_next(&lines, &message, &skipped);
-
-        if (rc != NGX_OK) {
-            break;
-        }
-
+    while ((rc = ngx_pgq_ndjson_next(&lines, &message, &skipped)) == NGX_OK) {
         n++;
         size += message.len;
 

@@ -168,7 +168,9 @@ ngx_pgq_origin_admits(ngx_http_request_t *r, ngx_pgq_fields_t *fields,
     }
 
     if (!(r->method & methods)) {
-        *rc = ngx_pgq_reply_method(r, allow);
+        *rc = ngx_pgq_reply_header(r, "Allow", allow)
+              ? ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_METHOD_NOT_ALLOWED)
+              : NGX_HTTP_INTERNAL_SERVER_ERROR;
         return 0;
     }
 

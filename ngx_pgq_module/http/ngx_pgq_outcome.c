@@ -40,7 +40,7 @@ static ngx_str_t  ngx_pgq_outcome_minimal = ngx_string("return=minimal");
 static ngx_str_t  ngx_pgq_outcome_representation =
     ngx_string("return=representation");
 static ngx_str_t  ngx_pgq_outcome_replayed = ngx_string("true");
-static ngx_str_t  ngx_pgq_outcome_soon = ngx_string("1");
+static ngx_str_t  ngx_pgq_outcome_retry = ngx_string("1");
 
 
 void
@@ -232,7 +232,7 @@ ngx_pgq_outcome_failed(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
         return ngx_pgq_outcome_refused(e, r, problem);
 
     case NGX_PGQ_IN_FLIGHT:
-        if (ngx_pgq_reply_header(r, "Retry-After", &ngx_pgq_outcome_soon)
+        if (ngx_pgq_reply_header(r, "Retry-After", &ngx_pgq_outcome_retry)
             == NULL)
         {
             return NGX_HTTP_INTERNAL_SERVER_ERROR;

@@ -222,17 +222,6 @@ ngx_pgq_reply_options(ngx_http_request_t *r, ngx_str_t *allow)
 
 
 ngx_int_t
-ngx_pgq_reply_method(ngx_http_request_t *r, ngx_str_t *allow)
-{
-    if (ngx_pgq_reply_header(r, "Allow", allow) == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    return ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_METHOD_NOT_ALLOWED);
-}
-
-
-ngx_int_t
 ngx_pgq_reply_unavailable(ngx_http_request_t *r, ngx_pgq_pool_t *db,
     ngx_pgq_problem_e kind)
 {

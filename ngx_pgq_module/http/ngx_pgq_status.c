@@ -29,7 +29,7 @@ typedef struct {
     ngx_atomic_uint_t          failures;
     ngx_uint_t                 lanes;       /* for POSTs */
     ngx_uint_t                 connected;
-    ngx_uint_t                 well;
+    ngx_uint_t                 up;
     ngx_uint_t                 full;
 } ngx_pgq_status_pool_t;
 
@@ -39,7 +39,7 @@ typedef struct {
     u_char                    *pos;
     u_char                    *end;
     ngx_uint_t                 workers;
-    ngx_uint_t                 well;        /* each pool is */
+    ngx_uint_t                 up;          /* each pool is */
     ngx_uint_t                 full;        /* a pool is */
     ngx_uint_t                 npools;
     ngx_pgq_status_pool_t      pools[NGX_PGQ_METRICS_POOLS];
@@ -63,7 +63,7 @@ static void ngx_pgq_status_values(ngx_pgq_status_t *page, const char *metric,
     u_char *pool, ngx_atomic_uint_t *values, ngx_uint_t lanes);
 static void ngx_pgq_status_quote(u_char *dst, u_char *src);
 static cJSON *ngx_pgq_status_document(ngx_pgq_status_t *page);
-static const char *ngx_pgq_status_health(ngx_uint_t well, ngx_uint_t full);
+static const char *ngx_pgq_status_health(ngx_uint_t up, ngx_uint_t full);
 static void ngx_pgq_status_read(ngx_http_request_t *r, ngx_pgq_status_t *page);
 
 
@@ -137,8 +137,8 @@ ngx_pgq_status_handler(ngx_http_request_t *r)
     page.pos += ngx_strlen(page.start);
     *page.pos++ = '\n';
 
-    return ngx_pgq_reply_body(r, page.well ? NGX_HTTP_OK
-                                           : NGX_HTTP_SERVICE_UNAVAILABLE,
+    return ngx_pgq_reply_body(r, page.up ? NGX_HTTP_OK
+                                         : NGX_HTTP_SERVICE_UNAVAILABLE,
                               &ngx_pgq_status_json, page.start,
                               page.pos - page.start);
 }
@@ -156,7 +156,7 @@ ngx_pgq_status_document(ngx_pgq_status_t *page)
     document = cJSON_CreateObject();
 
     done = cJSON_AddStringToObject(document, "status",
-                                   ngx_pgq_status_health(page->well,
+                                   ngx_pgq_status_health(page->up,
                                                          page->full))
            && cJSON_AddNumberToObject(document, "workers", page->workers);
 
@@ -170,7 +170,7 @@ ngx_pgq_status_document(ngx_pgq_status_t *page)
         done = cJSON_AddItemToArray(list, item)
                && cJSON_AddStringToObject(item, "name", (char *) pool->name)
                && cJSON_AddStringToObject(item, "status",
-                                          ngx_pgq_status_health(pool->well,
+                                          ngx_pgq_status_health(pool->up,
                                                                 pool->full))
                && cJSON_AddNumberToObject(item, "lanes", pool->lanes)
                && cJSON_AddNumberToObject(item, "connected", pool->connected)
@@ -192,9 +192,9 @@ ngx_pgq_status_document(ngx_pgq_status_t *page)
 /* a full pool refuses messages, but another server may be full as well */
 
 static const char *
-ngx_pgq_status_health(ngx_uint_t well, ngx_uint_t full)
+ngx_pgq_status_health(ngx_uint_t up, ngx_uint_t full)
 {
-    return !well ? "unavailable" : full ? "full" : "ok";
+    return !up ? "unavailable" : full ? "full" : "ok";
 }
 
 
@@ -534,7 +534,7 @@ ngx_pgq_status_read(ngx_http_request_t *r, ngx_pgq_status_t *page)
     since = ngx_pgq_seconds() - NGX_PGQ_STATUS_MOMENT;
 
     page->workers = ngx_pgq_metrics_gauges(0, &gauges);
-    page->well = 1;
+    page->up = 1;
     page->full = 0;
     page->npools = 0;
 
@@ -562,10 +562,10 @@ ngx_pgq_status_read(ngx_http_request_t *r, ngx_pgq_status_t *page)
             pool->lanes += pool->posts.lanes[j];
         }
 
-        pool->well = pool->connected > 0 || (time_t) posts->connected >= since;
+        pool->up = pool->connected > 0 || (time_t) posts->connected >= since;
         pool->full = posts->full && (time_t) posts->full >= since;
 
-        page->well = page->well && pool->well;
+        page->up = page->up && pool->up;
         page->full = page->full || pool->full;
     }
 }
