@@ -218,9 +218,9 @@ load_engine_done(load_link_t *link, load_link_result_e result)
 {
     load_entry_t  *entry;
 
-    static load_entry_t  nobody;
+    static load_entry_t  unrecorded;
 
-    entry = load_settings->ids ? load_record_entry(link->n) : &nobody;
+    entry = load_settings->ids ? load_record_entry(link->n) : &unrecorded;
 
     if (result == LOAD_LINK_ANSWERED) {
         load_stats->ended = load_now();
