@@ -74,7 +74,7 @@ sub status_says {
     my ($status, $output) = $cluster->provision(failover => $host);
 
     isnt($status, 0, 'make cluster-failover refuses in a healthy cluster');
-    like($output, qr/make cluster-switchover loses nothing/, 'make cluster-failover recommends a switchover');
+    like($output, qr/streams from it: use make cluster-switchover/, 'make cluster-failover recommends a switchover');
     ($status, $output) = $cluster->provision(reinit => $cluster->leader);
     isnt($status, 0, 'make cluster-reinit refuses the leader');
 }
