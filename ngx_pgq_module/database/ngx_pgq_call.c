@@ -116,8 +116,8 @@ static const char  *ngx_pgq_call_transient[] = {
 static void ngx_pgq_call_rows(ngx_pgq_call_t *call, PGresult *res);
 static void ngx_pgq_call_error(ngx_pgq_lane_t *lane, ngx_pgq_call_t *call,
     PGresult *res);
-static ngx_pgq_outcome_e ngx_pgq_call_read_failed(const char *sqlstate);
-static ngx_pgq_outcome_e ngx_pgq_call_write_failed(const char *sqlstate);
+static ngx_pgq_outcome_e ngx_pgq_call_failed(ngx_pgq_call_t *call,
+    const char *sqlstate);
 static ngx_uint_t ngx_pgq_call_listed(const char **classes,
     const char *sqlstate);
 static ngx_uint_t ngx_pgq_call_stale(ngx_pgq_lane_t *lane);
@@ -220,8 +220,7 @@ ngx_pgq_call_error(ngx_pgq_lane_t *lane, ngx_pgq_call_t *call, PGresult *res)
 
     ngx_pgq_metrics_error(sqlstate);
 
-    call->outcome = call->read ? ngx_pgq_call_read_failed(sqlstate)
-                               : ngx_pgq_call_write_failed(sqlstate);
+    call->outcome = ngx_pgq_call_failed(call, sqlstate);
 
     ngx_memcpy(lane->sqlstate, sqlstate, sizeof(lane->sqlstate) - 1);
 
@@ -237,16 +236,13 @@ ngx_pgq_call_error(ngx_pgq_lane_t *lane, ngx_pgq_call_t *call, PGresult *res)
 
 
 static ngx_pgq_outcome_e
-ngx_pgq_call_read_failed(const char *sqlstate)
+ngx_pgq_call_failed(ngx_pgq_call_t *call, const char *sqlstate)
 {
-    return ngx_pgq_call_listed(ngx_pgq_call_transient, sqlstate)
-           ? NGX_PGQ_AGAIN : NGX_PGQ_REFUSED;
-}
+    if (call->read) {
+        return ngx_pgq_call_listed(ngx_pgq_call_transient, sqlstate)
+               ? NGX_PGQ_AGAIN : NGX_PGQ_REFUSED;
+    }
 
-
-static ngx_pgq_outcome_e
-ngx_pgq_call_write_failed(const char *sqlstate)
-{
     if (ngx_pgq_call_listed(ngx_pgq_call_refusals, sqlstate)
         && !ngx_pgq_call_listed(ngx_pgq_call_doubtful, sqlstate))
     {

@@ -209,27 +209,23 @@ static void
 ngx_pgq_batch_io_result_ticket(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t,
     ngx_str_t *sqlstate, ngx_str_t *problem)
 {
-    ngx_uint_t                       i;
-    ngx_pgq_batch_io_result_key_t  *v;
-
-    t->result = NGX_PGQ_REFUSED;
-
-    for (i = 0; ngx_pgq_batch_io_result_keys[i].sqlstate; i++) {
-        v = &ngx_pgq_batch_io_result_keys[i];
-
-        if (sqlstate->len == NGX_PGQ_SQLSTATE_LEN
-            && ngx_memcmp(sqlstate->data, v->sqlstate, NGX_PGQ_SQLSTATE_LEN)
-               == 0)
-        {
-            t->result = v->outcome;
-        }
-    }
+    ngx_pgq_batch_io_result_key_t  *key;
 
     ngx_memset(t->sqlstate, '0', NGX_PGQ_SQLSTATE_LEN);
 
     if (sqlstate->len == NGX_PGQ_SQLSTATE_LEN) {
         ngx_memcpy(t->sqlstate, sqlstate->data, NGX_PGQ_SQLSTATE_LEN);
     }
+
+    for (key = ngx_pgq_batch_io_result_keys; key->sqlstate; key++) {
+        if (ngx_memcmp(t->sqlstate, key->sqlstate, NGX_PGQ_SQLSTATE_LEN)
+            == 0)
+        {
+            break;
+        }
+    }
+
+    t->result = key->outcome;
 
     t->problem.data = ngx_pstrdup(batch->memory, problem);
     t->problem.len = t->problem.data ? problem->len : 0;

@@ -346,13 +346,9 @@ ngx_pgq_read_complete(ngx_pgq_read_t *read)
 static ngx_pgq_read_result_e
 ngx_pgq_read_refused(ngx_pgq_read_t *read)
 {
-    ngx_uint_t        i;
     ngx_pgq_call_t   *call;
     ngx_pgq_pool_t   *db;
     ngx_pgq_reads_t  *reads;
-
-    /* statement_timeout, lock_timeout */
-    static const char  *timeouts[] = { "57014", "55P03" };
 
     call = &read->call;
     db = read->db;
@@ -367,13 +363,11 @@ ngx_pgq_read_refused(ngx_pgq_read_t *read)
                       &call->problem, call->sqlstate, &db->lane.name);
     }
 
-    for (i = 0; i < sizeof(timeouts) / sizeof(timeouts[0]); i++) {
-        if (ngx_strcmp(call->sqlstate, timeouts[i]) == 0) {
-            return NGX_PGQ_READ_TIMEOUT;
-        }
-    }
+    /* statement_timeout or lock_timeout */
 
-    return NGX_PGQ_READ_FAILED;
+    return ngx_strcmp(call->sqlstate, "57014") == 0
+           || ngx_strcmp(call->sqlstate, "55P03") == 0
+           ? NGX_PGQ_READ_TIMEOUT : NGX_PGQ_READ_FAILED;
 }
 
 
