@@ -108,8 +108,8 @@ extern const ngx_pgq_problem_row_t  ngx_pgq_problems[];
 typedef struct {
     ngx_pgq_problem_e        kind;
     const char              *detail;    /* NULL: the default */
-    ngx_int_t                offset;    /* of the offending byte, or -1 */
-    ngx_int_t                line;      /* the offending one, or 0 */
+    ngx_int_t                offset;    /* of the wrong byte, or -1 */
+    ngx_int_t                line;      /* of the message, or 0 */
 } ngx_pgq_problem_t;
 
 

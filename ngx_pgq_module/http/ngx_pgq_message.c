@@ -295,7 +295,7 @@ ngx_pgq_message_body(ngx_http_request_t *r, ngx_pool_t **memory,
 }
 
 
-/* not of the request: that may wait long after the ticket has its copy */
+/* a temporary pool: the request's memory is kept while its ticket waits */
 
 static u_char *
 ngx_pgq_message_alloc(ngx_http_request_t *r, ngx_pool_t **memory, size_t len)

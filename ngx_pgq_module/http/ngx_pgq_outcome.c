@@ -209,9 +209,8 @@ ngx_pgq_outcome_short(ngx_pgq_enqueue_t *e, ngx_str_t *body)
                        sizeof("{\"status\":\"queued\"}") - 1);
 
     } else {
-        p = ngx_cpymem(p, NGX_PGQ_ENQUEUE_HEAD,
-                       sizeof(NGX_PGQ_ENQUEUE_HEAD) - 1);
-        p = ngx_pgq_uuid_print(p, e->ticket.id);
+        p = ngx_cpymem(p, e->body, sizeof(NGX_PGQ_ENQUEUE_HEAD) - 1
+                                   + NGX_PGQ_UUID_TEXT_LEN);
         *p++ = '"';
         *p++ = '}';
     }

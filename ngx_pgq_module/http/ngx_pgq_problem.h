@@ -10,7 +10,7 @@
  * Rows of one code are neighbours: they are one metric.
  */
 
-/* nginx's own refusals; a status has one row; ERROR is the last one */
+/* refusals by nginx: one row per status; ERROR is the last one */
 
 NGX_PGQ_PROBLEM(BAD_REQUEST, 400, "bad_request", "Bad Request",
     "The request is not valid HTTP.")
@@ -72,7 +72,7 @@ NGX_PGQ_PROBLEM(BAD_VERSION, 505, "bad_version", "HTTP Version Not Supported",
     "The HTTP version is not supported.")
 NGX_PGQ_PROBLEM(ERROR, 0, "error", "Error", "The request was refused.")
 
-/* the module's */
+/* refusals by the module */
 
 NGX_PGQ_PROBLEM(BAD_ARGUMENT, 400, "bad_argument", "Bad Request",
     "limit must be a number from 1 to 1000, and before the id of a post.")

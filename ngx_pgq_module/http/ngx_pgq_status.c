@@ -16,7 +16,7 @@
 
 
 #define NGX_PGQ_STATUS_SIZE      (256 * 1024)
-#define NGX_PGQ_STATUS_MOMENT    2       /* s, that a pool's state lasts */
+#define NGX_PGQ_STATUS_MOMENT    2       /* s, that a pool stays up or full */
 
 
 /* a pool: its POSTs, its GETs, and the connections for both */
@@ -39,8 +39,8 @@ typedef struct {
     u_char                    *pos;
     u_char                    *end;
     ngx_uint_t                 workers;
-    ngx_uint_t                 up;          /* each pool is */
-    ngx_uint_t                 full;        /* a pool is */
+    ngx_uint_t                 up;          /* all pools */
+    ngx_uint_t                 full;        /* any pool */
     ngx_uint_t                 npools;
     ngx_pgq_status_pool_t      pools[NGX_PGQ_METRICS_POOLS];
 } ngx_pgq_status_t;
@@ -198,7 +198,7 @@ ngx_pgq_status_health(ngx_uint_t up, ngx_uint_t full)
 }
 
 
-/* returns 0 when there is no page to write: *rc is to be finalized with */
+/* returns 0 if there is no page: *rc is the code to finalize with */
 
 static ngx_uint_t
 ngx_pgq_status_open(ngx_http_request_t *r, ngx_pgq_status_t *page,

@@ -187,7 +187,7 @@ ngx_pgq_variables_number(ngx_http_request_t *r, ngx_http_variable_value_t *v,
 }
 
 
-/* of a POST: its status says it, with or without a ticket */
+/* from the status of a POST, with or without a ticket */
 
 static ngx_int_t
 ngx_pgq_variables_outcome(ngx_http_request_t *r, ngx_http_variable_value_t *v,
