@@ -42,7 +42,6 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/index.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
@@ -50,7 +49,6 @@
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
-#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -255,16 +253,6 @@ ngx_pgq_batch_table_enter(const pg_uuid_t *batch_id, bool fence)
 	return waited ? NGX_PGQ_ENTRY_RETRY : NGX_PGQ_ENTRY_NEW;
 }
 
-/* Has no transaction in progress written to the leaf? */
-static bool
-batch_table_is_without_writers(Oid relid)
-{
-	if (!ConditionalLockRelationOid(relid, ShareLock))
-		return false;
-	UnlockRelationOid(relid, ShareLock);
-	return true;
-}
-
 /*
  * Truncate a leaf that has been unused for long enough, or record since when it
  * is unused.  Returns true if it was truncated.
@@ -279,8 +267,12 @@ batch_table_tidy_unused(NgxPgqDatabase *database, int leaf, int64 now)
 		return false;
 	if (unused_since == 0)
 	{
-		if (batch_table_is_without_writers(relid))
+		/* no transaction in progress has written to the leaf */
+		if (ConditionalLockRelationOid(relid, ShareLock))
+		{
+			UnlockRelationOid(relid, ShareLock);
 			pg_atomic_write_u64(&database->batch_unused_since[leaf], now);
+		}
 		return false;
 	}
 	if (now - unused_since < batch_table_period_us() ||

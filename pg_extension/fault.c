@@ -38,12 +38,16 @@ typedef struct Fault
 	int			count;			/* 0: always */
 } Fault;
 
+static const char *const actions[] = {
+	"error", "fatal", "panic", "kill", "wait", "force"
+};
+
 static bool
-fault_is_point(const char *name)
+fault_is_among(const char *name, const char *const *names, size_t count)
 {
-	for (size_t i = 0; i < lengthof(points); i++)
+	for (size_t i = 0; i < count; i++)
 	{
-		if (strcmp(points[i], name) == 0)
+		if (strcmp(names[i], name) == 0)
 			return true;
 	}
 	return false;
@@ -55,21 +59,6 @@ fault_is_sqlstate(const char *action)
 {
 	return strlen(action) == 5 &&
 		strspn(action, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5;
-}
-
-static bool
-fault_is_action(const char *name)
-{
-	static const char *const actions[] = {
-		"error", "fatal", "panic", "kill", "wait", "force"
-	};
-
-	for (size_t i = 0; i < lengthof(actions); i++)
-	{
-		if (strcmp(actions[i], name) == 0)
-			return true;
-	}
-	return fault_is_sqlstate(name);
 }
 
 /* Read an item and advance to the next one; false at the end. */
@@ -99,7 +88,9 @@ fault_check(char **newval, void **extra, GucSource source)
 		return false;
 	while (fault_next(&text, &fault))
 	{
-		if (!fault_is_point(fault.point) || !fault_is_action(fault.action))
+		if (!fault_is_among(fault.point, points, lengthof(points)) ||
+			(!fault_is_among(fault.action, actions, lengthof(actions)) &&
+			 !fault_is_sqlstate(fault.action)))
 		{
 			GUC_check_errdetail("The fault point or action does not exist.");
 			return false;
@@ -148,7 +139,7 @@ fault_find(const char *point, Fault *fault)
 
 	if (text == NULL || *text == '\0')
 		return false;
-	if (!fault_is_point(point))
+	if (!fault_is_among(point, points, lengthof(points)))
 		elog(PANIC, "fault point %s is not in the table", point);
 	while (fault_next(&text, fault))
 	{

@@ -29,7 +29,6 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lock.h"
-#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -59,13 +58,6 @@ typedef struct Found
 	int			rank;			/* 0: there is none */
 	TimestampTz at;
 } Found;
-
-/* How long a key is valid. */
-static int64
-key_table_keep_us(void)
-{
-	return ngx_pgq_keep_keys * USECS_PER_SEC;
-}
 
 /*
  * Use this row if it is better than those before: of the valid rows, or of all
@@ -200,16 +192,6 @@ key_table_find_duplicates(NgxPgqKey *keys, int count)
 	}
 }
 
-static void
-key_table_refuse_new(NgxPgqKey *keys, int count)
-{
-	for (int i = 0; i < count; i++)
-	{
-		if (keys[i].state == NGX_PGQ_KEY_NEW)
-			keys[i].state = NGX_PGQ_KEY_FULL;
-	}
-}
-
 static SPIPlanPtr
 key_table_write_plan(int leaf)
 {
@@ -299,15 +281,21 @@ void
 ngx_pgq_key_table_take(NgxPgqKey *keys, int count, bool retry)
 {
 	TimestampTz at;
+	bool		full;
 
 	if (count == 0)
 		return;
 	at = ngx_pgq_service_time();
 	key_table_lock_keys(keys, count, retry);
 	NGX_PGQ_FAULT("keys-locked");
-	if (key_table_look_up(keys, count, at - key_table_keep_us(), false) >=
-		ngx_pgq_max_keys)
-		key_table_refuse_new(keys, count);
+	full = key_table_look_up(keys, count,
+							 at - ngx_pgq_keep_keys * USECS_PER_SEC,
+							 false) >= ngx_pgq_max_keys;
+	for (int i = 0; i < count && full; i++)
+	{
+		if (keys[i].state == NGX_PGQ_KEY_NEW)
+			keys[i].state = NGX_PGQ_KEY_FULL;
+	}
 	key_table_find_duplicates(keys, count);
 	key_table_write_new(keys, count, at);
 }

@@ -32,9 +32,6 @@
 #include "storage/lock.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
-#include "utils/lsyscache.h"
-#include "utils/rel.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -163,16 +160,6 @@ ngx_pgq_mover_batch_refuse_superuser(NgxPgqMover *mover)
 			 errhint("Change ngx_pgq.role.")));
 }
 
-static void
-mover_batch_begin(NgxPgqMover *mover)
-{
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	ngx_pgq_mover_batch_refuse_superuser(mover);
-	XactIsoLevel = XACT_READ_COMMITTED; /* a claim needs a new snapshot */
-	pgstat_report_activity(STATE_RUNNING, "moving messages to posts");
-}
-
 /*
  * Move up to limit messages, or try each of them.  Returns their number; 0 if
  * there are none, or if a table is missing: then *missing is its name.
@@ -188,7 +175,11 @@ ngx_pgq_mover_batch_move(NgxPgqDatabase *database, NgxPgqMover *mover,
 
 	*missing = NULL;
 	last_id = 0;
-	mover_batch_begin(mover);
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	ngx_pgq_mover_batch_refuse_superuser(mover);
+	XactIsoLevel = XACT_READ_COMMITTED; /* a claim needs a new snapshot */
+	pgstat_report_activity(STATE_RUNNING, "moving messages to posts");
 	settings = NewGUCNestLevel();
 	ngx_pgq_tables_find(&tables, RowExclusiveLock);
 	*missing = tables.missing;

@@ -30,7 +30,6 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -81,18 +80,6 @@ mover_claim_check_rights(Relation leaf)
 	if (acl != ACLCHECK_OK)
 		aclcheck_error(acl, OBJECT_TABLE, RelationGetRelationName(leaf));
 	PreventCommandIfReadOnly("moving messages");
-}
-
-/* Returns false if another session has locked or deleted the row. */
-static bool
-mover_claim_delete_unless_locked(Relation leaf, ItemPointer tid,
-								 Snapshot snapshot)
-{
-	TM_FailureData failure;
-
-	return table_tuple_delete(leaf, tid, GetCurrentCommandId(true), snapshot,
-							  InvalidSnapshot, false, &failure,
-							  false) == TM_Ok;
 }
 
 /* Columns of a leaf by name; the restore of a dump may change their order. */
@@ -206,9 +193,13 @@ mover_claim_take_rows(Relation leaf, NgxPgqSpan span, int limit,
 	while (claim->count < limit && size < CLAIM_BYTES &&
 		   table_scan_getnextslot_tidrange(scan, ForwardScanDirection, row))
 	{
+		TM_FailureData failure;
+
 		CHECK_FOR_INTERRUPTS();
 		if (mover_claim_is_aside(&row->tts_tid) ||
-			!mover_claim_delete_unless_locked(leaf, &row->tts_tid, snapshot))
+			table_tuple_delete(leaf, &row->tts_tid, GetCurrentCommandId(true),
+							   snapshot, InvalidSnapshot, false, &failure,
+							   false) != TM_Ok)
 			continue;
 		if (claim->count == room)
 		{

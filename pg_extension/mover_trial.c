@@ -30,7 +30,6 @@
 #include "access/xact.h"
 #include "executor/spi.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
 

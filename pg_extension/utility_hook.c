@@ -36,7 +36,6 @@
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
 #include "replication/logicalworker.h"
-#include "storage/latch.h"
 #include "storage/procarray.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
@@ -93,6 +92,19 @@ utility_hook_at_transaction_end(XactEvent event, void *arg)
 	}
 }
 
+static DefElem *
+utility_hook_option(List *options, const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, options)
+	{
+		if (strcmp(((DefElem *) lfirst(cell))->defname, name) == 0)
+			return lfirst(cell);
+	}
+	return NULL;
+}
+
 /*
  * The database that must have no other sessions for this statement; NULL if there
  * is none.  Sets the name of the command.
@@ -100,7 +112,7 @@ utility_hook_at_transaction_end(XactEvent event, void *arg)
 static const char *
 utility_hook_database_needed(Node *statement, const char **command)
 {
-	ListCell   *cell;
+	DefElem    *option;
 
 	switch (nodeTag(statement))
 	{
@@ -113,22 +125,14 @@ utility_hook_database_needed(Node *statement, const char **command)
 				((RenameStmt *) statement)->subname : NULL;
 		case T_AlterDatabaseStmt:
 			*command = "ALTER DATABASE SET TABLESPACE";
-			foreach(cell, ((AlterDatabaseStmt *) statement)->options)
-			{
-				if (strcmp(((DefElem *) lfirst(cell))->defname, "tablespace") == 0)
-					return ((AlterDatabaseStmt *) statement)->dbname;
-			}
-			return NULL;
+			return utility_hook_option(((AlterDatabaseStmt *) statement)->options,
+									   "tablespace") ?
+				((AlterDatabaseStmt *) statement)->dbname : NULL;
 		case T_CreatedbStmt:
 			*command = "CREATE DATABASE";
-			foreach(cell, ((CreatedbStmt *) statement)->options)
-			{
-				DefElem    *option = lfirst(cell);
-
-				if (strcmp(option->defname, "template") == 0 && option->arg)
-					return defGetString(option);
-			}
-			return "template1";
+			option = utility_hook_option(((CreatedbStmt *) statement)->options,
+										 "template");
+			return option && option->arg ? defGetString(option) : "template1";
 		default:
 			return NULL;
 	}
@@ -276,20 +280,6 @@ utility_hook_stop_movers(Node *statement, const char *name, const char *command,
 	utility_hook_wait_for_movers(database, pids, count);
 }
 
-/* Is the extension or the schema ngx_pgq dropped? */
-static bool
-utility_hook_names_ngx_pgq(List *objects)
-{
-	ListCell   *cell;
-
-	foreach(cell, objects)
-	{
-		if (strcmp(strVal(lfirst(cell)), NGX_PGQ_SCHEMA) == 0)
-			return true;
-	}
-	return false;
-}
-
 static bool
 utility_hook_names_role(List *roles, Oid role)
 {
@@ -333,7 +323,7 @@ utility_hook_drops_tables(Node *statement, Oid queue, Oid owner)
 				return utility_hook_names_trigger(drop->objects, queue);
 			return (drop->removeType == OBJECT_EXTENSION ||
 					drop->removeType == OBJECT_SCHEMA) &&
-				utility_hook_names_ngx_pgq(drop->objects);
+				list_member(drop->objects, makeString(NGX_PGQ_SCHEMA));
 		case T_DropOwnedStmt:
 			return utility_hook_names_role(((DropOwnedStmt *) statement)->roles,
 										   owner);
