@@ -151,7 +151,6 @@ batch_table_find_batch(const pg_uuid_t *batch_id)
 	return found;
 }
 
-/* The leaf that new batches go to. */
 static int
 batch_table_current_leaf(void)
 {

@@ -299,7 +299,7 @@ enqueue_apply_key(const NgxPgqKey *key, MessageResult *result)
 			break;
 		case NGX_PGQ_KEY_BUSY:
 			result->sqlstate = "PQ409";
-			result->problem = "A message with this idempotency key is on its way.";
+			result->problem = "A message with this idempotency key is in progress.";
 			break;
 		case NGX_PGQ_KEY_FULL:
 			result->sqlstate = "PQ503";

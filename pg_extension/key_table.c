@@ -102,7 +102,7 @@ key_table_bytes(const uint8 *data, size_t length)
 	return PointerGetDatum(value);
 }
 
-/* The rows of the keys in one leaf. */
+/* Look up the keys in one leaf. */
 static void
 key_table_look_up_leaf(Relation leaf, Snapshot snapshot, NgxPgqKey *keys,
 					Found *found, int count, TimestampTz expired, bool recall)

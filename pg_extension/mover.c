@@ -59,7 +59,7 @@ static char my_role[NAMEDATALEN];	/* the setting when it connected */
 static uint32 wait_event = 0;
 static int	batch_limit;		/* of the next batch */
 static int	last_moved;			/* messages of the last batch */
-static bool last_was_full;		/* it met its limit */
+static bool last_was_full;		/* it reached its limit */
 static int	backoff_ms;			/* after the next error */
 static int	failures = 0;		/* since a batch was moved */
 static const char *reported_missing = NULL;
@@ -316,7 +316,7 @@ mover_chore(MemoryContext context, const char *activity,
 		sqlerrcode = error->sqlerrcode;
 		if (error_text == NULL)
 			error_text = chore == ngx_pgq_mover_retention_step ?
-				"a post cannot be deleted" : psprintf("failed at %s", activity);
+				"a post cannot be deleted" : psprintf("failed while %s", activity);
 		text = psprintf("housekeeping: %s, SQLSTATE %s", error_text,
 						unpack_sql_state(sqlerrcode));
 		mover_report_error(text);

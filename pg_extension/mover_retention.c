@@ -362,14 +362,14 @@ static void
 mover_retention_end_round(TimestampTz next)
 {
 	int64		now = ngx_pgq_clock();
-	int64		quiet = IDLE_US;
+	int64		wait = IDLE_US;
 
 	if (keep_posts_for > 0)
-		quiet = Min(quiet, next + keep_posts_for * USECS_PER_SEC -
-					GetCurrentTransactionStartTimestamp());
+		wait = Min(wait, next + keep_posts_for * USECS_PER_SEC -
+				   GetCurrentTransactionStartTimestamp());
 	progress.phase = RESTING;
 	progress.round_after = now + Max(ROUND_US, progress.count_cost * SHARE_COUNT);
-	progress.idle_until = now + Max(quiet, 0);
+	progress.idle_until = now + Max(wait, 0);
 	if (progress.passed > 0)
 		progress.idle_until = Min(progress.idle_until, progress.again_after);
 }
@@ -426,9 +426,8 @@ ngx_pgq_mover_retention_step(NgxPgqDatabase *database)
 	pgstat_report_activity(STATE_RUNNING, "deleting old posts");
 	XactIsoLevel = XACT_READ_COMMITTED; /* concurrent updates are no errors */
 	mover_retention_set_for_step("lock_timeout", LOCK_TIMEOUT);
-	/* statistics may be old, */
+	/* because statistics may be old; this raises costs, and jit depends on them */
 	mover_retention_set_for_step("enable_seqscan", "off");
-	/* and this makes plans look expensive */
 	mover_retention_set_for_step("jit", "off");
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();

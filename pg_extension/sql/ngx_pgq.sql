@@ -1,3 +1,5 @@
+\pset format unaligned
+\pset tuples_only on
 -- enqueue() refuses a message that is not JSON and accepts the others. The same batch adds nothing the second time.
 \set batch '10000000-0000-7000-8000-000000000001'
 \set ids 'array[gen_random_uuid(), gen_random_uuid()]'

@@ -47,7 +47,7 @@ $pg->safe_psql("create trigger kept before truncate on ngx_pgq.queue_$_ execute 
 $pg->safe_psql('alter system set ngx_pgq.rotate_size = 128');
 $pg->safe_psql('alter system set ngx_pgq.snapshot_grace = 0; select pg_reload_conf()');
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json(repeat('x', 1000)) from generate_series(1, 1000)}) for 1 .. 2;
-ok($pg->poll_query_until(q{select bool_or(last_error ~ '^housekeeping: failed at .*, SQLSTATE P0001$') from ngx_pgq.status}, 't'), 'the status says that a TRUNCATE failed')
+ok($pg->poll_query_until(q{select bool_or(last_error ~ '^housekeeping: failed while .*, SQLSTATE P0001$') from ngx_pgq.status}, 't'), 'the status says that a TRUNCATE failed')
     or diag($pg->safe_psql('table ngx_pgq.status'));
 unlike(join('', grep { !/STATEMENT|create function/ } split /^/, $pg->log_since(0)) =~ s/insert into ngx_pgq\.queue \(data\) values.*//gr, qr/4111-1111/, 'the log does not show the text that a trigger raises');
 
