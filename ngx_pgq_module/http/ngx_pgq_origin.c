@@ -346,10 +346,13 @@ ngx_pgq_origin_header_filter(ngx_http_request_t *r)
     }
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
-    fields = ctx ? &ctx->fields : &own;
 
-    if (ctx == NULL) {
-        ngx_pgq_fields_read(r, fields);
+    if (ctx) {
+        fields = &ctx->fields;
+
+    } else {
+        ngx_pgq_fields_read(r, &own);
+        fields = &own;
     }
 
     if (ngx_pgq_reply_header(r, "Vary", &vary) == NULL) {
