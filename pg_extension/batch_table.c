@@ -18,22 +18,22 @@
  *	 newer than the lock.  So it does not matter which leaf has the batch; new
  *	 batches go to the current leaf.
  * - A leaf is truncated when it has been unused for NGX_PGQ_BATCH_KEEP_US of
- *	 this server's elapsed time.  It is unused if it is not the current leaf and
- *	 no transaction in progress may have written to it.  So if a transaction
- *	 waits for a standby for hours, its batch is still kept for the full time
- *	 after it has ended.
- * - The time for which a leaf is unused is kept in shared memory only.  It starts
- *	 at zero after a restart, a crash or a promotion: frequent restarts cost
- *	 space.
+ *	 this server's elapsed time.  It is unused if it is not the current leaf
+ *	 and no transaction in progress may have written to it.  So if a
+ *	 transaction waits for a standby for hours, its batch is still kept for the
+ *	 full time after it has ended.
+ * - The time for which a leaf is unused is kept in shared memory only.  It
+ *	 starts at zero after a restart, a crash or a promotion: frequent restarts
+ *	 cost space.
  * - After it has locked its leaf, a writer checks that it is still the current
  *	 one.  The mover makes another leaf the current one before it looks for
  *	 locks of writers.  So it sees every writer.
  * - Truncating never waits for a lock, so no session waits for it.
  *
- * The row of a batch that is sent again is updated, which writes WAL: its commit
- * must wait for the synchronous standby as the first one did.  A batch that was
- * fenced, not enqueued, keeps the time infinity: a client that fences twice must
- * not take its first fence for the batch.
+ * The row of a batch that is sent again is updated, which writes WAL: its
+ * commit must wait for the synchronous standby as the first one did.  A batch
+ * that was fenced, not enqueued, keeps the time infinity: a client that fences
+ * twice must not take its first fence for the batch.
  */
 #include "postgres.h"
 
@@ -73,10 +73,7 @@ batch_table_period_us(void)
 	return NGX_PGQ_FAULT_FORCED("batch-table-due") ? FORCED_US : NGX_PGQ_BATCH_KEEP_US;
 }
 
-/*
- * Lock a batch id until the transaction ends.  Returns true if it had to wait for
- * another attempt.
- */
+/* Lock a batch id until the transaction ends; true if it had to wait. */
 static bool
 batch_table_lock_batch(const pg_uuid_t *batch_id)
 {
@@ -252,10 +249,7 @@ ngx_pgq_batch_table_enter(const pg_uuid_t *batch_id, bool fence)
 	return waited ? NGX_PGQ_ENTRY_RETRY : NGX_PGQ_ENTRY_NEW;
 }
 
-/*
- * Truncate a leaf that has been unused for long enough, or record since when it
- * is unused.  Returns true if it was truncated.
- */
+/* Truncate a leaf, or record since when it is unused; true if truncated. */
 static bool
 batch_table_tidy_unused(NgxPgqDatabase *database, int leaf, int64 now)
 {
@@ -298,8 +292,9 @@ batch_table_empty_leaf(int current)
 }
 
 /*
- * Make an empty leaf the current one when the current one is old.  Any empty leaf
- * will do, as a long transaction may keep the next one from being truncated.
+ * Make an empty leaf the current one when the current one is old.  Any empty
+ * leaf will do, as a long transaction may keep the next one from being
+ * truncated.
  */
 static void
 batch_table_advance(NgxPgqDatabase *database, int64 now)
@@ -330,9 +325,9 @@ ngx_pgq_batch_table_due(void)
 }
 
 /*
- * Truncate at most one leaf, so that its lock is released before another one is
- * requested.  The caller begins a transaction for it when it is due, and calls
- * ngx_pgq_batch_table_committed() after the commit.
+ * Truncate at most one leaf, so that its lock is released before another one
+ * is requested.  The caller begins a transaction for it when it is due, and
+ * calls ngx_pgq_batch_table_committed() after the commit.
  */
 void
 ngx_pgq_batch_table_tidy(NgxPgqDatabase *database)

@@ -3,15 +3,16 @@
  * bulk_insert.c
  *	  Inserting many rows at a time into one plain table, as COPY does.
  *
- * The executor would insert the rows one by one.  Here a page of rows costs one
- * WAL record and one buffer lock.
+ * The executor would insert the rows one by one.  Here a page of rows costs
+ * one WAL record and one buffer lock.
  *
  * - Only for a table with exactly the caller's columns.  The executor must
  *	 insert into one that has triggers, rules, row security, other columns or
  *	 partitions.
  * - The caller has checked privileges and holds RowExclusiveLock.
- * - CHECK and NOT NULL constraints, the partition constraint and unique indexes
- *	 are checked for each row, with the errors that the executor would raise.
+ * - CHECK and NOT NULL constraints, the partition constraint and unique
+ *	 indexes are checked for each row, with the errors that the executor would
+ *	 raise.
  * - Memory is allocated in the current context of ngx_pgq_bulk_insert_begin(),
  *	 which must exist until ngx_pgq_bulk_insert_end().
  */
@@ -176,8 +177,8 @@ bulk_insert_flush(NgxPgqBulk *bulk)
 }
 
 /*
- * Add a row.  The values are in the order of the columns, are not null, and must
- * stay valid until ngx_pgq_bulk_insert_end().
+ * Add a row.  The values are in the order of the columns, are not null, and
+ * must stay valid until ngx_pgq_bulk_insert_end().
  */
 void
 ngx_pgq_bulk_insert_add(NgxPgqBulk *bulk, const Datum *values)

@@ -3,8 +3,7 @@
  * compat.h
  *	  Differences between PostgreSQL 15 to 18.
  *
- * The only file that checks PG_VERSION_NUM.  Each function has the meaning that
- * it has in the newest version.
+ * Only this file checks PG_VERSION_NUM.  Functions have the newest meaning.
  */
 #ifndef NGX_PGQ_COMPAT_H
 #define NGX_PGQ_COMPAT_H

@@ -6,8 +6,8 @@
  * A pause is a flag in shared memory.  It ends with resume(), or when the
  * database is dropped or the server stops.  Messages wait until then.
  *
- * - pause() resets the flag if its transaction is rolled back, for example when
- *	 the call fails or is cancelled or its session ends.
+ * - pause() resets the flag if its transaction is rolled back, for example
+ *	 when the call fails or is cancelled or its session ends.
  */
 #include "postgres.h"
 
@@ -151,8 +151,8 @@ control_describe_wait(void *arg)
 }
 
 /*
- * Returns when no mover is working.  A mover sets its state to moving before it
- * reads the flag, so it cannot be missed here.
+ * Returns when no mover is working.  A mover sets its state to moving before
+ * it reads the flag, so it cannot be missed here.
  */
 Datum
 ngx_pgq_pause(PG_FUNCTION_ARGS)
@@ -223,9 +223,9 @@ control_interval_us(Datum interval)
 }
 
 /*
- * Returns true when the queue is empty, false when the timeout has elapsed by a
- * monotonic clock; null is no timeout.  Holds no lock while it waits, so that
- * slots rotate, and no mover waits for a command that waits for us.
+ * Returns true when the queue is empty, false when the timeout has elapsed by
+ * a monotonic clock; null is no timeout.  Holds no lock while it waits, so
+ * that slots rotate, and no mover waits for a command that waits for us.
  */
 Datum
 ngx_pgq_wait_until_drained(PG_FUNCTION_ARGS)

@@ -17,8 +17,8 @@
  * - The fingerprint of a key identifies the message, or the messages of one
  *	 request: SHA-256 of a byte for the kind, then the length and text of each
  *	 message.
- * - A message that is refused as JSON takes no key.  The client can use the key
- *	 for the corrected message.
+ * - A message that is refused as JSON takes no key.  The client can use the
+ *	 key for the corrected message.
  * - A client that learns from PQ200 that its message was accepted before has
  *	 written to the batch table.  So its commit waits for the synchronous
  *	 standby too, and for all earlier commits.
@@ -186,7 +186,7 @@ enqueue_check_messages(const NgxPgqBatch *batch, const bool *nulls,
 	return bad;
 }
 
-/* SHA-256 of a text; or of a kind, then the length and text of each of texts. */
+/* SHA-256 of a text; with a kind, of kind, lengths and texts. */
 static void
 enqueue_hash(uint8 *hash, const uint8 *kind, const Datum *texts, int count)
 {
@@ -455,9 +455,9 @@ ngx_pgq_enqueue_all(PG_FUNCTION_ARGS)
 }
 
 /*
- * True if the batch was not enqueued and never will be; false if it was.  Waits
- * for an attempt that is in progress.  Writes WAL in either case, so that the
- * answer is as durable as a batch.
+ * True if the batch was not enqueued and never will be; false if it was.
+ * Waits for an attempt that is in progress.  Writes WAL in either case, so
+ * that the answer is as durable as a batch.
  */
 Datum
 ngx_pgq_fence(PG_FUNCTION_ARGS)

@@ -6,14 +6,15 @@
  * The server's own parser decides.  No message raises an error here, so a bad
  * message does not affect its batch.
  *
- * - Strings are unescaped while parsing: \u0000 and a lone surrogate are refused.
- *	 The type json accepts them, but most functions on it would fail.
+ * - Strings are unescaped while parsing: \u0000 and a lone surrogate are
+ *	 refused.  The type json accepts them, but most functions on it would fail.
  * - The parser raises an error when it runs out of stack.  It needs less than
  *	 1 kB a level, so a message with more levels than max_stack_depth has
  *	 kilobytes is refused before it is parsed.
- * - Before PostgreSQL 16 the parser raises an error for an escape such as \u20ac
- *	 that the database encoding does not have; in SQL_ASCII for all beyond
- *	 ASCII.  The error is caught; the parser holds no resource but memory.
+ * - Before PostgreSQL 16 the parser raises an error for an escape such as
+ *	 \u20ac that the database encoding does not have; in SQL_ASCII for all
+ *	 beyond ASCII.  The error is caught; the parser holds no resource but
+ *	 memory.
  */
 #include "postgres.h"
 
@@ -87,8 +88,8 @@ enqueue_check_parse(JsonLexContext *lexer, JsonParseErrorType *result)
 }
 
 /*
- * Is this message, a text, good?  If not, sets sqlstate and problem.  Allocates
- * in the current memory context.
+ * Is this message, a text, good?  If not, sets sqlstate and problem.
+ * Allocates in the current memory context.
  */
 bool
 ngx_pgq_enqueue_check(Datum message, const char **sqlstate, char **problem)

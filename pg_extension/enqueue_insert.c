@@ -3,8 +3,8 @@
  * enqueue_insert.c
  *	  Inserting messages into the queue, with the rights of its owner.
  *
- * The caller encloses the other functions by ngx_pgq_enqueue_insert_begin() and
- * _end().
+ * The caller encloses the other functions by ngx_pgq_enqueue_insert_begin()
+ * and _end().
  *
  * - The user is the owner of ngx_pgq.queue, so callers only need EXECUTE on a
  *	 function.  The search_path is fixed, so the caller cannot choose the
@@ -13,14 +13,14 @@
  * - Nothing is inserted if the queue is not as sql/queue.sql has made it, as a
  *	 mover could not read it.
  * - Settings that a trigger changes are reset when the call ends.
- * - If the caller is a superuser, a trigger cannot be deferred to the end of the
- *	 transaction, where it would run as superuser.
+ * - If the caller is a superuser, a trigger cannot be deferred to the end of
+ *	 the transaction, where it would run as superuser.
  * - The queue is locked before its leaves, as the movers do it.
  * - The messages of a call keep their order and have the same time.
- * - No part of a message gets into the server's log by an error.  The text of a
- *	 RAISE is sent to the client only; other texts that may quote a value are
- *	 replaced.  Deferred triggers run at the end of the call, not at the commit,
- *	 so that this applies to their errors too.
+ * - No part of a message gets into the server's log by an error.  The text of
+ *	 a RAISE is sent to the client only; other texts that may quote a value are
+ *	 replaced.  Deferred triggers run at the end of the call, not at the
+ *	 commit, so that this applies to their errors too.
  */
 #include "postgres.h"
 
@@ -126,7 +126,7 @@ ngx_pgq_enqueue_insert_enter(const pg_uuid_t *batch_id)
 	return entry;
 }
 
-/* Is the text of an error free of values?  Names of constraints may be shown. */
+/* Is the text of an error free of values?  It may name a constraint. */
 static bool
 enqueue_insert_has_no_value(const ErrorData *error)
 {
@@ -180,8 +180,8 @@ enqueue_insert_function_of(const ErrorData *error)
 }
 
 /*
- * Rethrow the current error without values of a message.  The detail of a failed
- * check, the text of a failed cast and a dynamic query may quote them.
+ * Rethrow the current error without values of a message.  The detail of a
+ * failed check, the text of a failed cast and a dynamic query may quote them.
  */
 static void
 enqueue_insert_rethrow_without_values(MemoryContext context)

@@ -3,8 +3,8 @@
  * fault.c
  *	  Fault points (see fault.h); empty in a normal build.
  *
- * Owns the setting "fault".  Counts are kept as files in the data directory: so
- * they survive a restart of the server, and a test can see them.
+ * Owns the setting "fault".  Counts are kept as files in the data directory:
+ * so they survive a restart of the server, and a test can see them.
  */
 #include "postgres.h"
 

@@ -7,12 +7,13 @@
  * - The time at which a key is taken determines the leaf: each period has one,
  *	 in turn.
  * - A leaf is truncated when its newest row has expired, so the setting may
- *	 change at any time.  No row is updated or deleted, and truncating waits for
- *	 no lock.
- * - However short keep_keys is, rows are kept for as long as their batch may be
- *	 sent again, see ngx_pgq_key_table_recall().
- * - All rows have the same size, so the pages give the number of rows.  Expired
- *	 keys count until their leaf is truncated, as do rows of failed transactions.
+ *	 change at any time.  No row is updated or deleted, and truncating waits
+ *	 for no lock.
+ * - However short keep_keys is, rows are kept for as long as their batch may
+ *	 be sent again, see ngx_pgq_key_table_recall().
+ * - All rows have the same size, so the pages give the number of rows.
+ *	 Expired keys count until their leaf is truncated, as do rows of failed
+ *	 transactions.
  */
 #include "postgres.h"
 
@@ -35,11 +36,11 @@
 
 /* A batch is not sent again after NGX_PGQ_BATCH_KEEP_US. */
 #define KEEP_MIN_US		(3 * NGX_PGQ_BATCH_KEEP_US)
-#define SAVE_US			INT64CONST(10000000)	/* between writes of the time */
+#define SAVE_US			INT64CONST(10000000)	/* of the time, at least */
 #define LOOK_US			INT64CONST(5000000) /* between checks of the leaves, */
 #define RETRY_US		INT64CONST(1000000) /* while one can be truncated */
 
-#define ROWS_PER_PAGE	(BLCKSZ / 124)	/* a row has 120 bytes, its pointer 4 */
+#define ROWS_PER_PAGE	(BLCKSZ / 124)	/* rows have 120 bytes, pointers 4 */
 
 /* How long a row is kept. */
 static int64
@@ -201,9 +202,9 @@ ngx_pgq_key_leaf_due(void)
 }
 
 /*
- * Truncate at most one leaf, so that its lock is released before another one is
- * requested, and save the time.  The caller begins a transaction for it when it
- * is due, and calls ngx_pgq_key_leaf_committed() after the commit.
+ * Truncate at most one leaf, so that its lock is released before another one
+ * is requested, and save the time.  The caller begins a transaction for it
+ * when it is due, and calls ngx_pgq_key_leaf_committed() after the commit.
  */
 void
 ngx_pgq_key_leaf_tidy(NgxPgqDatabase *database)

@@ -3,8 +3,8 @@
  * key_table.c
  *	  The table of idempotency keys: taking keys and recalling them.
  *
- * The caller has the rights of the queue's owner.  key_leaf.c has the leaves of
- * the table.
+ * The caller has the rights of the queue's owner.  key_leaf.c has the leaves
+ * of the table.
  *
  * - A transaction that takes a key holds an advisory lock on its digest until
  *	 it has ended, that is, until its commit is replicated and visible.  So a
@@ -249,8 +249,8 @@ key_table_write_new(NgxPgqKey *keys, int count, TimestampTz at)
 
 /*
  * Lock the keys that no other transaction has locked.  An attempt of the same
- * batch that has just failed (retry) releases its locks one by one: wait a moment
- * for them.
+ * batch that has just failed (retry) releases its locks one by one: wait a
+ * moment for them.
  */
 static void
 key_table_lock_keys(NgxPgqKey *keys, int count, bool retry)
@@ -306,8 +306,8 @@ ngx_pgq_key_table_take(NgxPgqKey *keys, int count, bool retry)
  *
  * - If that attempt took the key, its row has our id.  The row is kept for as
  *	 long as the batch may be sent again; expired rows are used too.
- * - If the key was taken, that row exists, unless it has expired since.  The key
- *	 was never ours, so any row with another id is right.
+ * - If the key was taken, that row exists, unless it has expired since.  The
+ *	 key was never ours, so any row with another id is right.
  * - If the key was busy, the table full, or that row has expired: busy again.
  *	 Nothing was enqueued under this id, so the client may send it again.
  */

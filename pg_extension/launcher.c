@@ -9,10 +9,11 @@
  * - The settings say what should run, pg_database and pg_authid what can run.
  *	 If the database or the role does not exist, no mover is started; the
  *	 launcher checks again after 1 s, then 2 s, up to 30 s.
- * - A mover that exits is started again, with a back-off that doubles each time
- *	 it exits soon after its start.
+ * - A mover that exits is started again, with a back-off that doubles each
+ *	 time it exits soon after its start.
  * - An entry is reused for another database when its last mover has exited.
- * - While a transaction holds a database (see utility_hook.c), it has no movers.
+ * - While a transaction holds a database (see utility_hook.c), it has no
+ *	 movers.
  * - When the launcher exits, it stops its movers.  The next launcher starts
  *	 without handles and waits until these movers have exited.
  */
@@ -124,8 +125,8 @@ launcher_back_off(int64 *until, int64 *backoff)
 }
 
 /*
- * The oid of the row with this name in a shared catalog; InvalidOid if there is
- * none.  A process without a database has no catalog caches and indexes.
+ * The oid of the row with this name in a shared catalog; InvalidOid if there
+ * is none.  A process without a database has no catalog caches and indexes.
  */
 static Oid
 launcher_find_shared(Oid catalog, AttrNumber name_column,

@@ -78,8 +78,8 @@ ngx_pgq_leaf_column(Relation rel, const char *name, Oid type)
 }
 
 /*
- * Does the latest snapshot see a row in the leaf?  If count is given, it is set
- * to the number of rows.
+ * Does the latest snapshot see a row in the leaf?  If count is given, it is
+ * set to the number of rows.
  */
 bool
 ngx_pgq_leaf_has_rows(Relation leaf, uint64 *count)

@@ -8,14 +8,14 @@
  *
  * - A mover sleeps on its latch, without a transaction, if there is nothing to
  *	 do.
- * - An error ends a batch, not the process.  The back-off is 100 ms at first and
- *	 10 s at most.  An error that is repeated halves the next batch; one that is
- *	 certainly about data halves it at once, without a back-off.  When a batch
- *	 is down to one message, mover_trial.c finds the bad message.
- * - SIGTERM makes it exit wherever it waits, SIGHUP makes it reload the settings,
- *	 SIGINT cancels the current batch.
- * - No part of a message is logged.  If the text of an error may quote a value,
- *	 only the SQLSTATE and the name of the constraint are logged, see
+ * - An error ends a batch, not the process.  The back-off is 100 ms at first
+ *	 and 10 s at most.  An error that is repeated halves the next batch; one
+ *	 that is certainly about data halves it at once, without a back-off.  When
+ *	 a batch is down to one message, mover_trial.c finds the bad message.
+ * - SIGTERM makes it exit wherever it waits, SIGHUP makes it reload the
+ *	 settings, SIGINT cancels the current batch.
+ * - No part of a message is logged.  If the text of an error may quote a
+ *	 value, only the SQLSTATE and the name of the constraint are logged, see
  *	 ngx_pgq_sqlstate_error_text().
  */
 #include "postgres.h"
@@ -46,7 +46,7 @@
 #define MISSING_MS		2000	/* between checks for a missing table */
 #define PAUSED_MS		60000	/* resume() sets the latch */
 #define PACE_US			1000	/* between batches that are not full, */
-#define PACE_MESSAGE_US	20		/* plus this for each message of the last one, */
+#define PACE_MESSAGE_US	20		/* plus this per message of the last, */
 #define PACE_MAX_US		5000	/* at most this */
 #define WAIT_EVENT		"NgxPgqMoverMain"
 #define LOG_PAUSE_US	10000000	/* between log lines of errors */
@@ -152,10 +152,7 @@ mover_report_error(const char *text)
 	not_logged = 0;
 }
 
-/*
- * Handle an error that ended a batch of count messages.  Returns true if a smaller
- * batch is to be tried at once.
- */
+/* Handle an error of a batch; true if a smaller one is to be tried at once. */
 static bool
 mover_handle_error(ErrorData *error, int count)
 {
@@ -243,8 +240,9 @@ mover_back_off(void)
 }
 
 /*
- * Under load, wait for more messages before a batch, as each batch costs a flush
- * of WAL.  There is no wait if the mover was idle or the last batch was full.
+ * Under load, wait for more messages before a batch, as each batch costs a
+ * flush of WAL.  There is no wait if the mover was idle or the last batch was
+ * full.
  */
 static void
 mover_pace(void)
@@ -276,8 +274,8 @@ mover_catch_error(MemoryContext context)
 }
 
 /*
- * Do a chore in its own transaction between batches.  Returns 0 or the code of an
- * error; after an error the chore is tried again when it is due again.
+ * Do a chore in its own transaction between batches.  Returns 0 or the code of
+ * an error; after an error the chore is tried again when it is due again.
  *
  * - The commit does not wait for a standby, as the transaction may hold locks
  *	 that block other sessions.  It need not be flushed: what a crash undoes is
@@ -405,8 +403,8 @@ mover_housekeeping(MemoryContext context)
 
 /*
  * The server accepts statistics once a second, by the time of the last
- * transaction, so they must be forced before a long sleep.  Returns more than 0
- * if some are still to be reported.
+ * transaction, so they must be forced before a long sleep.  Returns more than
+ * 0 if some are still to be reported.
  */
 static long
 mover_report_statistics(void)
@@ -454,8 +452,8 @@ mover_work_to_do(void)
 
 /*
  * A process cannot change its role, or reload the settings of its role and its
- * database.  So if the role has changed, or the process is read-only, it exits,
- * and the launcher starts it again.
+ * database.  So if the role has changed, or the process is read-only, it
+ * exits, and the launcher starts it again.
  */
 static void
 mover_reload(void)

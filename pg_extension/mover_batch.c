@@ -6,19 +6,19 @@
  * The caller has no transaction.  If an error is raised, it aborts the
  * transaction and gives the claim back.
  *
- * - Exactly once: the transaction that deletes a message from the queue inserts
- *	 its post or its dead letter.
+ * - Exactly once: the transaction that deletes a message from the queue
+ *	 inserts its post or its dead letter.
  * - Ids in commit order: a process that holds the posting lock is the only one
  *	 that takes ids, and the server releases the lock after the commit is
  *	 visible.  Messages are claimed before, so movers claim concurrently.
  * - mover_trial.c finds a bad message if the caller asks for a trial.
  * - Settings that triggers on posts change, synchronous_commit among them, are
  *	 reset before the commit.  Deferred triggers have run by then.
- * - Readers are notified after the commit, in another transaction that does not
- *	 wait for a standby: NOTIFY may fail, and holds a lock of the whole server
- *	 until its commit.  Neither may delay the commit of posts.
- * - The queue is locked before its leaves, as all code does that needs both, and
- *	 in the same mode.  So commands that lock them cannot deadlock with us.
+ * - Readers are notified after the commit, in another transaction that does
+ *	 not wait for a standby: NOTIFY may fail, and holds a lock of the whole
+ *	 server until its commit.  Neither may delay the commit of posts.
+ * - The queue is locked before its leaves, as all code does that needs both,
+ *	 and in the same mode.  So commands that lock them cannot deadlock with us.
  */
 #include "postgres.h"
 
@@ -42,7 +42,7 @@
 /* The kind of the advisory lock; SQL functions have 1 and 2. */
 #define POSTING_LOCK	0x7067
 
-#define ANNOUNCE_US		INT64CONST(1000000) /* between notifications after an error */
+#define ANNOUNCE_US		INT64CONST(1000000) /* before a retry */
 
 /* Wait for the posting lock, which is held until the commit is visible. */
 static void
@@ -77,9 +77,9 @@ ngx_pgq_mover_batch_announce_due(void)
 }
 
 /*
- * Notify readers of the last committed post.  The caller begins a transaction for
- * it when it is due, and calls ngx_pgq_mover_batch_announce_committed() after the
- * commit.
+ * Notify readers of the last committed post.  The caller begins a transaction
+ * for it when it is due, and calls ngx_pgq_mover_batch_announce_committed()
+ * after the commit.
  */
 void
 ngx_pgq_mover_batch_announce(NgxPgqDatabase *database)

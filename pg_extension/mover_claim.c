@@ -10,16 +10,17 @@
  * A claim reads a span of a leaf by a TID range scan and deletes the rows that
  * no other session has locked.  This is SKIP LOCKED with one WAL record a row
  * instead of two, and without a statement.  Its cost is that of the blocks
- * written since the last claim, however many dead rows there are elsewhere.  The
- * span is only a hint; that no committed row is left behind follows from these:
+ * written since the last claim, however many dead rows there are elsewhere.
+ * The span is only a hint; that no committed row is left behind follows from
+ * these:
  *
  * - enqueue() adds the blocks it wrote to after its commit is visible, and a
  *	 claim takes the span before its snapshot.  So a claim sees the rows, or
  *	 their blocks are in the span that is left for the next claim.
  * - A claim that reaches its limit gives the rest back at once.  A claim that
- *	 fails, by an error or the exit of its process, gives all back.  If a process
- *	 cannot do that, the server restarts, shared memory is initialized, and the
- *	 first batch begins with a sweep.
+ *	 fails, by an error or the exit of its process, gives all back.  If a
+ *	 process cannot do that, the server restarts, shared memory is initialized,
+ *	 and the first batch begins with a sweep.
  * - A sweep finds all other rows, see mover_sweep.c.
  * - A message that both posts and the dead letters refuse is set aside: this
  *	 process ignores it for a while, as if it were locked.
@@ -43,7 +44,7 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-#define CLAIM_ROOM			1000	/* messages to allocate memory for at first */
+#define CLAIM_ROOM			1000	/* messages allocated at first */
 #define CLAIM_BYTES			(16 * 1024 * 1024)	/* enough for one batch */
 
 #define ASIDE_MAX			1000	/* messages set aside */
@@ -93,10 +94,7 @@ mover_claim_find_columns(Relation leaf, AttrNumber *columns)
 								ngx_pgq_tables_columns[i].name);
 }
 
-/*
- * A value of a message.  A NOT NULL column may have a null if the constraint was
- * not validated.
- */
+/* A value of a message.  It may be null if NOT NULL was not validated. */
 static Datum
 mover_claim_value_of(HeapTuple tuple, AttrNumber column, TupleDesc desc)
 {
@@ -128,7 +126,7 @@ mover_claim_add_message(NgxPgqClaim *claim, TupleTableSlot *row,
 	return toast_raw_datum_size(message->data);
 }
 
-/* Set the only message of this claim aside.  The transaction is going to fail. */
+/* Set the only message of a claim, whose transaction will fail, aside. */
 void
 ngx_pgq_mover_claim_set_aside(const NgxPgqClaim *claim)
 {
@@ -310,9 +308,9 @@ mover_claim_order_slots(NgxPgqDatabase *database, int *slots)
 }
 
 /*
- * Claim up to limit messages of one slot, ordered by time.  Needs a transaction;
- * after its end the caller calls ngx_pgq_mover_claim_committed() or
- * ngx_pgq_mover_claim_give_back().
+ * Claim up to limit messages of one slot, ordered by time.  Needs a
+ * transaction; after its end the caller calls ngx_pgq_mover_claim_committed()
+ * or ngx_pgq_mover_claim_give_back().
  */
 void
 ngx_pgq_mover_claim_take(NgxPgqDatabase *database, NgxPgqTables *tables,

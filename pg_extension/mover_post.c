@@ -7,8 +7,9 @@
  * that ids are taken in commit order.
  *
  * - If posts is as sql/posts.sql has made it, possibly with more checks and
- *	 indexes, rows are inserted in bulk.  The executor inserts them if posts has
- *	 triggers, foreign keys, more columns or partitions, or a right is missing.
+ *	 indexes, rows are inserted in bulk.  The executor inserts them if posts
+ *	 has triggers, foreign keys, more columns or partitions, or a right is
+ *	 missing.
  * - In both cases ids are in the order of the claim.
  */
 #include "postgres.h"

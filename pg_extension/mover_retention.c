@@ -3,31 +3,31 @@
  * mover_retention.c
  *	  Deleting old posts by count and age, as the settings say.
  *
- * Done by the first mover of a database between batches, in steps: _wait() tells
- * when the next step is due, _step() does it in its own transaction, and
+ * Done by the first mover of a database between batches, in steps: _wait()
+ * tells when the next step is due, _step() does it in its own transaction, and
  * _committed() or _failed() is called after it.
  *
  * A round has these phases: retry posts that were passed over; count down from
  * the newest post to the oldest one that is kept; walk up from where the last
- * round ended, and delete.  All is plain SQL, as users may partition posts, add
- * triggers and refer to it.
+ * round ended, and delete.  All is plain SQL, as users may partition posts,
+ * add triggers and refer to it.
  *
- * - A step looks at a limited number of posts.  The pause after it is a multiple
- *	 of its time, so retention takes at most a fifth of the mover's time, and
- *	 much less while messages wait.
+ * - A step looks at a limited number of posts.  The pause after it is a
+ *	 multiple of its time, so retention takes at most a fifth of the mover's
+ *	 time, and much less while messages wait.
  * - The cursor is kept between rounds, so rows that were deleted but cannot be
  *	 vacuumed yet are not scanned again.
- * - The walk restarts from the lowest id every ten minutes, as rows may have been
- *	 inserted below the cursor, and when the newest id has become smaller, as
- *	 after TRUNCATE ... RESTART IDENTITY.
+ * - The walk restarts from the lowest id every ten minutes, as rows may have
+ *	 been inserted below the cursor, and when the newest id has become smaller,
+ *	 as after TRUNCATE ... RESTART IDENTITY.
  * - A post that is locked, or too young among older ones, is passed over and
- *	 retried.  A post that a trigger or foreign key keeps is found by bisection,
- *	 passed over, and retried when the walk restarts.
+ *	 retried.  A post that a trigger or foreign key keeps is found by
+ *	 bisection, passed over, and retried when the walk restarts.
  * - No lock is waited for longer than LOCK_TIMEOUT.
  * - Counting is exact: a post is deleted as surplus only if the last count has
  *	 seen keep_posts newer ones.
- * - The commit is not flushed (see mover.c): posts that a crash brings back are
- *	 deleted again.
+ * - The commit is not flushed (see mover.c): posts that a crash brings back
+ *	 are deleted again.
  */
 #include "postgres.h"
 
@@ -48,13 +48,13 @@
 
 #define STEP_REMOVE		1000	/* posts in a step that deletes */
 #define STEP_COUNT		5000	/* posts in a step that counts */
-#define SHARE			4		/* pause after a step, as a multiple of its time */
+#define SHARE			4		/* pause after a step, in times of it */
 #define SHARE_BUSY		20		/* the same while batches are full */
 #define SHARE_COUNT		20		/* between rounds, as a multiple of counting */
 #define ROUND_US		INT64CONST(1000000)
 #define IDLE_US			INT64CONST(60000000)	/* between rounds, at most */
 #define AGAIN_US		INT64CONST(2000000) /* between retries of posts */
-#define RESTART_US		INT64CONST(600000000)	/* between restarts of the walk */
+#define RESTART_US		INT64CONST(600000000)	/* between walks */
 #define FAILED_MIN_US	INT64CONST(1000000)
 #define FAILED_MAX_US	INT64CONST(60000000)
 #define LOCK_TIMEOUT	"100ms"
@@ -216,7 +216,7 @@ mover_retention_compare_posts(const void *a, const void *b)
 	return left < right ? -1 : left > right;
 }
 
-/* The column that identifies a row: ctid, which is cheaper, if posts is one table. */
+/* What identifies a row: ctid, which is cheaper, if posts is one table. */
 static const char *
 mover_retention_row_name(void)
 {
@@ -426,7 +426,7 @@ ngx_pgq_mover_retention_step(NgxPgqDatabase *database)
 	pgstat_report_activity(STATE_RUNNING, "deleting old posts");
 	XactIsoLevel = XACT_READ_COMMITTED; /* concurrent updates are no errors */
 	mover_retention_set_for_step("lock_timeout", LOCK_TIMEOUT);
-	/* because statistics may be old; this raises costs, and jit depends on them */
+	/* for old statistics; it raises costs, which would start jit */
 	mover_retention_set_for_step("enable_seqscan", "off");
 	mover_retention_set_for_step("jit", "off");
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -458,8 +458,8 @@ ngx_pgq_mover_retention_committed(void)
 }
 
 /*
- * The transaction of a step was rolled back.  If a post caused the error, it is
- * found by bisection and then passed over.
+ * The transaction of a step was rolled back.  If a post caused the error, it
+ * is found by bisection and then passed over.
  */
 void
 ngx_pgq_mover_retention_failed(int sqlerrcode)

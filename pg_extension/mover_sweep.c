@@ -4,12 +4,12 @@
  *	  Sweeping: scanning all leaves of the queue for messages that are in no
  *	  span.
  *
- * Owns the progress of this process's sweep.  When the next one may begin is in
- * shared memory, as any mover may do it.
+ * Owns the progress of this process's sweep.  When the next one may begin is
+ * in shared memory, as any mover may do it.
  *
- * - Only a sweep finds rows that plain INSERTs wrote to blocks that they did not
- *	 report, rows that another session had locked, rows of prepared transactions
- *	 and restored dumps, and rows that exist at server start.
+ * - Only a sweep finds rows that plain INSERTs wrote to blocks that they did
+ *	 not report, rows that another session had locked, rows of prepared
+ *	 transactions and restored dumps, and rows that exist at server start.
  * - There is a sweep when a commit has asked for one (sweep_wanted), and every
  *	 ngx_pgq.idle_interval.  But sweeps take at most one part in SWEEP_SHARE of
  *	 the time; if no commit asked, a tenth of that, but one every RARELY_US.

@@ -11,16 +11,16 @@
  * The SQLSTATE alone cannot tell, as each class has errors of both kinds.  So
  * the messages are compared:
  *
- * - If a message fails and another one passes, in the trial or in another mover
- *	 since the trials began, the failed one becomes a dead letter.  If its error
- *	 is not certainly about data, only after ROUNDS trials.
+ * - If a message fails and another one passes, in the trial or in another
+ *	 mover since the trials began, the failed one becomes a dead letter.  If
+ *	 its error is not certainly about data, only after ROUNDS trials.
  * - If all fail with errors that are certainly about data, they become dead
  *	 letters too, but at most REFUSED messages since one passed, and then one
- *	 every REFUSED_US: a table that refuses all messages must not turn the queue
- *	 into dead letters, and many bad messages in a row must not block it.
- * - If all fail with another error, the transaction fails and all messages stay
- *	 in the queue.  The mover backs off, and the next trial has twice as many
- *	 messages.
+ *	 every REFUSED_US: a table that refuses all messages must not turn the
+ *	 queue into dead letters, and many bad messages in a row must not block it.
+ * - If all fail with another error, the transaction fails and all messages
+ *	 stay in the queue.  The mover backs off, and the next trial has twice as
+ *	 many messages.
  * - A message whose dead letter is refused too, by a trigger or constraint on
  *	 ngx_pgq.dead_letter, is set aside in the queue.
  */
@@ -155,9 +155,9 @@ ngx_pgq_mover_trial_size(void)
 }
 
 /*
- * Try each message of a claim.  Returns how many became dead letters; *id is the
- * id of the last post, 0 if there is none.  Raises if the claim fails as a whole.
- * Needs an SPI connection and the posting lock.
+ * Try each message of a claim.  Returns how many became dead letters; *id is
+ * the id of the last post, 0 if there is none.  Raises if the claim fails as a
+ * whole.  Needs an SPI connection and the posting lock.
  */
 int
 ngx_pgq_mover_trial(NgxPgqTables *tables, NgxPgqClaim *claim, int64 *id)

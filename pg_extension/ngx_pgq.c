@@ -3,9 +3,9 @@
  * ngx_pgq.c
  *	  _PG_init(): what happens when the server loads the library.
  *
- * - If the library is not preloaded, there is no shared memory and there are no
- *	 movers.  enqueue() and slot() still work, so that a dump can be restored on
- *	 any server; messages wait in the queue.
+ * - If the library is not preloaded, there is no shared memory and there are
+ *	 no movers.  enqueue() and slot() still work, so that a dump can be
+ *	 restored on any server; messages wait in the queue.
  * - Nothing runs during pg_upgrade.
  */
 #include "postgres.h"

@@ -13,8 +13,8 @@
  * batch		messages that are sent and committed together
  * queue		the table of messages not yet moved; slot: one of its leaves
  * span			the blocks of a slot that may hold unclaimed messages
- * current slot	the slot that new messages go to; the others are sealed: drained,
- *				then truncated
+ * current slot	the slot for new messages; the others are sealed, that is,
+ *				drained and then truncated
  * depth		messages of a slot that are not yet moved
  * mover		the background worker that turns messages into posts
  * post			a row of public.posts
@@ -71,14 +71,14 @@ typedef enum NgxPgqSkip
 	NGX_PGQ_SKIP_NEXT			/* it is full, but no other slot is empty */
 } NgxPgqSkip;
 
-/* A leaf of the queue.  Any process writes it; counts begin at server start. */
+/* A leaf of the queue.  All processes write it; counts begin at start. */
 typedef struct NgxPgqSlot
 {
 	pg_atomic_uint64 span;		/* atomic; see shmem.c */
 	pg_atomic_uint64 enqueued;	/* atomic; messages, as reported by commits */
 	pg_atomic_uint64 moved;		/* atomic; messages, counted when claimed */
 	pg_atomic_uint64 oldest_at; /* atomic; TimestampTz of the oldest message */
-	pg_atomic_uint32 blocks;	/* atomic; size at the last check, with TOAST */
+	pg_atomic_uint32 blocks;	/* atomic; size with TOAST when checked */
 	pg_atomic_uint32 skip;		/* atomic; NgxPgqSkip of the last check */
 	pg_atomic_uint64 sealed_at; /* atomic; ngx_pgq_clock() */
 	pg_atomic_uint64 rotations; /* atomic; how often it was truncated */
@@ -97,25 +97,25 @@ typedef struct NgxPgqMover
 	pg_atomic_uint64 rate;		/* atomic; messages per second, times 1000, */
 	pg_atomic_uint64 moved_at;	/* atomic; at this TimestampTz; 0: never */
 	pg_atomic_uint64 started_at;	/* atomic; TimestampTz, 0: never */
-	pg_atomic_uint64 error_at;	/* atomic; TimestampTz of last_error, 0: none */
+	pg_atomic_uint64 error_at;	/* atomic; TimestampTz, 0: none */
 	char		last_error[NGX_PGQ_ERROR_LEN];	/* shmem->lock */
 } NgxPgqMover;
 
 typedef struct NgxPgqDatabase
 {
 	pg_atomic_uint32 oid;		/* atomic; 0: no such database; by launcher */
-	char		name[NAMEDATALEN];	/* shmem->lock; "": entry free; by launcher */
-	pg_atomic_uint32 holds;		/* atomic; transactions that keep movers away */
+	char		name[NAMEDATALEN];	/* shmem->lock; "": free; by launcher */
+	pg_atomic_uint32 holds;		/* atomic; transactions that hold it */
 	pg_atomic_uint32 slot;		/* atomic; the current slot */
 	pg_atomic_uint32 wake;		/* atomic; 1: a commit since the last check */
 	pg_atomic_uint32 sweep_wanted;	/* atomic; 1: commit to unknown blocks */
 	pg_atomic_uint64 swept_at;	/* atomic; ngx_pgq_clock() of the last sweep */
 	pg_atomic_uint64 sweep_after;	/* atomic; ngx_pgq_clock() of the next */
-	pg_atomic_uint32 paused;	/* atomic; pid of the caller of pause(); 0: none */
+	pg_atomic_uint32 paused;	/* atomic; pid that called pause(), or 0 */
 	pg_atomic_uint32 counted;	/* atomic; 1: initial messages are counted */
-	pg_atomic_uint32 batch_leaf;	/* atomic; current leaf of the batch table */
-	pg_atomic_uint64 batch_leaf_since;	/* atomic; ngx_pgq_clock(); 0: unknown */
-	/* atomic; ngx_pgq_clock() from which no transaction writes to it; 0: none */
+	pg_atomic_uint32 batch_leaf;	/* atomic; for new batches */
+	pg_atomic_uint64 batch_leaf_since;	/* atomic; ngx_pgq_clock(), or 0 */
+	/* atomic; ngx_pgq_clock() since when it has no writer, or 0 */
 	pg_atomic_uint64 batch_unused_since[NGX_PGQ_BATCH_LEAVES];
 	pg_atomic_uint64 service_offset;	/* atomic; see service_time.c */
 	NgxPgqSlot	slots[NGX_PGQ_SLOTS];	/* see there */
@@ -126,7 +126,7 @@ typedef struct NgxPgqShared
 {
 	LWLock	   *lock;			/* constant; guards names and error texts */
 	pg_atomic_uint32 launcher;	/* atomic; its proc number + 1; 0: none */
-	pg_atomic_uint32 databases_changed; /* atomic; 1: launcher must check them */
+	pg_atomic_uint32 databases_changed; /* atomic; 1: check them */
 	NgxPgqDatabase database[NGX_PGQ_DATABASES]; /* see there */
 } NgxPgqShared;
 

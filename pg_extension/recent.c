@@ -3,13 +3,13 @@
  * recent.c
  *	  Functions for the SQL function recent().
  *
- * - json_octets() is the length of data.  The data is not read: a value that is
- *	 stored out of line has its length in the TOAST pointer.
+ * - json_octets() is the length of data.  The data is not read: a value that
+ *	 is stored out of line has its length in the TOAST pointer.
  * - json_utf8() is the data with each character that UTF-8 does not have
- *	 replaced by \ufffd, so that it can be sent to nginx.  Such characters exist
- *	 in databases with SQL_ASCII, which accept any bytes, and in encodings with
- *	 codes that have no conversion.  JSON outside strings is ASCII, so they are
- *	 in strings.
+ *	 replaced by \ufffd, so that it can be sent to nginx.  Such characters
+ *	 exist in databases with SQL_ASCII, which accept any bytes, and in
+ *	 encodings with codes that have no conversion.  JSON outside strings is
+ *	 ASCII, so they are in strings.
  */
 #include "postgres.h"
 
@@ -37,8 +37,8 @@ ngx_pgq_json_octets(PG_FUNCTION_ARGS)
 }
 
 /*
- * The length of the character at s, at most length bytes; negative if UTF-8 does
- * not have it.  There is no conversion for SQL_ASCII.
+ * The length of the character at s, at most length bytes; negative if UTF-8
+ * does not have it.  There is no conversion for SQL_ASCII.
  */
 static int
 recent_utf8_character(const char *s, int length, int encoding, Oid conversion)

@@ -7,14 +7,14 @@
  * starts with the first key and then advances only by the elapsed time of the
  * primary.  So the wall clocks of the hosts do not matter:
  *
- * - Shared memory has the difference to ngx_pgq_clock().  After a start, a crash
- *	 or a promotion it is computed from the table.
- * - The first key saves the time with its commit.  Then the first mover saves it
- *	 every few seconds while there are keys.  Time that was not saved, or in
+ * - Shared memory has the difference to ngx_pgq_clock().  After a start, a
+ *	 crash or a promotion it is computed from the table.
+ * - The first key saves the time with its commit.  Then the first mover saves
+ *	 it every few seconds while there are keys.  Time that was not saved, or in
  *	 which no primary ran, is lost: a key is valid for ngx_pgq.keep_keys or
  *	 longer.
- * - After a failover the time may go back by some seconds.  Keys that were taken
- *	 in these seconds are valid for that much longer.
+ * - After a failover the time may go back by some seconds.  Keys that were
+ *	 taken in these seconds are valid for that much longer.
  */
 #include "postgres.h"
 
@@ -87,8 +87,8 @@ service_time_begin(void)
 }
 
 /*
- * The time.  It does not advance if no mover serves the database.  Needs an SPI
- * connection and the right to write the table.
+ * The time.  It does not advance if no mover serves the database.  Needs an
+ * SPI connection and the right to write the table.
  */
 TimestampTz
 ngx_pgq_service_time(void)

@@ -11,7 +11,8 @@
  * - A backend adds the blocks it wrote to after its commit is visible.
  * - A mover takes the whole span before it takes its snapshot.  So it sees all
  *	 rows in it; blocks that are added later stay for the next claim.
- * - A mover gives back the blocks it did not claim, and all of them if it fails.
+ * - A mover gives back the blocks it did not claim, and all of them if it
+ *	 fails.
  *
  * The depth of a slot is the number of messages that commits have reported,
  * less those that were claimed.  It is for display only: messages that were
@@ -96,9 +97,9 @@ shmem_slot_init(NgxPgqSlot *slot)
 }
 
 /*
- * Initialize an entry for the database of this name; "" frees it.  No mover may
- * use the entry and no transaction may hold it.  After server start the caller
- * holds shmem->lock.
+ * Initialize an entry for the database of this name; "" frees it.  No mover
+ * may use the entry and no transaction may hold it.  After server start the
+ * caller holds shmem->lock.
  */
 void
 ngx_pgq_shmem_database_assign(NgxPgqDatabase *database, const char *name)

@@ -6,23 +6,24 @@
  *
  * Done by the first mover of a database between batches.  Dead rows are not
  * vacuumed.  When the current slot has grown to ngx_pgq.rotate_size, an empty
- * slot becomes the current one.  When no message is left in the sealed slot, it
- * is truncated.
+ * slot becomes the current one.  When no message is left in the sealed slot,
+ * it is truncated.
  *
- * - Changing the current slot is one write to shared memory.  A transaction that
- *	 has read the old number still writes to the old leaf.  Movers look at all
- *	 leaves, and a leaf is locked by a transaction that writes to it until it
- *	 ends.
- * - So a leaf may be truncated if we hold its AccessExclusiveLock and a snapshot
- *	 taken since then sees no row: all transactions that wrote to it have ended.
- * - We never wait for that lock, as sessions that request a lock after us would
- *	 wait too.  A leaf that is in use (by a dump, a prepared transaction, a
- *	 reader) is left alone.  This costs space but, thanks to spans, no time.
+ * - Changing the current slot is one write to shared memory.  A transaction
+ *	 that has read the old number still writes to the old leaf.  Movers look at
+ *	 all leaves, and a leaf is locked by a transaction that writes to it until
+ *	 it ends.
+ * - So a leaf may be truncated if we hold its AccessExclusiveLock and a
+ *	 snapshot taken since then sees no row: all transactions that wrote to it
+ *	 have ended.
+ * - We never wait for that lock, as sessions that request a lock after us
+ *	 would wait too.  A leaf that is in use (by a dump, a prepared transaction,
+ *	 a reader) is left alone.  This costs space but, thanks to spans, no time.
  * - TRUNCATE removes rows that older snapshots still see.  A session whose
  *	 snapshot is older than the last move could miss a message both here and in
- *	 posts, for example pg_dump before it has locked the tables.  So we wait for
- *	 older snapshots, but only for ngx_pgq.snapshot_grace: a session that has
- *	 not locked the leaf by then is not going to read it.
+ *	 posts, for example pg_dump before it has locked the tables.  So we wait
+ *	 for older snapshots, but only for ngx_pgq.snapshot_grace: a session that
+ *	 has not locked the leaf by then is not going to read it.
  * - The commit does not wait for a standby (see mover.c), as the lock would be
  *	 held during that time.
  */
@@ -56,7 +57,7 @@ typedef struct Drained
 static Drained drained_slots[NGX_PGQ_SLOTS];
 static int64 next_check_at = 0;	/* ngx_pgq_clock() */
 static NgxPgqSlot *truncated = NULL;	/* truncated by this transaction */
-static uint64 looked_at = PG_UINT64_MAX;	/* slot_traffic() of the last check */
+static uint64 looked_at = PG_UINT64_MAX;	/* slot_traffic() then */
 
 static BlockNumber
 slot_blocks_of(Oid relid)
@@ -73,7 +74,7 @@ slot_blocks_of(Oid relid)
 	return blocks;
 }
 
-/* Record the transactions that have a snapshot when a slot is found drained. */
+/* Record the transactions that have a snapshot when a slot is drained. */
 static void
 slot_record_snapshots(Drained *drained, uint64 moved)
 {
@@ -90,8 +91,8 @@ slot_record_snapshots(Drained *drained, uint64 moved)
 
 /*
  * May a snapshot that is older than the slot's last move still be used?  As
- * CREATE INDEX CONCURRENTLY does, we record the transactions that had a snapshot
- * when the slot was found drained, and wait until they have ended.
+ * CREATE INDEX CONCURRENTLY does, we record the transactions that had a
+ * snapshot when the slot was found drained, and wait until they have ended.
  */
 static bool
 slot_snapshot_needs(NgxPgqDatabase *database, int number)
@@ -219,8 +220,8 @@ ngx_pgq_slot_rotate_due(NgxPgqDatabase *database)
 }
 
 /*
- * Truncate at most one drained slot, and change the current slot if it is full.
- * The caller begins a transaction for it when it is due, and calls
+ * Truncate at most one drained slot, and change the current slot if it is
+ * full.  The caller begins a transaction for it when it is due, and calls
  * ngx_pgq_slot_rotate_committed() after the commit.
  */
 void

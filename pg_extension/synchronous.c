@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * synchronous.c
- *	  Making sure that a standby has confirmed the commits of enqueue and fence.
+ *	  Making sure that a standby has confirmed the commits of enqueue and
+ *	  fence.
  *
  * Owns what the current transaction expects of its commit (called, expected).
  *
@@ -16,8 +17,8 @@
  *	 least that a standby has flushed the commit.
  * - The check runs after the commit, where an error would be a PANIC: it
  *	 raises nothing above WARNING.
- * - A prepared transaction is not checked, as COMMIT PREPARED does not know its
- *	 contents.
+ * - A prepared transaction is not checked, as COMMIT PREPARED does not know
+ *	 its contents.
  */
 #include "postgres.h"
 

@@ -51,9 +51,9 @@ tables_has_columns(Oid relid, const NgxPgqColumn *columns, int count)
 }
 
 /*
- * Find the tables, and lock the queue until the transaction ends, unless mode is
- * NoLock.  ngx_pgq.dead_letter is only checked for, so that a mover does not
- * begin in an incomplete schema.
+ * Find the tables, and lock the queue until the transaction ends, unless mode
+ * is NoLock.  ngx_pgq.dead_letter is only checked for, so that a mover does
+ * not begin in an incomplete schema.
  */
 void
 ngx_pgq_tables_find(NgxPgqTables *tables, LOCKMODE mode)

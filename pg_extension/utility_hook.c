@@ -7,21 +7,21 @@
  * current transaction (held): databases in which the launcher runs no movers.
  *
  * - DROP DATABASE, ALTER DATABASE ... RENAME and SET TABLESPACE, and CREATE
- *	 DATABASE with the database as template, hold its movers and wait until they
- *	 have exited.
+ *	 DATABASE with the database as template, hold its movers and wait until
+ *	 they have exited.
  * - Movers keep running if the user may not run the command, or if it cannot
  *	 succeed here.
  * - A hold lasts until the transaction ends, as RENAME may be in a transaction
  *	 block and takes effect at commit.  Then the launcher checks its databases.
- * - DROP EXTENSION and other commands on the tables, such as DROP TRIGGER, would
- *	 lock the leaves in their own order and so deadlock with enqueue() and
- *	 movers.  All code of ngx_pgq locks ngx_pgq.queue before a leaf; the hook
- *	 does so for these commands.
- * - The transaction callback runs after the commit record is written too: there
- *	 it allocates no memory, takes no lock and raises no error.
- * - COMMIT PREPARED wakes the movers, as the session that inserted may no longer
- *	 exist.  A subscription's worker runs no command for it, so each transaction
- *	 of such a worker that writes nothing wakes them.
+ * - DROP EXTENSION and other commands on the tables, such as DROP TRIGGER,
+ *	 would lock the leaves in their own order and so deadlock with enqueue()
+ *	 and movers.  All code of ngx_pgq locks ngx_pgq.queue before a leaf; the
+ *	 hook does so for these commands.
+ * - The transaction callback runs after the commit record is written too:
+ *	 there it allocates no memory, takes no lock and raises no error.
+ * - COMMIT PREPARED wakes the movers, as the session that inserted may no
+ *	 longer exist.  A subscription's worker runs no command for it, so each
+ *	 transaction of such a worker that writes nothing wakes them.
  */
 #include "postgres.h"
 
@@ -106,8 +106,8 @@ utility_hook_option(List *options, const char *name)
 }
 
 /*
- * The database that must have no other sessions for this statement; NULL if there
- * is none.  Sets the name of the command.
+ * The database that must have no other sessions for this statement; NULL if
+ * there is none.  Sets the name of the command.
  */
 static const char *
 utility_hook_database_needed(Node *statement, const char **command)

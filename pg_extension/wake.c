@@ -6,15 +6,15 @@
  * Owns what the current transaction has to tell the movers (pending).  slot()
  * and enqueue() add to it; the transaction callback delivers it.
  *
- * - It is delivered after the commit is visible, so a woken mover sees the rows.
- *	 It is discarded on abort and by PREPARE TRANSACTION; COMMIT PREPARED in any
- *	 session wakes the movers (see utility_hook.c).
- * - It is delivered after the commit record is written, where an error would be
- *	 a PANIC: no memory is allocated, no lock is taken, no error is raised.
- * - No wake-up is lost.  A producer adds its span, sets the wake flag, then looks
- *	 for an idle mover.  A mover sets its state to idle, then checks the flag,
- *	 and does not sleep if it is set.  Each has a full barrier between its write
- *	 and its read, so one of them sees the other's write.
+ * - It is delivered after the commit is visible, so a woken mover sees the
+ *	 rows.  It is discarded on abort and by PREPARE TRANSACTION; COMMIT
+ *	 PREPARED in any session wakes the movers (see utility_hook.c).
+ * - It is delivered after the commit record is written, where an error would
+ *	 be a PANIC: no memory is allocated, no lock is taken, no error is raised.
+ * - No wake-up is lost.  A producer adds its span, sets the wake flag, then
+ *	 looks for an idle mover.  A mover sets its state to idle, then checks the
+ *	 flag, and does not sleep if it is set.  Each has a full barrier between
+ *	 its write and its read, so one of them sees the other's write.
  */
 #include "postgres.h"
 
@@ -68,8 +68,8 @@ wake_deliver(void)
 
 /*
  * Guess the blocks that plain INSERTs of this transaction have written.  A
- * session continues at its last block: this is exact for a single row, and with
- * some blocks before it a good guess for more.  A sweep finds the others.
+ * session continues at its last block: this is exact for a single row, and
+ * with some blocks before it a good guess for more.  A sweep finds the others.
  */
 static void
 wake_guess_blocks(void)
@@ -157,8 +157,8 @@ ngx_pgq_wake_at_commit_anywhere(void)
 
 /*
  * Wake an idle mover.  Unless another is set, only if no mover is working: a
- * working one checks the wake flag before it sleeps, and wakes another one when
- * its batch is full.
+ * working one checks the wake flag before it sleeps, and wakes another one
+ * when its batch is full.
  */
 void
 ngx_pgq_wake(NgxPgqDatabase *database, bool another)
@@ -199,8 +199,8 @@ ngx_pgq_wake_all(NgxPgqDatabase *database)
 }
 
 /*
- * Wait for the latch, with a timeout.  *wait_event, initially 0, caches the wait
- * event of this name.
+ * Wait for the latch, with a timeout.  *wait_event, initially 0, caches the
+ * wait event of this name.
  */
 void
 ngx_pgq_wake_wait(long ms, uint32 *wait_event, const char *name)
@@ -221,7 +221,7 @@ ngx_pgq_wake_slot_current(void)
 	return database ? pg_atomic_read_u32(&database->slot) : 0;
 }
 
-/* The default of queue.slot: an INSERT gets its leaf, and its commit wakes a mover. */
+/* The default of queue.slot.  The commit of the INSERT wakes a mover. */
 Datum
 ngx_pgq_slot(PG_FUNCTION_ARGS)
 {
