@@ -195,12 +195,14 @@ read_key(stub_request_t *f, const said_t *said)
     } else if (n < 0) {
         fuzz_check(rc == NGX_DECLINED
                    && problem.kind == NGX_PGQ_PROBLEM_BAD_SCOPE);
+        fuzz_check(ngx_pgq_problems[problem.kind].status == 400);
 
     } else if (said->keys > 1 || said->key_len < 0
                || said->key_len > NGX_PGQ_KEY_MAX)
     {
         fuzz_check(rc == NGX_DECLINED
                    && problem.kind == NGX_PGQ_PROBLEM_BAD_KEY);
+        fuzz_check(ngx_pgq_problems[problem.kind].status == 400);
 
     } else {
         fuzz_check(rc == NGX_OK && key.len == (size_t) (n + said->key_len));
@@ -316,6 +318,7 @@ read_message(stub_request_t *f, form_e wanted, fuzz_input_t body, int depth)
     if (body.len == 0) {
         fuzz_check(rc == NGX_DECLINED
                    && problem.kind == NGX_PGQ_PROBLEM_EMPTY);
+        fuzz_check(ngx_pgq_problems[problem.kind].status == 400);
         fuzz_check(memory == NULL);
         return;
     }

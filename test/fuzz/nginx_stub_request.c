@@ -196,6 +196,8 @@ stub_reply(ngx_http_request_t *r, ngx_uint_t status, const char *code)
 ngx_int_t
 ngx_pgq_reply_default(ngx_http_request_t *r, ngx_pgq_problem_e kind)
 {
+    fuzz_check(strlen(ngx_pgq_problems[kind].detail) > 0);
+
     return stub_reply(r, ngx_pgq_problems[kind].status,
                       ngx_pgq_problems[kind].code);
 }
@@ -204,6 +206,7 @@ ngx_pgq_reply_default(ngx_http_request_t *r, ngx_pgq_problem_e kind)
 ngx_int_t
 ngx_pgq_reply_problem(ngx_http_request_t *r, ngx_pgq_problem_t *problem)
 {
+    fuzz_check(problem->detail == NULL || strlen(problem->detail) > 0);
     stub_answer.offset = problem->offset;
 
     return ngx_pgq_reply_default(r, problem->kind);
