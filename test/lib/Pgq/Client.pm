@@ -138,6 +138,25 @@ sub post {
 }
 
 
+# Sends a POST or a GET and does not wait for the answer.
+sub send_post {
+    my ($self, $path, $body, %headers) = @_;
+
+    $self->send($self->request('POST', $path, body => $body, headers => { 'Content-Type' => $self->{type}, %headers }));
+
+    return $self;
+}
+
+
+sub send_get {
+    my ($self, $path) = @_;
+
+    $self->send($self->request('GET', $path));
+
+    return $self;
+}
+
+
 sub post_chunked {
     my ($self, $path, $chunks, %headers) = @_;
 

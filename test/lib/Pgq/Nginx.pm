@@ -363,6 +363,41 @@ sub access_log {
 }
 
 
+# The value of a metric; -1 if /metrics does not have it.
+sub metric {
+    my ($self, $name) = @_;
+
+    return Pgq::Client->new($self)->get('/metrics')->body =~ /^\Q$name\E (\d+)$/m ? $1 : -1;
+}
+
+
+# Waits until the only worker has received what clients have sent: it answers a later request.
+sub wait_until_received {
+    my ($self) = @_;
+
+    Pgq::Client->new($self)->get('/nowhere');
+
+    return;
+}
+
+
+# Posts these requests, each a body or a reference to a body and headers, so that they are in one batch: the only lane waits
+# for a lock until all of them wait. Returns the client whose message holds the lane, and the clients of the batch.
+sub post_in_one_batch {
+    my ($self, @requests) = @_;
+    my $lock = $self->{pg}->lock_table;
+    my $send = sub { return Pgq::Client->new($self)->send_post('/post', @_) };
+
+    my $first = $send->('"first"');
+    $self->{pg}->wait_for_lock;
+    my @clients = map { $send->(ref $_ ? @$_ : $_) } @requests;
+    $self->wait_until_received;
+    $lock->release;
+
+    return ($first, @clients);
+}
+
+
 # A leak: more connections to the database than the workers have lanes. Called while both servers run.
 sub leaked_lanes {
     my ($self) = @_;

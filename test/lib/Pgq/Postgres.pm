@@ -389,6 +389,77 @@ sub session {
 }
 
 
+# Locks tables, by default one that enqueue() needs, until release() of the session that is returned.
+sub lock_table {
+    my ($self, $tables) = @_;
+    my $session = $self->session;
+
+    $session->query('begin; lock table ' . ($tables // 'ngx_pgq.batch'));
+
+    return $session;
+}
+
+
+# Waits until this many sessions of nginx, by default one, wait for a lock.
+sub wait_for_lock {
+    my ($self, $count) = @_;
+    $count //= 1;
+
+    return $self->poll_query_until(
+        "select count(*) >= $count from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event_type = 'Lock'",
+    );
+}
+
+
+# Waits until no message is in the queue: each one is a post or a dead letter.
+sub wait_until_moved {
+    my ($self) = @_;
+
+    return $self->poll_query_until('select count(*) from ngx_pgq.queue', 0);
+}
+
+
+# The number of posts whose data match a pattern of LIKE, after all messages are moved.
+sub count_posts {
+    my ($self, $pattern) = @_;
+    $pattern //= '%';
+
+    $self->wait_until_moved;
+
+    return $self->safe_psql("select count(*) from posts where data::text like \$\$$pattern\$\$ escape ''");
+}
+
+
+# The process IDs of nginx's sessions.
+sub web_sessions {
+    my ($self) = @_;
+
+    return split ' ', $self->safe_psql("select string_agg(pid::text, ' ' order by pid) from pg_stat_activity where usename = 'ngx_pgq_web'");
+}
+
+
+sub terminate_web_sessions {
+    my ($self) = @_;
+
+    $self->safe_psql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'ngx_pgq_web'");
+
+    return;
+}
+
+
+# Changes settings, or resets those whose value is undef, and reloads the configuration. Processes apply it a moment later.
+sub set {
+    my ($self, %setting) = @_;
+
+    for my $name (sort keys %setting) {
+        my $value = $setting{$name};
+        $self->safe_psql('alter system ' . (defined $value ? "set $name = '$value'" : "reset $name"));
+    }
+
+    return $self->reload;
+}
+
+
 # Makes commits wait for standbys of these names, none of which exists, or for none (''). The setting applies when the
 # checkpointer has read it: so commits are tried until one waits or none does.
 sub commits_wait_for {

@@ -90,6 +90,17 @@ sub query {
 }
 
 
+# Commits, which releases the locks, and ends the session.
+sub release {
+    my ($self) = @_;
+
+    $self->query('commit');
+    $self->quit;
+
+    return;
+}
+
+
 sub quit {
     my ($self) = @_;
     my $pid = delete $self->{pid} // return;
