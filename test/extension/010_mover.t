@@ -47,29 +47,29 @@ ok($pg->poll_query_until("select query from pg_stat_activity where pid = ($one) 
 $pg->stop('immediate');
 $lock->quit;
 $pg->start;
-ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'a backlog is moved after a crash without a new message');
+ok($pg->wait_until_moved, 'a backlog is moved after a crash without a new message');
 is($pg->safe_psql(q{select count(*), count(distinct message_id) from posts where data::text ~ '^\d+$'}), '5000|5000', 'each message of the backlog is posted once');
 
 # the number of movers
 for my $count (4, 2, 0, 1) {
-    $pg->safe_psql("alter system set ngx_pgq.movers = $count; select pg_reload_conf()");
+    $pg->set('ngx_pgq.movers' => $count);
     ok($pg->poll_query_until($movers, $count), "$count movers run after a reload");
 }
 moves('reloaded', 'movers move messages after the reloads');
 
 # the size of a batch
-$pg->safe_psql('alter system set ngx_pgq.batch_size = 7; select pg_reload_conf()');
+$pg->set('ngx_pgq.batch_size' => 7);
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json(n) from generate_series(1, 100) n});
-ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), '100 messages are moved in batches of 7');
-$pg->safe_psql('alter system reset ngx_pgq.batch_size; select pg_reload_conf()');
+ok($pg->wait_until_moved, '100 messages are moved in batches of 7');
+$pg->set('ngx_pgq.batch_size' => undef);
 
 # commits wake a mover that checks the queue only once an hour
-$pg->safe_psql("alter system set ngx_pgq.idle_interval = '1h'; select pg_reload_conf()");
+$pg->set('ngx_pgq.idle_interval' => '1h');
 ok($pg->poll_query_until("select setting from pg_settings where name = 'ngx_pgq.idle_interval'", 3_600_000), 'idle_interval is one hour');
 moves("woken $_", 'an INSERT wakes a mover') for 1 .. 3;
 $pg->safe_psql(q{select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['"enqueued"'])});
 ok($pg->poll_query_until(q{select count(*) from posts where data::text = '"enqueued"'}, 1), 'enqueue() wakes a mover');
-$pg->safe_psql('alter system reset ngx_pgq.idle_interval; select pg_reload_conf()');
+$pg->set('ngx_pgq.idle_interval' => undef);
 
 # the extension is dropped and installed again
 my $position = $pg->log_position;

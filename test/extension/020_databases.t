@@ -20,14 +20,14 @@ is($pg->safe_psql('select count(*) from posts'), 1, 'a message becomes a post in
 is($pg->safe_psql('select string_agg(distinct database, $$ $$ order by database) from ngx_pgq.status where pid is not null'),
     'other posts', 'the status shows the movers of both databases');
 
-$pg->safe_psql(q{alter system set ngx_pgq.databases = 'posts'; select pg_reload_conf()});
+$pg->set('ngx_pgq.databases' => 'posts');
 ok($pg->poll_query_until("select count(*) from pg_stat_activity where datname = 'other' and backend_type = 'ngx_pgq mover'", 0),
     'movers leave a database that ngx_pgq.databases no longer names');
 $pg->safe_psql('drop database other', database => 'postgres');
 pass('a database without movers can be dropped');
 
 # a standby
-$pg->safe_psql('alter system set ngx_pgq.movers = 0; select pg_reload_conf()');
+$pg->set('ngx_pgq.movers' => 0);
 $pg->poll_query_until("select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover'", 0);
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json(n) from generate_series(1, 1000) n});
 
@@ -49,7 +49,7 @@ like(($standby->psql("\\set VERBOSITY sqlstate\n$keyed"))[2], qr/25006/, 'enqueu
 
 $pg->stop;
 $standby->promote;
-ok($standby->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'a promoted standby moves the rest of the queue');
+ok($standby->wait_until_moved, 'a promoted standby moves the rest of the queue');
 is($standby->safe_psql('select count(*), count(distinct message_id) from posts'), '1002|1002', 'each message is posted once');
 is($standby->safe_psql($keyed), 'PQ200', 'a promoted standby knows the key');
 $standby->stop;
@@ -60,6 +60,6 @@ $pg->append_conf("max_worker_processes = 3\nngx_pgq.movers = 8");
 Pgq::Host::spew($pg->data . '/postgresql.auto.conf', '');
 $pg->start;
 ok($pg->wait_for_log(qr/max_worker_processes/), 'the log says that max_worker_processes is too small');
-ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'the movers that could be started move messages');
+ok($pg->wait_until_moved, 'the movers that could be started move messages');
 
 done_testing;

@@ -9,7 +9,7 @@ my $enqueue = sub { $pg->psql(q{select count(*) from ngx_pgq.enqueue(gen_random_
 my $missing = sub {
     return $pg->poll_query_until(q{select state from ngx_pgq.status where mover = 1}, 'extension or table missing');
 };
-my $idle = sub { $pg->poll_query_until(q{select count(*) from ngx_pgq.queue}, 0) };
+my $idle = sub { $pg->wait_until_moved };
 my $pause = sub { $pg->safe_psql('select ngx_pgq.pause()') };
 my $resume = sub { $pg->safe_psql('select ngx_pgq.resume()') };
 

@@ -67,13 +67,13 @@ $sent++;
 $pg->safe_psql("insert into ngx_pgq.queue (slot, data) values (2, '$sent')");
 $old = $pg->session;
 $old->query('begin isolation level repeatable read; select 1');
-$pg->safe_psql('alter system reset ngx_pgq.movers; select pg_reload_conf()');
+$pg->set('ngx_pgq.movers' => undef);
 ok($pg->poll_query_until($status->(q{coalesce(skipped, '') ~ '^an older snapshot'}) . ' and slot = 2', 't'), 'a slot is kept for snapshots that are older than its last move');
 is($old->query('select data from ngx_pgq.queue'), $sent, 'the older snapshot finds the message of that slot');
 $old->query('commit');
 
 # snapshot_grace
-$pg->safe_psql(q{alter system set ngx_pgq.snapshot_grace = '1s'; select pg_reload_conf()});
+$pg->set('ngx_pgq.snapshot_grace' => '1s');
 $old->query('begin isolation level repeatable read; select 1');
 $rotations = $pg->safe_psql($status->('sum(rotations)'));
 put_until($status->("sum(rotations) >= $rotations + 5"), 'slots rotate past an older snapshot after snapshot_grace');

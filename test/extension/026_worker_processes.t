@@ -12,9 +12,9 @@ $query->send('select pg_sleep(600)');
 ok($pg->poll_query_until(q{select count(*) from pg_stat_activity where backend_type = 'parallel worker'}, 1, 20), 'a parallel query uses a worker process');
 
 my $position = $pg->log_position;
-$pg->safe_psql('alter system set ngx_pgq.movers = 3; select pg_reload_conf()');
+$pg->set('ngx_pgq.movers' => 3);
 ok($pg->wait_for_log(qr/no free worker slot for mover 2 of database "posts"/, $position, 10), 'the log says that a mover has no worker process');
-$pg->safe_psql('alter system set ngx_pgq.movers = 1; select pg_reload_conf()');
+$pg->set('ngx_pgq.movers' => 1);
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('1')}, database => $_) for 'posts', 'other';
 ok($pg->poll_query_until('select count(*) from posts', 1, 10), 'the mover with a worker process moves messages');
 is($pg->safe_psql('select count(*) from posts', database => 'other'), 0, 'a message stays in the queue of the database without a mover');

@@ -6,13 +6,7 @@ use Time::HiRes qw(time);
 
 my $pg = Pgq::Postgres->new(conf => "ngx_pgq.idle_interval = '20d'\n")->start;
 
-sub set {
-    my ($name, $value) = @_;
-
-    $pg->safe_psql("alter system set $name = $value; select pg_reload_conf()");
-}
-
-sub reset_all { $pg->safe_psql('alter system reset all; select pg_reload_conf()') }
+sub reset_all { $pg->set(all => undef) }
 
 sub goes_on {
     my ($name) = @_;
@@ -37,7 +31,7 @@ for (split /\n/, $pg->safe_psql(q{select name, min_val, max_val from pg_settings
     my ($name, @limits) = split /\|/;
 
     for my $value ($name eq 'ngx_pgq.movers' ? (0, 3) : @limits) {
-        set($name, "'$value'");
+        $pg->set($name => $value);
         ok($pg->poll_query_until("select setting from pg_settings where name = '$name'", $value), "a reload applies $name = $value");
         $value eq '0' && $name eq 'ngx_pgq.movers'
             ? ok($pg->poll_query_until('select count(*) from ngx_pgq.status where pid is not null', 0, 10), 'all movers stop with ngx_pgq.movers = 0')
@@ -47,17 +41,17 @@ for (split /\n/, $pg->safe_psql(q{select name, min_val, max_val from pg_settings
 }
 goes_on('messages become posts when all integer settings are reset');
 
-set('ngx_pgq.role', 'other_mover');
+$pg->set('ngx_pgq.role' => 'other_mover');
 ok($pg->poll_query_until(q{select usename from pg_stat_activity where backend_type = 'ngx_pgq mover'}, 'other_mover', 10), 'a reload applies ngx_pgq.role');
 goes_on('messages become posts with another ngx_pgq.role');
 my $position = $pg->log_position;
-set('ngx_pgq.role', 'missing_role');
+$pg->set('ngx_pgq.role' => 'missing_role');
 ok($pg->wait_for_log(qr/the role "missing_role" does not exist/, $position, 10), 'the log says that ngx_pgq.role does not exist');
-set('ngx_pgq.databases', 'postgres');
+$pg->set('ngx_pgq.databases' => 'postgres');
 ok($pg->poll_query_until('select count(*) from ngx_pgq.status where pid is not null', 0, 10), 'movers leave a database that ngx_pgq.databases does not name');
 reset_all();
 goes_on('messages become posts when ngx_pgq.role and ngx_pgq.databases are reset');
-set('ngx_pgq.synchronous', 'on');
+$pg->set('ngx_pgq.synchronous' => 'on');
 ok($pg->poll_query_until('show ngx_pgq.synchronous', 'on'), 'a reload applies ngx_pgq.synchronous');
 goes_on('inserted messages become posts with ngx_pgq.synchronous = on');
 reset_all();
@@ -76,14 +70,14 @@ my $count = q{select sum(n_tup_ins), sum(n_tup_del) from pg_stat_user_tables whe
 ok($pg->poll_query_until(sprintf($count, '^queue_\d$'), "$sent|$sent", 10), 'the statistics of the queue count all inserts and deletes');
 ok($pg->poll_query_until(sprintf($count, '^posts$'), "$sent|0", 10), 'the statistics of posts count all inserts');
 is($pg->safe_psql('select n_live_tup from pg_stat_user_tables where relname = $$posts$$'), $sent, 'n_live_tup of posts is the number of posts');
-set('autovacuum_naptime', '1');
+$pg->set('autovacuum_naptime' => '1');
 ok($pg->poll_query_until('select last_autoanalyze is not null from pg_stat_user_tables where relname = $$posts$$', 't', 30), 'autovacuum analyzes posts');
 ok($pg->safe_psql('select abs(reltuples - ' . $sent . ') <= 50 + 0.1 * ' . $sent . ' from pg_class where relname = $$posts$$'), 'reltuples of posts is about the number of posts');
 reset_all();
 
 # enqueue() with ngx_pgq.synchronous = on and no standby
 my $enqueue = q{select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['"enqueued"'])};
-set('ngx_pgq.synchronous', 'on');
+$pg->set('ngx_pgq.synchronous' => 'on');
 $pg->poll_query_until('show ngx_pgq.synchronous', 'on');
 like(($pg->psql("\\set VERBOSITY sqlstate\n$enqueue"))[2], qr/ERROR:  57P03/, 'enqueue() fails with 57P03 when commits wait for no standby');
 reset_all();
@@ -157,7 +151,7 @@ for my $function ('pg_cancel_backend', 'pg_terminate_backend') {
 my $launcher = q{select pid from pg_stat_activity where backend_type = 'ngx_pgq launcher'};
 my $pid = $pg->safe_psql($launcher);
 $pg->safe_psql("select pg_cancel_backend($pid)");
-set('ngx_pgq.movers', 2);
+$pg->set('ngx_pgq.movers' => 2);
 ok($pg->poll_query_until('select count(*) from ngx_pgq.status where pid is not null', 2, 10), 'a cancelled launcher starts movers');
 is($pg->safe_psql($launcher), $pid, 'a cancelled launcher is not restarted');
 

@@ -70,7 +70,7 @@ sub stick {
         'the commit of a mover waits for the standby');
 }
 
-sub unstick { $pg->safe_psql('alter system reset synchronous_standby_names; select pg_reload_conf()') }
+sub unstick { $pg->set(synchronous_standby_names => undef) }
 
 stick();
 stops('smart', 'a smart shutdown does not wait for the commit of a mover');

@@ -56,9 +56,9 @@ for my $kind ('', 'constraint') {
     my $tag  = $kind || 'plain';
 
     $pg->safe_psql("create $kind trigger careless after delete on posts $when for each row execute function careless()");
-    $pg->safe_psql('alter system set ngx_pgq.keep_posts = 1; select pg_reload_conf()');
+    $pg->set('ngx_pgq.keep_posts' => 1);
     ok($pg->poll_query_until('select count(*) from posts', 1), "$tag trigger on delete: old posts are deleted");
-    $pg->safe_psql('alter system reset ngx_pgq.keep_posts; select pg_reload_conf()');
+    $pg->set('ngx_pgq.keep_posts' => undef);
     $pg->safe_psql('drop trigger careless on posts; truncate audit');
     $insert->("kept $tag", 2);
     ok($moved->("kept $tag", 2), "$tag trigger on delete: the next messages become posts");
@@ -69,7 +69,7 @@ for my $kind ('', 'constraint') {
 for my $when ('', 'deferrable initially deferred') {
     my $kind = $when ? 'constraint' : '';
     $pg->safe_psql("create $kind trigger careless after insert on posts $when for each row execute function careless()");
-    $pg->safe_psql(q{alter system set synchronous_standby_names = 'missing'; select pg_reload_conf()});
+    $pg->set(synchronous_standby_names => 'missing');
     $pg->poll_query_until('show synchronous_standby_names', 'missing');
     $pg->psql(qq{set synchronous_commit = local; insert into ngx_pgq.queue (data) values ('"waits$when 1"')});
     ok($pg->poll_query_until(q{select count(*) from pg_stat_activity where wait_event = 'SyncRep' and backend_type = 'ngx_pgq mover'}, 1),
@@ -77,7 +77,7 @@ for my $when ('', 'deferrable initially deferred') {
 
     my ($status) = $pg->psql(q{set synchronous_commit = local; set statement_timeout = '20s'; notify others}, database => 'postgres');
     is($status, 0, "a trigger ($when) sets synchronous_commit = off: NOTIFY of another session does not wait");
-    $pg->safe_psql('alter system reset synchronous_standby_names; select pg_reload_conf()');
+    $pg->set(synchronous_standby_names => undef);
     ok($moved->("waits$when", 1), "a trigger ($when) sets synchronous_commit = off: the message becomes a post without the standby");
     $pg->safe_psql('drop trigger careless on posts');
 }
@@ -128,7 +128,7 @@ $pg->reload;
 ok($pg->poll_query_until(q{select last_error from ngx_pgq.status where mover = 1}, 'role "boss" (setting ngx_pgq.role) is a superuser'), 'the status says that ngx_pgq.role is a superuser');
 $insert->('refused', 1);
 is($pg->safe_psql(q{select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover' and usename = 'boss' and state = 'active'}), 0, 'no mover works as a superuser');
-$pg->safe_psql(q{alter system reset ngx_pgq.role; select pg_reload_conf()});
+$pg->set('ngx_pgq.role' => undef);
 ok($moved->('refused', 1), 'the message is posted when ngx_pgq.role is reset');
 
 # a role that becomes a superuser while its mover runs

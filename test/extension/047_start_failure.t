@@ -40,16 +40,16 @@ for my $case (
     ok($pg->poll_query_until(q{select count(*) from ngx_pgq.status where database = 'posts' and pid is not null and state <> 'could not start'}, 2, 40), "$name: the movers start when it is repaired");
 }
 
-$pg->safe_psql('alter system set ngx_pgq.role = missing_role; select pg_reload_conf()');
+$pg->set('ngx_pgq.role' => 'missing_role');
 becomes('posts', 'could not start', 'the role "missing_role" does not exist', 'a role that does not exist');
-$pg->safe_psql('alter system set ngx_pgq.movers = 0; select pg_reload_conf()');
+$pg->set('ngx_pgq.movers' => 0);
 ok($pg->poll_query_until(q{select string_agg(distinct state, ' ') from ngx_pgq.status where mover is not null}, 'stopped', 40), 'with ngx_pgq.movers = 0 the state of all movers is "stopped"');
 $pg->safe_psql($_) for 'alter system reset ngx_pgq.role', 'alter system set ngx_pgq.movers = 2';
 $pg->reload;
 ok($pg->poll_query_until(q{select count(*) from ngx_pgq.status where database = 'posts' and pid is not null}, 2, 40), 'two movers run when the settings are restored');
 
 # ---- messages of infinite and distant times
-$pg->safe_psql(q{alter system set ngx_pgq.batch_size = 1; select pg_reload_conf()});
+$pg->set('ngx_pgq.batch_size' => 1);
 for my $at ('-infinity', 'infinity', '4713-01-01 BC', '294276-12-31') {
     my $holder = $pg->session;
     $holder->query('begin; lock table posts');

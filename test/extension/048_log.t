@@ -45,7 +45,7 @@ $pg->safe_psql('grant insert on posts to ngx_pgq_owner, ngx_pgq_mover');
 $pg->safe_psql(qq{create function kept() returns trigger language plpgsql as \$\$ begin raise 'card $card'; end \$\$});
 $pg->safe_psql("create trigger kept before truncate on ngx_pgq.queue_$_ execute function kept()") for 0 .. 3;
 $pg->safe_psql('alter system set ngx_pgq.rotate_size = 128');
-$pg->safe_psql('alter system set ngx_pgq.snapshot_grace = 0; select pg_reload_conf()');
+$pg->set('ngx_pgq.snapshot_grace' => 0);
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json(repeat('x', 1000)) from generate_series(1, 1000)}) for 1 .. 2;
 ok($pg->poll_query_until(q{select bool_or(last_error ~ '^housekeeping: failed while .*, SQLSTATE P0001$') from ngx_pgq.status}, 't'), 'the status says that a TRUNCATE failed')
     or diag($pg->safe_psql('table ngx_pgq.status'));

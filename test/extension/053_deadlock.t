@@ -49,7 +49,7 @@ $user->query('commit');
 unlike($command->result, qr/ERROR/, 'CREATE TRIGGER succeeds');
 $holder->query('commit');
 $pg->safe_psql('insert into ngx_pgq.queue (data) values (\'"wakes"\')');
-ok($pg->poll_query_until(q{select count(*) from ngx_pgq.queue}, 0), 'the messages are moved after CREATE TRIGGER');
+ok($pg->wait_until_moved, 'the messages are moved after CREATE TRIGGER');
 is($pg->safe_psql('select coalesce(sum(errors), 0) from ngx_pgq.status'), 0, 'no mover has got an error');
 
 # DROP TRIGGER locks the leaves first, beginning with the last one.

@@ -91,7 +91,7 @@ $user->quit;
 kill 'INT', @load;
 Pgq::Host::ended($_) for @load;
 unlike(join('', map { Pgq::Host::slurp("$dir/$_.err") } qw(enqueue insert)), qr/error|fatal|aborted/i, 'no client has got an error');
-ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'all messages are moved');
+ok($pg->wait_until_moved, 'all messages are moved');
 is($pg->safe_psql('select count(*), count(distinct message_id) from posts where data::text in (\'"enqueue"\', \'"insert"\')'),
     $pg->safe_psql('select count(*), count(*) from sent'), 'each message is posted once');
 is($pg->safe_psql('select count(*) from sent where not exists (select from posts where message_id = sent.id)'), 0, 'no message is lost');

@@ -40,7 +40,7 @@ kill 'INT', $bench;
 Pgq::Host::ended($bench);
 
 # without load, with messages in the queue
-ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'all messages are moved');
+ok($pg->wait_until_moved, 'all messages are moved');
 $pg->safe_psql('select ngx_pgq.pause()');
 my $batch = '0190c0de-0000-7000-8000-000000000001';
 $pg->safe_psql(<<"END");
@@ -82,7 +82,7 @@ my $first_messages = $plain->safe_psql('select message_id from ngx_pgq.queue ord
 
 $plain->append_conf("shared_preload_libraries = 'ngx_pgq'\nngx_pgq.databases = 'posts'");
 $plain->restart;
-ok($plain->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'all messages are moved when the library is preloaded');
+ok($plain->wait_until_moved, 'all messages are moved when the library is preloaded');
 is($plain->safe_psql("select message_id from posts where id > $last order by message_id"), $first_messages, 'the moved messages have ids above all old ones');
 is($plain->safe_psql('select count(*) - count(distinct message_id) from posts'), 0, 'each message is posted once');
 $plain->stop;

@@ -67,7 +67,7 @@ is($status, 0, "pg_upgrade to PostgreSQL $new succeeds") or diag($out, $err);
 with($new, sub {
     $to->start;
     is($to->safe_psql("select current_setting('server_version_num')::integer / 10000"), $new, 'the new server runs');
-    ok($to->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'the messages of the queue are moved');
+    ok($to->wait_until_moved, 'the messages of the queue are moved');
     is($to->safe_psql("$posts where id <= 1001 order by message_id"), $posted, 'the old posts are unchanged');
     is($to->safe_psql('select message_id, at, data::text from posts where id > 1001 order by message_id'), $waiting,
         'each message of the queue is one post with an id above the old ones');

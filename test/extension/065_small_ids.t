@@ -5,19 +5,13 @@ use Pgq;
 
 my $pg = Pgq::Postgres->new->start;
 
-sub set {
-    my (%setting) = @_;
-    $pg->safe_psql(join '', map { "alter system set ngx_pgq.$_ = '$setting{$_}';\n" } sort keys %setting);
-    $pg->safe_psql('select pg_reload_conf()');
-}
-
 sub messages { $pg->safe_psql("insert into ngx_pgq.queue (data) select to_json(n) from generate_series(1, $_[0]) as n") }
 sub become   { ok($pg->poll_query_until("select $_[0]", $_[1], 30), $_[2]) }
 
 my $range = "count(*) || ' ' || min(id) || ' ' || max(id) from posts";
 
 # ---- by count
-set(keep_posts => 10);
+$pg->set('ngx_pgq.keep_posts' => 10);
 messages(100);
 become($range, '10 91 100', 'the ten newest of 100 posts are kept');
 $pg->safe_psql('truncate posts restart identity');
@@ -35,7 +29,7 @@ messages(4);
 become($range, '10 1 10', 'no post is deleted when there are ten');
 
 # ---- by age. With keep_posts, retention runs after each message.
-set(keep_posts => 1000, keep_posts_for => '1h');
+$pg->set('ngx_pgq.keep_posts' => 1000, 'ngx_pgq.keep_posts_for' => '1h');
 sub old { $pg->safe_psql("insert into posts (id, at, message_id, data) select n, now() - interval '1 day', gen_random_uuid(), '\"old\"' from generate_series($_[0], $_[1]) as n") }
 my $new = q{count(*) || ' ' || count(*) filter (where data::text <> '"old"') from posts};
 $pg->safe_psql('truncate posts; alter table posts alter column id restart with 5001');

@@ -36,7 +36,7 @@ my $race = load('race', 3, q{
 is(Pgq::Host::ended($race, 60), 0, 'eight sessions enqueue messages with the same keys');
 is($pg->safe_psql(q{select count(distinct key) from result}), 400, 'each key has been used');
 is($pg->safe_psql(q{select count(*), count(distinct key) from result where outcome = 'taken'}), '400|400', 'each key is used once');
-ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'all messages are moved');
+ok($pg->wait_until_moved, 'all messages are moved');
 is($pg->safe_psql(q{select count(*) from posts}), 400, 'each key has one post');
 is($pg->safe_psql(q{select string_agg(distinct outcome, ' ' order by outcome) from result}), 'PQ200 PQ409 PQ422 taken', 'all other messages got PQ200, PQ409 or PQ422');
 unlike($pg->log_since(0), qr/still waiting for.*(?:advisory|on transaction)/, 'no session has waited for a key');
@@ -151,7 +151,7 @@ Pgq::Host::ended($load);
 unlike(Pgq::Host::slurp("$dir/load.err"), qr/error|fatal/i, 'no session has got an error');
 
 # ---- ngx_pgq.max_keys
-sub most { $pg->safe_psql("alter system set ngx_pgq.max_keys = $_[0]; select pg_reload_conf()"); $pg->poll_query_until('show ngx_pgq.max_keys', $_[0]) }
+sub most { $pg->set('ngx_pgq.max_keys' => $_[0]); $pg->poll_query_until('show ngx_pgq.max_keys', $_[0]) }
 
 $pg->safe_psql('truncate ngx_pgq.key');
 my $start = -s $pg->log;
@@ -177,7 +177,7 @@ cmp_ok(scalar(() = $pg->log_since($start) =~ /new idempotency keys/g), '<=', 4, 
 most(10_000_000);
 
 # ---- ngx_pgq.keep_keys
-sub keep { $pg->safe_psql("alter system set ngx_pgq.keep_keys = '$_[0]'; select pg_reload_conf()"); $pg->poll_query_until('show ngx_pgq.keep_keys', $_[0]) }
+sub keep { $pg->set('ngx_pgq.keep_keys' => $_[0]); $pg->poll_query_until('show ngx_pgq.keep_keys', $_[0]) }
 
 $pg->safe_psql('truncate ngx_pgq.key');
 is($pg->safe_psql(q{select once('setting')}), 'taken', 'a new key is accepted');

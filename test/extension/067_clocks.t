@@ -99,7 +99,7 @@ sub once {
     is($server->safe_psql('select send_again()'), 0, "$name: each batch that is sent again is recognized");
     is($server->safe_psql('select send_keys()'), 0, "$name: each key is recognized");
     is($server->safe_psql('select fenced()'), 0, "$name: no enqueued batch can be fenced");
-    ok($server->poll_query_until('select count(*) from ngx_pgq.queue', 0), "$name: all messages are moved");
+    ok($server->wait_until_moved, "$name: all messages are moved");
     is($server->safe_psql('select count(*), count(distinct data::text) from posts'), join('|', $count, $count / 2), "$name: each message is posted once");
 }
 

@@ -29,11 +29,11 @@ my $errors = $pg->safe_psql('select sum(errors) from ngx_pgq.status');
 ok($pg->poll_query_until("select sum(errors) > $errors from ngx_pgq.status"), 'the mover retries the batch');
 
 # batches of one message, which bisection would take for the bad message
-$pg->safe_psql('alter system set ngx_pgq.batch_size = 1; select pg_reload_conf()');
+$pg->set('ngx_pgq.batch_size' => 1);
 $errors = $pg->safe_psql('select sum(errors) from ngx_pgq.status');
 ok($pg->poll_query_until("select sum(errors) > $errors + 1 from ngx_pgq.status"), 'the mover retries a batch of one message');
 is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'a full disk makes no dead letter');
-$pg->safe_psql('alter system reset ngx_pgq.batch_size; select pg_reload_conf()');
+$pg->set('ngx_pgq.batch_size' => undef);
 
 $small->make_space;
 ok($load->wait_for(5), 'posts has space again: producers continue');
@@ -78,17 +78,17 @@ my $asked = sub { my ($status, $out, $err) = $pg->psql('\set VERBOSITY sqlstate'
     return $status ? ($err =~ /ERROR:  (\w{5})/)[0] : 'taken' };
 
 is($asked->($batch), 'taken', 'a message is accepted while there is space');
-$pg->safe_psql(q(alter system set ngx_pgq.min_free_space = '30MB'; select pg_reload_conf()));
+$pg->set('ngx_pgq.min_free_space' => '30MB');
 ok((poll_until { $asked->() eq '53100' }), 'a message is refused when less than ngx_pgq.min_free_space is free');
 is($asked->($batch), 'taken', 'an enqueued batch that is sent again is accepted');
-ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'messages of the queue are moved');
+ok($pg->wait_until_moved, 'messages of the queue are moved');
 
 my $nginx = Pgq::Nginx->new(pg => $pg, timeout => '2s')->start;
 my $answer = Pgq::Client->new($nginx)->post('/post', '"no space"');
 is($answer->status, 503, 'nginx answers 503 when a message is refused for lack of space');
 cmp_ok($answer->header('retry-after') // 0, '>', 0, 'the 503 has a Retry-After');
 ok($nginx->log_contains(qr/cannot enqueue while less than 30 MB are free in "pg_wal" \(53100/), 'the log of nginx has the reason');
-$pg->safe_psql('alter system reset ngx_pgq.min_free_space; select pg_reload_conf()');
+$pg->set('ngx_pgq.min_free_space' => undef);
 ok((poll_until { Pgq::Client->new($nginx)->post('/post', '"enough space"')->status == 202 }), 'nginx answers 202 when ngx_pgq.min_free_space is reset');
 $nginx->stop;
 is($pg->safe_psql(q(select count(*) from posts where data::text = '"no space"')), 0, 'the refused message is not posted');

@@ -50,7 +50,7 @@ for my $code (qw(22P02 23505 P0001)) {
 }
 
 # an error of the server, with a batch of one message
-$pg->safe_psql("alter system set ngx_pgq.batch_size = 1; select pg_reload_conf()");
+$pg->set('ngx_pgq.batch_size' => 1);
 for my $code (qw(40001 40P01 42501 53100 53200 55P03 57014 57P01 58030 25006 XX000 XX001)) {
     $faults->arm('id-taken' => $code);
     ok(posted("alone $code"), "$code, alone: the message is posted by a retry");

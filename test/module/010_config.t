@@ -4,10 +4,10 @@ use Pgq;
 
 my %wrong = (
     'an unknown parameter'           => ['pgq_pool main "host=/tmp" speed=9;',       qr/invalid parameter "speed=9"/],
-    'a number that is not one'       => ['pgq_pool main "host=/tmp" lanes=many;',    qr/invalid parameter "lanes=many"/],
+    'a value of lanes that is not a number' => ['pgq_pool main "host=/tmp" lanes=many;',    qr/invalid parameter "lanes=many"/],
     'a pool of 0 lanes'              => ['pgq_pool main "host=/tmp" lanes=0;',       qr/invalid parameter "lanes=0"/],
-    'a batch larger than a statement' => ['pgq_pool main "host=/tmp" batch_size=1g;', qr/invalid parameter "batch_size=1g"/],
-    'a time that is not one'         => ['pgq_pool main "host=/tmp" connect_timeout=soon;', qr/invalid parameter "connect_timeout=soon"/],
+    'a batch_size larger than a statement' => ['pgq_pool main "host=/tmp" batch_size=1g;', qr/invalid parameter "batch_size=1g"/],
+    'a connect_timeout that is not a time' => ['pgq_pool main "host=/tmp" connect_timeout=soon;', qr/invalid parameter "connect_timeout=soon"/],
     'a pgq_timeout that is not a time' => ['pgq_pool main "host=/tmp"; pgq_timeout soon;', qr/pgq_timeout.*invalid value/],
     'a pgq_timeout of 0'             => ['pgq_pool main "host=/tmp"; pgq_timeout 0;', qr/value must be between 1 and 300000/],
     'a pgq_timeout of more than 5 minutes' => ['pgq_pool main "host=/tmp"; pgq_timeout 301s;', qr/value must be between 1 and 300000/],

@@ -1,4 +1,4 @@
-# POST according to the HTTP contract: the bodies that are messages, and the answers.
+# POST follows docs/http.md: which bodies are messages, and how they are answered.
 
 use Pgq;
 
@@ -7,7 +7,7 @@ my $nginx  = Pgq::Nginx->new(pg => $pg)->start;
 my $client = Pgq::Client->new($nginx);
 my $uuid   = qr/[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}/;
 
-# Posts the body and returns its message as posts has it.
+# Posts the body. Returns the data of its row in posts.
 sub stored {
     my ($body, %headers) = @_;
     my $answer = $client->post('/post', $body, %headers);

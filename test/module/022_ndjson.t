@@ -1,4 +1,4 @@
-# NDJSON: a request has one message a line, and either all of its messages are queued, in order, or none.
+# NDJSON: each line of a request is a message, and either all of its messages are queued, in order, or none.
 
 use Pgq;
 use Pgq::Wire;
@@ -7,7 +7,7 @@ use List::Util qw(max);
 use Time::HiRes qw(sleep);
 
 my $pg = Pgq::Postgres->new->start;
-# nesting that nginx accepts exceeds the limit of the database
+# With this limit the database refuses nesting that nginx accepts.
 $pg->safe_psql("alter role ngx_pgq_web set max_stack_depth = '200kB'");
 my $nginx = Pgq::Nginx->new(
     pg        => $pg,
@@ -18,15 +18,14 @@ my $nginx = Pgq::Nginx->new(
 )->start;
 my $client = Pgq::Client->new($nginx);
 my @ndjson = ('Content-Type' => 'application/x-ndjson');
-my $locked = "select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event_type = 'Lock'";
 
 sub data {
     my ($where) = @_;
-    $pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
+    $pg->wait_until_moved;
     return $pg->safe_psql("select string_agg(data::text, ' ' order by id) from posts" . ($where ? " where $where" : ''));
 }
 
-sub clear { $pg->poll_query_until('select count(*) from ngx_pgq.queue', 0); $pg->safe_psql('truncate posts'); return }
+sub clear { $pg->wait_until_moved; $pg->safe_psql('truncate posts'); return }
 
 # ---- valid requests
 my $answer = $client->post('/post', qq(1\n"two"\n{"three": [3]}\n), @ndjson);
@@ -75,7 +74,7 @@ for my $case (
         $answer = $client->post($path, $body, @ndjson);
         is($answer->{status}, 202, "$name: the body is accepted by $path") or diag($answer->{body});
         is(scalar @{ $answer->json->{ids} }, $n, "$name: $path answers with an id for each line");
-        $pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
+        $pg->wait_until_moved;
         is($pg->safe_psql("select md5(string_agg(data::text, ' ' order by id)) from posts"), $sum, "$name: all messages sent to $path are posts in order");
     }
 }
@@ -130,51 +129,41 @@ like($answer->json->{detail}, qr/unwanted \x{fc}+$/, "the text of a trigger's er
 is(data(), '', 'no message of a refused request is a post');
 
 # ---- a refused request in a batch with others
-my $lock = $pg->session;
-$lock->query('begin; lock table ngx_pgq.batch');
-my @batched = map { Pgq::Client->new($nginx) } 1 .. 6;
-my @sent  = ([ '"a"' ], [ "1\n2\n", @ndjson ], [ '"b"' ], [ qq("unwanted"\n), @ndjson ], [ '"c"' ], [ "3\n", @ndjson ]);
-for my $i (0 .. $#batched) {
-    my ($body, %headers) = @{ $sent[$i] };
-    $batched[$i]->send($batched[$i]->request('POST', '/post', body => $body, headers => { 'Content-Type' => 'application/json', %headers }));
-}
-$pg->poll_query_until($locked, 1);
-Pgq::Client->new($nginx)->get('/nowhere');
-$lock->query('commit');
+my ($first, @batched) = $nginx->post_in_one_batch(
+    '"a"', [ "1\n2\n", @ndjson ], '"b"', [ qq("unwanted"\n), @ndjson ], '"c"', [ "3\n", @ndjson ],
+);
+is($first->answer->{status}, 202, 'the request before the batch is accepted');
 is(join(' ', map { $_->answer->{status} } @batched), '202 202 202 400 202 202', 'a request of NDJSON that is refused does not affect the other requests of its batch');
-is(join(' ', sort split / /, data()), '"a" "b" "c" 1 2 3', 'all messages of the accepted requests of the batch are posts');
+is(join(' ', sort split / /, data()), '"a" "b" "c" "first" 1 2 3', 'all messages of the accepted requests of the batch are posts');
 
 # ---- clients that close their connections before their messages are sent
 clear();
-$lock->query('begin; lock table ngx_pgq.batch');
-my $first = Pgq::Client->new($nginx);
-$first->send($first->request('POST', '/post', body => '"first"', headers => { 'Content-Type' => 'application/json' }));
-$pg->poll_query_until($locked, 1);
-my @closed = map { Pgq::Client->new($nginx) } 1 .. 3;
-$_->send($_->request('POST', '/disk', body => "1\n2\n", headers => {@ndjson})) for @closed;
-Pgq::Client->new($nginx)->get('/nowhere');
+my $lock = $pg->lock_table;
+$first = Pgq::Client->new($nginx)->send_post('/post', '"first"');
+$pg->wait_for_lock;
+my @closed = map { Pgq::Client->new($nginx)->send_post('/disk', "1\n2\n", @ndjson) } 1 .. 3;
+$nginx->wait_until_received;
 $_->close for @closed;
 poll_until { $nginx->log_contains(qr/client .*closed/) } 5;
-Pgq::Client->new($nginx)->get('/nowhere');
-$lock->query('commit');
+$nginx->wait_until_received;
+$lock->release;
 is($first->answer->{status}, 202, 'the request whose client stays is accepted');
 is(data(), '"first"', 'the messages of clients that left before they were sent are not queued');
 
 # ---- a body on disk is not read into memory while it waits
-my @big = map { Pgq::Client->new($nginx) } 1 .. 8;
 my $big = join '', map { '"' . 'z' x 998 . "\"\n" } 1 .. 1_000;
 my ($worker) = $nginx->worker_pids;
 sub resident { my ($kb) = Pgq::Host::slurp("/proc/$worker/smaps_rollup") =~ /^Anonymous:\s+(\d+)/m; return $kb }
 $client->post('/disk', $big, @ndjson);
-$lock->query('begin; lock table ngx_pgq.batch');
+$lock = $pg->lock_table;
 my $before = resident();
-$_->send($_->request('POST', '/disk', body => $big, headers => {@ndjson})) for @big;
-$pg->poll_query_until($locked, 1);
-Pgq::Client->new($nginx)->get('/nowhere');
+my @big = map { Pgq::Client->new($nginx)->send_post('/disk', $big, @ndjson) } 1 .. 8;
+$pg->wait_for_lock;
+$nginx->wait_until_received;
 my $after = resident();
 diag("anonymous memory of the worker with eight requests of 1 MB, one of them sent: $before kB, then $after kB");
 cmp_ok($after - $before, '<', 3_500, "waiting bodies on disk are not in the worker's memory");
-$lock->query('commit');
+$lock->release;
 is((grep { $_->answer->{status} == 202 } @big), 8, 'requests whose bodies waited on disk are accepted');
 $nginx->stop;
 

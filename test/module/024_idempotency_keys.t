@@ -21,12 +21,6 @@ my $key    = 0;
 
 sub keyed { my ($value, $body, @headers) = @_; return $client->post('/post', $body, 'Idempotency-Key' => $value, @headers) }
 
-sub posts {
-    my ($data) = @_;
-    $pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
-    return $pg->safe_psql("select count(*) from posts where data::text = \$\$$data\$\$");
-}
-
 # ---- the same key and message
 my $first = keyed('"one"', '{"n": 1}');
 is($first->{status}, 202, 'a message with a key is accepted');
@@ -35,7 +29,7 @@ my $again = keyed('"one"', '{"n": 1}');
 is($again->{status}, 202, 'the same message with the same key is answered with 202');
 is($again->{body}, $first->{body}, 'the same message with the same key gets the first answer');
 is($again->{headers}{'idempotency-replayed'}, 'true', 'the answer to a repeated key says that it is a replay');
-is(posts('{"n": 1}'), 1, 'a message that was sent twice with one key is a post once');
+is($pg->count_posts('{"n": 1}'), 1, 'a message that was sent twice with one key is a post once');
 is(keyed('"one"', '{"n": 1}')->{body}, $first->{body}, 'a message that is a post already gets the first answer');
 is(keyed('"one"', " {\"n\": 1}\n")->{body}, $first->{body}, 'white space around a repeated message does not matter');
 is(keyed('"one"', '{"n": 1}', Prefer => 'return=minimal')->json->{id}, $first->json->{id}, 'return=minimal does not change the id of a replay');
@@ -44,9 +38,9 @@ like(Pgq::Host::slurp("$nginx->{dir}/keys.log"), qr{^/post 202 \Q@{[ $first->jso
 my $other = keyed('"one"', '{"n": 2}');
 is("$other->{status} $other->{reason}", '422 Unprocessable Content', 'another message with a used key is answered with 422');
 is($other->json->{code}, 'key_reused', 'another message with a used key has the code key_reused');
-is(posts('{"n": 2}'), 0, 'another message with a used key is not queued');
+is($pg->count_posts('{"n": 2}'), 0, 'another message with a used key is not queued');
 is(keyed('"two"', '{"n": 1}')->{status}, 202, 'the same message with another key is accepted');
-is(posts('{"n": 1}'), 2, 'the same message with another key is queued again');
+is($pg->count_posts('{"n": 1}'), 2, 'the same message with another key is queued again');
 
 # ---- the syntax of a key
 my $long = 'k' x 255;
@@ -67,19 +61,19 @@ for my $bad ('', '""', '"', '"one', 'one two', 'o"ne', '"one"two', '"\\x"', "\"$
     is($answer->{status}, 400, "the key $bad is refused");
     is($answer->json->{code}, 'bad_key', "the key $bad is refused with the code bad_key");
 }
-$client->send($client->request('POST', '/post', body => '"bad"', headers => { 'Idempotency-Key' => "\"a\"\r\nIdempotency-Key: \"b\"" }));
+$client->send_post('/post', '"bad"', 'Idempotency-Key' => "\"a\"\r\nIdempotency-Key: \"b\"");
 is($client->answer->json->{code}, 'bad_key', 'two Idempotency-Key fields are refused');
-is(posts('"bad"'), 0, 'messages with invalid keys are not queued');
+is($pg->count_posts('"bad"'), 0, 'messages with invalid keys are not queued');
 
 # ---- pgq_idempotency
 is($client->post('/off', '"off"', 'Idempotency-Key' => '"off"')->{status}, 202, 'pgq_idempotency off: a message with a key is accepted') for 1 .. 2;
-is(posts('"off"'), 2, 'pgq_idempotency off: a repeated key is ignored');
+is($pg->count_posts('"off"'), 2, 'pgq_idempotency off: a repeated key is ignored');
 is($client->post('/must', '"must"')->json->{code}, 'key_required', 'pgq_idempotency required: a message without a key is refused');
 is($client->post('/must', '"must"', 'Idempotency-Key' => 'must')->{status}, 202, 'pgq_idempotency required: a message with a key is accepted');
 my %scoped = map { $_ => $client->post("/scoped?who=$_", '"scoped"', 'Idempotency-Key' => 'scoped') } qw(me you);
 isnt($scoped{me}->json->{id}, $scoped{you}->json->{id}, 'a key in two scopes is two keys');
 is($client->post("/scoped?who=me", '"scoped"', 'Idempotency-Key' => 'scoped')->json->{id}, $scoped{me}->json->{id}, 'a key that is repeated in its scope gets the first answer');
-is(posts('"scoped"'), 2, 'the messages of two scopes are queued once each');
+is($pg->count_posts('"scoped"'), 2, 'the messages of two scopes are queued once each');
 
 # ---- a refused message does not use its key
 is(keyed('"corrected"', '{"n":')->{status}, 400, 'a message that is not JSON is refused');
@@ -97,10 +91,9 @@ is(keyed('"single"', "\"s\"\n", @ndjson)->{status}, 422, 'a line with the key of
 # ---- a key whose first request still waits for its replica
 my $standby = $pg->standby;
 $pg->commits_wait_for('*');
-my @waiting = map { Pgq::Client->new($nginx) } 1 .. 2;
-$waiting[0]->send($waiting[0]->request('POST', '/post', body => '"flight"', headers => { 'Idempotency-Key' => '"flight"' }));
+my @waiting = Pgq::Client->new($nginx)->send_post('/post', '"flight"', 'Idempotency-Key' => '"flight"');
 $pg->poll_query_until("select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event = 'SyncRep'", 1);
-$waiting[1]->send($waiting[1]->request('POST', '/post', body => '"flight"', headers => { 'Idempotency-Key' => '"flight"' }));
+push @waiting, Pgq::Client->new($nginx)->send_post('/post', '"flight"', 'Idempotency-Key' => '"flight"');
 $pg->poll_query_until("select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event = 'SyncRep'", 2);
 $standby->start;
 is($waiting[0]->answer->{status}, 202, 'the first request with a key is accepted when it is replicated');
@@ -109,31 +102,27 @@ is($second->{status}, 409, 'a second request is answered with 409 while the firs
 is($second->json->{code}, 'key_in_flight', 'a key of a request in progress has the code key_in_flight');
 is($second->{headers}{'retry-after'}, 1, 'the answer for a key in progress has Retry-After');
 is(keyed('"flight"', '"flight"')->{headers}{'idempotency-replayed'}, 'true', 'a key whose request was committed is answered with a replay');
-is(posts('"flight"'), 1, 'a message whose key was repeated while it was not committed is queued once');
+is($pg->count_posts('"flight"'), 1, 'a message whose key was repeated while it was not committed is queued once');
 $pg->commits_wait_for('');
 $standby->stop;
 
 # ---- the same keys within a batch
-my $lock = $pg->session;
-$lock->query('begin; lock table ngx_pgq.batch');
-my @blocked = map { Pgq::Client->new($nginx) } 1 .. 2;
-$_->send($_->request('POST', '/post', body => '"blocked"')) for @blocked;
-$pg->poll_query_until("select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event_type = 'Lock'", 2);
-my @repeated = map { Pgq::Client->new($nginx) } 1 .. 200;
-$repeated[$_]->send($repeated[$_]->request('POST', '/post', body => '"repeated"', headers => { 'Idempotency-Key' => '"repeated-' . int($_ / 2) . '"' })) for 0 .. $#repeated;
-Pgq::Client->new($nginx)->get('/nowhere');
-$lock->query('commit');
+my $lock = $pg->lock_table;
+my @blocked = map { Pgq::Client->new($nginx)->send_post('/post', '"blocked"') } 1 .. 2;
+$pg->wait_for_lock(2);
+my @repeated = map { Pgq::Client->new($nginx)->send_post('/post', '"repeated"', 'Idempotency-Key' => '"repeated-' . int($_ / 2) . '"') } 0 .. 199;
+$nginx->wait_until_received;
+$lock->release;
 is((grep { $_->answer->{status} == 202 } @blocked), 2, 'the requests that hold the lanes are accepted');
 my %count;
 $count{ $_->answer->{status} }++ for @repeated;
-is(posts('"repeated"'), 100, 'of 200 messages with 100 keys, in batches of at most 64 keys, 100 are queued') or diag(explain(\%count));
+is($pg->count_posts('"repeated"'), 100, 'of 200 messages with 100 keys, in batches of at most 64 keys, 100 are queued') or diag(explain(\%count));
 is(($count{202} // 0) + ($count{409} // 0), 200, 'each message with a key that is repeated in its batch is answered with 202 or 409');
 cmp_ok($count{202}, '>=', 100, 'each key of a batch is accepted at least once');
 ok(!$pg->log_contains(qr/batch has \d+ idempotency keys/), 'no batch has more keys than PostgreSQL accepts');
 
 # ---- the limit of keys
-$pg->safe_psql('alter system set ngx_pgq.max_keys = 1');
-$pg->reload;
+$pg->set('ngx_pgq.max_keys' => 1);
 $pg->poll_query_until('show ngx_pgq.max_keys', 1);
 poll_until { keyed('"full ' . ++$key . '"', '"too many"')->{status} == 503 } 10;
 for my $case ([ 'a message' => '"too many"' ], [ 'lines' => "1\n2\n", @ndjson ]) {
@@ -145,10 +134,9 @@ for my $case ([ 'a message' => '"too many"' ], [ 'lines' => "1\n2\n", @ndjson ])
 }
 is(keyed('"one"', '{"n": 1}')->{body}, $first->{body}, 'a known key gets its first answer while there are too many keys');
 is($client->post('/post', '"no key"')->{status}, 202, 'a message without a key is accepted while there are too many keys');
-$pg->safe_psql('alter system reset ngx_pgq.max_keys');
-$pg->reload;
+$pg->set('ngx_pgq.max_keys' => undef);
 ok((poll_until { keyed('"above"', '"above"')->{status} == 202 } 10), 'a new key is accepted when the limit is raised');
-is(posts('"above"'), 1, 'a key that was refused because of the limit is queued once');
+is($pg->count_posts('"above"'), 1, 'a key that was refused because of the limit is queued once');
 
 my $metrics = $client->get('/metrics')->{body};
 like($metrics, qr/reason="$_"\} [1-9]/, "the problem $_ is counted in the metrics") for qw(bad_key key_in_flight key_required key_reused keys_full);
@@ -159,7 +147,7 @@ $pg->restart('immediate');
 $nginx->start;
 $client = Pgq::Client->new($nginx);
 is(keyed('"one"', '{"n": 1}')->{body}, $first->{body}, 'a key gets its first answer after a crash of PostgreSQL and a restart of nginx');
-is(posts('{"n": 1}'), 2, 'a replay after a restart queues nothing');
+is($pg->count_posts('{"n": 1}'), 2, 'a replay after a restart queues nothing');
 $nginx->stop;
 
 # ---- an unknown outcome: the batch is sent again, and each key is used once
@@ -176,13 +164,13 @@ for my $place ([ before => 'Bind' ], [ after => 'Sync' ], [ before => 'CommandCo
     ok($wire->happened, "$name: the connection of a new key was cut");
     ok(!exists $answer->{headers}{'idempotency-replayed'}, "$name: the answer to the batch that was sent again is not a replay");
     is($pg->safe_psql("select message_id from ngx_pgq.key where digest = sha256('$name')"), $answer->json->{id}, "$name: the key has the id of the answer");
-    is(posts("\"$name\""), 1, "$name: the message is queued once");
+    is($pg->count_posts("\"$name\""), 1, "$name: the message is queued once");
 
     $wire->plan({ in => 'enqueue_keyed', @$place, do => 'cut' });
     my $again = keyed("\"$name\"", "\"$name\"");
     is($again->{body}, $answer->{body}, "$name: a repeated key gets the first answer");
     is($again->{headers}{'idempotency-replayed'}, 'true', "$name: a repeated key is answered with a replay");
-    is(posts("\"$name\""), 1, "$name: a repeated key queues nothing");
+    is($pg->count_posts("\"$name\""), 1, "$name: a repeated key queues nothing");
     $wire->plan;
 }
 

@@ -1,5 +1,5 @@
-# The scope of an Idempotency-Key: the user, else the client's address, or the value of pgq_idempotency_scope, which is
-# checked before it is sent to PostgreSQL.
+# The scope of an Idempotency-Key is the user, or the client's address if there is no user, or the value of
+# pgq_idempotency_scope. It is checked before it is sent to PostgreSQL.
 
 use Pgq;
 
@@ -18,7 +18,7 @@ my $client = Pgq::Client->new($nginx);
 
 sub user { return (Authorization => 'Basic ' . encode_base64("$_[0]:password", '')) }
 
-# The answer to a message with a key: its id, or the status and the problem's code.
+# Posts a message with the key "1". Returns its id; if it is refused, the status and the problem's code.
 sub keyed {
     my ($path, $body, %headers) = @_;
     my $answer = $client->post($path, $body, 'Idempotency-Key' => '"1"', %headers);
@@ -83,8 +83,7 @@ for my $case (
 }
 
 is($client->post('/tenant', '"no key"', 'X-Tenant' => "\xff")->{status}, 202, 'an invalid scope does not matter without a key');
-$pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
-is($pg->safe_psql(q{select count(*) from posts where data::text = '"bad"'}), 0, 'no message with an invalid scope is a post');
+is($pg->count_posts('"bad"'), 0, 'no message with an invalid scope is a post');
 ok(!$pg->log_contains(qr/ERROR/), 'nothing with an invalid scope is sent to PostgreSQL');
 like($client->get('/nowhere')->{body}, qr/not_found/, 'nginx answers after invalid scopes');
 

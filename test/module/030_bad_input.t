@@ -1,4 +1,4 @@
-# Invalid messages: each is refused with 400 and the byte offset of the error, the next message is accepted.
+# An invalid message is refused with 400 and the byte offset of the error, and the next message is accepted.
 
 use Pgq;
 
@@ -60,8 +60,8 @@ for my $case ([ 'a zero byte', "a\0b", 1 ], [ 'a byte that is not UTF-8', "a\x80
 
     for my $type ('text/plain', undef, 'image/png') {
         my $answer = $client->post('/post', $body, 'Content-Type' => $type);
-        is($answer->{status}, 400, "$name is refused in a text, as " . ($type // 'no type'));
-        is($answer->json->{offset}, $offset, "$name in a text: the problem has the byte offset of the error");
+        is($answer->{status}, 400, "$name is refused in a body with " . ($type // 'no type'));
+        is($answer->json->{offset}, $offset, "$name in a body with @{[ $type // 'no type' ]}: the problem has the byte offset of the error");
     }
 }
 
@@ -84,9 +84,9 @@ for my $case (
     for my $type (@types) {
         my $as     = $type // 'no type';
         my $answer = $client->post('/post', $body, 'Content-Type' => $type);
-        is($answer->{status}, 400, "$name is refused, as $as") or next;
-        is($answer->json->{code}, 'not_json', "$name, as $as, has the code not_json");
-        is($answer->json->{offset}, $offset, "$name, as $as: the problem has the byte offset of the error");
+        is($answer->{status}, 400, "$name is refused in a body with $as") or next;
+        is($answer->json->{code}, 'not_json', "$name in a body with $as has the code not_json");
+        is($answer->json->{offset}, $offset, "$name in a body with $as: the problem has the byte offset of the error");
     }
 }
 
@@ -95,13 +95,13 @@ for my $text ('{"a":"\u0000"', '"\u0000" and more', '"\ud800\x"', '[[link]] and 
 {
     for my $type (@types) {
         my $answer = $client->post('/post', $text, 'Content-Type' => $type);
-        is($answer->{status}, 202, "$text is accepted, as " . ($type // 'no type')) or next;
+        is($answer->{status}, 202, "$text is accepted as a body with " . ($type // 'no type')) or next;
         is($answer->json->{msg}, Encode::decode('UTF-8', $text), "$text becomes a JSON string unchanged");
     }
 }
 
 is($client->post('/post', '"\u0000"', 'Content-Type' => 'text/plain')->json->{msg}, '"\u0000"', 'a body of text/plain with \u0000 becomes a JSON string');
-$pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
+$pg->wait_until_moved;
 $pg->safe_psql(q{delete from posts where data::text <> '"next"'});
 
 # Unusual but valid JSON.
@@ -133,7 +133,7 @@ is($answer->json->{code}, 'too_large', 'a message of more than client_max_body_s
 $answer = Pgq::Client->new($nginx)->post_chunked('/post', [ '"', ('x' x 1048576) x 4, '"' ]);
 is($answer->{status}, 413, 'a chunked message of more than client_max_body_size is refused');
 
-# A text is measured as the JSON string that it becomes, which may have six times its length.
+# The size limit of a text applies to the JSON string that it becomes, which can be six times as long.
 for my $case ([ "\x01", 699_050, 6 ], [ "\n", 2_097_151, 2 ], [ '"', 2_097_151, 2 ], [ 'x', 4_194_302, 1 ], [ "\xc3\xa4", 2_097_151, 2 ]) {
     my ($character, $most, $size) = @$case;
     my $name = sprintf 'the byte %s', join ' ', map { sprintf '%02x', ord } split //, $character;
@@ -147,7 +147,7 @@ for my $case ([ "\x01", 699_050, 6 ], [ "\n", 2_097_151, 2 ], [ '"', 2_097_151, 
 
     $answer = Pgq::Client->new($nginx)->post('/post', $character x $most, 'Content-Type' => 'text/plain', Prefer => 'return=minimal');
     is($answer->{status}, 202, "$name: a text whose string has 4 MB is accepted");
-    $pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
+    $pg->wait_until_moved;
     is($pg->safe_psql("delete from posts where message_id = '@{[ $answer->json->{id} ]}' returning length(data #>> '{}') * $size + 2 > 4194290"), 't',
         "$name: a text whose string has 4 MB is stored completely");
 }

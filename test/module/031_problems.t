@@ -1,5 +1,5 @@
-# Each error that nginx itself answers is a problem document whose title is the status phrase. A request that its headers
-# make invalid is refused without 100 Continue.
+# An error that nginx itself finds is answered with a problem document whose title is the status phrase. A request with
+# invalid headers is refused without 100 Continue.
 
 use Pgq;
 
@@ -25,14 +25,14 @@ my $host = "Host: localhost\r\n";
 # [request, status, phrase, code, bytes]
 for my $case (
     [ 'a malformed header',       400, 'Bad Request',                     'bad_request',        "GET /get HTTP/1.1\r\n$host: x\r\n\r\n" ],
-    [ 'a path that is not there', 404, 'Not Found',                       'not_found',          "GET /nowhere HTTP/1.1\r\n$host\r\n" ],
+    [ 'an unknown path', 404, 'Not Found',                       'not_found',          "GET /nowhere HTTP/1.1\r\n$host\r\n" ],
     [ 'TRACE',                    405, 'Method Not Allowed',              'method_not_allowed', "TRACE /get HTTP/1.1\r\n$host\r\n" ],
     [ 'a removed resource',       410, 'Gone',                            'not_found',          "GET /gone HTTP/1.1\r\n$host\r\n" ],
     [ 'a body of 2 kB',           413, 'Content Too Large',               'too_large',          "POST /post HTTP/1.1\r\n${host}Content-Length: 2000\r\n\r\n" ],
     [ 'a URI of 4 kB',            414, 'URI Too Long',                    'uri_too_long',       'GET /' . 'x' x 4000 . " HTTP/1.1\r\n$host\r\n" ],
     [ 'a header of 4 kB',         431, 'Request Header Fields Too Large', 'headers_too_large',  "GET /get HTTP/1.1\r\n${host}X: " . 'x' x 4000 . "\r\n\r\n" ],
     [ 'a transfer coding',        501, 'Not Implemented',                 'not_implemented',    "POST /post HTTP/1.1\r\n${host}Transfer-Encoding: gzip, chunked\r\n\r\n" ],
-    [ 'a server that is down',    502, 'Bad Gateway',                     'bad_gateway',        "GET /behind HTTP/1.1\r\n$host\r\n" ],
+    [ 'a proxied server that is down',   502, 'Bad Gateway',                     'bad_gateway',        "GET /behind HTTP/1.1\r\n$host\r\n" ],
     [ 'HTTP/2.0 as a version',    505, 'HTTP Version Not Supported',      'bad_version',        "GET /get HTTP/2.0\r\n$host\r\n" ],
 ) {
     my ($what, $status, $phrase, $code, $bytes) = @$case;
@@ -63,7 +63,7 @@ for my $case (
     [ 'a foreign origin', 403, '/post',     { Origin => 'http://evil' } ],
     [ 'a length that the pool cannot hold', 413, '/tiny', { 'Content-Length' => 101 } ],
     [ 'a length that nginx refuses', 413, '/post', { 'Content-Length' => 2000 } ],
-    [ 'a path that is not there', 404, '/nowhere', {} ],
+    [ 'an unknown path', 404, '/nowhere', {} ],
 ) {
     my ($what, $status, $path, $headers) = @$case;
     my $client = Pgq::Client->new($nginx);

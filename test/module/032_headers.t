@@ -7,7 +7,7 @@ my $pg     = Pgq::Postgres->new->start;
 my $nginx  = Pgq::Nginx->new(pg => $pg)->start;
 my $client = Pgq::Client->new($nginx);
 
-# The answer to a POST with these header lines, in this order.
+# Sends a POST with these header lines, in this order. Returns the answer.
 sub post {
     my ($body, @lines) = @_;
 
@@ -16,8 +16,8 @@ sub post {
     return $client->answer;
 }
 
-# The kind of message that a body became: "text" for a string, "json" for any other value, the number of messages for
-# NDJSON. For a refused body: the status and the code.
+# Posts a body. Returns what it became: "text" for a string, "json" for any other value, the number of messages for NDJSON;
+# if it is refused, the status and the code.
 sub became {
     my ($body, @lines) = @_;
     my $answer = post($body, @lines);

@@ -1,4 +1,4 @@
-# GET according to the HTTP contract.
+# GET follows docs/http.md: posts, arguments, ETag, answers of limited size.
 
 use Pgq;
 
@@ -52,7 +52,7 @@ like($answer->{headers}{etag}, qr/^W\//, 'a compressed answer has a weak ETag');
 is($client->method('OPTIONS', '/get')->{headers}{allow}, 'GET, HEAD, OPTIONS', 'OPTIONS is answered with the methods of GET');
 is($client->method('POST', '/get', '{}')->{status}, 405, 'POST to the location of GET is not allowed');
 
-# The size of an answer is limited. The remaining posts are read by the next requests.
+# The size of an answer is limited. The next requests read the remaining posts.
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json(repeat('x', 10000)) from generate_series(1, 1000)});
 $pg->poll_query_until('select count(*) from posts', 2501);
 my ($before, @ids) = ('');

@@ -6,21 +6,6 @@ use Socket qw(SOL_SOCKET SO_RCVBUF);
 
 my $pg = Pgq::Postgres->new->start;
 
-# Sends a GET without waiting for its answer.
-sub send_get {
-    my ($client, $path) = @_;
-
-    $client->send($client->request('GET', $path));
-
-    return $client;
-}
-
-sub backends { return $pg->safe_psql("select count(*) from pg_stat_activity where usename = 'ngx_pgq_web'") }
-
-sub locked {
-    return $pg->poll_query_until("select count(*) > 0 from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event_type = 'Lock'");
-}
-
 sub peak {
     my ($pid) = @_;
 
@@ -39,14 +24,12 @@ subtest 'reads that wait for a lock are limited in time' => sub {
     my $nginx   = Pgq::Nginx->new(pg => $pg, pool => 'lanes=1 read_lanes=1 answer_timeout=1s')->start;
     my $writer  = Pgq::Client->new($nginx);
     my @readers = map { Pgq::Client->new($nginx) } 1 .. 20;
-    my $lock    = $pg->session;
-
-    $lock->query('begin; lock table posts in access exclusive mode');
-    send_get($readers[$_], '/get?limit=' . (1 + $_ % 5)) for 0 .. $#readers;
-    locked();
+    my $lock    = $pg->lock_table('posts in access exclusive mode');
+    $readers[$_]->send_get('/get?limit=' . (1 + $_ % 5)) for 0 .. $#readers;
+    $pg->wait_for_lock;
     is($writer->post('/post', '"meanwhile"')->status, 202, 'a POST is answered while reads wait for a lock');
-    locked();
-    is(backends(), 2, 'a read that waits for a lock keeps its lane');
+    $pg->wait_for_lock;
+    is(scalar($pg->web_sessions), 2, 'a read that waits for a lock keeps its lane');
 
     my %seen;
     for my $round (1 .. 3) {
@@ -54,17 +37,17 @@ subtest 'reads that wait for a lock are limited in time' => sub {
             my $answer = $readers[$n]->answer;
             $seen{ $answer->status . ' ' . $answer->json->{code} }++;
             like($answer->header('Retry-After'), qr/^\d+$/, 'a read that took too long is answered with Retry-After') if $round == 1 && $n == 0;
-            send_get($readers[$n], '/get?limit=' . (1 + $n % 5));
+            $readers[$n]->send_get('/get?limit=' . (1 + $n % 5));
         }
         is($writer->post('/post', "\"round $round\"")->status, 202, "round $round: a POST is answered while reads wait for a lock");
-        cmp_ok(backends(), '<=', 2, "round $round: a read that was given up does not continue in the server");
+        cmp_ok(scalar($pg->web_sessions), '<=', 2, "round $round: a read that took too long does not continue in the server");
     }
 
     is(join(', ', sort keys %seen), '503 read_timeout', 'each read that took too long has the code read_timeout');
     unlike($nginx->log_since(0), qr/pgq lane: (?:lost|could not connect)/, 'a read that took too long does not close the lane');
     like($nginx->log_since(0), qr/pgq fetch: could not read posts: canceling statement due to statement timeout \(57014\)/, 'the log has the error of a read that took too long');
 
-    $lock->query('commit');
+    $lock->release;
     $_->answer for @readers;
     is(join(' ', map { $_->get('/get')->status } @readers), join(' ', (200) x @readers), 'reads are answered after the lock is released');
     is($pg->safe_psql("show statement_timeout"), '0', 'the default statement_timeout of the role is not changed');
@@ -78,11 +61,11 @@ subtest 'equal reads share a call' => sub {
 
     is(Pgq::Client->new($nginx)->get('/get')->status, 200, 'the lane of reads is connected');
     $wire->plan({ in => 'recent', before => 'BindComplete', do => 'hold' });
-    send_get($readers[0], '/get');
+    $readers[0]->send_get('/get');
     poll_until { $wire->happened };
-    send_get($_, '/get') for @readers[ 1 .. 18 ];
-    send_get($readers[19], '/get?limit=3');
-    Pgq::Client->new($nginx)->get('/nowhere');
+    $_->send_get('/get') for @readers[ 1 .. 18 ];
+    $readers[19]->send_get('/get?limit=3');
+    $nginx->wait_until_received;
     undef $readers[7];
 
     $wire->plan;
@@ -100,14 +83,13 @@ subtest 'reads that the database refuses are answered with 503' => sub {
     my $position = $nginx->log_position;
 
     is($client->get('/get')->status, 200, 'a read is answered before its privilege is revoked');
-    my $backend = "select string_agg(pid::text, ' ' order by pid) from pg_stat_activity where usename = 'ngx_pgq_web'";
-    my $before  = $pg->safe_psql($backend);
+    my @before = $pg->web_sessions;
 
     $pg->safe_psql('revoke usage on schema public from public, ngx_pgq_web');
     my %seen = map { my $answer = $client->get('/get'); $answer->status . ' ' . $answer->json->{code} => 1 } 1 .. 20;
     is(join(', ', keys %seen), '503 read_failed', 'a read that the database refuses has the code read_failed');
     is($client->post('/post', '"meanwhile"')->status, 202, 'a POST is accepted while reads are refused');
-    is($pg->safe_psql($backend), $before, 'a refused read does not close the lane');
+    is_deeply([ $pg->web_sessions ], \@before, 'a refused read does not close the lane');
     my $lines = () = $nginx->log_since($position) =~ /pgq fetch: could not read posts: permission denied for schema public \(42501\)/g;
     is($lines, 1, 'refused reads are logged once');
 
@@ -121,7 +103,7 @@ subtest 'an answer with large posts is limited by answer_size' => sub {
     my $nginx  = Pgq::Nginx->new(pg => $pg, pool => 'lanes=1 answer_size=4m')->start;
     my @pair   = map { Pgq::Client->new($nginx) } 1 .. 2;
 
-    send_get($_, '/get?limit=1000') for @pair;
+    $_->send_get('/get?limit=1000') for @pair;
     my ($answer, $other) = map { $_->answer } @pair;
     is($other->status, 200, 'the second of two reads of large posts is answered');
     is($answer->status, 200, 'the first of two reads of large posts is answered');
@@ -146,23 +128,22 @@ subtest 'answers that clients do not read are limited by unread_size' => sub {
     my $newest  = $pg->safe_psql('select max(id) from posts');
     my @readers = map { my $client = Pgq::Client->new($nginx); setsockopt $client->socket, SOL_SOCKET, SO_RCVBUF, 16384; $client } 1 .. 40;
 
-    send_get($readers[$_], '/get?limit=1&before=' . ($newest - $_)) for 0 .. $#readers;
+    $readers[$_]->send_get('/get?limit=1&before=' . ($newest - $_)) for 0 .. $#readers;
     ok((poll_until { Pgq::Client->new($nginx)->get('/get?limit=1')->status == 503 }), 'more GETs are refused while unread answers reach the limit');
     my $answer = Pgq::Client->new($nginx)->get('/get?limit=1');
     is($answer->json->{code}, 'reads_full', 'a GET above the limit of unread answers has the code reads_full');
     like($answer->header('Retry-After'), qr/^\d+$/, 'a GET above the limit of unread answers is answered with Retry-After');
     is(Pgq::Client->new($nginx)->post('/post', '"meanwhile"')->status, 202, 'a POST is accepted while unread answers reach the limit');
     cmp_ok(peak($_), '<', 64, "the worker's memory is limited by unread_size") for $nginx->worker_pids;
-    my ($unread) = Pgq::Client->new($nginx)->get('/metrics')->body =~ /^pgq_unread_bytes\{pool="main"\} (\d+)/m;
-    cmp_ok($unread, '>=', 8 * 1048576, 'the metrics show the bytes of unread answers');
+    cmp_ok($nginx->metric('pgq_unread_bytes{pool="main"}'), '>=', 8 * 1048576, 'the metrics show the bytes of unread answers');
 
     is($readers[0]->answer->status, 200, 'a client that reads late gets its answer');
     $_->close for splice @readers;
-    ok((poll_until { Pgq::Client->new($nginx)->get('/metrics')->body =~ /^pgq_unread_bytes\{pool="main"\} 0$/m }), 'the metrics show no unread bytes after the clients have left');
+    ok((poll_until { $nginx->metric('pgq_unread_bytes{pool="main"}') == 0 }), 'the metrics show no unread bytes after the clients have left');
     is(Pgq::Client->new($nginx)->get('/get?limit=1')->status, 200, 'GETs are accepted again after the clients have left');
 
-    my @alike = map { send_get(Pgq::Client->new($nginx), '/get?limit=1') } 1 .. 40;
-    Pgq::Client->new($nginx)->get('/nowhere');
+    my @alike = map { Pgq::Client->new($nginx)->send_get('/get?limit=1') } 1 .. 40;
+    $nginx->wait_until_received;
     is((grep { $_->answer->status == 200 } @alike), 40, 'equal answers are counted once against unread_size');
     $nginx->stop;
 };

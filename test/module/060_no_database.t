@@ -1,5 +1,5 @@
-# A database that is down or misconfigured: requests wait until their timeout, are then answered with 503 and Retry-After,
-# one log line names the cause, and nginx recovers when the database does.
+# While the database is down or misconfigured, requests wait until their timeout and are then answered with 503 and
+# Retry-After. One log line names the cause, and requests are accepted again when the database is available.
 
 use Pgq;
 use Time::HiRes qw(time);
@@ -8,14 +8,14 @@ my $pg     = Pgq::Postgres->new;
 my $nginx  = Pgq::Nginx->new(pg => $pg, pool => 'lanes=1', timeout => '1s')->start;
 my $client = Pgq::Client->new($nginx);
 
-# A message is refused with 503, nginx serves other requests, and the log names the cause once.
+# Checks that a message is refused with 503, that nginx serves other requests, and that the log names the cause once.
 sub broken {
     my ($name, $line) = @_;
     my $position = $nginx->log_position;
     my $start    = time;
     my $other    = Pgq::Client->new($nginx);
 
-    $client->send($client->request('POST', '/post', body => "\"$name\"", headers => { 'Content-Type' => 'application/json' }));
+    $client->send_post('/post', "\"$name\"");
     is($other->get('/nowhere')->{status}, 404, "$name: nginx answers other requests");
     cmp_ok(time - $start, '<', timeout(0.9), "$name: other requests do not wait");
 
@@ -54,13 +54,13 @@ broken('database stopped', qr/pgq lane: (?:lost|could not connect to) .*, retry 
 $pg->start;
 recovered('database stopped');
 
-$pg->safe_psql('alter system set default_transaction_read_only = on; select pg_reload_conf()');
+$pg->set(default_transaction_read_only => 'on');
 $pg->poll_query_until('show default_transaction_read_only', 'on');
 $position = $nginx->log_position;
-$pg->safe_psql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'ngx_pgq_web'");
+$pg->terminate_web_sessions;
 $nginx->wait_for_log(qr/pgq lane: lost/, $position);
 broken('database read-only', qr/pgq lane: (?:lost|could not connect to) .*read-only/);
-$pg->safe_psql('alter system reset default_transaction_read_only; select pg_reload_conf()');
+$pg->set(default_transaction_read_only => undef);
 recovered('database read-only');
 
 $pg->safe_psql('revoke execute on function ngx_pgq.enqueue from ngx_pgq_web; revoke execute on function ngx_pgq.recent from ngx_pgq_web');
@@ -73,14 +73,14 @@ broken('a missing extension', qr/pgq lane: (?:lost|could not connect to) .*funct
 $pg->install;
 recovered('a missing extension');
 
-$pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
+$pg->wait_until_moved;
 is($pg->safe_psql(q{select string_agg(distinct data::text, ' ') from posts}), '"recovered"', 'no refused message is a post');
 
-# (nginx waits until the idle client closes its connection)
+# (on exit nginx waits until the client closes its connection)
 undef $client;
 $nginx->stop;
 
-# SCRAM over TCP: first a wrong password, then the right one
+# SCRAM over TCP, first with a wrong password, then with the right one.
 my $password = $pg->set_password('ngx_pgq_web');
 $nginx = Pgq::Nginx->new(pool => 'lanes=1', timeout => '1s',
     conninfo => $pg->conninfo(user => 'ngx_pgq_web', tcp => 1, password => 'hush-hush'))->start;

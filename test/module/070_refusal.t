@@ -5,28 +5,11 @@ use Pgq;
 my $pg    = Pgq::Postgres->new->start;
 my $nginx = Pgq::Nginx->new(pg => $pg, pool => 'lanes=1', locations => 'location = /details { pgq_post main; pgq_details on; }')->start;
 
-# Sends these messages so that they wait together: the only lane waits for a lock that the first message needs.
+# Sends these messages in one batch and returns their answers.
 sub together {
-    my (@messages) = @_;
-    my $lock = $pg->session;
-    $lock->query('begin; lock table ngx_pgq.batch');
+    my ($first, @clients) = $nginx->post_in_one_batch(@_);
 
-    my @clients = map { Pgq::Client->new($nginx) } 0 .. @messages;
-    my $send    = sub {
-        my ($client, $message) = @_;
-        $client->send($client->request('POST', '/post', body => $message, headers => { 'Content-Type' => 'application/json' }));
-    };
-
-    $send->($clients[0], '"first"');
-    $pg->poll_query_until("select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event_type = 'Lock'", 1);
-    $send->($clients[$_ + 1], $messages[$_]) for 0 .. $#messages;
-
-    # a later request was answered, so all messages were received
-    Pgq::Client->new($nginx)->get('/nowhere');
-    $lock->query('commit');
-    $lock->quit;
-
-    return (map { $_->answer } @clients)[ 1 .. @messages ];
+    return map { $_->answer } @clients;
 }
 
 my $batches = sub { $pg->safe_psql('select count(*) from ngx_pgq.batch') };
@@ -66,13 +49,12 @@ for my $case ([ 'P0001', 'The database refuses the message. (SQLSTATE P0001)' ],
     $pg->safe_psql(qq{create function other() returns trigger language plpgsql as \$\$
         begin if new.data::text like '%other%' then raise exception 'in table secret_name' using errcode = '$case->[0]'; end if; return new; end \$\$;
         create trigger other before insert on ngx_pgq.queue for each row execute function other()});
-    is($detail->('/post', '"other"'), $case->[1], "the detail of SQLSTATE $case->[0] is a sentence of nginx");
+    is($detail->('/post', '"other"'), $case->[1], "the detail of SQLSTATE $case->[0] is a text of the module");
     $pg->safe_psql('drop function other() cascade');
 }
 
 $pg->safe_psql('drop trigger refuse on ngx_pgq.queue');
-$pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
-is($pg->safe_psql(q{select count(*) from posts where data::text like '%bad%'}), 0, 'no refused message is a post');
+is($pg->count_posts('%bad%'), 0, 'no refused message is a post');
 is($pg->safe_psql(q{select count(*), count(distinct message_id) from posts where data::text like '%good%'}),
     '194|194', 'each accepted message is a post once');
 

@@ -1,5 +1,5 @@
-# P4: a message that fails while others are committed is refused with 400, whatever its SQLSTATE, and the other messages of
-# its batch are accepted. When every message fails, none is refused: they are answered with 503 or 504.
+# P4: a message that fails while others are committed is refused with 400, with any SQLSTATE, and the other messages of its
+# batch are accepted. When every message fails, none is refused: they are answered with 503 or 504.
 
 use Pgq;
 
@@ -9,23 +9,10 @@ use Time::HiRes qw(time);
 my $pg    = Pgq::Postgres->new->start;
 my $nginx = Pgq::Nginx->new(pg => $pg, pool => 'lanes=2', timeout => '2s')->start;
 
-sub post_later {
-    my ($client, $message) = @_;
-    $client->send($client->request('POST', '/post', body => $message, headers => { 'Content-Type' => 'application/json' }));
-    return $client;
-}
-
-# Sends these messages in one batch: the only lane waits for a lock until all of them wait.
+# Sends these messages in one batch and returns their clients.
 sub together {
     my (@messages) = @_;
-    my $lock = $pg->session;
-    $lock->query('begin; lock table ngx_pgq.batch');
-    my $first = post_later(Pgq::Client->new($nginx), '"first"');
-    $pg->poll_query_until("select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event_type = 'Lock'", 1);
-    my @clients = map { post_later(Pgq::Client->new($nginx), $_) } @messages;
-    Pgq::Client->new($nginx)->get('/nowhere');
-    $lock->query('commit');
-    $lock->quit;
+    my ($first, @clients) = $nginx->post_in_one_batch(@messages);
     is($first->answer->{status}, 202, 'the message before the batch is accepted');
     return @clients;
 }
@@ -49,12 +36,12 @@ my $refuse = sub {
     $pg->safe_psql('create or replace trigger refuse before insert on ngx_pgq.queue for each row execute function refuse()');
 };
 
-# The number of these clients that are answered with 503, or with 504 if the outcome is unknown at the timeout.
+# Returns how many of these clients are answered with 503, or with 504 if the outcome is unknown at the timeout.
 sub unavailable { return scalar grep { $_->answer->{status} =~ /^50[34]$/ } @_ }
 
-# ---- every message fails, and none was accepted before, as near wraparound
+# ---- every message fails, and none was accepted before, as it happens near transaction ID wraparound
 $refuse->('54000', 'true');
-is(unavailable(map { post_later(Pgq::Client->new($nginx), '"not now"') } 1 .. 10), 10, 'no message is refused with 400 while the database accepts no transactions');
+is(unavailable(map { Pgq::Client->new($nginx)->send_post('/post', '"not now"') } 1 .. 10), 10, 'no message is refused with 400 while the database accepts no transactions');
 $pg->safe_psql('drop trigger refuse on ngx_pgq.queue');
 is(Pgq::Client->new($nginx)->post('/post', '"now"')->{status}, 202, 'a message is accepted when the database accepts transactions again');
 ok($pg->poll_query_until(q{select string_agg(distinct data::text, ' ') from posts}, '"now"'), 'a message that is accepted after the recovery is a post');
@@ -77,7 +64,7 @@ for my $code ('check', qw(54000 42601 0A000 53400 XX000 ZZ001 23502 2200H)) {
     cmp_ok(time - $start, '>=', 10, "$code, which may be a failure of the server: messages are refused after some time") if $code =~ /^(?:53|58|XX)/;
 
     $pg->safe_psql('alter table ngx_pgq.queue drop constraint if exists path; drop trigger if exists refuse on ngx_pgq.queue');
-    $pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
+    $pg->wait_until_moved;
     is($pg->safe_psql("select count(*), count(distinct message_id) from posts where data->>'$code' is not null"), '17|17', "$code: each accepted message is a post once");
 }
 is($pg->safe_psql("select count(*) from posts where data->>'path' is not null"), 0, 'no refused message is a post');
@@ -91,7 +78,7 @@ for my $code (qw(55P03 57014 40001)) {
     post_until_answered(@clients);
     is(join(' ', map { $_->answer->{status} } @clients), join(' ', map { $_ == 7 ? 503 : 202 } 1 .. 20), "$code: one message is answered with 503, the other messages of the batch are accepted");
     $pg->safe_psql('drop trigger refuse on ngx_pgq.queue');
-    $pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
+    $pg->wait_until_moved;
     is($pg->safe_psql("select count(*), count(distinct message_id) from posts where data->>'moment $code' is not null"), '19|19', "$code: each accepted message of the batch is a post once");
 }
 
@@ -101,9 +88,9 @@ for my $lanes (1, 2) {
     $nginx->configure(pool => "lanes=$lanes", timeout => '8s');
     $nginx->reload;
     my $position = $nginx->log_position;
-    my @bad      = map { post_later(Pgq::Client->new($nginx), "{\"path\": $_}") } 1 .. 12;
+    my @bad      = map { Pgq::Client->new($nginx)->send_post('/post', "{\"path\": $_}") } 1 .. 12;
 
-    # it may be in a batch with them while no other message is accepted
+    # This message may be in a batch with the twelve while no other message is accepted.
     is(Pgq::Client->new($nginx)->post('/post', '"behind them"')->{status}, 202, "$lanes lanes: a message after twelve with a transient error is accepted");
 
     my $slowest = 0;
@@ -132,7 +119,7 @@ for my $lanes (1, 2) {
         $refuse->($code, 'true');
         my $position = $nginx->log_position;
         my $errors   = $pg->log_position;
-        is(unavailable(map { post_later(Pgq::Client->new($nginx), "{\"all\": $_}") } 1 .. 60), 60, "$code, $lanes lanes: no message is refused with 400 while all fail");
+        is(unavailable(map { Pgq::Client->new($nginx)->send_post('/post', "{\"all\": $_}") } 1 .. 60), 60, "$code, $lanes lanes: no message is refused with 400 while all fail");
         cmp_ok(scalar(() = $pg->log_since($errors) =~ /not taken/g), '<', 240, "$code, $lanes lanes: the number of attempts is limited while all messages fail");
         like($nginx->log_since($position), qr/pgq batch: could not enqueue \d+ messages: 54000/, "$code, $lanes lanes: the log has the error of all messages") if $code eq '54000';
         unlike($nginx->log_since($position), qr/pgq lane: (?:lost|could not connect)/, "$code, $lanes lanes: the lanes stay connected while all messages fail") if $code ne 'XX000';
@@ -164,7 +151,7 @@ for my $lanes (1, 2) {
     $nginx->configure(pool => "lanes=$lanes", timeout => '20s');
     $nginx->reload;
     $refuse->('42601', q{new.data->>'path' is not null});
-    my @bad     = map { post_later(Pgq::Client->new($nginx), "{\"path\": $_}") } 1 .. 300;
+    my @bad     = map { Pgq::Client->new($nginx)->send_post('/post', "{\"path\": $_}") } 1 .. 300;
     my $slowest = 0;
     my $end     = time + timeout(15);
     my %status;

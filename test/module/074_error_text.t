@@ -1,4 +1,4 @@
-# Error texts of the database in nginx's log: each is one line without control characters and without a message's content.
+# An error text of the database is one line of nginx's log, without control characters and without the content of a message.
 
 use Pgq;
 use Pgq::Wire;
@@ -8,7 +8,7 @@ my $secret = 'card 4111-1111-1111-1111';
 my $forged = '2026/01/01 00:00:00 [alert] 1#1: forged';
 my $text   = "first\n$forged\e[2J\x{7f}";
 
-# Each line of nginx's log has the prefix of nginx, and no control character.
+# Checks that each line of nginx's log begins with nginx's prefix and has no control character.
 sub one_line_each {
     my ($nginx, $position, $what) = @_;
     my @other = grep { !m{^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[\w+\] \d+#\d+: } || /\#\d+: forged|forged.*forged/ || /[^\n -~]/ }

@@ -1,5 +1,5 @@
-# P4: a batch that libpq cannot send, as for lack of memory, is halved while others are committed. A message that cannot be
-# sent is answered with 503, the other messages of its batch with 202.
+# P4: a batch that libpq cannot send, for example for lack of memory, is halved while other batches are committed. A message
+# that cannot be sent is answered with 503, the other messages of its batch with 202.
 
 use Pgq;
 use Pgq::Host qw(run temp_dir top);
@@ -17,25 +17,10 @@ is("$status$out$err", '0', 'the preloaded library is built');
 my $pg    = Pgq::Postgres->new->start;
 my $nginx = Pgq::Nginx->new(pg => $pg, pool => 'lanes=1', timeout => '5s', env => { LD_PRELOAD => "$dir/unsent.so" })->start;
 
-sub post_later {
-    my ($message) = @_;
-    my $client = Pgq::Client->new($nginx);
-    $client->send($client->request('POST', '/post', body => $message, headers => { 'Content-Type' => 'application/json' }));
-    return $client;
-}
-
 is(Pgq::Client->new($nginx)->post('/post', '"before"')->status, 202, 'a message is accepted by nginx with the preloaded library');
 my $worker = join ' ', $nginx->worker_pids;
 
-# the only lane waits for a lock until all messages wait, so that they are in one batch
-my $lock = $pg->session;
-$lock->query('begin; lock table ngx_pgq.batch');
-my $first = post_later('"first"');
-$pg->poll_query_until("select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event_type = 'Lock'", 1);
-my @clients = map { post_later($_ == 7 ? '"this cannot be sent"' : "{\"other\": $_}") } 1 .. 20;
-Pgq::Client->new($nginx)->get('/nowhere');
-$lock->query('commit');
-$lock->quit;
+my ($first, @clients) = $nginx->post_in_one_batch(map { $_ == 7 ? '"this cannot be sent"' : "{\"other\": $_}" } 1 .. 20);
 is($first->answer->status, 202, 'the message before the batch is accepted');
 
 my $others     = IO::Select->new(map { $clients[ $_ - 1 ]{socket} } grep { $_ != 7 } 1 .. 20);
@@ -51,7 +36,7 @@ is(join(' ', $nginx->worker_pids), $worker, 'the worker has not exited');
 is(Pgq::Client->new($nginx)->post('/post', '"alone this cannot be sent"')->status, 503, 'a message that cannot be sent is answered with 503 when it is alone');
 is(Pgq::Client->new($nginx)->post('/post', '"after"')->status, 202, 'the next message is accepted');
 
-$pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
+$pg->wait_until_moved;
 is($pg->safe_psql("select count(*), count(distinct message_id) from posts where data->>'other' is not null"), '19|19', 'each accepted message of the batch is a post once');
 is($pg->safe_psql("select count(*) from posts where data::text like '%cannot be sent%'"), 0, 'no message that could not be sent is a post');
 

@@ -1,5 +1,5 @@
 # P5: the tickets of a pool are limited in number, bytes and age. A request that the pool can never hold is refused with 413 and
-# without Retry-After, one that it cannot hold now with 503. tickets= counts messages, not requests.
+# without Retry-After; a request that it cannot hold at present, with 503. tickets= counts messages, not requests.
 
 use Pgq;
 
@@ -13,17 +13,6 @@ my $nginx = Pgq::Nginx->new(
 )->start;
 my $client = Pgq::Client->new($nginx);
 my @ndjson = ('Content-Type' => 'application/x-ndjson');
-
-sub waiting {
-    my ($body, %headers) = @_;
-    my $client = Pgq::Client->new($nginx);
-    $client->send($client->request('POST', '/post', body => $body, headers => { 'Content-Type' => 'application/json', %headers }));
-    return $client;
-}
-
-sub blocked {
-    return $pg->poll_query_until("select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event_type = 'Lock'", 1);
-}
 
 sub refused {
     my ($what, $status, $code, $answer) = @_;
@@ -43,61 +32,58 @@ refused('a request with more than tickets= messages', 413, 'too_large', $client-
 is($client->get('/status')->json->{status}, 'ok', 'the status is ok after requests that the pool cannot hold');
 
 # ---- the number of tickets
-my $lock = $pg->session;
-$lock->query('begin; lock table ngx_pgq.batch');
-my @waiting = waiting('"first"');
-blocked();
-push @waiting, map { waiting("\"$_\"") } 2 .. 10;
-Pgq::Client->new($nginx)->get('/nowhere');
+my $lock = $pg->lock_table;
+my @waiting = Pgq::Client->new($nginx)->send_post('/post', '"first"');
+$pg->wait_for_lock;
+push @waiting, map { Pgq::Client->new($nginx)->send_post('/post', "\"$_\"") } 2 .. 10;
+$nginx->wait_until_received;
 my $answer = $client->post('/post', '"one too many"');
 is($answer->{status}, 503, 'a message above the limit of tickets is refused');
 is($answer->json->{code}, 'queue_full', 'a message above the limit of tickets has the code queue_full');
 like($answer->{headers}{'retry-after'}, qr/^[1-9]$/, 'a message above the limit of tickets is answered with Retry-After');
 is($client->get('/get')->{status}, 200, 'a GET is answered while the limit of tickets is reached');
-$lock->query('commit');
+$lock->release;
 is((grep { $_->answer->{status} == 202 } @waiting), 10, 'the tickets that waited are accepted');
 is($client->post('/post', '"again"')->{status}, 202, 'a message is accepted when no ticket waits');
 
 # ---- the number of messages in requests of NDJSON
-$lock->query('begin; lock table ngx_pgq.batch');
-@waiting = waiting("1\n" x 6, @ndjson);
-blocked();
+$lock = $pg->lock_table;
+@waiting = Pgq::Client->new($nginx)->send_post('/post', "1\n" x 6, @ndjson);
+$pg->wait_for_lock;
 refused('a request with more messages than tickets= leaves', 503, 'queue_full', $client->post('/post', "1\n" x 5, @ndjson));
 is_deeply([ $client->get('/status')->status, $client->get('/status')->json->{status} ], [ 200, 'full' ], 'the status is full after a refusal');
 is($client->get('/status')->json->{pools}[0]{status}, 'full', 'the status names the pool that is full');
-push @waiting, waiting("1\n" x 4, @ndjson);
+push @waiting, Pgq::Client->new($nginx)->send_post('/post', "1\n" x 4, @ndjson);
 ok((poll_until { $client->get('/status')->json->{pools}[0]{waiting_tickets} == 2 }), 'a request with as many messages as tickets= leaves waits');
 refused('a message after tickets= messages', 503, 'queue_full', $client->post('/post', '1'));
-$lock->query('commit');
+$lock->release;
 is_deeply([ map { $_->answer->status } @waiting ], [ 202, 202 ], 'the requests that waited are accepted');
 is($client->post('/post', "1\n" x 10, @ndjson)->status, 202, 'a request with tickets= messages is accepted when no ticket waits');
 ok((poll_until { $client->get('/status')->json->{status} eq 'ok' }), 'the status is ok when messages are accepted again');
 
 # ---- the bytes of tickets
-$lock->query('begin; lock table ngx_pgq.batch');
-@waiting = waiting('"' . 'x' x 5000 . '"');
-blocked();
-push @waiting, waiting('"' . 'y' x 5000 . '"');
-Pgq::Client->new($nginx)->get('/nowhere');
+$lock = $pg->lock_table;
+@waiting = Pgq::Client->new($nginx)->send_post('/post', '"' . 'x' x 5000 . '"');
+$pg->wait_for_lock;
+push @waiting, Pgq::Client->new($nginx)->send_post('/post', '"' . 'y' x 5000 . '"');
+$nginx->wait_until_received;
 is($client->post('/post', '"' . 'z' x 5000 . '"')->{status}, 503, 'a message above the limit of bytes is refused');
 is(scalar(grep { $_ } map { $_->close } @waiting), 0, 'clients of waiting tickets close their connections');
-$lock->query('commit');
+$lock->release;
 ok((poll_until { $client->post('/post', '"' . 'z' x 5000 . '"')->{status} == 202 }), 'a message is accepted after the clients of waiting tickets have left');
 
-# ---- the age of tickets: an unknown outcome. A message that was not sent is answered with 503: see 060.
+# ---- the age of tickets. A message that was sent has an unknown outcome; 060 tests messages that were not sent.
 $nginx->configure(pool => 'lanes=1', timeout => '1s');
 $nginx->reload;
-$lock->query('begin; lock table ngx_pgq.batch');
-my $sent = waiting('"sent"');
-blocked();
+$lock = $pg->lock_table;
+my $sent = Pgq::Client->new($nginx)->send_post('/post', '"sent"');
+$pg->wait_for_lock;
 $answer = $sent->answer;
 is($answer->{status}, 504, 'a message that was sent and not answered in time is answered with 504');
 is($answer->json->{code}, 'outcome_unknown', 'a message that was sent and not answered in time has the code outcome_unknown');
-$lock->query('commit');
-$lock->quit;
+$lock->release;
 ok((poll_until { Pgq::Client->new($nginx)->post('/post', '"later"')->{status} == 202 }), 'a message is accepted after the lane is free again');
-$pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
-cmp_ok($pg->safe_psql(q{select count(*) from posts where data::text = '"sent"'}), '<=', 1, 'a message of unknown outcome is a post at most once');
+cmp_ok($pg->count_posts('"sent"'), '<=', 1, 'a message of unknown outcome is a post at most once');
 
 # ---- the warning for client_max_body_size
 for my $case (

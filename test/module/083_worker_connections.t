@@ -8,7 +8,7 @@ my $lanes = "from pg_stat_activity where usename = 'ngx_pgq_web'";
 
 is(Pgq::Client->new($nginx)->post('/post', '"before"')->status, 202, 'a message is accepted before clients use all connections');
 
-# nginx closes idle connections when it has no free one, but not those with a request in progress.
+# Begins a request. When nginx has no free connection, it closes idle ones, but not those with a request in progress.
 sub begin {
     my $slow = Pgq::Client->new($nginx);
     $slow->send("POST /post HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n");

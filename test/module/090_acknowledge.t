@@ -6,19 +6,15 @@ use Pgq;
 my $pg    = Pgq::Postgres->new->start;
 my $nginx = Pgq::Nginx->new(pg => $pg, pool => 'lanes=1', timeout => '30s')->start;
 my $waits = "select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event = 'SyncRep'";
-my $posted = sub { $pg->safe_psql("select count(*) from posts where data::text = '\"$_[0]\"'") };
-
-sub replica { return $pg->commits_wait_for($_[0]) }
 
 sub waiting {
     my ($message) = @_;
-    my $client = Pgq::Client->new($nginx);
-    $client->send($client->request('POST', '/post', body => "\"$message\"", headers => { 'Content-Type' => 'application/json' }));
+    my $client = Pgq::Client->new($nginx)->send_post('/post', "\"$message\"");
     $pg->poll_query_until($waits, 1);
     return $client;
 }
 
-replica('nobody');
+$pg->commits_wait_for('missing');
 
 for my $case (
     [ 'a cancelled wait for the standby', 'select pg_cancel_backend(pid)' ],
@@ -33,22 +29,20 @@ for my $case (
     $pg->poll_query_until($waits, 1);
     ok(!$client->answer(timeout => 0.3), "$name: the message is not acknowledged before it is replicated");
 
-    replica('');
+    $pg->commits_wait_for('');
     is($client->answer->{status}, 202, "$name: the message is acknowledged when it is replicated");
-    $pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
-    is($posted->($name), 1, "$name: the message is a post once");
-    replica('nobody');
+    is($pg->count_posts("\"$name\""), 1, "$name: the message is a post once");
+    $pg->commits_wait_for('missing');
 }
 
-# the server crashes while it waits, and is started again
+# The server crashes while a commit waits for the standby, and is started again.
 my $client = waiting('a crash');
 $pg->stop('immediate');
 $pg->start;
 $pg->poll_query_until($waits, 1);
 ok(!$client->answer(timeout => 0.3), 'a crash: a message that was recovered is not acknowledged before it is replicated');
-replica('');
+$pg->commits_wait_for('');
 is($client->answer->{status}, 202, 'a crash: the message is acknowledged when it is replicated');
-$pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
-is($posted->('a crash'), 1, 'a crash: the message is a post once');
+is($pg->count_posts('"a crash"'), 1, 'a crash: the message is a post once');
 
 done_testing;

@@ -1,5 +1,5 @@
-# A client that does not read its answers leaves no connection behind when it has gone: over HTTP/1.1 with pipelined answers
-# that fill the socket, over HTTP/2 with a window of 0.
+# A client that does not read its answers and then closes its connection leaves no connection behind in nginx: over HTTP/1.1
+# with pipelined answers that fill the socket, over HTTP/2 with a window of 0.
 
 use Pgq;
 use Pgq::Http2;
@@ -51,7 +51,7 @@ my @requests = (
     [ 'lines that are accepted',        'POST',    '/post',         "1\n2\n",   'Content-Type' => $many ],
     [ 'a wrong method for POST',        'DELETE',  '/post' ],
     [ 'a wrong method for GET',         'POST',    '/get',          '1' ],
-    [ 'a wrong method for a page',      'POST',    '/status',       '1' ],
+    [ 'a wrong method for /status',    'POST',    '/status',       '1' ],
     [ 'OPTIONS for POST',               'OPTIONS', '/post' ],
     [ 'OPTIONS for GET',                'OPTIONS', '/get' ],
     [ 'a wrong argument',               'GET',     '/get?limit=0' ],
@@ -64,22 +64,20 @@ my @requests = (
     [ 'an unknown path',                'GET',     '/nothing' ],
 );
 
-# A key that another transaction holds, a used key, and full queues of POSTs and GETs.
+# Another transaction holds a key. begin() then uses a key, and fills the queues of POSTs and of GETs.
 my $holder = $pg->session;
 $holder->query(q{begin; select * from ngx_pgq.enqueue_keyed('018f3c5a-0000-7000-8000-000000000001',
     array['018f3c5a-0000-7000-8000-000000000002']::uuid[], array['"flight"'], array['flight'])});
 
 sub begin {
     my ($nginx) = @_;
-    my @waiting = map { Pgq::Client->new($nginx) } 1 .. 2;
-    $waiting[0]->send($waiting[0]->request('POST', '/full', body => '1'));
-    $waiting[1]->send($waiting[1]->request('GET', '/get/full'));
+    my @waiting = (Pgq::Client->new($nginx)->send_post('/full', '1'), Pgq::Client->new($nginx)->send_get('/get/full'));
     Pgq::Client->new($nginx)->post('/post', '"used"', 'Idempotency-Key' => '"used"');
     Pgq::Client->new($nginx)->get('/get');
     return @waiting;
 }
 
-# The sockets of an nginx with all its lanes: two of each of two pools, and one for GETs.
+# Returns the number of sockets when all lanes are connected: two of each of two pools, and one for GETs.
 sub sockets {
     my ($nginx) = @_;
     $pg->poll_query_until(q{select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and state = 'idle'}, 5);

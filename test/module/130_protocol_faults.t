@@ -16,35 +16,27 @@ my @back    = qw(BindComplete RowDescription DataRow CommandComplete ReadyForQue
 my @connect = qw(Startup Authentication ParameterStatus BackendKeyData ReadyForQuery);
 my @prepare = qw(Parse Sync ParseComplete ReadyForQuery);
 
-# nesting that nginx accepts exceeds the limit of the database
+# With its max_stack_depth the database refuses this message, which nginx accepts.
 my $bad = '[' x 400 . ']' x 400;
 
 my $oracle  = Pgq::Oracle->new(message => qr/\A(.*)\z/s);
 my %outcome = (202 => 'accepted', 504 => 'unknown');
 my $count   = 0;
 
-sub send_to {
-    my ($client, $message) = @_;
-
-    $client->send($client->request('POST', '/post', body => $message, headers => { 'Content-Type' => 'application/json' }));
-
-    return;
-}
-
-# All clients post at once. Returns the statuses. Options: bad (the last message is refused by the database).
+# Posts a message from each client at the same time. Returns the statuses. Options: bad (the database refuses the last message).
 sub post_all {
     my ($name, $group, %option) = @_;
     my @messages = map { '"message ' . ++$count . '"' } @$group;
     $messages[-1] = $bad if $option{bad};
 
-    send_to($group->[$_], $messages[$_]) for 0 .. $#messages;
+    $group->[$_]->send_post('/post', $messages[$_]) for 0 .. $#messages;
     my @status = map { my $answer = $_->answer(timeout => 60); $answer ? $answer->{status} : 'nothing' } @$group;
     $oracle->told($messages[$_], $outcome{ $status[$_] } // 'refused', answer => "$name: $status[$_]") for 0 .. $#status;
 
     return join ' ', @status;
 }
 
-# The step is executed, and each message is accepted.
+# Checks that the step is executed, and that each message is accepted.
 sub accepted {
     my ($name, $step, %option) = @_;
 
@@ -59,7 +51,7 @@ sub accepted {
     return;
 }
 
-# A single message is sent again in the same batch.
+# Checks that a single message is sent again in the same batch.
 sub sent_again {
     my ($name, @steps) = @_;
 
@@ -77,11 +69,19 @@ sub before_and_after {
     return map { my $message = $_; map { { in => $in, $_ => $message } } qw(before after) } @messages;
 }
 
+my %done = (
+    cut    => 'the connection is cut',
+    leave  => "nginx's side of the connection is closed",
+    hold   => 'the connection stalls',
+    gather => 'bytes are gathered from',
+    insert => 'bytes are inserted',
+);
+
 sub description {
     my ($step) = @_;
     my ($when) = grep { $step->{$_} } qw(before after);
 
-    return "$step->{do} $when $step->{in}'s $step->{$when}";
+    return "$done{ $step->{do} } $when $step->{$when} of $step->{in}";
 }
 
 sub bad_if { return bad => scalar(grep { ($_ // '') eq "DataRow" } @{ $_[0] }{qw(before after)}) }
@@ -95,17 +95,17 @@ for my $place (before_and_after('enqueue', @front, @back)) {
 
 for my $message (@front, @back) {
     my $step = { in => 'enqueue', before => $message, do => 'break' };
-    accepted("the connection is closed in the middle of enqueue's $message", $step, bad_if($step));
+    accepted("the connection is closed in the middle of $message of enqueue", $step, bad_if($step));
 }
 
 for my $place (before_and_after('enqueue', qw(Bind Sync)), { in => 'enqueue', before => 'ReadyForQuery' }) {
     sent_again(description($_), $_) for map { { %$place, do => $_ } } qw(cut leave);
 }
 
-# the first attempt arrives at the server after the second one
+# The first attempt arrives at the server after the second one.
 for my $place (before_and_after('enqueue', @front)) {
     my $step = { %$place, do => 'leave', for => 0.25 };
-    accepted(description($step) . ' and arrive late', $step);
+    accepted(description($step) . ', and the rest arrives late', $step);
 }
 
 for my $place (before_and_after('connect', @connect), before_and_after('prepare', @prepare)) {
@@ -139,30 +139,27 @@ for my $answer (
     [ 'CommandComplete in a failed transaction' => Pgq::Wire->nothing . Pgq::Wire->ready('E') ],
 ) {
     my ($name, $bytes, $end) = @$answer;
-    # the halves of a batch that is refused as a whole are accepted; it needs two messages at least
+    # When a batch is refused as a whole, its halves are accepted. So it must have at least two messages.
     my $step = { in => 'enqueue', before => 'Bind', do => 'answer', bytes => $bytes, end => $end };
 
     $name =~ /as a whole/ ? refused_as_a_whole($name, $step) : accepted($name, $step);
 }
 
-# Two batches occupy the lanes until the other messages wait together.
+# Checks that a batch is halved when it is refused as a whole. Two other batches occupy the lanes until its messages wait.
 sub refused_as_a_whole {
     my ($name, $step) = @_;
-    my $lock = $pg->session;
-
-    $lock->query('begin; lock table ngx_pgq.batch');
+    my $lock = $pg->lock_table;
     my @held = map { Pgq::Client->new($nginx) } 1 .. 2;
     for my $n (1 .. 2) {
-        send_to($held[ $n - 1 ], "\"$name, held $n\"");
-        $pg->poll_query_until("select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event_type = 'Lock'", $n);
+        $held[ $n - 1 ]->send_post('/post', "\"$name, held $n\"");
+        $pg->wait_for_lock($n);
     }
 
     my @messages = map { "\"$name $_\"" } 1 .. @clients;
-    send_to($clients[$_], $messages[$_]) for 0 .. $#messages;
-    Pgq::Client->new($nginx)->get('/nowhere');
+    $clients[$_]->send_post('/post', $messages[$_]) for 0 .. $#messages;
+    $nginx->wait_until_received;
     $wire->plan($step);
-    $lock->query('commit');
-    $lock->quit;
+    $lock->release;
 
     is(join(' ', map { $_->answer->{status} } @clients, @held), '202 202 202 202 202 202', "$name: all messages are accepted");
     is($wire->happened, 1, "$name: the batch was refused once");
@@ -174,12 +171,12 @@ sub refused_as_a_whole {
 # ---- GET
 for my $message (@front, @back) {
     $wire->plan({ in => 'recent', before => $message, do => 'cut' });
-    is($clients[0]->get('/get')->{status}, 200, "cut before recent's $message: the GET is answered");
-    ok($wire->happened, "cut before recent's $message: the connection was cut");
+    is($clients[0]->get('/get')->{status}, 200, "a GET is answered although the connection is cut before $message");
+    ok($wire->happened, "a GET: the connection was cut before $message");
 }
 
 # ---- A WARNING after CommandComplete says that the wait for a replica was canceled, and the batch is sent again. A WARNING
-# before it belongs to the statement, as of a trigger, and the batch is not sent again.
+# before it is raised by the statement, for example by a trigger, and the batch is not sent again.
 my $warning  = Pgq::Wire->warning('01000', 'canceling wait for synchronous replication');
 my $position = $nginx->log_position;
 my $warned   = time;
@@ -252,35 +249,35 @@ sub unanswered {
     $silent->plan(@$plan);
     if ($option{reconnect}) {
         $silent->cut;
-        # a message that is sent on a lane whose connection has just been cut has an unknown outcome
+        # A message that nginx sends on a connection that has just been cut has an unknown outcome.
         poll_until { $impatient[0]->get('/status')->json->{pools}[0]{connected} == 0 } 10;
     }
-    # a message that was received while both lanes waited was not sent
+    # While both lanes wait for answers, further messages are not sent.
     my $expected = join ' ', $status, ($status == 504 ? '50[34]' : $status) x (@group - 1);
     like(post_all($name, \@group), qr/^$expected$/, "$name: each message is answered with $status, or 503 if it was not sent");
     ok($silent->happened, "$name: the step was executed");
     $silent->plan;
     $silent->cut;
-    # after several failures in a row the back-off of the lanes is longer than the timeout of these clients
+    # After several failures the back-off of the lanes is longer than the timeout of the next messages.
     poll_until { $silent->clients == 2 } 10;
     is(post_all("after $name", \@impatient), '202 202 202 202', "$name: messages are accepted afterwards");
 
     return;
 }
 
-# both lanes are connected
+# Wait until both lanes are connected.
 poll_until { $silent->clients == 2 } 10;
 is(post_all('in time', \@impatient), '202 202 202 202', 'messages are accepted before the server stops answering');
 
 for my $place (map { { in => 'enqueue', before => $_ } } qw(Bind Sync BindComplete CommandComplete ReadyForQuery)) {
     my $step = { %$place, do => 'hold', times => 0 };
-    unanswered(504, 'for good: ' . description($step), [$step]);
+    unanswered(504, description($step) . ' until the timeout', [$step]);
 }
 
 for my $place (map({ { in => 'connect', before => $_ } } qw(Startup Authentication ReadyForQuery)),
     map { { in => 'prepare', before => $_ } } qw(Parse ParseComplete ReadyForQuery)) {
     my $step = { %$place, do => 'hold', times => 0 };
-    unanswered(503, 'for good: ' . description($step), [$step], reconnect => 1);
+    unanswered(503, description($step) . ' until the timeout', [$step], reconnect => 1);
 }
 
 my $again = { in => 'enqueue', before => 'Bind', do => 'answer', times => 0, bytes => Pgq::Wire->error('40001', 'again') . Pgq::Wire->ready };

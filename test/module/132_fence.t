@@ -13,7 +13,7 @@ my @clients = map { Pgq::Client->new($nginx) } 1 .. 4;
 my $refusal = Pgq::Wire->error('23514', 'not today') . Pgq::Wire->ready;
 my $count   = 0;
 
-# A trigger that refuses messages while it is switched on.
+# A trigger refuses messages while it is switched on by refuse().
 $pg->safe_psql(q{create table public.refuses (active boolean); insert into public.refuses values (false);
     grant select on public.refuses to ngx_pgq_owner;
     create function public.refuse() returns trigger language plpgsql as
@@ -22,26 +22,20 @@ $pg->safe_psql("create trigger refuse before insert on ngx_pgq.queue_$_ for each
 
 sub refuse { return $pg->safe_psql("update public.refuses set active = $_[0]") }
 
-sub posts {
-    my ($data) = @_;
-    $pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
-    return $pg->safe_psql("select count(*) from posts where data::text = \$\$$data\$\$");
-}
-
-# Posts the messages in one batch: they are received while no lane is connected. Then the plan is set. Returns the statuses.
+# Posts the messages in one batch, while no lane is connected. Then sets the plan. Returns the statuses.
 sub post_all {
     my ($messages, @plan) = @_;
     $wire->plan({ in => 'connect', before => 'ReadyForQuery', do => 'hold', times => 0 });
     $wire->cut;
     poll_until { Pgq::Client->new($nginx)->get('/status')->{status} == 503 } 10;
-    $clients[$_]->send($clients[$_]->request('POST', '/post', body => $messages->[$_], headers => { 'Content-Type' => 'application/json' })) for 0 .. $#$messages;
-    Pgq::Client->new($nginx)->get('/nowhere');
+    $clients[$_]->send_post('/post', $messages->[$_]) for 0 .. $#$messages;
+    $nginx->wait_until_received;
     $wire->plan(@plan);
     $wire->cut;
     return join ' ', map { $clients[$_]->answer(timeout => 60)->{status} } 0 .. $#$messages;
 }
 
-# The first attempt reaches the server after the second one was refused.
+# Checks a batch whose first attempt reaches the server after the second one was refused.
 sub late {
     my ($name, $expected, $messages, @more) = @_;
     refuse('true');
@@ -53,7 +47,7 @@ sub late {
     ok((poll_until { $pg->log_contains(qr/batch was fenced/, $from) } 10), "$name: the first attempt arrives and is rejected by the fence");
     ok((poll_until { !$wire->left } 10), "$name: the connection of the first attempt is closed");
     my @status = split / /, $expected;
-    is(posts($messages->[$_]), $status[$_] == 202 ? 1 : 0, "$name: $messages->[$_] is a post if it was accepted") for 0 .. $#$messages;
+    is($pg->count_posts($messages->[$_]), $status[$_] == 202 ? 1 : 0, "$name: $messages->[$_] is a post if it was accepted") for 0 .. $#$messages;
 }
 
 late('a refused message alone', '400', ['"bad 1"']);
@@ -68,20 +62,20 @@ for my $place ([ before => 'Bind' ], [ after => 'Sync' ], [ before => 'CommandCo
 my @committed = ({ in => 'enqueue', before => 'ReadyForQuery', do => 'cut' }, { in => 'enqueue', before => 'Bind', nth => 2, do => 'answer', bytes => $refusal });
 is(post_all([ '"g"', '"h"' ], @committed), '202 202', 'a batch that was committed is accepted although its second attempt is refused');
 ok($wire->happened, 'the second attempt of the committed batch was refused');
-is(posts('"g"') . posts('"h"'), '11', 'each message of the committed batch is a post once');
+is($pg->count_posts('"g"') . $pg->count_posts('"h"'), '11', 'each message of the committed batch is a post once');
 $wire->plan;
 
 # The database refuses one message in the first attempt, and again later.
 $pg->safe_psql("alter role ngx_pgq_web set max_stack_depth = '200kB'");
 my $deep = '[' x 400 . ']' x 400;
 is(post_all([ '"i"', $deep, '"j"' ], @committed), '202 400 202', 'a batch that was committed without its refused message is answered as in its first attempt');
-is(posts('"i"') . posts('"j"') . posts($deep), '110', 'each accepted message of the batch is a post once, the refused one is not');
+is($pg->count_posts('"i"') . $pg->count_posts('"j"') . $pg->count_posts($deep), '110', 'each accepted message of the batch is a post once, the refused one is not');
 $wire->plan;
 
-# If the fence is refused, too, the outcome remains unknown.
+# If the fence is refused as well, the outcome remains unknown.
 refuse('true');
 is(post_all([ '"bad k"' ], { in => 'enqueue', before => 'Bind', do => 'cut' }, { in => 'fence', before => 'Bind', do => 'answer', times => 0, bytes => $refusal }), '504', 'a message whose fence is refused is answered with 504');
-cmp_ok(posts('"bad k"'), '<=', 1, 'a message whose fence is refused is a post at most once');
+cmp_ok($pg->count_posts('"bad k"'), '<=', 1, 'a message whose fence is refused is a post at most once');
 $wire->plan;
 refuse('false');
 

@@ -1,5 +1,5 @@
-# P2: a batch of unknown outcome is not sent again when the database may have removed its batch id, as after a host was
-# suspended. Changes of the wall clock do not matter, for this and for /status.
+# P2: a batch of unknown outcome is not sent again when the database may have removed its batch id, for example after the
+# host was suspended. Changes of the wall clock affect neither this nor /status.
 
 use Pgq;
 use Pgq::Host qw(run spew temp_dir top);
@@ -24,12 +24,12 @@ my $closed = { in => 'connect', before => 'ReadyForQuery', do => 'hold', times =
 
 sub pool_status { return Pgq::Client->new($nginx)->get('/status')->status }
 
-# The connection is cut after the commit, and a clock is set before the lane connects again. Returns the answer's status, how
-# often the batch was sent again, and how many posts it became.
+# Posts a message, cuts the connection after the commit, and sets a clock before the lane connects again. Returns the
+# answer's status, how often the batch was sent again, and the number of its posts.
 sub sent_again {
     my ($message, $clock, $seconds) = @_;
     $wire->plan({ in => 'enqueue', before => 'ReadyForQuery', do => 'cut' }, $closed);
-    $client->send($client->request('POST', '/post', body => $message, headers => { 'Content-Type' => 'application/json' }));
+    $client->send_post('/post', $message);
     poll_until { $wire->happened } 30;
     set_clock($clock, $seconds);
     poll_until { pool_status() == 503 } 30;
@@ -38,8 +38,7 @@ sub sent_again {
     my $answer = $client->answer(timeout => 60)->status;
     my $sent   = grep { length == 32 } $wire->sent;
     set_clock($clock, 0);
-    $pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
-    return "$answer, sent again: $sent, posts: " . $pg->safe_psql("select count(*) from posts where data::text = '$message'");
+    return "$answer, sent again: $sent, posts: " . $pg->count_posts($message);
 }
 
 is(sent_again('"at once"', boot => 0), '202, sent again: 1, posts: 1', 'a batch of unknown outcome is sent again');

@@ -1,5 +1,5 @@
-# P3: nginx finds the primary among several hosts. When it fails, and its synchronous standby is promoted, clients that post
-# meanwhile wait and are accepted, each accepted message is in posts once, and idempotency keys are known to the new primary.
+# P3: nginx finds the primary among several hosts. While it fails and its synchronous standby is promoted, requests wait
+# and are then accepted. Each accepted message is in posts once, and the new primary knows the idempotency keys.
 
 use Pgq;
 use Pgq::HttpLoad;
@@ -9,8 +9,7 @@ my $new      = Pgq::Postgres->new(name => 'standby', backup_of => $old)->start;
 my $password = $old->set_password('ngx_pgq_web');
 
 $new->poll_query_until(q{select rolpassword is not null from pg_authid where rolname = 'ngx_pgq_web'});
-$old->safe_psql(q{alter system set synchronous_standby_names = '*'});
-$old->reload;
+$old->set(synchronous_standby_names => '*');
 $old->poll_query_until(q{select count(*) from pg_stat_replication where sync_state = 'sync'}, 1);
 
 my $nginx = Pgq::Nginx->new(

@@ -23,18 +23,12 @@ my %call = (
     lines => [ '/post', qq("line 1"\n"line 2"\n), 'Content-Type' => 'application/x-ndjson' ],
     plain => [ '/post', '"plain"' ],
 );
-my %waits = map { $_ => Pgq::Client->new($nginx) } keys %call;
-
-for my $kind (sort keys %call) {
-    my ($path, $body, @headers) = @{ $call{$kind} };
-    $waits{$kind}->send($client->request('POST', $path, body => $body, headers => { 'Content-Type' => 'application/json', @headers }));
-}
+my %waits = map { $_ => Pgq::Client->new($nginx)->send_post(@{ $call{$_} }) } sort keys %call;
 ok(!$waits{$_}->answer(timeout => 0.3), "$_: the message waits for synchronous replication") for sort keys %waits;
 
 # ---- a synchronous standby
 my $standby = Pgq::Postgres->new(name => 'standby', backup_of => $pg)->start;
-$pg->safe_psql(q{alter system set synchronous_standby_names = '*'});
-$pg->reload;
+$pg->set(synchronous_standby_names => '*');
 
 is($waits{$_}->answer->status, 202, "$_: the message is accepted with synchronous replication") for sort keys %waits;
 is((enqueue())[0], 0, 'enqueue() is accepted with synchronous replication');

@@ -22,7 +22,7 @@ sub freeze {
 
 sub thaw { return kill 'CONT', $receiver }
 
-# A new session has the postmaster's settings, but commits wait according to those of the checkpointer.
+# Changes a setting and waits until new sessions have it. The checkpointer, which makes commits wait, may apply it later.
 sub set {
     my ($name, $value) = @_;
     $pg->safe_psql("alter system set $name = '$value'", env => { PGOPTIONS => '-c synchronous_commit=local' });
@@ -101,7 +101,7 @@ set('ngx_pgq.synchronous', 'on');
 like($session->query('commit'), $warning, 'a commit after ngx_pgq.synchronous was switched on has a WARNING');
 $session->quit;
 
-# synchronous_standby_names is set, but the checkpointer, which makes commits wait, has not read it yet
+# synchronous_standby_names is set, but the checkpointer, which makes commits wait, has not applied it yet.
 names('');
 my ($checkpointer) = $pg->safe_psql(q{select pid from pg_stat_activity where backend_type = 'checkpointer'});
 freeze();
@@ -134,9 +134,7 @@ my @kinds = (
 sub send_to {
     my ($path, $kind) = @_;
     my (undef, $body, @headers) = @$kind;
-    my $client = Pgq::Client->new($nginx);
-    $client->send($client->request('POST', $path, body => $body, headers => { 'Content-Type' => 'application/json', @headers }));
-    return $client;
+    return Pgq::Client->new($nginx)->send_post($path, $body, @headers);
 }
 
 $pg->safe_psql('truncate posts');
@@ -168,7 +166,7 @@ is($pg->safe_psql(q{select count(*) from posts where data::text = '"keyed"'}), 1
 
 # ---- client_min_messages = error
 $pg->safe_psql(q{alter database posts set client_min_messages = 'error'});
-$pg->safe_psql(q{select pg_terminate_backend(pid) from pg_stat_activity where usename = 'ngx_pgq_web'});
+$pg->terminate_web_sessions;
 
 require_standby();
 freeze();

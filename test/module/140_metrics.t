@@ -1,5 +1,5 @@
-# Metrics and status count what has happened in all workers, across reloads and a killed worker. The access log has the
-# outcome of each message.
+# Metrics and status include all workers, and counters are kept when nginx reloads or a worker is killed. The access log has
+# the outcome of each message.
 
 use Pgq;
 
@@ -56,7 +56,7 @@ sub page {
     return $value;
 }
 
-# The samples that have changed since the last call, as text, without those that depend on time.
+# Returns the samples that differ from $last, as text, without those that depend on time.
 my $last;
 
 sub changes {
@@ -76,7 +76,7 @@ sub counts {
     return;
 }
 
-# promtool finds no error in the page.
+# Checks that promtool finds no error in /metrics.
 sub checked {
     my ($when) = @_;
 
@@ -117,7 +117,7 @@ for my $path ('/metrics', '/status') {
     is($answer->status . ' ' . $answer->header('allow'), '405 GET, HEAD, OPTIONS', "$path: POST is not allowed");
     is(Pgq::Client->new($nginx)->method('OPTIONS', $path)->status, 204, "$path: OPTIONS is answered with 204");
 }
-counts('requests of pages are not counted, their problems are', rejects('method_not_allowed', 2));
+counts('requests for /metrics and /status are not counted, their problems are', rejects('method_not_allowed', 2));
 
 Pgq::Client->new($nginx)->post('/post', "\"$_\"") for 1 .. 20;
 counts('20 messages in 20 batches are counted', requests('post', 202, 20), 'pgq_batches_total=20', 'pgq_messages_total=20',
@@ -140,17 +140,15 @@ Pgq::Client->new($nginx)->get('/nowhere');
 counts('refusals are counted by their reasons', requests('post', 400, 4), requests('post', 415, 1), rejects('empty', 1),
     rejects('not_json', 3), rejects('unsupported_type', 1), rejects('not_found', 1));
 
-# gauges while requests wait, which are then sent in one batch
-my $lock = $pg->session;
-$lock->query('begin; lock table ngx_pgq.batch');
-my @clients = map { my $c = Pgq::Client->new($nginx); $c->send($c->request('POST', '/post', body => '"12345678"',
-    headers => { 'Content-Type' => 'application/json' })); $c } 1 .. 40;
+# Gauges while requests wait for a lock.
+my $lock = $pg->lock_table;
+my @clients = map { Pgq::Client->new($nginx)->send_post('/post', '"12345678"') } 1 .. 40;
 ok((poll_until { page()->{'pgq_waiting_tickets{pool="main"}'} == 40 }), 'the metrics have the number of waiting tickets');
 $value = page();
 is($value->{'pgq_waiting_bytes{pool="main"}'}, 400, 'the metrics have the bytes of waiting tickets');
 cmp_ok($value->{'pgq_lanes{pool="main",state="busy"}'}, '>', 0, 'the metrics have the number of busy lanes');
 is($value->{$idle} + $value->{'pgq_lanes{pool="main",state="busy"}'}, 4, 'the states of the lanes add up to all lanes');
-$lock->query('commit');
+$lock->release;
 $_->answer for @clients;
 ok((poll_until { page()->{requests('post', 202, 0) =~ s/=0$//r} == 60 }), 'the answered requests are counted');
 $value = page();
@@ -161,7 +159,7 @@ is($value->{pgq_messages_total}, $value->{pgq_wait_seconds_count}, 'each message
 cmp_ok($value->{pgq_batch_seconds_sum}, '>', 0, 'the batches have taken time');
 $last = $value;
 
-# a message that the database refuses
+# ---- a message that the database refuses
 $pg->safe_psql(q{create function refuse() returns trigger language plpgsql as $$
         begin if new.data::text like '%bad%' then raise check_violation; end if; return new; end $$;
     create trigger refuse before insert on ngx_pgq.queue for each row execute function refuse()});
@@ -170,34 +168,33 @@ counts('a message that the database refuses is counted', requests('post', 400, 1
     'pgq_messages_total=1', 'pgq_batch_messages_sum=1', 'pgq_batch_messages_count=1', 'pgq_database_errors_total{class="23"}=1');
 $pg->safe_psql('drop trigger refuse on ngx_pgq.queue');
 
-# an unknown outcome: the server process ends during a batch, which is sent again
-$lock->query('begin; lock table ngx_pgq.batch');
-my $client = Pgq::Client->new($nginx);
-$client->send($client->request('POST', '/post', body => '"twice"', headers => { 'Content-Type' => 'application/json' }));
-$pg->poll_query_until("select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event_type = 'Lock'", 1);
+# ---- an unknown outcome: the server process ends during a batch, and the batch is sent again
+$lock = $pg->lock_table;
+my $client = Pgq::Client->new($nginx)->send_post('/post', '"twice"');
+$pg->wait_for_lock;
 $pg->safe_psql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event_type = 'Lock'");
-$pg->poll_query_until("select count(*) from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event_type = 'Lock'", 1);
-$lock->query('commit');
+$pg->wait_for_lock;
+$lock->release;
 is($client->answer->status, 202, 'a batch whose connection is lost is sent again');
 counts('a batch that is sent again is counted once', requests('post', 202, 1), 'pgq_batches_total=1', 'pgq_messages_total=1', 'pgq_batch_messages_sum=1',
     'pgq_batch_messages_count=1', 'pgq_retries_total=1', 'pgq_unknown_outcomes_total=1',
     'pgq_database_errors_total{class="57"}=1', 'pgq_database_errors_total{class="08"}=1', 'pgq_connects_total{pool="main"}=1');
 
-# the status
+# ---- the status
 $answer = Pgq::Client->new($nginx)->get('/status');
 is($answer->status, 200, 'the status is answered with 200');
 is($answer->header('content-type'), 'application/json', 'the status is JSON');
 is_deeply($answer->json, { status => 'ok', workers => 2, pools => [
     { name => 'main', status => 'ok', lanes => 4, connected => 4, waiting_tickets => 0, waiting_bytes => 0 } ] }, 'the status has the pools');
 
-# a reload
+# ---- a reload
 $last = page();
 ok($nginx->reload, 'nginx reloads its configuration');
 ok((poll_until { 2 == $nginx->worker_pids }), 'the old workers exit');
 ok((poll_until { page()->{$idle} == 4 }), 'the lanes of old workers are not counted');
 counts('counters are kept over a reload', 'pgq_connects_total{pool="main"}=4', 'pgq_read_lanes{pool="main",state="idle"}=-2');
 
-# metrics under load
+# ---- metrics under load
 my $load = Pgq::Host::spawn([ Pgq::Host::build_dir() . '/bench/pgq_load', '--quiet', '--connections', 8, '--seconds', timeout(60),
     $nginx->url('/post') ], out => $nginx->dir . '/load');
 ok((poll_until { page()->{'pgq_waiting_tickets{pool="main"}'} > 0 && page()->{pgq_messages_total} > $last->{pgq_messages_total} + 200 }),
@@ -210,7 +207,7 @@ poll_until { $value = page(); $value->{'pgq_waiting_tickets{pool="main"}'} == 0 
 is("@$wrong", '', 'the metrics have no error after a load');
 $last = $value;
 
-# a killed worker
+# ---- a killed worker
 $nginx->allow(qr/exited on signal 9/);
 my ($killed) = $nginx->worker_pids;
 kill 'KILL', $killed;
@@ -218,7 +215,7 @@ ok((poll_until { my @pids = $nginx->worker_pids; @pids == 2 && !grep { $_ == $ki
 ok((poll_until { page()->{$idle} == 4 && page()->{pgq_workers} == 2 }), 'the lanes of a killed worker are not counted');
 counts('the counters of a killed worker are kept', 'pgq_connects_total{pool="main"}=2');
 
-# the server is stopped
+# ---- the server is stopped
 $pg->stop('immediate');
 ok((poll_until { Pgq::Client->new($nginx)->get('/status')->status == 503 } 10), 'the status is 503 without a database');
 is(Pgq::Client->new($nginx)->get('/status')->json->{status}, 'unavailable', 'the status is unavailable without a database');
@@ -226,7 +223,7 @@ cmp_ok(page()->{'pgq_failed_connects_total{pool="main"}'}, '>', 0, 'failed conne
 $pg->start;
 ok((poll_until { Pgq::Client->new($nginx)->get('/status')->status == 200 } 10), 'the status is 200 when the database is started again');
 
-# the access log
+# ---- the access log
 my $id = Pgq::Client->new($nginx)->post('/post', '"logged"')->json->{id};
 my $log = sub { return Pgq::Host::slurp($nginx->dir . '/pgq.log') };
 ok((poll_until { $log->() =~ /$id/ }), 'the access log has the id of a message');

@@ -1,4 +1,5 @@
-# Metrics and status of several pools, of names with special characters, of more than 16 pools, of none; and failed outcomes.
+# Metrics and status of several pools, of more than 16 pools and of no pool, and of pools whose names have special
+# characters. Outcomes of failed requests in the access log.
 
 use Pgq;
 
@@ -9,7 +10,7 @@ my $down      = 'host=' . $pg->socket . ' port=1 user=absent dbname=none';
 
 sub page { my ($nginx) = @_; return Pgq::Client->new($nginx)->get('/metrics')->body }
 
-# two pools, of which one has no database and a name with a quote and a backslash
+# ---- two pools; one has no database, and a name with a quote and a backslash
 my $nginx = Pgq::Nginx->new(
     pg        => $pg,
     pools     => qq{pgq_pool main "$conninfo" lanes=3; pgq_pool 'a"b\\\\c' "$down" lanes=1;}, timeout => '20s',
@@ -27,27 +28,26 @@ is($answer->status, 503, 'the status is 503 when one of two pools has no databas
 is(join(' ', map { "$_->{name} $_->{status} $_->{connected} of $_->{lanes}" } @{ $answer->json->{pools} }),
     'main ok 6 of 6 a"b\c unavailable 0 of 2', 'the status has the lanes of each pool');
 
-# a pool that is removed from the configuration
+# ---- a pool that is removed from the configuration
 $nginx->configure(pools => qq{pgq_pool main "$conninfo" lanes=1;}, timeout => '20s');
 $nginx->reload;
 ok((poll_until { page($nginx) =~ /^pgq_lanes\{pool="main",state="idle"\} 2$/m }), 'the lanes of the new configuration are counted after a reload');
 unlike(page($nginx), qr/absent|a\\"b/, 'a pool that was removed from the configuration is not shown');
 is(Pgq::Client->new($nginx)->get('/status')->status, 200, 'a pool that was removed from the configuration does not affect the status');
 
-# more pools than places in shared memory
+# ---- more pools than places in shared memory
 $nginx->configure(pools => qq{pgq_pool main "$conninfo" lanes=1;} . join '', map { qq{pgq_pool p$_ "$conninfo" lanes=1;} } 1 .. 20);
 $nginx->reload;
 ok((poll_until { page($nginx) =~ /^pgq_lanes\{pool="other",state="idle"\} 14$/m }), 'the pools after the last place are counted as other');
 like(page($nginx), qr/^pgq_lanes\{pool="p13",state="idle"\} 2$/m, 'the pools before the last place are counted by their names');
 is(scalar(() = page($nginx) =~ /^pgq_waiting_tickets\{pool="other"\}/mg), 1, 'the pools after the last place are shown once');
 
-# waiting tickets of a worker that is killed
+# ---- waiting tickets of a worker that is killed
 $nginx->configure(pools => qq{pgq_pool main "$conninfo" lanes=1;}, timeout => '20s', workers => 1);
 $nginx->reload;
 ok((poll_until { 1 == $nginx->worker_pids }), 'one worker remains after a reload');
-my $lock = $pg->session;
-$lock->query('begin; lock table ngx_pgq.batch');
-my @clients = map { my $c = Pgq::Client->new($nginx); $c->send($c->request('POST', '/post', body => '1')); $c } 1 .. 5;
+my $lock = $pg->lock_table;
+my @clients = map { Pgq::Client->new($nginx)->send_post('/post', '1') } 1 .. 5;
 ok((poll_until { page($nginx) =~ /^pgq_waiting_tickets\{pool="main"\} 5$/m }), 'five tickets wait');
 $nginx->allow(qr/exited on signal 9/);
 my ($killed) = $nginx->worker_pids;
@@ -56,8 +56,8 @@ ok((poll_until { my ($pid) = $nginx->worker_pids; $pid && $pid != $killed }), 't
 like(page($nginx), qr/^pgq_waiting_tickets\{pool="main"\} 0$/m, 'waiting tickets of a killed worker are not counted');
 like(page($nginx), qr/^pgq_waiting_bytes\{pool="main"\} 0$/m, 'bytes of waiting tickets of a killed worker are not counted');
 
-# waiting tickets of an old worker that is killed after a reload
-@clients = map { my $c = Pgq::Client->new($nginx); $c->send($c->request('POST', '/post', body => '1')); $c } 1 .. 3;
+# ---- waiting tickets of an old worker that is killed after a reload
+@clients = map { Pgq::Client->new($nginx)->send_post('/post', '1') } 1 .. 3;
 ok((poll_until { page($nginx) =~ /^pgq_waiting_tickets\{pool="main"\} 3$/m }), 'three tickets wait');
 ($killed) = $nginx->worker_pids;
 $nginx->reload;
@@ -66,11 +66,10 @@ like(page($nginx), qr/^pgq_workers 2$/m, 'an old worker with waiting tickets is 
 kill 'KILL', $killed;
 ok((poll_until { page($nginx) =~ /^pgq_waiting_tickets\{pool="main"\} 0$/m }), 'waiting tickets of a killed old worker are not counted');
 like(page($nginx), qr/^pgq_workers 1$/m, 'a killed old worker is not counted');
-$lock->query('commit');
-$lock->quit;
+$lock->release;
 $nginx->stop;
 
-# failed outcomes in the access log
+# ---- failed outcomes in the access log
 $nginx = Pgq::Nginx->new(
     pg        => $pg,
     pool      => 'lanes=1 tickets=1', timeout => '1s',
@@ -79,21 +78,17 @@ $nginx = Pgq::Nginx->new(
     locations => $locations,
 )->start;
 is(Pgq::Client->new($nginx)->post('/post', '1')->status, 202, 'a message is accepted before the queue is locked');
-$lock = $pg->session;
-$lock->query('begin; lock table ngx_pgq.batch');
-my $client = Pgq::Client->new($nginx);
-$client->send($client->request('POST', '/post', body => '2'));
+$lock = $pg->lock_table;
+my $client = Pgq::Client->new($nginx)->send_post('/post', '2');
 ok((poll_until { page($nginx) =~ /^pgq_lanes\{pool="main",state="busy"\} 1$/m }), 'a message is in flight');
 is(Pgq::Client->new($nginx)->post('/post', '3')->status, 503, 'a message is refused while another one is in flight');
 is($client->answer->status, 504, 'a message whose outcome is unknown is answered with 504');
-my $left = Pgq::Client->new($nginx);
-$left->send($left->request('POST', '/post', body => '4'));
+my $left = Pgq::Client->new($nginx)->send_post('/post', '4');
 ok((poll_until { page($nginx) =~ /^pgq_waiting_tickets\{pool="main"\} 1$/m }), 'a message waits for the lane');
 $left->close;
 ok((poll_until { page($nginx) =~ /^pgq_requests_total\{handler="post",code="499"\} 1$/m }), 'a request whose client has left is counted with 499');
 like(page($nginx), qr/^pgq_waiting_tickets\{pool="main"\} 0$/m, 'the ticket of a client that has left does not wait');
-$lock->query('commit');
-$lock->quit;
+$lock->release;
 
 my $log = sub { return Pgq::Host::slurp($nginx->dir . '/pgq.log') };
 my $id  = '[0-9a-f-]{36}';
@@ -103,7 +98,7 @@ like($log->(), qr/^\[499\|$id\|-\|-\]$/m, 'the access log has no outcome for a c
 like(page($nginx), qr/^pgq_rejects_total\{reason="$_"\} 1$/m, "the reason $_ is counted") for qw(outcome_unknown queue_full);
 $nginx->stop;
 
-# no pool, with and without a master process
+# ---- no pool, with and without a master process
 for my $master (qw(on off)) {
     $nginx = Pgq::Nginx->new(name => "bare_$master", master => $master, config => <<"END")->start;
 %%HEAD%%

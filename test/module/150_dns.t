@@ -1,5 +1,5 @@
-# Host names are resolved while nginx runs, by its resolver: before each attempt to connect, without blocking. All addresses
-# are tried, and the last known ones are used while DNS fails.
+# nginx's resolver resolves the database's host names before each attempt to connect, without blocking. All addresses are
+# tried, and the last known addresses are used while DNS fails.
 
 use Pgq;
 use Pgq::Dns;
@@ -26,18 +26,17 @@ sub nginx {
     );
 }
 
-# Terminates all connections.
+# Terminates nginx's sessions and waits until they have ended.
 sub terminate {
-    my $user = "usename = 'ngx_pgq_web'";
-    my $pids = $pg->safe_psql("select string_agg(pid::text, ', ') from pg_stat_activity where $user") || 0;
+    my $pids = join(', ', $pg->web_sessions) || 0;
 
-    $pg->safe_psql("select pg_terminate_backend(pid) from pg_stat_activity where $user");
+    $pg->terminate_web_sessions;
     $pg->poll_query_until("select count(*) from pg_stat_activity where pid in ($pids)", 0);
 
     return;
 }
 
-# Other requests are answered at once.
+# Checks that other requests are answered at once.
 sub not_blocked {
     my ($nginx, $name) = @_;
     my $start = time;
@@ -55,7 +54,7 @@ subtest 'a name that is unknown at start is resolved later' => sub {
 
     ok($nginx->wait_for_log(qr/\[error\].* pgq lane: could not connect to db\.test:$port, retry in \d+ ms: its name has no address: Host not found/),
         'the log has an error about the unknown name');
-    $client->send($client->request('POST', '/post', body => '"early"', headers => { 'Content-Type' => 'application/json' }));
+    $client->send_post('/post', '"early"');
     not_blocked($nginx, 'an unknown name');
     is(scalar(() = $nginx->log_since(0) =~ /pgq lane: (?:lost|could not connect to)/g), 2, 'the error about the unknown name is logged once for each lane');
 
@@ -73,7 +72,7 @@ subtest 'a changed address is used without a reload' => sub {
 
     is($client->post('/post', '"first"')->status, 202, 'the first address is used');
 
-    # (the TTL is one second; the server no longer listens on the old address)
+    # The TTL is one second, and the server no longer listens on the old address.
     $dns->say('db.test' => { a => ['127.0.0.2'] });
     $pg->append_conf("listen_addresses = '127.0.0.2,::1'");
     $pg->restart;
@@ -144,7 +143,7 @@ subtest 'nginx waits for a slow DNS answer' => sub {
     my $nginx  = nginx('slow.test', pool => 'lanes=2 connect_timeout=10s')->start;
     my $client = Pgq::Client->new($nginx);
 
-    $client->send($client->request('POST', '/post', body => '"slow"', headers => { 'Content-Type' => 'application/json' }));
+    $client->send_post('/post', '"slow"');
     not_blocked($nginx, 'a slow DNS answer');
     is($client->answer->status, 202, 'a message waits for the DNS answer');
     unlike($nginx->log_since(0), qr/pgq lane: (?:lost|could not connect)/, 'no error is logged while nginx waits for the DNS answer');

@@ -21,7 +21,7 @@ sub authority {
         '-subj', "/CN=$name", '-addext', 'basicConstraints=critical,CA:TRUE');
 }
 
-# A certificate of that authority, for a server's name or a client's role.
+# Makes a certificate, signed by that authority, for a server's name or a client's role.
 sub certificate {
     my ($authority, $name) = @_;
 
@@ -43,7 +43,7 @@ for my $file ("$pg->{data}/server.key", "$pg->{data}/server.crt", "$pg->{data}/r
     $pg->own($file, 0600);
 }
 
-# (one key that the worker owns, and one that it cannot read)
+# The worker owns one key, and cannot read the other one.
 Pgq::Host::spew("$dir/wrong.key", Pgq::Host::slurp("$dir/other.key"));
 chmod 0600, "$dir/ngx_pgq_web.key", "$dir/wrong.key";
 chown +(getpwnam Pgq::Host::worker_user())[2, 3], "$dir/ngx_pgq_web.key", "$dir/wrong.key" if Pgq::Host::is_root();
@@ -138,7 +138,7 @@ my @refused = (
     [ 'a certificate for another host name' => "$verified $client_key", 'other.test', qr/server certificate for "db\.test".* does not match host name "other\.test"/ ],
     [ 'a missing root certificate' => "sslmode=verify-full sslrootcert=$dir/nowhere.crt $client_key", 'db.test',
         qr/root certificate file "\S+nowhere\.crt" does not exist/ ],
-    # (libpq 15 would show uninitialized memory)
+    # The module checks this itself: the error text of libpq 15 has uninitialized memory.
     [ 'an unreadable key' => "$verified sslcert=$dir/ngx_pgq_web.crt sslkey=$dir/secret/other.key", 'db.test',
         qr/sslkey is not readable: Permission denied \(file, / ],
     [ 'a certificate that is a directory' => "$verified sslcert=$dir sslkey=$dir/ngx_pgq_web.key", 'db.test',
@@ -155,7 +155,7 @@ for my $case (@refused) {
         my $client = Pgq::Client->new($nginx);
         my $start  = time;
 
-        $client->send($client->request('POST', '/post', body => '"refused"', headers => { 'Content-Type' => 'application/json' }));
+        $client->send_post('/post', '"refused"');
         not_blocked($nginx, $name);
         is($client->answer->status, 503, 'a message is answered with 503');
         cmp_ok(time - $start, '<', timeout(2), 'a message is answered after its timeout');
@@ -176,14 +176,14 @@ subtest 'a handshake that stalls does not block nginx' => sub {
 
     is($client->post('/post', '"through"')->status, 202, 'a message is accepted through the proxy');
 
-    # the server's reply to SSLRequest, ClientHello, the server's certificate, the client's key, …
+    # The messages are the server's reply to SSLRequest, ClientHello, the server's certificate, the client's key, …
     for my $nth (1 .. 6) {
         $wire->plan({ in => 'connect', before => 'Bytes', nth => $nth, do => 'hold' });
         $wire->cut;
         ok((poll_until { $wire->happened }), "message $nth of the handshake is held");
         not_blocked($nginx, "message $nth");
 
-        # (the next attempt starts after the connect timeout)
+        # The next attempt starts after the connect timeout.
         is($client->post('/post', "\"$nth\"")->status, 202, "message $nth of the handshake: a message waits and is accepted");
     }
 

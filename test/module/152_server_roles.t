@@ -1,5 +1,5 @@
-# target_session_attrs: which servers are used. A lane closes its connection when the server is shut down or changes its role,
-# with a statement in flight or without.
+# target_session_attrs selects the servers that are used. A lane closes its connection when the server shuts down or changes
+# its role, with and without a statement in flight.
 
 use Pgq;
 use Time::HiRes qw(time);
@@ -20,7 +20,7 @@ sub nginx {
     )->start;
 }
 
-# The name of the server that has both lanes of POSTs, after they have prepared their last statement.
+# Returns the name of the server to which both lanes of POSTs are connected, after they have prepared their last statement.
 sub lanes_at {
     my (@servers) = @_;
 
@@ -39,8 +39,7 @@ sub lanes_at {
 sub read_only {
     my ($pg, $value) = @_;
 
-    $pg->safe_psql("alter system set default_transaction_read_only = $value");
-    $pg->reload;
+    $pg->set(default_transaction_read_only => $value);
     $pg->poll_query_until('show default_transaction_read_only', $value);
 }
 
@@ -71,7 +70,7 @@ subtest 'an idle lane is closed with its session' => sub {
     lanes_at($pg);
 
     my $position = $nginx->log_position;
-    $pg->safe_psql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'ngx_pgq_web'");
+    $pg->terminate_web_sessions;
     ok($nginx->wait_for_log(qr/pgq lane: lost .*: terminating connection due to administrator command \(57P01, 0 requests/, $position),
         'the FATAL message is logged');
     is(Pgq::Client->new($nginx)->post('/post', '"after"')->status, 202, 'the next message is accepted');
@@ -84,13 +83,13 @@ subtest 'a server that becomes read-only is not used' => sub {
     is($client->post('/post', '"writable"')->status, 202, 'a message is accepted by the server');
     is($client->get('/get')->status, 200, 'a GET is answered by the server');
 
-    # (the server reports the change after the next statement, which is that of GET)
+    # The server reports the change after the next statement, which is that of a GET.
     my $position = $nginx->log_position;
     read_only($pg, 'on');
     is($client->get('/get')->status, 200, 'a GET is answered while the server becomes read-only');
     ok($nginx->wait_for_log(qr/pgq lane: lost .*: the server's role has changed \(role, /, $position), 'the lane is closed because the role has changed');
 
-    $client->send($client->request('POST', '/post', body => '"waiting"', headers => { 'Content-Type' => 'application/json' }));
+    $client->send_post('/post', '"waiting"');
     ok($nginx->wait_for_log(qr/pgq lane: could not connect to .*read-only/, $position), 'the read-only server is not used');
     read_only($pg, 'off');
     is($client->answer->status, 202, 'a waiting message is accepted when the server is writable again');
@@ -135,7 +134,7 @@ subtest 'standby: a server that is promoted is not used' => sub {
     ok($nginx->wait_for_log(qr/pgq lane: lost .*: the server's role has changed/, $position), 'the lane of the reader is closed because the role has changed');
     ok($nginx->wait_for_log(qr/pgq lane: could not connect to .*server is not in hot standby mode/, $position), 'the promoted server is not used as a standby');
 
-    # the former primary is started as a standby
+    # The former primary is started as a standby.
     Pgq::Host::spew("$pg->{data}/standby.signal", '');
     $pg->own("$pg->{data}/standby.signal");
     $pg->start;

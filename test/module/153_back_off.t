@@ -1,5 +1,5 @@
-# Timeouts of connection attempts and answers, and the back-off before the next attempt: it is short after a good connection,
-# and grows otherwise.
+# Connection attempts and answers have timeouts. The back-off before the next attempt is short after a good connection, and
+# grows otherwise.
 
 use Pgq;
 use Pgq::Wire;
@@ -38,7 +38,7 @@ subtest 'a statement without an answer is sent again' => sub {
     ok($pg->poll_query_until(q{select count(*) from posts}, 3), 'each message is a post');
     is($pg->safe_psql(q{select count(*) from posts where data::text = '"lost"'}), 1, 'the message that was sent twice is a post once');
 
-    # pauses that are shorter than answer_timeout, but longer together
+    # Each pause is shorter than answer_timeout, all three together are longer.
     my $position = $nginx->log_position;
     $wire->plan(map { { in => 'recent', before => $_, do => 'hold', for => 0.7 } } qw(DataRow CommandComplete ReadyForQuery));
     $start = time;
@@ -71,7 +71,7 @@ subtest 'the back-off grows while attempts fail' => sub {
     my $nginx = nginx('lanes=1', $wire);
     my $start = time;
 
-    # pauses of 25, 50, 100, 200 and twice 250 ms at least
+    # The pauses are at least 25, 50, 100, 200, 250 and 250 ms.
     ok((poll_until { $wire->happened == 7 }), 'seven attempts are made');
     cmp_ok(time - $start, '>', 0.87, 'the back-off grows with each failed attempt');
     $nginx->stop('TERM');
@@ -82,10 +82,9 @@ subtest 'the back-off grows while good connections are lost' => sub {
     my $wire  = Pgq::Wire->new($pg)->start;
     my $nginx = nginx('lanes=1', $wire);
     my $start = time;
-    my $made  = sub { return (Pgq::Client->new($nginx)->get('/metrics')->body =~ /^pgq_connects_total\S* (\d+)$/m)[0] };
 
     for my $count (1 .. 7) {
-        ok((poll_until { $made->() == $count }), "connection $count is established");
+        ok((poll_until { $nginx->metric('pgq_connects_total{pool="main"}') == $count }), "connection $count is established");
         $wire->cut;
     }
 
@@ -93,8 +92,8 @@ subtest 'the back-off grows while good connections are lost' => sub {
     my @lines = $nginx->log_since(0) =~ /pgq lane: (connected|lost|could not connect)/g;
     cmp_ok(scalar @lines, '<=', 3 + 2 * int((time - $start) / 10), 'at most one loss and one connect are logged in ten seconds') or diag("@lines");
 
-    # a connection that has lasted ten seconds without a statement ends the back-off
-    ok((poll_until { $made->() == 8 }), 'the last connection is established');
+    # A connection that has lasted ten seconds ends the back-off, even without a statement.
+    ok((poll_until { $nginx->metric('pgq_connects_total{pool="main"}') == 8 }), 'the last connection is established');
     Time::HiRes::sleep(10.5);
     my $soon = sub {
         my $position = $nginx->log_position;
@@ -105,7 +104,7 @@ subtest 'the back-off grows while good connections are lost' => sub {
     };
     $soon->('after a connection that lasted ten seconds');
 
-    # a statement ends the back-off, too
+    # A statement ends the back-off as well.
     for (1 .. 5) {
         $wire->cut;
         is(Pgq::Client->new($nginx)->post('/post', '"good"')->status, 202, 'a statement is executed');
@@ -125,11 +124,11 @@ subtest 'a batch of unknown outcome is sent again with a back-off' => sub {
     is($client->post('/post', '"before"')->status, 202, 'a message is accepted before the WARNINGs');
     $wire->plan({ in => 'enqueue', after => 'CommandComplete', do => 'insert', bytes => Pgq::Wire->warning('01000', 'again'), times => 0 });
     my $start = time;
-    my $sent  = Pgq::Client->new($nginx);
-    $sent->send($sent->request('POST', '/post', body => '"unknown"', headers => { 'Content-Type' => 'application/json' }));
+    my $sent  = Pgq::Client->new($nginx)->send_post('/post', '"unknown"');
     poll_until { time - $start > 3 };
 
-    # at once, then after 10, 20, … ms up to a second, each reduced by half at most: 11 times at most
+    # The batch is sent again at once, then after 10, 20, … ms, up to a second. Each pause may be reduced by half: so at most
+    # 11 times in 3 s.
     my $count = () = $wire->sent;
     cmp_ok($count, '>', 3, 'the batch is sent again');
     cmp_ok($count, '<=', 12, 'the back-off between the attempts grows') or diag("$count times in 3 s");

@@ -1,4 +1,4 @@
-# A lane that has reached lane_age, or whose buffers have grown, is replaced. No request notices, and the old connection is
+# A lane that has reached lane_age, or whose buffers have grown, is replaced. No request fails, and the old connection is
 # closed only after the new one is established.
 
 use Pgq;
@@ -6,14 +6,6 @@ use Pgq::Wire;
 use Time::HiRes qw(time);
 
 my $pg = Pgq::Postgres->new->start;
-
-my $connections = "from pg_stat_activity where usename = 'ngx_pgq_web'";
-
-sub pids {
-    my @pids = split ' ', $pg->safe_psql("select string_agg(pid::text, ' ' order by pid) $connections");
-
-    return @pids;
-}
 
 sub left { return scalar(() = $_[0]->log_since(0) =~ /pgq lane: replaced/g) }
 
@@ -34,7 +26,7 @@ subtest 'a busy lane is replaced' => sub {
     unlike($nginx->log_since(0), qr/pgq lane: (?:lost|could not connect)/, 'no lane is lost');
     my $posts = $status{202};
     ok($pg->poll_query_until('select count(*) from posts', $posts), 'each message is a post once');
-    cmp_ok(scalar(my @now = pids()), '<=', 2, 'there is at most one connection more than lanes');
+    cmp_ok(scalar(my @now = $pg->web_sessions), '<=', 2, 'there is at most one connection more than lanes');
     undef $client;
     $nginx->stop;
 };
@@ -43,9 +35,9 @@ subtest 'idle lanes are replaced one at a time' => sub {
     my $nginx = Pgq::Nginx->new(pg => $pg, pool => 'lanes=3 lane_age=1s')->start;
 
     my @first;
-    ok((poll_until { (@first = pids()) == 3 }), 'three lanes are connected');
+    ok((poll_until { (@first = $pg->web_sessions) == 3 }), 'three lanes are connected');
     my %first = map { $_ => 1 } @first;
-    ok((poll_until { !grep { $first{$_} } pids() }), 'all lanes are replaced');
+    ok((poll_until { !grep { $first{$_} } $pg->web_sessions }), 'all lanes are replaced');
     ok((poll_until { left($nginx) >= 6 }), 'the lanes are replaced again');
 
     my @lines = $nginx->log_since(0) =~ /pgq lane: (connected|replaced)/g;
@@ -64,7 +56,7 @@ subtest 'a lane is replaced after its statement has ended' => sub {
 
     $wire->plan({ in => 'enqueue', before => 'ReadyForQuery', do => 'hold', for => 2 });
     my $position = $nginx->log_position;
-    $client->send($client->request('POST', '/post', body => '"long"', headers => { 'Content-Type' => 'application/json' }));
+    $client->send_post('/post', '"long"');
     ok($nginx->wait_for_log(qr/pgq lane: connected/, $position), 'the replacement is connected');
     is(Pgq::Client->new($nginx)->post('/post', '"short"')->status, 202, 'a message is accepted over the replacement');
     unlike($nginx->log_since($position), qr/pgq lane: replaced \S+ after (?:[2-9]\d{3}|\d{5,}) ms/, 'the old lane is not closed during its statement');
@@ -85,10 +77,10 @@ subtest 'a lane is kept while its replacement cannot connect' => sub {
     $pg->safe_psql('alter role ngx_pgq_web connection limit 1');
     my $position = $nginx->log_position;
     ok($nginx->wait_for_log(qr/pgq lane: could not connect to .*retry in 60000 ms: .*too many connections for role/, $position), 'the replacement is refused');
-    my @pids = pids();
+    my @pids = $pg->web_sessions;
     is($client->post('/post', '"alone"')->status, 202, 'a message is accepted over the old lane');
-    is_deeply([ pids() ], \@pids, 'the old lane is not closed');
-    $pg->safe_psql("select pg_terminate_backend(pid) $connections");
+    is_deeply([ $pg->web_sessions ], \@pids, 'the old lane is not closed');
+    $pg->terminate_web_sessions;
     is($client->post('/post', '"after"')->status, 202, 'a new lane connects after the old one is lost');
     $pg->safe_psql('alter role ngx_pgq_web connection limit -1');
     undef $client;
@@ -122,7 +114,7 @@ subtest 'idle_session_timeout does not end the lanes' => sub {
     my $nginx = Pgq::Nginx->new(pg => $pg, pool => 'lanes=2', timeout => '20s')->start;
     is(Pgq::Client->new($nginx)->post('/post', '"idle"')->status, 202, 'a message is accepted');
     is(Pgq::Client->new($nginx)->get('/get')->status, 200, 'a GET is answered');
-    my @before = pids();
+    my @before = $pg->web_sessions;
 
     for (1 .. 2) {
         my $position = $pg->log_position;
@@ -131,7 +123,7 @@ subtest 'idle_session_timeout does not end the lanes' => sub {
         eval { $other->quit };
     }
 
-    is(join(' ', pids()), join(' ', @before), 'the lanes have the same connections');
+    is(join(' ', $pg->web_sessions), join(' ', @before), 'the lanes have the same connections');
     $nginx->stop;
 };
 

@@ -9,7 +9,7 @@ my $password = $pg->set_password('ngx_pgq_web');
 my $port     = $pg->port;
 my $hidden   = "$dir/hidden";
 
-# (a directory that only the master can read)
+# Only the master can read this directory.
 mkdir $hidden, 0700 or die "$hidden: $!";
 
 sub file {
@@ -53,7 +53,7 @@ rename file('home', "*:*:*:*:$password"), "$dir/.pgpass";
 works('the password file in the home directory', $server);
 unlink "$dir/.pgpass";
 
-# two hosts with different passwords
+# ---- two hosts with different passwords
 my $second = Pgq::Postgres->new(name => 'second')->start;
 my $other  = $second->set_password('ngx_pgq_web');
 my $both   = file('both', "127.0.0.1:$port:*:*:$password", '127.0.0.1:' . $second->port . ":*:*:$other");
@@ -67,7 +67,7 @@ $nginx->stop;
 $second->stop;
 $pg->start;
 
-# a password file that changes
+# ---- a password file that changes
 $nginx = answers('an old password', 503, "$server passfile=" . file('changing', '*:*:*:*:hush'));
 file('changing', "*:*:*:*:$password");
 $nginx->configure(pool => 'lanes=1', timeout => '20s');
@@ -82,7 +82,7 @@ like($nginx->output, qr/WARNING: password file "\S+open" has group or world acce
 like($nginx->log_since(0), qr/pgq lane: could not connect to .*no password supplied/, 'a password file that others can read is not used');
 $nginx->stop;
 
-# settings of a service and the environment, compared with those that the module sets
+# ---- settings of a service and of the environment, some of which the module replaces
 $nginx = answers('a service with settings', 202, 'service=ours', PGSERVICEFILE => $full, PGCLIENTENCODING => 'LATIN1');
 is($pg->safe_psql(q{select distinct application_name from pg_stat_activity where usename = 'ngx_pgq_web'}),
     'named by the service', 'the application_name of the service is used');

@@ -4,7 +4,6 @@ use Pgq;
 
 my $pg    = Pgq::Postgres->new->start;
 my $limit = sub { $pg->safe_psql("alter role ngx_pgq_web connection limit $_[0]") };
-my $count = sub { $pg->safe_psql(q{select count(*) from pg_stat_activity where usename = 'ngx_pgq_web'}) };
 my $line  = qr/\[error\].* pgq lane: could not connect to .*, retry in \d+ ms: .*too many connections for role "ngx_pgq_web"/;
 
 $limit->(1);
@@ -15,14 +14,14 @@ my $client = Pgq::Client->new($nginx);
 ok($nginx->wait_for_log($line), 'the log has the error of a lane above the limit');
 is($client->post('/post', '"one lane"')->status, 202, 'a message is accepted by a lane below the limit');
 is($client->get('/get')->status, 503, 'a GET is refused when its lane is above the limit');
-is($count->(), 1, 'the limit is not exceeded');
+is(scalar($pg->web_sessions), 1, 'the limit is not exceeded');
 cmp_ok(scalar(() = $nginx->log_since(0) =~ /pgq lane: (?:lost|could not connect to)/g), '<=', 2, 'the error is logged once for each lane, not for each attempt');
 
 like($client->get('/metrics')->body, qr/^pgq_lanes\{pool="main",state="down"\} 1$/m, 'the metrics show the lane that is not connected');
 is($client->get('/status')->json->{status}, 'ok', 'the status is ok when one lane is connected');
 
 $limit->(0);
-$pg->safe_psql(q{select pg_terminate_backend(pid) from pg_stat_activity where usename = 'ngx_pgq_web'});
+$pg->terminate_web_sessions;
 poll_until { $client->get('/status')->status == 503 };
 my $answer = $client->post('/post', '"no lane"');
 is($answer->status, 503, 'a message is refused when no lane is connected');

@@ -8,24 +8,10 @@ use Pgq::StatusMonitor;
 my $locations = 'location = /metrics { pgq_metrics; } location = /status { pgq_status; }';
 my $pg        = Pgq::Postgres->new->start;
 my $nginx     = Pgq::Nginx->new(pg => $pg, workers => 2, pool => 'lanes=1', locations => $locations)->start;
-my $json      = { 'Content-Type' => 'application/json' };
 
-sub posting {
-    my ($message) = @_;
-    my $client = Pgq::Client->new($nginx);
-    $client->send($client->request('POST', '/post', body => "\"$message\"", headers => $json));
-    return $client;
-}
-
-sub gauge {
-    my ($name) = @_;
-    return Pgq::Client->new($nginx)->get('/metrics')->body =~ /^\Q$name\E (\d+)$/m ? $1 : -1;
-}
-
-sub waiting { return gauge('pgq_waiting_tickets{pool="main"}') }
+sub waiting { return $nginx->metric('pgq_waiting_tickets{pool="main"}') }
 sub accepted { return scalar grep { (($_->answer || {})->{status} // 0) == 202 } @_ }
 sub old_exited { return poll_until { 2 == $nginx->worker_pids } $_[0] // 10 }
-sub posts { return $pg->safe_psql("select count(*) from posts where data::text like '\"$_[0] %'") }
 
 # ---- reloads under load
 
@@ -52,17 +38,17 @@ cmp_ok($load->count('resent'), '<=', 2 * $reloads, 'at most one idle connection 
 SKIP: {
     skip 'workers start too slowly', 5 if $ENV{PGQ_VALGRIND};
 
-    $pg->safe_psql($_) for 'alter system set pre_auth_delay = 1', 'select pg_reload_conf()';
-    ok((poll_until { gauge('pgq_lanes{pool="main",state="idle"}') == 2 }), 'two lanes are connected');
+    $pg->set(pre_auth_delay => 1);
+    ok((poll_until { $nginx->metric('pgq_lanes{pool="main",state="idle"}') == 2 }), 'two lanes are connected');
     $nginx->reload;
     my $status = Pgq::StatusMonitor->new($nginx);
     my %status;
-    ok((poll_until { $status{ $status->ask }++; gauge('pgq_lanes{pool="main",state="connecting"}') == 2 && old_exited(0) }),
+    ok((poll_until { $status{ $status->ask }++; $nginx->metric('pgq_lanes{pool="main",state="connecting"}') == 2 && old_exited(0) }),
         'the new workers are not connected when the old workers have exited');
-    ok((poll_until { $status{ $status->ask }++; gauge('pgq_lanes{pool="main",state="idle"}') == 2 }), 'the new workers connect');
+    ok((poll_until { $status{ $status->ask }++; $nginx->metric('pgq_lanes{pool="main",state="idle"}') == 2 }), 'the new workers connect');
     is(join("\n", $status->complaints), '', 'the status is ok for two seconds without a connection');
     cmp_ok($status{200} // 0, '>', 0, 'the status was requested while no lane was connected');
-    $pg->safe_psql($_) for 'alter system reset pre_auth_delay', 'select pg_reload_conf()';
+    $pg->set(pre_auth_delay => undef);
 }
 
 # ---- requests that began before a reload
@@ -78,7 +64,7 @@ $nginx->reload;
 $nginx->wait_for_log(qr/ $_#$_: gracefully shutting down/) for @old;
 $half->send(' one"');
 $head->send("Length: 3\r\n\r\n\"a\"");
-$idle->send($idle->request('POST', '/post', body => '"idle"', headers => $json));
+$idle->send_post('/post', '"idle"');
 for my $case ([ 'with half of its body', $half ], [ 'with half of its header', $head ], [ 'on an open connection', $idle ]) {
     my ($name, $client) = @$case;
     my $answer = $client->answer;
@@ -89,16 +75,14 @@ ok(old_exited(), 'the old workers exit after the requests');
 
 # ---- a reload while tickets wait for a lock
 
-my $lock = $pg->session;
-$lock->query('begin; lock table ngx_pgq.batch');
-my @waiting = map { posting("locked $_") } 1 .. 20;
+my $lock = $pg->lock_table;
+my @waiting = map { Pgq::Client->new($nginx)->send_post('/post', qq("locked $_")) } 1 .. 20;
 ok((poll_until { waiting() == 20 }), 'tickets wait for a lock before the reload');
 $nginx->configure(pool => 'lanes=3');
 ok($nginx->reload, 'new workers start while old workers have tickets');
-push @waiting, map { posting("locked $_") } 21 .. 40;
+push @waiting, map { Pgq::Client->new($nginx)->send_post('/post', qq("locked $_")) } 21 .. 40;
 ok((poll_until { waiting() == 40 }), 'tickets wait in the old and the new workers for a lock');
-$lock->query('commit');
-$lock->quit;
+$lock->release;
 is(accepted(@waiting), 40, 'the old and the new workers answer their tickets');
 $_->close for @waiting;
 ok(old_exited(), 'the old workers exit after their last answer');
@@ -117,10 +101,10 @@ $pg->start;
 # ---- two reloads while the server is stopped
 
 $pg->stop;
-@waiting = map { posting("outage $_") } 1 .. 20;
+@waiting = map { Pgq::Client->new($nginx)->send_post('/post', qq("outage $_")) } 1 .. 20;
 ok((poll_until { waiting() == 20 }), 'tickets wait in the old workers for the database');
 $nginx->reload;
-push @waiting, map { posting("outage $_") } 21 .. 40;
+push @waiting, map { Pgq::Client->new($nginx)->send_post('/post', qq("outage $_")) } 21 .. 40;
 ok((poll_until { waiting() == 40 }), 'tickets wait in the old and the new workers for the database');
 $nginx->reload;
 cmp_ok(scalar($nginx->worker_pids), '>=', 4, 'workers with tickets do not exit');
@@ -129,25 +113,23 @@ $pg->start;
 is(accepted(@waiting), 40, 'the tickets are accepted when the database is started');
 $_->close for @waiting;
 ok(old_exited(), 'the workers exit after their tickets were answered');
-ok((poll_until { posts('outage') == 40 }), 'each message that waited for the database is a post');
+ok((poll_until { $pg->count_posts('"outage %') == 40 }), 'each message that waited for the database is a post');
 
 # ---- worker_shutdown_timeout
 
 $nginx->configure(main => 'worker_shutdown_timeout 1s;');
 $nginx->reload;
 old_exited();
-$lock = $pg->session;
-$lock->query('begin; lock table ngx_pgq.batch');
-@waiting = map { posting("cut $_") } 1 .. 10;
+$lock = $pg->lock_table;
+@waiting = map { Pgq::Client->new($nginx)->send_post('/post', qq("cut $_")) } 1 .. 10;
 ok((poll_until { waiting() == 10 }), 'tickets wait for a lock before the reload');
 $nginx->reload;
 ok(old_exited(15), 'the old workers exit after worker_shutdown_timeout');
 is((grep { $_->closed } @waiting), 10, 'the tickets of exited workers are not answered');
 is(waiting(), 0, 'the tickets of exited workers do not wait');
-$lock->query('commit');
-$lock->quit;
+$lock->release;
 ok($pg->poll_query_until("select count(*) from pg_stat_activity where usename = 'ngx_pgq_web'", 2), 'the connections of exited workers are closed');
-ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'the messages that exited workers had sent are moved');
+ok($pg->wait_until_moved, 'the messages that exited workers had sent are moved');
 is($pg->safe_psql("select count(*) from (select from posts where data::text like '\"cut %' group by data::text having count(*) > 1) t"),
     0, 'each message that exited workers had sent is a post at most once');
 $nginx->configure(main => '');
@@ -156,31 +138,27 @@ old_exited();
 
 # ---- a graceful stop (QUIT)
 
-$lock = $pg->session;
-$lock->query('begin; lock table ngx_pgq.batch');
-@waiting = map { posting("graceful $_") } 1 .. 10;
+$lock = $pg->lock_table;
+@waiting = map { Pgq::Client->new($nginx)->send_post('/post', qq("graceful $_")) } 1 .. 10;
 ok((poll_until { waiting() == 10 }), 'tickets wait for a lock before the graceful stop');
 my $position = $nginx->log_position;
 kill 'QUIT', $nginx->pid;
 $nginx->wait_for_log(qr/gracefully shutting down/, $position);
-$lock->query('commit');
-$lock->quit;
+$lock->release;
 is(accepted(@waiting), 10, 'the tickets are accepted during a graceful stop');
 is($nginx->stop, 0, 'nginx exits with status 0 after a graceful stop');
 $nginx->start;
 
 # ---- a fast stop (TERM)
 
-$lock = $pg->session;
-$lock->query('begin; lock table ngx_pgq.batch');
-@waiting = map { posting("fast $_") } 1 .. 10;
+$lock = $pg->lock_table;
+@waiting = map { Pgq::Client->new($nginx)->send_post('/post', qq("fast $_")) } 1 .. 10;
 ok((poll_until { waiting() == 10 }), 'tickets wait for a lock before the fast stop');
 is($nginx->stop('TERM', 5), 0, 'nginx exits with status 0 after a fast stop');
 is((grep { $_->closed } @waiting), 10, 'the tickets are not answered by a fast stop');
-$lock->query('commit');
-$lock->quit;
+$lock->release;
 ok($pg->poll_query_until("select count(*) from pg_stat_activity where usename = 'ngx_pgq_web'", 0), 'no connection remains after a fast stop');
-ok($pg->poll_query_until('select count(*) from ngx_pgq.queue', 0), 'the messages that were sent before the fast stop are moved');
+ok($pg->wait_until_moved, 'the messages that were sent before the fast stop are moved');
 is($pg->safe_psql("select count(*) from (select from posts where data::text like '\"fast %' group by data::text having count(*) > 1) t"),
     0, 'each message that was sent before the fast stop is a post at most once');
 $nginx->start;

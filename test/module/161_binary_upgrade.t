@@ -1,5 +1,5 @@
 # P10: the binary is replaced under load as in nginx's manual (USR2, WINCH, QUIT), and rolled back (HUP, QUIT): no request
-# fails, each accepted message is in posts once, and waiting tickets are answered by the workers that have them.
+# fails, each accepted message is in posts once, and waiting tickets are answered by the workers that hold them.
 
 use Pgq;
 use Pgq::HttpLoad;
@@ -13,18 +13,6 @@ my $nginx = Pgq::Nginx->new(
     main      => join(' ', map { "env $_;" } qw(LD_PRELOAD ASAN_OPTIONS UBSAN_OPTIONS)),
     locations => 'location = /metrics { pgq_metrics; }',
 )->start;
-
-sub posting {
-    my ($message) = @_;
-    my $client = Pgq::Client->new($nginx);
-    $client->send($client->request('POST', '/post', body => "\"$message\"", headers => { 'Content-Type' => 'application/json' }));
-    return $client;
-}
-
-sub metric {
-    my ($name) = @_;
-    return Pgq::Client->new($nginx)->get('/metrics')->body =~ /^\Q$name\E (\d+)$/m ? $1 : -1;
-}
 
 # ---- upgrades under load
 
@@ -44,9 +32,9 @@ my $new = $nginx->pid;
 ok($old, 'another upgrade begins');
 $nginx->stop_workers($old);
 ok((poll_until { !$nginx->old_workers($old) }), 'the old workers exit');
-my $counted = metric('pgq_messages_total');
+my $counted = $nginx->metric('pgq_messages_total');
 $load->wait_for(5);
-cmp_ok(metric('pgq_messages_total'), '>', $counted, 'the new workers accept messages');
+cmp_ok($nginx->metric('pgq_messages_total'), '>', $counted, 'the new workers accept messages');
 kill 'HUP', $old;
 ok((poll_until { 2 == $nginx->old_workers($old) }), 'the old workers are started again');
 ok($nginx->quit_master($new), 'the new workers exit');
@@ -62,22 +50,20 @@ is(join("\n", $load->complaints), '', 'each accepted message is in posts once');
 
 # ---- an upgrade while tickets wait
 
-my $lock = $pg->session;
-$lock->query('begin; lock table ngx_pgq.batch');
-my @waiting = map { posting($_) } 1 .. 20;
-ok((poll_until { metric('pgq_waiting_tickets{pool="main"}') == 20 }), 'tickets wait in the old workers');
+my $lock = $pg->lock_table;
+my @waiting = map { Pgq::Client->new($nginx)->send_post('/post', qq("$_")) } 1 .. 20;
+ok((poll_until { $nginx->metric('pgq_waiting_tickets{pool="main"}') == 20 }), 'tickets wait in the old workers');
 
 $old = $nginx->new_binary;
 $nginx->stop_workers($old);
 my @old = $nginx->old_workers($old);
 $nginx->wait_for_log(qr/ $_#$_: gracefully shutting down/) for @old;
-ok((poll_until { metric('pgq_connects_total{pool="main"}') == 2 }), 'the counters of the new binary start at zero');
+ok((poll_until { $nginx->metric('pgq_connects_total{pool="main"}') == 2 }), 'the counters of the new binary start at zero');
 kill 'QUIT', $old;
-push @waiting, map { posting($_) } 21 .. 40;
-ok((poll_until { metric('pgq_waiting_tickets{pool="main"}') == 20 }), 'tickets wait in the new workers');
+push @waiting, map { Pgq::Client->new($nginx)->send_post('/post', qq("$_")) } 21 .. 40;
+ok((poll_until { $nginx->metric('pgq_waiting_tickets{pool="main"}') == 20 }), 'tickets wait in the new workers');
 ok(scalar(grep { Pgq::Host::alive($_) } @old), 'the old workers with tickets do not exit');
-$lock->query('commit');
-$lock->quit;
+$lock->release;
 is((grep { (($_->answer || {})->{status} // 0) == 202 } @waiting), 40, 'the tickets of old and new workers are accepted');
 $_->close for @waiting;
 ok(defined Pgq::Host::ended($old, 20), 'the old master exits after its tickets were answered');

@@ -14,7 +14,7 @@ my $first   = int($reloads / 4);    # by then malloc and libpq have allocated wh
 my $workers = 2;
 my $lanes   = 3;                    # of a worker: two for POSTs, one for GETs, which connects with the first GET
 
-# A long conninfo makes a leak of it visible.
+# The conninfo is long, so that a leak of it is visible.
 my $pg    = Pgq::Postgres->new->start;
 my $long  = $pg->conninfo(user => 'ngx_pgq_web') . ' passfile=/' . 'x' x 3000;
 my $nginx = Pgq::Nginx->new(
@@ -49,14 +49,10 @@ sub memory {
     return ($rollup{Anonymous} + ($rollup{Swap} // 0), $shared);
 }
 
-sub connections {
-    return $pg->safe_psql("select count(*) from pg_stat_activity where usename = 'ngx_pgq_web'");
-}
-
-# Taken while no client sends, after the new workers have connected.
+# Returns the figures while no client sends, after the new workers have connected.
 sub figures {
     my %now;
-    poll_until { Pgq::Client->new($nginx)->get('/get'); ($now{connections} = connections()) == $lanes * $workers } 20;
+    poll_until { Pgq::Client->new($nginx)->get('/get'); ($now{connections} = $pg->web_sessions) == $lanes * $workers } 20;
 
     my $master = $nginx->pid;
     my @pids   = sort { $a <=> $b } $nginx->worker_pids;
@@ -117,7 +113,7 @@ for my $goal ($first, 2 * $first, $reloads) {
 
     $after->{$goal} = figures();
 
-    # The memory of a worker varies by a hundred kilobytes with the heap that it inherits: take the maximum of many workers.
+    # The memory of a worker varies by 100 kB with the heap that it inherits from the master: take the maximum of many workers.
     $after->{$goal}{'memory of a worker'} = max @worker[ -$first .. -1 ];
     diag("after $goal reloads: ", join ', ', map { "$_ $after->{$goal}{$_}" . (/memory/ ? ' kB' : '') } sort keys %{ $after->{$goal} });
 }

@@ -12,11 +12,6 @@ my $nginx    = Pgq::Nginx->new(
     locations => 'location = /metrics { pgq_metrics; }',
 )->start;
 
-sub metric {
-    my ($name) = @_;
-    return Pgq::Client->new($nginx)->get('/metrics')->body =~ /^\Q$name\E (\d+)$/m ? $1 : 0;
-}
-
 sub too_many {
     my ($answer, $what) = @_;
     is($answer->status, 429, "$what is refused");
@@ -27,21 +22,19 @@ sub too_many {
 }
 
 # ---- concurrent requests
-my $lock = $pg->session;
-$lock->query('begin; lock table ngx_pgq.batch');
-my @waiting = map { my $c = Pgq::Client->new($nginx); $c->send($c->request('POST', '/post', body => "\"waits $_\"")); $c } 1 .. 50;
-ok((poll_until { metric('pgq_waiting_tickets{pool="main"}') == 50 }), '50 requests of an address wait');
+my $lock = $pg->lock_table;
+my @waiting = map { Pgq::Client->new($nginx)->send_post('/post', "\"waits $_\"") } 1 .. 50;
+ok((poll_until { $nginx->metric('pgq_waiting_tickets{pool="main"}') == 50 }), '50 requests of an address wait');
 my $client = Pgq::Client->new($nginx);
 $client->send($client->request('POST', '/post', headers => { 'Content-Length' => 8, Expect => '100-continue' }));
 too_many($client->answer(interim => 1), 'a request after 50 that wait, without 100 Continue,');
 is(Pgq::Client->new($nginx)->get('/nowhere')->status, 404, 'another location is not limited');
-$lock->query('commit');
-$lock->quit;
+$lock->release;
 is((grep { $_->answer->status == 202 } @waiting), 50, 'the requests that waited are accepted');
 
 # ---- the rate: 4 clients send 100 requests each without waiting, more than 100 a second
 poll_until { Pgq::Client->new($nginx)->post('/post', '"below the limit"')->status == 202 };
-my $rejects = metric('pgq_rejects_total{reason="too_many_requests"}');
+my $rejects = $nginx->metric('pgq_rejects_total{reason="too_many_requests"}');
 my %status;
 my @clients = map { Pgq::Client->new($nginx) } 1 .. 4;
 for my $n (0 .. 3) {
@@ -56,9 +49,8 @@ for my $client (@clients) {
 }
 is(join(' ', sort keys %status), '202 429', 'each request is accepted or refused with 429') or diag(explain(\%status));
 diag("of 400: $status{202} accepted");
-$pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
-is($pg->safe_psql(q{select count(*) from posts where data::text like '"rate %'}), $status{202}, 'each accepted message is a post, and no other');
-is(metric('pgq_rejects_total{reason="too_many_requests"}') - $rejects, $status{429}, 'each refusal is counted');
+is($pg->count_posts('"rate %'), $status{202}, 'each accepted message is a post, and no other');
+is($nginx->metric('pgq_rejects_total{reason="too_many_requests"}') - $rejects, $status{429}, 'each refusal is counted');
 
 # ---- sizes
 ok((poll_until { Pgq::Client->new($nginx)->post('/post', '"rested"')->status == 202 }), 'a client may post again after a pause');

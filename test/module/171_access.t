@@ -30,7 +30,7 @@ sub post {
     return Pgq::Client->new($nginx)->post('/post', $body, %headers);
 }
 
-# The statuses of a request whose body is sent after 100 Continue.
+# Sends a request whose body waits for 100 Continue. Returns its statuses.
 sub expecting {
     my (%headers) = @_;
     my $client = Pgq::Client->new($nginx);
@@ -48,11 +48,6 @@ sub problem {
     return;
 }
 
-sub posts {
-    $pg->poll_query_until('select count(*) from ngx_pgq.queue', 0);
-    return $pg->safe_psql('select count(*) from posts');
-}
-
 # ---- names and passwords
 start_with('', 'basic');
 my $hash = `openssl passwd -apr1 -salt 12345678 wonder`;
@@ -68,7 +63,7 @@ is(expecting(), 401, 'basic: a message is refused without 100 Continue');
 is(expecting(%alice), '100 202', 'basic: 100 Continue is sent to a user with the password');
 is(Pgq::Client->new($nginx)->method('OPTIONS', '/post')->status, 204, 'basic: a preflight needs no password');
 is(Pgq::Client->new($nginx)->get('/get')->status, 200, 'basic: a GET needs no password');
-is(posts(), 2, 'basic: no refused message is a post');
+is($pg->count_posts, 2, 'basic: no refused message is a post');
 my %carol = (Authorization => 'Basic ' . encode_base64('carol:wonder', ''));
 my @keyed = map { post('1', %$_, 'Idempotency-Key' => '"mine"')->json->{id} } \%alice, \%alice, \%carol;
 is($keyed[0], $keyed[1], "basic: a user's idempotency key is the same key when it is repeated");
@@ -135,7 +130,7 @@ problem(post('1', Cookie => 'session=silent'), 500, 'internal_error', 'subreques
 is(expecting(), 401, 'subrequest: a message is refused without 100 Continue');
 is(expecting(Cookie => 'session=good'), '100 202', 'subrequest: 100 Continue is sent with a session');
 is(Pgq::Client->new($nginx)->get('/get')->status, 200, 'subrequest: a GET needs no session');
-is(posts(), 8, 'subrequest: no refused message is a post');
+is($pg->count_posts, 8, 'subrequest: no refused message is a post');
 my @requests = split /\n/, Pgq::Host::slurp($seen);
 is(@requests, 9, 'subrequest: the service is asked once for each POST');
 is((grep { m{^GET /session HTTP/1\.1\|X-Original-Method: POST\|X-Original-URI: /post\|} && /\|\|$/ } @requests), 9,
@@ -164,7 +159,7 @@ for my $case (
 }
 is(expecting(), 401, 'jwt: a message is refused without 100 Continue');
 is(expecting(%good), '100 202', 'jwt: 100 Continue is sent with a token');
-is(posts(), 12, 'jwt: no refused message is a post');
+is($pg->count_posts, 12, 'jwt: no refused message is a post');
 ok((poll_until { Pgq::Host::slurp($nginx->dir . '/subject.log') =~ /^202 \[bob\]$/m }), 'jwt: the access log has the subject of the token');
 
 my %allowed = (
@@ -175,7 +170,7 @@ my %allowed = (
     'access-control-expose-headers' => 'ETag, Idempotency-Replayed, Preference-Applied, Retry-After',
 );
 
-# The status and the CORS headers of a preflight.
+# Sends a preflight. Returns its status, its CORS headers and the answer.
 sub preflight {
     my ($origin, $path) = @_;
     my $answer = Pgq::Client->new($nginx)->method('OPTIONS', $path, undef, Origin => $origin,

@@ -24,7 +24,7 @@ my ($failed, undef, $error) = Pgq::Host::run([
 is($failed, 0, 'the certificate is created') or diag($error);
 $nginx->start;
 
-# The status, the HTTP version, the headers and the body of an answer.
+# Returns status and HTTP version, the answer, and curl's exit status with its error; in scalar context only the first.
 sub curl {
     my ($path, @options) = @_;
     my ($status, $out, $err) = Pgq::Host::run([
@@ -83,13 +83,11 @@ ok($pg->poll_query_until(q[select count(*) from posts where data::text like '{"m
 is($pg->safe_psql('select count(*) - count(distinct message_id) from posts'), 0, 'no message is a post twice');
 
 # ---- streams that wait during a reload
-my $lock = $pg->session;
-$lock->query('begin; lock table ngx_pgq.batch');
+my $lock = $pg->lock_table;
 my $pid = Pgq::Host::spawn([ 'curl', '-s', '-S', '--parallel', '--parallel-max', 100, '-K', "$dir/many" ], out => "$dir/streams");
-ok($pg->poll_query_until("select count(*) > 0 from pg_stat_activity where usename = 'ngx_pgq_web' and wait_event_type = 'Lock'"), 'streams wait for a lock');
+ok($pg->wait_for_lock, 'streams wait for a lock');
 $nginx->reload;
-$lock->query('commit');
-$lock->quit;
+$lock->release;
 is(Pgq::Host::ended($pid, 60), 0, 'curl sends 200 messages during a reload');
 is(scalar(() = Pgq::Host::slurp("$dir/streams") =~ /^202 /mg), $count, 'each message that was sent during a reload is accepted');
 ok($pg->poll_query_until(q[select count(*) from posts where data::text like '{"many%'], 2 * $count), 'each message that was sent during a reload is a post');

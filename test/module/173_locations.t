@@ -47,7 +47,7 @@ for my $size (1, 200_000) {
 Pgq::Host::spew($nginx->dir . '/included', 'a <!--# include virtual="/get?limit=1" --> b');
 like(get('/included')->body, qr/\Aa \{"msg":\[\{.*\}\]\} b\z/, 'GET is answered as a subrequest of SSI');
 
-# A request that a proxied server has not accepted, with a body in two parts.
+# Posts a body in two parts to a location whose proxied server is down. Returns the status.
 sub post_in_parts {
     my ($path, $body) = @_;
     my $client = Pgq::Client->new($nginx);
@@ -55,7 +55,7 @@ sub post_in_parts {
     my $length = length($bytes) - length($body) / 2;
     my $before = length $nginx->access_log;
     $client->send(substr $bytes, 0, $length);
-    # (a request that waits for the rest of its body is not logged yet)
+    # If nginx waits for the rest of the body, it logs nothing yet.
     poll_until { length $nginx->access_log > $before } 0.5;
     $client->send(substr $bytes, $length);
     return $client->answer->status;

@@ -147,8 +147,7 @@ check('one post more than a repeated body was acknowledged counts as twice', "$d
 
 # ---- the queue does not drain
 
-$pg->safe_psql('alter system set ngx_pgq.movers = 0');
-$pg->reload;
+$pg->set('ngx_pgq.movers' => 0);
 ok($pg->poll_query_until(q{select count(*) from pg_stat_activity where backend_type like '%mover%'}, 0), 'with ngx_pgq.movers = 0 there is no mover');
 
 ($status, $result, $output) = load('--messages', 10, '--drain', 0.5, $nginx->url('/post'));
