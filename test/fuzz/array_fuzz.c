@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Arrays are written, and read as PostgreSQL's array_recv() and textrecv() do.
- * An input is a list of elements: the number of bytes (one byte), their
- * repetitions (one byte, times four), the bytes.  255 bytes with the largest
- * number of repetitions are a null.
+ * An array is written by the module and read as PostgreSQL's array_recv() and
+ * textrecv() do.  An input is a list of elements.  An element is a length (one
+ * byte), a number of repetitions (one byte, multiplied by four) and that many
+ * bytes; length 255 with the largest number of repetitions is a null.
  */
 
 #include "fuzz.h"

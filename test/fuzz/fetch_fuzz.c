@@ -35,7 +35,7 @@ static ngx_time_t       now;
 static int              drags;
 
 
-/* The value of an argument; -1: it is missing, -2: it is no number. */
+/* The value of an argument; -1 if it is missing, -2 if it is not a number. */
 
 static long
 argument(const uint8_t *p, size_t len, const char *name)

@@ -4,7 +4,7 @@
  * Values of header fields.  The first byte of an input selects the field and
  * the source of its value: the rest of the input, for a comparison with the
  * reference parser of the unit tests; or a value that is generated from the
- * grammar, where each byte is a choice, and whose meaning is known.
+ * grammar, one choice per byte, so that the expected result is known.
  */
 
 #include "fuzz.h"
@@ -15,7 +15,7 @@
 enum { TYPE = 0, CODINGS, PREFER, FIELDS };
 
 
-/* A value and its meaning: words and separators. */
+/* A value, and the expected result as words and separators. */
 
 typedef struct {
     size_t  len;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Any value of an Idempotency-Key header: the key has to be that of the
- * reference parser of the unit tests.
+ * Any value of an Idempotency-Key header.  The key must be the one that the
+ * reference parser of the unit tests finds.
  */
 
 #include "fuzz.h"

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Bodies in pieces, in memory or in a file, are split into lines, which have
- * to be those of the body in one piece.  An input is three bytes (the length of a
- * piece, whether pieces are in a file, the repetitions of the rest, since a
- * file is read in large pieces) and the body.
+ * A body in pieces, in memory or in a file, is split into the same lines as
+ * the body in one piece.  An input is three bytes and the body: the length of
+ * a piece; whether pieces are in a file; how often the body is repeated, since
+ * a file is read in large pieces.
  */
 
 #include "nginx_stub.h"
 #include "ngx_pgq_lines.h"
 
 
-/* Checks that this is the next line of the rest, and removes it. */
+/* Checks that the remaining body begins with this line, and removes it. */
 
 static void
 line_is(ngx_str_t *line, fuzz_input_t *rest)

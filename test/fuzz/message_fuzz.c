@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Requests with any headers and any body, in pieces, in memory or on disk: the
- * message has to be that of the reference parsers of the unit tests.
+ * Requests with any headers and any body, in pieces, in memory or on disk.
+ * The message must be the one that the reference parsers of the unit tests
+ * find.
  *
- * An input is three bytes (the length of a piece, whether pieces are in a
- * file, the depth of JSON, and in the upper bits the length of a string),
- * headers up to an empty line, and the body.
+ * An input is three bytes, headers up to an empty line, and the body.  The
+ * bytes are: the length of a piece; whether pieces are in a file; the depth of
+ * JSON and, in the upper bits, the length of a string.
  */
 
 #include "nginx_stub.h"
@@ -138,7 +139,7 @@ read_headers(stub_request_t *f, said_t *said)
 }
 
 
-/* Writes the prefix of a key; its length, or -1 for an invalid scope. */
+/* Writes the prefix of a key.  Returns its length, -1 for an invalid scope. */
 
 static long
 scope(const said_t *said, int scoped, char *text)

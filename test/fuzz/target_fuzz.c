@@ -15,7 +15,7 @@
 #include <libpq-fe.h>
 
 
-/* Item n of a list with commas: its length; 0 if it is missing. */
+/* Returns the length of item n of a list with commas; 0 if it is missing. */
 
 static size_t
 item(const char *list, ngx_uint_t n, const char **p)
@@ -108,7 +108,7 @@ static void
 learn(ngx_pgq_target_t *target, ngx_pgq_host_t *host, unsigned set)
 {
     unsigned            i, j, n;
-    ngx_int_t           aimed;
+    ngx_int_t           found;
     ngx_pgq_address_t   addresses[NGX_PGQ_MAX_ADDRESSES];
     ngx_pgq_endpoint_t  before, after;
 
@@ -119,7 +119,7 @@ learn(ngx_pgq_target_t *target, ngx_pgq_host_t *host, unsigned set)
         }
     }
 
-    aimed = ngx_pgq_target_current(target, &before);
+    found = ngx_pgq_target_current(target, &before);
     (void) ngx_pgq_target_update(target, host, addresses, n);
 
     fuzz_check(host->naddresses == n);
@@ -136,7 +136,7 @@ learn(ngx_pgq_target_t *target, ngx_pgq_host_t *host, unsigned set)
 
     /* an address that the host still has is kept */
 
-    for (i = 0; i < n && aimed == NGX_OK && before.host == host; i++) {
+    for (i = 0; i < n && found == NGX_OK && before.host == host; i++) {
         if (strcmp(addresses[i], before.address) == 0) {
             fuzz_check(ngx_pgq_target_current(target, &after) == NGX_OK);
             fuzz_check(strcmp(after.address, before.address) == 0);
@@ -195,7 +195,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     ngx_conf_t                cf;
     fuzz_input_t              in = { p, len };
     const uint8_t            *end;
-    ngx_pgq_target_t  *target;
+    ngx_pgq_target_t         *target;
 
     static ngx_str_t  pool = ngx_string("main");
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * UUIDs at any times, in any order, and any UUIDs printed.  An input is a list
- * of steps: a byte that changes the clock, and 16 bytes that are printed.
+ * UUIDs are made at any time of a clock that is changed, and any 16 bytes are
+ * printed as a UUID.  An input is a list of steps: a byte that changes the
+ * clock, and 16 bytes that are printed.
  */
 
 #include "fuzz.h"
@@ -21,7 +22,7 @@ digit(u_char c)
 }
 
 
-/* Prints it into memory of exactly that length, and reads the text. */
+/* Prints the UUID into memory of exactly its length, and reads the text. */
 
 static void
 print(const u_char uuid[16])

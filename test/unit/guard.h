@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Memory between two inaccessible pages: a read before or after a text that
- * was copied there ends the test.
+ * Memory between two inaccessible pages.  A text is copied to its beginning or
+ * its end; a read outside of the text then ends the test.
  */
 
 #ifndef GUARD_H

@@ -16,7 +16,7 @@
 #define count(list)  (sizeof(list) / sizeof(list[0]))
 
 
-/* The parts of a Content-Type as text; NULL if it is malformed. */
+/* Returns the parts of a Content-Type as text; NULL if it is malformed. */
 
 static const char *
 type(const char *value, size_t len)

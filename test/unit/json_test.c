@@ -200,7 +200,7 @@ test_lists(void)
 }
 
 
-/* Texts that match the grammar, and that PostgreSQL does not store. */
+/* Texts that match the JSON grammar but that PostgreSQL does not store. */
 
 static void
 test_grammatical(void)
@@ -252,9 +252,9 @@ test_grammatical(void)
     memset(text, '[', 1025);
     ok(check(text, 1025, 1000, &err) == -1 && err.grammatical == 1
        && err.offset == 1000,
-       "a text that begins with 1025 levels counts as JSON");
+       "a text of 1025 open arrays is reported as too deep JSON");
     ok(check(text, 1024, 1000, &err) == -1 && err.grammatical == 0,
-       "a text of 1024 levels that is unfinished does not count");
+       "an unfinished text of 1024 levels is not reported as JSON");
     free(text);
 }
 

@@ -107,7 +107,7 @@ static const char *const  bad_answers[] = {
 static load_answer_t  answer;
 
 
-/* Feeds the text in two pieces, or byte by byte if cut is 0. */
+/* Parses the text in two pieces, or byte by byte if cut is 0. */
 
 static load_answer_result_t
 feed(const char *text, size_t len, size_t cut)

@@ -114,7 +114,10 @@ test_read(void)
 }
 
 
-/* Many UUIDs in a row: PostgreSQL counts them in the same way. */
+/*
+ * The UUID at a given distance from a first one.  The extension computes the
+ * same UUIDs.
+ */
 
 static void
 test_next(void)
@@ -142,7 +145,7 @@ test_next(void)
 }
 
 
-/* Makes a million UUIDs, so many in each millisecond. */
+/* Makes a million UUIDs, a fixed number in each millisecond. */
 
 static void
 test_order(unsigned per_ms, const char *name)
@@ -195,7 +198,7 @@ test_clock(void)
 }
 
 
-/* Two processes of one parent, in the same milliseconds. */
+/* A parent and its two children make UUIDs in the same milliseconds. */
 
 static void
 test_fork(void)
