@@ -1,6 +1,6 @@
 # P1, P2, P3: a standby receives nothing from the other hosts for half a minute. After the network is repaired the
-# primary's host loses power. The two hosts that are left have to agree on a new primary, over connections that were
-# dead before.
+# primary's host loses power. The other two hosts have to agree on a new primary, over connections that the partition
+# interrupted.
 
 use Pgq;
 use Pgq::ClusterTest;

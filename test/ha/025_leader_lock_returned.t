@@ -1,12 +1,12 @@
 # P1: a frozen primary is replaced by a second one, which acknowledges more messages. Then etcd gives the leader lock
 # back to the first one, as after a loss of etcd's data. No acknowledged message is given up: nothing is accepted
-# until an operator decides which one leads. Readers then see the first one, with what only it has; so there are none
-# here.
+# until an operator decides which one leads. The first one then has posts that disappear later; so the load has no
+# readers.
 
 use Pgq;
 use Pgq::ClusterTest;
 
-my $test    = Pgq::ClusterTest->new('lock taken back by a primary that stood still', allow => 'refused|unknown|read_failed|timeout',
+my $test    = Pgq::ClusterTest->new('leader lock given back to a frozen primary', allow => 'refused|unknown|read_failed|timeout',
     load => { reader => 0 });
 my $cluster = $test->cluster;
 my $signal  = sub { my ($signal, @hosts) = @_; $cluster->must($_, qw(systemctl kill --kill-whom=main), "--signal=$signal", 'patroni') for @hosts };
@@ -19,7 +19,7 @@ $test->round(sub {
     $new = $cluster->leader;
     isnt($new, $old, 'while the first primary is frozen another member leads');
 
-    # give the lock to the first one while the other Patronis are stopped
+    # give the lock to the first primary while Patroni is stopped on the other hosts
     my @others = grep { $_ ne $old } map { $_->name } $cluster->databases;
     $signal->(STOP => @others);
     my ($lease) = $cluster->etcdctl($new, qw(lease grant 60)) =~ /^lease (\w+) granted/;

@@ -8,16 +8,16 @@ use Pgq::ClusterTest;
 my $data = 'ip length > 52 tcp flags & (syn | rst) == 0';
 
 # Which data is dropped: receivers, senders, and the port of requests or answers.
-my %silence = (
-    'what the primary sends to its standbys'      => [ \&standbys,  \&primary,   'tcp sport 5432' ],
-    'what the standbys send to the primary'       => [ \&primary,   \&standbys,  'tcp dport 5432' ],
-    'what the primary sends to the web hosts'     => [ \&webs,      \&primary,   'tcp sport 5432' ],
-    'what the web hosts send to the primary'      => [ \&primary,   \&webs,      'tcp dport 5432' ],
-    'what HAProxy sends to nginx'                 => [ \&webs,      \&webs,      'tcp sport 5000' ],
-    'what Patroni answers to HAProxy'             => [ \&webs,      \&databases, 'tcp sport 8008' ],
-    'what members of etcd send to its leader'     => [ \&etcd,      \&others,    'tcp dport 2380' ],
-    'what the leader of etcd sends to the others' => [ \&others,    \&etcd,      'tcp sport 2380' ],
-    'what etcd answers to Patroni elsewhere'      => [ \&databases, \&databases, 'tcp sport 2379' ],
+my %lost = (
+    'no data from the primary to its standbys'      => [ \&standbys,  \&primary,   'tcp sport 5432' ],
+    'no data from the standbys to the primary'       => [ \&primary,   \&standbys,  'tcp dport 5432' ],
+    'no data from the primary to the web hosts'     => [ \&webs,      \&primary,   'tcp sport 5432' ],
+    'no data from the web hosts to the primary'      => [ \&primary,   \&webs,      'tcp dport 5432' ],
+    'no data from HAProxy to nginx'                 => [ \&webs,      \&webs,      'tcp sport 5000' ],
+    'no data from Patroni to HAProxy'             => [ \&webs,      \&databases, 'tcp sport 8008' ],
+    'no data from members of etcd to its leader'     => [ \&etcd,      \&others,    'tcp dport 2380' ],
+    'no data from the leader of etcd to the others' => [ \&others,    \&etcd,      'tcp sport 2380' ],
+    'no data from etcd to Patroni on other hosts'      => [ \&databases, \&databases, 'tcp sport 2379' ],
 );
 
 my $cluster = Pgq::Cluster->new;
@@ -29,7 +29,7 @@ sub databases { return map { $_->name } $cluster->databases }
 sub etcd      { return $cluster->etcd_leader }
 sub others    { my $leader = etcd(); return grep { $_ ne $leader } databases() }
 
-sub silence {
+sub drop {
     my ($to, $from, $port) = @_;
     my @receivers = $to->();
     my @senders   = $from->();
@@ -55,7 +55,7 @@ sub end_walreceivers {
 
     for (1 .. 3) {
         $test->round(sub {
-            my @receivers = silence(@{ $silence{'what the primary sends to its standbys'} });
+            my @receivers = drop(@{ $lost{'no data from the primary to its standbys'} });
             end_walreceivers();
             $test->hold(18);
             $cluster->heal(@receivers);
@@ -69,11 +69,11 @@ sub end_walreceivers {
 
 # ---- connections that are in use
 
-for my $name (sort keys %silence) {
+for my $name (sort keys %lost) {
     my $test = Pgq::ClusterTest->new($name, allow => 'refused|unknown|read_failed|timeout|closed|truncated|unreachable|reader .*');
 
     $test->round(sub {
-        my @receivers = silence(@{ $silence{$name} });
+        my @receivers = drop(@{ $lost{$name} });
         $test->hold(18);
         $cluster->heal(grep { !($cluster->on($_, qw(nft list table ip pgq_partition)))[0] } @receivers);
         my $accepted = $test->accepted;

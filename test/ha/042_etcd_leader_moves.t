@@ -1,9 +1,8 @@
-# P3: the primary's host does not lead etcd: etcd's leader moves away when its host is promoted, and when etcd elects
-# the primary's host later.
+# P3: etcd on the primary's host does not stay the leader of etcd: the leader moves to another host when its host is
+# promoted, and when it is elected on the primary's host later.
 
 use Pgq;
 use Pgq::Cluster;
-use Pgq::Wait qw(poll_until);
 
 my $cluster = Pgq::Cluster->new;
 my @hosts   = map { $_->name } $cluster->databases;

@@ -1,5 +1,5 @@
-# P1, P2: a commit that waits for a standby is cancelled or terminated: it is then committed on one machine only. This
-# is not acknowledged. A second request with the same key finds the message, and also waits for a standby.
+# P1, P2: a commit that waits for a standby is cancelled or terminated: its message is then on one machine only,
+# and not acknowledged. A second request with the same key finds the message, and also waits for a standby.
 
 use Pgq;
 use Pgq::ClusterTest;
@@ -15,11 +15,11 @@ my $client   = Pgq::Client->new($web);
 my ($first, $other);
 
 # Cancels waiting commits until the message is visible on the primary.
-my $alone = sub {
+my $cancel_until_visible = sub {
     ok((poll_until {
         $cluster->safe_psql("select pg_cancel_backend(pid) $waiting");
         return $cluster->safe_psql(qq(select count(*) from ngx_pgq.queue where data::text = '{"key": "$key"}'));
-    } 30), 'the cancelled commit makes the message visible on the primary');
+    } 30), 'a message whose commit is cancelled becomes visible on the primary');
 };
 
 $test->round(sub {
@@ -31,7 +31,7 @@ $test->round(sub {
         ok($cluster->poll_query_until("select count(*) > 0 $waiting", 't'), "$end: commits wait for a standby");
         cmp_ok($cluster->safe_psql("select count(pg_${end}_backend(pid)) $waiting"), '>', 0, "$end: waiting commits are interrupted");
     }
-    $alone->();
+    $cancel_until_visible->();
     ok(!$client->answer(timeout => 0.5), 'a message that is committed on one machine is not acknowledged');
 
     $other = Pgq::Client->new(($cluster->webs)[1]);
@@ -68,7 +68,7 @@ $test->round(sub {
     $cluster->partition($leader, both => @standbys, 'tcp dport 5432', 'tcp sport 5432');
     $test->accepts_nothing(1);
     $client->send($client->request('POST', '/post', body => qq({"key": "$key"}), headers => { 'Content-Type' => 'application/json', %header }));
-    $alone->();
+    $cancel_until_visible->();
     $cluster->do_to(off => $leader);
 }, repair => sub { $cluster->do_to(up => $leader) });
 

@@ -4,7 +4,7 @@
 use Pgq;
 use Pgq::ClusterTest;
 
-my $test      = Pgq::ClusterTest->new('standby away longer than WAL is kept', target => 10);
+my $test      = Pgq::ClusterTest->new('standby off for longer than its WAL is kept', target => 10);
 my $cluster   = $test->cluster;
 my $leader    = $cluster->leader;
 my ($standby) = $cluster->standbys;

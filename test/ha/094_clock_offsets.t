@@ -32,7 +32,7 @@ for my $case (@cases) {
     $cluster->clock($_, $base + ($apart{$_} // 0)) for @hosts;
 
     for my $host (@hosts) {
-        ok((poll_until { abs(($cluster->clock_of($host) // 1e9) - $base - ($apart{$host} // 0)) < 60 } timeout(20)), "$name: $host has its time");
+        ok((poll_until { abs(($cluster->clock_of($host) // 1e9) - $base - ($apart{$host} // 0)) < 60 } timeout(20)), "$name: the clock of $host has its offset");
     }
 
     my $test = Pgq::ClusterTest->new($name, allow => 'unreachable|closed|truncated|reader .*');

@@ -83,11 +83,11 @@ ok($load->wait_for(20), 'with the added database host as primary the other web h
 
 # ---- hosts are removed
 
-my ($away) = $cluster->standbys;
-$cluster->do_to(off => $away);
+my ($off) = $cluster->standbys;
+$cluster->do_to(off => $off);
 ok(!eval { $cluster->must_provision('remove pg4') }, 'no database host is removed while another one is off');
 like($@, qr/another database host is away: pg4 cannot be removed/, 'the error names the reason');
-$cluster->do_to(up => $away);
+$cluster->do_to(up => $off);
 ok($cluster->settled(120), 'the host that was off is a standby again');
 
 ok($cluster->must_provision('remove pg4'), 'the added database host is removed while it is the primary');

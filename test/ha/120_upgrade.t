@@ -5,10 +5,9 @@
 
 use Pgq;
 use Pgq::Cluster;
-use Pgq::Host qw(top temp_dir slurp run);
+use Pgq::Host qw(top run);
 
 my $cluster = Pgq::Cluster->new;
-my $log     = temp_dir('cluster') . '/log';
 my @hosts   = ($cluster->databases, $cluster->webs);
 
 # The hosts with a process that uses a replaced file of ours.
@@ -53,9 +52,8 @@ my $before = $cluster->leader;
 
 ok($load->wait_for(20), 'both web hosts accept messages');
 
-my $status = system(top() . "/provision/cluster/cluster upgrade 'echo \$(hostname) \$(test -e /var/lib/postgresql/17/ngx_pgq/standby.signal && echo standby) >> /root/upgraded' > $log 2>&1");
-
-is($status, 0, 'the upgrade succeeds') or diag(slurp($log));
+my $each = "'echo \$(hostname) \$(test -e /var/lib/postgresql/17/ngx_pgq/standby.signal && echo standby) >> /root/upgraded'";
+ok($cluster->must_provision("upgrade $each"), 'the upgrade succeeds');
 is(stale(), '', 'every process uses the new files');
 ok($load->wait_for(20), 'after the upgrade the load continues');
 $load->stop;

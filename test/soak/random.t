@@ -98,7 +98,7 @@ for (my $case = 1; time < $end; $case++) {
 
     $test->end;
     for my $host (@hosts) {
-        ok((poll_until { abs(($cluster->clock_of($host) // 1e9) - $clock{$host}) < 60 } 60), "after five faults $host has its time");
+        ok((poll_until { abs(($cluster->clock_of($host) // 1e9) - $clock{$host}) < 60 } 60), "after five faults the clock of $host has its offset");
     }
     last if !Test::More->builder->is_passing;
 }

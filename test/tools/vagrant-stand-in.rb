@@ -3,8 +3,8 @@
 #
 #   ruby vagrant-stand-in.rb DIR MACHINE...
 #
-# DIR/MACHINE/ is the root directory of a machine, DIR/.vagrant the state of Vagrant, DIR/parts what provision/cluster/parts
-# would build. Prints the messages for each machine and its output. With BREAKS=MACHINE in the environment the connection to
+# DIR/MACHINE/ is the root directory of a machine, DIR/.vagrant the state of Vagrant, DIR/parts the result of
+# provision/cluster/parts. Prints the messages for each machine and its output. With BREAKS=MACHINE in the environment the connection to
 # that machine breaks during setup; Vagrant takes this for a reboot, and for success.
 
 require "etc"
@@ -47,7 +47,7 @@ module Vagrant
   end
 end
 
-# Takes any setting; what is given a block hands it another one, and they are all remembered.
+# Accepts and remembers any setting. A block of a setting gets another object of this class.
 class Any
   attr_reader :set
 
@@ -88,21 +88,21 @@ Machine = Struct.new(:name, :root) do
     FileUtils.cp(root + from, to)
   end
 
-  # As the user of the machine, who makes a directory there and nothing else.
+  # As the user of the machine. The only command is one that makes a directory.
   def execute(command)
-    said, = Open3.capture2(command.sub(%r{ /tmp/}, " #{root}/tmp/"))
-    yield :stdout, said.delete_prefix(root)
+    output, = Open3.capture2(command.sub(%r{ /tmp/}, " #{root}/tmp/"))
+    yield :stdout, output.delete_prefix(root)
   end
 
   def sudo(command)
     command = command.gsub(%r{(?<![\w.])/(?=root/|tmp/)}, "#{root}/")
     command = command.gsub("provision/cluster/parts made", "cp -r #{DIR}/parts made/")
     command = command.gsub("#{root}/root/kit/provision/host/setup", "NGX_PGQ_ROOT=#{root} \\0")
-    said, status = Open3.capture2e("bash", "-c", command)
-    raise "#{name}: #{command}\n#{said}" unless status.success?
+    output, status = Open3.capture2e("bash", "-c", command)
+    raise "#{name}: #{command}\n#{output}" unless status.success?
 
-    said = said[0, 5] if ENV["BREAKS"] == name && command.include?("host/setup")
-    said.scan(/.{1,7}/m) { |piece| yield :stdout, piece }
+    output = output[0, 5] if ENV["BREAKS"] == name && command.include?("host/setup")
+    output.scan(/.{1,7}/m) { |piece| yield :stdout, piece }
   end
 end
 

@@ -52,7 +52,7 @@ is(scalar(grep { !$source{$_} } keys %posts), 0, 'posts has nothing but entries'
 is(scalar(grep { ($posts{$_} // 0) != $source{$_} } keys %source), 0, 'each entry is in posts as often as in the source');
 
 my %sent = map { $_ => 1 } @bodies;
-my ($before, $seen, $strange) = ('', 0, 0);
+my ($before, $seen, $altered) = ('', 0, 0);
 
 while (1) {
     my $body = Pgq::Client->new($nginx)->get("/get?limit=1000$before")->{body};
@@ -61,12 +61,12 @@ while (1) {
 
     my @data = $body =~ /\{"id":\d+,"data":(.*?),"at":"\d{4}-\d\d-\d\dT[\d:.]+Z"\}/g;
     $seen    += @data;
-    $strange += grep { !$sent{$_} } @data;
+    $altered += grep { !$sent{$_} } @data;
     $before   = "&before=$ids[-1]";
 }
 
 is($seen, scalar @bodies, 'GET returns all entries, page by page');
-is($strange, 0, 'GET returns each entry with the bytes that were sent');
+is($altered, 0, 'GET returns each entry with the bytes that were sent');
 
 is($pg->safe_psql(q{select data->'entry'->>'name' from posts where data->>'from' = 'iso_3166-1' and data->'entry'->>'alpha_3' = 'CIV'}),
     "C\xc3\xb4te d'Ivoire", 'SQL reads an entry as JSON');

@@ -1,5 +1,5 @@
-# P9: what a cluster's hosts receive and what setup writes there. Each program accepts its configuration, no other
-# user can read a secret, and every host has only what it needs.
+# P9: the files that a cluster's hosts receive, and those that setup writes. Each program accepts its configuration, no
+# other user can read a secret, and a host has only the secrets that it needs.
 
 use Pgq;
 use Pgq::Host qw(run temp_dir top slurp spew module_path build_dir pg_version pg_bin free_port has_program);

@@ -1,5 +1,5 @@
-# P9: `make run`, `make stop` and `make clean` as root. Symbolic links that the users of PostgreSQL and nginx put in
-# place of their files do not mislead root: nothing outside of run/ and build/ is changed or removed.
+# P9: `make run`, `make stop` and `make clean` of root follow no symbolic links that the users of PostgreSQL and nginx put
+# in place of their files: nothing outside of run/ and build/ is changed or removed.
 
 use Pgq;
 use Pgq::Host qw(run temp_dir top slurp spew build_dir pg_version is_root server_user worker_user free_port module_path pg_bin);
@@ -28,7 +28,7 @@ sub provision {
     return $status ? "$out$err" : 'success';
 }
 
-# ---- what must not be touched
+# ---- files that must not be touched
 
 sub victim {
     my ($name) = @_;

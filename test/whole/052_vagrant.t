@@ -1,5 +1,5 @@
-# P9: what provision/cluster/vagrant.rb copies to the machines of the Vagrantfile and back, with a stand-in for
-# Vagrant. Secrets are created once, reach only the machines that need them, and no copy is left behind.
+# P9: provision/cluster/vagrant.rb copies files to the machines of the Vagrantfile and back; Vagrant is a stand-in here.
+# Secrets are created once, reach only the machines that need them, and no copy is left behind.
 
 use Pgq;
 use Pgq::Host qw(run temp_dir top slurp spew module_path build_dir pg_version has_program);
@@ -29,7 +29,7 @@ my $theirs = spew("$dir/theirs", "theirs\n");
 run([ 'mkdir', '-p', "$dir/web1/tmp" ]);
 symlink $theirs, "$dir/web1/tmp/ngx_pgq.tar";
 
-is(vagrant(qw(pg2 web1)), <<'END', 'the first machine, whichever it is, creates what all machines receive');
+is(vagrant(qw(pg2 web1)), <<'END', 'the machine that is set up first creates the secrets and parts of all machines');
 pg2: building for Debian 13 (once)
 pg2: making CA, keys and passwords (once)
 pg2: ngx_pgq: pg2 is set up as a database host

@@ -74,7 +74,7 @@ $old->own($old->data . '/standby.signal', 0600);
 $old->start;
 ok($old->poll_query_until(q{select to_regclass('replicated') is not null and to_regclass('not_replicated') is null}, 't'), 'the rewound server has the tables of the other one only');
 
-# ---- what it leaves to pg_rewind
+# ---- calls that the script passes to pg_rewind
 
 ($status, $out, $err) = run([ $script, '--help' ], env => { PGBIN => pg_bin(), LC_ALL => 'C' });
 is($status, 0, '--help, by which Patroni finds pg_rewind, succeeds');
@@ -82,7 +82,7 @@ like($out, qr/^pg_rewind resynchronizes/, '--help prints the help of pg_rewind')
 
 $old->stop;
 ($status, $out, $err) = rewind(\&run, $old, Pgq::Postgres->new(name => 'off'));
-isnt($status, 0, 'without a reachable primary it fails');
+isnt($status, 0, 'without a reachable primary pg_rewind fails');
 unlike($err, qr/older/, 'without a reachable primary the error does not name timelines');
 
 done_testing;

@@ -1,5 +1,5 @@
-# P12: the defaults in the table of docs/operations.md are those of the shipped configurations, and each of these
-# refuses what it should: `make run`, a cluster's web hosts, and the examples.
+# P12: the defaults in the table of docs/operations.md are those of the shipped configurations: `make run`, a cluster's
+# web hosts, and the examples. Each of these refuses requests as the table says.
 
 use Pgq;
 use Pgq::Host qw(run temp_dir top slurp spew build_dir module_path pg_version free_port);
@@ -36,7 +36,7 @@ for my $line (grep { /^\| .*\|$/ } split /\n/, slurp("$top/docs/operations.md"))
 my %guard = map { $_ => 1 } map { /(?:^|[\s;{])((?:limit_req_zone|limit_conn|\w+_timeout|client_max_body_size|pgq_lines|ssl_protocols|server_tokens|add_header|http2_max_\w+|reset_\w+))\s/g } @config;
 is(join(' ', grep { !$row{$_} } grep { !/^(?:proxy|ssl_session|pgq|connect)_/ || /lines/ } sort keys %guard), '', 'the table has a row for each limit, timeout and security directive');
 
-# ---- what every configuration refuses
+# ---- requests that every configuration refuses
 
 # A request by curl: the status and the whole answer.
 sub ask {

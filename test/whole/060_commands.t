@@ -1,9 +1,9 @@
 # The commands in README.md and docs/ work, and print what the documents show.
 #
-# Blocks tagged `sh` are run in a copy of the repository, after `make run`. So are lines that begin with "$ ": their output
-# is compared with the lines below, if there are any, except for ids, times and numbers of posts; a line that begins with
-# "posts=# " is input of psql. A block whose tag has a second word is not run: the word says why, and its commands have to
-# exist.
+# Blocks tagged `sh` are run in a copy of the repository, after `make run`. In blocks without a tag, lines that begin with
+# "$ " are run. Their output is compared with the lines below, if there are any, except for ids, times and numbers of posts;
+# a line that begins with "posts=# " is input of psql. A block whose tag has a second word is not run: the word is the
+# reason, and its commands have to exist.
 
 use Pgq;
 use Pgq::Host qw(run temp_dir top slurp spew free_port pg_version);
@@ -40,7 +40,7 @@ sub blocks {
 }
 
 
-# The commands of a block, each with its input and what it prints; a whole script prints what it likes.
+# The commands of a block, each with its input and the documented output.
 sub commands {
     my ($text) = @_;
     my (@command, $now);
@@ -62,7 +62,7 @@ sub commands {
 sub documents { return ('README.md', map { s{.*/(docs/)}{$1}r } sort glob top() . '/docs/*.md') }
 
 
-# ---- a copy of the repository, with what is built
+# ---- a copy of the repository, with links to the build
 
 my $dir  = temp_dir('commands');
 my $tree = "$dir/tree";
@@ -74,18 +74,23 @@ mkdir $tree;
 run([ 'sh', '-c', 'tar -C "$1" --exclude=./build --exclude=./run --exclude=./.git --exclude=./.vagrant -c . | tar -C "$2" -x', 'sh', top(), $tree ]);
 mkdir "$tree/build";
 symlink realpath($_), "$tree/build/" . s{.*/}{}r for glob top() . '/build/*';    # the plain build, also in an instrumented run
-spew("$tree/provision/build.mk", "%:\n\t\@:\nall:\n\t\@:\n");    # what is built is not built again
+spew("$tree/provision/build.mk", "%:\n\t\@:\nall:\n\t\@:\n");    # do not build again
 
+# Runs a script. A block may contain whole suites, whose programs are built first if they are missing.
 sub sh {
     my ($script, $input) = @_;
-    my $file = spew("$dir/input", $input // '');
-    return run([ 'bash', '-c', 'cd "$1" && exec bash -euo pipefail -c "$2" < "$3"', 'bash', $tree, $script, $file ], env => \%env, timeout => timeout(120));
+    my $seconds = timeout(600);
+    my $file    = spew("$dir/input", $input // '');
+    my ($status, $out, $err) = run([ 'bash', '-c', 'cd "$1" && exec bash -euo pipefail -c "$2" < "$3"', 'bash', $tree, $script, $file ],
+        env => \%env, timeout => $seconds);
+
+    return ($status, $out, $status == -1 ? "$err\nkilled after $seconds seconds\n" : $err);
 }
 
 END { sh('provision/dev/run stop') if $tree && -d "$tree/run" }
 
 
-# ---- what is not the same in each run
+# ---- text that differs between runs
 
 sub normal {
     my ($text) = @_;

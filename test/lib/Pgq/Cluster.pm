@@ -2,13 +2,13 @@ package Pgq::Cluster;
 
 # The five hosts of `make cluster`, as a test sees them.
 #
-#   my $cluster = Pgq::Cluster->new;                    the one that runs; else one is made, and removed at the end
+#   my $cluster = Pgq::Cluster->new;                    the running cluster; without one, starts one until the end of the test
 #   $cluster->settled;                                  a leader, and every other member a synchronous standby of it
 #   my $load = $cluster->load->start;                   Pgq::HttpLoad at both web hosts
 #   $cluster->switchover;   $cluster->on('pg1', 'systemctl', 'stop', 'etcd');   $cluster->do_to(freeze => 'pg2')
 #   $cluster->partition('pg1', in => 'pg2', 'pg3');   $cluster->heal('pg1')
 #
-# safe_psql and poll_query_until work as those of Pgq::Postgres, on the member that leads. Faults of hosts are caused by
+# safe_psql and poll_query_until are those of Pgq::Postgres, and use the primary. Faults of hosts are caused by
 # provision/cluster/cluster.
 
 use strict;
@@ -20,6 +20,7 @@ use MIME::Base64 qw(encode_base64);
 
 use Pgq::HttpLoad;
 use Pgq::Host qw(top build_dir run slurp temp_dir);
+use Pgq::Postgres;
 use Pgq::Wait qw(poll_until);
 
 my $command = top() . '/provision/cluster/cluster';
@@ -31,7 +32,7 @@ sub new {
     my ($class) = @_;
     my $peers = top() . '/run/cluster/peers';
 
-    # Not by run(): what that starts ends with the test. The load uses plain HTTP.
+    # Processes that run() starts end with the test; the cluster does not. The load uses plain HTTP.
     if (!-e $peers) {
         $started = $$;
         local $ENV{NGX_PGQ_HTTP} = 'on';
@@ -103,7 +104,7 @@ sub members {
 }
 
 
-# The member that leads; undef when none does for half a minute.
+# The member that leads; undef if there is none for half a minute.
 sub leader {
     my ($self) = @_;
     my $leader;
@@ -129,7 +130,7 @@ sub settled {
 }
 
 
-# Makes another member the primary; false when that fails.
+# Makes another member the primary; false on failure.
 sub switchover {
     my ($self) = @_;
     my ($status, $out, $err) = run([ $command, 'switchover' ]);
@@ -150,30 +151,8 @@ sub psql {
 }
 
 
-sub safe_psql {
-    my ($self, $sql) = @_;
-    my ($status, $out, $err) = $self->psql($sql);
-
-    croak "psql: status $status\n$err\nin: $sql" if $status;
-
-    return $out;
-}
-
-
-sub poll_query_until {
-    my ($self, $sql, $expected, $seconds) = @_;
-    my $last = '';
-
-    my $good = poll_until {
-        my ($status, $out, $err) = $self->psql($sql);
-        $last = $status ? $err : $out;
-        return !$status && $out eq $expected;
-    } $seconds // 30;
-
-    Test::More::diag("$sql\nexpected: $expected\nlast seen: $last") if !$good;
-
-    return $good;
-}
+sub safe_psql        { goto &Pgq::Postgres::safe_psql }
+sub poll_query_until { goto &Pgq::Postgres::poll_query_until }
 
 
 # A load at every web host. Takes the options of Pgq::HttpLoad.
@@ -203,7 +182,7 @@ sub standbys {
 }
 
 
-# down, off, up, freeze, thaw, cut, join: as provision/cluster/cluster has them.
+# Runs a command of provision/cluster/cluster for each host: down, off, up, freeze, thaw, cut or join.
 sub do_to {
     my ($self, $what, @hosts) = @_;
 
@@ -359,7 +338,8 @@ sub provision {
 }
 
 
-# The same with arguments for the shell; it must succeed. Not by run(), as what the command starts has to outlive it.
+# Runs a command of provision/cluster/cluster that must succeed, with its arguments as text for the shell. It may start
+# processes that do not end with the test, which run() cannot.
 sub must_provision {
     my ($self, $arguments) = @_;
     $log //= temp_dir('cluster') . '/log';

@@ -12,7 +12,7 @@ package Pgq::ClusterTest;
 #   $test->end;
 #
 # The load has clients of each kind of Pgq::HttpLoadClient. A round begins when all members are in their places and each
-# client gets a 202, and ends when that is so again. Its gap is the longest time without a 202 from either web host.
+# client gets a 202. It ends when this is the case again. Its gap is the longest time without a 202 from either web host.
 #
 # end() asserts what holds for every fault: Pgq::Oracle has no complaint, the queue drains, there is one timeline, no
 # request fails, and the same holds for the load of test/tools/independent-load, whose clients share no code with these.
@@ -47,7 +47,7 @@ sub new {
         or Test::More::BAIL_OUT('the cluster is not whole');
 
     $self->{since}   = $self->{cluster}->safe_psql('select coalesce(max(id), 0) from posts');
-    $self->{load}  = $self->{cluster}->load(
+    $self->{load}    = $self->{cluster}->load(
         failover => 2, reader => 2, pause => 0.01, strict => 1, reconnects => 1, since => $self->{since}, %{ $option{load} || {} },
     )->start;
     $self->_start_independent;
@@ -101,7 +101,7 @@ sub since { return $_[0]{since} }
 sub accepted { return $_[0]{load}->accepted }
 
 
-# How often clients that know both web hosts switched to the other one after this outcome. To be asked after end().
+# How often failover clients switched to the other web host after this outcome. Valid after end().
 sub switched { my ($self, $outcome) = @_; return $self->{load}->switched($outcome) }
 
 
@@ -113,7 +113,7 @@ sub load_runs {
 }
 
 
-# Keeps the fault for this many seconds.
+# Waits for this many seconds.
 sub hold {
     my ($self, $seconds) = @_;
     my $end = time + $seconds;
@@ -198,7 +198,7 @@ sub end {
 }
 
 
-# Outcomes that are not allowed. Where `refused` is allowed, failover clients may also have got 503 and 504.
+# The outcomes that are not allowed, as text. Where `refused` is allowed, failover clients may also have got 503 and 504.
 sub _failed {
     my ($self) = @_;
     my $load   = $self->{load};

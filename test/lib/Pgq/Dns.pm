@@ -4,7 +4,7 @@ package Pgq::Dns;
 #
 #   my $dns = Pgq::Dns->new->start;
 #   $dns->say('db.test' => { a => ['127.0.0.1'], aaaa => ['::1'], ttl => 1 });
-#   $dns->say('db.test' => { silent => 1 });   no answer; { code => 2 }: an error; { slow => 0.5 }: after so many seconds
+#   $dns->say('db.test' => { silent => 1 });   no answer; { code => 2 }: an error; { slow => 0.5 }: half a second later
 #   resolver @{[ $dns->address ]};   $dns->asked('db.test');
 #
 # Other names do not exist.

@@ -23,7 +23,7 @@ use Pgq::Wait qw(poll_until);
 my @batches = qw(batch-table-locked batch-table-truncated batch-table-finished batch-table-committed);
 my @keys    = qw(key-leaf-locked key-leaf-truncated keys-finished keys-committed);
 
-# What makes a process reach a point that not every message reaches.
+# Code that makes a process reach a point which few messages reach.
 my %provoke = (
     'letter-written'   => sub { $_[0]->_poison },
     'batch-aborted'    => sub { $_[0]->_poison },
@@ -51,7 +51,7 @@ sub new {
 
     $pg->safe_psql("select set_config('ngx_pgq.fault', '', false) from pg_settings where name = 'ngx_pgq.fault'") eq ''
         && $pg->safe_psql("select count(*) from pg_settings where name = 'ngx_pgq.fault'") eq '1'
-        or die 'what is in ' . build_dir() . " has no fault points: make check-faults\n";
+        or die build_dir() . " has no fault points: make check-faults\n";
 
     # the faults themselves
     $pg->allow(qr/PANIC:  fault at|PANIC:  cannot abort transaction|was terminated by signal [69]:/);
@@ -67,8 +67,8 @@ sub pg { return $_[0]{pg} }
 # Options: then (called with this object when a process has reached the point), name.
 sub case {
     my ($self, $point, $action, %option) = @_;
-    my $pg    = $self->{pg};
-    my $name  = $option{name} // "$point: $action";
+    my $pg   = $self->{pg};
+    my $name = $option{name} // "$point: $action";
     my $load = Pgq::SqlLoad->new($pg)->start;
 
     $load->wait_for(2);
@@ -128,7 +128,7 @@ sub end {
 }
 
 
-# Complaints about what else must hold after a fault.
+# Complaints about dead letters, truncated leaves and movers after a fault.
 sub _aftermath {
     my ($self, $point) = @_;
     my $pg = $self->{pg};

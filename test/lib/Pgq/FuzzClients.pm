@@ -32,7 +32,7 @@ my %expected = map { $_ => 1 } 100, 200, 202, 204, 301, 304, 400, 403, 404, 405,
 
 # Starts the servers and returns them as options of new: request bodies in memory and in files, a queue that is soon full, all
 # endpoints, and for mute clients a port with the smallest buffers and one with HTTP/2. keepalive_timeout is short because nginx
-# takes a connection that is reset while it discards a body for an idle one.
+# treats a connection that is reset while it discards a body as idle.
 sub servers {
     my $pg    = Pgq::Postgres->new->start;
     my $base  = $pg->conninfo(user => 'ngx_pgq_web');
@@ -112,7 +112,7 @@ sub _open {
     };
 
     if (!$socket) {
-        push @{ $self->{wrong} }, "case $number: nginx takes no connection: $@";
+        push @{ $self->{wrong} }, "case $number: nginx accepts no connection: $@";
         return;
     }
 
@@ -165,7 +165,7 @@ sub _turn {
 }
 
 
-# Ends a case whose bytes are sent, as the case says. A mute client ends at its time.
+# Ends a case after its bytes are sent. A mute client ends at its time.
 sub _ending {
     my ($self, $case) = @_;
     my $quiet = time - $case->{since};
@@ -250,7 +250,7 @@ sub _answers {
         }
 
         my $body = _body($case, $status, \%header, length($head) + 4) // return;
-        $self->_judge($case, $status, \%header, $body);
+        $self->_check_answer($case, $status, \%header, $body);
     }
 
     return;
@@ -298,7 +298,7 @@ sub _body {
 }
 
 
-sub _judge {
+sub _check_answer {
     my ($self, $case, $status, $header, $body) = @_;
 
     $self->{status}{$status}++;

@@ -39,7 +39,7 @@ sub new {
 sub _pick   { my $self = shift; return $self->{random}->pick(@_) }
 sub _one_in { return $_[0]{random}->one_in($_[1]) }
 
-# Joins up to so many results of the code.
+# Joins up to this many results of the code.
 sub _some { my ($self, $most, $code) = @_; return join '', map { $code->() } 1 .. $self->{random}->below($most + 1) }
 
 sub _space { my ($self) = @_; return $self->_pick('', '', ' ', "\t", " \t", "\t  ") }

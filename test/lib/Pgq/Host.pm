@@ -86,7 +86,7 @@ sub has_program {
 
 # ---- files
 
-# Creates a directory in the test's own, which is removed when the test passes. Other users can enter it.
+# Creates a directory in the temporary directory of the test, which is removed if the test passes. Other users can enter it.
 sub temp_dir {
     my ($name) = @_;
 
@@ -107,7 +107,7 @@ sub temp_dir {
 }
 
 
-# Keeps the directory of the test and returns its path, if there is one.
+# Keeps the temporary directory of the test and returns its path, if there is one.
 sub kept {
     $keep = 1;
 
@@ -295,8 +295,7 @@ sub kill_all {
 }
 
 
-# Makes this process the parent of descendants that lose theirs, as daemons do, so that it can wait for them and they end with
-# it.
+# Makes this process the parent of its orphaned descendants, such as daemons, so that it can wait for them and end them.
 sub adopt_orphans {
     require 'syscall.ph';
     syscall(SYS_prctl(), 36, 1, 0, 0, 0) == 0 or croak "prctl: $!";

@@ -69,8 +69,8 @@ sub start {
 }
 
 
-# Waits until each client has had this many more messages accepted; false at the deadline. A server that is closed, by its
-# number, accepts none: only failover clients are waited for there.
+# Waits until each client has had this many more messages accepted; false at the deadline. With the number of a closed server
+# it does not wait for clients that use only this server.
 sub wait_for {
     my ($self, $more, $seconds, $closed) = @_;
 
@@ -95,10 +95,10 @@ sub accepted {
 sub stop {
     my ($self) = @_;
 
-    open my $out, '>', "$self->{dir}/stop" or die "$self->{dir}/stop: $!\n";
+    $self->_open('stop');
     for my $pid (@{ $self->{pids} }, $self->{watcher} // ()) {
         my $status = ended($pid, 120);
-        push @{ $self->{died} }, defined $status ? "process $pid: status $status" : "process $pid did not end" if $status // 1;
+        push @{ $self->{failed} }, defined $status ? "process $pid: status $status" : "process $pid did not end" if $status // 1;
     }
     $self->_collect;
 
@@ -106,7 +106,7 @@ sub stop {
 }
 
 
-# How often there was an outcome: in all, or at one server.
+# The number of requests with this outcome: to all servers, or to one.
 sub count {
     my ($self, $outcome, $server) = @_;
 
@@ -118,7 +118,7 @@ sub count {
 sub switched { return $_[0]{switched}{ $_[1] } // 0 }
 
 
-# The outcomes that there were.
+# The outcomes that occurred.
 sub outcomes { return sort keys %{ $_[0]{count} } }
 
 
@@ -183,7 +183,7 @@ sub complaints {
     my $oracle = $self->{oracle}->drain($self->{pg}, $seconds)
         ->read($self->{pg}, "id > $self->{since} and data::text like '{\"http_load\": \"$self->{number} %'");
 
-    return @{ $self->{wrong} }, @{ $self->{died} || [] }, $oracle->complaints;
+    return @{ $self->{wrong} }, @{ $self->{failed} || [] }, $oracle->complaints;
 }
 
 

@@ -1,6 +1,6 @@
 package Pgq::HttpLoadClient;
 
-# One process of Pgq::HttpLoad: sends requests, decides what became of each, and logs it. Kinds of clients:
+# One process of Pgq::HttpLoad. It sends requests and logs the outcome of each. Kinds of clients:
 #
 #   new        opens a connection for each request
 #   kept       keeps its connection

@@ -34,7 +34,7 @@ sub _open {
 }
 
 
-# False when the load is stopped, which the file `stop` says, or when the test has ended.
+# False when the file `stop` exists or the test has ended.
 sub _goes_on {
     my ($self) = @_;
 

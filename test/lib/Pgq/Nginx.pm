@@ -36,7 +36,7 @@ END
 
 
 # Options, all with a default:
-#   pg (a Pgq::Postgres), user (ngx_pgq_web), conninfo (what pg says)     the server of the pool main
+#   pg (a Pgq::Postgres), user (ngx_pgq_web), conninfo (that of pg)       the server of the pool main
 #   pool      further parameters of pgq_pool; pools: whole lines instead of it
 #   timeout   pgq_timeout
 #   workers (1), connections (1024, of a worker), master (on), daemon (off), log_level (info), env (a hash)
@@ -79,6 +79,7 @@ sub new {
 sub dir   { return $_[0]{dir} }
 sub port  { return $_[0]{port} }
 sub log   { return "$_[0]{dir}/error.log" }
+
 # How HTTP/2 without TLS is enabled: a parameter of listen, or a line of the server since 1.25.
 sub http2 { return `/usr/sbin/nginx -v 2>&1` =~ m{nginx/1\.2[0-4]\.} ? (listen => 'http2') : (server => 'http2 on;') }
 
@@ -478,7 +479,7 @@ sub _kernel_sockets {
 }
 
 
-# What fails the test at its end, after the server is stopped.
+# The errors that fail the test. Called after the server is stopped.
 sub complaints {
     my ($self) = @_;
     my @complaints = grep { defined } @$self{qw(stuck left leaked)};

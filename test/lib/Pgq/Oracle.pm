@@ -11,7 +11,7 @@ package Pgq::Oracle;
 #   $oracle->saw($id, $uuid);                                 a reader saw this message as that post
 #   my @complaints = $oracle->drain($pg)->read($pg, 'true')->complaints;
 #
-# A message is named by its message_id, or by what the pattern of the option `message` finds in its data.
+# The name of a message is its message_id, or the text that the groups of the pattern `message` match in its data.
 
 use strict;
 use warnings;
@@ -21,7 +21,7 @@ use Carp qw(croak);
 use constant MAX_SHOWN => 200;    # bytes of an altered message
 
 
-# Options: message (a pattern that the data of each post matches; its groups name the message), foreign (1: posts of messages
+# Options: message (a pattern that the data of each post has to match; its groups are the name of the message), foreign (1: posts of messages
 # that no client reported are allowed), complete (1: each post has been seen by a reader).
 sub new {
     my ($class, %option) = @_;
@@ -64,7 +64,7 @@ sub drain {
 }
 
 
-# The statement whose rows rows() takes, for posts that satisfy an SQL condition.
+# The statement that reads the posts which satisfy an SQL condition. Its output is the argument of rows().
 sub query { return "select id, message_id, encode(convert_to(data::text, 'UTF8'), 'hex') from posts where $_[0] order by id" }
 
 sub read { my ($self, $pg, $where) = @_; return $self->rows($pg->safe_psql(query($where))) }

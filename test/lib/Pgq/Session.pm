@@ -5,8 +5,8 @@ package Pgq::Session;
 #
 #   my $session = $pg->session;
 #   $session->query('begin; select …');        its output, errors included
-#   $session->send('select … for update');     not waited for …
-#   $session->result;                          … until here
+#   $session->send('select … for update');     does not wait for its output
+#   $session->result;                          waits for it
 
 use strict;
 use warnings;

@@ -8,16 +8,14 @@ package Pgq::Wire;
 #   $wire->plan({ in => 'enqueue', before => 'Sync', do => 'cut' });
 #   …;   $wire->happened;          how many steps of the plan have happened
 #
-# A plan is a list of steps. A step names a message (in, and before or after), which one of these messages is meant (nth, 1),
-# how many from there on (times, 1; 0 for all), and what to do:
+# A plan is a list of steps. A step has a message (in, and before or after), its number among these messages (nth, 1), how many
+# from there on (times, 1; 0 for all), and an action (do):
 #
 #   cut       close both sides
 #   break     pass on the first half of the message, then close both sides (before)
-#   leave     close the client's side; the server gets what the client has sent, and with `for` gets the rest after so many
-#             seconds
-#   hold      stop this direction for so many seconds (`for`), or until the next plan
-#   gather    send this direction's bytes up to the end of the statement in one write, or with `size` in pieces of so many
-#             bytes
+#   leave     close the client's side; the server receives what the client has sent, the rest of it `for` seconds later
+#   hold      stop this direction for `for` seconds, or until the next plan
+#   gather    send this direction's bytes up to the end of the statement in one write, or in pieces of `size` bytes
 #   insert    send these `bytes` to the client
 #   answer    keep the statement from the server (before Parse or Bind), send these `bytes` to the client, and with `end`
 #             close the connection
@@ -25,8 +23,8 @@ package Pgq::Wire;
 # `in` is the state of the connection: connect, prepare (or a simple query), the name of the statement that it executes, or
 # for an unnamed statement the name of the function that it calls.
 #
-# The proxy refuses TLS. With Pgq::Wire->new($pg, tls => 1) it passes TLS on, to the server's port. What either side sends
-# after the message Encryption is then a message Bytes, in connect.
+# The proxy refuses TLS. With Pgq::Wire->new($pg, tls => 1) it passes TLS on, to the server's port. All bytes after the message
+# Encryption are then messages Bytes, in connect.
 
 use strict;
 use warnings;
