@@ -1,4 +1,5 @@
-# In a database of another encoding only the messages with an escape that the encoding lacks are refused.
+# In a database whose encoding is not UTF8, a message is refused only if it has an escape of a character that the encoding
+# lacks.
 
 use Pgq;
 

@@ -1,5 +1,5 @@
-# sql/install.sql, run by a superuser, refuses objects of other owners. Neither it nor a function of ngx_pgq that a
-# superuser calls runs code of the database owner or of ngx_pgq_owner as superuser. Nothing depends on grants to PUBLIC.
+# sql/install.sql refuses objects of other owners. When a superuser runs it or calls a function of ngx_pgq, code of the
+# database owner or of ngx_pgq_owner does not run as a superuser. ngx_pgq needs no grants to PUBLIC.
 
 use Pgq;
 
@@ -10,7 +10,7 @@ $pg->safe_psql('create role mallory createrole login; create role app login', da
 sub other   { return $pg->safe_psql($_[0], database => 'other', @_[1 .. $#_]) }
 sub install { return $pg->psql(undef, database => 'other', file => Pgq::Host::top() . '/sql/install.sql') }
 
-# Creates a database of role mallory, and objects in it.
+# Creates the database again, with role mallory as its owner, and objects in it.
 sub create_other {
     my ($sql, $user) = @_;
     $pg->safe_psql($_, database => 'postgres') for 'drop database if exists other with (force)', 'create database other owner mallory';
@@ -18,7 +18,7 @@ sub create_other {
     other($sql, user => $user // 'mallory');
 }
 
-# ---- refused
+# ---- the installation is refused
 my $trigger = q{create function evil() returns trigger language plpgsql as 'begin alter role mallory superuser; return new; end'; create trigger evil before insert or delete on %s for each row execute function evil();};
 
 for my $case (
@@ -48,8 +48,8 @@ create_other(q{create function public.evil(oid, regrole) returns boolean languag
 is(join("\n", @{ [ install() ] }[ 0, 2 ]), "0\n", 'the installation succeeds when the search_path has operators of the database owner');
 is($pg->safe_psql(q{select rolsuper from pg_roles where rolname = 'mallory'}), 'f', 'the installation does not run an operator of the database owner');
 
-# ---- the extension first, and REASSIGN OWNED
-sub works {
+# ---- CREATE EXTENSION before the installation, and REASSIGN OWNED
+sub queue_works {
     my ($name) = @_;
     is(other(q{select count(*) from ngx_pgq.enqueue_keyed(gen_random_uuid(), array[gen_random_uuid()], array['"keyed"'], array[gen_random_uuid()::text])}, user => 'ngx_pgq_web'), 0, "$name: a message with a key is enqueued");
     ok($pg->poll_query_until('select count(*) > 0 and count(*) = (select count(*) from ngx_pgq.queue) + count(*) from posts', 't', 20, database => 'other'), "$name: the message becomes a post");
@@ -61,27 +61,27 @@ create_other('create extension ngx_pgq', 'postgres');
 my ($status, undef, $err) = install();
 is($status, 0, 'the installation succeeds after CREATE EXTENSION');
 like($err, qr/WARNING:  schema ngx_pgq belongs to role postgres and is given to ngx_pgq_owner/, 'the installation gives the schema of the extension to ngx_pgq_owner');
-works('after CREATE EXTENSION');
+queue_works('after CREATE EXTENSION');
 other('reassign owned by ngx_pgq_owner to postgres');
 is((install())[0], 0, 'the installation succeeds after REASSIGN OWNED');
-works('after REASSIGN OWNED');
+queue_works('after REASSIGN OWNED');
 
-# ---- tables with another owner
+# ---- tables whose owner was changed
 other('alter table posts owner to app');
 ($status, undef, $err) = install();
 is($status, 0, 'the installation succeeds when posts has got another owner');
 like($err, qr/WARNING:  relation public.posts belongs to role app, which remains its owner/, 'the installation warns that posts has another owner');
 is(other(q{select relowner::regrole from pg_class where oid = 'posts'::regclass}), 'app', 'the installation keeps the owner of posts');
-works('posts with another owner');
+queue_works('posts with another owner');
 other('alter table posts owner to ngx_pgq_owner; alter table ngx_pgq.batch owner to app');
 like((install())[2], qr/relation ngx_pgq.batch exists and belongs to role app/, 'the installation refuses a table of ngx_pgq with another owner');
 
 # ---- no grants to PUBLIC
 create_other('revoke all on schema public from public; revoke connect on database other from public');
 is((install())[0], 0, 'the installation succeeds without grants to PUBLIC');
-works('without grants to PUBLIC');
+queue_works('without grants to PUBLIC');
 
-# ---- the roles that triggers run as
+# ---- the roles as which triggers run
 $pg->safe_psql(q{
     create table ngx_pgq.who (op text, name text);
     alter table ngx_pgq.who owner to ngx_pgq_owner;

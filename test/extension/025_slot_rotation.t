@@ -1,5 +1,5 @@
-# Slots rotate: movers truncate a slot whose messages are moved, without waiting for a lock. A transaction that keeps a
-# slot from being truncated costs space; no message is lost, and moving is as fast as before.
+# Slots rotate: movers truncate a slot when its messages are moved, without waiting for a lock. If a transaction prevents
+# that, other slots are used, messages are still moved, and none is lost.
 
 use Pgq;
 
@@ -7,7 +7,7 @@ my $pg = Pgq::Postgres->new(conf => "ngx_pgq.rotate_size = 64kB\nmax_prepared_tr
 my $sent = 0;
 
 # Inserts this many numbered messages into the queue.
-sub put {
+sub insert {
     my ($count) = @_;
     $pg->safe_psql("insert into ngx_pgq.queue (data) select to_json(n) from generate_series($sent + 1, $sent + $count) n");
     $sent += $count;
@@ -18,49 +18,49 @@ sub all_moved {
     ok($pg->poll_query_until("select count(*) || ' ' || count(distinct data::text) from posts", "$sent $sent"), $name);
 }
 
-my $status = sub { 'select ' . $_[0] . ' from ngx_pgq.status where slot is not null' };
-my $size   = q{select sum(pg_total_relation_size('ngx_pgq.queue_' || n)) from generate_series(0, 3) n};
+my $slots       = sub { 'select ' . $_[0] . ' from ngx_pgq.status where slot is not null' };
+my $queue_bytes = q{select sum(pg_total_relation_size('ngx_pgq.queue_' || n)) from generate_series(0, 3) n};
 
 # Inserts messages until the query returns t.
-sub put_until {
+sub insert_until {
     my ($query, $name) = @_;
-    ok(poll_until { put(200); $pg->safe_psql($query) eq 't' }, $name);
+    ok(poll_until { insert(200); $pg->safe_psql($query) eq 't' }, $name);
 }
 
 # steady traffic
-put_until($status->('sum(rotations) >= 6'), 'slots are truncated one after the other');
+insert_until($slots->('sum(rotations) >= 6'), 'slots are truncated one after the other');
 all_moved('each message is posted once');
-ok($pg->poll_query_until($status->(q{count(*) filter (where state <> 'current' and bytes = 0)}), 3), 'all slots but the current one are empty');
-cmp_ok($pg->safe_psql($size), '<', 500_000, 'the queue is smaller than 500 kB after the traffic');
-is($pg->safe_psql($status->('sum(depth)')), 0, 'depth is 0 when all messages are moved');
+ok($pg->poll_query_until($slots->(q{count(*) filter (where state <> 'current' and bytes = 0)}), 3), 'all slots but the current one are empty');
+cmp_ok($pg->safe_psql($queue_bytes), '<', 500_000, 'the queue is smaller than 500 kB after the traffic');
+is($pg->safe_psql($slots->('sum(depth)')), 0, 'depth is 0 when all messages are moved');
 
 # a late commit
 my $late = $pg->session;
 $late->query('begin');
 my $slot = $late->query(q{insert into ngx_pgq.queue (data) values ('"late"') returning slot});
-put_until($status->("bool_or(skipped = 'locked by another session') filter (where slot = $slot)"), 'a slot with an open insert is skipped');
-my $rotations = $pg->safe_psql($status->('sum(rotations)'));
-put_until($status->("sum(rotations) >= $rotations + 4"), 'the other slots rotate while one is skipped');
+insert_until($slots->("bool_or(skipped = 'locked by another session') filter (where slot = $slot)"), 'a slot is skipped while a transaction that inserted into it is open');
+my $rotations = $pg->safe_psql($slots->('sum(rotations)'));
+insert_until($slots->("sum(rotations) >= $rotations + 4"), 'the other slots are truncated while one is skipped');
 $late->query('commit');
 ok($pg->poll_query_until(q{select count(*) from posts where data::text = '"late"'}, 1), 'a message that is committed late is posted');
 $pg->safe_psql(q{delete from posts where data::text = '"late"'});
-ok($pg->poll_query_until($status->("state || ' ' || bytes") . " and slot = $slot", 'empty 0'), 'the slot of a late message is truncated after the commit');
+ok($pg->poll_query_until($slots->("state || ' ' || bytes") . " and slot = $slot", 'empty 0'), 'the slot of a late message is truncated after the commit');
 $late->quit;
 
 # an older snapshot
 $pg->safe_psql('select ngx_pgq.pause()');
-put(300);
+insert(300);
 my $old = $pg->session;
 $old->query('begin isolation level repeatable read; select 1');
-my $then = $sent;
+my $sent_before = $sent;
 $pg->safe_psql('select ngx_pgq.resume()');
-put_until($status->(q{bool_or(skipped ~ '^an older snapshot')}), 'a slot that an older snapshot can read is kept');
-is($old->query(q{select (select count(*) from ngx_pgq.queue) + (select count(*) from posts)}), $then, 'the older snapshot finds all messages');
+insert_until($slots->(q{bool_or(skipped ~ '^an older snapshot')}), 'a slot that an older snapshot can read is kept');
+is($old->query(q{select (select count(*) from ngx_pgq.queue) + (select count(*) from posts)}), $sent_before, 'the older snapshot finds all messages');
 cmp_ok($old->query('select count(*) from ngx_pgq.queue'), '>=', 300, 'the older snapshot finds the messages of the queue');
 $old->query('commit');
-put_until($status->(q{not bool_or(coalesce(skipped, '') ~ '^an older snapshot')}), 'the slot is truncated when the older snapshot has ended');
+insert_until($slots->(q{not bool_or(coalesce(skipped, '') ~ '^an older snapshot')}), 'the slot is truncated when the older snapshot has ended');
 
-# an older snapshot, and a slot that was left before a restart and is drained after it
+# an older snapshot, and a slot with a message that is moved after a restart
 $pg->safe_psql('alter system set ngx_pgq.movers = 0');
 $pg->restart;
 $sent++;
@@ -68,28 +68,28 @@ $pg->safe_psql("insert into ngx_pgq.queue (slot, data) values (2, '$sent')");
 $old = $pg->session;
 $old->query('begin isolation level repeatable read; select 1');
 $pg->set('ngx_pgq.movers' => undef);
-ok($pg->poll_query_until($status->(q{coalesce(skipped, '') ~ '^an older snapshot'}) . ' and slot = 2', 't'), 'a slot is kept for snapshots that are older than its last move');
+ok($pg->poll_query_until($slots->(q{coalesce(skipped, '') ~ '^an older snapshot'}) . ' and slot = 2', 't'), 'a slot is kept for snapshots that are older than its last move');
 is($old->query('select data from ngx_pgq.queue'), $sent, 'the older snapshot finds the message of that slot');
 $old->query('commit');
 
 # snapshot_grace
 $pg->set('ngx_pgq.snapshot_grace' => '1s');
 $old->query('begin isolation level repeatable read; select 1');
-$rotations = $pg->safe_psql($status->('sum(rotations)'));
-put_until($status->("sum(rotations) >= $rotations + 5"), 'slots rotate past an older snapshot after snapshot_grace');
+$rotations = $pg->safe_psql($slots->('sum(rotations)'));
+insert_until($slots->("sum(rotations) >= $rotations + 5"), 'slots are truncated in spite of an older snapshot after snapshot_grace');
 $old->quit;
 
 # a dump locks all tables
 my $dump = $pg->session;
 $dump->query('begin isolation level repeatable read; lock table ngx_pgq.queue, posts in access share mode');
-put_until($status->(q{bool_or(skipped = 'full, but no other slot is empty')}), 'the current slot stays when all slots are locked');
+insert_until($slots->(q{bool_or(skipped = 'full, but no other slot is empty')}), 'no other slot becomes the current one while all slots are locked');
 all_moved('messages are moved while all slots are locked');
 is($pg->safe_psql('select count(*) from pg_locks where not granted'), 0, 'no process waits for a lock');
 $dump->quit;
-ok($pg->poll_query_until($status->(q{count(*) filter (where bytes > 0 and state <> 'current')}), 0), 'all slots but the current one are truncated after the dump');
+ok($pg->poll_query_until($slots->(q{count(*) filter (where bytes > 0 and state <> 'current')}), 0), 'all slots but the current one are truncated after the dump');
 
 # rows in slots that are not the current one
-put_until($status->('bool_or(slot <> 0) filter (where state = $$current$$)'), 'slot 0 is not the current one');
+insert_until($slots->('bool_or(slot <> 0) filter (where state = $$current$$)'), 'slot 0 is not the current one');
 for my $slot (0 .. 3) {
     $sent++;
     $pg->safe_psql("insert into ngx_pgq.queue (slot, data) values ($slot, '$sent')");
@@ -98,13 +98,13 @@ all_moved('messages in any slot are moved');
 
 # a prepared transaction, and a restart
 $pg->safe_psql(q{begin; insert into ngx_pgq.queue (data) values ('"prepared"'); prepare transaction 'p'});
-put(500);
+insert(500);
 all_moved('messages are moved while a transaction is prepared');
 $pg->safe_psql('select ngx_pgq.pause()');
-put(40000);    # more than a sweep reads at a time
+insert(40000);    # more than a sweep reads at once
 $pg->restart;
-put(500);
-all_moved('messages of all slots are moved after a restart');
+insert(500);
+all_moved('the messages of all slots are moved after a restart');
 $pg->safe_psql(q{commit prepared 'p'});
 ok($pg->poll_query_until(q{select count(*) from posts where data::text = '"prepared"'}, 1), 'the message of a prepared transaction is posted when it commits');
 
@@ -112,8 +112,8 @@ ok($pg->poll_query_until(q{select count(*) from posts where data::text = '"prepa
 $pg->safe_psql(q{delete from posts where data::text = '"prepared"'});
 my $position = $pg->log_position;
 $pg->safe_psql('revoke truncate on ngx_pgq.queue_0, ngx_pgq.queue_1, ngx_pgq.queue_2, ngx_pgq.queue_3 from ngx_pgq_mover');
-put_until(q{select bool_or(last_error ~ 'permission denied') from ngx_pgq.status where mover = 1}, 'the status says that the mover may not truncate');
-put(500);
+insert_until(q{select bool_or(last_error ~ 'permission denied') from ngx_pgq.status where mover = 1}, 'the status says that the mover may not truncate');
+insert(500);
 all_moved('messages are moved without the right to truncate');
 is(scalar(() = $pg->log_since($position) =~ /LOG: .*permission denied for table queue/g), 1, 'the log has one line about the missing right');
 

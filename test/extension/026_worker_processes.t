@@ -1,11 +1,12 @@
-# No worker process is free for a mover: the log has one line, the other movers work, and the mover starts later.
+# If there is no free worker process for a mover, the log has one line about it, the other movers work, and the mover is
+# started when a process is free.
 
 use Pgq;
 
 my $pg = Pgq::Postgres->new(conf => "ngx_pgq.databases = 'posts, other'\nngx_pgq.movers = 0\nmax_worker_processes = 4\n")->start;
 $pg->install('other');
 
-# The launcher, the server and a parallel query use one process each.
+# The launcher, PostgreSQL's logical replication launcher and a parallel query use one process each.
 my $query = $pg->session(database => 'postgres');
 $query->query(q{select set_config(name, 'on', false) from pg_settings where name in ('force_parallel_mode', 'debug_parallel_query')});
 $query->send('select pg_sleep(600)');
@@ -20,7 +21,7 @@ ok($pg->poll_query_until('select count(*) from posts', 1, 10), 'the mover with a
 is($pg->safe_psql('select count(*) from posts', database => 'other'), 0, 'a message stays in the queue of the database without a mover');
 
 $pg->safe_psql(q{select pg_cancel_backend(pid) from pg_stat_activity where query ~ '^select pg_sleep' and backend_type = 'client backend'});
-ok($pg->poll_query_until('select count(*) from posts', 1, 20, database => 'other'), 'the message is moved when a worker process is free');
+ok($pg->poll_query_until('select count(*) from posts', 1, 20, database => 'other'), 'a mover is started and moves the message when a worker process is free');
 is(scalar(() = $pg->log_since($position) =~ /no free worker slot/g), 1, 'the log has one line about missing worker processes');
 
 done_testing;

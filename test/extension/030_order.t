@@ -3,7 +3,7 @@
 
 use Pgq;
 
-# One mover waits between its first id and its commit: no other commits a greater id.
+# A mover waits after it has taken its first id: no other mover takes or commits a greater id.
 my $pg = Pgq::Postgres->new(conf => "ngx_pgq.movers = 3\n")->start;
 
 $pg->safe_psql(q{
@@ -18,14 +18,14 @@ $pg->safe_psql(q{
     alter function hold_up() owner to ngx_pgq_owner;
 });
 
-my $held = "select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover' and wait_event_type = 'Lock'";
+my $waiting_movers = "select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover' and wait_event_type = 'Lock'";
 my $lock = $pg->session;
 $lock->query('select pg_advisory_lock(42)');
 
 for my $case ([ 'slow' => 1 ], [ 'fast' => 2 ], [ 'faster' => 3 ]) {
     my ($message, $waiting) = @$case;
     $pg->safe_psql("insert into ngx_pgq.queue (data) values ('\"$message\"')");
-    ok($pg->poll_query_until($held, $waiting), "$message: $waiting movers wait for a lock");
+    ok($pg->poll_query_until($waiting_movers, $waiting), "$message: $waiting movers wait for a lock");
 }
 
 is($pg->safe_psql('select count(*) from posts'), 0, 'no mover commits before the one that has taken its ids');
@@ -48,15 +48,14 @@ my $reader = $pg->session;
 my ($last, $read, $status) = (0, 0);
 
 until (defined $status && $read == 20_000) {
-    my $was = $status;
+    my $load_had_ended = defined $status;
     $status //= Pgq::Host::ended($load, 0.01);
 
     my ($count, $max) = split /\|/, $reader->query("select count(*), coalesce(max(id), $last) from posts where id > $last");
     $read += $count;
     $last  = $max;
 
-    # the last query begins after the end of the load
-    last if defined $was;
+    last if $load_had_ended;    # so the last query began after the end of the load
 }
 
 is($status, 0, 'the load client gets 202 for each message and finds its post') or diag(Pgq::Host::slurp("$dir/out"));

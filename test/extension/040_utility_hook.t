@@ -1,5 +1,5 @@
-# The utility hook stops the movers of a database for a command that needs the database without sessions, if the user
-# may run it. The movers of another database go on. idle_interval is 20 days, so a commit must wake the movers.
+# The utility hook stops the movers of a database before a command that fails while the database is in use, if the user
+# may run the command. The movers of other databases keep running. idle_interval is 20 days, so only commits wake movers.
 
 use Pgq;
 use Time::HiRes qw(time);
@@ -24,7 +24,7 @@ sub moves {
     ok($pg->poll_query_until("select count(*) from posts where data::text = to_json('$name'::text)::text", 1, 10, %option), $name);
 }
 
-# The command succeeds in less time than the server itself would wait for movers.
+# The command succeeds in less than the 5 seconds that the server waits for other sessions.
 sub quick {
     my ($sql, $name) = @_;
     my $start = time;
@@ -34,7 +34,7 @@ sub quick {
     cmp_ok(time - $start, '<', timeout(4), "$name takes less than 4 seconds");
 }
 
-# The command fails with that code, and no mover has been stopped.
+# The command fails with that SQLSTATE, and no mover has been stopped.
 sub refused {
     my ($name, $code, $sql, %option) = @_;
     my $before = movers('posts');
@@ -66,14 +66,14 @@ my $position = $pg->log_position;
 quick('create database copy template posts', 'CREATE DATABASE TEMPLATE');
 is($pg->safe_psql('select count(*) from posts', database => 'copy'), 1, 'a copy of the database has the post');
 moves('a message becomes a post after CREATE DATABASE TEMPLATE');
-is(scalar(() = $pg->log_since($position) =~ /stopping movers/g), 1, 'the log has one line about the movers that leave');
+is(scalar(() = $pg->log_since($position) =~ /stopping movers/g), 1, 'the log has one line about stopped movers');
 unlike($pg->log_since($position), qr/FATAL|exited/, 'the log has no FATAL message and no exit of a process');
 $position = $pg->log_position;
 quick('drop database copy', 'DROP of a database without movers');
 quick('create database plain', 'CREATE DATABASE from template1');
 unlike($pg->log_since($position), qr/stopping movers/, 'movers are not stopped for a database without movers');
 
-# several copies at the same time: movers return when the last one has ended
+# several copies at the same time: movers are started when the last one has ended
 my @copies = map { $pg->session(@elsewhere)->send("create database copy_$_ template posts") } 1 .. 4;
 is(join('', map { $_->result } @copies), '', 'four copies at the same time succeed');
 moves('a message becomes a post after four copies');
@@ -97,11 +97,11 @@ quick('alter database posts rename to archive', 'a second ALTER DATABASE RENAME'
 $pg->safe_psql(q{alter system set ngx_pgq.databases = 'archive, other'; select pg_reload_conf()}, @elsewhere);
 moves('a message becomes a post when ngx_pgq.databases has the new name', database => 'archive');
 $pg->safe_psql('alter system reset ngx_pgq.databases; select pg_reload_conf()', @elsewhere);
-ok($pg->poll_query_until('select count(*) from pg_stat_activity where datname = $$archive$$', 0, 10, @elsewhere), 'stopping movers the database when ngx_pgq.databases no longer has its name');
+ok($pg->poll_query_until('select count(*) from pg_stat_activity where datname = $$archive$$', 0, 10, @elsewhere), 'movers of a database are stopped when ngx_pgq.databases no longer has its name');
 quick('alter database archive rename to posts', 'a second ALTER DATABASE RENAME to the old name');
 moves('a message becomes a post after RENAME');
 
-# in a transaction block movers are stopped until its end
+# movers are stopped until the end of a transaction block
 for my $case (
     [ 'rolled back' => sub { $_[0]->query('rollback') } ],
     [ 'ended with its session' => sub { $_[0]->quit } ],
@@ -111,10 +111,10 @@ for my $case (
     my ($name, $end) = @$case;
     my $session = $pg->session(@elsewhere);
 
-    like($session->query('begin; alter database posts rename to never; select $$done$$'), qr/done/, "RENAME succeeds in a transaction block (to be $name)");
-    is(movers('posts'), '', "no mover runs during the transaction (to be $name)");
+    like($session->query('begin; alter database posts rename to never; select $$done$$'), qr/done/, "RENAME succeeds in a transaction block that is later $name");
+    is(movers('posts'), '', "no mover runs during a transaction block that is later $name");
     $end->($session);
-    moves("a message becomes a post when the RENAME has been $name");
+    moves("a message becomes a post when the transaction block was $name");
 }
 
 # a DROP that waits for a session
@@ -126,7 +126,7 @@ moves('a message becomes a post after a DROP that failed');
 $session->quit;
 
 # DROP, and a new database of that name
-is(movers('other'), $others, 'the movers of the other database have not been restarted before DROP');
+is(movers('other'), $others, 'no command before DROP has stopped the movers of the other database');
 $position = $pg->log_position;
 $pg->poll_query_until('select count(*) from pg_stat_activity where datname = $$posts$$ and backend_type = $$client backend$$', 0, 10, @elsewhere);
 quick('drop database posts', 'DROP DATABASE');
@@ -151,10 +151,10 @@ ok($pg->poll_query_until("select count(*) > $seen + 20 from posts", 't', 10, dat
 $pg->safe_psql('grant insert on posts to ngx_pgq_mover');
 ok($pg->poll_query_until(q{select count(*) from posts where data::text = '"no right"'}, 1, 30), 'the message is posted when the right is granted');
 
-# the other database has been under load
+# the other database, which has been under load
 my $sent = $producer->stop;
 is_deeply($producer->errors, {}, 'the producer of the other database has got no error');
-is(movers('other'), $others, 'the movers of the other database have not been restarted');
+is(movers('other'), $others, 'no command has stopped the movers of the other database');
 ok($pg->poll_query_until('select count(*) from posts', $sent, 10, database => 'other'), "all $sent messages of the other database are posts");
 is($pg->safe_psql('select count(distinct data::text) from posts', database => 'other'), $sent, 'each message of the other database is posted once');
 quick('drop database other', 'DROP DATABASE of the other database');

@@ -3,7 +3,7 @@
 
 use Pgq;
 
-# The extension is missing when the server starts, while its tables are there, as after a restore.
+# When the server starts, the tables exist and the extension is missing, as after a restore.
 my $pg = Pgq::Postgres->new(bare => 1, conf => "ngx_pgq.databases = 'posts'\nngx_pgq.movers = 2\nngx_pgq.idle_interval = '200ms'\n")->start;
 $pg->install;
 $pg->safe_psql('drop extension ngx_pgq cascade');
@@ -15,18 +15,18 @@ $pg->install;
 ok($pg->poll_query_until(q{select count(*) from posts where data::text = '"waiting"'}, 1, 10), 'a message is moved when the extension is created');
 $pg->safe_psql('delete from posts');
 
-my @producers = map { Pgq::Producer->new($pg, from => 1_000_000 * $_) } 1 .. 3;
-my $counted   = 'select count(*) from posts';
+my @producers  = map { Pgq::Producer->new($pg, from => 1_000_000 * $_) } 1 .. 3;
+my $post_count = 'select count(*) from posts';
 
-# 100 more messages become posts.
-sub goes_on {
+# Checks that 100 more messages become posts.
+sub posts_increase {
     my ($name) = @_;
-    my $seen = $pg->safe_psql($counted);
+    my $seen = $pg->safe_psql($post_count);
 
     ok($pg->poll_query_until("select count(*) > $seen + 100 from posts", 't', 20), "$name: messages become posts");
 }
 
-goes_on('before any change');
+posts_increase('before any change');
 my $keyed = q{select sqlstate from ngx_pgq.enqueue_keyed(gen_random_uuid(), array[gen_random_uuid()], '{0}', '{key}')};
 $pg->safe_psql($keyed);
 
@@ -34,41 +34,41 @@ my $position = $pg->log_position;
 for my $round (1 .. 3) {
     $pg->safe_psql('drop extension ngx_pgq cascade');
     $pg->install;
-    goes_on("DROP EXTENSION CASCADE and a new installation, round $round");
+    posts_increase("DROP EXTENSION CASCADE and a new installation, round $round");
 }
 
 is($pg->safe_psql($keyed), 'PQ200', 'keys are kept when the extension is dropped');
 $pg->safe_psql('drop extension ngx_pgq cascade');
 ok($pg->wait_for_log(qr/the extension ngx_pgq is missing/, $position), 'the log says that the extension is missing after DROP EXTENSION');
-my $posts = $pg->safe_psql($counted);
+my $posts = $pg->safe_psql($post_count);
 $pg->safe_psql('create extension ngx_pgq');
 $pg->install;
-goes_on('CREATE EXTENSION and a new installation');
+posts_increase('CREATE EXTENSION and a new installation');
 $pg->install for 1 .. 3;
-goes_on('three installations over the existing one');
+posts_increase('three installations over the existing one');
 $pg->safe_psql('alter extension ngx_pgq update');
-goes_on('ALTER EXTENSION UPDATE');
+posts_increase('ALTER EXTENSION UPDATE');
 
 my $sent = 1;
 $sent += $_->stop for @producers;
 my %errors = map { %{ $_->errors } } @producers;
-ok($pg->poll_query_until($counted, $sent, 20), "all $sent committed messages are posts");
+ok($pg->poll_query_until($post_count, $sent, 20), "all $sent committed messages are posts");
 is($pg->safe_psql('select count(distinct data::text) from posts'), $sent, 'each committed message is posted once');
 is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'there is no dead letter');
 cmp_ok(scalar(keys %errors), '>', 0, 'producers got errors: ' . join ' ', sort keys %errors);
 is_deeply([ grep { !/^(?:23514|3F000|42883|42P01|42501)$/ } keys %errors ], [], 'all errors say that an object or a right is missing');
 
-# the objects of ngx_pgq_owner are reassigned or dropped
+# objects of ngx_pgq_owner are reassigned or dropped
 @producers = Pgq::Producer->new($pg);
 $position = $pg->log_position;
 $pg->safe_psql('create role new_owner');
 $pg->safe_psql('reassign owned by ngx_pgq_owner to new_owner');
-goes_on('REASSIGN OWNED');
+posts_increase('REASSIGN OWNED');
 $pg->safe_psql('reassign owned by new_owner to ngx_pgq_owner');
-goes_on('REASSIGN OWNED to the first owner');
+posts_increase('REASSIGN OWNED to the first owner');
 $pg->safe_psql('drop schema ngx_pgq cascade');
 $pg->install;
-goes_on('DROP SCHEMA CASCADE and a new installation');
+posts_increase('DROP SCHEMA CASCADE and a new installation');
 my $dropped = $pg->log_position;
 $pg->safe_psql('drop owned by ngx_pgq_owner cascade');
 ok($pg->wait_for_log(qr/mover \d of posts: .* is missing/, $dropped), 'the log says that a table is missing after DROP OWNED');
@@ -90,6 +90,6 @@ $pg->safe_psql('drop role ngx_pgq_mover');
 $pg->safe_psql('select pg_terminate_backend(pid) from ngx_pgq.status where pid is not null');
 ok($pg->wait_for_log(qr/the role "ngx_pgq_mover" does not exist/, $position), 'the log says that the role of the movers does not exist');
 $pg->install;
-ok($pg->poll_query_until(q{select count(*) from posts where data::text = '"no rights"'}, 1, 20), 'the message is posted when role and rights are there again');
+ok($pg->poll_query_until(q{select count(*) from posts where data::text = '"no rights"'}, 1, 20), 'the message is posted when sql/install.sql has restored the role and its rights');
 
 done_testing;

@@ -1,5 +1,5 @@
-# Triggers and rules of posts run inside the movers: they see schema public, and cannot change the settings of a mover,
-# its commits or the order of ids. A NOTIFY that fails or waits does not stop a batch.
+# Movers run the triggers and rules of posts. These find the tables of schema public, and cannot change the settings of a
+# mover, its commits or the order of ids. A NOTIFY that fails or waits does not stop a batch.
 
 use Pgq;
 
@@ -33,18 +33,18 @@ for my $kind ('', 'constraint') {
     my $when = $kind ? 'deferrable initially deferred' : '';
     $pg->safe_psql(qq{
         truncate audit;
-        create or replace function careless() returns trigger language plpgsql as \$\$
+        create or replace function change_settings() returns trigger language plpgsql as \$\$
         begin
             set synchronous_commit = off;
             set search_path = nowhere;
             set work_mem = '64kB';
             return new;
         end \$\$;
-        create $kind trigger careless after insert on posts $when for each row execute function careless()});
+        create $kind trigger change_settings after insert on posts $when for each row execute function change_settings()});
     my $tag = $kind || 'plain';
     $insert->($tag, 20);
     ok($moved->($tag, 20), "$tag trigger: messages become posts while it changes settings");
-    $pg->safe_psql('drop trigger careless on posts; truncate audit');
+    $pg->safe_psql('drop trigger change_settings on posts; truncate audit');
     $insert->("after $tag", 1);
     ok($moved->("after $tag", 1), "$tag trigger: the next message becomes a post");
     is($pg->safe_psql('select path, commit from audit'), 'pg_catalog, public|on', "$tag trigger: the next batch has the settings of the mover");
@@ -55,31 +55,32 @@ for my $kind ('', 'constraint') {
     my $when = $kind ? 'deferrable initially deferred' : '';
     my $tag  = $kind || 'plain';
 
-    $pg->safe_psql("create $kind trigger careless after delete on posts $when for each row execute function careless()");
+    $pg->safe_psql("create $kind trigger change_settings after delete on posts $when for each row execute function change_settings()");
     $pg->set('ngx_pgq.keep_posts' => 1);
     ok($pg->poll_query_until('select count(*) from posts', 1), "$tag trigger on delete: old posts are deleted");
     $pg->set('ngx_pgq.keep_posts' => undef);
-    $pg->safe_psql('drop trigger careless on posts; truncate audit');
+    $pg->safe_psql('drop trigger change_settings on posts; truncate audit');
     $insert->("kept $tag", 2);
     ok($moved->("kept $tag", 2), "$tag trigger on delete: the next messages become posts");
     is($pg->safe_psql('select distinct path, commit from audit'), 'pg_catalog, public|on', "$tag trigger on delete: the next batch has the settings of the mover");
 }
 
-# the commit of the batch that fires the trigger
-for my $when ('', 'deferrable initially deferred') {
-    my $kind = $when ? 'constraint' : '';
-    $pg->safe_psql("create $kind trigger careless after insert on posts $when for each row execute function careless()");
+# a trigger that would make the commit of its batch asynchronous
+for my $kind ('', 'constraint') {
+    my $when = $kind ? 'deferrable initially deferred' : '';
+    my $tag  = $kind || 'plain';
+    $pg->safe_psql("create $kind trigger change_settings after insert on posts $when for each row execute function change_settings()");
     $pg->set(synchronous_standby_names => 'missing');
     $pg->poll_query_until('show synchronous_standby_names', 'missing');
-    $pg->psql(qq{set synchronous_commit = local; insert into ngx_pgq.queue (data) values ('"waits$when 1"')});
+    $pg->psql(qq{set synchronous_commit = local; insert into ngx_pgq.queue (data) values ('"waits $tag 1"')});
     ok($pg->poll_query_until(q{select count(*) from pg_stat_activity where wait_event = 'SyncRep' and backend_type = 'ngx_pgq mover'}, 1),
-        "a trigger ($when) sets synchronous_commit = off: the commit waits for the standby");
+        "$tag trigger sets synchronous_commit = off: the commit waits for the standby");
 
     my ($status) = $pg->psql(q{set synchronous_commit = local; set statement_timeout = '20s'; notify others}, database => 'postgres');
-    is($status, 0, "a trigger ($when) sets synchronous_commit = off: NOTIFY of another session does not wait");
+    is($status, 0, "$tag trigger sets synchronous_commit = off: NOTIFY of another session does not wait");
     $pg->set(synchronous_standby_names => undef);
-    ok($moved->("waits$when", 1), "a trigger ($when) sets synchronous_commit = off: the message becomes a post without the standby");
-    $pg->safe_psql('drop trigger careless on posts');
+    ok($moved->("waits $tag", 1), "$tag trigger sets synchronous_commit = off: the message becomes a post when commits do not wait");
+    $pg->safe_psql('drop trigger change_settings on posts');
 }
 
 # ---- a rule

@@ -1,48 +1,48 @@
-# A message that fails while others pass becomes a dead letter, with any SQLSTATE. An error that all messages get makes no
-# dead letters, with any SQLSTATE, and is retried.
+# A message that fails while others are posted becomes a dead letter, even if the SQLSTATE is that of a server error. When
+# all messages fail, they are retried and do not become dead letters, even if the SQLSTATE is that of a bad message.
 
 use Pgq;
 
 my $pg = Pgq::Postgres->new->start;
 
-my $insert  = sub { $pg->safe_psql("insert into ngx_pgq.queue (data) values $_[0]") };
-my $posted  = sub { $pg->poll_query_until("select count(*) from posts where data::text in ($_[0])", $_[1], 60) };
-my $dead    = sub { $pg->poll_query_until("select coalesce(string_agg(sqlstate, ' ' order by id), '') from ngx_pgq.dead_letter", $_[0], 60) };
-my $failing = sub { $pg->poll_query_until("select bool_or(last_error ~ '$_[0]') from ngx_pgq.status", 't') };
-my $clean   = sub { $pg->safe_psql('truncate posts, ngx_pgq.dead_letter') };
-my $movers  = sub {
+my $insert           = sub { $pg->safe_psql("insert into ngx_pgq.queue (data) values $_[0]") };
+my $posted           = sub { $pg->poll_query_until("select count(*) from posts where data::text in ($_[0])", $_[1], 60) };
+my $dead_letters_are = sub { $pg->poll_query_until("select coalesce(string_agg(sqlstate, ' ' order by id), '') from ngx_pgq.dead_letter", $_[0], 60) };
+my $status_has       = sub { $pg->poll_query_until("select bool_or(last_error ~ '$_[0]') from ngx_pgq.status", 't') };
+my $truncate         = sub { $pg->safe_psql('truncate posts, ngx_pgq.dead_letter') };
+my $set_movers       = sub {
     $pg->safe_psql($_) for "alter system set ngx_pgq.movers = $_[0]", "alter system set ngx_pgq.batch_size = $_[1]";
     $pg->reload;
     $pg->poll_query_until('select count(*) from ngx_pgq.status where pid is not null', $_[0]);
 };
 
-# ---- a bad message with an SQLSTATE that a server error can have
+# ---- a bad message with the SQLSTATE of a server error
 for my $setting ([ 1, 1000 ], [ 4, 1000 ], [ 1, 1 ], [ 4, 2 ]) {
     my $name = "$setting->[0] movers, batches of $setting->[1]";
 
-    $movers->(@$setting);
+    $set_movers->(@$setting);
     $pg->safe_psql(q{alter table posts add constraint path check ((data->>'path') is null or (data->>'path')::jsonpath is not null)});
     $insert->(q{('{"path": "$.[[["}'), ('{"ok": 1}')});
     ok($posted->(q{'{"ok": 1}'}, 1), "$name: the message after one that raises a syntax error is posted");
-    # Another mover may have posted the good message before the bad one was tried: insert more.
+    # Another mover may have posted the good message before the bad one was tried, so more good messages are inserted.
     ok((poll_until { $insert->(q{('{"ok": 2}')}); $pg->safe_psql('select count(*) from ngx_pgq.dead_letter') } 60), "$name: the message that raises a syntax error becomes a dead letter");
     is($pg->safe_psql('select string_agg(sqlstate, $$ $$) from ngx_pgq.dead_letter'), '42601', "$name: no other message becomes a dead letter");
     $pg->safe_psql('alter table posts drop constraint path');
-    $clean->();
+    $truncate->();
 }
 
-$movers->(1, 1000);
+$set_movers->(1, 1000);
 for my $code (qw(0A000 25006 42501 53400 57014 XX000)) {
     $pg->safe_psql(qq{create or replace function refuse() returns trigger language plpgsql as \$\$
         begin if new.data::text = '"odd"' then raise exception 'odd' using errcode = '$code'; end if; return new; end \$\$});
     $pg->safe_psql('create or replace trigger refuse before insert on posts for each row execute function refuse()');
     $insert->(q{('"odd"')});
-    ok($failing->($code), "$code, alone: the status has the SQLSTATE");
+    ok($status_has->($code), "$code, alone: the status has the SQLSTATE");
     is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, "$code, alone: the message does not become a dead letter");
     $insert->(q{('"even 1"'), ('"even 2"')});
     ok($posted->(q{'"even 1"', '"even 2"'}, 2), "$code: other messages are posted");
-    ok($dead->($code), "$code: the message becomes a dead letter when others have been posted");
-    $clean->();
+    ok($dead_letters_are->($code), "$code: the message becomes a dead letter when others have been posted");
+    $truncate->();
 }
 $pg->safe_psql('drop trigger refuse on posts');
 
@@ -56,9 +56,9 @@ $pg->safe_psql('select ngx_pgq.resume()');
 ok($pg->poll_query_until(q{select count(*) from posts where data::text like '"bulk %'}, 1000, 120), 'the messages of a batch that is too large are moved in smaller batches');
 is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'a batch that is too large makes no dead letter');
 $pg->safe_psql('drop trigger limit_rows on posts');
-$clean->();
+$truncate->();
 
-# ---- an error of the table with an SQLSTATE that a bad message can have
+# ---- an error of the table with the SQLSTATE of a bad message
 my @table = (
     [ 'the sequence is at its end', 'alter table posts alter column id type bigint; alter sequence posts_id_seq maxvalue 100000; select setval($$posts_id_seq$$, 100000)',
         'alter sequence posts_id_seq no maxvalue', '2200H', 0 ],
@@ -69,20 +69,20 @@ my @table = (
 );
 
 for my $case (@table) {
-    my ($name, $break, $repair, $code, $most) = @$case;
+    my ($name, $break, $repair, $code, $limit) = @$case;
 
     $insert->(q{('"before"')});
     $posted->(q{'"before"'}, 1);
     $pg->safe_psql($break);
     $pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json('all ' || i) from generate_series(1, 50) as i});
-    ok($failing->($code), "$name: the status has the SQLSTATE");
+    ok($status_has->($code), "$name: the status has the SQLSTATE");
     my $errors = $pg->safe_psql('select sum(errors) from ngx_pgq.status');
     $pg->poll_query_until("select sum(errors) > $errors + 2 from ngx_pgq.status", 't', 60);
-    cmp_ok($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), '<=', $most, "$name: at most $most messages become dead letters");
+    cmp_ok($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), '<=', $limit, "$name: at most $limit messages become dead letters");
     $pg->safe_psql($repair);
     $pg->safe_psql('select ngx_pgq.retry_all()');
     ok($pg->poll_query_until(q{select count(*) from posts where data::text like '"all %'}, 50, 60), "$name: all messages are posted when the table is repaired");
-    $clean->();
+    $truncate->();
 }
 
 # ---- many bad messages do not stop the queue

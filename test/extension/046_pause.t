@@ -1,4 +1,4 @@
-# A pause() that fails, a transaction that is rolled back and a dropped database leave no pause behind.
+# No pause remains when pause() has failed, when its transaction was rolled back, or when the database was dropped.
 
 use Pgq;
 
@@ -53,7 +53,7 @@ for my $case (
 ) {
     my ($sql, $name) = @$case;
     $pg->psql($sql);
-    moves("$name: there is no pause");
+    moves("$name: movers are not paused");
 }
 for my $case (
     [ 'begin; select ngx_pgq.pause(); commit',                                                 'COMMIT' ],
@@ -62,7 +62,7 @@ for my $case (
 ) {
     my ($sql, $name) = @$case;
     $pg->safe_psql($sql);
-    is($pg->safe_psql($paused), 't', "$name: the pause stays");
+    is($pg->safe_psql($paused), 't', "$name: movers are paused");
     $pg->psql('begin; select ngx_pgq.pause(); rollback');
     is($pg->safe_psql($paused), 't', "$name: a second pause that is rolled back does not end the first");
     $pg->safe_psql('select ngx_pgq.resume()');

@@ -1,11 +1,11 @@
-# The status shows a mover that could not start, with the error and its time. The view can be read with messages of any
-# time in the queue.
+# The status shows a mover that could not start, with the error and its time. It can be read while the queue has messages
+# with infinite or distant times.
 
 use Pgq;
 
 my $pg = Pgq::Postgres->new(conf => "ngx_pgq.databases = 'posts, missing'\nngx_pgq.movers = 2\n")->start;
 
-sub becomes {
+sub state_is {
     my ($database, $state, $error, $name) = @_;
 
     ok($pg->poll_query_until("select string_agg(distinct state, ' ') from ngx_pgq.status where database = '$database' and mover is not null", $state, 40), "$name: the state of the movers is \"$state\"");
@@ -13,12 +13,12 @@ sub becomes {
     is($pg->safe_psql("select bool_and(last_error_at between now() - interval '5 min' and now()) from ngx_pgq.status where database = '$database' and mover is not null"), 't', "$name: the status has the time of the error");
 }
 
-becomes('missing', 'could not start', 'the database "missing" does not exist', 'a database that does not exist');
+state_is('missing', 'could not start', 'the database "missing" does not exist', 'a database that does not exist');
 $pg->safe_psql('create database missing');
 ok($pg->poll_query_until(q{select string_agg(distinct coalesce(last_error, 'none'), ' ') from ngx_pgq.status where database = 'missing' and pid is not null}, 'none', 40),
     'the movers of a database that was created have no error');
 $pg->safe_psql('drop database missing');
-becomes('missing', 'could not start', 'the database "missing" does not exist', 'a database that was dropped');
+state_is('missing', 'could not start', 'the database "missing" does not exist', 'a database that was dropped');
 
 for my $case (
     [ 'alter role ngx_pgq_mover nologin', 'alter role ngx_pgq_mover login', 'a role that may not log in' ],
@@ -30,25 +30,25 @@ for my $case (
 
     $pg->safe_psql($_) for split /; /, $break;
     $pg->safe_psql(q{select pg_terminate_backend(pid) from ngx_pgq.status where pid is not null});
-    if ($name =~ /limit/) {    # does not apply to background workers in some versions of PostgreSQL
+    if ($name =~ /limit/) {    # some versions of PostgreSQL do not apply it to background workers
         $pg->poll_query_until(q{select count(*) from ngx_pgq.status where database = 'posts' and (pid is not null or state = 'could not start')}, 2, 40);
     } else {
-        becomes('posts', 'could not start', 'could not connect to the database', $name);
+        state_is('posts', 'could not start', 'could not connect to the database', $name);
     }
     $pg->safe_psql($repair);
     $pg->safe_psql('select pg_reload_conf()');
-    ok($pg->poll_query_until(q{select count(*) from ngx_pgq.status where database = 'posts' and pid is not null and state <> 'could not start'}, 2, 40), "$name: the movers start when it is repaired");
+    ok($pg->poll_query_until(q{select count(*) from ngx_pgq.status where database = 'posts' and pid is not null and state <> 'could not start'}, 2, 40), "$name: the movers start when the cause is removed");
 }
 
 $pg->set('ngx_pgq.role' => 'missing_role');
-becomes('posts', 'could not start', 'the role "missing_role" does not exist', 'a role that does not exist');
+state_is('posts', 'could not start', 'the role "missing_role" does not exist', 'a role that does not exist');
 $pg->set('ngx_pgq.movers' => 0);
 ok($pg->poll_query_until(q{select string_agg(distinct state, ' ') from ngx_pgq.status where mover is not null}, 'stopped', 40), 'with ngx_pgq.movers = 0 the state of all movers is "stopped"');
 $pg->safe_psql($_) for 'alter system reset ngx_pgq.role', 'alter system set ngx_pgq.movers = 2';
 $pg->reload;
 ok($pg->poll_query_until(q{select count(*) from ngx_pgq.status where database = 'posts' and pid is not null}, 2, 40), 'two movers run when the settings are restored');
 
-# ---- messages of infinite and distant times
+# ---- messages with infinite and distant times
 $pg->set('ngx_pgq.batch_size' => 1);
 for my $at ('-infinity', 'infinity', '4713-01-01 BC', '294276-12-31') {
     my $holder = $pg->session;

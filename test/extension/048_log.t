@@ -1,4 +1,4 @@
-# An error that quotes a message of the queue: neither the log nor the status shows the message.
+# When posts refuses a message with an error that quotes it, neither the log nor the status shows the message.
 
 use Pgq;
 

@@ -1,37 +1,38 @@
-# An error that quotes a message when the queue refuses it: the log does not show the message. The sender gets the text
-# that a trigger raises, and no other text that can contain a message.
+# When the queue refuses a message with an error that quotes it, the log does not show the message. The sender gets the
+# text that a trigger raises, and no other text that can contain the message.
 
 use Pgq;
 
-my $pg     = Pgq::Postgres->new(conf => "log_error_verbosity = verbose\nngx_pgq.movers = 0\n")->start;
-my $card   = '4111-1111-1111-1111';
-my $own    = qr/a check, trigger or index of ngx_pgq\.queue rejects a message/;
-my $number = 0;
-my @calls  = (
+my $pg           = Pgq::Postgres->new(conf => "log_error_verbosity = verbose\nngx_pgq.movers = 0\n")->start;
+my $card         = '4111-1111-1111-1111';
+my $general_text = qr/a check, trigger or index of ngx_pgq\.queue rejects a message/;
+my $keys         = 0;
+my @calls        = (
     [ enqueue       => sub { "select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array[$_[0]])" } ],
-    [ enqueue_keyed => sub { "select * from ngx_pgq.enqueue_keyed(gen_random_uuid(), array[gen_random_uuid()], array[$_[0]], array['k" . $number++ . "'])" } ],
+    [ enqueue_keyed => sub { "select * from ngx_pgq.enqueue_keyed(gen_random_uuid(), array[gen_random_uuid()], array[$_[0]], array['k" . $keys++ . "'])" } ],
     [ enqueue_all   => sub { "select * from ngx_pgq.enqueue_all(gen_random_uuid(), gen_random_uuid(), array[$_[0]], null)" } ],
 );
 
-# The message is not in the statement but in a setting, as nginx sends it as a parameter.
+# Checks error and log of each function. nginx sends a message as a parameter; here it is in a setting, so that the
+# statement, which is logged, does not contain it.
 sub refused {
     my ($name, $sqlstate, $expected, $data) = @_;
     $data //= "[[$card <& ";
 
     for my $call (@calls) {
-        my ($way, $sql) = @$call;
+        my ($function, $sql) = @$call;
         my $position = length $pg->log_since(0);
         my ($status, $out, $err) = $pg->psql("\\set VERBOSITY verbose\n" . $sql->(q{current_setting('test.message')}) . ';',
             user => 'ngx_pgq_web', env => { PGOPTIONS => "-c test.message=" . (qq{"$data"} =~ s/([\\ ])/\\$1/gr) });
 
-        like($err, qr/ERROR:  $sqlstate: /, "$name, $way: the error has SQLSTATE $sqlstate");
-        like($err, $expected, "$name, $way: the sender gets the expected error text");
-        unlike($err, qr/4111-1111/, "$name, $way: the sender does not get the message") if $expected eq $own;
-        like($err, qr/^CONTEXT:  PL\/pgSQL function (?:public\.)?quoting\(\) line \d+ at [A-Za-z ]+$/m, "$name, $way: the context names the function of the trigger")
+        like($err, qr/ERROR:  $sqlstate: /, "$name, $function: the error has SQLSTATE $sqlstate");
+        like($err, $expected, "$name, $function: the sender gets the expected error text");
+        unlike($err, qr/4111-1111/, "$name, $function: the sender does not get the message") if $expected eq $general_text;
+        like($err, qr/^CONTEXT:  PL\/pgSQL function (?:public\.)?quoting\(\) line \d+ at [A-Za-z ]+$/m, "$name, $function: the context names the function of the trigger")
             if $name =~ /RAISE|EXECUTE|a cast/;
         my $log = substr $pg->log_since(0), $position;
-        like($log, qr/$sqlstate/, "$name, $way: the log has the SQLSTATE");
-        unlike($log, qr/4111-1111/, "$name, $way: the log does not show the message");
+        like($log, qr/$sqlstate/, "$name, $function: the log has the SQLSTATE");
+        unlike($log, qr/4111-1111/, "$name, $function: the log does not show the message");
     }
 
     return;
@@ -62,7 +63,7 @@ for my $case (
 ) {
     my ($name, $body, $sqlstate) = @$case;
     trigger($body);
-    refused($name, $sqlstate, $own);
+    refused($name, $sqlstate, $general_text);
 }
 
 $pg->safe_psql('drop trigger quoting on ngx_pgq.queue');
@@ -70,7 +71,7 @@ $pg->safe_psql('drop trigger quoting on ngx_pgq.queue');
 for my $check ([ 'jsonpath', '42601' ], [ 'regclass', '42P01', $card ], [ 'tsquery', '42601' ], [ 'inet', '22P02' ], [ 'regrole', '42704', $card ]) {
     my ($type, $sqlstate, $data) = @$check;
     $pg->safe_psql(qq{alter table ngx_pgq.queue add constraint cast_check check ((data #>> '{}')::$type is not null)});
-    refused("a check that casts to $type", $sqlstate, $own, $data);
+    refused("a check that casts to $type", $sqlstate, $general_text, $data);
     $pg->safe_psql('alter table ngx_pgq.queue drop constraint cast_check');
 }
 

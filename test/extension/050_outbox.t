@@ -5,10 +5,10 @@ use Pgq;
 
 my $pg = Pgq::Postgres->new(conf => "ngx_pgq.idle_interval = '20d'\nmax_prepared_transactions = 5\nngx_pgq.movers = 2\n")->start;
 
-# The posts since the last call, in the order of ids. Waits until there are this many.
+# Returns the posts since the last call, in the order of ids, when there are this many.
 my $last = 0;
 
-sub posts {
+sub new_posts {
     my ($count) = @_;
 
     $pg->poll_query_until("select count(*) from posts where id > $last", $count, 10) if $count;
@@ -18,20 +18,21 @@ sub posts {
     return $posts;
 }
 
-# Inserts a last message: when it is a post, all messages that were committed before it are posts.
-sub afterwards {
+# Inserts a last message and checks that only the expected posts are before it.
+sub posts_before_end {
     my ($expected, $name) = @_;
 
     $pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('"end"')});
-    is(posts(1 + (my @expected = split / /, $expected)), $expected eq '' ? 'end' : "$expected end", $name);
+    is(new_posts(1 + (my @expected = split / /, $expected)), $expected eq '' ? 'end' : "$expected end", $name);
     is($pg->safe_psql('select count(*) from ngx_pgq.queue'), 0, "$name: the queue is empty");
 }
 
-sub commits {
+# Runs SQL and checks that its messages become posts.
+sub makes_posts {
     my ($name, $sql, $expected, %option) = @_;
 
     $pg->safe_psql($sql, %option);
-    is(posts(scalar(my @expected = split / /, $expected)), $expected, "$name: its commit wakes a mover");
+    is(new_posts(scalar(my @expected = split / /, $expected)), $expected, "$name: its commit wakes a mover");
 }
 
 $pg->safe_psql(q{
@@ -61,26 +62,26 @@ $pg->safe_psql(q{
 my @shop = (user => 'shop');
 
 # ways to insert
-commits('INSERT', q{insert into ngx_pgq.queue (data) values ('"one"'), ('"two"')}, 'one two', @shop);
-commits('INSERT of many rows', q{insert into ngx_pgq.queue (data) select to_json(n) from generate_series(1, 500) n},
+makes_posts('INSERT', q{insert into ngx_pgq.queue (data) values ('"one"'), ('"two"')}, 'one two', @shop);
+makes_posts('INSERT of many rows', q{insert into ngx_pgq.queue (data) select to_json(n) from generate_series(1, 500) n},
     join(' ', 1 .. 500), @shop);
-commits('a transaction block', q{begin; insert into bill values (1); insert into ngx_pgq.queue (data) values ('"paid"'); commit},
+makes_posts('a transaction block', q{begin; insert into bill values (1); insert into ngx_pgq.queue (data) values ('"paid"'); commit},
     'bill-1 paid', @shop);
-commits('a trigger', 'insert into bill select generate_series(2, 4)', 'bill-2 bill-3 bill-4', @shop);
-commits('a function with an exception block', 'select pay(1)', 'before again', @shop);
-commits('the same without exception', 'select pay(5)', 'before undone bill-5', @shop);
-commits('COPY', qq{copy ngx_pgq.queue (data) from stdin;\n"copied"\n"too"\n\\.\n}, 'copied too', @shop);
-commits('COPY into one slot', qq{copy ngx_pgq.queue_2 (data, slot) from stdin;\n"slot"\t2\n\\.\nselect ngx_pgq.slot()}, 'slot');
-commits('a DO block that commits several times',
+makes_posts('a trigger', 'insert into bill select generate_series(2, 4)', 'bill-2 bill-3 bill-4', @shop);
+makes_posts('a function with an exception block', 'select pay(1)', 'before again', @shop);
+makes_posts('a function with an exception block that catches nothing', 'select pay(5)', 'before undone bill-5', @shop);
+makes_posts('COPY', qq{copy ngx_pgq.queue (data) from stdin;\n"copied"\n"too"\n\\.\n}, 'copied too', @shop);
+makes_posts('COPY into one slot', qq{copy ngx_pgq.queue_2 (data, slot) from stdin;\n"slot"\t2\n\\.\nselect ngx_pgq.slot()}, 'slot');
+makes_posts('a DO block that commits several times',
     q{do $$ begin for n in 1..3 loop insert into ngx_pgq.queue (data) values (to_json(n)); commit; end loop; end $$}, '1 2 3', @shop);
-commits('an INSERT and enqueue() in one transaction', q{
+makes_posts('an INSERT and enqueue() in one transaction', q{
     begin; insert into ngx_pgq.queue (data) values ('"first"');
     select * from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['"second"']); commit}, 'first second');
 is($pg->safe_psql(q{
     with sent as (insert into ngx_pgq.queue (message_id, data)
         values ('00000000-0000-0000-0000-00000000000a', '{"a" : 1e400}') returning message_id) select count(*) from sent}), 1,
     'an INSERT may set message_id');
-posts(1);
+new_posts(1);
 is($pg->safe_psql(q{select data from posts where message_id = '00000000-0000-0000-0000-00000000000a'}), '{"a" : 1e400}',
     'a post has the message_id and the bytes of the INSERT');
 
@@ -88,9 +89,9 @@ is($pg->safe_psql(q{select data from posts where message_id = '00000000-0000-000
 my $session = $pg->session(@shop);
 $session->query(q{begin; insert into ngx_pgq.queue (data) values ('"early"')});
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('"late"')});
-is(posts(1), 'late', 'a later message is posted while an earlier transaction is open');
+is(new_posts(1), 'late', 'a later message is posted while an earlier transaction is open');
 $session->query('commit');
-is(posts(1), 'early', 'the earlier message is posted when its transaction commits');
+is(new_posts(1), 'early', 'the earlier message is posted when its transaction commits');
 
 # rolled back
 $session->query(q{begin; insert into ngx_pgq.queue (data) values ('"no"'); insert into bill values (6); rollback});
@@ -98,10 +99,10 @@ $session->query(q{begin; insert into ngx_pgq.queue (data) values ('"no"'); selec
 $session->query(q{insert into ngx_pgq.queue (data) values ('"no"'), ('no JSON')});
 $session->query(q{begin; insert into ngx_pgq.queue (data) values ('"no"')});
 $session->quit;
-afterwards('', 'a transaction that is rolled back, fails or loses its session makes no post');
+posts_before_end('', 'a transaction that is rolled back, has an error or loses its session makes no post');
 
 # savepoints
-commits('savepoints', q{
+makes_posts('savepoints', q{
     begin;
     insert into ngx_pgq.queue (data) values ('"outer"');
     savepoint a;
@@ -115,10 +116,10 @@ commits('savepoints', q{
     insert into ngx_pgq.queue (data) values ('"instead"');
     release a;
     commit}, 'outer released instead', @shop);
-commits('an INSERT in a savepoint', q{begin; savepoint a; insert into ngx_pgq.queue (data) values ('"inner"'); release a; commit},
+makes_posts('an INSERT in a savepoint', q{begin; savepoint a; insert into ngx_pgq.queue (data) values ('"inner"'); release a; commit},
     'inner', @shop);
 $pg->safe_psql(q{begin; savepoint a; insert into ngx_pgq.queue (data) values ('"no"'); rollback to a; commit}, @shop);
-afterwards('', 'ROLLBACK TO SAVEPOINT makes no post');
+posts_before_end('', 'ROLLBACK TO SAVEPOINT makes no post');
 
 # prepared transactions
 sub prepare {
@@ -129,22 +130,22 @@ sub prepare {
 
 prepare('prepared');
 prepare('never');
-afterwards('', 'PREPARE TRANSACTION makes no post');
-commits('COMMIT PREPARED in another session', q{commit prepared 'prepared'}, 'prepared');
+posts_before_end('', 'PREPARE TRANSACTION makes no post');
+makes_posts('COMMIT PREPARED in another session', q{commit prepared 'prepared'}, 'prepared');
 $pg->safe_psql(q{rollback prepared 'never'});
-afterwards('', 'ROLLBACK PREPARED makes no post');
+posts_before_end('', 'ROLLBACK PREPARED makes no post');
 
 prepare('survivor');
 prepare('crashed');
 $pg->restart;
-commits('COMMIT PREPARED after a restart', q{commit prepared 'survivor'}, 'survivor');
+makes_posts('COMMIT PREPARED after a restart', q{commit prepared 'survivor'}, 'survivor');
 $pg->restart('immediate');
-commits('COMMIT PREPARED after a crash', q{commit prepared 'crashed'}, 'crashed');
+makes_posts('COMMIT PREPARED after a crash', q{commit prepared 'crashed'}, 'crashed');
 
-# another transaction stays prepared
+# an INSERT while a transaction is prepared
 prepare('open');
-commits('an INSERT while a transaction is prepared', q{insert into ngx_pgq.queue (data) values ('"single"')}, 'single');
-commits('COMMIT PREPARED after that', q{commit prepared 'open'}, 'open');
+makes_posts('an INSERT while a transaction is prepared', q{insert into ngx_pgq.queue (data) values ('"single"')}, 'single');
+makes_posts('COMMIT PREPARED after a later INSERT', q{commit prepared 'open'}, 'open');
 
 is($pg->safe_psql('select count(*) - count(distinct message_id) from posts'), 0, 'no message is posted twice');
 

@@ -1,5 +1,5 @@
-# A publication of all tables, as tools for logical replication create it, makes no statement fail: each table with
-# updates or deletes has a replica identity.
+# No statement fails when all tables are in a publication, as tools for logical replication create it: each table with
+# UPDATE or DELETE has a replica identity.
 
 use Pgq;
 
@@ -7,7 +7,7 @@ my $pg     = Pgq::Postgres->new(conf => "wal_level = logical\n")->start;
 my $nginx  = Pgq::Nginx->new(pg => $pg, timeout => '5s')->start;
 my $client = Pgq::Client->new($nginx);
 
-$pg->safe_psql('create publication all_of_it for all tables');
+$pg->safe_psql('create publication all_tables for all tables');
 
 is($client->post('/post', '1')->status, 202, 'a message is accepted');
 is($client->post('/post', '2', 'Idempotency-Key' => '"a"')->status, 202, 'a message with a key is accepted');
@@ -36,7 +36,6 @@ $pg->append_conf('ngx_pgq.keep_posts = 2');
 $pg->reload;
 ok($pg->poll_query_until('select count(*) from posts', 2), 'old posts are deleted');
 
-# the two refused messages
 is($pg->safe_psql(q{select string_agg(last_error, '') from ngx_pgq.status where last_error !~ 'no_bad'}), '', 'the only errors are those of the refused messages');
 unlike($pg->log_since(0), qr/replica identity/, 'the log has no error about a replica identity');
 

@@ -1,5 +1,6 @@
-# A command that locks the queue and then its leaves, and does not conflict with readers, causes no deadlock with a mover:
-# a mover that needs a second leaf has locked the queue first, in a mode that conflicts with such a command.
+# CREATE TRIGGER and similar commands lock the queue and then its leaves, in a mode that does not conflict with readers.
+# They cause no deadlock with a mover: before a mover locks a second leaf, it locks the queue in a mode that conflicts with
+# such a command.
 
 use Pgq;
 

@@ -1,5 +1,5 @@
-# A trigger, index or CHECK of ngx_pgq.dead_letter refuses a dead letter: its message stays in the queue, the others are
-# moved.
+# When a trigger, index or CHECK of ngx_pgq.dead_letter refuses a dead letter, its message stays in the queue and other
+# messages are moved.
 
 use Pgq;
 
@@ -43,26 +43,26 @@ for my $case (
     $pg->safe_psql('alter table posts add constraint known unique (message_id)');
     $pg->safe_psql($add);
     my $id   = $pg->safe_psql('select gen_random_uuid()');
-    my $want = $name =~ /index/ ? 10 : 11;     # refused dead letters of 12 messages with one id
+    my $refused = $name =~ /index/ ? 10 : 11;    # of 12 messages with one id, those that neither posts nor dead_letter accepts
     $pg->safe_psql("insert into ngx_pgq.queue (message_id, data) select '$id', '\"[[4111\"' from generate_series(1, 12)");
     others_pass($name);
-    ok($pg->poll_query_until(q{select count(*) from ngx_pgq.queue}, $want), "$name: the refused messages stay in the queue");
+    ok($pg->poll_query_until(q{select count(*) from ngx_pgq.queue}, $refused), "$name: the refused messages stay in the queue");
     is($pg->safe_psql("select count(*) from posts where message_id = '$id'"), 1, "$name: one message with the id is a post");
-    is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 11 - $want, "$name: only the accepted dead letters are in the table");
+    is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 11 - $refused, "$name: only the accepted dead letters are in the table");
     like($pg->safe_psql("select last_error from ngx_pgq.status where last_error is not null"),
         qr/^ngx_pgq\.dead_letter refuses a message that posts refuses, and it stays in the queue \(SQLSTATE $reason\)/, "$name: the status has the reason");
     others_pass($name);
 
     $pg->safe_psql($drop);
-    restart_movers() if $name ne 'a unique index';    # they retry the messages that they had skipped
-    ok($pg->poll_query_until('select count(*) from ngx_pgq.dead_letter', 11, 60), "$name: all become dead letters when the table accepts them");
-    ok($pg->wait_until_moved, "$name: the queue is empty in the end");
+    restart_movers() if $name ne 'a unique index';    # new movers retry the messages that the old ones skipped
+    ok($pg->poll_query_until('select count(*) from ngx_pgq.dead_letter', 11, 60), "$name: all refused messages become dead letters when the table accepts them");
+    ok($pg->wait_until_moved, "$name: no message stays in the queue when the table accepts dead letters");
     $pg->safe_psql('truncate ngx_pgq.dead_letter; alter table posts drop constraint known');
 }
 
 unlike($pg->log_since(0) =~ s/^.*STATEMENT.*$//gmr, qr/card|4111/, 'the log does not show a message');
 
-# four movers, and more messages than a mover tries at a time
+# four movers, and more messages than a mover tries at once
 $pg->set('ngx_pgq.movers' => 4);
 $pg->safe_psql(q{alter table posts add check (data::text <> '"bad"'); alter table ngx_pgq.dead_letter add constraint one check (data::text <> '"bad"')});
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) select '"bad"' from generate_series(1, 100)});

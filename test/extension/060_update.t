@@ -46,34 +46,26 @@ like(($pg->psql('select ngx_pgq.fence(gen_random_uuid())'))[2], qr/function .* d
 like(($pg->psql(q{select ngx_pgq.enqueue_keyed(gen_random_uuid(), array[gen_random_uuid()], '{1}', '{a}')}))[2], qr/ERROR:  relation "ngx_pgq.key_0" does not exist.*HINT:  Run sql.install.sql/s,
     'enqueue_keyed() fails while the table of keys does not exist');
 
-# ---- the update, under load: each transaction records the ids of its messages
+# ---- the update under load. Each transaction of the load records the ids of its messages.
 $pg->safe_psql('create table sent (id uuid)');
-my @load = map { load(@$_) }
-    [ enqueue => q{with s as (insert into sent select gen_random_uuid() from generate_series(1, 5) returning id)
-                   select ngx_pgq.enqueue(gen_random_uuid(), array_agg(id), array_agg('"enqueue"'::text)) from s} ],
-    [ insert  => q{with s as (insert into sent select gen_random_uuid() from generate_series(1, 5) returning id)
-                   insert into ngx_pgq.queue (message_id, data) select id, '"insert"' from s} ];
+my $new_ids = 'with s as (insert into sent select gen_random_uuid() from generate_series(1, 5) returning id)';
+my @load    = map { $pg->pgbench("$dir/$_->[0]", "$new_ids $_->[1]", -c => 3, -T => 60, -R => 600) }
+    [ enqueue => q{select ngx_pgq.enqueue(gen_random_uuid(), array_agg(id), array_agg('"enqueue"'::text)) from s} ],
+    [ insert  => q{insert into ngx_pgq.queue (message_id, data) select id, '"insert"' from s} ];
 
-sub load {
-    my ($name, $statement) = @_;
-    Pgq::Host::spew("$dir/$name.sql", $statement =~ s/\s+/ /gr, ";\n");
-    return Pgq::Host::spawn([ Pgq::Host::pg_bin() . '/pgbench', '-n', '-h', $pg->socket, '-p', $pg->port, '-U', 'postgres', '-c', 3, '-T', 60, '-R', 600,
-        '-f', "$dir/$name.sql", 'posts' ], out => "$dir/$name.out", err => "$dir/$name.err");
-}
-
-sub moved { $pg->safe_psql('select count(*) from posts') }
-sub goes_on {
+sub post_count { $pg->safe_psql('select count(*) from posts') }
+sub posts_increase {
     my ($name) = @_;
-    my $from = moved();
-    ok((poll_until { moved() > $from + 1000 } 30), $name);
+    my $from = post_count();
+    ok((poll_until { post_count() > $from + 1000 } 30), $name);
 }
 
-goes_on('the messages of the load become posts');
+posts_increase('the messages of the load become posts');
 my $position = $pg->log_position;
 my $start    = time;
 $pg->safe_psql(q{alter extension ngx_pgq update});
 cmp_ok(time - $start, '<', timeout(5), 'ALTER EXTENSION UPDATE takes less than 5 seconds under load');
-goes_on('messages become posts after the update');
+posts_increase('messages become posts after the update');
 is($pg->safe_psql('select ngx_pgq.fence(gen_random_uuid())'), 't', 'fence() works after the update');
 
 for my $time ('', ' a second time', ' a third time') {
@@ -81,7 +73,7 @@ for my $time ('', ' a second time', ' a third time') {
     $pg->safe_psql(undef, file => "$sql/install.sql");
     cmp_ok(time - $start, '<', timeout(5), "sql/install.sql run$time takes less than 5 seconds under load");
 }
-goes_on('messages become posts after the installation');
+posts_increase('messages become posts after the installation');
 my $user = $pg->session;
 $user->query(q{begin; insert into ngx_pgq.queue (data) values ('"open"'); lock table posts, ngx_pgq.dead_letter, ngx_pgq.batch, ngx_pgq.key in row exclusive mode});
 my ($status, undef, $err) = $pg->psql(undef, file => "$sql/install.sql", env => { PGOPTIONS => '-c lock_timeout=10s' });

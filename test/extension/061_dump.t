@@ -1,5 +1,5 @@
-# A dump that is taken under load has each message once. The restored queue works, with movers or without, and new posts
-# have ids above the old ones.
+# A dump that is taken under load contains each message once. The restored queue works, with and without movers, and new
+# posts have greater ids than the restored ones.
 
 use Pgq;
 
@@ -7,7 +7,7 @@ my $bin = Pgq::Host::pg_bin();
 my $dir = Pgq::Host::temp_dir('dump');
 chmod 0755, $dir;
 
-# Runs a program of PostgreSQL, which must succeed: its output.
+# Runs a program of PostgreSQL, which must succeed, and returns its output.
 sub tool {
     my ($name, @arguments) = @_;
     my ($status, $out, $err) = Pgq::Host::run([ "$bin/$name", @arguments ]);
@@ -25,19 +25,16 @@ ok($pg->poll_query_until('select count(*) from ngx_pgq.dead_letter', 1), 'posts 
 ok($pg->poll_query_until('select count(*) from posts', 2), 'two messages become posts');
 
 # under load
-my $load = q{with s as (insert into sent select gen_random_uuid() from generate_series(1, 20) returning id)
-             select ngx_pgq.enqueue(gen_random_uuid(), array_agg(id), array_agg('"sent"'::text)) from s;};
-Pgq::Host::spew("$dir/load.sql", $load =~ s/\s+/ /gr, "\n");
-my $bench = Pgq::Host::spawn([ "$bin/pgbench", '-n', '-h', $pg->socket, '-p', $pg->port, '-U', 'postgres', '-c', 4, '-T', 60, '-R', 300, '-f', "$dir/load.sql", 'posts' ],
-    out => "$dir/load.out");
+my $load = $pg->pgbench("$dir/load", q{with s as (insert into sent select gen_random_uuid() from generate_series(1, 20) returning id)
+    select ngx_pgq.enqueue(gen_random_uuid(), array_agg(id), array_agg('"sent"'::text)) from s}, -c => 4, -T => 60, -R => 300);
 my $progress = q{select sum(rotations) from ngx_pgq.status};
 for my $n (1 .. 3) {
     my $from = $pg->safe_psql($progress);
     ok((poll_until { $pg->safe_psql($progress) > $from } 30), 'slots are truncated under load');
     tool('pg_dump', '--format=custom', "--file=$dir/live$n", '-d', $pg->conninfo);
 }
-kill 'INT', $bench;
-Pgq::Host::ended($bench);
+kill 'INT', $load;
+Pgq::Host::ended($load);
 
 # without load, with messages in the queue
 ok($pg->wait_until_moved, 'all messages are moved');
@@ -55,7 +52,7 @@ tool('pg_dump', '--format=plain', "--file=$dir/rest", '-d', $pg->conninfo);
 my $roles = tool('pg_dumpall', '--roles-only', '-h', $pg->socket, '-p', $pg->port, '-U', 'postgres');
 Pgq::Host::spew("$dir/roles", $roles =~ s/^(?:CREATE|ALTER) ROLE postgres\b.*\n//gmr);
 
-# All messages of a database.
+# All posts, dead letters and messages of a database.
 my $content = <<'END';
 select 'post', id, at, message_id, data::text, null from posts union all
 select 'dead letter', id, at, message_id, data::text, sqlstate || problem from ngx_pgq.dead_letter union all
@@ -83,7 +80,7 @@ my $first_messages = $plain->safe_psql('select message_id from ngx_pgq.queue ord
 $plain->append_conf("shared_preload_libraries = 'ngx_pgq'\nngx_pgq.databases = 'posts'");
 $plain->restart;
 ok($plain->wait_until_moved, 'all messages are moved when the library is preloaded');
-is($plain->safe_psql("select message_id from posts where id > $last order by message_id"), $first_messages, 'the moved messages have ids above all old ones');
+is($plain->safe_psql("select message_id from posts where id > $last order by message_id"), $first_messages, 'the posts of moved messages have greater ids than the restored posts');
 is($plain->safe_psql('select count(*) - count(distinct message_id) from posts'), 0, 'each message is posted once');
 $plain->stop;
 
@@ -97,7 +94,7 @@ for my $n (1 .. 3) {
     ok($second->poll_query_until('select count(*) from ngx_pgq.queue', 0, 60, database => "live$n"), "dump $n: the messages of the queue are moved");
     is($in->('select count(*) from sent where not exists (select from posts where message_id = sent.id)'), 0, "dump $n: no message is lost");
     is($in->(q{select count(*), count(distinct message_id) from posts where data::text = '"sent"'}), $in->('select count(*), count(*) from sent'), "dump $n: each message is posted once");
-    is($in->('select data, sqlstate from ngx_pgq.dead_letter'), '"bad"|23514', "dump $n: the dead letter is there");
+    is($in->('select data, sqlstate from ngx_pgq.dead_letter'), '"bad"|23514', "dump $n: the dead letter is restored");
     $in->(q{insert into ngx_pgq.queue (data) values ('"after"')});
     ok($second->poll_query_until(q{select count(*) from posts where data::text = '"after"' and id = (select max(id) from posts)}, 1, 60, database => "live$n"),
         "dump $n: a new message gets the greatest id");

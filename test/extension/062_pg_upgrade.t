@@ -1,5 +1,5 @@
-# pg_upgrade keeps the messages of the queue, and the newer server moves each of them once, to ids above the old ones.
-# Needs two versions of PostgreSQL with their development packages.
+# pg_upgrade keeps the messages of the queue. The newer server moves each of them once, and their posts have greater ids
+# than the old posts. The test needs two versions of PostgreSQL with their development packages.
 
 use Pgq;
 
@@ -70,7 +70,7 @@ with($new, sub {
     ok($to->wait_until_moved, 'the messages of the queue are moved');
     is($to->safe_psql("$posts where id <= 1001 order by message_id"), $posted, 'the old posts are unchanged');
     is($to->safe_psql('select message_id, at, data::text from posts where id > 1001 order by message_id'), $waiting,
-        'each message of the queue is one post with an id above the old ones');
+        'each message of the queue becomes one post with a greater id than the old posts');
     is($to->safe_psql('select data from ngx_pgq.dead_letter'), '"bad"', 'the dead letter is kept');
 
     $to->safe_psql('alter table posts drop constraint no_bad; select ngx_pgq.retry_all()');

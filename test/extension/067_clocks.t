@@ -1,9 +1,9 @@
-# P2: a batch that is sent again is recognized, and a key is valid, with any clocks of the web and database hosts: clocks
-# that differ, that jump while the server runs, or that change with a restart or a promotion.
+# P2: a batch that is sent again is recognized, and a key is valid for its time, when the clocks of web and database hosts
+# differ, when they jump while the server runs, and when they change with a restart or a promotion.
 
 use Pgq;
 
-plan skip_all => 'libfaketime and sanitizers both want to be loaded first' if $ENV{PGQ_SANITIZE} || $ENV{PGQ_VALGRIND};
+plan skip_all => 'libfaketime and sanitizers must both be loaded first' if $ENV{PGQ_SANITIZE} || $ENV{PGQ_VALGRIND};
 
 my ($library) = glob '/usr/lib/*/faketime/libfaketimeMT.so.1' or die "libfaketime is not installed\n";
 my $dir       = Pgq::Host::temp_dir('clocks');
@@ -14,7 +14,7 @@ chmod 0755, $dir;
 Pgq::Host::spew($select, Pgq::Host::slurp(Pgq::Host::build_dir() . '/plain_select.so'));
 chmod 0755, $select;
 
-# A server whose clock is a file.
+# Returns the environment of a server that adds the seconds in a file to the machine's clock.
 sub clock_of {
     my ($name) = @_;
     return (
@@ -31,7 +31,7 @@ sub set_clock {
     rename "$dir/$name.new", "$dir/$name" or die "$dir/$name: $!\n";
 }
 
-# The seconds to add to the machine's clock: about $skew, so that $into seconds of a ten-minute period have passed.
+# Returns seconds to add to the machine's clock: about $skew, so that $into seconds of a period of ten minutes have passed.
 sub at_second {
     my ($skew, $into) = @_;
     return $skew + $into - (time + $skew) % 600;
@@ -48,7 +48,7 @@ create function uuid7(skew interval) returns uuid language sql volatile as $$
             || '7' || substr(md5(random()::text), 1, 3) || '8' || substr(md5(random()::text), 1, 15))::uuid
 $$;
 
--- new batches of web hosts with other clocks, each with one message and its key
+-- Enqueues new batches of web hosts with other clocks. Each batch has one message with a key.
 create function send_new(tag text) returns bigint language sql volatile as $$
     with made as (
         insert into sent
@@ -60,16 +60,17 @@ create function send_new(tag text) returns bigint language sql volatile as $$
     select count(*) from made, lateral (select count(*) from ngx_pgq.enqueue_keyed(batch, array[uuid7('0 s')], array[message], array[key || batch])) as answer
 $$;
 
--- all batches again: how many results are not PQ200
+-- Sends all batches again. Returns how many results are not PQ200.
 create function send_again() returns bigint language sql volatile as $$
     select count(*) from sent, lateral (select * from ngx_pgq.enqueue_keyed(batch, array[uuid7('0 s')], array[message], array[key || batch])) as answer where sqlstate <> 'PQ200'
 $$;
 
--- the same messages in new batches: how many results are not PQ200
+-- Sends the same messages in new batches. Returns how many results are not PQ200.
 create function send_keys() returns bigint language sql volatile as $$
     select count(*) from sent where coalesce((select sqlstate from ngx_pgq.enqueue_keyed(uuid7('0 s'), array[uuid7('0 s')], array[message], array[key || batch])), '') <> 'PQ200'
 $$;
 
+-- Fences all batches. Returns how many were not enqueued before.
 create function fenced() returns bigint language sql volatile as $$
     select count(*) from sent where ngx_pgq.fence(batch)
 $$;
@@ -92,7 +93,8 @@ sub moves_by_clock {
     return;
 }
 
-sub once {
+# Checks that each message is enqueued and posted once.
+sub each_once {
     my ($name, $server) = @_;
     my $count = $server->safe_psql('select count(*) from sent');
 
@@ -115,7 +117,7 @@ sub new_mover {
     ok($server->poll_query_until("select count(*) from ngx_pgq.status where mover = 1 and pid <> $old and state = 'idle'", 1), 'a new mover is idle');
 }
 
-# ---- jumps while the server runs, into either half of a period
+# ---- the clock jumps while the server runs, to the first or second half of a period
 for my $jump ([ 0, 100 ], [ 1, 400 ], [ -1, 100 ], [ 611, 100 ], [ -611, 400 ], [ 4381, 100 ], [ -4381, 100 ], [ 259_620, 400 ], [ -259_620, 100 ]) {
     my ($skew, $into) = @$jump;
 
@@ -126,7 +128,7 @@ for my $jump ([ 0, 100 ], [ 1, 400 ], [ -1, 100 ], [ 611, 100 ], [ -611, 400 ], 
     moves_by_clock("$skew s, second $into", $pg);
     new_mover($pg);
     has_clock("$skew s, second $into, a new mover", $pg, 'started_at');
-    once("$skew s, second $into", $pg);
+    each_once("$skew s, second $into", $pg);
 }
 
 # ---- another clock after a restart
@@ -138,7 +140,7 @@ for my $restart ([ 1207, 100, 'fast' ], [ -86_401, 100, 'immediate' ], [ 0, 400,
     $pg->restart($how);
     new_mover($pg);
     moves_by_clock("restarted ($how), $skew s", $pg);
-    once("restarted ($how), $skew s", $pg);
+    each_once("restarted ($how), $skew s", $pg);
 }
 
 # ---- a promotion of a standby with another clock
@@ -154,11 +156,11 @@ for my $skew (-600, 600, -259_501) {
     $standby->promote;
     $standby->poll_query_until(q{select count(*) from ngx_pgq.status where mover = 1 and state = 'idle'}, 1);
     moves_by_clock("promoted, $skew s", $standby);
-    once("promoted, $skew s", $standby);
+    each_once("promoted, $skew s", $standby);
     $standby->stop;
     set_clock('one', 0);
     $pg->start;
-    once('the old primary', $pg);
+    each_once('the old primary', $pg);
 }
 
 # ---- timeouts do not depend on the clock
@@ -176,15 +178,15 @@ is($waiter->result(30), 't', 'a wait of one hour ends when the queue is drained'
 $waiter->quit;
 $pg->safe_psql(q{delete from posts where data::text = '"waits"'});
 
-# ---- keys expire by the time that the database has been in service
-my $aged = sub { $pg->safe_psql("update ngx_pgq.service_time set at = at + interval '$_[0]'"); $pg->restart };
-my $key  = q{select coalesce((select sqlstate from ngx_pgq.enqueue_keyed(uuid7('0 s'), array[uuid7('0 s')], '{1}', '{aged}')), 'taken')};
-is($pg->safe_psql($key), 'taken', 'a new key is accepted');
+# ---- keys expire when the database has been in service for a day
+my $add_service_time = sub { $pg->safe_psql("update ngx_pgq.service_time set at = at + interval '$_[0]'"); $pg->restart };
+my $key  = q{select coalesce((select sqlstate from ngx_pgq.enqueue_keyed(uuid7('0 s'), array[uuid7('0 s')], '{1}', '{aged}')), 'accepted')};
+is($pg->safe_psql($key), 'accepted', 'a new key is accepted');
 set_clock('one', 259_620);
-$aged->('23 h 50 min');
-is($pg->safe_psql($key), 'PQ200', 'a key is valid for a day of service, in spite of the clock');
-$aged->('11 min');
-is($pg->safe_psql($key), 'taken', 'a key expires after a day of service');
+$add_service_time->('23 h 50 min');
+is($pg->safe_psql($key), 'PQ200', 'a key is valid for a day of service when the clock has jumped by three days');
+$add_service_time->('11 min');
+is($pg->safe_psql($key), 'accepted', 'a key expires after a day of service');
 ok($pg->poll_query_until(q{select count(*) from ngx_pgq.key where at < (select max(at) from ngx_pgq.service_time) - interval '37 h'}, 0), 'expired keys are truncated');
 
 # the time of service is saved while there are keys

@@ -11,17 +11,17 @@ my $pid_of = sub {
     poll_until { my ($status, $out) = $pg->psql("select pid from pg_stat_activity where $where limit 1", database => 'postgres'); $pid = $status ? '' : $out };
     return $pid;
 };
-my $producer = sub { "backend_type = 'client backend' and query ~ '$_[0]' and query !~ 'pg_stat_activity'" };
+my $session = sub { "backend_type = 'client backend' and query ~ '$_[0]' and query !~ 'pg_stat_activity'" };
 my $restarts = 0;
 
-# Each is done three times, after some messages.
+# Each action is run three times, each time after more acknowledgements.
 my @cases = (
     [ 'a mover is killed'                   => sub { kill 'KILL', $pid_of->("backend_type = 'ngx_pgq mover'"); $restarts++ } ],
-    [ 'a session that enqueues is killed'   => sub { kill 'KILL', $pid_of->($producer->('enqueue')); $restarts++ } ],
-    [ 'a session that inserts is killed'    => sub { kill 'KILL', $pid_of->($producer->('insert into')); $restarts++ } ],
+    [ 'a session that enqueues is killed'   => sub { kill 'KILL', $pid_of->($session->('enqueue')); $restarts++ } ],
+    [ 'a session that inserts is killed'    => sub { kill 'KILL', $pid_of->($session->('insert into')); $restarts++ } ],
     [ 'the launcher is killed'              => sub { kill 'KILL', $pid_of->("backend_type = 'ngx_pgq launcher'"); $restarts++ } ],
     [ 'the postmaster is killed'            => sub { $pg->kill9->start } ],
-    [ 'the server is stopped at once'       => sub { $pg->stop('immediate')->start } ],
+    [ 'the server is stopped immediately'   => sub { $pg->stop('immediate')->start } ],
     [ 'the server is stopped'               => sub { $pg->stop('fast')->start } ],
     [ 'the movers are terminated'           => sub { $pg->safe_psql("select pg_terminate_backend(pid) from pg_stat_activity where backend_type = 'ngx_pgq mover'") } ],
     [ 'the movers are cancelled'            => sub { $pg->safe_psql("select pg_cancel_backend(pid) from pg_stat_activity where backend_type = 'ngx_pgq mover'") } ],
@@ -46,7 +46,7 @@ for my $case (@cases) {
     is(join("\n", splice @complaints, 0, 10), '', "$name: each acknowledged message is posted once, each refused one is absent");
 }
 
-is(scalar(() = $pg->log_since(0) =~ /reinitializing/g), $restarts, 'the server has restarted its processes once for each killed process');
+is(scalar(() = $pg->log_since(0) =~ /reinitializing/g), $restarts, 'the server restarts its processes once for each killed process');
 is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 0, 'there is no dead letter');
 
 done_testing;

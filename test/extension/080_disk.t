@@ -28,7 +28,7 @@ is($pg->safe_psql('select count(*) > 0 from ngx_pgq.queue'), 't', 'messages stay
 my $errors = $pg->safe_psql('select sum(errors) from ngx_pgq.status');
 ok($pg->poll_query_until("select sum(errors) > $errors from ngx_pgq.status"), 'the mover retries the batch');
 
-# batches of one message, which bisection would take for the bad message
+# batches of one message, where bisection could mistake a good message for a bad one
 $pg->set('ngx_pgq.batch_size' => 1);
 $errors = $pg->safe_psql('select sum(errors) from ngx_pgq.status');
 ok($pg->poll_query_until("select sum(errors) > $errors + 1 from ngx_pgq.status"), 'the mover retries a batch of one message');
@@ -72,16 +72,16 @@ Pgq::Host::run([ 'rm', '-r', $pg->data . '/pg_wal' ]);
 symlink $wal->dir, $pg->data . '/pg_wal' or die "pg_wal: $!\n";
 $pg->start;
 
-my $ask   = 'select count(*) from ngx_pgq.enqueue($$%s$$, array[gen_random_uuid()], array[$$"space"$$])';
+my $enqueue   = 'select count(*) from ngx_pgq.enqueue($$%s$$, array[gen_random_uuid()], array[$$"space"$$])';
 my $batch = $pg->safe_psql('select gen_random_uuid()');
-my $asked = sub { my ($status, $out, $err) = $pg->psql('\set VERBOSITY sqlstate' . "\n" . sprintf $ask, $_[0] // $pg->safe_psql('select gen_random_uuid()'));
-    return $status ? ($err =~ /ERROR:  (\w{5})/)[0] : 'taken' };
+my $result_of = sub { my ($status, $out, $err) = $pg->psql('\set VERBOSITY sqlstate' . "\n" . sprintf $enqueue, $_[0] // $pg->safe_psql('select gen_random_uuid()'));
+    return $status ? ($err =~ /ERROR:  (\w{5})/)[0] : 'accepted' };
 
-is($asked->($batch), 'taken', 'a message is accepted while there is space');
+is($result_of->($batch), 'accepted', 'a message is accepted while there is space');
 $pg->set('ngx_pgq.min_free_space' => '30MB');
-ok((poll_until { $asked->() eq '53100' }), 'a message is refused when less than ngx_pgq.min_free_space is free');
-is($asked->($batch), 'taken', 'an enqueued batch that is sent again is accepted');
-ok($pg->wait_until_moved, 'messages of the queue are moved');
+ok((poll_until { $result_of->() eq '53100' }), 'a message is refused when less than ngx_pgq.min_free_space is free');
+is($result_of->($batch), 'accepted', 'a batch that was enqueued before is accepted again');
+ok($pg->wait_until_moved, 'messages are moved while less than ngx_pgq.min_free_space is free');
 
 my $nginx = Pgq::Nginx->new(pg => $pg, timeout => '2s')->start;
 my $answer = Pgq::Client->new($nginx)->post('/post', '"no space"');

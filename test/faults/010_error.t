@@ -1,10 +1,10 @@
-# A process gets an error, or exits by FATAL, at each point of a batch, of housekeeping and of enqueue(): the server does
-# not restart, and no message is lost or posted twice.
+# A process gets an ERROR or a FATAL error at each point of a batch, of housekeeping and of enqueue(). The server does not
+# restart its processes, and no message is lost or posted twice.
 
 use Pgq;
 use Pgq::FaultPoints;
 
-# after a commit, where the server turns an error into a PANIC, see 020_crash.t
+# After a commit the server turns an error into a PANIC: 020_crash.t tests that.
 my @points = grep { $_ ne 'producer-committed' } Pgq::FaultPoints::points();
 my $faults = Pgq::FaultPoints->new;
 

@@ -1,4 +1,4 @@
-# A process is killed, or panics, at each point of a batch, of housekeeping and of enqueue(): the server restarts its
+# A process is killed or gets a PANIC at each point of a batch, of housekeeping and of enqueue(). The server restarts its
 # processes, and no message is lost or posted twice.
 
 use Pgq;
@@ -10,7 +10,7 @@ for my $point (Pgq::FaultPoints::points()) {
     $faults->case($point => $_) for qw(kill panic);
 }
 
-# an error after the commit, which the server turns into a PANIC
+# The server turns an error after a commit into a PANIC.
 $faults->case('producer-committed' => 'error');
 
 $faults->end;

@@ -1,4 +1,5 @@
-# A process waits at a point of a batch or of enqueue() while it is terminated or cancelled, or the server is stopped.
+# A process waits at a point of a batch or of enqueue() while it is terminated or cancelled, or while the server is
+# stopped.
 
 use Pgq;
 use Pgq::FaultPoints;
@@ -8,11 +9,11 @@ my $pg     = $faults->pg;
 my $movers = sub { $pg->safe_psql("select $_[0](pid) from ngx_pgq.status where pid is not null") };
 
 my @cases = (
-    [ 'the movers are terminated'      => sub { $movers->('pg_terminate_backend') } ],
-    [ 'the batch is cancelled'         => sub { $movers->('pg_cancel_backend') } ],
-    [ 'the server is stopped at once'  => sub { $pg->stop('immediate')->start } ],
-    [ 'the server is stopped fast'     => sub { $pg->stop('fast')->start } ],
-    [ 'the postmaster is killed'       => sub { $pg->kill9->start } ],
+    [ 'the movers are terminated'         => sub { $movers->('pg_terminate_backend') } ],
+    [ 'the batch is cancelled'            => sub { $movers->('pg_cancel_backend') } ],
+    [ 'the server is stopped immediately' => sub { $pg->stop('immediate')->start } ],
+    [ 'the server is stopped fast'        => sub { $pg->stop('fast')->start } ],
+    [ 'the postmaster is killed'          => sub { $pg->kill9->start } ],
 );
 
 for my $point (qw(span-taken posts-written slot-locked slot-truncated batch-finished batch-committed)) {
@@ -32,8 +33,8 @@ for my $case ([ 'the session is terminated' => 'pg_terminate_backend' ], [ 'enqu
     }
 }
 
-# A committed message is moved even if no mover is notified. (The session cannot be cancelled any more.)
-$faults->case('producer-committed' => 'wait', name => 'a producer waits between its commit and the notification of a mover', then => sub {
+# A committed message is moved even if its session wakes no mover. The session cannot be cancelled at this point.
+$faults->case('producer-committed' => 'wait', name => 'a producer waits after its commit, before it wakes a mover', then => sub {
     $faults->pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('"other"')}, env => { PGOPTIONS => '-c ngx_pgq.fault=' });
     ok($pg->poll_query_until(q{select count(*) from posts where data::text = '"other"'}, 1), 'other messages are moved while the producer waits');
     $faults->set('');

@@ -1,4 +1,4 @@
-# The messages that a mover has claimed when it fails are claimed again at once. idle_interval is one hour, and no other
+# When a mover fails, the messages that it has claimed are claimed again at once. idle_interval is one hour, and no other
 # commit wakes a mover.
 
 use Pgq;
@@ -30,7 +30,7 @@ for my $point ('', 'posts-written', 'claimed') {
     $pg->safe_psql(q{truncate posts; select * from ngx_pgq.enqueue(gen_random_uuid(),
         (select array_agg(gen_random_uuid()) from generate_series(1, 400)),
         (select array_agg(to_json(repeat('x', 300))::text) from generate_series(1, 400)))});
-    ok($pg->poll_query_until('select count(*) from posts', 400, 5), "more messages than a batch are posted, with a failure at: '$point'");
+    ok($pg->poll_query_until('select count(*) from posts', 400, 5), 'more messages than a batch are posted ' . ($point ? "after a failure at $point" : 'without a failure'));
 }
 $pg->safe_psql('alter system reset ngx_pgq.batch_size');
 
@@ -42,14 +42,14 @@ for my $point (qw(sweep-started sweep-noted)) {
     ok($faults->happened($point), "$point, error: the mover has failed");
 }
 
-# an error of a bad message: bisection makes no dead letter of a message that passes alone
+# The SQLSTATE is that of a bad message, but the message passes alone: bisection makes no dead letter of it.
 for my $code (qw(22P02 23505 P0001)) {
     $faults->arm('id-taken' => $code);
     ok(posted("together $code"), "$code: the message is posted by bisection");
     ok($faults->happened('id-taken'), "$code: the batch has failed");
 }
 
-# an error of the server, with a batch of one message
+# The SQLSTATE is that of a server error, and the batch has one message.
 $pg->set('ngx_pgq.batch_size' => 1);
 for my $code (qw(40001 40P01 42501 53100 53200 55P03 57014 57P01 58030 25006 XX000 XX001)) {
     $faults->arm('id-taken' => $code);

@@ -56,6 +56,6 @@ select dblink_exec('holder', 'commit') as ended \gset
 select ok(pg_temp.wait_for($$select exists (select from posts where data::text = '"held"')$$), 'a locked row is moved when the lock is released');
 select dblink_disconnect('holder') as disconnected \gset
 
-select ok(pg_temp.wait_for($$select count(*) = 0 from ngx_pgq.queue$$), 'the queue is empty in the end');
+select ok(pg_temp.wait_for($$select count(*) = 0 from ngx_pgq.queue$$), 'the queue is empty when all messages are moved');
 
 select * from finish();

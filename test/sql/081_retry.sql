@@ -12,18 +12,18 @@ create function pg_temp.send(name text, at timestamptz default clock_timestamp()
       from generate_series(1, 9) as n
 $$;
 -- Returns a query that is true when the fifth message is a dead letter.
-create function pg_temp.dead(name text) returns text language sql as $$
+create function pg_temp.is_dead_letter(name text) returns text language sql as $$
     select format('select count(*) = 1 from ngx_pgq.dead_letter where data::text = %L', to_json(name || ' bad')::text)
 $$;
 -- Returns a query that is true when this many messages are posts, each once.
-create function pg_temp.posted(name text, wanted integer) returns text language sql as $$
+create function pg_temp.are_posted(name text, wanted integer) returns text language sql as $$
     select format('select count(*) = %s and count(distinct message_id) = %1$s from posts where data::text like %L', wanted, '"' || name || ' %')
 $$;
 
 -- a CHECK
 alter table posts add constraint nothing_bad check (data::text <> '"check bad"');
 select pg_temp.send('check') \gset
-select ok(pg_temp.wait_for(pg_temp.dead('check')), 'a message that violates a CHECK becomes a dead letter');
+select ok(pg_temp.wait_for(pg_temp.is_dead_letter('check')), 'a message that violates a CHECK becomes a dead letter');
 select id as old, message_id, at from ngx_pgq.dead_letter \gset
 select is(ngx_pgq.retry(:old), true, 'retry() accepts a dead letter while the CHECK exists');
 select ok(pg_temp.wait_for(format('select count(*) = 1 from ngx_pgq.dead_letter where id > %s', :old)), 'a retried message that is refused again becomes a new dead letter');
@@ -31,9 +31,9 @@ select is((select (message_id, at) from ngx_pgq.dead_letter), (:'message_id'::uu
 select is(ngx_pgq.retry(:old), false, 'retry() of the old dead letter returns false');
 alter table posts drop constraint nothing_bad;
 select is(ngx_pgq.retry((select id from ngx_pgq.dead_letter)), true, 'retry() accepts the dead letter after the CHECK is dropped');
-select ok(pg_temp.wait_for(pg_temp.posted('check', 9)), 'the retried message becomes a post');
+select ok(pg_temp.wait_for(pg_temp.are_posted('check', 9)), 'the retried message becomes a post');
 select is((select (message_id, at) from posts where data::text = '"check bad"'), (:'message_id'::uuid, :'at'::timestamptz), 'the post has the message id and time of the dead letter');
-select is((select count(*) from ngx_pgq.dead_letter), 0::bigint, 'no dead letter is left after the retry');
+select is((select count(*) from ngx_pgq.dead_letter), 0::bigint, 'there is no dead letter after the retry');
 
 -- a trigger that raises
 create function public.test_refuse() returns trigger language plpgsql as $$
@@ -46,23 +46,23 @@ end
 $$;
 create trigger refuse before insert on posts for each row execute function public.test_refuse('P0001');
 select pg_temp.send('trigger') \gset
-select ok(pg_temp.wait_for(pg_temp.dead('trigger')), 'a message that a trigger refuses becomes a dead letter');
-select ok(pg_temp.wait_for(pg_temp.posted('trigger', 8)), 'the other messages become posts in spite of the trigger');
+select ok(pg_temp.wait_for(pg_temp.is_dead_letter('trigger')), 'a message that a trigger refuses becomes a dead letter');
+select ok(pg_temp.wait_for(pg_temp.are_posted('trigger', 8)), 'the other messages become posts in spite of the trigger');
 drop trigger refuse on posts;
 
 -- a deferred trigger
 create constraint trigger refuse after insert on posts deferrable initially deferred for each row execute function public.test_refuse('P0001');
 select pg_temp.send('deferred') \gset
-select ok(pg_temp.wait_for(pg_temp.dead('deferred')), 'a message that a deferred trigger refuses becomes a dead letter');
-select ok(pg_temp.wait_for(pg_temp.posted('deferred', 8)), 'the other messages become posts in spite of the deferred trigger');
+select ok(pg_temp.wait_for(pg_temp.is_dead_letter('deferred')), 'a message that a deferred trigger refuses becomes a dead letter');
+select ok(pg_temp.wait_for(pg_temp.are_posted('deferred', 8)), 'the other messages become posts in spite of the deferred trigger');
 drop trigger refuse on posts;
 
 -- a unique index
 create unique index bad_once on posts ((true)) where data::text like '"unique%bad"';
 select pg_temp.send('unique') \gset
-select ok(pg_temp.wait_for(pg_temp.posted('unique', 9)), 'the first message with a unique value becomes a post');
+select ok(pg_temp.wait_for(pg_temp.are_posted('unique', 9)), 'the first message with a unique value becomes a post');
 insert into ngx_pgq.queue (data) values ('"uniquely bad"'), ('"uniquely good"');
-select ok(pg_temp.wait_for(pg_temp.dead('uniquely')), 'the second message with a unique value becomes a dead letter');
+select ok(pg_temp.wait_for(pg_temp.is_dead_letter('uniquely')), 'the second message with a unique value becomes a dead letter');
 select is((select sqlstate from ngx_pgq.dead_letter where data::text = '"uniquely bad"'), '23505', 'the dead letter has the SQLSTATE of the unique index');
 select ok(pg_temp.wait_for($$select exists (select from posts where data::text = '"uniquely good"')$$), 'the message after the second one becomes a post');
 drop index bad_once;
@@ -75,17 +75,17 @@ create table posts_new partition of posts for values from ('2000-01-01') to (max
 alter table posts owner to ngx_pgq_owner;
 grant select, insert on posts to ngx_pgq_mover;
 select pg_temp.send('partition', '1999-12-31') \gset
-select ok(pg_temp.wait_for(pg_temp.dead('partition')), 'a message without a partition becomes a dead letter');
-select ok(pg_temp.wait_for(pg_temp.posted('partition', 8)), 'the messages with a partition become posts');
+select ok(pg_temp.wait_for(pg_temp.is_dead_letter('partition')), 'a message without a partition becomes a dead letter');
+select ok(pg_temp.wait_for(pg_temp.are_posted('partition', 8)), 'the messages with a partition become posts');
 create table posts_old partition of posts for values from (minvalue) to ('2000-01-01');
 select is(ngx_pgq.retry((select id from ngx_pgq.dead_letter where data::text = '"partition bad"')), true, 'retry() accepts the dead letter when the partition exists');
-select ok(pg_temp.wait_for(pg_temp.posted('partition', 9)), 'the retried message becomes a post in the new partition');
+select ok(pg_temp.wait_for(pg_temp.are_posted('partition', 9)), 'the retried message becomes a post in the new partition');
 drop table posts;
 alter table posts_whole rename to posts;
 
 -- retry_all() while another session retries one
 select is((select array_agg(data::text order by id) from ngx_pgq.dead_letter),
-          array['"trigger bad"', '"deferred bad"', '"uniquely bad"'], 'three dead letters are left');
+          array['"trigger bad"', '"deferred bad"', '"uniquely bad"'], 'three dead letters have not been retried');
 select dblink_connect('other', pg_temp.here()) as connected \gset
 select dblink_exec('other', $$set lock_timeout = '20s'$$) as set \gset
 begin;
@@ -94,14 +94,14 @@ select is(result, 2::bigint, 'retry_all() retries the other dead letters and doe
   from dblink('other', 'select ngx_pgq.retry_all()') as row (result bigint);
 commit;
 select ok(pg_temp.wait_for($$select count(*) = 3 from posts where data::text in ('"trigger bad"', '"deferred bad"', '"uniquely bad"')$$), 'each of the three dead letters becomes one post');
-select is((select count(*) from ngx_pgq.dead_letter), 0::bigint, 'no dead letter is left after retry_all()');
+select is((select count(*) from ngx_pgq.dead_letter), 0::bigint, 'there is no dead letter after retry_all()');
 select is(ngx_pgq.retry_all(), 0::bigint, 'retry_all() returns 0 when there are no dead letters');
 
 -- two sessions retry the same dead letter
 create trigger refuse before insert on posts for each row execute function public.test_refuse('P0001');
 insert into ngx_pgq.queue (data) values ('"twice bad"'), ('"never bad"');
-select ok(pg_temp.wait_for(pg_temp.dead('twice')), 'a first dead letter exists');
-select ok(pg_temp.wait_for(pg_temp.dead('never')), 'a second dead letter exists');
+select ok(pg_temp.wait_for(pg_temp.is_dead_letter('twice')), 'a message that two sessions will retry becomes a dead letter');
+select ok(pg_temp.wait_for(pg_temp.is_dead_letter('never')), 'a message that will be discarded becomes a dead letter');
 drop trigger refuse on posts;
 select id as twice from ngx_pgq.dead_letter where data::text = '"twice bad"' \gset
 begin;

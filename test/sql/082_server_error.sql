@@ -30,7 +30,7 @@ $$;
 select format('call pg_temp.raise(%L)', code),
        format('select ok(pg_temp.wait_for(pg_temp.backs_off(%L)), ''%1$s: a mover retries, with growing delays'')', code),
        'drop trigger raises on posts',
-       format('select ok(pg_temp.wait_for(pg_temp.posted(%L)), ''%1$s: all messages are posted when the error is gone'')', code)
+       format('select ok(pg_temp.wait_for(pg_temp.posted(%L)), ''%1$s: all messages are posted when the trigger is dropped'')', code)
   from unnest(array['40001', '53100', '55P03', '57014', '25006']) as code \gexec
 
 select is((select count(*) from ngx_pgq.dead_letter), 0::bigint, 'there is no dead letter');

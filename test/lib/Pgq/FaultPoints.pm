@@ -1,14 +1,14 @@
 package Pgq::FaultPoints;
 
-# A server of a build with fault points (make check-faults). In each case a process fails at a point while producers
-# enqueue, and no message may be lost or duplicated.
+# A server that is built with fault points (make check-faults). In each case a process fails at a point while producers
+# enqueue, and no message may be lost or posted twice.
 #
 #   my $faults = Pgq::FaultPoints->new;
 #   $faults->case('posts-written' => 'kill');
-#   $faults->case('posts-written' => 'wait', then => sub { … });    what to do to the process that waits there
+#   $faults->case('posts-written' => 'wait', then => sub { … });    called while a process waits at the point
 #   $faults->end;
 #
-# The points themselves are named in pg_extension/fault.h.
+# pg_extension/fault.h has the names of the points.
 
 use strict;
 use warnings;
@@ -25,14 +25,14 @@ my @keys    = qw(key-leaf-locked key-leaf-truncated keys-finished keys-committed
 
 # Code that makes a process reach a point which few messages reach.
 my %provoke = (
-    'letter-written'   => sub { $_[0]->_poison },
-    'batch-aborted'    => sub { $_[0]->_poison },
-    (map { $_ => sub { $_[0]->_old_batches->_end_mover } } @batches),
-    (map { $_ => sub { $_[0]->_old_keys->_end_mover } } @keys),
-    (map { $_ => sub { $_[0]->_end_mover } } qw(mover-wanted mover-entered mover-connected)),
+    'letter-written'   => sub { $_[0]->_insert_bad_messages },
+    'batch-aborted'    => sub { $_[0]->_insert_bad_messages },
+    (map { $_ => sub { $_[0]->_insert_old_batches->_terminate_mover } } @batches),
+    (map { $_ => sub { $_[0]->_insert_old_keys->_terminate_mover } } @keys),
+    (map { $_ => sub { $_[0]->_terminate_mover } } qw(mover-wanted mover-entered mover-connected)),
 );
 
-# Points that need another fault.
+# Additional faults of a point.
 my %also = map { $_ => q{, batch-table-due:force} } @batches;
 
 
@@ -53,18 +53,18 @@ sub new {
         && $pg->safe_psql("select count(*) from pg_settings where name = 'ngx_pgq.fault'") eq '1'
         or die build_dir() . " has no fault points: make check-faults\n";
 
-    # the faults themselves
+    # The faults write these lines to the log.
     $pg->allow(qr/PANIC:  fault at|PANIC:  cannot abort transaction|was terminated by signal [69]:/);
-    $pg->safe_psql(q{alter table posts add constraint no_poison check (data::text !~ 'poison')});
+    $pg->safe_psql(q{alter table posts add constraint no_bad check (data::text !~ 'bad message')});
 
-    return bless { pg => $pg, cases => 0, poison => [], poisoned => 0 }, $class;
+    return bless { pg => $pg, cases => 0, bad => [], inserted => 0 }, $class;
 }
 
 
 sub pg { return $_[0]{pg} }
 
 
-# Options: then (called with this object when a process has reached the point), name.
+# Tests a fault at a point under load. Options: then (called with this object when a process has reached the point), name.
 sub case {
     my ($self, $point, $action, %option) = @_;
     my $pg   = $self->{pg};
@@ -75,13 +75,13 @@ sub case {
     $self->arm($point, $action);
     $provoke{$point}->($self) if $provoke{$point};
 
-    # a reload makes the launcher start movers without its pause
+    # A reload makes the launcher start movers at once.
     ok((poll_until { $pg->reload if $provoke{$point}; $self->happened($point) } 30), "$name: a process reaches the point");
     $option{then}->($self) if $option{then};
     $pg->wait_ready;
     ok($load->wait_for(10), "$name: producers continue");
 
-    my @complaints = ($load->stop->complaints, $self->_aftermath($point));
+    my @complaints = ($load->stop->complaints, $self->_wrong_state($point));
     splice @complaints, 10 if @complaints > 10;
     is(join("\n", @complaints), '', "$name: accepted messages are in posts once, refused ones are absent");
     $self->set('');
@@ -101,8 +101,8 @@ sub set {
 }
 
 
-# Makes the next process that reaches the point fail. Processes read the setting one after the other, and some may still have
-# an older one: so each fault has a number and happens once.
+# Makes the next process that reaches the point fail. Each fault has a number and happens once, as some processes read the
+# setting later than others.
 sub arm {
     my ($self, $point, $action) = @_;
     my $number = ++$self->{armed}{$point};
@@ -111,7 +111,7 @@ sub arm {
 }
 
 
-# Whether the fault has happened: it creates a file.
+# Whether the last fault at this point has happened. A fault creates a file.
 sub happened {
     my ($self, $point) = @_;
 
@@ -129,15 +129,15 @@ sub end {
 
 
 # Complaints about dead letters, truncated leaves and movers after a fault.
-sub _aftermath {
+sub _wrong_state {
     my ($self, $point) = @_;
     my $pg = $self->{pg};
     my @wrong;
 
     my %dead;
     $dead{$_}++ for split /\n/, $pg->safe_psql('select data from ngx_pgq.dead_letter');
-    push @wrong, map { "no dead letter of $_" } grep { !$dead{$_} } @{ $self->{poison} };
-    push @wrong, map { "dead letter $dead{$_} times: $_" } grep { $dead{$_} > 1 || !/poison/ } sort keys %dead;
+    push @wrong, map { "no dead letter of $_" } grep { !$dead{$_} } @{ $self->{bad} };
+    push @wrong, map { "dead letter $dead{$_} times: $_" } grep { $dead{$_} > 1 || !/bad message/ } sort keys %dead;
 
     push @wrong, 'old leaves of the batch table were not truncated'
         if $point =~ /^batch-table-/ && !$pg->poll_query_until("select count(*) from ngx_pgq.batch where at < '2001-01-01'", 0);
@@ -156,13 +156,13 @@ sub _aftermath {
 
 
 # Inserts messages that posts refuses. The server may crash.
-sub _poison {
+sub _insert_bad_messages {
     my ($self) = @_;
 
     for (1 .. 2) {
-        my $data = '"poison ' . ++$self->{poisoned} . '"';
+        my $data = '"bad message ' . ++$self->{inserted} . '"';
         my ($status) = $self->{pg}->psql("insert into ngx_pgq.queue (data) values ('$data')");
-        push @{ $self->{poison} }, $data if !$status;
+        push @{ $self->{bad} }, $data if !$status;
     }
 
     return $self;
@@ -171,35 +171,35 @@ sub _poison {
 
 # Inserts batches with an old date into all leaves of the batch table. It tries again if a mover reaches its point first and the
 # server restarts.
-sub _old_batches {
+sub _insert_old_batches {
     my ($self) = @_;
     my $sql = "
         insert into ngx_pgq.batch (at, slot, batch_id)
         select '2000-01-01', n % 3, gen_random_uuid()
           from generate_series(1, 20) n";
 
-    poll_until { !($self->{pg}->psql($sql))[0] } or die "old batches cannot be made\n";
+    poll_until { !($self->{pg}->psql($sql))[0] } or die "could not insert old batches\n";
 
     return $self;
 }
 
 
 # Inserts expired keys into the leaf that is half a rotation away.
-sub _old_keys {
+sub _insert_old_keys {
     my ($self) = @_;
     my $sql = q{
         insert into ngx_pgq.key (at, slot, digest, fingerprint, message_id)
         select '2000-01-01', ((extract(epoch from clock_timestamp()) - 946684800)::bigint / 43200 + 2) % 4, sha256(uuid_send(gen_random_uuid())), sha256('old'), gen_random_uuid()
           from generate_series(1, 10)};
 
-    poll_until { !($self->{pg}->psql($sql))[0] } or die "old keys cannot be made\n";
+    poll_until { !($self->{pg}->psql($sql))[0] } or die "could not insert old keys\n";
 
     return $self;
 }
 
 
-# Ends the first mover, so that another one starts.
-sub _end_mover {
+# Terminates the first mover, so that a new one starts.
+sub _terminate_mover {
     my ($self) = @_;
 
     $self->{pg}->psql(q{select pg_terminate_backend(pid) from ngx_pgq.status where mover = 1 and pid is not null});

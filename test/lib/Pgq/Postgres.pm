@@ -460,6 +460,19 @@ sub set {
 }
 
 
+# Starts pgbench with one SQL command and returns its pid. Its files are NAME.sql, NAME.out and NAME.err.
+sub pgbench {
+    my ($self, $name, $sql, @options) = @_;
+
+    spew("$name.sql", $sql =~ s/\s+/ /gr, ";\n");
+
+    return spawn(
+        [ pg_bin() . '/pgbench', '-n', '-h', $self->{socket}, '-p', $self->{port}, '-U', 'postgres', '-f', "$name.sql", @options, $self->{database} ],
+        out => "$name.out", err => "$name.err",
+    );
+}
+
+
 # Makes commits wait for standbys of these names, none of which exists, or for none (''). The setting applies when the
 # checkpointer has read it: so commits are tried until one waits or none does.
 sub commits_wait_for {
