@@ -1,12 +1,12 @@
--- For test/fuzz/enqueue: calls one of the three enqueue functions, and compares the result of each message with that of the
--- server's own casts.
+-- Used by test/fuzz/enqueue. Calls one of the three enqueue functions and compares the result of each message with the result
+-- of the server's own casts.
 
 create schema fuzz;
 
 create table fuzz.sent (message_id uuid primary key, message text not null);
 
--- The expected SQLSTATE of a message; '' if it has to be accepted; '?' if that is unknown: jsonb has limits that json has not,
--- and does not check the text after them.
+-- Returns the expected SQLSTATE of a message, '' if it must be accepted, '?' if both are possible: jsonb has limits that json
+-- does not have, and does not check the text after them.
 create function fuzz.expected(message text) returns text language plpgsql as $$
 begin
     if message is null then
@@ -29,7 +29,7 @@ exception when others then
 end
 $$;
 
--- An upper limit of the levels: the opening brackets outside of strings.
+-- Returns an upper limit of a message's levels: the number of opening brackets outside of strings.
 create function fuzz.levels(message text) returns integer language sql as $$
     select length(bare) - length(translate(bare, '[{', ''))
     from regexp_replace(message, '"([^"\\]|\\.)*("|$)', '', 'g') as bare

@@ -9,7 +9,7 @@ package Pgq;
 #   is(Pgq::Client->new($nginx)->post('/post', '1')->{status}, 202, 'a number is a message');
 #   done_testing;
 #
-# It imports strict, warnings, Test::More, poll_until and the classes of the harness. Its done_testing stops every server of
+# It imports strict, warnings, Test::More, poll_until, is_problem and the classes of the harness. Its done_testing stops every server of
 # the test and asserts that there is no [alert] or [emerg], no PANIC, no crashed process, no report of a sanitizer or of
 # valgrind, and no connection or process left. When a test fails, the ends of the logs are shown and its directory is kept.
 
@@ -43,10 +43,24 @@ sub import {
     }
 
     *{"${caller}::done_testing"} = \&done_testing;
+    *{"${caller}::is_problem"}   = \&is_problem;
     *{"${caller}::poll_until"}   = \&Pgq::Wait::poll_until;
     *{"${caller}::timeout"}      = \&Pgq::Wait::timeout;
 
     Test::More->builder->exported_to($caller);
+
+    return;
+}
+
+
+# Checks that an answer is a problem document with this status and code.
+sub is_problem {
+    my ($answer, $status, $code, $what) = @_;
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+    Test::More::is($answer->status, $status, "$what is answered with $status");
+    Test::More::is($answer->header('content-type'), 'application/problem+json', "$what is answered with a problem document");
+    Test::More::is($answer->json->{code}, $code, "$what has the code $code");
 
     return;
 }

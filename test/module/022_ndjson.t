@@ -95,9 +95,7 @@ for my $case (
     my ($name, $body, $status, $code, $line, $detail) = @$case;
     for my $path ('/post', '/disk') {
         $answer = $client->post($path, $body, @ndjson);
-        is($answer->{status}, $status, "$name is answered with $status by $path");
-        is($answer->{headers}{'content-type'}, 'application/problem+json', "$name is answered with a problem document by $path");
-        is($answer->json->{code}, $code, "$name is answered with the code $code by $path");
+        is_problem($answer, $status, $code, "$name, sent to $path,");
         is($answer->json->{line}, $line, "$name: the problem of $path has the number of the line");
         like($answer->json->{detail}, $detail, "$name: the detail of $path describes the error");
     }
@@ -106,8 +104,7 @@ for my $case (
 is($client->post('/few', "1\n\n2\n3\n", @ndjson)->{status}, 202, 'as many messages as pgq_lines allows are accepted');
 clear();
 $answer = $client->post('/few', "1\n2\n3\n4\n", @ndjson);
-is($answer->{status}, 413, 'one message more than pgq_lines allows is refused with 413');
-is($answer->json->{code}, 'too_many_lines', 'more messages than pgq_lines allows are refused with the code too_many_lines');
+is_problem($answer, 413, 'too_many_lines', 'a request with one message more than pgq_lines allows');
 is($client->post('/post', "1\n" x 10_001, @ndjson)->{status}, 413, 'a large value of pgq_lines is enforced');
 is($client->post('/post', '"' . 'x' x 5_000_000 . '"', @ndjson)->{status}, 413, 'a body of more than client_max_body_size is refused with 413');
 $client = Pgq::Client->new($nginx);
@@ -115,8 +112,7 @@ $client = Pgq::Client->new($nginx);
 # ---- a message that the database refuses
 my $deep = '[' x 400 . ']' x 400;
 $answer = $client->post('/post', "1\n\n2\n$deep\n3\n", @ndjson);
-is($answer->{status}, 400, 'a request with a message that the database refuses is answered with 400');
-is($answer->json->{code}, 'refused', 'a request with a message that the database refuses has the code refused');
+is_problem($answer, 400, 'refused', 'a request with a message that the database refuses');
 is($answer->json->{line}, 4, 'the problem has the number of the line that the database refuses') or diag($answer->{body});
 is($answer->json->{detail}, 'line 4: no message was queued. The message exceeds a limit of the database. (SQLSTATE 54001)', 'the detail describes the refusal of a line by the database');
 
@@ -187,8 +183,7 @@ clear();
 my $default = Pgq::Client->new($other);
 is($default->post('/post', "1\n" x 1000, @ndjson)->{status}, 202, '1,000 messages in a request are accepted by default');
 $answer = $default->post('/post', "1\n" x 1001, @ndjson);
-is($answer->{status}, 413, '1,001 messages in a request are refused by default');
-is($answer->json->{code}, 'too_many_lines', '1,001 messages in a request are refused with the code too_many_lines');
+is_problem($answer, 413, 'too_many_lines', 'a request with 1,001 messages, one more than the default,');
 is($pg->poll_query_until('select count(*) from posts', 1000), 1, 'no message of a request with too many lines is a post');
 
 done_testing;

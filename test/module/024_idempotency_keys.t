@@ -57,9 +57,7 @@ is($pg->safe_psql(q{select count(*) from ngx_pgq.key where digest = sha256(conve
 is(keyed("\"$long\"", '1')->{status}, 202, 'a key of 255 characters is accepted');
 
 for my $bad ('', '""', '"', '"one', 'one two', 'o"ne', '"one"two', '"\\x"', "\"${long}k\"", "k$long", '"gr\xc3\xbcn"', 'a,b', ';a=b', '"a", "b"') {
-    my $answer = keyed($bad, '"bad"');
-    is($answer->{status}, 400, "the key $bad is refused");
-    is($answer->json->{code}, 'bad_key', "the key $bad is refused with the code bad_key");
+    is_problem(keyed($bad, '"bad"'), 400, 'bad_key', "a message with the key $bad");
 }
 $client->send_post('/post', '"bad"', 'Idempotency-Key' => "\"a\"\r\nIdempotency-Key: \"b\"");
 is($client->answer->json->{code}, 'bad_key', 'two Idempotency-Key fields are refused');
@@ -98,8 +96,7 @@ $pg->poll_query_until("select count(*) from pg_stat_activity where usename = 'ng
 $standby->start;
 is($waiting[0]->answer->{status}, 202, 'the first request with a key is accepted when it is replicated');
 my $second = $waiting[1]->answer;
-is($second->{status}, 409, 'a second request is answered with 409 while the first one is not committed');
-is($second->json->{code}, 'key_in_flight', 'a key of a request in progress has the code key_in_flight');
+is_problem($second, 409, 'key_in_flight', 'a second request with a key whose first request is not committed');
 is($second->{headers}{'retry-after'}, 1, 'the answer for a key in progress has Retry-After');
 is(keyed('"flight"', '"flight"')->{headers}{'idempotency-replayed'}, 'true', 'a key whose request was committed is answered with a replay');
 is($pg->count_posts('"flight"'), 1, 'a message whose key was repeated while it was not committed is queued once');
@@ -128,8 +125,7 @@ poll_until { keyed('"full ' . ++$key . '"', '"too many"')->{status} == 503 } 10;
 for my $case ([ 'a message' => '"too many"' ], [ 'lines' => "1\n2\n", @ndjson ]) {
     my ($name, @request) = @$case;
     my $full = keyed('"above"', @request);
-    is($full->{status}, 503, "$name with a new key is refused while there are too many keys");
-    is($full->json->{code}, 'keys_full', "$name: too many keys have the code keys_full");
+    is_problem($full, 503, 'keys_full', "$name with a new key, while there are too many keys,");
     cmp_ok($full->{headers}{'retry-after'}, '>', 0, "$name: the answer to too many keys has Retry-After");
 }
 is(keyed('"one"', '{"n": 1}')->{body}, $first->{body}, 'a known key gets its first answer while there are too many keys');

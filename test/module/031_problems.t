@@ -37,13 +37,11 @@ for my $case (
 ) {
     my ($what, $status, $phrase, $code, $bytes) = @$case;
     my $answer = sent($bytes);
-    is($answer->status, $status, "$what is answered with $status");
+    is_problem($answer, $status, $code, $what);
     is($answer->{reason}, $phrase, "$what is answered with the status phrase");
-    is($answer->header('content-type'), 'application/problem+json', "$what is answered with a problem document");
     my $problem = $answer->json;
     is($problem->{status}, $status, "$what: the problem has the status");
     is($problem->{title}, $phrase, "$what: the title is the status phrase");
-    is($problem->{code}, $code, "$what: the code is $code");
     unlike($problem->{detail}, qr/^The request was refused/, "$what: the detail describes the error");
 }
 

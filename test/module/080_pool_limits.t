@@ -16,8 +16,7 @@ my @ndjson = ('Content-Type' => 'application/x-ndjson');
 
 sub refused {
     my ($what, $status, $code, $answer) = @_;
-    is($answer->status, $status, "$what is refused with $status");
-    is($answer->json->{code}, $code, "$what has the code $code");
+    is_problem($answer, $status, $code, $what);
     is(defined $answer->header('retry-after') ? 1 : 0, $status == 503 ? 1 : 0, "$what is answered " . ($status == 503 ? 'with' : 'without') . ' Retry-After');
     return;
 }
@@ -38,8 +37,7 @@ $pg->wait_for_lock;
 push @waiting, map { Pgq::Client->new($nginx)->send_post('/post', "\"$_\"") } 2 .. 10;
 $nginx->wait_until_received;
 my $answer = $client->post('/post', '"one too many"');
-is($answer->{status}, 503, 'a message above the limit of tickets is refused');
-is($answer->json->{code}, 'queue_full', 'a message above the limit of tickets has the code queue_full');
+is_problem($answer, 503, 'queue_full', 'a message above the limit of tickets');
 like($answer->{headers}{'retry-after'}, qr/^[1-9]$/, 'a message above the limit of tickets is answered with Retry-After');
 is($client->get('/get')->{status}, 200, 'a GET is answered while the limit of tickets is reached');
 $lock->release;
@@ -78,9 +76,7 @@ $nginx->reload;
 $lock = $pg->lock_table;
 my $sent = Pgq::Client->new($nginx)->send_post('/post', '"sent"');
 $pg->wait_for_lock;
-$answer = $sent->answer;
-is($answer->{status}, 504, 'a message that was sent and not answered in time is answered with 504');
-is($answer->json->{code}, 'outcome_unknown', 'a message that was sent and not answered in time has the code outcome_unknown');
+is_problem($sent->answer, 504, 'outcome_unknown', 'a message that was sent and whose outcome is unknown at its timeout');
 $lock->release;
 ok((poll_until { Pgq::Client->new($nginx)->post('/post', '"later"')->{status} == 202 }), 'a message is accepted after the lane is free again');
 cmp_ok($pg->count_posts('"sent"'), '<=', 1, 'a message of unknown outcome is a post at most once');

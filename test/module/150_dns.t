@@ -61,7 +61,6 @@ subtest 'a name that is unknown at start is resolved later' => sub {
     $dns->say('db.test' => { a => ['127.0.0.1'] });
     is($client->answer->status, 202, 'a waiting request is accepted after the name becomes known');
     ok($nginx->wait_for_log(qr/pgq resolve: "db\.test" is 127\.0\.0\.1\n/), 'the log has the address of the name');
-    undef $client;
     $nginx->stop;
 };
 
@@ -90,7 +89,6 @@ subtest 'a changed address is used without a reload' => sub {
 
     $pg->append_conf("listen_addresses = '127.0.0.1,127.0.0.2,::1'");
     $pg->restart;
-    undef $client;
     $nginx->stop;
 };
 
@@ -133,7 +131,6 @@ for my $failure ([ 'no answer' => { silent => 1 } ], [ 'no such name' => { code 
         }
 
         is(scalar(() = $nginx->log_since($position) =~ /pgq resolve/g), 1, 'the warning is logged once');
-        undef $client;
         $nginx->stop;
     };
 }
@@ -147,7 +144,6 @@ subtest 'nginx waits for a slow DNS answer' => sub {
     not_blocked($nginx, 'a slow DNS answer');
     is($client->answer->status, 202, 'a message waits for the DNS answer');
     unlike($nginx->log_since(0), qr/pgq lane: (?:lost|could not connect)/, 'no error is logged while nginx waits for the DNS answer');
-    undef $client;
     $nginx->stop;
 
     # An answer after the connect timeout is used by a later attempt.
@@ -156,7 +152,6 @@ subtest 'nginx waits for a slow DNS answer' => sub {
     $client = Pgq::Client->new($nginx);
     is($client->post('/post', '"slower"')->status, 202, 'a DNS answer after the connect timeout is used');
     like($nginx->log_since(0), qr/pgq lane: could not connect to slower\.test:$port.*its name has no address: no answer yet/, 'an attempt without a DNS answer is logged');
-    undef $client;
     $nginx->stop;
 };
 

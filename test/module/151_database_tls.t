@@ -110,7 +110,6 @@ subtest 'a verified server with channel binding is used' => sub {
         ok($nginx->wait_for_log(qr/pgq lane: connected to db\.test/, $position), "a lane connects again after a restart ($mode)");
     }
 
-    undef $client;
     $nginx->stop;
 };
 
@@ -161,7 +160,6 @@ for my $case (@refused) {
         cmp_ok(time - $start, '<', timeout(2), 'a message is answered after its timeout');
         like($nginx->log_since(0), qr/\[error\].* pgq lane: could not connect to \Q$host\E:\d+, retry in \d+ ms: .*$line/, 'the log has the error');
         is(scalar(() = $nginx->log_since(0) =~ /pgq lane: (?:lost|could not connect to)/g), 2, 'the error is logged once for each lane');
-        undef $client;
         $nginx->stop;
     };
 }
@@ -189,7 +187,6 @@ subtest 'a handshake that stalls does not block nginx' => sub {
 
     like($nginx->log_since(0), qr/pgq lane: could not connect to db\.test:\d+, retry in \d+ ms: no answer in time/, 'the timeout of the handshake is logged');
 
-    undef $client;
     $nginx->stop;
     $wire->stop;
 };

@@ -93,7 +93,6 @@ subtest 'a server that becomes read-only is not used' => sub {
     ok($nginx->wait_for_log(qr/pgq lane: could not connect to .*read-only/, $position), 'the read-only server is not used');
     read_only($pg, 'off');
     is($client->answer->status, 202, 'a waiting message is accepted when the server is writable again');
-    undef $client;
     $nginx->stop;
 };
 
@@ -108,7 +107,6 @@ subtest 'read-only: a server that becomes writable is not used' => sub {
     read_only($pg, 'off');
     is($client->get('/get')->status, 200, 'a GET is answered while the server becomes writable');
     ok($nginx->wait_for_log(qr/pgq lane: lost .*: the server's role has changed/, $position), 'the lane is closed because the role has changed');
-    undef $client;
     $nginx->stop;
 };
 
@@ -139,8 +137,6 @@ subtest 'standby: a server that is promoted is not used' => sub {
     $pg->own("$pg->{data}/standby.signal");
     $pg->start;
     is($client->post('/post', '"still"')->status, 202, 'a message is accepted by the new primary when the old one is a standby');
-    undef $reader;
-    undef $client;
     $_->stop for $nginx, $writer;
 };
 

@@ -47,7 +47,6 @@ subtest 'a statement without an answer is sent again' => sub {
     cmp_ok(time - $start, '>', 1.9, 'the answer took longer than answer_timeout');
     unlike($nginx->log_since($position), qr/pgq lane: (?:lost|could not connect)/, 'pauses shorter than answer_timeout do not close the lane');
 
-    undef $client;
     $nginx->stop;
     $wire->stop;
 };

@@ -27,7 +27,6 @@ subtest 'a busy lane is replaced' => sub {
     my $posts = $status{202};
     ok($pg->poll_query_until('select count(*) from posts', $posts), 'each message is a post once');
     cmp_ok(scalar(my @now = $pg->web_sessions), '<=', 2, 'there is at most one connection more than lanes');
-    undef $client;
     $nginx->stop;
 };
 
@@ -64,7 +63,6 @@ subtest 'a lane is replaced after its statement has ended' => sub {
     is(scalar(grep { /long/ } split /\n/, $pg->safe_psql('select data from posts')), 1, 'the message on the old lane is a post once')
         if $pg->poll_query_until(q{select count(*) from posts where data::text in ('"long"', '"short"')}, 2);
     ok($nginx->wait_for_log(qr/pgq lane: replaced \S+ after (?:[2-9]\d{3}|\d{5,}) ms/, $position), 'the old lane is closed after its statement');
-    undef $client;
     $nginx->stop;
     $wire->stop;
 };
@@ -83,7 +81,6 @@ subtest 'a lane is kept while its replacement cannot connect' => sub {
     $pg->terminate_web_sessions;
     is($client->post('/post', '"after"')->status, 202, 'a new lane connects after the old one is lost');
     $pg->safe_psql('alter role ngx_pgq_web connection limit -1');
-    undef $client;
     $nginx->stop;
 };
 

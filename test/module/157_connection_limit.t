@@ -24,8 +24,7 @@ $limit->(0);
 $pg->terminate_web_sessions;
 poll_until { $client->get('/status')->status == 503 };
 my $answer = $client->post('/post', '"no lane"');
-is($answer->status, 503, 'a message is refused when no lane is connected');
-is($answer->json->{code}, 'no_database', 'a message that is refused without a lane has the code no_database');
+is_problem($answer, 503, 'no_database', 'a message that arrives while no lane is connected');
 like($answer->{headers}{'retry-after'}, qr/^[1-9]\d*$/, 'a message that is refused without a lane is answered with Retry-After');
 is($pg->safe_psql(q{select count(*) from posts where data::text = '"no lane"'}), 0, 'a message that is refused without a lane is not a post');
 

@@ -14,9 +14,7 @@ my $nginx    = Pgq::Nginx->new(
 
 sub too_many {
     my ($answer, $what) = @_;
-    is($answer->status, 429, "$what is refused");
-    is($answer->header('content-type'), 'application/problem+json', "$what is answered with a problem document");
-    is($answer->json->{code}, 'too_many_requests', "$what has the code too_many_requests");
+    is_problem($answer, 429, 'too_many_requests', $what);
     is($answer->header('retry-after'), 1, "$what is answered with Retry-After");
     return;
 }
@@ -70,8 +68,7 @@ for my $case ([ '/post', 65_537 ], [ '/post/long', 16_777_217 ]) {
         $answer = $large->answer;
         return $answer->status != 429;
     };
-    is($answer->status, 413, "a message of $size bytes is refused by $path");
-    is($answer->json->{code}, 'too_large', "a message of $size bytes has the code too_large");
+    is_problem($answer, 413, 'too_large', "a message of $size bytes, sent to $path,");
 }
 
 is(scalar(() = $nginx->log_since(0) =~ /client request body is buffered to a temporary file/g), 1, 'only the message of 1 MB was written to disk');

@@ -41,13 +41,6 @@ sub expecting {
     return "100 " . $client->answer->status;
 }
 
-sub problem {
-    my ($answer, $status, $code, $what) = @_;
-    is($answer->status, $status, "$what is answered with $status");
-    is($answer->header('content-type') . ' ' . $answer->json->{code}, "application/problem+json $code", "$what is answered with the code $code");
-    return;
-}
-
 # ---- names and passwords
 start_with('', 'basic');
 my $hash = `openssl passwd -apr1 -salt 12345678 wonder`;
@@ -56,8 +49,8 @@ my %alice = (Authorization => 'Basic ' . encode_base64('alice:wonder', ''));
 my %wrong = (Authorization => 'Basic ' . encode_base64('alice:land', ''));
 
 is(post('1', %alice)->status, 202, 'basic: a message with the password is accepted');
-problem(post('1'), 401, 'unauthorized', 'basic: a message without a password');
-problem(post('1', %wrong), 401, 'unauthorized', 'basic: a message with a wrong password');
+is_problem(post('1'), 401, 'unauthorized', 'basic: a message without a password');
+is_problem(post('1', %wrong), 401, 'unauthorized', 'basic: a message with a wrong password');
 is(post('1')->header('www-authenticate'), 'Basic realm="posts"', 'basic: the refusal names the scheme and the realm');
 is(expecting(), 401, 'basic: a message is refused without 100 Continue');
 is(expecting(%alice), '100 202', 'basic: 100 Continue is sent to a user with the password');
@@ -123,10 +116,10 @@ start_with('', 'subrequest');
 is(post('1', Cookie => 'session=good')->status, 202, 'subrequest: a message with a session is accepted');
 is(post('"' . 'x' x 300_000 . '"', Cookie => 'session=good')->status, 202, 'subrequest: a message that is written to disk is accepted');
 is(Pgq::Client->new($nginx)->post_chunked('/post', [ '"ch', 'unks"' ], Cookie => 'session=good')->status, 202, 'subrequest: a chunked message is accepted');
-problem(post('1'), 401, 'unauthorized', 'subrequest: a message without a session');
-problem(post('1', Cookie => 'session=evil'), 403, 'forbidden', 'subrequest: a message with a session that is not allowed');
-problem(post('1', Cookie => 'session=odd'), 500, 'internal_error', 'subrequest: an unexpected answer of the service');
-problem(post('1', Cookie => 'session=silent'), 500, 'internal_error', 'subrequest: a service that does not answer');
+is_problem(post('1'), 401, 'unauthorized', 'subrequest: a message without a session');
+is_problem(post('1', Cookie => 'session=evil'), 403, 'forbidden', 'subrequest: a message with a session that is not allowed');
+is_problem(post('1', Cookie => 'session=odd'), 500, 'internal_error', 'subrequest: an unexpected answer of the service');
+is_problem(post('1', Cookie => 'session=silent'), 500, 'internal_error', 'subrequest: a service that does not answer');
 is(expecting(), 401, 'subrequest: a message is refused without 100 Continue');
 is(expecting(Cookie => 'session=good'), '100 202', 'subrequest: 100 Continue is sent with a session');
 is(Pgq::Client->new($nginx)->get('/get')->status, 200, 'subrequest: a GET needs no session');
@@ -153,7 +146,7 @@ for my $case (
 ) {
     my ($words, $what, $token) = @$case;
     $answer = post('1', $token ? (Authorization => "Bearer $token") : (), Origin => 'https://app.example.com');
-    problem($answer, 401, 'unauthorized', $what);
+    is_problem($answer, 401, 'unauthorized', $what);
     is($answer->header('www-authenticate'), qq(Bearer error="$words"), "$what: WWW-Authenticate has the error of the service");
     is($answer->header('access-control-allow-origin'), 'https://app.example.com', "$what: a script may read the refusal");
 }
@@ -212,11 +205,11 @@ for my $case ([ 202, '1' ], [ 400, '{' ], [ 413, '"' . 'x' x 2_000_000 . '"' ], 
     is($answer->header('access-control-allow-methods'), undef, "cors: the answer $status has no headers of a preflight");
 }
 $answer = post('1', Origin => 'https://evil.example.net');
-problem($answer, 403, 'foreign_origin', 'cors: a message of a foreign origin');
+is_problem($answer, 403, 'foreign_origin', 'cors: a message of a foreign origin');
 is($answer->header('access-control-allow-origin'), undef, 'cors: a script of a foreign origin cannot read the refusal');
 start_with('', 'cors', 'basic');
 is((preflight('https://app.example.com', '/post'))[0], 204, 'cors with basic: a preflight needs no password');
-problem(post('1', %script), 401, 'unauthorized', 'cors with basic: a message without a password');
+is_problem(post('1', %script), 401, 'unauthorized', 'cors with basic: a message without a password');
 start_with('', 'cors', 'limit');
 is((preflight('https://app.example.com', '/post'))[1]{'access-control-allow-origin'}, 'https://app.example.com', 'cors with limit: a preflight is answered');
 

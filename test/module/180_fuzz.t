@@ -34,8 +34,6 @@ is($answer->status, 413, 'a message that is too long is refused if its client cl
 is($answer->header('Content-Type'), 'application/problem+json', 'the refusal of a message whose client closes the connection is a problem document');
 
 $answer = Pgq::Client->new($fuzz->{nginx})->get('/get?limit=1', 'If-Match' => '"nothing"');
-is($answer->status, 412, 'a GET with a false precondition is answered with 412');
-is($answer->header('Content-Type'), 'application/problem+json', 'the answer to a false precondition is a problem document');
-is($answer->json->{code}, 'precondition_failed', 'the answer to a false precondition has the code precondition_failed');
+is_problem($answer, 412, 'precondition_failed', 'a GET with a false precondition');
 
 done_testing;

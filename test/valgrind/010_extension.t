@@ -51,7 +51,7 @@ $pg->safe_psql(q{drop trigger refuse on posts; insert into ngx_pgq.queue (data) 
 ok($pg->poll_query_until($drained, 0, 60), 'messages are moved after the trigger was dropped');
 is($pg->safe_psql('select count(*) from ngx_pgq.dead_letter'), 3, 'messages that posts refuses are dead letters');
 
-$pg->safe_psql('alter system set ngx_pgq.movers = 1; select pg_reload_conf()');
+$pg->set('ngx_pgq.movers' => 1);
 is($pg->safe_psql('select count(*) > 0 from ngx_pgq.status'), 't', 'the status of the movers is shown');
 $pg->safe_psql('select pg_terminate_backend(pid) from ngx_pgq.status where pid is not null');
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('"again"')});
