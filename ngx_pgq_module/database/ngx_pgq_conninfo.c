@@ -340,6 +340,7 @@ ngx_pgq_conninfo_password(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
 {
     char        *found;
     PGconn      *conn;
+    ngx_int_t    rc;
     ngx_uint_t   n;
 
     *password = ci->password;
@@ -363,18 +364,17 @@ ngx_pgq_conninfo_password(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
         return NGX_ERROR;
     }
 
+    rc = NGX_OK;
     found = PQpass(conn);
 
     if (found && *found) {
-        *password = ngx_pgq_conninfo_copy(cf->pool, found,
-                                          ngx_strlen(found));
+        *password = ngx_pgq_conninfo_copy(cf->pool, found, ngx_strlen(found));
+        rc = *password ? NGX_OK : NGX_ERROR;
     }
-
-    n = found && *found && *password == NULL;
 
     PQfinish(conn);
 
-    return n ? NGX_ERROR : NGX_OK;
+    return rc;
 }
 
 

@@ -79,7 +79,7 @@ ngx_pgq_lane_close(ngx_pgq_lane_t *lane)
         return;
     }
 
-    if (lane->state == NGX_PGQ_LANE_IDLE || lane->state == NGX_PGQ_LANE_BUSY) {
+    if (ngx_pgq_lane_is_connected(lane)) {
         ngx_pgq_metrics_connected(lane->conf->metrics);
     }
 
@@ -97,13 +97,12 @@ ngx_pgq_lane_close(ngx_pgq_lane_t *lane)
 void
 ngx_pgq_lane_drop(ngx_pgq_lane_t *lane, const char *why, const char *text)
 {
-    ngx_msec_t            wait;
-    ngx_pgq_lane_state_e  former;
+    ngx_msec_t  wait;
+    ngx_uint_t  connected;
 
-    former = lane->state;
+    connected = ngx_pgq_lane_is_connected(lane);
 
-    if (former == NGX_PGQ_LANE_CONNECTING || former == NGX_PGQ_LANE_PREPARING)
-    {
+    if (!connected) {
         ngx_pgq_metrics_connect(lane->conf->metrics, 0);
 
     } else if (ngx_current_msec - lane->connected_at >= NGX_PGQ_LANE_STABLE) {
@@ -121,7 +120,7 @@ ngx_pgq_lane_drop(ngx_pgq_lane_t *lane, const char *why, const char *text)
     ngx_pgq_lane_finish(lane);
     ngx_pgq_lane_set(lane, NGX_PGQ_LANE_DOWN);
 
-    if (former == NGX_PGQ_LANE_IDLE || former == NGX_PGQ_LANE_BUSY) {
+    if (connected) {
         lane->conf->ops->lost(lane);
     }
 
@@ -405,9 +404,8 @@ static void
 ngx_pgq_lane_log_failure(ngx_pgq_lane_t *lane, const char *why,
     const char *text, ngx_msec_t wait)
 {
-    u_char      line[NGX_PGQ_ERROR_TEXT_LEN];
-    time_t      now;
-    ngx_uint_t  connected;
+    u_char  line[NGX_PGQ_ERROR_TEXT_LEN];
+    time_t  now;
 
     now = ngx_pgq_seconds();
 
@@ -417,9 +415,6 @@ ngx_pgq_lane_log_failure(ngx_pgq_lane_t *lane, const char *why,
     {
         return;
     }
-
-    connected = lane->state == NGX_PGQ_LANE_IDLE
-                || lane->state == NGX_PGQ_LANE_BUSY;
 
     lane->announced = 0;
     lane->logged = now;
@@ -431,7 +426,8 @@ ngx_pgq_lane_log_failure(ngx_pgq_lane_t *lane, const char *why,
     ngx_log_error(NGX_LOG_ERR, lane->conf->log, 0,
                   "pgq lane: %s %s:%s, retry in %M ms: %s (%s, %ui requests"
                   " wait), pool \"%V\"",
-                  connected ? "lost" : "could not connect to",
+                  ngx_pgq_lane_is_connected(lane) ? "lost"
+                                                  : "could not connect to",
                   lane->endpoint.host->name, lane->endpoint.host->port, wait,
                   line, why, *lane->conf->waiting, &lane->conf->name);
 }

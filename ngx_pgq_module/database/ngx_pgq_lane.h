@@ -121,6 +121,10 @@ struct ngx_pgq_lane_s {
 };
 
 
+#define ngx_pgq_lane_is_connected(lane)                                       \
+    ((lane)->state == NGX_PGQ_LANE_IDLE || (lane)->state == NGX_PGQ_LANE_BUSY)
+
+
 extern const char  *ngx_pgq_lane_states[];      /* names for the metrics */
 
 

@@ -167,34 +167,21 @@ ngx_pgq_lane_start(ngx_pgq_lane_t *lane)
 static void
 ngx_pgq_lane_poll(ngx_pgq_lane_t *lane, PostgresPollingStatusType polling)
 {
-    switch (polling) {
-
-    case PGRES_POLLING_OK:
-
+    if (polling == PGRES_POLLING_OK) {
         ngx_pgq_lane_set(lane, NGX_PGQ_LANE_PREPARING);
+    }
 
-        if (ngx_pgq_lane_watch(lane, 0) != NGX_OK) {
-            ngx_pgq_lane_fail(lane);
-            return;
-        }
+    if (polling == PGRES_POLLING_FAILED
+        || ngx_pgq_lane_watch(lane, polling == PGRES_POLLING_WRITING)
+           != NGX_OK)
+    {
+        ngx_pgq_lane_fail(lane);
+        return;
+    }
 
+    if (polling == PGRES_POLLING_OK) {
         lane->prepared = -1;
         ngx_pgq_lane_prepare(lane);
-        return;
-
-    case PGRES_POLLING_READING:
-    case PGRES_POLLING_WRITING:
-
-        if (ngx_pgq_lane_watch(lane, polling == PGRES_POLLING_WRITING)
-            != NGX_OK)
-        {
-            ngx_pgq_lane_fail(lane);
-        }
-
-        return;
-
-    default:
-        ngx_pgq_lane_fail(lane);
     }
 }
 

@@ -127,12 +127,9 @@ ngx_pgq_lane_input(ngx_pgq_lane_t *lane)
 {
     PGresult  *res;
 
-    if (!PQconsumeInput(lane->conn)) {
-        ngx_pgq_lane_fail(lane);
-        return;
-    }
-
-    if (lane->flushing && ngx_pgq_lane_flush(lane) != NGX_OK) {
+    if (!PQconsumeInput(lane->conn)
+        || (lane->flushing && ngx_pgq_lane_flush(lane) != NGX_OK))
+    {
         ngx_pgq_lane_fail(lane);
         return;
     }

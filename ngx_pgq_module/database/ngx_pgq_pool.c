@@ -428,9 +428,7 @@ ngx_pgq_pool_connected(ngx_pgq_pool_t *db)
     ngx_uint_t  i;
 
     for (i = 0; i < db->nlanes + 1; i++) {
-        if (db->lanes[i].state == NGX_PGQ_LANE_IDLE
-            || db->lanes[i].state == NGX_PGQ_LANE_BUSY)
-        {
+        if (ngx_pgq_lane_is_connected(&db->lanes[i])) {
             return 1;
         }
     }

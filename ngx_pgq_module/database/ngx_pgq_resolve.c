@@ -37,7 +37,6 @@ static void ngx_pgq_resolve_begin(ngx_pgq_resolve_t *rs);
 static void ngx_pgq_resolve_handler(ngx_resolver_ctx_t *ctx);
 static void ngx_pgq_resolve_update(ngx_pgq_resolve_t *rs,
     ngx_resolver_ctx_t *ctx);
-static void ngx_pgq_resolve_log(ngx_pgq_resolve_t *rs);
 
 
 /*
@@ -202,6 +201,8 @@ ngx_pgq_resolve_handler(ngx_resolver_ctx_t *ctx)
 static void
 ngx_pgq_resolve_update(ngx_pgq_resolve_t *rs, ngx_resolver_ctx_t *ctx)
 {
+    u_char            *p, *last;
+    u_char             text[NGX_PGQ_MAX_ADDRESSES * (NGX_PGQ_ADDRESS_LEN + 2)];
     ngx_uint_t         i;
     ngx_pgq_address_t  addresses[NGX_PGQ_MAX_ADDRESSES];
 
@@ -210,18 +211,9 @@ ngx_pgq_resolve_update(ngx_pgq_resolve_t *rs, ngx_resolver_ctx_t *ctx)
                              ctx->addrs[i].socklen);
     }
 
-    if (ngx_pgq_target_update(rs->target, rs->host, addresses, i)) {
-        ngx_pgq_resolve_log(rs);
+    if (!ngx_pgq_target_update(rs->target, rs->host, addresses, i)) {
+        return;
     }
-}
-
-
-static void
-ngx_pgq_resolve_log(ngx_pgq_resolve_t *rs)
-{
-    u_char      *p, *last;
-    u_char       text[NGX_PGQ_MAX_ADDRESSES * (NGX_PGQ_ADDRESS_LEN + 2)];
-    ngx_uint_t   i;
 
     p = text;
     last = text + sizeof(text);

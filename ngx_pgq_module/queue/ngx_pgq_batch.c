@@ -49,7 +49,6 @@ static void ngx_pgq_batch_done(ngx_pgq_call_t *call,
 static void ngx_pgq_batch_fenced(ngx_pgq_batch_t *batch,
     ngx_pgq_outcome_e outcome);
 static void ngx_pgq_batch_refused(ngx_pgq_batch_t *batch);
-static void ngx_pgq_batch_renew(ngx_pgq_batch_t *batch);
 static void ngx_pgq_batch_answer(ngx_pgq_batch_t *batch,
     ngx_pgq_outcome_e outcome, ngx_str_t *problem);
 static void ngx_pgq_batch_halve(ngx_pgq_batch_t *batch);
@@ -485,7 +484,7 @@ ngx_pgq_batch_fenced(ngx_pgq_batch_t *batch, ngx_pgq_outcome_e outcome)
 }
 
 
-/* known not to be committed: refuse its only message, or split it */
+/* the batch is known not to be committed */
 
 static void
 ngx_pgq_batch_refused(ngx_pgq_batch_t *batch)
@@ -497,19 +496,6 @@ ngx_pgq_batch_refused(ngx_pgq_batch_t *batch)
         return;
     }
 
-    ngx_pgq_batch_renew(batch);
-
-    if (batch->n > 1) {
-        ngx_pgq_batch_halve(batch);
-    }
-}
-
-
-/* the remaining tickets are a new batch, which is due now */
-
-static void
-ngx_pgq_batch_renew(ngx_pgq_batch_t *batch)
-{
     ngx_pgq_uuid_v7(batch->id, ngx_pgq_now());
     batch->again = 0;
     batch->resends = 0;
@@ -517,6 +503,10 @@ ngx_pgq_batch_renew(ngx_pgq_batch_t *batch)
 
     ngx_queue_insert_head(&ngx_pgq_writes(batch->db)->again, &batch->queue);
     ngx_pgq_pool_wake(batch->db);
+
+    if (batch->n > 1) {
+        ngx_pgq_batch_halve(batch);
+    }
 }
 
 

@@ -20,13 +20,10 @@
 
 /* results for idempotency keys; any other SQLSTATE is a refusal */
 
-typedef struct {
+static const struct {
     const char              *sqlstate;
     ngx_pgq_outcome_e        outcome;
-} ngx_pgq_batch_io_result_key_t;
-
-
-static ngx_pgq_batch_io_result_key_t  ngx_pgq_batch_io_result_keys[] = {
+} ngx_pgq_batch_io_results[] = {
     { "PQ200", NGX_PGQ_REPLAYED },      /* its text is the former id */
     { "PQ409", NGX_PGQ_IN_FLIGHT },
     { "PQ422", NGX_PGQ_REUSED },
@@ -35,7 +32,8 @@ static ngx_pgq_batch_io_result_key_t  ngx_pgq_batch_io_result_keys[] = {
 };
 
 
-static ngx_int_t ngx_pgq_batch_io_all(ngx_pgq_batch_t *batch);
+static ngx_int_t ngx_pgq_batch_io_all(ngx_pgq_batch_t *batch,
+    ngx_pgq_ticket_t *t);
 static ngx_int_t ngx_pgq_batch_io_tickets(ngx_pgq_batch_t *batch);
 static void ngx_pgq_batch_io_param(ngx_pgq_call_t *call, ngx_uint_t n,
     u_char *data, size_t len);
@@ -61,7 +59,7 @@ ngx_pgq_batch_io_encode(ngx_pgq_batch_t *batch)
     q = ngx_queue_head(&batch->tickets);
     t = ngx_queue_data(q, ngx_pgq_ticket_t, queue);
 
-    return t->write ? ngx_pgq_batch_io_all(batch)
+    return t->write ? ngx_pgq_batch_io_all(batch, t)
                     : ngx_pgq_batch_io_tickets(batch);
 }
 
@@ -79,14 +77,10 @@ ngx_pgq_batch_io_free(ngx_pgq_batch_t *batch)
 /* a ticket with many messages */
 
 static ngx_int_t
-ngx_pgq_batch_io_all(ngx_pgq_batch_t *batch)
+ngx_pgq_batch_io_all(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t)
 {
-    u_char            *p;
-    size_t             len;
-    ngx_pgq_ticket_t  *t;
-
-    t = ngx_queue_data(ngx_queue_head(&batch->tickets), ngx_pgq_ticket_t,
-                       queue);
+    u_char  *p;
+    size_t   len;
 
     len = ngx_pgq_array_len(t->n, t->len);
 
@@ -209,7 +203,7 @@ static void
 ngx_pgq_batch_io_result_ticket(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t,
     ngx_str_t *sqlstate, ngx_str_t *problem)
 {
-    ngx_pgq_batch_io_result_key_t  *key;
+    ngx_uint_t  i;
 
     ngx_memset(t->sqlstate, '0', NGX_PGQ_SQLSTATE_LEN);
 
@@ -217,15 +211,16 @@ ngx_pgq_batch_io_result_ticket(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t,
         ngx_memcpy(t->sqlstate, sqlstate->data, NGX_PGQ_SQLSTATE_LEN);
     }
 
-    for (key = ngx_pgq_batch_io_result_keys; key->sqlstate; key++) {
-        if (ngx_memcmp(t->sqlstate, key->sqlstate, NGX_PGQ_SQLSTATE_LEN)
+    for (i = 0; ngx_pgq_batch_io_results[i].sqlstate; i++) {
+        if (ngx_memcmp(t->sqlstate, ngx_pgq_batch_io_results[i].sqlstate,
+                       NGX_PGQ_SQLSTATE_LEN)
             == 0)
         {
             break;
         }
     }
 
-    t->result = key->outcome;
+    t->result = ngx_pgq_batch_io_results[i].outcome;
 
     t->problem.data = ngx_pstrdup(batch->memory, problem);
     t->problem.len = t->problem.data ? problem->len : 0;
