@@ -2,7 +2,7 @@
 
 /*
  * This file owns the statements, the meaning of each SQLSTATE, and the rule
- * when a statement counts as committed.  A call belongs to its maker; between
+ * when a statement counts as committed.  The maker of a call owns it; between
  * ngx_pgq_call_start() and done() the lane refers to it.
  *
  * Invariants:
@@ -16,8 +16,8 @@
  *  - the outcome is NGX_PGQ_REFUSED, FAILED or AGAIN only if the server has
  *    reported that the transaction failed and is ready for the next query.
  *    If the connection ends before that, the outcome is unknown;
- *  - a read is NGX_PGQ_REFUSED by an error that another connection would get
- *    as well; the lane is kept.
+ *  - the outcome of a read is NGX_PGQ_REFUSED if another connection would get
+ *    the same error; the lane is kept.
  */
 
 #include "ngx_pgq_call.h"
@@ -63,10 +63,10 @@ ngx_pgq_lane_statement_t  ngx_pgq_call_reads[] = {
 
 
 /*
- * SQLSTATEs of a write, complete or by class.  An error listed here is caused
- * by the data.  After one of ngx_pgq_call_elsewhere[] the call is tried again,
- * on another connection or later.  Any other error may be caused by the data
- * or by the database: the owner of the call finds out.
+ * Prefixes of SQLSTATEs.  A write that fails with one of these has bad data;
+ * with one of ngx_pgq_call_retries[], it is tried again, perhaps on another
+ * connection.  Any other error may be caused by the data or by the database:
+ * the owner of the call finds out.
  */
 
 static const char  *ngx_pgq_call_refusals[] = {
@@ -75,40 +75,37 @@ static const char  *ngx_pgq_call_refusals[] = {
 
 
 /*
- * Exceptions: no value of a message is null, and a sequence that is exhausted
- * belongs to a column that was added to the queue.
+ * Exceptions, not caused by the data: a null (no value of a message is null),
+ * and an exhausted sequence, which belongs to a column added to the queue.
  */
 
-static const char  *ngx_pgq_call_doubtful[] = {
+static const char  *ngx_pgq_call_not_refusals[] = {
     "2200H", "23502", NULL
 };
 
 
-static const char  *ngx_pgq_call_elsewhere[] = {
+static const char  *ngx_pgq_call_retries[] = {
     "08", "25", "28", "3D", "40", "53300", "55P", "57", NULL
 };
 
 
-/* of these: neither the connection nor the whole database is the cause */
+/* of these, caused neither by the connection nor by the whole database */
 
-static const char  *ngx_pgq_call_moment[] = {
+static const char  *ngx_pgq_call_transient[] = {
     "40", "55P", "57014", NULL
 };
 
 
-/* of the other errors: another connection may succeed */
+/* of the other errors, those that a new connection may not have */
 
 static const char  *ngx_pgq_call_reconnect[] = {
     "0A", "26", "425", "428", "42P", "53", "55", "58", "F0", "XX", NULL
 };
 
 
-/*
- * SQLSTATEs after which a read is tried again: the connection or a conflict is
- * the cause.  Any other error would be repeated.
- */
+/* after these a read is tried again; any other error would be repeated */
 
-static const char  *ngx_pgq_call_transient[] = {
+static const char  *ngx_pgq_call_read_retries[] = {
     "08", "40", "57P", NULL
 };
 
@@ -120,7 +117,7 @@ static ngx_pgq_outcome_e ngx_pgq_call_failed(ngx_pgq_call_t *call,
     const char *sqlstate);
 static ngx_uint_t ngx_pgq_call_listed(const char **classes,
     const char *sqlstate);
-static ngx_uint_t ngx_pgq_call_stale(ngx_pgq_lane_t *lane);
+static ngx_uint_t ngx_pgq_call_may_reconnect(ngx_pgq_lane_t *lane);
 
 
 ngx_uint_t
@@ -171,7 +168,7 @@ ngx_pgq_call_result(ngx_pgq_lane_t *lane, PGresult *res)
         return;
 
     case PGRES_TUPLES_OK:
-        /* follows the last row */
+        /* all rows have been read */
         call->answered = 1;
         return;
 
@@ -239,17 +236,17 @@ static ngx_pgq_outcome_e
 ngx_pgq_call_failed(ngx_pgq_call_t *call, const char *sqlstate)
 {
     if (call->read) {
-        return ngx_pgq_call_listed(ngx_pgq_call_transient, sqlstate)
+        return ngx_pgq_call_listed(ngx_pgq_call_read_retries, sqlstate)
                ? NGX_PGQ_AGAIN : NGX_PGQ_REFUSED;
     }
 
     if (ngx_pgq_call_listed(ngx_pgq_call_refusals, sqlstate)
-        && !ngx_pgq_call_listed(ngx_pgq_call_doubtful, sqlstate))
+        && !ngx_pgq_call_listed(ngx_pgq_call_not_refusals, sqlstate))
     {
         return NGX_PGQ_REFUSED;
     }
 
-    return ngx_pgq_call_listed(ngx_pgq_call_elsewhere, sqlstate)
+    return ngx_pgq_call_listed(ngx_pgq_call_retries, sqlstate)
            ? NGX_PGQ_AGAIN : NGX_PGQ_FAILED;
 }
 
@@ -273,17 +270,15 @@ ngx_pgq_call_listed(const char **classes, const char *sqlstate)
  */
 
 ngx_uint_t
-ngx_pgq_call_is_momentary(ngx_pgq_call_t *call)
+ngx_pgq_call_is_transient(ngx_pgq_call_t *call)
 {
-    return call->sqlstate && ngx_pgq_call_listed(ngx_pgq_call_moment,
+    return call->sqlstate && ngx_pgq_call_listed(ngx_pgq_call_transient,
                                                  (char *) call->sqlstate);
 }
 
 
-/* whether a new connection may succeed where this one has failed */
-
 static ngx_uint_t
-ngx_pgq_call_stale(ngx_pgq_lane_t *lane)
+ngx_pgq_call_may_reconnect(ngx_pgq_lane_t *lane)
 {
     return ngx_pgq_call_listed(ngx_pgq_call_reconnect,
                                (char *) lane->sqlstate)
@@ -319,9 +314,10 @@ ngx_pgq_call_done(ngx_pgq_lane_t *lane)
     call->sqlstate = lane->sqlstate;
 
     if (call->outcome == NGX_PGQ_REFUSED
-        || (call->outcome == NGX_PGQ_FAILED && !ngx_pgq_call_stale(lane))
+        || (call->outcome == NGX_PGQ_FAILED
+            && !ngx_pgq_call_may_reconnect(lane))
         || (call->outcome == NGX_PGQ_AGAIN && !call->read
-            && ngx_pgq_call_is_momentary(call)))
+            && ngx_pgq_call_is_transient(call)))
     {
         if (call->outcome == NGX_PGQ_REFUSED) {
             ngx_pgq_lane_healthy(lane);

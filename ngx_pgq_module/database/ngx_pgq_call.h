@@ -36,9 +36,9 @@ struct ngx_pgq_call_s {
 
     /* encodes the parameters just before they are sent */
     ngx_int_t              (*encode)(ngx_pgq_call_t *call);
-    /* one row of the result, as text; absent fields have no data */
+    /* one row of the result, as text; data of a null field is NULL */
     void                   (*row)(ngx_pgq_call_t *call, ngx_str_t *fields);
-    /* called once for each start; then the owner has the call again */
+    /* called once for each start; after it the lane has no reference */
     void                   (*done)(ngx_pgq_call_t *call,
                                 ngx_pgq_outcome_e outcome);
     void                    *data;
@@ -46,8 +46,9 @@ struct ngx_pgq_call_s {
     /* set while the statement runs */
     ngx_pgq_outcome_e        outcome;
     unsigned                 answered:1;    /* a result without an error */
-    ngx_str_t                problem;       /* valid until done() returns */
-    u_char                  *sqlstate;      /* likewise; NULL: not sent */
+    /* of an error; valid until done() returns */
+    ngx_str_t                problem;
+    u_char                  *sqlstate;      /* NULL: it was not sent */
 };
 
 
@@ -57,7 +58,7 @@ extern ngx_pgq_lane_statement_t  ngx_pgq_call_reads[];
 
 
 ngx_int_t ngx_pgq_call_start(ngx_pgq_call_t *call, ngx_pgq_lane_t *lane);
-ngx_uint_t ngx_pgq_call_is_momentary(ngx_pgq_call_t *call);
+ngx_uint_t ngx_pgq_call_is_transient(ngx_pgq_call_t *call);
 ngx_uint_t ngx_pgq_call_libpq(void);
 
 /* callbacks of the lane; lane->data is its call or NULL */

@@ -32,7 +32,7 @@ struct ngx_pgq_batch_s {
     u_char                   sqlstate[NGX_PGQ_SQLSTATE_LEN];  /* of that */
     /* of ngx_pgq_trial.c */
     ngx_uint_t               failures;
-    ngx_msec_t               failing;   /* first momentary failure */
+    ngx_msec_t               failing;   /* first transient failure */
     ngx_uint_t               alone;     /* failures of a message alone */
     ngx_msec_t               suspected; /* when the first of these was */
     ngx_uint_t               committed; /* writes->committed at the last one */

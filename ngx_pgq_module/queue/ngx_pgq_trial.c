@@ -11,10 +11,10 @@
  *    message that has failed alone is a suspect;
  *  - while all batches fail, no message is refused: each ticket waits until
  *    its deadline and is answered with 503;
- *  - a message is never refused for a momentary error, such as a lock that is
+ *  - a message is never refused for a transient error, such as a lock that is
  *    not available.  But its batch is halved if other batches are committed
- *    meanwhile, or after NGX_PGQ_TRIAL_FREE if one message can cause such an
- *    error, so that one message does not delay the others;
+ *    meanwhile, or if such errors last for NGX_PGQ_TRIAL_FREE, so that one
+ *    message does not delay the others;
  *  - suspects do not delay other messages: one is sent after a commit, or
  *    NGX_PGQ_TRIAL_PAUSE after a failure if no other message waits;
  *  - a failing database is not overloaded: when all batches have failed for
@@ -79,16 +79,16 @@ ngx_pgq_trial_failed(ngx_pgq_batch_t *batch)
 }
 
 
-/* the same for a momentary error, or a batch that could not be sent */
+/* the same for a transient error, and for a batch that could not be sent */
 
 ngx_uint_t
 ngx_pgq_trial_again(ngx_pgq_batch_t *batch)
 {
-    ngx_uint_t  momentary;
+    ngx_uint_t  transient;
 
-    momentary = ngx_pgq_call_is_momentary(&batch->call);
+    transient = ngx_pgq_call_is_transient(&batch->call);
 
-    if (momentary) {
+    if (transient) {
         ngx_pgq_trial_log(batch);
     }
 
@@ -106,7 +106,7 @@ ngx_pgq_trial_again(ngx_pgq_batch_t *batch)
     }
 
     return batch->committed != ngx_pgq_writes(batch->db)->committed
-           || (momentary && ngx_current_msec - batch->failing
+           || (transient && ngx_current_msec - batch->failing
                             >= NGX_PGQ_TRIAL_FREE);
 }
 
