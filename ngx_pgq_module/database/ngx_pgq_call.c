@@ -121,7 +121,7 @@ static ngx_uint_t ngx_pgq_call_may_reconnect(ngx_pgq_lane_t *lane);
 
 
 ngx_uint_t
-ngx_pgq_call_libpq(void)
+ngx_pgq_call_libpq_version(void)
 {
     return PQlibVersion();
 }
@@ -228,7 +228,7 @@ ngx_pgq_call_error(ngx_pgq_lane_t *lane, ngx_pgq_call_t *call, PGresult *res)
         return;
     }
 
-    ngx_pgq_lane_quote(lane->error_text, sizeof(lane->error_text), res);
+    ngx_pgq_lane_error_text(lane->error_text, sizeof(lane->error_text), res);
 }
 
 

@@ -59,7 +59,7 @@ extern ngx_pgq_lane_statement_t  ngx_pgq_call_reads[];
 
 ngx_int_t ngx_pgq_call_start(ngx_pgq_call_t *call, ngx_pgq_lane_t *lane);
 ngx_uint_t ngx_pgq_call_is_transient(ngx_pgq_call_t *call);
-ngx_uint_t ngx_pgq_call_libpq(void);
+ngx_uint_t ngx_pgq_call_libpq_version(void);
 
 /* callbacks of the lane; lane->data is its call or NULL */
 void ngx_pgq_call_result(ngx_pgq_lane_t *lane, struct pg_result *res);

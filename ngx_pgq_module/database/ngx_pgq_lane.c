@@ -2,18 +2,18 @@
 
 /*
  * A lane owns a PGconn, its nginx connection and its timers.  This file has
- * the states of a lane: when it connects, is lost and is replaced.  One
- * attempt to connect is in ngx_pgq_lane_connect.c, sending a statement and
- * reading its results in ngx_pgq_lane_io.c.
+ * the states of a lane: when it connects, is dropped and is replaced.
+ * ngx_pgq_lane_connect.c makes one attempt to connect; ngx_pgq_lane_io.c sends
+ * a statement and reads its results.
  *
  * Invariants:
- *  - a lane is in one state, which only ngx_pgq_lane_set() changes;
+ *  - a lane is in one state, which only ngx_pgq_lane_set_state() changes;
  *  - at most one statement is in progress;
- *  - a lane that cannot connect tries all endpoints, one soon after the
- *    other.  After each round its back-off grows; a statement that succeeds,
- *    or a connection that has lasted, resets it;
+ *  - a lane that cannot connect tries all endpoints with short pauses.  After
+ *    each round its back-off grows.  A statement that succeeds, or the loss of
+ *    a connection older than NGX_PGQ_LANE_STABLE, resets it;
  *  - an old lane is used until its replacement is connected.  There is one
- *    spare lane, so one is replaced at a time.
+ *    spare lane, so one lane is replaced at a time.
  */
 
 #include "ngx_pgq_lane.h"
@@ -22,7 +22,7 @@
 
 
 #define NGX_PGQ_LANE_BACKOFF_MIN  50      /* ms */
-#define NGX_PGQ_LANE_BACKOFF_MAX  500     /* ms, added to a failover's time */
+#define NGX_PGQ_LANE_BACKOFF_MAX  500     /* ms; it prolongs a failover */
 #define NGX_PGQ_LANE_STABLE       10000   /* ms, until the back-off is reset */
 #define NGX_PGQ_LANE_SHRINK       10000   /* ms, after a large statement */
 #define NGX_PGQ_LANE_AGE_RETRY    1000    /* ms, if no lane is spare */
@@ -85,14 +85,11 @@ ngx_pgq_lane_close(ngx_pgq_lane_t *lane)
 
     ngx_pgq_lane_finish(lane);
     ngx_pgq_lane_unreserve(lane);
-    ngx_pgq_lane_set(lane, NGX_PGQ_LANE_CLOSED);
+    ngx_pgq_lane_set_state(lane, NGX_PGQ_LANE_CLOSED);
 }
 
 
-/*
- * Ends the connection and starts the back-off.  Calls lost() if the owner had
- * the lane.
- */
+/* ends the connection, calls lost() if there was one, starts the back-off */
 
 void
 ngx_pgq_lane_drop(ngx_pgq_lane_t *lane, const char *why, const char *text)
@@ -118,7 +115,7 @@ ngx_pgq_lane_drop(ngx_pgq_lane_t *lane, const char *why, const char *text)
     ngx_pgq_target_failed(lane->conf->target, &lane->endpoint);
 
     ngx_pgq_lane_finish(lane);
-    ngx_pgq_lane_set(lane, NGX_PGQ_LANE_DOWN);
+    ngx_pgq_lane_set_state(lane, NGX_PGQ_LANE_DOWN);
 
     if (connected) {
         lane->conf->ops->lost(lane);
@@ -140,6 +137,8 @@ ngx_pgq_lane_drop(ngx_pgq_lane_t *lane, const char *why, const char *text)
 }
 
 
+/* drops the lane after an error of libpq or of nginx */
+
 void
 ngx_pgq_lane_fail(ngx_pgq_lane_t *lane)
 {
@@ -156,13 +155,13 @@ static ngx_msec_t
 ngx_pgq_lane_backoff(ngx_pgq_lane_t *lane)
 {
     ngx_msec_t  wait;
-    ngx_uint_t  places, rounds;
+    ngx_uint_t  endpoints, rounds;
 
-    places = ngx_pgq_target_endpoints(lane->conf->target);
+    endpoints = ngx_pgq_target_endpoints(lane->conf->target);
     wait = NGX_PGQ_LANE_BACKOFF_MIN;
 
-    if (lane->failures % places == 0) {
-        rounds = lane->failures / places - 1;
+    if (lane->failures % endpoints == 0) {
+        rounds = lane->failures / endpoints - 1;
         wait = ngx_min(wait << ngx_min(rounds, 4), NGX_PGQ_LANE_BACKOFF_MAX);
     }
 
@@ -176,12 +175,12 @@ void
 ngx_pgq_lane_healthy(ngx_pgq_lane_t *lane)
 {
     lane->failures = 0;
-    lane->logged = 0;
+    lane->logged_at = 0;
 }
 
 
 void
-ngx_pgq_lane_set(ngx_pgq_lane_t *lane, ngx_pgq_lane_state_e state)
+ngx_pgq_lane_set_state(ngx_pgq_lane_t *lane, ngx_pgq_lane_state_e state)
 {
     ngx_log_debug3(NGX_LOG_DEBUG_HTTP, lane->conf->log, 0,
                    "pgq lane: %p from %d to %d", lane, lane->state, state);
@@ -232,7 +231,7 @@ ngx_pgq_lane_timer_handler(ngx_event_t *ev)
     case NGX_PGQ_LANE_CONNECTING:
 
         if (lane->conn == NULL) {
-            ngx_pgq_lane_connect_unresolved(lane);
+            ngx_pgq_lane_resolve_timeout(lane);
             return;
         }
 
@@ -245,7 +244,7 @@ ngx_pgq_lane_timer_handler(ngx_event_t *ev)
         return;
 
     default:
-        /* the timer of a statement that was answered */
+        /* the statement has ended, and its timer was left */
         return;
     }
 }
@@ -279,7 +278,7 @@ ngx_pgq_lane_connected(ngx_pgq_lane_t *lane)
                       + ngx_random() % (age / 5 + 1));
     }
 
-    ngx_pgq_lane_set(lane, NGX_PGQ_LANE_IDLE);
+    ngx_pgq_lane_set_state(lane, NGX_PGQ_LANE_IDLE);
 
     old = lane->replaces;
 
@@ -296,10 +295,10 @@ ngx_pgq_lane_connected(ngx_pgq_lane_t *lane)
 }
 
 
-/* all results are read: the server is ready, or the connection is lost */
+/* PQgetResult() has returned NULL */
 
 void
-ngx_pgq_lane_end(ngx_pgq_lane_t *lane)
+ngx_pgq_lane_statement_end(ngx_pgq_lane_t *lane)
 {
     if (PQstatus(lane->conn) != CONNECTION_OK
         || PQtransactionStatus(lane->conn) != PQTRANS_IDLE)
@@ -314,7 +313,7 @@ ngx_pgq_lane_end(ngx_pgq_lane_t *lane)
         return;
     }
 
-    ngx_pgq_lane_set(lane, NGX_PGQ_LANE_IDLE);
+    ngx_pgq_lane_set_state(lane, NGX_PGQ_LANE_IDLE);
 
     lane->conf->ops->done(lane);
 
@@ -322,7 +321,7 @@ ngx_pgq_lane_end(ngx_pgq_lane_t *lane)
         return;
     }
 
-    if (!ngx_pgq_lane_fits(lane)) {
+    if (!ngx_pgq_lane_has_role(lane)) {
         ngx_pgq_lane_drop(lane, "role", "the server's role has changed");
         return;
     }
@@ -336,7 +335,7 @@ ngx_pgq_lane_end(ngx_pgq_lane_t *lane)
 }
 
 
-/* libpq's buffers have grown, and only a new connection has small ones */
+/* replaces the lane soon: libpq does not shrink a connection's buffers */
 
 void
 ngx_pgq_lane_shrink(ngx_pgq_lane_t *lane)
@@ -409,7 +408,7 @@ ngx_pgq_lane_log_failure(ngx_pgq_lane_t *lane, const char *why,
 
     now = ngx_pgq_seconds();
 
-    if (lane->logged && now - lane->logged < NGX_PGQ_LOG_INTERVAL
+    if (lane->logged_at && now - lane->logged_at < NGX_PGQ_LOG_INTERVAL
         && ngx_strncmp(lane->logged_reason, why,
                        sizeof(lane->logged_reason) - 1) == 0)
     {
@@ -417,7 +416,7 @@ ngx_pgq_lane_log_failure(ngx_pgq_lane_t *lane, const char *why,
     }
 
     lane->announced = 0;
-    lane->logged = now;
+    lane->logged_at = now;
     ngx_cpystrn(lane->logged_reason, (u_char *) why,
                 sizeof(lane->logged_reason));
 

@@ -19,7 +19,7 @@
 #include "ngx_pgq_error_text.h"
 
 
-/* of libpq, so that a file that only refers to lanes need not include it */
+/* libpq's types, for files that do not include libpq */
 
 struct pg_conn;
 struct pg_result;
@@ -36,18 +36,19 @@ typedef struct {
 
 
 typedef struct {
-    /* the lane can be used: after connecting and after each statement */
+    /* the lane is idle: it has connected, or has ended a statement */
     void                   (*ready)(ngx_pgq_lane_t *lane);
     /* one result of the statement; the lane frees it */
     void                   (*result)(ngx_pgq_lane_t *lane,
                                 struct pg_result *res);
     /* the server is ready for the next query and in no transaction */
     void                   (*done)(ngx_pgq_lane_t *lane);
-    /* the connection is lost, with a statement in progress or without */
+    /* the connection is lost; a statement may be in progress */
     void                   (*lost)(ngx_pgq_lane_t *lane);
-    /* 1: the lane may connect until turn_over(); 0: it is called later */
-    ngx_uint_t             (*turn)(ngx_pgq_lane_t *lane);
-    void                   (*turn_over)(ngx_pgq_lane_t *lane);
+    /* 1: the lane may connect until connect_unlock(); 0: another one connects,
+       and the lane's timer event is posted later */
+    ngx_uint_t             (*connect_lock)(ngx_pgq_lane_t *lane);
+    void                   (*connect_unlock)(ngx_pgq_lane_t *lane);
     /* a closed lane that can replace this one; NULL: none */
     ngx_pgq_lane_t        *(*spare)(ngx_pgq_lane_t *lane);
 } ngx_pgq_lane_ops_t;
@@ -64,7 +65,7 @@ typedef struct {
     ngx_msec_t                 connect_timeout;
     ngx_msec_t                 answer_timeout;
     ngx_msec_t                 age;        /* 0: a lane is never replaced */
-    size_t                     large;      /* bytes of statement or result */
+    size_t                     large;      /* a statement or result, bytes */
     char                      *setup;      /* run on each new connection */
     ngx_pgq_lane_statement_t  *statements; /* prepared, up to a NULL name */
     const ngx_pgq_lane_ops_t  *ops;
@@ -72,7 +73,7 @@ typedef struct {
 
 
 typedef enum {
-    NGX_PGQ_LANE_DOWN = 0,     /* no connection: back-off */
+    NGX_PGQ_LANE_DOWN = 0,     /* back-off, or connect_due */
     NGX_PGQ_LANE_CONNECTING,
     NGX_PGQ_LANE_PREPARING,
     NGX_PGQ_LANE_IDLE,
@@ -87,7 +88,7 @@ _Static_assert(NGX_PGQ_LANE_CLOSED == NGX_PGQ_METRICS_LANES,
 
 struct ngx_pgq_lane_s {
     const ngx_pgq_lane_conf_t *conf;
-    /* the owner's */
+    /* used by the owner only */
     void                      *owner;
     ngx_queue_t                queue;      /* idle lanes */
     void                      *data;       /* the statement in progress */
@@ -105,17 +106,16 @@ struct ngx_pgq_lane_s {
     ngx_msec_t                 connected_at;
     ngx_int_t                  prepared;   /* -1: the setup is next */
     ngx_uint_t                 failures;   /* in a row */
-    time_t                     logged;     /* the last failure */
+    time_t                     logged_at;  /* the last failure logged */
     u_char                     logged_reason[8];
-    time_t                     warning;    /* the last WARNING logged */
+    time_t                     warned_at;  /* the last WARNING logged */
     u_char                     fatal_sqlstate[6];  /* of a FATAL message */
     u_char                     fatal_text[NGX_PGQ_ERROR_TEXT_LEN];
 
-    unsigned                   queued:1;   /* the owner's: it is in queue */
+    unsigned                   queued:1;   /* used by the owner */
     unsigned                   warned:1;   /* a WARNING since the last row */
-    unsigned                   flushing:1;
-    unsigned                   connect_due:1;  /* waits until no other lane
-                                                  is connecting */
+    unsigned                   flushing:1; /* libpq has data to send */
+    unsigned                   connect_due:1;  /* waits for connect_lock() */
     unsigned                   announced:1;    /* "connected" is logged */
     unsigned                   retiring:1; /* closes when it is idle */
 };
@@ -135,29 +135,29 @@ void ngx_pgq_lane_drop(ngx_pgq_lane_t *lane, const char *why,
 ngx_int_t ngx_pgq_lane_send(ngx_pgq_lane_t *lane, ngx_uint_t statement,
     const char *const *values, const int *lengths);
 void ngx_pgq_lane_healthy(ngx_pgq_lane_t *lane);
-void ngx_pgq_lane_quote(u_char *dst, size_t size,
+void ngx_pgq_lane_error_text(u_char *dst, size_t size,
     const struct pg_result *res);
 
 
-/* for the three files of lane only */
+/* only for ngx_pgq_lane.c, ngx_pgq_lane_connect.c and ngx_pgq_lane_io.c */
 
-void ngx_pgq_lane_set(ngx_pgq_lane_t *lane, ngx_pgq_lane_state_e state);
+void ngx_pgq_lane_set_state(ngx_pgq_lane_t *lane, ngx_pgq_lane_state_e state);
 void ngx_pgq_lane_reserve(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_unreserve(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_connected(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_shrink(ngx_pgq_lane_t *lane);
-void ngx_pgq_lane_end(ngx_pgq_lane_t *lane);
+void ngx_pgq_lane_statement_end(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_fail(ngx_pgq_lane_t *lane);
 
 void ngx_pgq_lane_connect(ngx_pgq_lane_t *lane);
-void ngx_pgq_lane_connect_unresolved(ngx_pgq_lane_t *lane);
+void ngx_pgq_lane_resolve_timeout(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_connect_end(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_prepare(ngx_pgq_lane_t *lane);
 
 void ngx_pgq_lane_read_handler(ngx_event_t *rev);
 void ngx_pgq_lane_write_handler(ngx_event_t *wev);
 ngx_int_t ngx_pgq_lane_flush(ngx_pgq_lane_t *lane);
-ngx_uint_t ngx_pgq_lane_fits(ngx_pgq_lane_t *lane);
+ngx_uint_t ngx_pgq_lane_has_role(ngx_pgq_lane_t *lane);
 void ngx_pgq_lane_notice(void *data, const struct pg_result *res);
 
 

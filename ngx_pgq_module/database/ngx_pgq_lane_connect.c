@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * How a lane connects: it waits for its turn, looks up an address, runs
- * libpq's handshake and prepares the statements.
+ * How a lane connects: it waits until no other lane is connecting, looks up an
+ * address, runs libpq's handshake and prepares the statements.
  *
  * Invariants:
  *  - only one lane of a pool is connecting at a time.  A handshake may take
  *    milliseconds of computing (SCRAM, TLS), and the handshakes of several
  *    lanes would block the event loop together;
- *  - an attempt has one address and ends after connect_timeout.  The look-up
- *    of the name before it has the same time again;
+ *  - an attempt uses one address and ends after connect_timeout; the look-up
+ *    of the name before it also takes connect_timeout at most;
  *  - the socket belongs to libpq, which may replace it while connecting.
  *    Therefore each step of an attempt has a new nginx connection.
  *
@@ -31,7 +31,7 @@ static void ngx_pgq_lane_resolved(void *data);
 static void ngx_pgq_lane_start(ngx_pgq_lane_t *lane);
 static void ngx_pgq_lane_poll(ngx_pgq_lane_t *lane,
     PostgresPollingStatusType polling);
-static void ngx_pgq_lane_step_handler(ngx_event_t *ev);
+static void ngx_pgq_lane_poll_handler(ngx_event_t *ev);
 static ngx_int_t ngx_pgq_lane_watch(ngx_pgq_lane_t *lane, ngx_uint_t write);
 static void ngx_pgq_lane_unwatch(ngx_pgq_lane_t *lane);
 
@@ -47,7 +47,7 @@ ngx_pgq_lane_connect(ngx_pgq_lane_t *lane)
 
     conf = lane->conf;
 
-    if (!conf->ops->turn(lane)) {
+    if (!conf->ops->connect_lock(lane)) {
         lane->connect_due = 1;
         return;
     }
@@ -55,7 +55,7 @@ ngx_pgq_lane_connect(ngx_pgq_lane_t *lane)
     lane->connect_due = 0;
     lane->fatal_sqlstate[0] = '\0';
 
-    ngx_pgq_lane_set(lane, NGX_PGQ_LANE_CONNECTING);
+    ngx_pgq_lane_set_state(lane, NGX_PGQ_LANE_CONNECTING);
 
     (void) ngx_pgq_target_current(conf->target, &lane->endpoint);
 
@@ -72,7 +72,7 @@ ngx_pgq_lane_connect(ngx_pgq_lane_t *lane)
     elapsed = ngx_pgq_resolve_elapsed(rs);
 
     if (elapsed >= conf->connect_timeout) {
-        ngx_pgq_lane_connect_unresolved(lane);
+        ngx_pgq_lane_resolve_timeout(lane);
         return;
     }
 
@@ -93,17 +93,13 @@ ngx_pgq_lane_resolved(void *data)
 }
 
 
-/* the look-up takes too long */
-
 void
-ngx_pgq_lane_connect_unresolved(ngx_pgq_lane_t *lane)
+ngx_pgq_lane_resolve_timeout(ngx_pgq_lane_t *lane)
 {
     ngx_pgq_resolve_leave(lane->endpoint.host->resolve);
     ngx_pgq_lane_start(lane);
 }
 
-
-/* with the addresses that are known now */
 
 static void
 ngx_pgq_lane_start(ngx_pgq_lane_t *lane)
@@ -168,7 +164,7 @@ static void
 ngx_pgq_lane_poll(ngx_pgq_lane_t *lane, PostgresPollingStatusType polling)
 {
     if (polling == PGRES_POLLING_OK) {
-        ngx_pgq_lane_set(lane, NGX_PGQ_LANE_PREPARING);
+        ngx_pgq_lane_set_state(lane, NGX_PGQ_LANE_PREPARING);
     }
 
     if (polling == PGRES_POLLING_FAILED
@@ -187,7 +183,7 @@ ngx_pgq_lane_poll(ngx_pgq_lane_t *lane, PostgresPollingStatusType polling)
 
 
 static void
-ngx_pgq_lane_step_handler(ngx_event_t *ev)
+ngx_pgq_lane_poll_handler(ngx_event_t *ev)
 {
     ngx_connection_t  *c;
     ngx_pgq_lane_t    *lane;
@@ -200,7 +196,7 @@ ngx_pgq_lane_step_handler(ngx_event_t *ev)
 }
 
 
-/* sends the setup or the next statement to prepare; or ends the attempt */
+/* sends the setup, or the next statement to prepare, or ends the attempt */
 
 void
 ngx_pgq_lane_prepare(ngx_pgq_lane_t *lane)
@@ -215,7 +211,7 @@ ngx_pgq_lane_prepare(ngx_pgq_lane_t *lane)
         statement = &lane->conf->statements[lane->prepared];
 
         if (statement->name == NULL) {
-            lane->conf->ops->turn_over(lane);
+            lane->conf->ops->connect_unlock(lane);
             ngx_pgq_lane_connected(lane);
             return;
         }
@@ -251,8 +247,8 @@ ngx_pgq_lane_watch(ngx_pgq_lane_t *lane, ngx_uint_t write)
     c->write->log = lane->conf->log;
 
     if (lane->state == NGX_PGQ_LANE_CONNECTING) {
-        c->read->handler = ngx_pgq_lane_step_handler;
-        c->write->handler = ngx_pgq_lane_step_handler;
+        c->read->handler = ngx_pgq_lane_poll_handler;
+        c->write->handler = ngx_pgq_lane_poll_handler;
 
     } else {
         c->read->handler = ngx_pgq_lane_read_handler;
@@ -300,10 +296,7 @@ ngx_pgq_lane_unwatch(ngx_pgq_lane_t *lane)
 }
 
 
-/*
- * A lane without a connection reserves one of the worker_connections, one
- * without a socket, so that clients cannot take the last of them.
- */
+/* an unused nginx connection, so that clients leave one for the lane */
 
 void
 ngx_pgq_lane_reserve(ngx_pgq_lane_t *lane)
@@ -325,7 +318,7 @@ ngx_pgq_lane_unreserve(ngx_pgq_lane_t *lane)
 }
 
 
-/* ends all events of the connection or of the attempt */
+/* ends a look-up, an attempt, and the events of a connection */
 
 void
 ngx_pgq_lane_connect_end(ngx_pgq_lane_t *lane)
@@ -339,5 +332,5 @@ ngx_pgq_lane_connect_end(ngx_pgq_lane_t *lane)
     }
 
     ngx_pgq_lane_unwatch(lane);
-    lane->conf->ops->turn_over(lane);
+    lane->conf->ops->connect_unlock(lane);
 }

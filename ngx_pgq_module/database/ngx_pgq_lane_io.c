@@ -1,20 +1,19 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * How a lane works: it sends a statement, reads the results, and handles
- * messages that the server sends unasked.
+ * This file sends a statement, reads its results, and handles the messages
+ * that the server sends to an idle lane.
  *
  * Invariants:
- *  - the connection is dropped when nothing could be sent or received for
- *    answer_timeout.  A statement is never cancelled: a commit that waits for
- *    a standby would then be reported as if it did not have to;
- *  - the connection is dropped as soon as the server reports that it ends, or
- *    no longer has the role that target_session_attrs asks for.
+ *  - a busy lane is dropped when nothing was sent or received for
+ *    answer_timeout.  A statement is never cancelled: its commit would no
+ *    longer wait for a standby;
+ *  - a lane is dropped when the server reports that it ends the connection, or
+ *    that it no longer has the role that target_session_attrs asks for.
  *
- * Why libpq does not block here: the connection is nonblocking.  PQflush()
- * keeps what the socket does not accept, PQconsumeInput() reads what there
- * is, and PQgetResult() is called only when PQisBusy() returns 0.  PQfinish()
- * sends a Terminate message and does not wait for an answer.
+ * Why libpq does not block here: the connection is nonblocking, PQgetResult()
+ * is called only when PQisBusy() returns 0, and PQfinish() does not wait for
+ * an answer to its Terminate message.
  */
 
 #include "ngx_pgq_lane.h"
@@ -22,7 +21,7 @@
 #include <libpq-fe.h>
 
 
-#define NGX_PGQ_LANE_LARGE       (1024 * 1024)    /* at least */
+#define NGX_PGQ_LANE_LARGE       (1024 * 1024)    /* bytes; no less is large */
 
 
 static ngx_uint_t ngx_pgq_lane_is_large(ngx_pgq_lane_t *lane, size_t size);
@@ -66,11 +65,11 @@ ngx_pgq_lane_send(ngx_pgq_lane_t *lane, ngx_uint_t statement,
         ngx_pgq_lane_shrink(lane);
     }
 
-    ngx_pgq_lane_set(lane, NGX_PGQ_LANE_BUSY);
+    ngx_pgq_lane_set_state(lane, NGX_PGQ_LANE_BUSY);
 
     ngx_add_timer(&lane->timer, lane->conf->answer_timeout);
 
-    /* reading reports the reason of a failure to write */
+    /* if this fails, reading reports why */
     (void) ngx_pgq_lane_flush(lane);
 
     return NGX_OK;
@@ -111,8 +110,6 @@ ngx_pgq_lane_write_handler(ngx_event_t *wev)
 }
 
 
-/* something was sent or received */
-
 static void
 ngx_pgq_lane_progress(ngx_pgq_lane_t *lane)
 {
@@ -144,7 +141,7 @@ ngx_pgq_lane_input(ngx_pgq_lane_t *lane)
         res = PQgetResult(lane->conn);
 
         if (res == NULL) {
-            ngx_pgq_lane_end(lane);
+            ngx_pgq_lane_statement_end(lane);
             return;
         }
 
@@ -165,7 +162,7 @@ ngx_pgq_lane_input(ngx_pgq_lane_t *lane)
 static void
 ngx_pgq_lane_idle_input(ngx_pgq_lane_t *lane)
 {
-    /* has libpq parse its input */
+    /* libpq parses its input here, and calls ngx_pgq_lane_notice() */
     (void) PQisBusy(lane->conn);
 
     if (lane->fatal_sqlstate[0]) {
@@ -180,7 +177,7 @@ ngx_pgq_lane_idle_input(ngx_pgq_lane_t *lane)
         return;
     }
 
-    if (!ngx_pgq_lane_fits(lane)) {
+    if (!ngx_pgq_lane_has_role(lane)) {
         ngx_pgq_lane_drop(lane, "role", "the server's role has changed");
     }
 }
@@ -195,7 +192,7 @@ ngx_pgq_lane_result(ngx_pgq_lane_t *lane, PGresult *res)
     if (lane->state == NGX_PGQ_LANE_BUSY) {
 
         if (PQresultStatus(res) == PGRES_SINGLE_TUPLE) {
-            /* the messages read until now precede CommandComplete */
+            /* warnings before a row precede the commit */
             lane->warned = 0;
         }
 
@@ -214,7 +211,7 @@ ngx_pgq_lane_result(ngx_pgq_lane_t *lane, PGresult *res)
     sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
     sqlstate = sqlstate ? sqlstate : "08006";
 
-    ngx_pgq_lane_quote(text, sizeof(text), res);
+    ngx_pgq_lane_error_text(text, sizeof(text), res);
 
     ngx_pgq_metrics_error(sqlstate);
     ngx_pgq_lane_drop(lane, sqlstate, (char *) text);
@@ -224,7 +221,7 @@ ngx_pgq_lane_result(ngx_pgq_lane_t *lane, PGresult *res)
 /* whether the server still has the role that target_session_attrs asks for */
 
 ngx_uint_t
-ngx_pgq_lane_fits(ngx_pgq_lane_t *lane)
+ngx_pgq_lane_has_role(ngx_pgq_lane_t *lane)
 {
     ngx_uint_t  standby, read_only;
 
@@ -251,8 +248,6 @@ ngx_pgq_lane_fits(ngx_pgq_lane_t *lane)
     }
 }
 
-
-/* the server reports changes of these parameters after a statement */
 
 static ngx_uint_t
 ngx_pgq_lane_is_on(ngx_pgq_lane_t *lane, const char *name)
@@ -294,8 +289,8 @@ ngx_pgq_lane_flush(ngx_pgq_lane_t *lane)
 
 
 /*
- * libpq calls this while it reads its input, and does not read CommandComplete
- * before PQgetResult() has returned the last row.
+ * libpq calls this while it parses its input.  It parses CommandComplete only
+ * after PQgetResult() has returned the last row.
  */
 
 void
@@ -319,8 +314,8 @@ ngx_pgq_lane_notice(void *data, const struct pg_result *res)
     {
         ngx_cpystrn(lane->fatal_sqlstate, (u_char *) sqlstate,
                     sizeof(lane->fatal_sqlstate));
-        ngx_pgq_lane_quote(lane->fatal_text, sizeof(lane->fatal_text),
-                           res);
+        ngx_pgq_lane_error_text(lane->fatal_text, sizeof(lane->fatal_text),
+                                res);
         return;
     }
 
@@ -330,14 +325,14 @@ ngx_pgq_lane_notice(void *data, const struct pg_result *res)
 
     lane->warned = 1;
 
-    if (lane->warning
-        && ngx_pgq_seconds() - lane->warning < NGX_PGQ_LOG_INTERVAL)
+    if (lane->warned_at
+        && ngx_pgq_seconds() - lane->warned_at < NGX_PGQ_LOG_INTERVAL)
     {
         return;
     }
 
-    lane->warning = ngx_pgq_seconds();
-    ngx_pgq_lane_quote(text, sizeof(text), res);
+    lane->warned_at = ngx_pgq_seconds();
+    ngx_pgq_lane_error_text(text, sizeof(text), res);
 
     ngx_log_error(NGX_LOG_WARN, lane->conf->log, 0,
                   "pgq lane: %s:%s warns: %s (%s), pool \"%V\"",
@@ -347,13 +342,13 @@ ngx_pgq_lane_notice(void *data, const struct pg_result *res)
 
 
 /*
- * The text of an error or a WARNING for the log.  The text of a data exception
- * (class 22) may contain data of a message.  So may one that a function in a
- * procedural language has raised; its context names the language.
+ * The text of an error or a WARNING for the log, unless it may contain data of
+ * a message: it is a data exception (class 22), or was raised in a procedural
+ * language, which the context then names.
  */
 
 void
-ngx_pgq_lane_quote(u_char *dst, size_t size, const struct pg_result *res)
+ngx_pgq_lane_error_text(u_char *dst, size_t size, const struct pg_result *res)
 {
     const char  *text, *context, *sqlstate;
 

@@ -35,8 +35,8 @@ static void ngx_pgq_pool_drained_clear(ngx_pgq_pool_t *db);
 static void ngx_pgq_pool_lane_ready(ngx_pgq_lane_t *lane);
 static void ngx_pgq_pool_lane_lost(ngx_pgq_lane_t *lane);
 static void ngx_pgq_pool_lane_used(ngx_pgq_lane_t *lane);
-static ngx_uint_t ngx_pgq_pool_lane_turn(ngx_pgq_lane_t *lane);
-static void ngx_pgq_pool_lane_turn_over(ngx_pgq_lane_t *lane);
+static ngx_uint_t ngx_pgq_pool_connect_lock(ngx_pgq_lane_t *lane);
+static void ngx_pgq_pool_connect_unlock(ngx_pgq_lane_t *lane);
 static ngx_pgq_lane_t *ngx_pgq_pool_lane_spare(ngx_pgq_lane_t *lane);
 static void ngx_pgq_pool_dispatch_handler(ngx_event_t *ev);
 static void ngx_pgq_pool_timer_handler(ngx_event_t *ev);
@@ -47,8 +47,8 @@ static const ngx_pgq_lane_ops_t  ngx_pgq_pool_lane_ops = {
     ngx_pgq_call_result,
     ngx_pgq_call_done,
     ngx_pgq_pool_lane_lost,
-    ngx_pgq_pool_lane_turn,
-    ngx_pgq_pool_lane_turn_over,
+    ngx_pgq_pool_connect_lock,
+    ngx_pgq_pool_connect_unlock,
     ngx_pgq_pool_lane_spare
 };
 
@@ -287,7 +287,7 @@ ngx_pgq_pool_lane_used(ngx_pgq_lane_t *lane)
 
 
 static ngx_uint_t
-ngx_pgq_pool_lane_turn(ngx_pgq_lane_t *lane)
+ngx_pgq_pool_connect_lock(ngx_pgq_lane_t *lane)
 {
     ngx_pgq_pool_t  *db;
 
@@ -306,7 +306,7 @@ ngx_pgq_pool_lane_turn(ngx_pgq_lane_t *lane)
 /* the next lane that is due connects, in the next turn of the event loop */
 
 static void
-ngx_pgq_pool_lane_turn_over(ngx_pgq_lane_t *lane)
+ngx_pgq_pool_connect_unlock(ngx_pgq_lane_t *lane)
 {
     ngx_uint_t       i, n, place;
     ngx_pgq_lane_t  *next;

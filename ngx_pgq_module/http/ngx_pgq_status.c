@@ -100,7 +100,7 @@ ngx_pgq_status_metrics_handler(ngx_http_request_t *r)
 
     ngx_pgq_status_pools(&page);
 
-    libpq = ngx_pgq_call_libpq();
+    libpq = ngx_pgq_call_libpq_version();
 
     ngx_pgq_status_head(&page, "pgq_build_info", "gauge",
                         "Versions; the value is always 1.");
