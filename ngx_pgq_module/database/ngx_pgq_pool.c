@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * A pool owns its lanes, gives idle lanes their next call, and has the timer
- * of the requests that wait.  The calls come from its source: batches or
+ * A pool owns its lanes, starts the next call on an idle lane, and has the
+ * timer of waiting requests.  Its source creates the calls, for batches or for
  * reads.
  *
  * Invariants:
  *  - a lane is in db->idle if and only if it is connected and has no call;
- *  - calls are only started by a posted event, after all sockets that are
- *    ready have been read: requests that arrive together share a batch, and
- *    none waits for a timer;
+ *  - calls are only started by a posted event, after all ready sockets have
+ *    been read: requests that arrive together share a batch, and no request
+ *    waits for a timer;
  *  - while a request is unanswered, the timer is set and keeps an old worker
  *    from exiting.
  */
@@ -19,11 +19,11 @@
 
 #define NGX_PGQ_POOL_RETRY_MAX   40      /* s, before jitter */
 #define NGX_PGQ_POOL_TICK        10      /* ms between expirations */
-#define NGX_PGQ_POOL_SLACK       1000    /* ms, for the server's timeout */
+#define NGX_PGQ_POOL_SLACK       1000    /* ms, after statement_timeout */
 
 /*
- * Run first on each connection.  A commit that no standby has confirmed causes
- * a WARNING, which the settings of a role or of a database may suppress.
+ * The first statement of each connection.  A commit that no standby has
+ * confirmed causes a WARNING, which the settings of a role may suppress.
  */
 
 #define NGX_PGQ_POOL_SETUP_POST  "set client_min_messages = warning"
@@ -31,7 +31,7 @@
 
 
 static ngx_int_t ngx_pgq_pool_init_lanes(ngx_pgq_pool_t *db);
-static void ngx_pgq_pool_drained_clear(ngx_pgq_pool_t *db);
+static void ngx_pgq_pool_answered_clear(ngx_pgq_pool_t *db);
 static void ngx_pgq_pool_lane_ready(ngx_pgq_lane_t *lane);
 static void ngx_pgq_pool_lane_lost(ngx_pgq_lane_t *lane);
 static void ngx_pgq_pool_lane_used(ngx_pgq_lane_t *lane);
@@ -54,9 +54,8 @@ static const ngx_pgq_lane_ops_t  ngx_pgq_pool_lane_ops = {
 
 
 /*
- * Creates the pool of GETs of a configured pool.  The server ends a read after
- * answer_timeout; the connection is dropped a little later if the server does
- * not answer at all.
+ * Creates the pool of GETs.  The server ends a read after answer_timeout; if
+ * the server does not answer at all, the lane is dropped a little later.
  */
 
 ngx_int_t
@@ -99,7 +98,7 @@ ngx_int_t
 ngx_pgq_pool_init(ngx_pgq_pool_t *db, ngx_cycle_t *cycle)
 {
     db->lane.log = cycle->log;
-    db->drained_at = ngx_pgq_seconds();
+    db->answered_at = ngx_pgq_seconds();
 
     ngx_queue_init(&db->idle);
 
@@ -127,7 +126,7 @@ ngx_pgq_pool_init(ngx_pgq_pool_t *db, ngx_cycle_t *cycle)
 }
 
 
-/* the lanes connect, the first time this is called */
+/* the first call connects the lanes */
 
 void
 ngx_pgq_pool_open(ngx_pgq_pool_t *db)
@@ -210,15 +209,15 @@ ngx_pgq_pool_hold(ngx_pgq_pool_t *db, ngx_msec_t deadline, size_t size)
 }
 
 
-/* the source's expire() and next() are called at that time or before */
+/* calls the source's expire() and next() at this time or before */
 
 void
-ngx_pgq_pool_alarm(ngx_pgq_pool_t *db, ngx_msec_t moment)
+ngx_pgq_pool_alarm(ngx_pgq_pool_t *db, ngx_msec_t time)
 {
     if (!db->timer.timer_set
-        || (ngx_msec_int_t) (db->timer.timer.key - moment) > 0)
+        || (ngx_msec_int_t) (db->timer.timer.key - time) > 0)
     {
-        ngx_add_timer(&db->timer, moment - ngx_current_msec);
+        ngx_add_timer(&db->timer, time - ngx_current_msec);
     }
 }
 
@@ -232,8 +231,6 @@ ngx_pgq_pool_release(ngx_pgq_pool_t *db, size_t size)
 }
 
 
-/* changes the numbers of unanswered requests and of bytes */
-
 void
 ngx_pgq_pool_count(ngx_pgq_pool_t *db, ngx_int_t tickets, ngx_int_t size)
 {
@@ -243,7 +240,7 @@ ngx_pgq_pool_count(ngx_pgq_pool_t *db, ngx_int_t tickets, ngx_int_t size)
 }
 
 
-/* a source has work */
+/* the source may have a call */
 
 void
 ngx_pgq_pool_wake(ngx_pgq_pool_t *db)
@@ -252,7 +249,7 @@ ngx_pgq_pool_wake(ngx_pgq_pool_t *db)
 }
 
 
-/* the lane used last is used next: its server process has warm caches */
+/* the lane that was used last is used next: its backend has warm caches */
 
 static void
 ngx_pgq_pool_lane_ready(ngx_pgq_lane_t *lane)
@@ -303,12 +300,12 @@ ngx_pgq_pool_connect_lock(ngx_pgq_lane_t *lane)
 }
 
 
-/* the next lane that is due connects, in the next turn of the event loop */
+/* the next lane that is due connects by a posted event */
 
 static void
 ngx_pgq_pool_connect_unlock(ngx_pgq_lane_t *lane)
 {
-    ngx_uint_t       i, n, place;
+    ngx_uint_t       i, n, index;
     ngx_pgq_lane_t  *next;
     ngx_pgq_pool_t  *db;
 
@@ -321,10 +318,10 @@ ngx_pgq_pool_connect_unlock(ngx_pgq_lane_t *lane)
     db->connecting = NULL;
 
     n = db->nlanes + 1;
-    place = lane - db->lanes;
+    index = lane - db->lanes;
 
     for (i = 1; i < n; i++) {
-        next = &db->lanes[(place + i) % n];
+        next = &db->lanes[(index + i) % n];
 
         if (next->connect_due) {
             ngx_post_event(&next->timer, &ngx_posted_events);
@@ -355,72 +352,57 @@ ngx_pgq_pool_lane_spare(ngx_pgq_lane_t *lane)
 /* a request was answered with success */
 
 void
-ngx_pgq_pool_drained(ngx_pgq_pool_t *db)
+ngx_pgq_pool_answered(ngx_pgq_pool_t *db)
 {
-    ngx_pgq_pool_drained_clear(db);
+    ngx_pgq_pool_answered_clear(db);
 
-    db->drained_at = ngx_pgq_seconds();
-    db->drained[db->drained_at % NGX_PGQ_DRAIN_SECONDS]++;
+    db->answered_at = ngx_pgq_seconds();
+    db->answered[db->answered_at % NGX_PGQ_RATE_SECONDS]++;
 }
 
 
-/* clears the counts of seconds that are too old */
+/* the seconds after answered_at had no answer */
 
 static void
-ngx_pgq_pool_drained_clear(ngx_pgq_pool_t *db)
+ngx_pgq_pool_answered_clear(ngx_pgq_pool_t *db)
 {
     time_t  s, now;
 
     now = ngx_pgq_seconds();
 
-    if (now - db->drained_at >= NGX_PGQ_DRAIN_SECONDS
-        || now < db->drained_at)
-    {
-        ngx_memzero(db->drained, sizeof(db->drained));
-        return;
-    }
-
-    for (s = db->drained_at + 1; s <= now; s++) {
-        db->drained[s % NGX_PGQ_DRAIN_SECONDS] = 0;
+    for (s = now; s > db->answered_at && s > now - NGX_PGQ_RATE_SECONDS; s--) {
+        db->answered[s % NGX_PGQ_RATE_SECONDS] = 0;
     }
 }
 
 
 /*
- * Seconds until the waiting requests are answered, at the best rate of the
- * last seconds: in the others there may have been fewer requests.  If none was
- * answered, the time since the last answer.  With jitter, so that clients do
- * not all retry at once.
+ * The seconds in which the waiting requests would be answered at the best rate
+ * of the last seconds: the other seconds may have had fewer requests.  If none
+ * was answered, the time since the last answer.  The jitter is for clients
+ * that would all retry at once.
  */
 
 ngx_uint_t
 ngx_pgq_pool_retry_after(ngx_pgq_pool_t *db)
 {
-    time_t      silent;
-    ngx_uint_t  i, pace, wait;
+    time_t      since;
+    ngx_uint_t  i, rate, wait;
 
-    silent = ngx_pgq_seconds() - db->drained_at;
+    since = ngx_pgq_seconds() - db->answered_at;
 
-    ngx_pgq_pool_drained_clear(db);
+    ngx_pgq_pool_answered_clear(db);
 
-    for (pace = 0, i = 0; i < NGX_PGQ_DRAIN_SECONDS; i++) {
-        pace = ngx_max(pace, db->drained[i]);
+    for (rate = 0, i = 0; i < NGX_PGQ_RATE_SECONDS; i++) {
+        rate = ngx_max(rate, db->answered[i]);
     }
 
-    if (pace) {
-        wait = db->unanswered / pace + 1;
-
-    } else {
-        wait = silent > 2 ? (ngx_uint_t) silent : 2;
-    }
-
+    wait = rate ? db->unanswered / rate + 1 : (ngx_uint_t) ngx_max(since, 2);
     wait = ngx_min(wait, NGX_PGQ_POOL_RETRY_MAX);
 
     return wait + ngx_random() % (wait / 2 + 1);
 }
 
-
-/* whether a lane has a connection */
 
 ngx_uint_t
 ngx_pgq_pool_connected(ngx_pgq_pool_t *db)
@@ -467,7 +449,7 @@ ngx_pgq_pool_dispatch_handler(ngx_event_t *ev)
 
         if (lane->state == NGX_PGQ_LANE_IDLE) {
 
-            /* out of memory: wait for another event */
+            /* out of memory: the next event tries again */
 
             ngx_pgq_pool_lane_ready(lane);
             ngx_delete_posted_event(&db->dispatch);

@@ -22,42 +22,42 @@ typedef struct {
     ngx_pgq_call_t        *(*next)(ngx_pgq_pool_t *db);
     /* answers requests that expired; ms until the next expires, or -1 */
     ngx_msec_int_t         (*expire)(ngx_pgq_pool_t *db);
-    /* the worker exits: frees what is left */
+    /* the worker exits: frees all calls and requests */
     void                   (*clear)(ngx_pgq_pool_t *db);
 } ngx_pgq_source_t;
 
 
-#define NGX_PGQ_DRAIN_SECONDS    8      /* measured for Retry-After */
+#define NGX_PGQ_RATE_SECONDS     8      /* measured for Retry-After */
 
 
 struct ngx_pgq_pool_s {
-    ngx_pgq_lane_conf_t      lane;          /* also name, log, target */
+    ngx_pgq_lane_conf_t      lane;          /* has name, log and target */
     ngx_uint_t               nlanes;
     ngx_uint_t               batch_tickets;
     size_t                   batch_size;
     ngx_uint_t               max_tickets;
     size_t                   max_size;
     ngx_uint_t               read_lanes;
-    size_t                   answer_size;   /* of the posts in one answer */
-    size_t                   unread_size;   /* of all answers not yet read */
+    size_t                   answer_size;   /* limit of one answer's posts */
+    size_t                   unread_size;   /* limit of unread answers */
     ngx_pgq_pool_t          *reads;         /* the pool of GETs */
-    ngx_flag_t               verify;        /* before a password is sent */
+    ngx_flag_t               verify;        /* see ngx_pgq_target_verify() */
 
     /* of each worker */
     ngx_pgq_lane_t          *lanes;         /* nlanes and a spare one */
-    ngx_pgq_lane_t          *connecting;    /* at most one */
+    ngx_pgq_lane_t          *connecting;    /* holds connect_lock() */
     ngx_queue_t              idle;          /* lanes without a call */
     ngx_event_t              dispatch;
     ngx_event_t              timer;
     ngx_pgq_source_t        *source;
     void                    *data;          /* of the source */
     ngx_uint_t               unanswered;    /* requests */
-    size_t                   size;          /* of POSTs, or of answers */
-    ngx_uint_t               drained[NGX_PGQ_DRAIN_SECONDS];
-    time_t                   drained_at;    /* the last second of these */
+    size_t                   size;          /* bytes of POSTs or answers */
+    ngx_uint_t               answered[NGX_PGQ_RATE_SECONDS];  /* by second */
+    time_t                   answered_at;   /* the last of these seconds */
 
     unsigned                 reading:1;     /* a pool of GETs */
-    unsigned                 opened:1;
+    unsigned                 opened:1;      /* its lanes may connect */
 };
 
 
@@ -66,11 +66,11 @@ ngx_int_t ngx_pgq_pool_init(ngx_pgq_pool_t *db, ngx_cycle_t *cycle);
 void ngx_pgq_pool_exit(ngx_pgq_pool_t *db);
 void ngx_pgq_pool_open(ngx_pgq_pool_t *db);
 void ngx_pgq_pool_hold(ngx_pgq_pool_t *db, ngx_msec_t deadline, size_t size);
-void ngx_pgq_pool_alarm(ngx_pgq_pool_t *db, ngx_msec_t moment);
+void ngx_pgq_pool_alarm(ngx_pgq_pool_t *db, ngx_msec_t time);
 void ngx_pgq_pool_release(ngx_pgq_pool_t *db, size_t size);
 void ngx_pgq_pool_count(ngx_pgq_pool_t *db, ngx_int_t tickets,
     ngx_int_t size);
-void ngx_pgq_pool_drained(ngx_pgq_pool_t *db);
+void ngx_pgq_pool_answered(ngx_pgq_pool_t *db);
 void ngx_pgq_pool_wake(ngx_pgq_pool_t *db);
 ngx_uint_t ngx_pgq_pool_retry_after(ngx_pgq_pool_t *db);
 ngx_uint_t ngx_pgq_pool_connected(ngx_pgq_pool_t *db);

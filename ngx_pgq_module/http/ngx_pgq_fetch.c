@@ -227,7 +227,7 @@ ngx_pgq_fetch_reply(ngx_http_request_t *r, ngx_pgq_answer_t *answer)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    r->headers_out.etag = ngx_pgq_reply_header(r, "ETag", &answer->tag);
+    r->headers_out.etag = ngx_pgq_reply_header(r, "ETag", &answer->etag);
 
     if (r->headers_out.etag == NULL
         || ngx_pgq_reply_header(r, "Cache-Control", &ngx_pgq_fetch_cache)

@@ -2,12 +2,11 @@
 
 /*
  * This file owns the bodies of answers to GET, each in its own memory pool.
- * An answer has one holder when it is created, which fills it, and one more
- * for each reply, until the memory of that request is freed.
+ * The holders of an answer are the read that fills it and the memory pool of
+ * each request that it answers; the last one to release the answer frees it.
  *
  * Invariants:
- *  - an answer's bytes count in db->size from their allocation until the last
- *    holder has left;
+ *  - an answer's bytes count in db->size until it is freed;
  *  - the body is written once; the buffers of each reply point into it;
  *  - the ETag is a hash of ids, times and lengths.  Posts do not change, so
  *    the text of a large post need not be hashed.
@@ -16,7 +15,7 @@
 #include "ngx_pgq_answer.h"
 
 
-#define NGX_PGQ_ANSWER_PIECE     4096    /* doubled four times at most */
+#define NGX_PGQ_ANSWER_PIECE     4096    /* the first; doubled four times */
 #define NGX_PGQ_ANSWER_AT_LEN    64
 
 
@@ -72,7 +71,7 @@ ngx_pgq_answer_row(ngx_pgq_answer_t *answer, ngx_str_t *fields)
     at = &fields[NGX_PGQ_ANSWER_AT];
     data = &fields[NGX_PGQ_ANSWER_DATA];
 
-    if (answer->last_len) {
+    if (answer->last_id_len) {
         ngx_pgq_answer_text(answer, ",");
     }
 
@@ -94,9 +93,9 @@ ngx_pgq_answer_row(ngx_pgq_answer_t *answer, ngx_str_t *fields)
                    ngx_snprintf(line, sizeof(line), "%V %V %uz\n", id, at,
                                 data->len) - line);
 
-    answer->last_len = ngx_min(id->len, sizeof(answer->last));
-    ngx_memcpy(answer->last, id->data, answer->last_len);
-    answer->cut = fields[NGX_PGQ_ANSWER_OLDER].data != NULL;
+    answer->last_id_len = ngx_min(id->len, sizeof(answer->last_id));
+    ngx_memcpy(answer->last_id, id->data, answer->last_id_len);
+    answer->more = fields[NGX_PGQ_ANSWER_OLDER].data != NULL;
 }
 
 
@@ -107,9 +106,9 @@ ngx_pgq_answer_end(ngx_pgq_answer_t *answer)
 
     ngx_pgq_answer_text(answer, "]");
 
-    if (answer->cut) {
+    if (answer->more) {
         ngx_pgq_answer_text(answer, ",\"next\":");
-        ngx_pgq_answer_add(answer, answer->last, answer->last_len);
+        ngx_pgq_answer_add(answer, answer->last_id, answer->last_id_len);
         ngx_md5_update(&answer->md5, "next", 4);
     }
 
@@ -117,21 +116,21 @@ ngx_pgq_answer_end(ngx_pgq_answer_t *answer)
 
     ngx_md5_final(digest, &answer->md5);
 
-    answer->tag.len = 2 * sizeof(digest) + 2;
-    answer->tag.data = ngx_pnalloc(answer->memory, answer->tag.len);
+    answer->etag.len = 2 * sizeof(digest) + 2;
+    answer->etag.data = ngx_pnalloc(answer->memory, answer->etag.len);
 
-    if (answer->tag.data == NULL || answer->failed) {
+    if (answer->etag.data == NULL || answer->failed) {
         return NGX_ERROR;
     }
 
-    answer->tag.data[0] = '"';
-    *ngx_hex_dump(answer->tag.data + 1, digest, sizeof(digest)) = '"';
+    answer->etag.data[0] = '"';
+    *ngx_hex_dump(answer->etag.data + 1, digest, sizeof(digest)) = '"';
 
     return NGX_OK;
 }
 
 
-/* adds a holder until this memory pool is destroyed */
+/* adds a holder, which releases the answer when its memory is freed */
 
 ngx_int_t
 ngx_pgq_answer_hold(ngx_pgq_answer_t *answer, ngx_pool_t *memory)
@@ -152,7 +151,7 @@ ngx_pgq_answer_hold(ngx_pgq_answer_t *answer, ngx_pool_t *memory)
 
 
 void
-ngx_pgq_answer_leave(ngx_pgq_answer_t *answer)
+ngx_pgq_answer_release(ngx_pgq_answer_t *answer)
 {
     size_t           size;
     ngx_pgq_pool_t  *db;
@@ -162,13 +161,13 @@ ngx_pgq_answer_leave(ngx_pgq_answer_t *answer)
     }
 
     db = answer->db;
-    size = answer->size;
+    size = answer->allocated;
 
     ngx_destroy_pool(answer->memory);
 
     ngx_pgq_pool_count(db, 0, -(ngx_int_t) size);
 
-    /* reads may wait for this memory */
+    /* reads may wait until less memory is used */
 
     ngx_pgq_pool_wake(db);
 }
@@ -229,7 +228,7 @@ ngx_pgq_answer_grow(ngx_pgq_answer_t *answer, size_t len)
     }
 
     answer->space = size;
-    answer->size += size;
+    answer->allocated += size;
 
     ngx_pgq_pool_count(answer->db, 0, size);
 
@@ -240,5 +239,5 @@ ngx_pgq_answer_grow(ngx_pgq_answer_t *answer, size_t len)
 static void
 ngx_pgq_answer_cleanup(void *data)
 {
-    ngx_pgq_answer_leave(data);
+    ngx_pgq_answer_release(data);
 }

@@ -15,9 +15,9 @@
 
 typedef enum {
     NGX_PGQ_ANSWER_ID = 0,
-    NGX_PGQ_ANSWER_AT,         /* null: infinite, not a time in JSON */
+    NGX_PGQ_ANSWER_AT,         /* null: infinity, not a time in JSON */
     NGX_PGQ_ANSWER_DATA,
-    NGX_PGQ_ANSWER_OLDER       /* id of the next post; null: none */
+    NGX_PGQ_ANSWER_OLDER       /* id of the next older post, or null */
 } ngx_pgq_answer_field_e;
 
 
@@ -29,15 +29,15 @@ typedef struct {
     ngx_pgq_pool_t          *db;
     ngx_pool_t              *memory;
     ngx_uint_t               holders;
-    ngx_array_t              pieces;    /* ngx_str_t; all but the last full */
-    size_t                   space;     /* left in the last piece */
-    size_t                   size;      /* of all pieces, counted */
+    ngx_array_t              pieces;    /* ngx_str_t; in order */
+    size_t                   space;     /* bytes free in the last piece */
+    size_t                   allocated; /* bytes of all pieces */
     size_t                   len;       /* of the body */
     ngx_md5_t                md5;
-    ngx_str_t                tag;
-    u_char                   last[NGX_INT64_LEN];   /* id, as text */
-    size_t                   last_len;
-    unsigned                 cut:1;     /* there are older posts */
+    ngx_str_t                etag;
+    u_char                   last_id[NGX_INT64_LEN];    /* as text */
+    size_t                   last_id_len;
+    unsigned                 more:1;    /* there are older posts */
     unsigned                 failed:1;  /* out of memory */
 } ngx_pgq_answer_t;
 
@@ -46,7 +46,7 @@ ngx_pgq_answer_t *ngx_pgq_answer_create(ngx_pgq_pool_t *db);
 void ngx_pgq_answer_row(ngx_pgq_answer_t *answer, ngx_str_t *fields);
 ngx_int_t ngx_pgq_answer_end(ngx_pgq_answer_t *answer);
 ngx_int_t ngx_pgq_answer_hold(ngx_pgq_answer_t *answer, ngx_pool_t *memory);
-void ngx_pgq_answer_leave(ngx_pgq_answer_t *answer);
+void ngx_pgq_answer_release(ngx_pgq_answer_t *answer);
 
 
 #endif /* NGX_PGQ_ANSWER_H */

@@ -302,7 +302,7 @@ ngx_pgq_read_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
     if (outcome == NGX_PGQ_AGAIN || outcome == NGX_PGQ_UNKNOWN) {
 
         if (read->answer) {
-            ngx_pgq_answer_leave(read->answer);
+            ngx_pgq_answer_release(read->answer);
             read->answer = NULL;
         }
 
@@ -378,7 +378,7 @@ ngx_pgq_read_answer(ngx_pgq_fetch_t *f, ngx_pgq_read_result_e result,
     ngx_pgq_read_leave(f);
 
     if (result == NGX_PGQ_READ_DONE) {
-        ngx_pgq_pool_drained(f->base.db);
+        ngx_pgq_pool_answered(f->base.db);
     }
 
     f->done(f, result, answer);
@@ -389,7 +389,7 @@ static void
 ngx_pgq_read_free(ngx_pgq_read_t *read)
 {
     if (read->answer) {
-        ngx_pgq_answer_leave(read->answer);
+        ngx_pgq_answer_release(read->answer);
     }
 
     ngx_free(read);

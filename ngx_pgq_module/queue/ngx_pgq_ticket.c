@@ -151,7 +151,7 @@ ngx_pgq_ticket_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
     ngx_pgq_ticket_uncount(t);
 
     if (outcome == NGX_PGQ_DONE || outcome == NGX_PGQ_REPLAYED) {
-        ngx_pgq_pool_drained(t->base.db);
+        ngx_pgq_pool_answered(t->base.db);
         answer(t, outcome, problem);
         return;
     }

@@ -352,7 +352,7 @@ ngx_pgq_pool_wake(ngx_pgq_pool_t *db)
 
 
 void
-ngx_pgq_pool_drained(ngx_pgq_pool_t *db)
+ngx_pgq_pool_answered(ngx_pgq_pool_t *db)
 {
     (void) db;
 }
