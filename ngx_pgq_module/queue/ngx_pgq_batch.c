@@ -7,21 +7,19 @@
  * Invariants:
  *  - a batch is in exactly one list: writes->sent while a lane has its call,
  *    or writes->again;
- *  - a batch keeps its id and its tickets until its outcome is known, so that
- *    the database can recognise it.  Tickets that were answered or left are
- *    not sent again;
- *  - a bad message does not cause others to be refused: a batch that is
- *    refused as a whole is halved, with new ids, until the message is alone.
- *    If the error does not tell the cause, ngx_pgq_trial.c decides;
- *  - a batch whose outcome was unknown is fenced before it is refused: the
- *    refusal is that of the last attempt, and an earlier one may have been
- *    committed or may still be.  fence() returns whether the batch is not
- *    committed, and ensures that it never will be;
- *  - a batch is not sent or fenced when it was first sent more than
- *    NGX_PGQ_MAX_TIMEOUT ago: the database keeps its id for ten minutes after
- *    the end of its transaction.  No ticket waits longer than pgq_timeout,
- *    which has this maximum; but nginx's timers stop while the host is
- *    suspended, so the age of a batch is measured by a clock that does not.
+ *  - a batch keeps its id until its outcome is known, so that the database can
+ *    recognise it.  Answered tickets are not sent again;
+ *  - a bad message does not cause others to be refused: a refused batch is
+ *    halved, with new ids, until the message is alone.  If the error does not
+ *    tell the cause, ngx_pgq_trial.c decides;
+ *  - a batch whose outcome was unknown is fenced before it is refused: only
+ *    its last attempt was refused, and an earlier one may be committed, even
+ *    later.  fence() returns whether the batch is not committed, and ensures
+ *    that it never will be;
+ *  - a batch that was first sent more than NGX_PGQ_MAX_TIMEOUT ago is neither
+ *    sent nor fenced: the database keeps its id for ten minutes only.  Timers
+ *    end its tickets before that, but they stop while the host is suspended;
+ *    the clock of ngx_pgq_resend.c does not.
  */
 
 #include "ngx_pgq_batch.h"
@@ -52,7 +50,7 @@ static void ngx_pgq_batch_refused(ngx_pgq_batch_t *batch);
 static void ngx_pgq_batch_answer(ngx_pgq_batch_t *batch,
     ngx_pgq_outcome_e outcome, ngx_str_t *problem);
 static void ngx_pgq_batch_halve(ngx_pgq_batch_t *batch);
-static void ngx_pgq_batch_drop_left(ngx_pgq_batch_t *batch);
+static void ngx_pgq_batch_drop_answered(ngx_pgq_batch_t *batch);
 
 
 static ngx_pgq_source_t  ngx_pgq_batch_source = {
@@ -100,14 +98,14 @@ ngx_pgq_batch_next(ngx_pgq_pool_t *db)
 
     while ((batch = ngx_pgq_resend_next(db)) != NULL) {
 
-        ngx_pgq_batch_drop_left(batch);
+        ngx_pgq_batch_drop_answered(batch);
 
         if (batch->n == 0) {
             ngx_pgq_batch_free(batch);
             continue;
         }
 
-        if (ngx_pgq_resend_old(batch)) {
+        if (ngx_pgq_resend_is_old(batch)) {
             ngx_pgq_batch_answer(batch, NGX_PGQ_UNKNOWN, NULL);
             continue;
         }
@@ -166,9 +164,9 @@ ngx_pgq_batch_expire(ngx_pgq_pool_t *db)
         batch = ngx_queue_data(q, ngx_pgq_batch_t, queue);
         q = ngx_queue_next(q);
 
-        /* it may be long until the batch is sent: free their memory now */
+        /* the batch may wait long: free their memory now */
 
-        ngx_pgq_batch_drop_left(batch);
+        ngx_pgq_batch_drop_answered(batch);
 
         if (batch->n == 0) {
             ngx_queue_remove(&batch->queue);
@@ -237,8 +235,6 @@ ngx_pgq_batch_create(ngx_pgq_pool_t *db)
     return batch;
 }
 
-
-/* whether a ticket may be added to the batch */
 
 static ngx_uint_t
 ngx_pgq_batch_fits(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t)
@@ -312,7 +308,7 @@ ngx_pgq_batch_clear(ngx_pgq_pool_t *db)
 /* removes tickets that were answered or whose client has left */
 
 static void
-ngx_pgq_batch_drop_left(ngx_pgq_batch_t *batch)
+ngx_pgq_batch_drop_answered(ngx_pgq_batch_t *batch)
 {
     ngx_queue_t       *q, *next;
     ngx_pgq_ticket_t  *t;
@@ -359,15 +355,15 @@ ngx_pgq_batch_encode(ngx_pgq_call_t *call)
         t->ordinal = 0;
     }
 
-    ngx_pgq_metrics_sent(batch->messages, batch->again);
+    ngx_pgq_metrics_sent(batch->messages, batch->repeated);
 
-    if (!batch->again) {
-        batch->first = ngx_pgq_resend_clock();
+    if (!batch->repeated) {
+        batch->first_sent = ngx_pgq_resend_clock();
     }
 
-    batch->again = 1;
+    batch->repeated = 1;
     batch->sent = 1;
-    batch->start = ngx_current_msec;
+    batch->sent_at = ngx_current_msec;
 
     return NGX_OK;
 }
@@ -381,7 +377,7 @@ ngx_pgq_batch_row(ngx_pgq_call_t *call, ngx_str_t *fields)
     batch = call->data;
 
     if (fields[0].data == NULL) {
-        return;    /* the last row: see ngx_pgq_call.c */
+        return;    /* the row of nulls, see ngx_pgq_call.c */
     }
 
     if (batch->fencing) {
@@ -406,7 +402,7 @@ ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
     if (batch->sent) {
         batch->sent = 0;
         ngx_pgq_metrics_observe(NGX_PGQ_METRICS_BATCH_SECONDS,
-                                ngx_current_msec - batch->start);
+                                ngx_current_msec - batch->sent_at);
     }
 
     if (outcome == NGX_PGQ_UNKNOWN) {
@@ -467,7 +463,7 @@ ngx_pgq_batch_fenced(ngx_pgq_batch_t *batch, ngx_pgq_outcome_e outcome)
     batch->fencing = 0;
 
     if (outcome == NGX_PGQ_REFUSED) {
-        /* fence() fails, and would fail again */
+        /* fence() failed, and would fail again */
         ngx_pgq_batch_answer(batch, NGX_PGQ_UNKNOWN, NULL);
         return;
     }
@@ -478,7 +474,7 @@ ngx_pgq_batch_fenced(ngx_pgq_batch_t *batch, ngx_pgq_outcome_e outcome)
         return;
     }
 
-    /* committed by an earlier attempt; sent again, it returns its results */
+    /* an earlier attempt was committed: sent again, it returns its results */
 
     ngx_pgq_resend(batch);
 }
@@ -489,7 +485,7 @@ ngx_pgq_batch_fenced(ngx_pgq_batch_t *batch, ngx_pgq_outcome_e outcome)
 static void
 ngx_pgq_batch_refused(ngx_pgq_batch_t *batch)
 {
-    ngx_pgq_batch_drop_left(batch);
+    ngx_pgq_batch_drop_answered(batch);
 
     if (batch->n && batch->bad) {
         ngx_pgq_batch_answer(batch, NGX_PGQ_REFUSED, &batch->problem);
@@ -497,7 +493,7 @@ ngx_pgq_batch_refused(ngx_pgq_batch_t *batch)
     }
 
     ngx_pgq_uuid_v7(batch->id, ngx_pgq_now());
-    batch->again = 0;
+    batch->repeated = 0;
     batch->resends = 0;
     batch->due = ngx_current_msec;
 

@@ -16,33 +16,34 @@ struct ngx_pgq_batch_s {
     ngx_queue_t              queue;     /* in writes->sent or writes->again */
     ngx_queue_t              tickets;
     ngx_uint_t               n;         /* tickets */
-    ngx_uint_t               keys;      /* of them with a key */
+    ngx_uint_t               keys;      /* tickets with a key */
     ngx_uint_t               messages;
     size_t                   size;      /* of the messages */
     size_t                   keys_size;
-    ngx_msec_t               start;     /* when it was sent last */
-    time_t                   first;     /* when first, with this id */
+    ngx_msec_t               sent_at;   /* the last time */
+    time_t                   first_sent;    /* with this id */
     ngx_msec_t               due;       /* when it may be sent again */
     ngx_uint_t               resends;
     ngx_pgq_pool_t          *db;
     ngx_pool_t              *memory;
     ngx_pgq_call_t           call;
     u_char                  *params;
-    ngx_str_t                problem;   /* why it was refused as a whole */
-    u_char                   sqlstate[NGX_PGQ_SQLSTATE_LEN];  /* of that */
-    /* of ngx_pgq_trial.c */
-    ngx_uint_t               failures;
-    ngx_msec_t               failing;   /* first transient failure */
-    ngx_uint_t               alone;     /* failures of a message alone */
-    ngx_msec_t               suspected; /* when the first of these was */
-    ngx_uint_t               committed; /* writes->committed at the last one */
+    ngx_str_t                problem;   /* why the whole batch was refused */
+    u_char                   sqlstate[NGX_PGQ_SQLSTATE_LEN];
     u_char                   id[NGX_PGQ_UUID_LEN];
-    unsigned                 sent:1;
-    unsigned                 again:1;   /* was sent before */
-    unsigned                 unknown:1; /* may have been committed */
-    unsigned                 fencing:1; /* its next call is fence() */
-    unsigned                 fenced:1;  /* the result of fence() */
-    unsigned                 bad:1;     /* its only message is refused */
+    unsigned                 sent:1;        /* in flight */
+    unsigned                 repeated:1;    /* this id was sent before */
+    unsigned                 unknown:1;     /* may have been committed */
+    unsigned                 fencing:1;     /* its next call is fence() */
+    unsigned                 fenced:1;      /* the result of fence() */
+    unsigned                 bad:1;         /* its only message is refused */
+
+    /* used by ngx_pgq_trial.c */
+    ngx_uint_t               failures;
+    ngx_msec_t               failing_since; /* transient failures */
+    ngx_uint_t               alone_failures;    /* of its only message */
+    ngx_msec_t               suspect_since; /* the first of these */
+    ngx_uint_t               committed;     /* writes->committed at the last */
 };
 
 
@@ -57,7 +58,7 @@ ngx_uint_t ngx_pgq_trial_ready_suspect(ngx_pgq_pool_t *db);
 void ngx_pgq_trial_halved(ngx_pgq_batch_t *batch, ngx_pgq_batch_t *other);
 void ngx_pgq_resend(ngx_pgq_batch_t *batch);
 ngx_pgq_batch_t *ngx_pgq_resend_next(ngx_pgq_pool_t *db);
-ngx_uint_t ngx_pgq_resend_old(ngx_pgq_batch_t *batch);
+ngx_uint_t ngx_pgq_resend_is_old(ngx_pgq_batch_t *batch);
 time_t ngx_pgq_resend_clock(void);
 void ngx_pgq_batch_io_result(ngx_pgq_batch_t *batch, ngx_str_t *fields);
 

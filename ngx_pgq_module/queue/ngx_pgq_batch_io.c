@@ -6,11 +6,10 @@
  *
  * ngx_pgq.enqueue(), enqueue_keyed() and enqueue_all() return a row for each
  * message that they do not accept: its ordinal, an SQLSTATE and an error
- * message.  A message without a row is in the queue once the transaction is
- * committed.  A result counts only with that commit: a batch that is sent
- * again returns its results again, and must be unchanged.
+ * message.  All results are valid only if the transaction is committed.  A
+ * batch that is sent again must be unchanged, and returns the same results.
  *
- * Invariant: a ticket with many messages, which must be queued as a whole, is
+ * Invariant: a ticket with many messages, which are queued all or none, is
  * alone in its batch.
  */
 
@@ -18,13 +17,13 @@
 #include "ngx_pgq_array.h"
 
 
-/* results for idempotency keys; any other SQLSTATE is a refusal */
+/* of a message with an idempotency key; other SQLSTATEs are refusals */
 
 static const struct {
     const char              *sqlstate;
     ngx_pgq_outcome_e        outcome;
 } ngx_pgq_batch_io_results[] = {
-    { "PQ200", NGX_PGQ_REPLAYED },      /* its text is the former id */
+    { "PQ200", NGX_PGQ_REPLAYED },      /* the error message is an id */
     { "PQ409", NGX_PGQ_IN_FLIGHT },
     { "PQ422", NGX_PGQ_REUSED },
     { "PQ503", NGX_PGQ_KEYS_FULL },
@@ -167,8 +166,8 @@ ngx_pgq_batch_io_param(ngx_pgq_call_t *call, ngx_uint_t n, u_char *data,
 
 
 /*
- * The ordinal is that of a ticket.  For a ticket with many messages it is that
- * of a message, or 0 for all of them.
+ * The ordinal is the position of a ticket in its batch, or of a message in a
+ * ticket with many messages; there 0 stands for all of them.
  */
 
 void

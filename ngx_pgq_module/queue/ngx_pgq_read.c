@@ -5,15 +5,14 @@
  *
  * Invariants:
  *  - a read is in reads->waiting, or in reads->sent while its call is in
- *    progress.  A fetch only joins a read that waits: one in progress may not
- *    see posts that the client has seen already;
+ *    progress.  A fetch only joins a waiting read: one in progress may not see
+ *    posts that the client has already seen;
  *  - a fetch is in the list of its read until it is answered or its client
- *    leaves.  A read without fetches ends when its call ends;
+ *    leaves.  A read in progress is kept until its call ends;
  *  - no read is sent while the answers that clients have not read yet take
  *    unread_size or more;
- *  - a read whose connection was lost is tried again until pgq_timeout.  One
- *    that the database has refused, or has not answered within
- *    answer_timeout, is not.
+ *  - a read is tried again until pgq_timeout if its connection was lost, but
+ *    not if the database refused it or exceeded answer_timeout.
  */
 
 #include "ngx_pgq_read.h"
@@ -25,10 +24,11 @@ struct ngx_pgq_read_s {
     ngx_pgq_pool_t          *db;
     ngx_pgq_call_t           call;
     ngx_pgq_answer_t        *answer;    /* NULL before the first row */
-    uint32_t                 limit;     /* in network byte order */
+    /* parameters, in network byte order */
+    uint32_t                 limit;
     uint32_t                 size;
     uint64_t                 before;
-    unsigned                 sent:1;
+    unsigned                 sent:1;    /* it is in reads->sent */
 };
 
 
@@ -38,7 +38,7 @@ typedef struct {
     ngx_queue_t              unanswered;    /* fetches */
     ngx_queue_t              waiting;       /* reads, oldest first */
     ngx_queue_t              sent;          /* reads in progress */
-    time_t                   logged;
+    time_t                   logged_at;     /* the last error logged */
 } ngx_pgq_reads_t;
 
 
@@ -90,21 +90,19 @@ ngx_pgq_read_init(ngx_pgq_pool_t *db, ngx_pool_t *memory)
 }
 
 
-/* on an error the fetch has not joined */
-
 ngx_int_t
 ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_int_t limit, int64_t before)
 {
-    uint32_t         most;
-    uint64_t         id;
+    uint32_t         net_limit;
+    uint64_t         net_before;
     ngx_pgq_read_t  *read;
     ngx_pgq_pool_t  *db;
 
     db = f->base.db;
-    most = htonl((uint32_t) limit);
-    id = htobe64((uint64_t) before);
+    net_limit = htonl((uint32_t) limit);
+    net_before = htobe64((uint64_t) before);
 
-    read = ngx_pgq_read_find(db, most, id);
+    read = ngx_pgq_read_find(db, net_limit, net_before);
 
     if (read == NULL) {
         read = ngx_calloc(sizeof(ngx_pgq_read_t), db->lane.log);
@@ -115,9 +113,9 @@ ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_int_t limit, int64_t before)
         ngx_queue_init(&read->fetches);
 
         read->db = db;
-        read->limit = most;
+        read->limit = net_limit;
         read->size = htonl((uint32_t) db->answer_size);
-        read->before = id;
+        read->before = net_before;
 
         read->call.statement = NGX_PGQ_RECENT;
         read->call.read = 1;
@@ -165,7 +163,7 @@ ngx_pgq_read_find(ngx_pgq_pool_t *db, uint32_t limit, uint64_t before)
 }
 
 
-/* the client has left, or is answered */
+/* the fetch is answered, or its client has left */
 
 void
 ngx_pgq_read_leave(ngx_pgq_fetch_t *f)
@@ -327,12 +325,11 @@ ngx_pgq_read_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
 }
 
 
-/* without posts there was no row */
-
 static ngx_pgq_read_result_e
 ngx_pgq_read_complete(ngx_pgq_read_t *read)
 {
     if (read->answer == NULL) {
+        /* there was no row */
         read->answer = ngx_pgq_answer_create(read->db);
     }
 
@@ -354,10 +351,10 @@ ngx_pgq_read_refused(ngx_pgq_read_t *read)
     db = read->db;
     reads = ngx_pgq_reads(db);
 
-    if (reads->logged == 0
-        || ngx_pgq_seconds() - reads->logged >= NGX_PGQ_LOG_INTERVAL)
+    if (reads->logged_at == 0
+        || ngx_pgq_seconds() - reads->logged_at >= NGX_PGQ_LOG_INTERVAL)
     {
-        reads->logged = ngx_pgq_seconds();
+        reads->logged_at = ngx_pgq_seconds();
         ngx_log_error(NGX_LOG_ERR, db->lane.log, 0,
                       "pgq fetch: could not read posts: %V (%s), pool \"%V\"",
                       &call->problem, call->sqlstate, &db->lane.name);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * A read is one call to the database that answers all GETs, here called
- * fetches, that wait for the same posts.
+ * A fetch is a waiting GET.  A read is one call that answers all fetches of
+ * the same posts.
  */
 
 #ifndef NGX_PGQ_READ_H
@@ -26,14 +26,13 @@ typedef enum {
 } ngx_pgq_read_result_e;
 
 
-/* one waiting GET; its owner fills in the lower part */
-
 struct ngx_pgq_fetch_s {
     ngx_pgq_waiting_t        base;
     ngx_queue_t              queue;     /* of its read */
     ngx_pgq_read_t          *read;
 
-    /* called once unless the client has left; answer: on READ_DONE only */
+    /* set by the owner; called once, unless the client has left; there is
+       an answer on NGX_PGQ_READ_DONE only */
     void                   (*done)(ngx_pgq_fetch_t *f,
                                 ngx_pgq_read_result_e result,
                                 ngx_pgq_answer_t *answer);

@@ -4,8 +4,8 @@
  * This file decides when a batch is sent again, and owns the order in
  * writes->again.
  *
- * Invariant: a batch is sent again after a pause, which grows each time.
- * Other batches may be sent meanwhile.
+ * Invariant: a batch is sent again after a pause, which grows each time, and
+ * in which other batches may be sent.
  */
 
 #include "ngx_pgq_batch.h"
@@ -19,7 +19,7 @@ static ngx_pgq_batch_t *ngx_pgq_resend_find(ngx_pgq_pool_t *db,
     ngx_uint_t suspects);
 
 
-/* the batch must be in no queue */
+/* the batch must be in no list */
 
 void
 ngx_pgq_resend(ngx_pgq_batch_t *batch)
@@ -39,8 +39,8 @@ ngx_pgq_resend(ngx_pgq_batch_t *batch)
 
 
 /*
- * Removes the batch to send next from writes->again.  Returns NULL if messages
- * that wait for their first batch are next, or if no batch is due.
+ * Removes the next batch from writes->again.  Returns NULL if no batch is due,
+ * or if it is the turn of new messages.
  */
 
 ngx_pgq_batch_t *
@@ -69,7 +69,7 @@ ngx_pgq_resend_next(ngx_pgq_pool_t *db)
 }
 
 
-/* returns a suspect message (see ngx_pgq_trial.c) only if allowed */
+/* the first batch that is due; suspects: also a suspect message */
 
 static ngx_pgq_batch_t *
 ngx_pgq_resend_find(ngx_pgq_pool_t *db, ngx_uint_t suspects)
@@ -86,7 +86,7 @@ ngx_pgq_resend_find(ngx_pgq_pool_t *db, ngx_uint_t suspects)
     {
         batch = ngx_queue_data(q, ngx_pgq_batch_t, queue);
 
-        if (batch->alone && !suspects) {
+        if (batch->alone_failures && !suspects) {
             continue;
         }
 
@@ -103,10 +103,10 @@ ngx_pgq_resend_find(ngx_pgq_pool_t *db, ngx_uint_t suspects)
 /* whether the batch table may no longer have the id of this batch */
 
 ngx_uint_t
-ngx_pgq_resend_old(ngx_pgq_batch_t *batch)
+ngx_pgq_resend_is_old(ngx_pgq_batch_t *batch)
 {
-    return batch->again
-           && ngx_pgq_resend_clock() - batch->first
+    return batch->repeated
+           && ngx_pgq_resend_clock() - batch->first_sent
               > NGX_PGQ_MAX_TIMEOUT / 1000;
 }
 

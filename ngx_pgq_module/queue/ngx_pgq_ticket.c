@@ -5,12 +5,13 @@
  * expires tickets and fetches.  The endpoint for POST allocates a ticket.
  *
  * Invariants:
- *  - a request is in one list of unanswered ones until it is released;
- *  - a ticket is in exactly one place: writes->waiting, or one batch;
- *  - a ticket is answered once, or left by its client and then never;
- *  - a ticket of a batch stays in it, answered or left, until the batch ends
- *    or is to be sent again;
- *  - a ticket counts, in messages and in bytes, until it is answered or left.
+ *  - a request is in one list of unanswered requests until it is released;
+ *  - a ticket is in exactly one list: writes->waiting, or that of a batch;
+ *  - a ticket is answered once, or never if its client leaves before;
+ *  - a ticket stays in its batch, also when it is answered or its client
+ *    leaves, until the batch ends or is to be sent again;
+ *  - a ticket counts, in messages and in bytes, until it is answered or its
+ *    client leaves.
  */
 
 #include "ngx_pgq_ticket.h"
@@ -77,7 +78,7 @@ ngx_pgq_ticket_expire(ngx_queue_t *unanswered,
         ngx_queue_insert_tail(&late, q);
     }
 
-    /* an answer may end a connection, and with it other requests */
+    /* an answer may close a connection and remove its other requests */
 
     while (!ngx_queue_empty(&late)) {
         q = ngx_queue_head(&late);
@@ -88,7 +89,7 @@ ngx_pgq_ticket_expire(ngx_queue_t *unanswered,
 }
 
 
-/* whether n more messages of this total length exceed the limits */
+/* whether n more messages, of len bytes together, exceed the limits */
 
 ngx_uint_t
 ngx_pgq_ticket_full(ngx_pgq_pool_t *db, ngx_uint_t n, size_t len)
@@ -115,8 +116,8 @@ ngx_pgq_ticket_add(ngx_pgq_ticket_t *t)
 
 
 /*
- * The client has closed its connection.  A message that is in no batch is
- * dropped; one that is may still be committed.
+ * The client has closed its connection.  The message is dropped if it is in no
+ * batch; otherwise it may be committed.
  */
 
 void

@@ -28,23 +28,23 @@ typedef void (*ngx_pgq_ticket_expired_pt)(ngx_pgq_waiting_t *w);
 /* the data of the source of a pool of POSTs, in each worker */
 
 typedef struct {
-    /* of ngx_pgq_ticket.c */
+    /* used by ngx_pgq_ticket.c */
     ngx_queue_t              unanswered;
     ngx_queue_t              waiting;       /* in no batch, oldest first */
     ngx_uint_t               messages;      /* of unanswered tickets */
 
-    /* of ngx_pgq_batch.c */
+    /* used by ngx_pgq_batch.c */
     ngx_queue_t              again;         /* batches to send again */
     ngx_queue_t              sent;          /* batches in flight */
     ngx_uint_t               committed;     /* batches */
 
-    /* of ngx_pgq_trial.c */
+    /* used by ngx_pgq_trial.c */
     ngx_uint_t               failures;      /* of batches, in a row */
-    ngx_msec_t               failing;       /* when the first of these was */
+    ngx_msec_t               failing_since; /* the first of these */
     ngx_msec_t               next_trial;
-    time_t                   logged;        /* the last failure */
+    time_t                   logged_at;     /* the last failure logged */
 
-    /* of http */
+    /* used by http/ */
     size_t                   unread;        /* bytes of answers being sent */
 } ngx_pgq_writes_t;
 
@@ -65,23 +65,23 @@ struct ngx_pgq_ticket_s {
     ngx_str_t                key;           /* len 0: none */
     ngx_uint_t               n;             /* messages */
     size_t                   len;           /* of all messages */
-    u_char                  *message;       /* valid as long as the ticket */
+    u_char                  *message;       /* freed after the ticket */
 
     /*
-     * For many messages, which are queued all or none: writes them as the
-     * items of an array, each time they are sent.  NULL: one message.
+     * Writes many messages, which are queued all or none, as the items of an
+     * array, each time they are sent.  NULL: the ticket has one message.
      */
     ngx_int_t              (*write)(ngx_pgq_ticket_t *t, u_char *p);
 
     /*
      * Called once, unless the client has left.  On NGX_PGQ_DONE and
-     * NGX_PGQ_REPLAYED the owner of data frees the ticket; the problem of
-     * NGX_PGQ_REPLAYED is the former id as text.
+     * NGX_PGQ_REPLAYED the owner of data frees the ticket.  For
+     * NGX_PGQ_REPLAYED problem is the id of the first request, as text.
      */
     ngx_pgq_ticket_answer_pt  answer;
     void                    *data;
 
-    /* of ngx_pgq_batch_io.c: valid if the batch is committed */
+    /* set by ngx_pgq_batch_io.c, valid if the batch is committed */
     ngx_pgq_outcome_e        result;
     ngx_uint_t               ordinal;       /* of the bad message */
     u_char                   sqlstate[NGX_PGQ_SQLSTATE_LEN];

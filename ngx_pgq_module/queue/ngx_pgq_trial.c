@@ -6,19 +6,19 @@
  *
  * Invariants:
  *  - a batch is halved after a few failures, and each half after one more;
- *  - a message is the cause if it has failed several times alone, and the
- *    pool has committed another batch between any two of these failures.  A
- *    message that has failed alone is a suspect;
+ *  - a message that has failed alone is a suspect.  It is the cause if it
+ *    fails alone several times, and the pool has committed another batch
+ *    between any two of these failures;
  *  - while all batches fail, no message is refused: each ticket waits until
  *    its deadline and is answered with 503;
  *  - a message is never refused for a transient error, such as a lock that is
  *    not available.  But its batch is halved if other batches are committed
- *    meanwhile, or if such errors last for NGX_PGQ_TRIAL_FREE, so that one
+ *    meanwhile, or if such errors last for NGX_PGQ_TRIAL_GRACE, so that one
  *    message does not delay the others;
  *  - suspects do not delay other messages: one is sent after a commit, or
  *    NGX_PGQ_TRIAL_PAUSE after a failure if no other message waits;
  *  - a failing database is not overloaded: when all batches have failed for
- *    NGX_PGQ_TRIAL_FREE, the pool sends one per NGX_PGQ_TRIAL_PAUSE.
+ *    NGX_PGQ_TRIAL_GRACE, the pool sends one batch per NGX_PGQ_TRIAL_PAUSE.
  */
 
 #include "ngx_pgq_batch.h"
@@ -26,19 +26,16 @@
 
 #define NGX_PGQ_TRIAL_FAILURES  3       /* of a batch before it is halved */
 #define NGX_PGQ_TRIAL_ALONE     6       /* of a message before it is refused */
-#define NGX_PGQ_TRIAL_LONG      10000   /* ms, if the server lacks space */
-#define NGX_PGQ_TRIAL_FREE      2000    /* ms, since the last commit */
+#define NGX_PGQ_TRIAL_LONG      10000   /* ms, of a suspect, without space */
+#define NGX_PGQ_TRIAL_GRACE     2000    /* ms, since the first failure */
 #define NGX_PGQ_TRIAL_PAUSE     100     /* ms, since the last failure */
 
 
-static ngx_msec_t ngx_pgq_trial_least(u_char *sqlstate);
+static ngx_msec_t ngx_pgq_trial_suspect_time(u_char *sqlstate);
 static void ngx_pgq_trial_log(ngx_pgq_batch_t *batch);
 
 
-/*
- * Handles the failure of a batch.  Returns 1 if the batch must be halved, or
- * refused if batch->bad is set; returns 0 if it must be sent again.
- */
+/* returns 1 if the batch must be halved or, if bad, refused; 0: sent again */
 
 ngx_uint_t
 ngx_pgq_trial_failed(ngx_pgq_batch_t *batch)
@@ -52,25 +49,25 @@ ngx_pgq_trial_failed(ngx_pgq_batch_t *batch)
     batch->failures++;
 
     if (writes->failures++ == 0) {
-        writes->failing = ngx_current_msec;
+        writes->failing_since = ngx_current_msec;
     }
 
     writes->next_trial = ngx_current_msec + NGX_PGQ_TRIAL_PAUSE;
 
     if (batch->n == 1) {
 
-        if (batch->alone && batch->committed == writes->committed) {
+        if (batch->alone_failures && batch->committed == writes->committed) {
             return 0;
         }
 
-        if (batch->alone++ == 0) {
-            batch->suspected = ngx_current_msec;
+        if (batch->alone_failures++ == 0) {
+            batch->suspect_since = ngx_current_msec;
         }
 
         batch->committed = writes->committed;
-        batch->bad = batch->alone >= NGX_PGQ_TRIAL_ALONE
-                        && ngx_current_msec - batch->suspected
-                           >= ngx_pgq_trial_least(batch->call.sqlstate);
+        batch->bad = batch->alone_failures >= NGX_PGQ_TRIAL_ALONE
+                        && ngx_current_msec - batch->suspect_since
+                           >= ngx_pgq_trial_suspect_time(batch->call.sqlstate);
 
         return batch->bad;
     }
@@ -97,7 +94,7 @@ ngx_pgq_trial_again(ngx_pgq_batch_t *batch)
     }
 
     if (batch->failures++ == 0) {
-        batch->failing = ngx_current_msec;
+        batch->failing_since = ngx_current_msec;
         batch->committed = ngx_pgq_writes(batch->db)->committed;
     }
 
@@ -106,12 +103,12 @@ ngx_pgq_trial_again(ngx_pgq_batch_t *batch)
     }
 
     return batch->committed != ngx_pgq_writes(batch->db)->committed
-           || (transient && ngx_current_msec - batch->failing
-                            >= NGX_PGQ_TRIAL_FREE);
+           || (transient && ngx_current_msec - batch->failing_since
+                            >= NGX_PGQ_TRIAL_GRACE);
 }
 
 
-/* returns 1 if a batch may be sent now, else sets the pool's timer */
+/* whether a batch may be sent now; if not, the pool's timer is set */
 
 ngx_uint_t
 ngx_pgq_trial_ready(ngx_pgq_pool_t *db)
@@ -121,12 +118,12 @@ ngx_pgq_trial_ready(ngx_pgq_pool_t *db)
     writes = ngx_pgq_writes(db);
 
     return writes->failures == 0
-           || ngx_current_msec - writes->failing < NGX_PGQ_TRIAL_FREE
+           || ngx_current_msec - writes->failing_since < NGX_PGQ_TRIAL_GRACE
            || ngx_pgq_trial_ready_suspect(db);
 }
 
 
-/* the same for a suspect, if the last batch has failed */
+/* the same for a suspect, or after NGX_PGQ_TRIAL_GRACE */
 
 ngx_uint_t
 ngx_pgq_trial_ready_suspect(ngx_pgq_pool_t *db)
@@ -158,12 +155,12 @@ ngx_pgq_trial_halved(ngx_pgq_batch_t *batch, ngx_pgq_batch_t *other)
 
 
 /*
- * The least time, in ms, that a message is a suspect.  A server that is short
- * of space or memory (classes 53, 58, XX) may commit small messages meanwhile.
+ * The time that a message is a suspect before it can be refused.  A server
+ * that lacks space or memory (53, 58, XX) may still commit small messages.
  */
 
 static ngx_msec_t
-ngx_pgq_trial_least(u_char *sqlstate)
+ngx_pgq_trial_suspect_time(u_char *sqlstate)
 {
     return ngx_memcmp(sqlstate, "53", 2) == 0
            || ngx_memcmp(sqlstate, "58", 2) == 0
@@ -182,13 +179,13 @@ ngx_pgq_trial_log(ngx_pgq_batch_t *batch)
     db = batch->db;
     writes = ngx_pgq_writes(db);
 
-    if (writes->logged
-        && ngx_pgq_seconds() - writes->logged < NGX_PGQ_LOG_INTERVAL)
+    if (writes->logged_at
+        && ngx_pgq_seconds() - writes->logged_at < NGX_PGQ_LOG_INTERVAL)
     {
         return;
     }
 
-    writes->logged = ngx_pgq_seconds();
+    writes->logged_at = ngx_pgq_seconds();
 
     ngx_log_error(NGX_LOG_ERR, db->lane.log, 0,
                   "pgq batch: could not enqueue %ui messages: %s, pool \"%V\"",
