@@ -1,23 +1,22 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * This file owns the settings of a pool's connections.  Their memory belongs
- * to the configuration.
+ * This file owns the settings of a pool's connections, in the memory of the
+ * configuration.
  *
  * Invariants:
  *  - a setting comes from the conninfo, else from the service, else from the
  *    environment of the master, else from the defaults below;
- *  - the master reads the passwords of a password file: workers need no
- *    permission for it;
- *  - in a worker libpq does not look for files in a home directory, nor for
- *    the home directory, which might ask a directory service: each of these
- *    files is set to a name that cannot exist;
+ *  - the master reads the password file, which workers need not be able to
+ *    read;
+ *  - in a worker libpq does not look for a home directory, which could block
+ *    in a directory service, nor for files in it: each of these files is set
+ *    to a name that cannot exist;
  *  - libpq does not open a file that this process may not read: see
  *    ngx_pgq_conninfo_readable();
- *  - GSSAPI is off: libpq would wait for the answer of a KDC;
- *  - if libpq has require_auth, a password is used with SCRAM only, unless the
- *    settings say otherwise: the server does not receive the password and has
- *    to prove that it knows it.
+ *  - GSSAPI is off: libpq would block until a KDC answers;
+ *  - if libpq has require_auth, its default for a password is SCRAM only: the
+ *    server does not receive the password, and proves that it knows it.
  */
 
 #include "ngx_pgq_conninfo.h"
@@ -128,7 +127,7 @@ ngx_pgq_conninfo_read(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
                            name);
     }
 
-    /* libpq ignores a missing one; that in the home directory is optional */
+    /* libpq does not report this; the default password file is optional */
 
     if (rc == NGX_OK && ci->passfile && access(ci->passfile, R_OK) == -1
         && (named || ngx_errno != NGX_ENOENT))
@@ -143,9 +142,9 @@ ngx_pgq_conninfo_read(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
 
 
 /*
- * All settings, by libpq's rules.  libpq returns them only for a connection:
- * one is created with an invalid gssencmode, which ends it before it connects.
- * Returns NULL if the service is not found: the connection has no settings.
+ * All settings, by libpq's rules, or NULL if the service is not found.  libpq
+ * returns them only for a connection: this one does not connect, because its
+ * gssencmode is invalid.
  */
 
 static PQconninfoOption *
@@ -257,7 +256,7 @@ ngx_pgq_conninfo_value(PQconninfoOption *o, char *given)
         return (char *) "disable";
     }
 
-    /* our defaults replace those of libpq, not a setting */
+    /* a value that differs from libpq's default was set by the user */
 
     for (i = 0; ngx_pgq_conninfo_defaults[i][0]; i++) {
         if (ngx_strcmp(o->keyword, ngx_pgq_conninfo_defaults[i][0]) == 0
@@ -272,16 +271,16 @@ ngx_pgq_conninfo_value(PQconninfoOption *o, char *given)
 }
 
 
-/* NGX_OK: the value is kept, and is not among those of each attempt */
+/* NGX_OK: the value is in ci; NGX_AGAIN: it is passed to libpq unchanged */
 
 static ngx_int_t
 ngx_pgq_conninfo_extract(ngx_pgq_conninfo_t *ci, PQconninfoOption *o,
     char *value)
 {
-    char        **place;
+    char        **field;
     ngx_uint_t    i;
 
-    place = ngx_strcmp(o->keyword, "host") == 0 ? &ci->host
+    field = ngx_strcmp(o->keyword, "host") == 0 ? &ci->host
             : ngx_strcmp(o->keyword, "hostaddr") == 0 ? &ci->hostaddr
             : ngx_strcmp(o->keyword, "port") == 0 ? &ci->port
             : ngx_strcmp(o->keyword, "password") == 0 ? &ci->password
@@ -289,8 +288,8 @@ ngx_pgq_conninfo_extract(ngx_pgq_conninfo_t *ci, PQconninfoOption *o,
             : ngx_strcmp(o->keyword, "require_auth") == 0 ? &ci->auth
             : NULL;
 
-    if (place != NULL) {
-        *place = value;
+    if (field != NULL) {
+        *field = value;
         return NGX_OK;
     }
 
@@ -328,10 +327,7 @@ ngx_pgq_conninfo_extract(ngx_pgq_conninfo_t *ci, PQconninfoOption *o,
 }
 
 
-/*
- * The password of a host by libpq's rules, or NULL.  A connection is created
- * that ends before it connects, as above.
- */
+/* the password of a host, or NULL, as in ngx_pgq_conninfo_all() */
 
 ngx_int_t
 ngx_pgq_conninfo_password(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
@@ -378,7 +374,7 @@ ngx_pgq_conninfo_password(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
 }
 
 
-/* completes the settings for an attempt; NULL: not set */
+/* adds the settings of one attempt; NULL: not set */
 
 void
 ngx_pgq_conninfo_fill(ngx_pgq_conninfo_t *ci, const char *host,
@@ -410,10 +406,9 @@ ngx_pgq_conninfo_fill(ngx_pgq_conninfo_t *ci, const char *host,
 
 
 /*
- * Whether this process may read the files that libpq will open; if not, the
- * reason is in text.  libpq 15 prints the reason for such a file from
- * uninitialized memory.  It reports a missing file correctly.  A name with a
- * colon is a key in a device.
+ * Whether this process may read the files that libpq will open; if not, text
+ * is the reason, which libpq 15 takes from uninitialized memory.  libpq
+ * reports a missing file itself.  A name with a colon is a key in a device.
  */
 
 ngx_uint_t

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The settings of a connection, for libpq.  The master reads them, from the
- * conninfo, the environment, a service file and a password file.  Workers pass
- * all of them to libpq with each attempt, so that libpq looks for none.
+ * The settings of a connection.  The master reads them from the conninfo, the
+ * environment, a service file and a password file.  Workers pass all of them
+ * to libpq with each attempt, so that libpq reads none of these.
  */
 
 #ifndef NGX_PGQ_CONNINFO_H
@@ -30,8 +30,8 @@ typedef enum {
 
 
 typedef struct {
-    /* the same for each attempt; followed by NGX_PGQ_CONNINFO_FREE unused
-       elements and one for a NULL */
+    /* the same for each attempt; followed by NGX_PGQ_CONNINFO_FREE elements
+       that ngx_pgq_conninfo_fill() sets, and a NULL */
     const char             **keywords;
     const char             **values;
     ngx_uint_t               n;
@@ -52,8 +52,6 @@ typedef struct {
     unsigned                 chooses_auth:1;    /* libpq has require_auth */
 } ngx_pgq_conninfo_t;
 
-
-/* host, hostaddr, port, require_auth, password, target_session_attrs */
 
 #define NGX_PGQ_CONNINFO_FREE    6
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * This file makes an error message of the server or of libpq safe for the log:
- * one line of bounded length, without control characters.
+ * This file turns an error message of the server or of libpq into one line of
+ * bounded length, without control characters.
  */
 
 #include "ngx_pgq_error_text.h"
@@ -16,20 +16,20 @@
 void
 ngx_pgq_error_text(u_char *dst, size_t size, const char *src)
 {
-    u_char        *start, *last, former;
+    u_char        *start, *last, previous;
     const u_char  *p;
 
     start = dst;
     last = dst + size - 1;
-    former = 0;
+    previous = 0;
 
     for (p = (const u_char *) (src ? src : "");
          *p && *p != LF && *p != CR;
-         former = *p++)
+         previous = *p++)
     {
         if (*p >= ' ' && *p != 0x7f
             && !(p[0] == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f)
-            && !(former == 0xc2 && *p >= 0x80 && *p <= 0x9f))
+            && !(previous == 0xc2 && *p >= 0x80 && *p <= 0x9f))
         {
             if (dst == last) {
                 break;
@@ -46,7 +46,7 @@ ngx_pgq_error_text(u_char *dst, size_t size, const char *src)
         dst = ngx_sprintf(dst, "\\x%02xd", (int) *p);
     }
 
-    /* do not cut a character in two */
+    /* do not split a UTF-8 character */
 
     while (*p && dst > start && (*p & 0xc0) == 0x80) {
         p--;

@@ -1,18 +1,16 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * A resolve looks up the name of a host by nginx's resolver while nginx runs:
- * at most one look-up at a time for each host of a target in each worker.  Its
- * memory belongs to the configuration, that of a running look-up to nginx.
+ * A resolve looks up the name of one host of a target by nginx's resolver,
+ * once at a time in each worker.  Its memory belongs to the configuration.
  *
  * Invariants:
  *  - nothing here blocks: the answer is an event, or is in the cache of
  *    nginx's resolver;
- *  - a look-up continues when no lane waits for it any more; the next attempt
- *    uses its result;
+ *  - a look-up continues when no lane waits for it any more: the next attempt
+ *    to connect uses its result;
  *  - a look-up that fails removes no address;
- *  - the log has a line when the addresses change, and when look-ups begin to
- *    fail.
+ *  - a change of the addresses, and the first failure, are logged.
  */
 
 #include "ngx_pgq_resolve.h"
@@ -89,8 +87,7 @@ ngx_pgq_resolve_names(ngx_conf_t *cf, ngx_pgq_target_t *target,
 
 /*
  * NGX_AGAIN: ready() will be called once, unless ngx_pgq_resolve_leave() is
- * called before.  NGX_OK: the host's addresses are up to date, or there is no
- * answer.
+ * called before.  NGX_OK: the look-up has ended or could not start.
  */
 
 ngx_int_t
@@ -114,7 +111,7 @@ ngx_pgq_resolve_ask(ngx_pgq_resolve_t *rs, ngx_log_t *log,
 }
 
 
-/* the handler is called before this returns if the resolver has an answer */
+/* calls the handler at once if nginx's resolver has an answer in its cache */
 
 static void
 ngx_pgq_resolve_begin(ngx_pgq_resolve_t *rs)
@@ -157,8 +154,6 @@ ngx_pgq_resolve_elapsed(ngx_pgq_resolve_t *rs)
 }
 
 
-/* for the log */
-
 const char *
 ngx_pgq_resolve_state(ngx_pgq_resolve_t *rs)
 {
@@ -169,18 +164,18 @@ ngx_pgq_resolve_state(ngx_pgq_resolve_t *rs)
 static void
 ngx_pgq_resolve_handler(ngx_resolver_ctx_t *ctx)
 {
-    ngx_int_t            former;
+    ngx_int_t            previous;
     ngx_pgq_resolve_t   *rs;
     ngx_pgq_resolve_pt   ready;
 
     rs = ctx->data;
-    former = rs->state;
+    previous = rs->state;
     rs->state = ctx->state;
 
     if (ctx->state == NGX_OK) {
         ngx_pgq_resolve_update(rs, ctx);
 
-    } else if (former != ctx->state && rs->host->naddresses) {
+    } else if (previous != ctx->state && rs->host->naddresses) {
         ngx_log_error(NGX_LOG_WARN, rs->log, 0,
                       "pgq resolve: \"%s\": %s, keeping its last addresses",
                       rs->host->name, ngx_resolver_strerror(ctx->state));

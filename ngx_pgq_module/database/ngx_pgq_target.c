@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * A target owns the hosts of a database, their addresses, and the choice of
- * the endpoint to connect to.  All memory belongs to the configuration.  Each
- * worker updates its own copy of the addresses.
+ * A target owns the hosts of a database and their addresses, and chooses the
+ * endpoint to connect to.  All memory belongs to the configuration; each
+ * worker updates its own copy.
  *
  * Invariants:
- *  - libpq never looks up a name: an endpoint has an address or is the
- *    directory of a Unix socket;
- *  - all lanes of a worker connect to the same endpoint, and all move to the
- *    next one when it fails;
+ *  - libpq never looks up a name: an endpoint is an address or the directory
+ *    of a Unix socket;
+ *  - all lanes of a worker connect to the same endpoint; when it fails, all
+ *    connect to the next one;
  *  - addresses keep their order when others of the same name are added or
- *    removed, so that none is skipped and lanes stay where they are.
+ *    removed, so that no address is skipped.
  */
 
 #include "ngx_pgq_target.h"
@@ -75,8 +75,8 @@ ngx_pgq_target_create(ngx_conf_t *cf, ngx_str_t *conninfo, ngx_str_t *name)
 
 
 /*
- * Rejects a password for a server whose certificate is not verified: another
- * server could ask for the password, or guess it from the SCRAM exchange.
+ * Rejects a password if the server's certificate is not verified: another
+ * server could receive the password, or guess it from the SCRAM exchange.
  */
 
 ngx_int_t
@@ -203,7 +203,7 @@ ngx_uint_t
 ngx_pgq_target_update(ngx_pgq_target_t *target, ngx_pgq_host_t *host,
     ngx_pgq_address_t *addresses, ngx_uint_t n)
 {
-    ngx_int_t           place;
+    ngx_int_t           position;
     ngx_uint_t          i, kept;
     ngx_pgq_endpoint_t  current;
 
@@ -233,9 +233,9 @@ ngx_pgq_target_update(ngx_pgq_target_t *target, ngx_pgq_host_t *host,
     }
 
     if (current.host == host) {
-        place = ngx_pgq_target_position(host->addresses, host->naddresses,
-                                        current.address);
-        target->address = place < 0 ? 0 : place;
+        position = ngx_pgq_target_position(host->addresses, host->naddresses,
+                                           current.address);
+        target->address = ngx_max(position, 0);
     }
 
     return 1;
@@ -375,8 +375,6 @@ ngx_pgq_target_lookup(ngx_conf_t *cf, ngx_pgq_host_t *host, ngx_str_t *name)
 }
 
 
-/* prints an address in the form that libpq accepts */
-
 void
 ngx_pgq_target_print(char *text, struct sockaddr *sockaddr,
     socklen_t socklen)
@@ -390,7 +388,7 @@ ngx_pgq_target_print(char *text, struct sockaddr *sockaddr,
 }
 
 
-/* the number of items in a comma-separated list of libpq */
+/* the number of items in a comma-separated list of the conninfo */
 
 static ngx_uint_t
 ngx_pgq_target_count(char *list)

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Where a pool's database is.  A target has the hosts of the conninfo.  A host
- * has the address that the conninfo gives, or the addresses of its name, which
- * are looked up when the configuration is read or, if there is a resolver,
- * while nginx runs.
+ * A target is the hosts of a conninfo.  A host has the address that the
+ * conninfo gives, or the addresses of its name, which is looked up when the
+ * configuration is read or, if there is a resolver, while nginx runs.
  */
 
 #ifndef NGX_PGQ_TARGET_H
@@ -32,12 +31,10 @@ typedef struct {
     char                    *password;  /* NULL: none */
     ngx_pgq_address_t       *addresses; /* "" for a socket's directory */
     ngx_uint_t               naddresses;
-    ngx_pgq_resolve_t       *resolve;   /* NULL: not by nginx's resolver */
+    ngx_pgq_resolve_t       *resolve;   /* NULL: no look-up at run time */
     unsigned                 named:1;   /* the name has to be looked up */
 } ngx_pgq_host_t;
 
-
-/* each lane has its own copy */
 
 typedef struct {
     ngx_pgq_host_t          *host;
@@ -48,7 +45,7 @@ typedef struct {
 struct ngx_pgq_target_s {
     ngx_pgq_conninfo_t       conninfo;
     ngx_array_t              hosts;     /* ngx_pgq_host_t */
-    /* the endpoint that was connected last, or is to be tried next */
+    /* indexes of the current endpoint */
     ngx_uint_t               host;
     ngx_uint_t               address;
 };
