@@ -60,10 +60,9 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-#define LOOK_US		INT64CONST(5000000) /* between checks of the leaves */
-#define FORCED_US	INT64CONST(3000000) /* both times, in a test */
+#define CHECK_US	INT64CONST(5000000) /* between checks of the leaves */
+#define FORCED_US	INT64CONST(3000000) /* batch_table_period_us(), in a test */
 
-#define LOCK_KIND	0x7068		/* SQL functions have 1 and 2 */
 #define LOCK_SEED	UINT64CONST(0x6e67785f62617463)
 
 /* How long an unused leaf is kept, and how long a leaf is the current one. */
@@ -81,7 +80,7 @@ batch_table_lock_batch(const pg_uuid_t *batch_id)
 	LOCKTAG		tag;
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
-						 (uint32) hash, LOCK_KIND);
+						 (uint32) hash, NGX_PGQ_LOCK_BATCH);
 	if (LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL)
 		return false;
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
@@ -97,7 +96,7 @@ batch_table_leaf_has(Relation leaf, const pg_uuid_t *batch_id,
 	IndexScanDesc scan;
 	ScanKeyData wanted;
 	TupleTableSlot *row;
-	AttrNumber	place;
+	AttrNumber	attnum;
 	Oid			index_id = ngx_pgq_primary_key(leaf);
 	bool		found;
 
@@ -108,9 +107,9 @@ batch_table_leaf_has(Relation leaf, const pg_uuid_t *batch_id,
 						NGX_PGQ_SCHEMA, RelationGetRelationName(leaf)),
 				 errhint("Run sql/install.sql in this database.")));
 	index = index_open(index_id, AccessShareLock);
-	place = index->rd_index->indkey.values[0];
-	if (place == InvalidAttrNumber ||
-		TupleDescAttr(RelationGetDescr(leaf), place - 1)->atttypid != UUIDOID)
+	attnum = index->rd_index->indkey.values[0];
+	if (attnum == InvalidAttrNumber ||
+		TupleDescAttr(RelationGetDescr(leaf), attnum - 1)->atttypid != UUIDOID)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("the primary key of relation \"%s.%s\" does not begin with a batch id",
@@ -176,7 +175,7 @@ batch_table_open_current(int *leaf)
 	}
 }
 
-/* By the executor if the leaf is not as sql/batch.sql has made it. */
+/* Insert a batch.  The executor does it if a bulk insert is not possible. */
 static void
 batch_table_insert(Relation rel, int leaf, const pg_uuid_t *batch_id,
 				   TimestampTz at)
@@ -194,7 +193,7 @@ batch_table_insert(Relation rel, int leaf, const pg_uuid_t *batch_id,
 
 	if (ngx_pgq_bulk_insert_begin(&bulk, rel, columns, lengthof(columns)))
 	{
-		bulk.check_bound = false;	/* slot is the number of the leaf */
+		bulk.check_partition = false;	/* slot is the number of the leaf */
 		ngx_pgq_bulk_insert_add(&bulk, values);
 		ngx_pgq_bulk_insert_end(&bulk);
 		return;
@@ -249,7 +248,7 @@ ngx_pgq_batch_table_enter(const pg_uuid_t *batch_id, bool fence)
 	return waited ? NGX_PGQ_ENTRY_RETRY : NGX_PGQ_ENTRY_NEW;
 }
 
-/* Truncate a leaf, or record since when it is unused; true if truncated. */
+/* Truncate a leaf, or record that it is unused; true if truncated. */
 static bool
 batch_table_tidy_unused(NgxPgqDatabase *database, int leaf, int64 now)
 {
@@ -277,7 +276,7 @@ batch_table_tidy_unused(NgxPgqDatabase *database, int leaf, int64 now)
 	return true;
 }
 
-/* An empty leaf; -1 if there is none. */
+/* An empty leaf other than the current one; -1 if there is none. */
 static int
 batch_table_empty_leaf(int current)
 {
@@ -335,7 +334,7 @@ ngx_pgq_batch_table_tidy(NgxPgqDatabase *database)
 	int64		now = ngx_pgq_clock();
 	int			current;
 
-	next_check_at = now + LOOK_US;
+	next_check_at = now + CHECK_US;
 	batch_table_advance(database, now);
 	current = pg_atomic_read_u32(&database->batch_leaf);
 	for (int i = 0; i < NGX_PGQ_BATCH_LEAVES; i++)

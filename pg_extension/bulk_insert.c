@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * bulk_insert.c
- *	  Inserting many rows at a time into one plain table, as COPY does.
+ *	  Bulk inserts into a plain table, as COPY does.
  *
  * The executor would insert the rows one by one.  Here a page of rows costs
  * one WAL record and one buffer lock.
  *
- * - Only for a table with exactly the caller's columns.  The executor must
- *	 insert into one that has triggers, rules, row security, other columns or
- *	 partitions.
+ * - The table must have exactly the caller's columns.  If it has triggers,
+ *	 rules, row security, other columns or partitions, the executor must insert.
  * - The caller has checked privileges and holds RowExclusiveLock.
  * - CHECK and NOT NULL constraints, the partition constraint and unique
  *	 indexes are checked for each row, with the errors that the executor would
@@ -33,7 +32,7 @@
 #include "compat.h"
 #include "ngx_pgq.h"
 
-/* Does this table need nothing that only the executor does? */
+/* Can rows be inserted without the executor? */
 bool
 ngx_pgq_bulk_insert_is_plain(Relation rel)
 {
@@ -59,9 +58,9 @@ ngx_pgq_bulk_insert_wrong_column(TupleDesc desc, const NgxPgqColumn *columns,
 	{
 		bool		found = false;
 
-		for (int place = 0; place < desc->natts && !found; place++)
+		for (int attribute = 0; attribute < desc->natts && !found; attribute++)
 		{
-			Form_pg_attribute column = TupleDescAttr(desc, place);
+			Form_pg_attribute column = TupleDescAttr(desc, attribute);
 
 			found = !column->attisdropped && column->attnotnull &&
 				column->atttypid == columns[i].type &&
@@ -89,16 +88,16 @@ ngx_pgq_bulk_insert_check_columns(Relation rel, const NgxPgqColumn *columns,
 				 errhint("See sql/queue.sql.")));
 }
 
-/* Find the places of the columns; false unless they are all that there are. */
+/* Find the columns of a table; false if it has others. */
 static bool
-bulk_insert_find_places(TupleDesc desc, const NgxPgqColumn *columns, int count,
-						AttrNumber *places)
+bulk_insert_map_columns(TupleDesc desc, const NgxPgqColumn *columns, int count,
+						AttrNumber *attributes)
 {
 	int			found = 0;
 
-	for (AttrNumber place = 0; place < desc->natts; place++)
+	for (AttrNumber attribute = 0; attribute < desc->natts; attribute++)
 	{
-		Form_pg_attribute column = TupleDescAttr(desc, place);
+		Form_pg_attribute column = TupleDescAttr(desc, attribute);
 		int			i = 0;
 
 		if (column->attisdropped)
@@ -110,7 +109,7 @@ bulk_insert_find_places(TupleDesc desc, const NgxPgqColumn *columns, int count,
 			i++;
 		if (i == count)
 			return false;
-		places[i] = place;
+		attributes[i] = attribute;
 		found++;
 	}
 	return found == count;
@@ -126,8 +125,8 @@ ngx_pgq_bulk_insert_begin(NgxPgqBulk *bulk, Relation rel,
 						  const NgxPgqColumn *columns, int count)
 {
 	if (!ngx_pgq_bulk_insert_is_plain(rel) ||
-		!bulk_insert_find_places(RelationGetDescr(rel), columns, count,
-								 bulk->places))
+		!bulk_insert_map_columns(RelationGetDescr(rel), columns, count,
+								 bulk->attributes))
 		return false;
 
 	bulk->rel = rel;
@@ -142,7 +141,7 @@ ngx_pgq_bulk_insert_begin(NgxPgqBulk *bulk, Relation rel,
 	for (int i = 0; i < NGX_PGQ_BULK_ROWS; i++)
 		bulk->rows[i] = NULL;
 	bulk->used = 0;
-	bulk->check_bound = rel->rd_rel->relispartition;
+	bulk->check_partition = rel->rd_rel->relispartition;
 	bulk->options = 0;
 	bulk->span.low = InvalidBlockNumber;
 	bulk->span.high = 0;
@@ -194,15 +193,15 @@ ngx_pgq_bulk_insert_add(NgxPgqBulk *bulk, const Datum *values)
 	memset(row->tts_isnull, true, desc->natts * sizeof(bool));
 	for (int i = 0; i < bulk->columns; i++)
 	{
-		row->tts_values[bulk->places[i]] = values[i];
-		row->tts_isnull[bulk->places[i]] = false;
+		row->tts_values[bulk->attributes[i]] = values[i];
+		row->tts_isnull[bulk->attributes[i]] = false;
 	}
 	ExecStoreVirtualTuple(row);
 	row->tts_tableOid = RelationGetRelid(bulk->rel);
 
 	if (desc->constr && desc->constr->num_check > 0)
 		ExecConstraints(bulk->target, row, bulk->estate);
-	if (bulk->check_bound)
+	if (bulk->check_partition)
 		(void) ExecPartitionCheck(bulk->target, row, bulk->estate, true);
 
 	if (++bulk->used == NGX_PGQ_BULK_ROWS)
@@ -220,7 +219,7 @@ ngx_pgq_bulk_insert_end(NgxPgqBulk *bulk)
 	FreeExecutorState(bulk->estate);
 }
 
-/* An array of values, as a parameter for the executor. */
+/* Make an array of values. */
 Datum
 ngx_pgq_bulk_insert_array(Datum *elements, int count, Oid type)
 {

@@ -11,19 +11,19 @@
 #include "ngx_pgq.h"
 
 #define NGX_PGQ_BULK_ROWS		64
-#define NGX_PGQ_BULK_COLUMNS	4	/* at most */
+#define NGX_PGQ_BULK_COLUMNS	4	/* maximum */
 
 typedef struct NgxPgqBulk
 {
 	Relation	rel;
 	int			columns;
-	AttrNumber	places[NGX_PGQ_BULK_COLUMNS];	/* from 0 */
+	AttrNumber	attributes[NGX_PGQ_BULK_COLUMNS];	/* numbers from 0 */
 	EState	   *estate;
 	MemoryContext scratch;		/* reset at each flush */
 	ResultRelInfo *target;
 	TupleTableSlot *rows[NGX_PGQ_BULK_ROWS];
 	int			used;
-	bool		check_bound;	/* check the partition constraint */
+	bool		check_partition;	/* check the partition constraint */
 	int			options;		/* of table_multi_insert() */
 	NgxPgqSpan	span;			/* blocks written to */
 } NgxPgqBulk;

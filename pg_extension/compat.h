@@ -3,7 +3,7 @@
  * compat.h
  *	  Differences between PostgreSQL 15 to 18.
  *
- * Only this file checks PG_VERSION_NUM.  Functions have the newest meaning.
+ * Only this file checks PG_VERSION_NUM.
  */
 #ifndef NGX_PGQ_COMPAT_H
 #define NGX_PGQ_COMPAT_H
@@ -27,7 +27,7 @@
 #error "ngx_pgq needs PostgreSQL 15 or newer"
 #endif
 
-/* The number by which other processes find the PGPROC of this one. */
+/* The argument of GetPGProcByNumber() for this process. */
 static inline int
 ngx_pgq_my_proc_number(void)
 {
@@ -38,7 +38,7 @@ ngx_pgq_my_proc_number(void)
 #endif
 }
 
-/* A wait event of ngx_pgq. */
+/* A named wait event; before PostgreSQL 17 its name is Extension. */
 static inline uint32
 ngx_pgq_wait_event(const char *name)
 {
@@ -72,7 +72,7 @@ ngx_pgq_identity_sequence(Relation rel, AttrNumber attnum)
 #endif
 }
 
-/* Index entries for a row just inserted; a duplicate raises. */
+/* Insert index entries for a row; raises if a key is duplicate. */
 static inline void
 ngx_pgq_insert_index_tuples(ResultRelInfo *target, TupleTableSlot *slot,
 							EState *estate)
@@ -106,7 +106,7 @@ ngx_pgq_index_scan(Relation rel, Relation index, Snapshot snapshot, int keys)
 #endif
 }
 
-/* A lexer for text that need not end in a NUL; it unescapes strings. */
+/* A lexer that unescapes strings; the text need not end in a NUL. */
 static inline JsonLexContext *
 ngx_pgq_json_lexer(char *json, int length)
 {
@@ -119,7 +119,7 @@ ngx_pgq_json_lexer(char *json, int length)
 #endif
 }
 
-/* Is this valid JSON whose strings the server cannot convert to text? */
+/* Can an escaped character of valid JSON not be converted? */
 static inline bool
 ngx_pgq_json_untranslatable(JsonParseErrorType error)
 {

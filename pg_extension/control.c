@@ -3,11 +3,9 @@
  * control.c
  *	  pause(), resume() and wait_until_drained().
  *
- * A pause is a flag in shared memory.  It ends with resume(), or when the
- * database is dropped or the server stops.  Messages wait until then.
- *
- * - pause() resets the flag if its transaction is rolled back, for example
- *	 when the call fails or is cancelled or its session ends.
+ * A pause is a flag in shared memory.  It ends with resume(), when the
+ * database is dropped, or when the server stops.  It also ends when the
+ * transaction of pause() is rolled back, for example by a cancel.
  */
 #include "postgres.h"
 
@@ -27,8 +25,8 @@ PG_FUNCTION_INFO_V1(ngx_pgq_pause);
 PG_FUNCTION_INFO_V1(ngx_pgq_resume);
 PG_FUNCTION_INFO_V1(ngx_pgq_wait_until_drained);
 
-#define PAUSE_LOOK_MS	5		/* between checks of the movers */
-#define DRAIN_LOOK_MS	20		/* between checks of the queue */
+#define PAUSE_CHECK_MS	5		/* between checks of the movers */
+#define DRAIN_CHECK_MS	20		/* between checks of the queue */
 
 static NgxPgqDatabase *
 control_my_database(void)
@@ -95,7 +93,6 @@ control_at_subtransaction_end(SubXactEvent event, SubTransactionId id,
 		begun_in = parent;
 }
 
-/* Set the flag, unless it is set.  It is reset on rollback. */
 static void
 control_begin_pause(NgxPgqDatabase *database)
 {
@@ -115,7 +112,7 @@ control_begin_pause(NgxPgqDatabase *database)
 	}
 }
 
-/* Is it working, or has it not seen the flag yet? */
+/* Is it in a batch, or may it not have seen the flag yet? */
 static bool
 control_is_moving(NgxPgqMover *mover)
 {
@@ -170,7 +167,7 @@ ngx_pgq_pause(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("pause was ended by another session")));
-		control_wait(PAUSE_LOOK_MS);
+		control_wait(PAUSE_CHECK_MS);
 	}
 	error_context_stack = context.previous;
 	PG_RETURN_VOID();
@@ -208,7 +205,7 @@ control_queue_has_rows(void)
 	return found;
 }
 
-/* The microseconds of an interval that begins now. */
+/* Convert an interval that begins now to microseconds. */
 static int64
 control_interval_us(Datum interval)
 {
@@ -224,8 +221,8 @@ control_interval_us(Datum interval)
 
 /*
  * Returns true when the queue is empty, false when the timeout has elapsed by
- * a monotonic clock; null is no timeout.  Holds no lock while it waits, so
- * that slots rotate, and no mover waits for a command that waits for us.
+ * a monotonic clock; null is no timeout.  Holds no lock while it waits, so it
+ * blocks neither the rotation of slots nor DDL.
  */
 Datum
 ngx_pgq_wait_until_drained(PG_FUNCTION_ARGS)
@@ -238,7 +235,7 @@ ngx_pgq_wait_until_drained(PG_FUNCTION_ARGS)
 	{
 		if (ngx_pgq_clock() - started >= timeout)
 			PG_RETURN_BOOL(false);
-		control_wait(DRAIN_LOOK_MS);
+		control_wait(DRAIN_CHECK_MS);
 	}
 	PG_RETURN_BOOL(true);
 }

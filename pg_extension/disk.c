@@ -3,12 +3,10 @@
  * disk.c
  *	  Refusing messages before the server's disks are full.
  *
- * Owns nothing.
- *
- * - The server stops when the disk of pg_wal is full.  With
- *	 ngx_pgq.min_free_space set, the functions that enqueue raise disk_full
- *	 (53100) while less is free; the movers go on.  A batch that was enqueued
- *	 before is still recognized, as nothing is written before it is found.
+ * - The server stops when the disk of pg_wal is full.  So while less than
+ *	 ngx_pgq.min_free_space is free, the functions that enqueue raise disk_full
+ *	 (53100).  Movers continue, and a batch that was enqueued before is still
+ *	 recognized.
  * - The file systems of base and pg_wal are checked, not those of tablespaces.
  *	 If statvfs() fails, nothing is refused.
  */
@@ -19,14 +17,14 @@
 #include "ngx_pgq.h"
 
 /* Relative to the data directory, the working directory of a backend. */
-static const char *const places[] = {"base", "pg_wal"};
+static const char *const directories[] = {"base", "pg_wal"};
 
 static bool
-disk_is_short(const char *place)
+disk_is_full(const char *directory)
 {
 	struct statvfs disk;
 
-	return statvfs(place, &disk) == 0 &&
+	return statvfs(directory, &disk) == 0 &&
 		(uint64) disk.f_bavail * disk.f_frsize <
 		(uint64) ngx_pgq_min_free_space * 1024 * 1024;
 }
@@ -37,13 +35,13 @@ ngx_pgq_disk_expect(void)
 {
 	if (ngx_pgq_min_free_space == 0)
 		return;
-	for (size_t i = 0; i < lengthof(places); i++)
+	for (size_t i = 0; i < lengthof(directories); i++)
 	{
-		if (disk_is_short(places[i]))
+		if (disk_is_full(directories[i]))
 			ereport(ERROR,
 					(errcode(ERRCODE_DISK_FULL),
 					 errmsg("cannot enqueue while less than %d MB are free in \"%s\"",
-							ngx_pgq_min_free_space, places[i]),
+							ngx_pgq_min_free_space, directories[i]),
 					 errhint("Free disk space, or lower ngx_pgq.min_free_space.")));
 	}
 }

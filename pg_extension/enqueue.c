@@ -1,27 +1,27 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * enqueue.c
- *	  The SQL functions that put a batch of messages into the queue once:
- *	  enqueue(); enqueue_keyed(), whose messages may have idempotency keys;
- *	  enqueue_all(), all or nothing, whose messages may have one key in common.
- *	  And fence(), which makes sure that a batch is never enqueued.
+ *	  SQL functions that enqueue a batch of messages at most once.
  *
- * One call adds one row to the batch table.  enqueue() returns a row for each
- * message that it refuses, the other two for each message that they do not
- * enqueue.  All other messages are in the queue when the transaction commits.
+ * enqueue()		refuses bad messages and enqueues the others
+ * enqueue_keyed()	the same; messages may have idempotency keys
+ * enqueue_all()	all or nothing; the messages may have one key in common
+ * fence()			makes sure that a batch is never enqueued
  *
- * - A batch that the batch table has adds nothing.  Its results depend on the
- *	 messages alone and are returned again.
- * - If a fenced batch arrives later, the call fails: no client can take the
- *	 batch for accepted.
+ * Each call adds one row to the batch table.  It returns a row for each
+ * message that is not enqueued; enqueue_all() returns at most one.
+ *
+ * - If the batch table has the batch, nothing is added to the queue, and the
+ *	 same rows are returned again.
+ * - If the batch was fenced, the call fails.
  * - The fingerprint of a key identifies the message, or the messages of one
  *	 request: SHA-256 of a byte for the kind, then the length and text of each
  *	 message.
- * - A message that is refused as JSON takes no key.  The client can use the
- *	 key for the corrected message.
- * - A client that learns from PQ200 that its message was accepted before has
- *	 written to the batch table.  So its commit waits for the synchronous
- *	 standby too, and for all earlier commits.
+ * - A message that is not valid JSON takes no key.  The client can use the key
+ *	 for the corrected message.
+ * - PQ200 says that a message was accepted before.  The call has written to
+ *	 the batch table, so its commit waits for the synchronous standby, and so
+ *	 for all earlier commits.
  * - No call waits for a key that another transaction holds.
  */
 #include "postgres.h"
@@ -51,11 +51,11 @@ PG_FUNCTION_INFO_V1(ngx_pgq_fence);
 
 #define ID_MASK			UINT64CONST(0x3fffffffffffffff)
 
-/* The first byte that a fingerprint is made of. */
-static const uint8 print_one = 1;	/* a message that was posted alone */
-static const uint8 print_all = 2;	/* the messages of one request */
+/* The kind of a fingerprint, the first byte that is hashed. */
+static const uint8 fingerprint_of_one = 1;	/* one message */
+static const uint8 fingerprint_of_all = 2;	/* the messages of one request */
 
-/* What the caller is told about a message; sqlstate is NULL if it is good. */
+/* The result of a message; sqlstate is NULL if it is good. */
 typedef struct MessageResult
 {
 	const char *sqlstate;
@@ -67,10 +67,10 @@ typedef struct Keys
 {
 	int			count;
 	NgxPgqKey  *keys;
-	int		   *owners;
+	int		   *message_index;
 } Keys;
 
-/* Checks that all three functions begin with. */
+/* Check the arguments of a call, and prepare its result. */
 static void
 enqueue_check_call(FunctionCallInfo fcinfo, int arguments, const char *names,
 				   const char *function)
@@ -82,12 +82,12 @@ enqueue_check_call(FunctionCallInfo fcinfo, int arguments, const char *names,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("%s must not be null", names)));
 	}
-	/* a bulk insert bypasses the server's own check */
+	/* a bulk insert bypasses the executor's check */
 	PreventCommandIfReadOnly(function);
 	InitMaterializedSRF(fcinfo, 0);
 }
 
-/* The elements of an argument, a one-dimensional array of uuid or text. */
+/* The elements of an argument, an array of uuid or text. */
 static Datum *
 enqueue_array_elements(FunctionCallInfo fcinfo, int argument, Oid type,
 					   bool **nulls, int *count)
@@ -136,7 +136,7 @@ enqueue_check_counts(int ids, int messages)
 						messages, NGX_PGQ_MESSAGES)));
 }
 
-/* The batch in the arguments; nulls: whether a message or its id is null. */
+/* Read the batch.  (*nulls)[i]: message i or its id is null. */
 static NgxPgqBatch
 enqueue_read_batch(FunctionCallInfo fcinfo, bool **nulls)
 {
@@ -186,7 +186,7 @@ enqueue_check_messages(const NgxPgqBatch *batch, const bool *nulls,
 	return bad;
 }
 
-/* SHA-256 of a text; with a kind, of kind, lengths and texts. */
+/* SHA-256 of a text; if kind is not NULL, of kind, lengths and texts. */
 static void
 enqueue_hash(uint8 *hash, const uint8 *kind, const Datum *texts, int count)
 {
@@ -213,7 +213,7 @@ enqueue_hash(uint8 *hash, const uint8 *kind, const Datum *texts, int count)
 	pg_cryptohash_free(context);
 }
 
-/* Read the key of these messages; false if it is not valid, see result. */
+/* Read the key of these messages; false, and result, if it is not valid. */
 static bool
 enqueue_read_key(NgxPgqKey *key, Datum given, const uint8 *kind,
 				 const Datum *messages, int count, const pg_uuid_t *id,
@@ -240,7 +240,7 @@ enqueue_read_key(NgxPgqKey *key, Datum given, const uint8 *kind,
 	return true;
 }
 
-/* The keys of the messages that are good so far. */
+/* Read the keys of the messages that are good so far. */
 static Keys
 enqueue_read_keys(FunctionCallInfo fcinfo, const NgxPgqBatch *batch,
 				  MessageResult *results)
@@ -265,20 +265,20 @@ enqueue_read_keys(FunctionCallInfo fcinfo, const NgxPgqBatch *batch,
 				 errmsg("batch has %d idempotency keys, the limit is %d",
 						given, NGX_PGQ_KEYS)));
 	keys.keys = palloc0(Max(given, 1) * sizeof(NgxPgqKey));
-	keys.owners = palloc(Max(given, 1) * sizeof(int));
+	keys.message_index = palloc(Max(given, 1) * sizeof(int));
 	for (int i = 0; i < count; i++)
 	{
 		if (nulls[i] || results[i].sqlstate ||
-			!enqueue_read_key(&keys.keys[keys.count], elements[i], &print_one,
-							  &batch->messages[i], 1,
+			!enqueue_read_key(&keys.keys[keys.count], elements[i],
+							  &fingerprint_of_one, &batch->messages[i], 1,
 							  DatumGetUUIDP(batch->ids[i]), &results[i]))
 			continue;
-		keys.owners[keys.count++] = i;
+		keys.message_index[keys.count++] = i;
 	}
 	return keys;
 }
 
-/* The result of a message by what is known of its key. */
+/* Set the result of a message by the state of its key. */
 static void
 enqueue_apply_key(const NgxPgqKey *key, MessageResult *result)
 {
@@ -327,7 +327,7 @@ enqueue_enter(const pg_uuid_t *batch_id, NgxPgqKey *keys, int count)
 	return true;
 }
 
-/* Report the messages that are not good, and remove them from the batch. */
+/* Report the bad messages, and remove them from the batch. */
 static void
 enqueue_report(FunctionCallInfo fcinfo, NgxPgqBatch *batch,
 			   const MessageResult *results)
@@ -365,7 +365,7 @@ enqueue_batch(FunctionCallInfo fcinfo, bool keyed)
 	ngx_pgq_enqueue_insert_begin(&insert);
 	first = enqueue_enter(PG_GETARG_UUID_P(0), keys.keys, keys.count);
 	for (int i = 0; i < keys.count; i++)
-		enqueue_apply_key(&keys.keys[i], &results[keys.owners[i]]);
+		enqueue_apply_key(&keys.keys[i], &results[keys.message_index[i]]);
 	enqueue_report(fcinfo, &batch, results);
 	if (first && batch.count > 0)
 		ngx_pgq_enqueue_insert_write(&insert, &batch);
@@ -389,7 +389,7 @@ ngx_pgq_enqueue_keyed(PG_FUNCTION_ARGS)
 	return enqueue_batch(fcinfo, true);
 }
 
-/* The messages of a request, with ids that count up from the first one. */
+/* Read the messages of a request.  Their ids count up from the first one. */
 static NgxPgqBatch
 enqueue_read_request(FunctionCallInfo fcinfo, bool **nulls)
 {
@@ -438,7 +438,7 @@ ngx_pgq_enqueue_all(PG_FUNCTION_ARGS)
 	if (bad)
 		result = &results[bad - 1];
 	else if (!PG_ARGISNULL(3))
-		keyed = enqueue_read_key(key, PG_GETARG_DATUM(3), &print_all,
+		keyed = enqueue_read_key(key, PG_GETARG_DATUM(3), &fingerprint_of_all,
 								 batch.messages, batch.count,
 								 PG_GETARG_UUID_P(1), result);
 

@@ -8,7 +8,7 @@
 
 #include "ngx_pgq.h"
 
-#define NGX_PGQ_MESSAGES	65536	/* of a batch, at most */
+#define NGX_PGQ_MESSAGES	65536	/* maximum in a batch */
 
 /* Messages to be inserted into the queue. */
 typedef struct NgxPgqBatch

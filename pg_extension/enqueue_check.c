@@ -13,8 +13,7 @@
  *	 kilobytes is refused before it is parsed.
  * - Before PostgreSQL 16 the parser raises an error for an escape such as
  *	 \u20ac that the database encoding does not have; in SQL_ASCII for all
- *	 beyond ASCII.  The error is caught; the parser holds no resource but
- *	 memory.
+ *	 non-ASCII characters.  The error is caught; the parser holds only memory.
  */
 #include "postgres.h"
 
@@ -25,7 +24,7 @@
 #include "enqueue.h"
 #include "ngx_pgq.h"
 
-/* Levels of arrays and objects; an upper bound if this is not JSON. */
+/* The nesting depth; an upper bound if the text is not JSON. */
 static int
 enqueue_check_nesting_depth(const char *json, int length)
 {
@@ -59,7 +58,7 @@ enqueue_check_nesting_depth(const char *json, int length)
 	return deepest;
 }
 
-/* Parse; true if the database encoding does not have an escaped character. */
+/* Parse.  Returns true if an escaped character cannot be converted. */
 static bool
 enqueue_check_parse(JsonLexContext *lexer, JsonParseErrorType *result)
 {
@@ -88,8 +87,8 @@ enqueue_check_parse(JsonLexContext *lexer, JsonParseErrorType *result)
 }
 
 /*
- * Is this message, a text, good?  If not, sets sqlstate and problem.
- * Allocates in the current memory context.
+ * Check a message, a text.  If it is bad, sets sqlstate and problem, and
+ * returns false.
  */
 bool
 ngx_pgq_enqueue_check(Datum message, const char **sqlstate, char **problem)
@@ -100,7 +99,7 @@ ngx_pgq_enqueue_check(Datum message, const char **sqlstate, char **problem)
 	JsonLexContext *lexer;
 	JsonParseErrorType error;
 	bool		untranslatable;
-	int			at;				/* there is no token at the end */
+	int			at;
 
 	if (length > max_stack_depth &&
 		enqueue_check_nesting_depth(json, length) > max_stack_depth)

@@ -3,24 +3,24 @@
  * enqueue_insert.c
  *	  Inserting messages into the queue, with the rights of its owner.
  *
- * The caller encloses the other functions by ngx_pgq_enqueue_insert_begin()
- * and _end().
+ * The other functions are called between ngx_pgq_enqueue_insert_begin() and
+ * ngx_pgq_enqueue_insert_end().
  *
  * - The user is the owner of ngx_pgq.queue, so callers only need EXECUTE on a
  *	 function.  The search_path is fixed, so the caller cannot choose the
  *	 objects that the owner's triggers use.  An error resets both when the
  *	 transaction aborts.
- * - Nothing is inserted if the queue is not as sql/queue.sql has made it, as a
- *	 mover could not read it.
+ * - Nothing is inserted if columns of the queue have been altered, as a mover
+ *	 could not read it.
  * - Settings that a trigger changes are reset when the call ends.
  * - If the caller is a superuser, a trigger cannot be deferred to the end of
  *	 the transaction, where it would run as superuser.
- * - The queue is locked before its leaves, as the movers do it.
+ * - The queue is locked before its leaves, as in movers.
  * - The messages of a call keep their order and have the same time.
- * - No part of a message gets into the server's log by an error.  The text of
- *	 a RAISE is sent to the client only; other texts that may quote a value are
- *	 replaced.  Deferred triggers run at the end of the call, not at the
- *	 commit, so that this applies to their errors too.
+ * - No error writes a part of a message to the server log.  The text of a
+ *	 RAISE is sent to the client only; other texts that may quote a value are
+ *	 replaced.  Deferred triggers run at the end of the call, not at commit, so
+ *	 this applies to their errors too.
  */
 #include "postgres.h"
 
@@ -45,7 +45,7 @@ static const NgxPgqColumn queue_columns[] = {
 	{"data", JSONOID}
 };
 
-/* Returns false if the executor must insert the messages. */
+/* Bulk insert; returns false if the executor must insert the messages. */
 static bool
 enqueue_insert_bulk(NgxPgqInsert *insert, Relation leaf, NgxPgqBatch *batch)
 {
@@ -56,7 +56,7 @@ enqueue_insert_bulk(NgxPgqInsert *insert, Relation leaf, NgxPgqBatch *batch)
 		!ngx_pgq_bulk_insert_begin(&bulk, leaf, queue_columns,
 								   lengthof(queue_columns)))
 		return false;
-	bulk.check_bound = false;	/* insert->slot is that of the leaf */
+	bulk.check_partition = false;	/* insert->slot is that of the leaf */
 	bulk.options = TABLE_INSERT_SKIP_FSM;	/* keeps them in order */
 	for (int i = 0; i < batch->count; i++)
 	{
@@ -126,7 +126,7 @@ ngx_pgq_enqueue_insert_enter(const pg_uuid_t *batch_id)
 	return entry;
 }
 
-/* Is the text of an error free of values?  It may name a constraint. */
+/* Is it certain that the text of an error quotes no value? */
 static bool
 enqueue_insert_has_no_value(const ErrorData *error)
 {
@@ -136,7 +136,7 @@ enqueue_insert_has_no_value(const ErrorData *error)
 		 !ngx_pgq_sqlstate_error_in_function(error));
 }
 
-/* Has the queue no leaf for a slot?  That is not because of a message. */
+/* Is a leaf of the queue missing?  Then no message is at fault. */
 static bool
 enqueue_insert_lacks_partition(const ErrorData *error)
 {

@@ -3,8 +3,8 @@
  * fault.c
  *	  Fault points (see fault.h); empty in a normal build.
  *
- * Owns the setting "fault".  Counts are kept as files in the data directory:
- * so they survive a restart of the server, and a test can see them.
+ * Owns the setting "fault".  Counts are files in the data directory, so they
+ * survive a restart of the server, and a test can see them.
  */
 #include "postgres.h"
 
@@ -24,7 +24,7 @@
 #include "compat.h"
 
 #define SETTING_LEN		1024
-#define LOOK_MS			10		/* between checks of the setting */
+#define CHECK_MS		10		/* between checks of the setting */
 
 static const char *const points[] = {NGX_PGQ_FAULT_POINTS};
 
@@ -159,7 +159,7 @@ fault_wait_for_setting(void)
 	{
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 LOOK_MS, PG_WAIT_EXTENSION);
+						 CHECK_MS, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * key_leaf.c
- *	  The leaves of the table of idempotency keys: which one is current, how
- *	  many keys they have, truncating them.
+ *	  The leaves of the table of idempotency keys.
  *
- * - The time at which a key is taken determines the leaf: each period has one,
- *	 in turn.
+ * - The time at which a key is taken determines its leaf.  The leaves are used
+ *	 in turn, each for one period.
  * - A leaf is truncated when its newest row has expired, so the setting may
  *	 change at any time.  No row is updated or deleted, and truncating waits
  *	 for no lock.
@@ -36,15 +35,15 @@
 
 /* A batch is not sent again after NGX_PGQ_BATCH_KEEP_US. */
 #define KEEP_MIN_US		(3 * NGX_PGQ_BATCH_KEEP_US)
-#define SAVE_US			INT64CONST(10000000)	/* of the time, at least */
-#define LOOK_US			INT64CONST(5000000) /* between checks of the leaves, */
-#define RETRY_US		INT64CONST(1000000) /* while one can be truncated */
+#define SAVE_US			INT64CONST(10000000)	/* between saves of the time */
+#define CHECK_US		INT64CONST(5000000) /* between checks of the leaves */
+#define RETRY_US		INT64CONST(1000000) /* the same if one has expired */
 
 #define ROWS_PER_PAGE	(BLCKSZ / 124)	/* rows have 120 bytes, pointers 4 */
 
 /* How long a row is kept. */
 static int64
-key_leaf_stay_us(void)
+key_leaf_keep_us(void)
 {
 	return Max(ngx_pgq_keep_keys * USECS_PER_SEC, KEEP_MIN_US);
 }
@@ -53,12 +52,12 @@ key_leaf_stay_us(void)
 int
 ngx_pgq_key_leaf_at(TimestampTz at)
 {
-	return (at / (key_leaf_stay_us() / 2)) % NGX_PGQ_KEY_SLOTS;
+	return (at / (key_leaf_keep_us() / 2)) % NGX_PGQ_KEY_SLOTS;
 }
 
-/* An index of the leaf whose first column this is. */
+/* Open an index of the leaf that begins with this column. */
 Relation
-ngx_pgq_key_leaf_index(Relation leaf, AttrNumber place)
+ngx_pgq_key_leaf_index(Relation leaf, AttrNumber attnum)
 {
 	List	   *indexes = RelationGetIndexList(leaf);
 	ListCell   *cell;
@@ -69,7 +68,7 @@ ngx_pgq_key_leaf_index(Relation leaf, AttrNumber place)
 
 		if (index->rd_rel->relam == BTREE_AM_OID &&
 			index->rd_index->indisvalid &&
-			index->rd_index->indkey.values[0] == place &&
+			index->rd_index->indkey.values[0] == attnum &&
 			RelationGetIndexPredicate(index) == NIL)
 			return index;
 		index_close(index, AccessShareLock);
@@ -83,13 +82,13 @@ ngx_pgq_key_leaf_index(Relation leaf, AttrNumber place)
 }
 
 Datum
-ngx_pgq_key_leaf_value(TupleTableSlot *row, AttrNumber place)
+ngx_pgq_key_leaf_value(TupleTableSlot *row, AttrNumber attnum)
 {
 	bool		isnull;
-	Datum		value = slot_getattr(row, place, &isnull);
+	Datum		value = slot_getattr(row, attnum, &isnull);
 
 	if (isnull)
-		elog(ERROR, "null in a row of a key");
+		elog(ERROR, "unexpected null in a row of ngx_pgq.key");
 	return value;
 }
 
@@ -103,8 +102,8 @@ ngx_pgq_key_leaf_rows(int64 pages)
 static TimestampTz
 key_leaf_newest_row(Relation leaf)
 {
-	AttrNumber	place = ngx_pgq_leaf_column(leaf, "at", TIMESTAMPTZOID);
-	Relation	index = ngx_pgq_key_leaf_index(leaf, place);
+	AttrNumber	attnum = ngx_pgq_leaf_column(leaf, "at", TIMESTAMPTZOID);
+	Relation	index = ngx_pgq_key_leaf_index(leaf, attnum);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	IndexScanDesc scan = ngx_pgq_index_scan(leaf, index, snapshot, 0);
 	TupleTableSlot *row = table_slot_create(leaf, NULL);
@@ -112,7 +111,7 @@ key_leaf_newest_row(Relation leaf)
 
 	index_rescan(scan, NULL, 0, NULL, 0);
 	if (index_getnext_slot(scan, BackwardScanDirection, row))
-		newest = DatumGetTimestampTz(ngx_pgq_key_leaf_value(row, place));
+		newest = DatumGetTimestampTz(ngx_pgq_key_leaf_value(row, attnum));
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(row);
 	UnregisterSnapshot(snapshot);
@@ -120,7 +119,7 @@ key_leaf_newest_row(Relation leaf)
 	return newest;
 }
 
-/* Has a locked leaf rows that have all expired? */
+/* Has a locked leaf rows, and have all expired? */
 static bool
 key_leaf_has_expired(Oid relid)
 {
@@ -130,12 +129,12 @@ key_leaf_has_expired(Oid relid)
 	if (leaf == NULL)
 		return false;
 	expired = RelationGetNumberOfBlocks(leaf) > 0 &&
-		key_leaf_newest_row(leaf) < ngx_pgq_service_time() - key_leaf_stay_us();
+		key_leaf_newest_row(leaf) < ngx_pgq_service_time() - key_leaf_keep_us();
 	table_close(leaf, NoLock);
 	return expired;
 }
 
-/* The same under a weak lock, which does not block enqueue. */
+/* The same, but locks the leaf in a mode that does not block enqueue. */
 static bool
 key_leaf_is_old(Oid relid)
 {
@@ -211,7 +210,7 @@ ngx_pgq_key_leaf_tidy(NgxPgqDatabase *database)
 {
 	int64		count;
 
-	next_check_at = ngx_pgq_clock() + LOOK_US;
+	next_check_at = ngx_pgq_clock() + CHECK_US;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
 	for (int i = 0; i < NGX_PGQ_KEY_SLOTS; i++)

@@ -40,9 +40,7 @@
 #include "key_table.h"
 #include "ngx_pgq.h"
 
-#define FREED_MS		100		/* wait for locks of a failed attempt */
-
-#define LOCK_KIND		0x7067	/* SQL functions have 1 and 2 */
+#define LOCK_WAIT_MS	100		/* for locks of a failed attempt */
 
 typedef struct Columns
 {
@@ -52,7 +50,7 @@ typedef struct Columns
 	AttrNumber	message_id;
 } Columns;
 
-/* The best row for a key that was found so far. */
+/* The best row found so far for a key. */
 typedef struct Found
 {
 	int			rank;			/* 0: there is none */
@@ -60,8 +58,8 @@ typedef struct Found
 } Found;
 
 /*
- * Use this row if it is better than those before: of the valid rows, or of all
- * rows if a batch is recalled, the one with the highest rank, then the newest.
+ * Use this row if it is the best so far: highest rank first, then newest.
+ * Expired rows count only if a batch is recalled.
  */
 static void
 key_table_consider(NgxPgqKey *key, Found *found, TupleTableSlot *row,
@@ -71,14 +69,14 @@ key_table_consider(NgxPgqKey *key, Found *found, TupleTableSlot *row,
 	[NGX_PGQ_KEY_OTHER] = 1};
 	TimestampTz at = DatumGetTimestampTz(ngx_pgq_key_leaf_value(row, columns->at));
 	pg_uuid_t  *id = DatumGetUUIDP(ngx_pgq_key_leaf_value(row, columns->message_id));
-	bytea	   *print = DatumGetByteaPP(ngx_pgq_key_leaf_value(row, columns->fingerprint));
+	bytea	   *fingerprint = DatumGetByteaPP(ngx_pgq_key_leaf_value(row, columns->fingerprint));
 	NgxPgqKeyState state = NGX_PGQ_KEY_OTHER;
 	int			rank;
 
 	if (!recall && at <= expired)
 		return;
-	if (VARSIZE_ANY_EXHDR(print) == sizeof(key->fingerprint) &&
-		memcmp(VARDATA_ANY(print), key->fingerprint,
+	if (VARSIZE_ANY_EXHDR(fingerprint) == sizeof(key->fingerprint) &&
+		memcmp(VARDATA_ANY(fingerprint), key->fingerprint,
 			   sizeof(key->fingerprint)) == 0)
 		state = NGX_PGQ_KEY_REPLAY;
 	if (recall && memcmp(id, &key->message_id, UUID_LEN) == 0)
@@ -105,7 +103,8 @@ key_table_bytes(const uint8 *data, size_t length)
 /* Look up the keys in one leaf. */
 static void
 key_table_look_up_leaf(Relation leaf, Snapshot snapshot, NgxPgqKey *keys,
-					Found *found, int count, TimestampTz expired, bool recall)
+					   Found *found, int count, TimestampTz expired,
+					   bool recall)
 {
 	Columns		columns = {
 		.at = ngx_pgq_leaf_column(leaf, "at", TIMESTAMPTZOID),
@@ -155,7 +154,7 @@ key_table_look_up(NgxPgqKey *keys, int count, TimestampTz expired, bool recall)
 
 		if (blocks > 0)
 			key_table_look_up_leaf(leaf, snapshot, keys, found, count, expired,
-								recall);
+								   recall);
 		pages += blocks;
 		table_close(leaf, AccessShareLock);
 	}
@@ -171,7 +170,7 @@ key_table_lock_key(const NgxPgqKey *key)
 	LOCKTAG		tag;
 
 	memcpy(hash, key->digest, sizeof(hash));
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, hash[0], hash[1], LOCK_KIND);
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, hash[0], hash[1], NGX_PGQ_LOCK_KEY);
 	return LockAcquire(&tag, ExclusiveLock, false, true) !=
 		LOCKACQUIRE_NOT_AVAIL;
 }
@@ -219,7 +218,7 @@ static void
 key_table_write_new(NgxPgqKey *keys, int count, TimestampTz at)
 {
 	Datum	   *digests = palloc(count * sizeof(Datum));
-	Datum	   *prints = palloc(count * sizeof(Datum));
+	Datum	   *fingerprints = palloc(count * sizeof(Datum));
 	Datum	   *ids = palloc(count * sizeof(Datum));
 	int			leaf = ngx_pgq_key_leaf_at(at);
 	int			used = 0;
@@ -231,8 +230,8 @@ key_table_write_new(NgxPgqKey *keys, int count, TimestampTz at)
 			continue;
 		digests[used] = key_table_bytes(keys[i].digest,
 										sizeof(keys[i].digest));
-		prints[used] = key_table_bytes(keys[i].fingerprint,
-									   sizeof(keys[i].fingerprint));
+		fingerprints[used] = key_table_bytes(keys[i].fingerprint,
+											 sizeof(keys[i].fingerprint));
 		ids[used] = UUIDPGetDatum(&keys[i].message_id);
 		used++;
 	}
@@ -241,28 +240,28 @@ key_table_write_new(NgxPgqKey *keys, int count, TimestampTz at)
 	values[0] = TimestampTzGetDatum(at);
 	values[1] = Int16GetDatum(leaf);
 	values[2] = ngx_pgq_bulk_insert_array(digests, used, BYTEAOID);
-	values[3] = ngx_pgq_bulk_insert_array(prints, used, BYTEAOID);
+	values[3] = ngx_pgq_bulk_insert_array(fingerprints, used, BYTEAOID);
 	values[4] = ngx_pgq_bulk_insert_array(ids, used, UUIDOID);
 	SPI_execute_plan(key_table_write_plan(leaf), values, NULL, false, 0);
 	NGX_PGQ_FAULT("keys-written");
 }
 
 /*
- * Lock the keys that no other transaction has locked.  An attempt of the same
- * batch that has just failed (retry) releases its locks one by one: wait a
- * moment for them.
+ * Lock the keys that no other transaction has locked.  retry: an attempt of
+ * the same batch has just failed and releases its locks one by one.  Wait up
+ * to LOCK_WAIT_MS for them.
  */
 static void
 key_table_lock_keys(NgxPgqKey *keys, int count, bool retry)
 {
-	int			patience_ms = retry ? FREED_MS : 0;
+	int			wait_ms = retry ? LOCK_WAIT_MS : 0;
 
 	for (int i = 0; i < count; i++)
 	{
 		keys[i].state = NGX_PGQ_KEY_NEW;
 		while (!key_table_lock_key(&keys[i]))
 		{
-			if (patience_ms-- <= 0)
+			if (wait_ms-- <= 0)
 			{
 				keys[i].state = NGX_PGQ_KEY_BUSY;
 				break;

@@ -12,10 +12,10 @@
 #include "ngx_pgq.h"
 
 #define NGX_PGQ_KEY_SLOTS	4	/* leaves of the table of keys */
-#define NGX_PGQ_KEYS		64	/* of a batch, at most */
-#define NGX_PGQ_KEY_LEN		1024	/* bytes with scope, at most */
+#define NGX_PGQ_KEYS		64	/* maximum in a batch */
+#define NGX_PGQ_KEY_LEN		1024	/* maximum in bytes, with scope */
 
-/* What the table has of a key. */
+/* What the table has for a key. */
 typedef enum NgxPgqKeyState
 {
 	NGX_PGQ_KEY_NEW,			/* no row: it is taken now */
@@ -42,8 +42,8 @@ extern void ngx_pgq_key_table_recall(NgxPgqKey *keys, int count);
 
 /* key_leaf.c */
 extern int	ngx_pgq_key_leaf_at(TimestampTz at);
-extern Relation ngx_pgq_key_leaf_index(Relation leaf, AttrNumber place);
-extern Datum ngx_pgq_key_leaf_value(TupleTableSlot *row, AttrNumber place);
+extern Relation ngx_pgq_key_leaf_index(Relation leaf, AttrNumber attnum);
+extern Datum ngx_pgq_key_leaf_value(TupleTableSlot *row, AttrNumber attnum);
 extern int64 ngx_pgq_key_leaf_rows(int64 pages);
 extern bool ngx_pgq_key_leaf_due(void);
 extern void ngx_pgq_key_leaf_tidy(NgxPgqDatabase *database);

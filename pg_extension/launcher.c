@@ -6,9 +6,8 @@
  * A static background worker without a database; it starts when recovery ends.
  * Owns the databases' entries in shared memory and a handle for each mover.
  *
- * - The settings say what should run, pg_database and pg_authid what can run.
- *	 If the database or the role does not exist, no mover is started; the
- *	 launcher checks again after 1 s, then 2 s, up to 30 s.
+ * - If a database of the settings or the role does not exist, no mover is
+ *	 started; the launcher checks again after 1 s, then 2 s, up to 30 s.
  * - A mover that exits is started again, with a back-off that doubles each
  *	 time it exits soon after its start.
  * - An entry is reused for another database when its last mover has exited.
@@ -48,7 +47,7 @@
 #define BACKOFF_MIN		SECOND
 #define BACKOFF_MAX		(30 * SECOND)
 #define CHECK_INTERVAL	(30 * SECOND)	/* when all movers run */
-#define SETTLED			(10 * SECOND)	/* no back-off after this time */
+#define STABLE			(10 * SECOND)	/* resets the back-off */
 #define NEVER			PG_INT64_MAX
 
 /* The launcher's state of a mover.  Times are those of ngx_pgq_clock(). */
@@ -56,7 +55,7 @@ typedef struct Start
 {
 	BackgroundWorkerHandle *handle; /* NULL: not running */
 	bool		stopping;
-	int64		settled_at;
+	int64		stable_at;
 	int64		not_before;
 	int64		backoff;
 } Start;
@@ -76,7 +75,7 @@ static Wanted wanted[NGX_PGQ_DATABASES];
 static bool no_slot_reported = false;	/* it was logged */
 static bool entry_missing = false;	/* no entry was free for a database */
 
-/* A worker of this kind, whose main function is ngx_pgq_<kind>_main(). */
+/* A worker whose main function is ngx_pgq_<kind>_main(). */
 static BackgroundWorker
 launcher_worker(const char *kind, int restart_time)
 {
@@ -126,7 +125,7 @@ launcher_back_off(int64 *until, int64 *backoff)
 
 /*
  * The oid of the row with this name in a shared catalog; InvalidOid if there
- * is none.  A process without a database has no catalog caches and indexes.
+ * is none.  A process without a database cannot use catalog caches.
  */
 static Oid
 launcher_find_shared(Oid catalog, AttrNumber name_column,
@@ -177,7 +176,7 @@ launcher_missing(const char *name, Oid *oid)
 	return what;
 }
 
-/* The entry of a database, or a free one; -1 if there is none. */
+/* The entry of this name; "" finds a free one.  -1 if there is none. */
 static int
 launcher_find_entry(const char *name)
 {
@@ -265,8 +264,8 @@ launcher_set_failed(int d, int first, int last, const char *why)
 }
 
 /*
- * Another database has this name now, or none.  Its errors and its pause are
- * cleared; a sweep finds the messages in its queue.
+ * The database of this name has another oid than before, or none.  Clear its
+ * errors and its pause.  A sweep finds the messages in its queue.
  */
 static void
 launcher_reset_database(NgxPgqDatabase *database)
@@ -302,7 +301,7 @@ launcher_check_database(int d)
 		launcher_reset_database(database);
 	if (what)
 		launcher_set_failed(d, 0, ngx_pgq_movers - 1,
-								 psprintf("%s \"%s\" does not exist", what, name));
+							psprintf("%s \"%s\" does not exist", what, name));
 	if (want->exists)
 	{
 		want->backoff = BACKOFF_MIN;
@@ -329,7 +328,7 @@ launcher_start_mover(int d, int m)
 	context = MemoryContextSwitchTo(TopMemoryContext);
 	if (RegisterDynamicBackgroundWorker(&worker, &start->handle))
 	{
-		start->settled_at = ngx_pgq_clock() + SETTLED;
+		start->stable_at = ngx_pgq_clock() + STABLE;
 		start->stopping = false;
 		no_slot_reported = false;
 	}
@@ -343,7 +342,7 @@ launcher_start_mover(int d, int m)
 					 errhint("You may need to increase max_worker_processes.")));
 		no_slot_reported = true;
 		launcher_set_failed(d, m, m,
-								 "no worker slot is free, see max_worker_processes");
+							"no worker slot is free, see max_worker_processes");
 		launcher_back_off(&start->not_before, &start->backoff);
 	}
 	MemoryContextSwitchTo(context);
@@ -360,7 +359,7 @@ launcher_reap(Start *start)
 		return false;
 	pfree(start->handle);
 	start->handle = NULL;
-	if (start->stopping || ngx_pgq_clock() >= start->settled_at)
+	if (start->stopping || ngx_pgq_clock() >= start->stable_at)
 	{
 		start->backoff = BACKOFF_MIN;
 		start->not_before = 0;
@@ -372,7 +371,7 @@ launcher_reap(Start *start)
 
 /* Start or stop a mover; returns when to check it again. */
 static int64
-launcher_tend_mover(int d, int m, bool should_run, int64 now)
+launcher_manage_mover(int d, int m, bool should_run, int64 now)
 {
 	Start	   *start = &wanted[d].start[m];
 
@@ -413,7 +412,7 @@ launcher_free_entry(int d)
 
 /* Start and stop movers of a database; returns when to check it again. */
 static int64
-launcher_tend(int d)
+launcher_manage_database(int d)
 {
 	NgxPgqDatabase *database = &ngx_pgq_shmem->database[d];
 	Wanted	   *want = &wanted[d];
@@ -435,8 +434,8 @@ launcher_tend(int d)
 	for (int m = 0; m < NGX_PGQ_MOVERS; m++)
 	{
 		bool		should_run = want->wanted && want->exists && !held &&
-		m < ngx_pgq_movers;
-		int64		due = launcher_tend_mover(d, m, should_run, now);
+			m < ngx_pgq_movers;
+		int64		due = launcher_manage_mover(d, m, should_run, now);
 
 		next = Min(next, due);
 		busy |= want->start[m].handle != NULL;
@@ -515,7 +514,7 @@ ngx_pgq_launcher_main(Datum arg)
 			launcher_recheck();
 		for (int d = 0; d < NGX_PGQ_DATABASES; d++)
 		{
-			int64		due = launcher_tend(d);
+			int64		due = launcher_manage_database(d);
 
 			next = Min(next, due);
 		}

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * leaf.c
- *	  The extension's tables and their leaves: finding them and their columns,
- *	  asking for rows and pages, locking without waiting, truncating.
+ *	  The extension's tables and their leaves: lookup, size, truncating.
  *
- * Owns nothing.  Tables are looked up by name in each transaction.
+ * Tables are looked up by name in each transaction.
  */
 #include "postgres.h"
 
@@ -23,7 +22,7 @@
 
 #include "ngx_pgq.h"
 
-/* Open a table of the extension; it is an error if it does not exist. */
+/* Open a table of the extension; raises if it does not exist. */
 Relation
 ngx_pgq_leaf_open_table(const char *name, LOCKMODE mode)
 {
@@ -42,7 +41,7 @@ ngx_pgq_leaf_open_table(const char *name, LOCKMODE mode)
 	return rel;
 }
 
-/* Open a leaf of a table; it is an error if it does not exist. */
+/* Open a leaf of a table; raises if it does not exist. */
 Relation
 ngx_pgq_leaf_open(const char *table, int number, LOCKMODE mode)
 {
@@ -62,7 +61,7 @@ ngx_pgq_leaf_relid(const char *table, int number)
 	return get_relname_relid(name, get_namespace_oid(NGX_PGQ_SCHEMA, true));
 }
 
-/* The number of a column, which must have this type. */
+/* The number of a column; raises if it does not have this type. */
 AttrNumber
 ngx_pgq_leaf_column(Relation rel, const char *name, Oid type)
 {

@@ -45,9 +45,9 @@
 #define STATISTICS_MS	1000	/* between reports, at least */
 #define MISSING_MS		2000	/* between checks for a missing table */
 #define PAUSED_MS		60000	/* resume() sets the latch */
-#define PACE_US			1000	/* between batches that are not full, */
-#define PACE_MESSAGE_US	20		/* plus this per message of the last, */
-#define PACE_MAX_US		5000	/* at most this */
+#define PACE_US			1000	/* between batches that are not full */
+#define PACE_MESSAGE_US	20		/* added for each message of the last one */
+#define PACE_MAX_US		5000	/* maximum of both */
 #define WAIT_EVENT		"NgxPgqMoverMain"
 #define LOG_PAUSE_US	10000000	/* between log lines of errors */
 
@@ -72,7 +72,7 @@ mover_set_state(NgxPgqMoverState state)
 	pg_atomic_exchange_u32(&me->state, state);
 }
 
-/* Called at any exit: the claim is given back. */
+/* Exit callback: gives the claim back. */
 static void
 mover_exit(int code, Datum arg)
 {
@@ -123,7 +123,7 @@ mover_connect_to_database(void)
 	BackgroundWorkerInitializeConnection(name, my_role, 0);
 	SetConfigOption("application_name", MyBgworkerEntry->bgw_name,
 					PGC_USERSET, PGC_S_SESSION);
-	/* for triggers of users on posts; our own SQL has schema names */
+	/* for users' triggers on posts; our own SQL has schema names */
 	SetConfigOption("search_path", "pg_catalog, public", PGC_USERSET,
 					PGC_S_OVERRIDE);
 }
@@ -152,7 +152,7 @@ mover_report_error(const char *text)
 	not_logged = 0;
 }
 
-/* Handle an error of a batch; true if a smaller one is to be tried at once. */
+/* Handle an error of a batch; true if there is no back-off. */
 static bool
 mover_handle_error(ErrorData *error, int count)
 {
@@ -274,8 +274,8 @@ mover_catch_error(MemoryContext context)
 }
 
 /*
- * Do a chore in its own transaction between batches.  Returns 0 or the code of
- * an error; after an error the chore is tried again when it is due again.
+ * Run a housekeeping task in its own transaction.  Returns 0 or the code of an
+ * error; a task that failed is repeated when it is due again.
  *
  * - The commit does not wait for a standby, as the transaction may hold locks
  *	 that block other sessions.  It need not be flushed: what a crash undoes is
@@ -283,8 +283,8 @@ mover_catch_error(MemoryContext context)
  * - Settings that triggers change are reset.
  */
 static int
-mover_chore(MemoryContext context, const char *activity,
-		   void (*chore) (NgxPgqDatabase *database), void (*committed) (void))
+mover_run_task(MemoryContext context, const char *activity,
+			   void (*task) (NgxPgqDatabase *database), void (*committed) (void))
 {
 	volatile int sqlerrcode = 0;
 
@@ -300,7 +300,7 @@ mover_chore(MemoryContext context, const char *activity,
 								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0,
 								 false);
 		settings = NewGUCNestLevel();
-		chore(database);
+		task(database);
 		AtEOXact_GUC(false, settings);
 		CommitTransactionCommand();
 		committed();
@@ -313,7 +313,7 @@ mover_chore(MemoryContext context, const char *activity,
 
 		sqlerrcode = error->sqlerrcode;
 		if (error_text == NULL)
-			error_text = chore == ngx_pgq_mover_retention_step ?
+			error_text = task == ngx_pgq_mover_retention_step ?
 				"a post cannot be deleted" : psprintf("failed while %s", activity);
 		text = psprintf("housekeeping: %s, SQLSTATE %s", error_text,
 						unpack_sql_state(sqlerrcode));
@@ -329,9 +329,9 @@ static void
 mover_announce(MemoryContext context)
 {
 	if (ngx_pgq_mover_batch_announce_due())
-		(void) mover_chore(context, "notifying readers of new posts",
-						  ngx_pgq_mover_batch_announce,
-						  ngx_pgq_mover_batch_announce_committed);
+		(void) mover_run_task(context, "notifying readers of new posts",
+							  ngx_pgq_mover_batch_announce,
+							  ngx_pgq_mover_batch_announce_committed);
 }
 
 /* Move one batch.  Returns the number of messages; -1 after an error. */
@@ -376,25 +376,26 @@ mover_cycle(MemoryContext context)
 	return -1;
 }
 
-/* The chores of the first mover of a database. */
+/* The tasks of the first mover of a database. */
 static void
 mover_housekeeping(MemoryContext context)
 {
 	if (ngx_pgq_batch_table_due())
-		(void) mover_chore(context, "truncating old batches",
-						  ngx_pgq_batch_table_tidy, ngx_pgq_batch_table_committed);
+		(void) mover_run_task(context, "truncating old batches",
+							  ngx_pgq_batch_table_tidy,
+							  ngx_pgq_batch_table_committed);
 	if (ngx_pgq_key_leaf_due())
-		(void) mover_chore(context, "truncating old keys",
-						  ngx_pgq_key_leaf_tidy, ngx_pgq_key_leaf_committed);
+		(void) mover_run_task(context, "truncating old keys",
+							  ngx_pgq_key_leaf_tidy, ngx_pgq_key_leaf_committed);
 	if (ngx_pgq_slot_rotate_due(database))
-		(void) mover_chore(context, "rotating slots",
-						  ngx_pgq_slot_rotate, ngx_pgq_slot_rotate_committed);
+		(void) mover_run_task(context, "rotating slots",
+							  ngx_pgq_slot_rotate,
+							  ngx_pgq_slot_rotate_committed);
 	if (ngx_pgq_mover_retention_wait(database, last_was_full) == 0)
 	{
-		int			sqlerrcode = mover_chore(context,
-											"deleting old posts",
-											ngx_pgq_mover_retention_step,
-											ngx_pgq_mover_retention_committed);
+		int			sqlerrcode = mover_run_task(context, "deleting old posts",
+												ngx_pgq_mover_retention_step,
+												ngx_pgq_mover_retention_committed);
 
 		if (sqlerrcode != 0)
 			ngx_pgq_mover_retention_failed(sqlerrcode);
@@ -420,7 +421,7 @@ mover_report_statistics(void)
 	return waiting;
 }
 
-/* Sleep until a commit, or until a sweep or a chore is due. */
+/* Sleep until a commit, or until a sweep or a task is due. */
 static void
 mover_sleep_idle(void)
 {

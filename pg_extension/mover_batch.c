@@ -17,8 +17,8 @@
  * - Readers are notified after the commit, in another transaction that does
  *	 not wait for a standby: NOTIFY may fail, and holds a lock of the whole
  *	 server until its commit.  Neither may delay the commit of posts.
- * - The queue is locked before its leaves, as all code does that needs both,
- *	 and in the same mode.  So commands that lock them cannot deadlock with us.
+ * - The queue is locked before its leaves and in the same mode.  All code of
+ *	 ngx_pgq does so, which prevents deadlocks.
  */
 #include "postgres.h"
 
@@ -39,9 +39,6 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-/* The kind of the advisory lock; SQL functions have 1 and 2. */
-#define POSTING_LOCK	0x7067
-
 #define ANNOUNCE_US		INT64CONST(1000000) /* before a retry */
 
 /* Wait for the posting lock, which is held until the commit is visible. */
@@ -50,7 +47,7 @@ mover_batch_lock_posting(void)
 {
 	LOCKTAG		tag;
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, POSTING_LOCK);
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, NGX_PGQ_LOCK_POSTING);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 

@@ -8,11 +8,10 @@
  * transaction of its batch, and is given back if that fails.
  *
  * A claim reads a span of a leaf by a TID range scan and deletes the rows that
- * no other session has locked.  This is SKIP LOCKED with one WAL record a row
- * instead of two, and without a statement.  Its cost is that of the blocks
- * written since the last claim, however many dead rows there are elsewhere.
- * The span is only a hint; that no committed row is left behind follows from
- * these:
+ * no other session has locked.  This is SKIP LOCKED with one WAL record for
+ * each row instead of two, and without a statement.  Its cost is that of the
+ * blocks written since the last claim; dead rows in other blocks cost nothing.
+ * The span is only a hint.  No committed row is left behind, because:
  *
  * - enqueue() adds the blocks it wrote to after its commit is visible, and a
  *	 claim takes the span before its snapshot.  So a claim sees the rows, or
@@ -44,10 +43,10 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-#define CLAIM_ROOM			1000	/* messages allocated at first */
-#define CLAIM_BYTES			(16 * 1024 * 1024)	/* enough for one batch */
+#define CLAIM_ALLOCATED		1000	/* messages allocated at first */
+#define CLAIM_BYTES			(16 * 1024 * 1024)	/* limit of one batch */
 
-#define ASIDE_MAX			1000	/* messages set aside */
+#define ASIDE_MAX			1000	/* maximum of messages set aside */
 #define ASIDE_US			INT64CONST(10000000)
 
 typedef struct Aside
@@ -83,7 +82,7 @@ mover_claim_check_rights(Relation leaf)
 	PreventCommandIfReadOnly("moving messages");
 }
 
-/* Columns of a leaf by name; the restore of a dump may change their order. */
+/* Find columns by name: the restore of a dump may change their order. */
 static void
 mover_claim_find_columns(Relation leaf, AttrNumber *columns)
 {
@@ -113,7 +112,7 @@ mover_claim_value_of(HeapTuple tuple, AttrNumber column, TupleDesc desc)
 /* Add a row to the claim; returns its size. */
 static Size
 mover_claim_add_message(NgxPgqClaim *claim, TupleTableSlot *row,
-						 const AttrNumber *columns)
+						const AttrNumber *columns)
 {
 	NgxPgqMessage *message = &claim->messages[claim->count++];
 	HeapTuple	tuple = ExecCopySlotHeapTuple(row);
@@ -126,7 +125,7 @@ mover_claim_add_message(NgxPgqClaim *claim, TupleTableSlot *row,
 	return toast_raw_datum_size(message->data);
 }
 
-/* Set the only message of a claim, whose transaction will fail, aside. */
+/* Set the only message of a claim aside; its transaction will fail. */
 void
 ngx_pgq_mover_claim_set_aside(const NgxPgqClaim *claim)
 {
@@ -181,10 +180,10 @@ mover_claim_take_rows(Relation leaf, NgxPgqSpan span, int limit,
 	ItemPointerData high;
 	TableScanDesc scan;
 	Size		size = 0;
-	int			room = Min(limit, CLAIM_ROOM);
+	int			allocated = Min(limit, CLAIM_ALLOCATED);
 
 	mover_claim_find_columns(leaf, columns);
-	claim->messages = palloc_array(NgxPgqMessage, room);
+	claim->messages = palloc_array(NgxPgqMessage, allocated);
 	ItemPointerSet(&low, span.low, 0);
 	ItemPointerSet(&high, span.high, PG_UINT16_MAX);
 	scan = table_beginscan_tidrange(leaf, snapshot, &low, &high);
@@ -199,11 +198,11 @@ mover_claim_take_rows(Relation leaf, NgxPgqSpan span, int limit,
 							   snapshot, InvalidSnapshot, false, &failure,
 							   false) != TM_Ok)
 			continue;
-		if (claim->count == room)
+		if (claim->count == allocated)
 		{
-			room = Min(limit, room * 2);
+			allocated = Min(limit, allocated * 2);
 			claim->messages = repalloc_array(claim->messages, NgxPgqMessage,
-											 room);
+											 allocated);
 		}
 		size += mover_claim_add_message(claim, row, columns);
 	}
@@ -213,7 +212,7 @@ mover_claim_take_rows(Relation leaf, NgxPgqSpan span, int limit,
 	return claim->count == limit || size >= CLAIM_BYTES;
 }
 
-/* By time, then by place. */
+/* Compare by time, then by TID. */
 static int
 mover_claim_compare_messages(const void *a, const void *b)
 {
@@ -280,8 +279,8 @@ mover_claim_swept(NgxPgqDatabase *database, NgxPgqTables *tables, int limit,
 	while (claim->count == 0 &&
 		   ngx_pgq_mover_sweep_chunk(database, &claim->slot, &chunk))
 		mover_claim_span(database, tables, chunk, limit, claim);
-	ngx_pgq_mover_sweep_paid(database, ngx_pgq_clock() - started,
-							 claim->count > 0);
+	ngx_pgq_mover_sweep_account(database, ngx_pgq_clock() - started,
+								claim->count > 0);
 }
 
 /* The slots in the order in which they were sealed; the current one last. */

@@ -6,10 +6,8 @@
  * The caller is in the transaction of a batch and holds the posting lock, so
  * that ids are taken in commit order.
  *
- * - If posts is as sql/posts.sql has made it, possibly with more checks and
- *	 indexes, rows are inserted in bulk.  The executor inserts them if posts
- *	 has triggers, foreign keys, more columns or partitions, or a right is
- *	 missing.
+ * - Posts are inserted in bulk.  The executor inserts them if posts has
+ *	 triggers, foreign keys, more columns or partitions, or a right is missing.
  * - In both cases ids are in the order of the claim.
  */
 #include "postgres.h"
@@ -36,7 +34,7 @@ static const NgxPgqColumn posts_columns[] = {
 	{"data", JSONOID}
 };
 
-/* Sets the last id.  Returns false if the executor must insert the posts. */
+/* Bulk insert; sets the last id.  False if the executor must insert. */
 static bool
 mover_post_write_bulk(Relation posts, NgxPgqClaim *claim, int64 *id)
 {
@@ -133,8 +131,8 @@ ngx_pgq_mover_post_write(NgxPgqTables *tables, NgxPgqClaim *claim)
 }
 
 /*
- * Write dead letters of the claimed messages, which posts refuses with this
- * error.  Needs an SPI connection.
+ * Write dead letters of claimed messages that posts refused with this error.
+ * Needs an SPI connection.
  */
 void
 ngx_pgq_mover_post_write_dead_letter(NgxPgqClaim *claim, ErrorData *error)

@@ -48,12 +48,12 @@
 
 #define STEP_REMOVE		1000	/* posts in a step that deletes */
 #define STEP_COUNT		5000	/* posts in a step that counts */
-#define SHARE			4		/* pause after a step, in times of it */
+#define SHARE			4		/* pause after a step, multiple of its time */
 #define SHARE_BUSY		20		/* the same while batches are full */
-#define SHARE_COUNT		20		/* between rounds, as a multiple of counting */
+#define SHARE_COUNT		20		/* between rounds, multiple of the count's time */
 #define ROUND_US		INT64CONST(1000000)
 #define IDLE_US			INT64CONST(60000000)	/* between rounds, at most */
-#define AGAIN_US		INT64CONST(2000000) /* between retries of posts */
+#define RETRY_US		INT64CONST(2000000) /* between retries of posts */
 #define RESTART_US		INT64CONST(600000000)	/* between walks */
 #define FAILED_MIN_US	INT64CONST(1000000)
 #define FAILED_MAX_US	INT64CONST(60000000)
@@ -63,7 +63,7 @@
 typedef enum Phase
 {
 	RESTING,					/* between rounds */
-	AGAIN,						/* retrying posts that were passed over */
+	RETRYING,					/* retrying posts that were passed over */
 	COUNTING,
 	WALKING
 } Phase;
@@ -80,7 +80,7 @@ typedef struct Posts
 	Post	   *post;			/* by id */
 } Posts;
 
-/* All times are those of ngx_pgq_clock(). */
+/* Times are ngx_pgq_clock(). */
 typedef struct Progress
 {
 	Phase		phase;
@@ -92,20 +92,20 @@ typedef struct Progress
 	int			counted;
 	int64		count_cost;		/* of the last count */
 	int64		count_after;	/* if nothing was posted */
-	int			limit;			/* of posts in the next step of the walk */
+	int			limit;			/* posts in the next step of the walk */
 	uint64		posted;			/* when the round began */
 	int64		round_after;	/* no round before this time */
-	int64		idle_until;		/* a round then if nothing is posted */
-	int64		again_after;
+	int64		idle_until;		/* next round if nothing is posted */
+	int64		retry_after;
 	int64		restart_at;		/* of the walk */
 	int			passed;
 	int64		passed_id[PASSED];
 } Progress;
 
-static int	keep_posts = 0;		/* the settings that progress is for */
+static int	keep_posts = 0;		/* the settings that progress belongs to */
 static int	keep_posts_for = 0;
 static Progress progress;
-static Progress before;			/* the step, restored if it fails */
+static Progress before;			/* progress before the step, which may fail */
 static int64 tried_id;			/* the last post the step tried to delete */
 static int64 step_ended = 0;
 static int64 step_cost = 0;
@@ -233,9 +233,9 @@ mover_retention_row_name(void)
 }
 
 /*
- * Delete those of these posts that are due.  The others, and those that are
- * locked or kept, are passed over.  Unless there are gaps, these are all posts
- * between the first and the last id.
+ * Delete the posts of this list that are due.  The others, and those that are
+ * locked or kept, are passed over.  gaps: posts between the first and the last
+ * id are missing in the list.
  */
 static void
 mover_retention_remove_posts(const Posts *posts, bool gaps)
@@ -276,8 +276,6 @@ mover_retention_remove_posts(const Posts *posts, bool gaps)
 	}
 }
 
-/* One function for each phase; it sets the next phase when it is done. */
-
 static void
 mover_retention_start_round(NgxPgqDatabase *database)
 {
@@ -286,7 +284,7 @@ mover_retention_start_round(NgxPgqDatabase *database)
 
 	SPI_execute("select max(id)::bigint from public.posts", true, 0);
 	newest = mover_retention_value(0, 1, PG_INT64_MIN);
-	progress.phase = AGAIN;
+	progress.phase = RETRYING;
 	if (newest < progress.newest || now >= progress.restart_at)
 		mover_retention_restart_walk();
 	progress.newest = newest;
@@ -304,7 +302,7 @@ mover_retention_start_round(NgxPgqDatabase *database)
 }
 
 static void
-mover_retention_look_again(void)
+mover_retention_retry_passed(void)
 {
 	Oid			types[] = {INT8ARRAYOID};
 	Datum		values[1];
@@ -312,7 +310,7 @@ mover_retention_look_again(void)
 	Posts		posts;
 
 	progress.phase = progress.counting ? COUNTING : WALKING;
-	if (progress.passed == 0 || ngx_pgq_clock() < progress.again_after)
+	if (progress.passed == 0 || ngx_pgq_clock() < progress.retry_after)
 		return;
 	for (int i = 0; i < progress.passed; i++)
 		ids[i] = Int64GetDatum(progress.passed_id[i]);
@@ -322,7 +320,7 @@ mover_retention_look_again(void)
 						  lengthof(types), types, values, NULL, true, 0);
 	posts = mover_retention_fetch_posts();
 	progress.passed = 0;
-	progress.again_after = ngx_pgq_clock() + AGAIN_US;
+	progress.retry_after = ngx_pgq_clock() + RETRY_US;
 	mover_retention_remove_posts(&posts, true);
 }
 
@@ -371,7 +369,7 @@ mover_retention_end_round(TimestampTz next)
 	progress.round_after = now + Max(ROUND_US, progress.count_cost * SHARE_COUNT);
 	progress.idle_until = now + Max(wait, 0);
 	if (progress.passed > 0)
-		progress.idle_until = Min(progress.idle_until, progress.again_after);
+		progress.idle_until = Min(progress.idle_until, progress.retry_after);
 }
 
 static void
@@ -436,8 +434,8 @@ ngx_pgq_mover_retention_step(NgxPgqDatabase *database)
 	tried_id = 0;
 	if (progress.phase == RESTING)
 		mover_retention_start_round(database);
-	if (progress.phase == AGAIN)
-		mover_retention_look_again();
+	if (progress.phase == RETRYING)
+		mover_retention_retry_passed();
 	else if (progress.phase == COUNTING)
 		mover_retention_count_posts();
 	else
@@ -465,7 +463,7 @@ void
 ngx_pgq_mover_retention_failed(int sqlerrcode)
 {
 	int64		now = ngx_pgq_clock();
-	bool		again = before.phase == RESTING || before.phase == AGAIN;
+	bool		retrying = before.phase == RESTING || before.phase == RETRYING;
 
 	progress = before;
 	if (tried_id == 0 || !ngx_pgq_sqlstate_is_about_data(sqlerrcode))
@@ -475,12 +473,12 @@ ngx_pgq_mover_retention_failed(int sqlerrcode)
 		return;
 	}
 	step_ended = now;
-	if (!again && progress.limit > 1)
+	if (!retrying && progress.limit > 1)
 	{
 		progress.limit /= 2;
 		return;
 	}
-	if (again)
+	if (retrying)
 		progress.passed = 0;
 	else
 		progress.cursor = tried_id;

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * mover_sweep.c
- *	  Sweeping: scanning all leaves of the queue for messages that are in no
- *	  span.
+ *	  Sweeps: scans of the whole queue for messages that are in no span.
  *
- * Owns the progress of this process's sweep.  When the next one may begin is
- * in shared memory, as any mover may do it.
+ * Owns the progress of this process's sweep.  Shared memory has the time at
+ * which any mover may begin the next one.
  *
  * - Only a sweep finds rows that plain INSERTs wrote to blocks that they did
  *	 not report, rows that another session had locked, rows of prepared
  *	 transactions and restored dumps, and rows that exist at server start.
  * - There is a sweep when a commit has asked for one (sweep_wanted), and every
- *	 ngx_pgq.idle_interval.  But sweeps take at most one part in SWEEP_SHARE of
- *	 the time; if no commit asked, a tenth of that, but one every RARELY_US.
+ *	 ngx_pgq.idle_interval.  But sweeps take at most 1/SWEEP_SHARE of the time,
+ *	 and a tenth of that if no commit has asked.  There is one at least every
+ *	 SWEEP_PAUSE_MAX_US.
  * - A leaf may be huge and full of dead rows if it could not be truncated for
  *	 hours.  So a sweep is divided into chunks, and other messages are moved in
  *	 between: no message waits for a whole sweep.
@@ -29,14 +29,14 @@
 #include "ngx_pgq.h"
 
 #define SWEEP_SHARE			20
-#define SWEEP_PAUSE_US		1000	/* between two sweeps, at least */
-#define RARELY_US			30000000	/* between two sweeps, at most */
+#define SWEEP_PAUSE_MIN_US	1000	/* between two sweeps */
+#define SWEEP_PAUSE_MAX_US	30000000	/* between two sweeps */
 #define LEASE_US			1000000 /* no other process sweeps for this time */
 #define CHUNK_BLOCKS		256
 #define STEP_US				4000	/* of empty chunks in one transaction */
 #define STEP_SHARE			4		/* pause after a step if messages wait */
 
-/* All times are those of ngx_pgq_clock(). */
+/* Times are ngx_pgq_clock(). */
 static bool begun = false;		/* sizes are not yet recorded */
 static bool active = false;
 static int	slot;				/* of the next chunk */
@@ -60,27 +60,21 @@ ngx_pgq_mover_sweep_wait(NgxPgqDatabase *database)
 		int64		swept_at = pg_atomic_read_u64(&database->swept_at);
 
 		/* no commit has asked: use a tenth of the time */
-		due = swept_at + Min((due - swept_at) * 10, RARELY_US);
+		due = swept_at + Min((due - swept_at) * 10, SWEEP_PAUSE_MAX_US);
 		due = Max(due, swept_at + ngx_pgq_idle_interval * INT64CONST(1000));
 	}
 	return due <= now ? 0 : (due - now + 999) / 1000;
 }
 
-/* Count messages that were in the queue at server start. */
-static void
-mover_sweep_count_waiting(NgxPgqSlot *leaf_slot, Relation leaf)
-{
-	uint64		count;
-
-	if (ngx_pgq_leaf_has_rows(leaf, &count))
-		pg_atomic_fetch_add_u64(&leaf_slot->enqueued, count);
-}
-
-/* Begin a sweep if one is due.  The transaction must claim afterwards. */
+/*
+ * Begin a sweep if one is due.  The first one counts the messages that were in
+ * the queue at server start.  The transaction must claim afterwards.
+ */
 void
 ngx_pgq_mover_sweep_start(NgxPgqDatabase *database, NgxPgqTables *tables)
 {
 	bool		counted;
+	uint64		count;
 
 	if (active || ngx_pgq_mover_sweep_wait(database) > 0)
 		return;
@@ -94,8 +88,9 @@ ngx_pgq_mover_sweep_start(NgxPgqDatabase *database, NgxPgqTables *tables)
 		Relation	leaf = table_open(tables->queue[i], AccessShareLock);
 
 		end_block[i] = RelationGetNumberOfBlocks(leaf);
-		if (!counted && end_block[i] > 0)
-			mover_sweep_count_waiting(&database->slots[i], leaf);
+		if (!counted && end_block[i] > 0 &&
+			ngx_pgq_leaf_has_rows(leaf, &count))
+			pg_atomic_fetch_add_u64(&database->slots[i].enqueued, count);
 		table_close(leaf, NoLock);
 	}
 	slot = 0;
@@ -131,7 +126,7 @@ ngx_pgq_mover_sweep_chunk(NgxPgqDatabase *database, int *chunk_slot,
 	{
 		active = false;
 		pg_atomic_write_u64(&database->sweep_after, ngx_pgq_clock() +
-							Max(cost * SWEEP_SHARE, SWEEP_PAUSE_US));
+							Max(cost * SWEEP_SHARE, SWEEP_PAUSE_MIN_US));
 		return false;
 	}
 	if (ngx_pgq_clock() >= step_until)
@@ -145,10 +140,10 @@ ngx_pgq_mover_sweep_chunk(NgxPgqDatabase *database, int *chunk_slot,
 
 /*
  * Account for the time of a step.  If it found nothing, its time is a cost of
- * sweeping, and messages in spans come before the next step.
+ * sweeping, and messages in spans are moved before the next step.
  */
 void
-ngx_pgq_mover_sweep_paid(NgxPgqDatabase *database, int64 us, bool found)
+ngx_pgq_mover_sweep_account(NgxPgqDatabase *database, int64 us, bool found)
 {
 	int64		now = ngx_pgq_clock();
 
@@ -164,11 +159,11 @@ ngx_pgq_mover_sweep_paid(NgxPgqDatabase *database, int64 us, bool found)
 	pg_atomic_write_u64(&database->swept_at, now);
 }
 
-/* A transaction has failed, or the process exits. */
+/* A transaction has failed, or the process is exiting. */
 void
-ngx_pgq_mover_sweep_failed(NgxPgqDatabase *database, bool leaving)
+ngx_pgq_mover_sweep_failed(NgxPgqDatabase *database, bool exiting)
 {
-	if (begun || (leaving && active))
+	if (begun || (exiting && active))
 	{
 		pg_atomic_write_u64(&database->sweep_after, ngx_pgq_clock());
 		pg_atomic_write_u32(&database->sweep_wanted, 1);

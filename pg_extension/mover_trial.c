@@ -53,7 +53,7 @@ static int64 refused_at = 0;	/* ngx_pgq_clock() of the last one */
 static int	passed_now;
 static int	refused_now;
 
-/* Is this the primary key of posts, whose ids are ours? */
+/* Is this the primary key of posts?  A mover generates its values. */
 static bool
 mover_trial_is_key_of_posts(const char *constraint)
 {
@@ -69,7 +69,7 @@ mover_trial_is_key_of_posts(const char *constraint)
 	return OidIsValid(key) && strcmp(get_rel_name(key), constraint) == 0;
 }
 
-/* Is an error certainly about data?  Its constraint is known here. */
+/* Is an error certainly about data?  Also considers the constraint. */
 static bool
 mover_trial_is_about_data(const ErrorData *error)
 {

@@ -11,7 +11,7 @@ as 'MODULE_PATHNAME', 'ngx_pgq_slot'
 language c volatile strict parallel restricted;
 
 comment on function ngx_pgq.slot() is
-'the current slot; the commit of this transaction wakes a mover';
+'get the current slot, and wake a mover when the transaction commits';
 
 -- enqueue.c
 
@@ -50,7 +50,7 @@ as 'MODULE_PATHNAME', 'ngx_pgq_enqueue_keyed'
 language c volatile parallel unsafe rows 1;
 
 comment on function ngx_pgq.enqueue_keyed(uuid, uuid[], text[], text[]) is
-'enqueue a batch of messages once, and once for each idempotency key; returns a row for each message that is not enqueued';
+'enqueue a batch of messages once, and each idempotency key once; returns a row for each message that is not enqueued';
 
 create function ngx_pgq.enqueue_all(
     batch_id uuid,
@@ -83,7 +83,7 @@ as 'MODULE_PATHNAME', 'ngx_pgq_resume'
 language c volatile strict parallel unsafe;
 
 comment on function ngx_pgq.resume() is
-'end a pause';
+'end the pause of pause()';
 
 create function ngx_pgq.wait_until_drained(timeout interval default null)
 returns boolean
@@ -138,7 +138,7 @@ as 'MODULE_PATHNAME', 'ngx_pgq_status_rows'
 language c volatile strict parallel restricted;
 
 comment on function ngx_pgq.status_rows() is
-'a row for each slot and for each mover that was started since server start';
+'state of each slot, and of each mover that was started since server start';
 
 create view ngx_pgq.status as
 select database, slot, mover, pid, state, depth, bytes, date_trunc('milliseconds', clock_timestamp() - oldest_at) as oldest,

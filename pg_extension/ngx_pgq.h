@@ -45,9 +45,14 @@
 #define NGX_PGQ_MOVERS		16	/* movers of one database */
 #define NGX_PGQ_SLOTS		4	/* leaves of the queue */
 #define NGX_PGQ_BATCH_LEAVES 3	/* leaves of the batch table */
-#define NGX_PGQ_BATCH_KEEP_US	INT64CONST(600000000)	/* a row is kept for */
-#define NGX_PGQ_ERROR_LEN	256 /* an error kept for the status view */
-#define NGX_PGQ_RATE_SEC	10	/* a mover's rate is averaged over */
+#define NGX_PGQ_BATCH_KEEP_US	INT64CONST(600000000)	/* batches are kept */
+#define NGX_PGQ_ERROR_LEN	256 /* size of last_error */
+#define NGX_PGQ_RATE_SEC	10	/* time constant of a mover's rate */
+
+/* Classes of our advisory locks; those of the SQL functions are 1 and 2. */
+#define NGX_PGQ_LOCK_POSTING	0x7067
+#define NGX_PGQ_LOCK_BATCH	0x7068	/* on the hash of a batch id */
+#define NGX_PGQ_LOCK_KEY	0x7069	/* on the digest of a key */
 
 typedef enum NgxPgqMoverState
 {
@@ -61,7 +66,7 @@ typedef enum NgxPgqMoverState
 	NGX_PGQ_PAUSED				/* asleep: ngx_pgq.pause() */
 } NgxPgqMoverState;
 
-/* Why a slot was not truncated, or not followed by the next one. */
+/* Why a slot was not truncated, or is full but still the current one. */
 typedef enum NgxPgqSkip
 {
 	NGX_PGQ_NOT_SKIPPED,
@@ -71,7 +76,7 @@ typedef enum NgxPgqSkip
 	NGX_PGQ_SKIP_NEXT			/* it is full, but no other slot is empty */
 } NgxPgqSkip;
 
-/* A leaf of the queue.  All processes write it; counts begin at start. */
+/* A leaf of the queue; any process may write it.  Counts: since server start. */
 typedef struct NgxPgqSlot
 {
 	pg_atomic_uint64 span;		/* atomic; see shmem.c */
@@ -94,8 +99,8 @@ typedef struct NgxPgqMover
 	pg_atomic_uint64 messages;
 	pg_atomic_uint64 dead_letters;
 	pg_atomic_uint64 errors;
-	pg_atomic_uint64 rate;		/* atomic; messages per second, times 1000, */
-	pg_atomic_uint64 moved_at;	/* atomic; at this TimestampTz; 0: never */
+	pg_atomic_uint64 rate;		/* atomic; 1/1000 messages per second */
+	pg_atomic_uint64 moved_at;	/* atomic; TimestampTz of rate; 0: never */
 	pg_atomic_uint64 started_at;	/* atomic; TimestampTz, 0: never */
 	pg_atomic_uint64 error_at;	/* atomic; TimestampTz, 0: none */
 	char		last_error[NGX_PGQ_ERROR_LEN];	/* shmem->lock */
@@ -108,14 +113,14 @@ typedef struct NgxPgqDatabase
 	pg_atomic_uint32 holds;		/* atomic; transactions that hold it */
 	pg_atomic_uint32 slot;		/* atomic; the current slot */
 	pg_atomic_uint32 wake;		/* atomic; 1: a commit since the last check */
-	pg_atomic_uint32 sweep_wanted;	/* atomic; 1: commit to unknown blocks */
+	pg_atomic_uint32 sweep_wanted;	/* atomic; 1: a commit's blocks are unknown */
 	pg_atomic_uint64 swept_at;	/* atomic; ngx_pgq_clock() of the last sweep */
 	pg_atomic_uint64 sweep_after;	/* atomic; ngx_pgq_clock() of the next */
 	pg_atomic_uint32 paused;	/* atomic; pid that called pause(), or 0 */
 	pg_atomic_uint32 counted;	/* atomic; 1: initial messages are counted */
 	pg_atomic_uint32 batch_leaf;	/* atomic; for new batches */
 	pg_atomic_uint64 batch_leaf_since;	/* atomic; ngx_pgq_clock(), or 0 */
-	/* atomic; ngx_pgq_clock() since when it has no writer, or 0 */
+	/* atomic; ngx_pgq_clock() at which a leaf became unused, or 0 */
 	pg_atomic_uint64 batch_unused_since[NGX_PGQ_BATCH_LEAVES];
 	pg_atomic_uint64 service_offset;	/* atomic; see service_time.c */
 	NgxPgqSlot	slots[NGX_PGQ_SLOTS];	/* see there */
@@ -178,11 +183,11 @@ typedef struct NgxPgqColumn
 	Oid			type;
 } NgxPgqColumn;
 
-/* What the batch table had when a batch was entered. */
+/* What the batch table had for a batch. */
 typedef enum NgxPgqEntry
 {
 	NGX_PGQ_ENTRY_NEW,			/* no row */
-	NGX_PGQ_ENTRY_RETRY,		/* no row: another attempt has just failed */
+	NGX_PGQ_ENTRY_RETRY,		/* no row; waited for an attempt that failed */
 	NGX_PGQ_ENTRY_ENQUEUED,
 	NGX_PGQ_ENTRY_FENCED
 } NgxPgqEntry;
@@ -305,9 +310,9 @@ extern void ngx_pgq_mover_sweep_start(NgxPgqDatabase *database,
 extern bool ngx_pgq_mover_sweep_step(void);
 extern bool ngx_pgq_mover_sweep_chunk(NgxPgqDatabase *database,
 									  int *chunk_slot, NgxPgqSpan *chunk);
-extern void ngx_pgq_mover_sweep_paid(NgxPgqDatabase *database, int64 us,
+extern void ngx_pgq_mover_sweep_account(NgxPgqDatabase *database, int64 us,
 									 bool found);
-extern void ngx_pgq_mover_sweep_failed(NgxPgqDatabase *database, bool leaving);
+extern void ngx_pgq_mover_sweep_failed(NgxPgqDatabase *database, bool exiting);
 
 /* mover_post.c */
 extern int64 ngx_pgq_mover_post_write(NgxPgqTables *tables,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * recent.c
- *	  Functions for the SQL function recent().
+ *	  C functions used by the SQL function recent().
  *
  * - json_octets() is the length of data.  The data is not read: a value that
  *	 is stored out of line has its length in the TOAST pointer.

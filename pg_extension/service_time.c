@@ -37,7 +37,7 @@ static TimestampTz
 service_time_saved(void)
 {
 	Relation	rel = ngx_pgq_leaf_open_table("service_time", AccessShareLock);
-	AttrNumber	place = ngx_pgq_leaf_column(rel, "at", TIMESTAMPTZOID);
+	AttrNumber	attnum = ngx_pgq_leaf_column(rel, "at", TIMESTAMPTZOID);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 	TupleTableSlot *row = table_slot_create(rel, NULL);
@@ -46,7 +46,7 @@ service_time_saved(void)
 	while (table_scan_getnextslot(scan, ForwardScanDirection, row))
 	{
 		bool		isnull;
-		TimestampTz at = DatumGetTimestampTz(slot_getattr(row, place, &isnull));
+		TimestampTz at = DatumGetTimestampTz(slot_getattr(row, attnum, &isnull));
 
 		if (!isnull && !TIMESTAMP_NOT_FINITE(at))
 			saved = Max(saved, at);
@@ -87,8 +87,8 @@ service_time_begin(void)
 }
 
 /*
- * The time.  It does not advance if no mover serves the database.  Needs an
- * SPI connection and the right to write the table.
+ * The current service time.  It does not advance if no mover serves the
+ * database.  Needs an SPI connection and the right to write the table.
  */
 TimestampTz
 ngx_pgq_service_time(void)
@@ -110,7 +110,7 @@ ngx_pgq_service_time(void)
 	return ngx_pgq_clock() + (int64) offset;
 }
 
-/* Save the time.  Its commit need not wait for a standby. */
+/* Save the current time.  The commit need not wait for a standby. */
 void
 ngx_pgq_service_time_save(void)
 {

@@ -253,7 +253,7 @@ ngx_pgq_shmem_slot_enqueued(NgxPgqSlot *slot, uint64 count)
 	pg_atomic_fetch_add_u64(&slot->enqueued, count);
 }
 
-/* Set the depth to 0: no message was found.  Unless one has just arrived. */
+/* No message was found: set the depth to 0, unless one has just arrived. */
 void
 ngx_pgq_shmem_slot_empty(NgxPgqSlot *slot)
 {

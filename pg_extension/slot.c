@@ -41,8 +41,8 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-#define LOOK_US			INT64CONST(200000)	/* between checks of the leaves */
-#define SCAN_SHARE		20		/* scans take one part in SCAN_SHARE */
+#define CHECK_US		INT64CONST(200000)	/* between checks of the leaves */
+#define SCAN_SHARE		20		/* scans take 1/SCAN_SHARE of the time */
 
 /* State of a sealed slot; times are ngx_pgq_clock(). */
 typedef struct Drained
@@ -57,7 +57,7 @@ typedef struct Drained
 static Drained drained_slots[NGX_PGQ_SLOTS];
 static int64 next_check_at = 0;	/* ngx_pgq_clock() */
 static NgxPgqSlot *truncated = NULL;	/* truncated by this transaction */
-static uint64 looked_at = PG_UINT64_MAX;	/* slot_traffic() then */
+static uint64 checked_traffic = PG_UINT64_MAX;	/* at the last check */
 
 static BlockNumber
 slot_blocks_of(Oid relid)
@@ -113,7 +113,7 @@ slot_snapshot_needs(NgxPgqDatabase *database, int number)
 		drained->noted_at + ngx_pgq_snapshot_grace * INT64CONST(1000);
 }
 
-/* Has a locked leaf no rows?  If it has, its span is set to all blocks. */
+/* Is a locked leaf empty?  If not, its span is set to all blocks. */
 static bool
 slot_is_drained(NgxPgqDatabase *database, int number, Relation leaf)
 {
@@ -216,7 +216,7 @@ ngx_pgq_slot_rotate_due(NgxPgqDatabase *database)
 		if (i != current && pg_atomic_read_u32(&database->slots[i].blocks) > 0)
 			return true;
 	}
-	return slot_traffic(database) != looked_at;
+	return slot_traffic(database) != checked_traffic;
 }
 
 /*
@@ -231,8 +231,8 @@ ngx_pgq_slot_rotate(NgxPgqDatabase *database)
 	NgxPgqTables tables;
 
 	truncated = NULL;
-	next_check_at = ngx_pgq_clock() + LOOK_US;
-	looked_at = slot_traffic(database);
+	next_check_at = ngx_pgq_clock() + CHECK_US;
+	checked_traffic = slot_traffic(database);
 	ngx_pgq_tables_find(&tables, AccessShareLock);
 	if (tables.missing)
 		return;

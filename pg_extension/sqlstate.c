@@ -2,8 +2,6 @@
 /*
  * sqlstate.c
  *	  Classifying errors: is one caused by data, may its text quote a message?
- *
- * Owns nothing.
  */
 #include "postgres.h"
 

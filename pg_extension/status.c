@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * status.c
- *	  status_rows(), for the view ngx_pgq.status: a row for each slot and
- *	  mover.
+ *	  status_rows(), which the view ngx_pgq.status reads.
  *
- * Reads shared memory only, and no mover waits for a reader.  The fields of a
- * row are read one by one: they are not a consistent snapshot.
+ * The fields of a row are read one by one: they are not a consistent snapshot.
  */
 #include "postgres.h"
 

@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * synchronous.c
- *	  Making sure that a standby has confirmed the commits of enqueue and
- *	  fence.
+ *	  Checking that a standby has confirmed a commit of enqueue or fence.
  *
  * Owns what the current transaction expects of its commit (called, expected).
  *
  * - The server silently releases a waiting commit when
  *	 synchronous_standby_names is emptied, and does not wait at all when a
- *	 setting changes between the call and the commit.  So the settings cannot
- *	 tell whether a commit is safe.  It is safe when the server has recorded a
- *	 standby's confirmation of its WAL position; otherwise the commit ends with
- *	 a WARNING.
+ *	 setting changes between the call and the commit.  So the settings do not
+ *	 show whether a commit is safe.  If no standby has confirmed its WAL
+ *	 position, the commit ends with a WARNING.
  * - A transaction expects the strongest confirmation that its settings asked
  *	 for at any of its calls or at its commit; with ngx_pgq.synchronous on, at
  *	 least that a standby has flushed the commit.

@@ -7,8 +7,8 @@
  * current transaction (held): databases in which the launcher runs no movers.
  *
  * - DROP DATABASE, ALTER DATABASE ... RENAME and SET TABLESPACE, and CREATE
- *	 DATABASE with the database as template, hold its movers and wait until
- *	 they have exited.
+ *	 DATABASE with the database as template, hold the database and wait until
+ *	 its movers have exited.
  * - Movers keep running if the user may not run the command, or if it cannot
  *	 succeed here.
  * - A hold lasts until the transaction ends, as RENAME may be in a transaction
@@ -45,13 +45,13 @@
 #include "compat.h"
 #include "ngx_pgq.h"
 
-#define LEAVE_US	INT64CONST(5000000) /* wait for movers, at most */
-#define LOOK_MS		5			/* between checks whether they have exited */
+#define EXIT_WAIT_US	INT64CONST(5000000) /* maximum wait for movers */
+#define CHECK_MS		5			/* between checks whether they have exited */
 
 static ProcessUtility_hook_type prev_process_utility;
 
 static bool held[NGX_PGQ_DATABASES];	/* by this transaction */
-static bool changing = false;	/* it creates, renames or drops one */
+static bool changing = false;	/* this transaction changes a database */
 
 /* The launcher may start the movers again. */
 static void
@@ -168,7 +168,7 @@ utility_hook_is_template(Oid database)
 	return template;
 }
 
-/* Can the command succeed?  It makes further checks itself. */
+/* Can the command succeed?  The server makes further checks. */
 static bool
 utility_hook_may_succeed(Node *statement, Oid database,
 						 ProcessUtilityContext context)
@@ -196,7 +196,7 @@ utility_hook_may_succeed(Node *statement, Oid database,
 	}
 }
 
-/* Hold the movers of a database; NULL if it has none. */
+/* Hold a database; NULL if it has no entry. */
 static NgxPgqDatabase *
 utility_hook_hold(const char *name)
 {
@@ -232,7 +232,7 @@ utility_hook_find_movers(NgxPgqDatabase *database, int *pids)
 }
 
 static bool
-utility_hook_any_alive(const int *pids, int count)
+utility_hook_any_running(const int *pids, int count)
 {
 	for (int i = 0; i < count; i++)
 	{
@@ -242,25 +242,25 @@ utility_hook_any_alive(const int *pids, int count)
 	return false;
 }
 
-/* Wait until the movers have exited, for LEAVE_US at most. */
+/* Wait until the movers have exited, for EXIT_WAIT_US at most. */
 static void
 utility_hook_wait_for_movers(NgxPgqDatabase *database, int *pids, int count)
 {
 	static uint32 wait_event = 0;
-	int64		until = ngx_pgq_clock() + LEAVE_US;
+	int64		until = ngx_pgq_clock() + EXIT_WAIT_US;
 
-	while ((utility_hook_any_alive(pids, count) ||
+	while ((utility_hook_any_running(pids, count) ||
 			(count = utility_hook_find_movers(database, pids))) &&
 		   ngx_pgq_clock() < until)
 	{
-		ngx_pgq_wake_wait(LOOK_MS, &wait_event, "NgxPgqMakeRoom");
+		ngx_pgq_wake_wait(CHECK_MS, &wait_event, "NgxPgqStopMovers");
 		CHECK_FOR_INTERRUPTS();
 	}
 }
 
 static void
 utility_hook_stop_movers(Node *statement, const char *name, const char *command,
-					   ProcessUtilityContext context)
+						 ProcessUtilityContext context)
 {
 	Oid			oid = get_database_oid(name, true);
 	NgxPgqDatabase *database;
@@ -310,7 +310,7 @@ utility_hook_names_trigger(List *triggers, Oid queue)
 	return false;
 }
 
-/* Does a statement lock the queue and its leaves in its own order? */
+/* Does a statement lock the leaves in an order of its own? */
 static bool
 utility_hook_drops_tables(Node *statement, Oid queue, Oid owner)
 {
@@ -335,7 +335,7 @@ utility_hook_drops_tables(Node *statement, Oid queue, Oid owner)
 	}
 }
 
-/* Lock the queue before such a command, if the user may run it. */
+/* Lock the queue before such a statement, if the user may run it. */
 static void
 utility_hook_lock_ahead(Node *statement)
 {

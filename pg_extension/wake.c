@@ -37,9 +37,9 @@ PG_FUNCTION_INFO_V1(ngx_pgq_slot);
 
 typedef struct Pending
 {
-	bool		wake;			/* messages were enqueued, */
-	bool		sweep_wanted;	/* some to unknown blocks */
-	uint8		slots;			/* bit mask of the spans that are set */
+	bool		wake;			/* messages were enqueued */
+	bool		sweep_wanted;	/* some are in unknown blocks */
+	uint8		slots;			/* bit mask of valid spans */
 	NgxPgqSpan	span[NGX_PGQ_SLOTS];
 	uint32		count[NGX_PGQ_SLOTS];	/* messages */
 } Pending;
@@ -147,7 +147,7 @@ ngx_pgq_wake_at_commit(int slot, NgxPgqSpan span, int count)
 	pending.slots |= 1 << slot;
 }
 
-/* The same for rows in unknown blocks. */
+/* Report rows in unknown blocks when this transaction commits. */
 void
 ngx_pgq_wake_at_commit_anywhere(void)
 {
@@ -156,9 +156,9 @@ ngx_pgq_wake_at_commit_anywhere(void)
 }
 
 /*
- * Wake an idle mover.  Unless another is set, only if no mover is working: a
- * working one checks the wake flag before it sleeps, and wakes another one
- * when its batch is full.
+ * Wake an idle mover.  Without another, do nothing if a mover is working: it
+ * checks the wake flag before it sleeps, and wakes another one when its batch
+ * is full.
  */
 void
 ngx_pgq_wake(NgxPgqDatabase *database, bool another)
@@ -185,7 +185,6 @@ ngx_pgq_wake(NgxPgqDatabase *database, bool another)
 	}
 }
 
-/* Wake all movers. */
 void
 ngx_pgq_wake_all(NgxPgqDatabase *database)
 {

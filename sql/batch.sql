@@ -1,6 +1,6 @@
 -- ngx_pgq.batch: batches that were enqueued or fenced. A batch that is sent twice is enqueued once.
--- enqueue(), enqueue_keyed(), enqueue_all() and fence() search all leaves and insert. The first mover truncates leaves, one
--- at a time: ten minutes of elapsed time after the last transaction that wrote to the leaf has ended.
+-- enqueue(), enqueue_keyed(), enqueue_all() and fence() search all leaves and insert. The first mover truncates a leaf ten
+-- minutes after the last transaction that wrote to it has ended.
 --
 --   at        when the batch was enqueued, or sent again; infinity: it was fenced
 --   slot      the leaf: the current one when the batch arrived
@@ -24,7 +24,7 @@ begin
 end
 $$;
 
--- Only if needed, as this blocks enqueue().
+-- The owner is set only if it is another, as this blocks enqueue().
 select format('alter table %s owner to ngx_pgq_owner', oid::regclass)
   from pg_class
  where relnamespace = 'ngx_pgq'::regnamespace and relname ~ '^batch(_[0-2])?$' and relowner <> 'ngx_pgq_owner'::regrole

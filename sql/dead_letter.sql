@@ -1,9 +1,9 @@
 -- ngx_pgq.dead_letter: messages that posts refused.
 -- The movers insert. Operators read it, remove the cause, and call ngx_pgq.retry() or ngx_pgq.discard().
 --
---   at, message_id, data  those of the message
+--   at, message_id, data  the message, as in ngx_pgq.queue
 --   died_at               when posts refused it
---   sqlstate, problem     why
+--   sqlstate, problem     the error of posts
 
 create table if not exists ngx_pgq.dead_letter (
     id          bigint generated always as identity primary key,

@@ -1,4 +1,4 @@
--- The extension and its schema. The schema and the tables are no members of the extension, so DROP EXTENSION keeps messages.
+-- The extension and its schema. The schema and the tables are not members of the extension, so DROP EXTENSION keeps messages.
 
 create schema if not exists ngx_pgq authorization ngx_pgq_owner;
 create extension if not exists ngx_pgq;

@@ -20,8 +20,8 @@ grant execute on function ngx_pgq.recent(integer, bigint, integer) to ngx_pgq_we
 grant execute on function ngx_pgq.json_octets(json), ngx_pgq.json_utf8(json) to ngx_pgq_web;
 grant select on public.posts to ngx_pgq_web;
 
--- applications: insert into the queue in their own transactions. Not at, which determines how long a post is kept, and not
--- message_id
+-- applications: insert into the queue in their own transactions. They must not set message_id, or at, which determines how
+-- long a post is kept
 grant usage on schema ngx_pgq to ngx_pgq_producer;
 grant execute on function ngx_pgq.slot() to ngx_pgq_producer;
 grant insert (data) on ngx_pgq.queue to ngx_pgq_producer;

@@ -1,7 +1,7 @@
 -- Installs ngx_pgq in the current database: roles, extension, tables, functions, rights.
 -- A superuser runs it: psql -X -v ON_ERROR_STOP=1 -d posts -f sql/install.sql
--- One transaction. Run again, it adds what is missing and changes nothing else. Run it after an update of the library, too:
--- it updates the extension, without blocking clients or movers.
+-- It is one transaction, and can be repeated: it adds what is missing and changes nothing else. Run it after an update of the
+-- library too: it updates the extension, without blocking clients or movers.
 
 \set ON_ERROR_STOP on
 set client_min_messages = warning;

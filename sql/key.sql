@@ -19,7 +19,7 @@ create table if not exists ngx_pgq.key (
     primary key (digest, at, slot)
 ) partition by list (slot);
 
--- For the newest row of a leaf. Not IF NOT EXISTS, which would lock the table before the check.
+-- This index finds the newest row of a leaf. CREATE INDEX IF NOT EXISTS would lock the table even if the index exists.
 select 'create index key_at_idx on ngx_pgq.key (at)'
  where to_regclass('ngx_pgq.key_at_idx') is null
 \gexec
@@ -35,7 +35,7 @@ begin
 end
 $$;
 
--- Only if needed, as this blocks messages with keys.
+-- The owner is set only if it is another, as this blocks messages with keys.
 select format('alter table %s owner to ngx_pgq_owner', oid::regclass)
   from pg_class
  where relnamespace = 'ngx_pgq'::regnamespace and relname ~ '^key(_[0-3])?$' and relowner <> 'ngx_pgq_owner'::regrole

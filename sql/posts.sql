@@ -1,8 +1,8 @@
 -- public.posts: posted messages.
--- The movers insert and delete. Clients that were granted it read it, for example GET /get.
+-- The movers insert and delete. Roles that have SELECT read it, for example nginx for GET /get.
 --
---   id          in commit order: after a reader has seen an id, no smaller id appears. Not in the order of sending if there
---               are several movers or a backlog
+--   id          in commit order: after a reader has seen an id, no smaller id appears. With several movers or a backlog,
+--               it is not the order of sending
 --   at          when the message arrived
 --   message_id  the id that the client got
 --   data        the message, byte for byte

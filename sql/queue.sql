@@ -1,5 +1,5 @@
 -- ngx_pgq.queue: messages not yet moved.
--- enqueue() and INSERTs of applications insert. Only the movers read and delete.
+-- enqueue() and applications insert. Only the movers read and delete.
 --
 --   at          when the message arrived
 --   message_id  the id of the message, given by the client or generated
@@ -15,8 +15,9 @@ create table if not exists ngx_pgq.queue (
     data        json        not null
 ) partition by list (slot);
 
--- The leaves. Rows are deleted within milliseconds, and a leaf is usually truncated before vacuum would help. Vacuum runs only
--- if that was impossible for long. It does not truncate, as it would block all sessions. Statistics are not needed.
+-- The leaves. Rows are deleted within milliseconds, and a leaf is usually truncated before vacuum would help. Autovacuum runs
+-- only if a leaf could not be truncated for long. It does not truncate, which would block all sessions. Statistics are not
+-- needed.
 do $$
 begin
     for slot in 0..3 loop
@@ -39,13 +40,13 @@ begin
 end
 $$;
 
--- Only if needed, as these block all users of the queue.
+-- The owner is set only if it is another, as this blocks all users of the queue.
 select format('alter table %s owner to ngx_pgq_owner', oid::regclass)
   from pg_class
  where relnamespace = 'ngx_pgq'::regnamespace and relname ~ '^queue(_[0-3])?$' and relowner <> 'ngx_pgq_owner'::regrole
 \gexec
 
--- Not in CREATE TABLE: DROP EXTENSION CASCADE drops the default, and running this script again must restore it.
+-- The default is not in CREATE TABLE: DROP EXTENSION CASCADE drops it, and running this script again must restore it.
 select format('alter table %s alter column slot set default ngx_pgq.slot()', attrelid::regclass)
   from pg_attribute
   join pg_class on pg_class.oid = attrelid

@@ -29,11 +29,11 @@ $$;
 alter role ngx_pgq_web set synchronous_commit = on;
 alter role ngx_pgq_mover set synchronous_commit = on;
 
--- Parameters of nginx's statements are messages and must not be logged, by log_min_duration_statement for example.
+-- Parameters of nginx's statements are messages and must not be logged, for example by log_min_duration_statement.
 alter role ngx_pgq_web set log_parameter_max_length = 0;
 alter role ngx_pgq_web set log_parameter_max_length_on_error = 0;
 
--- Nor by auto_explain, which logs parameters from PostgreSQL 16 on, of the movers' statements too.
+-- From PostgreSQL 16 on, auto_explain logs parameters, those of the movers' statements too.
 select format('alter role %I set auto_explain.log_parameter_max_length = 0', role)
   from unnest(array['ngx_pgq_web', 'ngx_pgq_mover']) as role
  where current_setting('server_version_num')::integer >= 160000
