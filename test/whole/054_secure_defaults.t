@@ -257,7 +257,7 @@ too_fast('host', $plain, $_) for qw(127.0.0.1 127.0.0.3);
 
 # ---- the example
 
-my ($outer, $watch) = (free_port(), free_port());
+my $watch   = free_port();
 my $example = Pgq::Nginx->new(pg => $pg, name => 'example', config => '%%HEAD%% http { }');
 my ($text)  = slurp("$examples/nginx.conf") =~ /^(http \{.*)/ms;
 $text =~ s{include (\S+);}{include $examples/$1;}g;

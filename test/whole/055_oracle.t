@@ -5,7 +5,6 @@ use Pgq;
 use Pgq::HttpLoad;
 use Pgq::SqlLoad;
 use Pgq::Host qw(run temp_dir top spew);
-use Pgq::Oracle;
 use Pgq::FuzzClients;
 
 my $oracle = top() . '/test/tools/independent-load';
@@ -64,11 +63,11 @@ logs(reader => "between 7\n");
 is(check(\@good), "a reader saw post 7 between posts that it had seen before\n", 'a post that appears between others is reported');
 
 # ---- the loads: a fault is planted in posts after each of them has ended
-my %servers = Pgq::FuzzClients::servers();
-my $pg      = $servers{pg};
-my $fuzz   = Pgq::FuzzClients->new(seed => 1, next => 500, %servers);
-my $http = Pgq::HttpLoad->new($servers{nginx}, $pg, reader => 1, watch => 0)->start;
-my $sql_load   = Pgq::SqlLoad->new($pg)->start;
+my %servers  = Pgq::FuzzClients::servers();
+my $pg       = $servers{pg};
+my $fuzz     = Pgq::FuzzClients->new(seed => 1, next => 500, %servers);
+my $http     = Pgq::HttpLoad->new($servers{nginx}, $pg, reader => 1, watch => 0)->start;
+my $sql_load = Pgq::SqlLoad->new($pg)->start;
 
 ok($http->wait_for(5) && $sql_load->wait_for(5), 'the loads run');
 $fuzz->run(cases => 100);

@@ -115,9 +115,7 @@ sub request {
 sub get {
     my ($self, $path, %headers) = @_;
 
-    $self->send($self->request('GET', $path, headers => \%headers));
-
-    return $self->answer;
+    return $self->method('GET', $path, undef, %headers);
 }
 
 

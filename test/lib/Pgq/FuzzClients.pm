@@ -11,7 +11,6 @@ use strict;
 use warnings;
 
 use IO::Select;
-use IO::Socket::INET;
 use JSON::PP ();
 use Socket qw(IPPROTO_TCP TCP_NODELAY SOL_SOCKET SO_LINGER);
 use Time::HiRes qw(time);

@@ -18,7 +18,7 @@ use File::Temp ();
 use IO::Socket::INET;
 use POSIX qw(:sys_wait_h setsid);
 
-use Pgq::Wait qw(poll_until deadline timeout);
+use Pgq::Wait qw(poll_until);
 
 our @EXPORT_OK = qw(
     top build_dir module_path pg_version pg_bin temp_dir kept free_port is_root server_user worker_user
@@ -336,24 +336,18 @@ sub sanitizer_environment {
 
     return () if !$ENV{PGQ_SANITIZE};
 
+    chomp(my $path = `gcc -print-file-name=libasan.so`);
+    my $asan = realpath($path) // croak 'there is no libasan.so';
+
     mkdir "$dir/reports";
     chmod 01777, "$dir/reports";
 
     return (
-        LD_PRELOAD   => _library('libasan.so') . ':' . build_dir() . '/asan_early.so',
+        LD_PRELOAD   => "$asan:" . build_dir() . '/asan_early.so',
         ASAN_OPTIONS => "detect_leaks=0:abort_on_error=1:detect_stack_use_after_return=0"
             . ":log_path=$dir/reports/sanitizer",
         UBSAN_OPTIONS => "print_stacktrace=1:halt_on_error=1:abort_on_error=1:log_path=$dir/reports/sanitizer",
     );
-}
-
-
-sub _library {
-    my ($name) = @_;
-    my $path = `gcc -print-file-name=$name`;
-    chomp $path;
-
-    return realpath($path) // croak "there is no $name";
 }
 
 

@@ -20,7 +20,7 @@ use Pgq::Host qw(
     top module_path temp_dir free_port is_root worker_user
     spawn alive descendants ended kill_all adopt_orphans slurp spew sanitizer_environment reports
 );
-use Pgq::Wait qw(poll_until timeout);
+use Pgq::Wait qw(poll_until);
 
 our @instances;
 
@@ -350,18 +350,10 @@ sub _pid_file {
 
 # ---- its logs
 
-sub output {
-    my ($self) = @_;
+sub output     { return $_[0]->_text('output') }
+sub access_log { return $_[0]->_text('access.log') }
 
-    return -e "$self->{dir}/output" ? slurp("$self->{dir}/output") : '';
-}
-
-
-sub access_log {
-    my ($self) = @_;
-
-    return -e "$self->{dir}/access.log" ? slurp("$self->{dir}/access.log") : '';
-}
+sub _text { my ($self, $name) = @_; return -e "$self->{dir}/$name" ? slurp("$self->{dir}/$name") : '' }
 
 
 # The value of a metric; -1 if /metrics does not have it.

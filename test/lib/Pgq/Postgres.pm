@@ -14,16 +14,14 @@ use warnings;
 use parent 'Pgq::Server';
 
 use Carp qw(croak);
-use Exporter 'import';
 use Fcntl qw(:flock);
-use Time::HiRes ();
 
 use Pgq::Host qw(
     top pg_bin pg_version temp_dir free_port is_root server_user worker_user
     run spawn slurp spew sanitizer_environment reports
 );
 use Pgq::Session;
-use Pgq::Wait qw(poll_until timeout);
+use Pgq::Wait qw(poll_until);
 
 our @instances;
 
