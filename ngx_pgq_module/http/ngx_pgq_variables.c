@@ -7,7 +7,8 @@
  * nginx's pointers to contexts, but no cleanups.
  *
  * Invariants:
- *  - a request has at most one context, and is counted once, at its end;
+ *  - a request has at most one context, and is counted once, at its end.  A
+ *    subrequest has its own, though it shares the pool of the main request;
  *  - the variables of a request without a context are empty.
  */
 
@@ -74,7 +75,7 @@ ngx_pgq_variables_ctx(ngx_http_request_t *r, ngx_pgq_metrics_handler_e handler)
     ngx_pgq_ctx_t       *ctx;
     ngx_pool_cleanup_t  *cln;
 
-    ctx = r->internal ? ngx_pgq_variables_find(r) : NULL;
+    ctx = ngx_pgq_variables_find(r);
 
     if (ctx == NULL) {
         cln = ngx_pool_cleanup_add(r->pool, sizeof(ngx_pgq_ctx_t));
@@ -87,7 +88,7 @@ ngx_pgq_variables_ctx(ngx_http_request_t *r, ngx_pgq_metrics_handler_e handler)
     }
 
     ngx_memzero(ctx, sizeof(ngx_pgq_ctx_t));
-    ctx->request = r->main;
+    ctx->request = r;
     ctx->handler = handler;
 
     ngx_pgq_fields_read(r, &ctx->fields);
@@ -103,18 +104,21 @@ ngx_pgq_variables_cleanup(void *data)
     ngx_pgq_ctx_t  *ctx = data;
 
     ngx_pgq_metrics_request(ctx->handler,
-                            ngx_pgq_variables_status(ctx->request));
+                            ngx_pgq_variables_status(ctx->request->main));
 }
 
 
 static ngx_pgq_ctx_t *
 ngx_pgq_variables_find(ngx_http_request_t *r)
 {
+    ngx_pgq_ctx_t       *ctx;
     ngx_pool_cleanup_t  *cln;
 
     for (cln = r->pool->cleanup; cln; cln = cln->next) {
-        if (cln->handler == ngx_pgq_variables_cleanup) {
-            return cln->data;
+        ctx = cln->data;
+
+        if (cln->handler == ngx_pgq_variables_cleanup && ctx->request == r) {
+            return ctx;
         }
     }
 

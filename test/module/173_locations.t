@@ -16,6 +16,8 @@ my $nginx = Pgq::Nginx->new(pg => $pg, locations => <<'END')->start;
 
     location = /mirrored { mirror /copy; pgq_post main; }
     location = /copy     { internal; pgq_post main; }
+    location = /sampled  { mirror /sample; mirror_request_body off; pgq_post main; }
+    location = /sample   { internal; pgq_get main; }
     location = /included { ssi on; ssi_types *; root .; }
 
     location = /whole { proxy_pass http://127.0.0.1:1; error_page 502 = @queue; }
@@ -47,27 +49,31 @@ for my $size (1, 200_000) {
 Pgq::Host::spew($nginx->dir . '/included', 'a <!--# include virtual="/get?limit=1" --> b');
 like(get('/included')->body, qr/\Aa \{"msg":\[\{.*\}\]\} b\z/, 'GET is answered as a subrequest of SSI');
 
-# Posts a body in two parts to a location whose proxied server is down. Returns the status.
+# Posts a body in two parts. Returns the answer.
 sub post_in_parts {
-    my ($path, $body) = @_;
+    my ($path, $body, %headers) = @_;
     my $client = Pgq::Client->new($nginx);
-    my $bytes  = $client->request('POST', $path, body => $body, headers => { 'Content-Type' => 'text/plain' });
+    my $bytes  = $client->request('POST', $path, body => $body, headers => { 'Content-Type' => 'text/plain', %headers });
     my $length = length($bytes) - length($body) / 2;
     my $before = length $nginx->access_log;
     $client->send(substr $bytes, 0, $length);
     # If nginx waits for the rest of the body, it logs nothing yet.
     poll_until { length $nginx->access_log > $before } 0.5;
     $client->send(substr $bytes, $length);
-    return $client->answer->status;
+    return $client->answer;
 }
 
 for my $size (10, 200_000) {
     my $body = 'n' x $size;
-    is(post_in_parts('/whole', $body), 202, "a message of $size bytes that a proxied server has not accepted is accepted");
+    is(post_in_parts('/whole', $body)->status, 202, "a message of $size bytes that a proxied server has not accepted is accepted");
     ok($pg->poll_query_until("select count(*) from posts where data #>> '{}' = repeat('n', $size)", 1), "a message of $size bytes that a proxied server has not accepted is complete");
-    is(post_in_parts('/parts', $body), 500, "a message of $size bytes that an unbuffered proxy has read in part is refused");
+    is(post_in_parts('/parts', $body)->status, 500, "a message of $size bytes that an unbuffered proxy has read in part is refused");
 }
 $nginx->wait_for_log(qr/pgq enqueue: another handler has read a part of the body/);
 is($pg->safe_psql(q{select count(*) from posts where data::text ~ '^"n'}), 2, 'no part of a message is a post');
+
+my @answers = map { post_in_parts('/sampled', 'one message', 'Idempotency-Key' => '"sampled"') } 1, 2;
+is(join(' ', map { $_->status . ($_->header('idempotency-replayed') // '') } @answers), '202 202true', 'a request whose body arrives after its subrequest has started keeps its idempotency key');
+is($answers[1]->json->{id}, $answers[0]->json->{id}, 'a repeated request gets the id of the first one');
 
 done_testing;
