@@ -175,6 +175,12 @@ sub provision {
 
 END { provision('stop') if $tree }
 
+for my $name (qw(PORT MONITOR)) {
+    my $other = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $env{$name}, Listen => 5, ReuseAddr => 1) or die "listen: $!\n";
+    like(provision('start'), qr/port $env{$name}\b.* is in use: make run $name=/, "make run fails if another program has the port of $name");
+    ok(!-e "$tree/run", "make run starts no server if another program has the port of $name");
+}
+
 is(provision('start'), 'success', 'make run succeeds');
 my $of_role = 'select rolconnlimit, current_setting($$max_connections$$)::int - rolconnlimit from pg_roles where rolname = $$ngx_pgq_web$$';
 my $need    = 10 * (run([ 'getconf', '_NPROCESSORS_ONLN' ]))[1];
