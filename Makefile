@@ -33,10 +33,10 @@ $(if $(word 2,$(CURDIR)),$(error the path of this directory has a space in it: $
 ##@ Start here
 
 .PHONY: run check
-run: packages build  ## install missing packages, build, start PostgreSQL and nginx, post three messages and show them
+run: packages build  ## install missing packages, build, start PostgreSQL and nginx, post and show three messages; other ports: make run PORT=9000
 	@provision/dev/run start
 
-check: packages-check build check-docs check-unit check-sql check-isolation check-extension check-faults check-module check-whole  ## build and run every test
+check: packages-check build check-docs check-unit check-sql check-isolation check-extension check-faults check-module check-whole  ## build, and run the suites docs, unit, sql, isolation, extension, faults, module and whole
 	@echo "make check: all passed"
 
 
@@ -52,7 +52,7 @@ packages-check:
 build: packages  ## build the nginx module, the extension, a private PostgreSQL installation and the load client
 	@$(BUILD)
 
-clean: stop cluster-stop  ## stop all servers; remove build/ and run/, including the data
+clean: stop cluster-stop  ## stop all servers; remove build/ and run/ with the data, and the containers of `make cluster`
 	@provision/dev/clean
 
 
