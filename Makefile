@@ -20,7 +20,6 @@ DEBIAN ?= 12 13
 SECONDS = $(if $(filter soak,$(MAKECMDGOALS)),3600,120)
 LISTEN ?= 127.0.0.1
 export PORT LISTEN
-$(foreach name,MONITOR RATE NAMES ORIGINS VERIFY,$(if $($(name)),$(eval export $(name))))
 
 BUILD     = $(MAKE) -f provision/build.mk $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer

@@ -164,6 +164,13 @@ port_free() {
 }
 
 
+# Prints the links by which units and scripts start when the system in root file system $1 ('': this one) boots.
+boot_links() {
+    find "$1/etc/systemd/system" "$1"/etc/rc[2-5].d -type l \
+        \( -path '*.wants/*' -o -path '*.requires/*' -o -name 'S*' \) 2> /dev/null | sort
+}
+
+
 # Prints the pid in file $1 if the process is running and its directory or its command line contains $2: the kernel may
 # have reused the pid.
 pid_of() {

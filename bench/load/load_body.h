@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Owns requests and bodies: a request is prepared once, and only its digits
- * are changed; and the hash by which a body is recognized.
+ * Owns requests, their bodies, and the hash by which a body is recognized.  A
+ * request is prepared once; for each message only its digits are changed.
  *
  * Invariant
  * - The same (target, n, line) always gives the same bytes: a caller that has

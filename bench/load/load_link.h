@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Owns the connections: opens them, and again after a loss; sends one request
- * at a time on each and reads its answer.  Schedule, record and retries belong
- * to the owner of the callbacks.
+ * Owns the connections: opens them, reopens lost ones, sends one request at a
+ * time on each and reads its answer.  Schedule, record and retries belong to
+ * the owner of the callbacks.
  *
  * Invariants
  * - A link is in one state; only load_link_set() changes it.

@@ -32,7 +32,7 @@ typedef struct {
 } load_entry_t;
 
 
-/* -1, or 0 for a number: out of memory.  Init empties the record. */
+/* Init empties the record.  init: -1, add: 0 if out of memory. */
 
 int load_record_init(void);
 uint64_t load_record_add(uint64_t hash, uint64_t begun);
@@ -40,8 +40,8 @@ load_entry_t *load_record_entry(uint64_t n);
 uint64_t load_record_count(void);
 
 /*
- * Makes the index of acknowledged ids again; *again is set to the number of
- * ids that were returned more than once.
+ * Rebuilds the index of acknowledged ids; *again is set to the number of ids
+ * that were returned more than once.
  */
 
 int load_record_index(uint64_t *again);

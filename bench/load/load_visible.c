@@ -19,7 +19,7 @@
 
 
 #define LOAD_VISIBLE_PAUSE  (LOAD_MS / 2)
-#define LOAD_VISIBLE_QUIET  LOAD_SECOND
+#define LOAD_VISIBLE_IDLE  LOAD_SECOND
 
 
 typedef struct {
@@ -39,8 +39,8 @@ static PGconn         *load_conn;
 static uint64_t        load_last;           /* id, in network order */
 static load_sight_t   *load_sights;
 static size_t          load_nsights;
-static size_t          load_sights_room;
-static _Atomic int64_t load_quiet;          /* when the last row was seen */
+static size_t          load_sights_size;
+static _Atomic int64_t load_newest;         /* when the last row was seen */
 static atomic_int      load_stop;
 
 
@@ -86,11 +86,11 @@ load_visible_stop(int64_t began, int64_t drain, load_hist_t *hist)
     ts.tv_sec = 0;
     ts.tv_nsec = 20 * LOAD_MS;
 
-    atomic_store(&load_quiet, load_now());
+    atomic_store(&load_newest, load_now());
     deadline = load_now() + drain;
 
     while (load_now() < deadline
-           && load_now() - atomic_load(&load_quiet) < LOAD_VISIBLE_QUIET)
+           && load_now() - atomic_load(&load_newest) < LOAD_VISIBLE_IDLE)
     {
         nanosleep(&ts, NULL);
     }
@@ -133,7 +133,7 @@ load_visible_watch(void *data)
         seen = load_visible_look(load_conn);
 
         if (seen > 0) {
-            atomic_store(&load_quiet, load_now());
+            atomic_store(&load_newest, load_now());
 
         } else if (seen == -1) {
             PQreset(load_conn);
@@ -177,23 +177,23 @@ static int
 load_visible_note(PGresult *result)
 {
     int            i, rows;
-    size_t         room;
+    size_t         size;
     int64_t        now;
     load_sight_t  *sights;
 
     now = load_now();
     rows = PQntuples(result);
 
-    if (load_nsights + (size_t) rows > load_sights_room) {
-        room = (load_nsights + (size_t) rows) * 2;
-        sights = realloc(load_sights, room * sizeof(load_sight_t));
+    if (load_nsights + (size_t) rows > load_sights_size) {
+        size = (load_nsights + (size_t) rows) * 2;
+        sights = realloc(load_sights, size * sizeof(load_sight_t));
 
         if (sights == NULL) {
             return 0;
         }
 
         load_sights = sights;
-        load_sights_room = room;
+        load_sights_size = size;
     }
 
     for (i = 0; i < rows; i++) {

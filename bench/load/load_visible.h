@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Owns the watching of posts: a thread that notes when each new row was first
- * seen, by asking every half millisecond for rows after the last.
+ * Owns the watching of posts: a thread that polls twice a millisecond for new
+ * rows, and notes when each was first seen.
  *
  * Invariant
  * - What the thread wrote is read only after it has been joined.
@@ -21,9 +21,9 @@
 int load_visible_start(const char *conninfo);
 
 /*
- * Ends it when nothing new was seen for a second, drain at most; counts what
- * that the record has as acknowledged, from the message's start.  -1: out of
- * memory.
+ * Ends the thread when it has seen no new row for a second, at the latest after
+ * drain.  Adds the time from a message's start to its row, for each row that
+ * the record has as acknowledged.  -1: out of memory.
  */
 
 int load_visible_stop(int64_t began, int64_t drain, load_hist_t *hist);

@@ -47,9 +47,9 @@ static void wake_print(const char *name, double *ms, int count);
 static PGconn        *wake_producer;
 static PGconn        *wake_reader;
 static feed_batch_t   wake_batch;
-static int64_t        wake_sent;            /* of this message, */
-static int64_t        wake_answered;        /* as told, the commit's answer */
-static int64_t        wake_last;            /* the newest post seen */
+static int64_t        wake_sent;            /* when the call was sent */
+static int64_t        wake_answered;        /* when it was answered */
+static int64_t        wake_last;            /* id of the newest post seen */
 
 
 int
@@ -138,7 +138,7 @@ static void
 wake_fail(const char *what, PGconn *conn)
 {
     fprintf(stderr, "pgq_wake: %s: %s\n", what,
-            conn ? PQerrorMessage(conn) : "no answer in time");
+            conn ? PQerrorMessage(conn) : "not found in time");
     exit(2);
 }
 
@@ -280,14 +280,14 @@ wake_told(void)
     wake_last = wake_query(wake_reader, NULL);
 
     if (wake_last == -1) {
-        wake_fail("told of a post that is not there", NULL);
+        wake_fail("reading the post of a notification", NULL);
     }
 
     return told;
 }
 
 
-/* Longer than a mover pauses after a batch. */
+/* Sleeps for longer than a mover's pause after a batch. */
 
 static void
 wake_rest(void)

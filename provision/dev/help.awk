@@ -1,4 +1,4 @@
-# Prints a makefile's targets, a line each, from the comments that begin with two hashes, under the headings that
+# Prints a makefile's targets, one in a line, from the comments that begin with two hashes, under the headings that
 # begin with two hashes and an at sign.
 
 BEGIN { FS = ":.*## " }

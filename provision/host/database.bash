@@ -77,7 +77,7 @@ etcd() {
     put /etc/default/etcd 644 root <<< "$text"
     put /etc/systemd/system/etcd.service.d/ngx_pgq.conf 644 root < "$kit/patroni/etcd.service.conf"
     [[ -n $root ]] || systemctl daemon-reload
-    # etcd reads its own certificate for each connection.
+    # No restart for a new etcd.crt: etcd reads it for each connection.
     service etcd.service restart /etc/default/etcd /etc/ngx_pgq/etcd-ca.crt
     [[ $state != existing || -n $root ]] || etcd_promote
 
@@ -104,7 +104,7 @@ etcd_initialised() {
 }
 
 
-# Moves the old data of an etcd that becomes a new member aside.
+# Moves the old data aside: this host's etcd becomes a new member.
 etcd_keep_aside() {
     local data=/var/lib/etcd/ngx_pgq
 
@@ -115,7 +115,7 @@ etcd_keep_aside() {
 }
 
 
-# The others accept a new member only after they have been connected for some seconds, and one at a time.
+# Adds this host as a new member. The others accept one at a time, and only when they have been connected for some seconds.
 etcd_join() {
     local deadline=$((SECONDS + 30 * NGX_PGQ_PATIENCE)) said
 
@@ -126,7 +126,7 @@ etcd_join() {
 }
 
 
-# A new member is a learner, without a vote, until it has all data: otherwise a quorum would need it before that.
+# Makes this host a voting member when it has all data. Until then it is a learner: its vote is not needed for a quorum.
 etcd_promote() {
     local deadline=$((SECONDS + 60 * NGX_PGQ_PATIENCE)) list='' id='' said=
 
@@ -168,7 +168,7 @@ etcd_member() {
 }
 
 
-# Whether the etcd of another host, with or without a quorum, has data of a cluster. That of a new cluster has none yet.
+# Whether the etcd of another host, with or without a quorum, has data of a cluster. In a new cluster it has none yet.
 etcd_in_use() {
     local said
 
@@ -239,7 +239,7 @@ patroni() {
 
     put /etc/systemd/system/patroni.service.d/ngx_pgq.conf 644 root < "$kit/patroni/patroni.service.conf"
 
-    # One PostgreSQL, and it is Patroni's.
+    # Only Patroni may start PostgreSQL.
     if [[ -z $root ]]; then
         systemctl mask --quiet postgresql.service
         systemctl daemon-reload

@@ -69,9 +69,9 @@ each() {
 }
 
 
-# service UNIT WAY FILE...: enables and starts UNIT. A running unit gets the command WAY (reload, restart) if one of the
-# files is newer than what it has read, also after a setup that ended in between. It does not wait for the unit: a member
-# of a quorum starts only when others do.
+# service UNIT WAY FILE...: enables and starts UNIT. A running unit is reloaded or restarted (WAY) if one of the files has
+# changed since it was last started, reloaded or restarted, even if the change was made by an earlier setup that failed.
+# It does not wait for the unit: a member of a quorum starts only when others do.
 service() {
     local unit=$1 way=$2 read=/run/ngx_pgq.$1 file
     shift 2

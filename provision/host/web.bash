@@ -2,13 +2,13 @@
 # The role of a web host: nginx with the module, and HAProxy. Sourced by setup, whose variables it uses.
 
 setup_web() {
-    local ports=443 but=''
+    local ports=443 exempt=''
 
     [[ $NGX_PGQ_HTTP == off ]] || ports='{ 80, 443 }'
-    [[ -z $NGX_PGQ_UNLIMITED ]] || but="ip saddr != { $NGX_PGQ_UNLIMITED } "
+    [[ -z $NGX_PGQ_UNLIMITED ]] || exempt="ip saddr != { $NGX_PGQ_UNLIMITED } "
 
     firewall \
-        "${but}tcp dport $ports add @connections { ip saddr ct count over 512 } reject with tcp reset" \
+        "${exempt}tcp dport $ports add @connections { ip saddr ct count over 512 } reject with tcp reset" \
         "ip saddr { $NGX_PGQ_CLIENTS } tcp dport $ports accept" \
         "ip saddr { $NGX_PGQ_MONITORS } tcp dport 9180 accept" \
         'ip saddr @webs tcp dport 5000 accept'
@@ -46,7 +46,7 @@ nginx() {
     password=$(secret web)
     put /etc/ngx_pgq/pgpass 600 root <<< "*:*:posts:ngx_pgq_web:$password"
 
-    # The certificate of the installation's own CA, or one of another CA if the operator has put it there.
+    # The operator may have added a certificate of another CA.
     [[ ! -e $kit/secrets/door.crt ]] || certificate=door
     put /etc/ngx_pgq/door.key 600 root < "$kit/secrets/$certificate.key"
     put /etc/ngx_pgq/door.crt 644 root < "$kit/secrets/$certificate.crt"
