@@ -89,7 +89,7 @@ static const char  *ngx_pgq_call_retries[] = {
 };
 
 
-/* of these, caused neither by the connection nor by the whole database */
+/* those of them that one message can cause, and that may not be repeated */
 
 static const char  *ngx_pgq_call_transient[] = {
     "40", "55P", "57014", NULL
@@ -263,11 +263,6 @@ ngx_pgq_call_listed(const char **classes, const char *sqlstate)
     return 0;
 }
 
-
-/*
- * Whether a write failed with an error that one message can cause and that
- * may not be repeated, such as a lock that was not available in time.
- */
 
 ngx_uint_t
 ngx_pgq_call_is_transient(ngx_pgq_call_t *call)

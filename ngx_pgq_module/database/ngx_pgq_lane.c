@@ -244,7 +244,7 @@ ngx_pgq_lane_timer_handler(ngx_event_t *ev)
         return;
 
     default:
-        /* the statement has ended, and its timer was left */
+        /* a statement has ended; its timer is not deleted */
         return;
     }
 }
@@ -377,23 +377,17 @@ ngx_pgq_lane_age_handler(ngx_event_t *ev)
 static void
 ngx_pgq_lane_retire(ngx_pgq_lane_t *lane)
 {
-    ngx_uint_t  used;
-
-    used = lane->state == NGX_PGQ_LANE_IDLE;
-
-    if (used) {
+    if (lane->state == NGX_PGQ_LANE_IDLE) {
         ngx_log_error(NGX_LOG_INFO, lane->conf->log, 0,
                       "pgq lane: replaced %s:%s after %M ms, pool \"%V\"",
                       lane->endpoint.host->name, lane->endpoint.host->port,
                       ngx_current_msec - lane->connected_at,
                       &lane->conf->name);
+
+        lane->conf->ops->lost(lane);
     }
 
     ngx_pgq_lane_close(lane);
-
-    if (used) {
-        lane->conf->ops->lost(lane);
-    }
 }
 
 

@@ -22,7 +22,7 @@ typedef struct {
     ngx_pgq_call_t        *(*next)(ngx_pgq_pool_t *db);
     /* answers requests that expired; ms until the next expires, or -1 */
     ngx_msec_int_t         (*expire)(ngx_pgq_pool_t *db);
-    /* the worker exits: frees all calls and requests */
+    /* the worker exits: frees the calls and what they refer to */
     void                   (*clear)(ngx_pgq_pool_t *db);
 } ngx_pgq_source_t;
 

@@ -29,7 +29,7 @@ typedef struct {
     ngx_pgq_pool_t          *db;
     ngx_pool_t              *memory;
     ngx_uint_t               holders;
-    ngx_array_t              pieces;    /* ngx_str_t; in order */
+    ngx_array_t              pieces;    /* ngx_str_t */
     size_t                   space;     /* bytes free in the last piece */
     size_t                   allocated; /* bytes of all pieces */
     size_t                   len;       /* of the body */

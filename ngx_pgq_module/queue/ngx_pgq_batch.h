@@ -43,7 +43,8 @@ struct ngx_pgq_batch_s {
     ngx_msec_t               failing_since; /* transient failures */
     ngx_uint_t               alone_failures;    /* of its only message */
     ngx_msec_t               suspect_since; /* the first of these */
-    ngx_uint_t               committed;     /* writes->committed at the last */
+    ngx_uint_t               committed;     /* writes->committed at the last
+                                               of these failures */
 };
 
 

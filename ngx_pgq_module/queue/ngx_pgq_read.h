@@ -28,7 +28,7 @@ typedef enum {
 
 struct ngx_pgq_fetch_s {
     ngx_pgq_waiting_t        base;
-    ngx_queue_t              queue;     /* of its read */
+    ngx_queue_t              queue;     /* in read->fetches */
     ngx_pgq_read_t          *read;
 
     /* set by the owner; called once, unless the client has left; there is
