@@ -69,7 +69,7 @@ private: $(EXTENSION)/ngx_pgq.so
 	@provision/dev/private-install $(PG_CONFIG) $(EXTENSION) $(BUILD)/pg$(PG)
 
 
-# The load client.
+# The load client, and the clients of bench/mover.
 
 load: $(BUILD)/flags
 	@$(MAKE) --no-print-directory -s -C bench BUILD=$(TOP)/$(BUILD)/bench PG_CONFIG=$(PG_CONFIG) \
