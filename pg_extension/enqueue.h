@@ -24,9 +24,9 @@ typedef struct NgxPgqInsert
 	Relation	queue;
 	int			slot;
 	TimestampTz at;
-	Oid			user;			/* the caller, */
+	Oid			user;			/* the caller */
 	int			context;		/* its security context */
-	int			settings;		/* and GUC nest level */
+	int			settings;		/* GUC nest level */
 	bool		deferred;		/* there may be deferred triggers */
 } NgxPgqInsert;
 

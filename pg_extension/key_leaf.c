@@ -39,8 +39,6 @@
 #define CHECK_US		INT64CONST(5000000) /* between checks of the leaves */
 #define RETRY_US		INT64CONST(1000000) /* the same if one has expired */
 
-#define ROWS_PER_PAGE	(BLCKSZ / 124)	/* rows have 120 bytes, pointers 4 */
-
 /* How long a row is kept. */
 static int64
 key_leaf_keep_us(void)
@@ -90,12 +88,6 @@ ngx_pgq_key_leaf_value(TupleTableSlot *row, AttrNumber attnum)
 	if (isnull)
 		elog(ERROR, "unexpected null in a row of ngx_pgq.key");
 	return value;
-}
-
-int64
-ngx_pgq_key_leaf_rows(int64 pages)
-{
-	return pages * ROWS_PER_PAGE;
 }
 
 /* The time of the newest row of a leaf; -infinity if it has none. */
@@ -170,7 +162,7 @@ key_leaf_count(void)
 
 	for (int i = 0; i < NGX_PGQ_KEY_SLOTS; i++)
 		pages += Max(ngx_pgq_leaf_pages(ngx_pgq_leaf_relid("key", i)), 0);
-	return ngx_pgq_key_leaf_rows(pages);
+	return pages * NGX_PGQ_KEY_ROWS_PER_PAGE;
 }
 
 /* Log when new keys begin to be refused, and when they are accepted again. */

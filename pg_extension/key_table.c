@@ -159,7 +159,7 @@ key_table_look_up(NgxPgqKey *keys, int count, TimestampTz expired, bool recall)
 		table_close(leaf, AccessShareLock);
 	}
 	UnregisterSnapshot(snapshot);
-	return ngx_pgq_key_leaf_rows(pages);
+	return pages * NGX_PGQ_KEY_ROWS_PER_PAGE;
 }
 
 /* Lock a key, unless another transaction has it locked. */

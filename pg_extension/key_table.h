@@ -15,6 +15,9 @@
 #define NGX_PGQ_KEYS		64	/* maximum in a batch */
 #define NGX_PGQ_KEY_LEN		1024	/* maximum in bytes, with scope */
 
+/* rows have 120 bytes, line pointers 4 */
+#define NGX_PGQ_KEY_ROWS_PER_PAGE	(BLCKSZ / 124)
+
 /* What the table has for a key. */
 typedef enum NgxPgqKeyState
 {
@@ -44,7 +47,6 @@ extern void ngx_pgq_key_table_recall(NgxPgqKey *keys, int count);
 extern int	ngx_pgq_key_leaf_at(TimestampTz at);
 extern Relation ngx_pgq_key_leaf_index(Relation leaf, AttrNumber attnum);
 extern Datum ngx_pgq_key_leaf_value(TupleTableSlot *row, AttrNumber attnum);
-extern int64 ngx_pgq_key_leaf_rows(int64 pages);
 extern bool ngx_pgq_key_leaf_due(void);
 extern void ngx_pgq_key_leaf_tidy(NgxPgqDatabase *database);
 extern void ngx_pgq_key_leaf_committed(void);

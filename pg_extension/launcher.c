@@ -72,7 +72,7 @@ typedef struct Wanted
 } Wanted;
 
 static Wanted wanted[NGX_PGQ_DATABASES];
-static bool no_slot_reported = false;	/* it was logged */
+static bool no_slot_reported = false;	/* no free worker slot was logged */
 static bool entry_missing = false;	/* no entry was free for a database */
 
 /* A worker whose main function is ngx_pgq_<kind>_main(). */

@@ -3,9 +3,8 @@
  * mover_retention.c
  *	  Deleting old posts by count and age, as the settings say.
  *
- * Done by the first mover of a database between batches, in steps: _wait()
- * tells when the next step is due, _step() does it in its own transaction, and
- * _committed() or _failed() is called after it.
+ * Done by the first mover of a database between batches, in steps.  Each has
+ * its own transaction.
  *
  * A round has these phases: retry posts that were passed over; count down from
  * the newest post to the oldest one that is kept; walk up from where the last
@@ -23,7 +22,7 @@
  * - A post that is locked, or too young among older ones, is passed over and
  *	 retried.  A post that a trigger or foreign key keeps is found by
  *	 bisection, passed over, and retried when the walk restarts.
- * - No lock is waited for longer than LOCK_TIMEOUT.
+ * - A step waits at most LOCK_TIMEOUT for a lock.
  * - Counting is exact: a post is deleted as surplus only if the last count has
  *	 seen keep_posts newer ones.
  * - The commit is not flushed (see mover.c): posts that a crash brings back
@@ -155,11 +154,10 @@ ngx_pgq_mover_retention_wait(NgxPgqDatabase *database, bool busy)
 			  step_ended + step_cost * (busy ? SHARE_BUSY : SHARE));
 	if (progress.phase == RESTING)
 	{
-		if (keep_posts > 0 &&
-			ngx_pgq_shmem_database_posted(database) != progress.posted)
-			due = Max(due, progress.round_after);
-		else
-			due = Max(due, Max(progress.round_after, progress.idle_until));
+		due = Max(due, progress.round_after);
+		if (keep_posts == 0 ||
+			ngx_pgq_shmem_database_posted(database) == progress.posted)
+			due = Max(due, progress.idle_until);
 	}
 	return due <= now ? 0 : (due - now + 999) / 1000;
 }

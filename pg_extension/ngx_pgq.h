@@ -108,8 +108,8 @@ typedef struct NgxPgqMover
 
 typedef struct NgxPgqDatabase
 {
-	pg_atomic_uint32 oid;		/* atomic; 0: no such database; by launcher */
-	char		name[NAMEDATALEN];	/* shmem->lock; "": free; by launcher */
+	pg_atomic_uint32 oid;		/* atomic; 0: none; set by the launcher */
+	char		name[NAMEDATALEN];	/* shmem->lock; "": free */
 	pg_atomic_uint32 holds;		/* atomic; transactions that hold it */
 	pg_atomic_uint32 slot;		/* atomic; the current slot */
 	pg_atomic_uint32 wake;		/* atomic; 1: a commit since the last check */
@@ -123,8 +123,8 @@ typedef struct NgxPgqDatabase
 	/* atomic; ngx_pgq_clock() at which a leaf became unused, or 0 */
 	pg_atomic_uint64 batch_unused_since[NGX_PGQ_BATCH_LEAVES];
 	pg_atomic_uint64 service_offset;	/* atomic; see service_time.c */
-	NgxPgqSlot	slots[NGX_PGQ_SLOTS];	/* see there */
-	NgxPgqMover mover[NGX_PGQ_MOVERS];	/* see there */
+	NgxPgqSlot	slots[NGX_PGQ_SLOTS];	/* see NgxPgqSlot */
+	NgxPgqMover mover[NGX_PGQ_MOVERS];	/* see NgxPgqMover */
 } NgxPgqDatabase;
 
 typedef struct NgxPgqShared
@@ -132,7 +132,7 @@ typedef struct NgxPgqShared
 	LWLock	   *lock;			/* constant; guards names and error texts */
 	pg_atomic_uint32 launcher;	/* atomic; its proc number + 1; 0: none */
 	pg_atomic_uint32 databases_changed; /* atomic; 1: check them */
-	NgxPgqDatabase database[NGX_PGQ_DATABASES]; /* see there */
+	NgxPgqDatabase database[NGX_PGQ_DATABASES]; /* see NgxPgqDatabase */
 } NgxPgqShared;
 
 /* A range of blocks; empty when low > high. */

@@ -3,8 +3,7 @@
  * shmem.c
  *	  The shared memory of ngx_pgq; spans and depths of slots.
  *
- * The postmaster makes it at start and again after a crash.  It is never
- * resized.  ngx_pgq.h says for each field what guards it.
+ * The postmaster creates it at start and again after a crash.  ngx_pgq.h says for each field what guards it.
  *
  * A span is one atomic 64-bit word: the low block in the upper half, the high
  * block in the lower.  It is a hint that must never be too small:

@@ -31,8 +31,8 @@
 #include "ngx_pgq.h"
 
 static bool called = false;		/* ngx_pgq_synchronous_expect() */
-static int	expected = SYNC_REP_NO_WAIT;	/* index of WalSndCtl->lsn; the
-											 * larger, the stronger */
+/* index of WalSndCtl->lsn; larger is stronger */
+static int	expected = SYNC_REP_NO_WAIT;
 
 /* The confirmation that a commit with the current settings waits for. */
 static int

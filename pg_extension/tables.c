@@ -3,8 +3,8 @@
  * tables.c
  *	  The tables that the movers use.
  *
- * They are looked up by name in each transaction, as any of them, and the
- * extension, may be dropped and created again.
+ * They are looked up by name in each transaction, as they and the extension
+ * may be dropped and created again.
  */
 #include "postgres.h"
 
@@ -52,8 +52,8 @@ tables_has_columns(Oid relid, const NgxPgqColumn *columns, int count)
 
 /*
  * Find the tables, and lock the queue until the transaction ends, unless mode
- * is NoLock.  ngx_pgq.dead_letter is only checked for, so that a mover does
- * not begin in an incomplete schema.
+ * is NoLock.  Also checks that ngx_pgq.dead_letter exists, as a mover may need
+ * it.
  */
 void
 ngx_pgq_tables_find(NgxPgqTables *tables, LOCKMODE mode)

@@ -67,10 +67,6 @@ utility_hook_release(void)
 	ngx_pgq_launcher_recheck();
 }
 
-/*
- * A subscription's worker commits a prepared transaction in a transaction that
- * writes nothing itself.
- */
 static void
 utility_hook_at_transaction_end(XactEvent event, void *arg)
 {
@@ -216,7 +212,7 @@ utility_hook_hold(const char *name)
 	return database;
 }
 
-/* Get the pids of running movers; returns their number. */
+/* Find the pids of the movers; returns their number. */
 static int
 utility_hook_find_movers(NgxPgqDatabase *database, int *pids)
 {

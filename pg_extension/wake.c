@@ -33,7 +33,7 @@
 
 PG_FUNCTION_INFO_V1(ngx_pgq_slot);
 
-#define ROWS_PER_BLOCK	16		/* at least, of small messages */
+#define ROWS_PER_BLOCK	16		/* minimum if messages are small */
 
 typedef struct Pending
 {
