@@ -61,7 +61,7 @@
 #include "ngx_pgq.h"
 
 #define CHECK_US	INT64CONST(5000000) /* between checks of the leaves */
-#define FORCED_US	INT64CONST(3000000) /* batch_table_period_us(), in a test */
+#define FORCED_US	INT64CONST(3000000) /* the period in a test */
 
 #define LOCK_SEED	UINT64CONST(0x6e67785f62617463)
 

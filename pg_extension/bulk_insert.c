@@ -6,8 +6,8 @@
  * The executor would insert the rows one by one.  Here a page of rows costs
  * one WAL record and one buffer lock.
  *
- * - The table must have exactly the caller's columns.  If it has triggers,
- *	 rules, row security, other columns or partitions, the executor must insert.
+ * - The table must have exactly the caller's columns.  The executor must be
+ *	 used if it has triggers, rules, row security, other columns or partitions.
  * - The caller has checked privileges and holds RowExclusiveLock.
  * - CHECK and NOT NULL constraints, the partition constraint and unique
  *	 indexes are checked for each row, with the errors that the executor would

@@ -50,7 +50,7 @@ control_wait(long ms)
 	CHECK_FOR_INTERRUPTS();
 }
 
-/* The pause that this transaction has begun. */
+/* The pause that this transaction has begun, and its subtransaction. */
 static NgxPgqDatabase *begun_for = NULL;
 static SubTransactionId begun_in;
 

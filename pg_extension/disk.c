@@ -19,25 +19,20 @@
 /* Relative to the data directory, the working directory of a backend. */
 static const char *const directories[] = {"base", "pg_wal"};
 
-static bool
-disk_is_full(const char *directory)
-{
-	struct statvfs disk;
-
-	return statvfs(directory, &disk) == 0 &&
-		(uint64) disk.f_bavail * disk.f_frsize <
-		(uint64) ngx_pgq_min_free_space * 1024 * 1024;
-}
-
 /* Raises if a disk is too full.  Call before messages are written. */
 void
 ngx_pgq_disk_expect(void)
 {
-	if (ngx_pgq_min_free_space == 0)
+	const uint64 needed = (uint64) ngx_pgq_min_free_space * 1024 * 1024;
+
+	if (needed == 0)
 		return;
 	for (size_t i = 0; i < lengthof(directories); i++)
 	{
-		if (disk_is_full(directories[i]))
+		struct statvfs disk;
+
+		if (statvfs(directories[i], &disk) == 0 &&
+			(uint64) disk.f_bavail * disk.f_frsize < needed)
 			ereport(ERROR,
 					(errcode(ERRCODE_DISK_FULL),
 					 errmsg("cannot enqueue while less than %d MB are free in \"%s\"",

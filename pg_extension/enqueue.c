@@ -315,8 +315,12 @@ enqueue_apply_key(const NgxPgqKey *key, MessageResult *result)
 static bool
 enqueue_enter(const pg_uuid_t *batch_id, NgxPgqKey *keys, int count)
 {
-	NgxPgqEntry entry = ngx_pgq_enqueue_insert_enter(batch_id);
+	NgxPgqEntry entry = ngx_pgq_batch_table_enter(batch_id, false);
 
+	if (entry == NGX_PGQ_ENTRY_FENCED)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("batch was fenced by ngx_pgq.fence()")));
 	if (entry == NGX_PGQ_ENTRY_ENQUEUED)
 	{
 		ngx_pgq_key_table_recall(keys, count);

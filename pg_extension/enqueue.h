@@ -36,7 +36,6 @@ extern bool ngx_pgq_enqueue_check(Datum message, const char **sqlstate,
 
 /* enqueue_insert.c */
 extern void ngx_pgq_enqueue_insert_begin(NgxPgqInsert *insert);
-extern NgxPgqEntry ngx_pgq_enqueue_insert_enter(const pg_uuid_t *batch_id);
 extern void ngx_pgq_enqueue_insert_write(NgxPgqInsert *insert,
 										 NgxPgqBatch *batch);
 extern void ngx_pgq_enqueue_insert_end(NgxPgqInsert *insert);

@@ -113,19 +113,6 @@ ngx_pgq_enqueue_insert_begin(NgxPgqInsert *insert)
 	SPI_connect();
 }
 
-/* Enter a batch into the batch table; raise if it was fenced. */
-NgxPgqEntry
-ngx_pgq_enqueue_insert_enter(const pg_uuid_t *batch_id)
-{
-	NgxPgqEntry entry = ngx_pgq_batch_table_enter(batch_id, false);
-
-	if (entry == NGX_PGQ_ENTRY_FENCED)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("batch was fenced by ngx_pgq.fence()")));
-	return entry;
-}
-
 /* Is it certain that the text of an error quotes no value? */
 static bool
 enqueue_insert_has_no_value(const ErrorData *error)

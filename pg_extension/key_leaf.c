@@ -35,7 +35,7 @@
 
 /* A batch is not sent again after NGX_PGQ_BATCH_KEEP_US. */
 #define KEEP_MIN_US		(3 * NGX_PGQ_BATCH_KEEP_US)
-#define SAVE_US			INT64CONST(10000000)	/* between saves of the time */
+#define SAVE_US			INT64CONST(10000000)	/* between saves of time */
 #define CHECK_US		INT64CONST(5000000) /* between checks of the leaves */
 #define RETRY_US		INT64CONST(1000000) /* the same if one has expired */
 

@@ -69,7 +69,8 @@ key_table_consider(NgxPgqKey *key, Found *found, TupleTableSlot *row,
 	[NGX_PGQ_KEY_OTHER] = 1};
 	TimestampTz at = DatumGetTimestampTz(ngx_pgq_key_leaf_value(row, columns->at));
 	pg_uuid_t  *id = DatumGetUUIDP(ngx_pgq_key_leaf_value(row, columns->message_id));
-	bytea	   *fingerprint = DatumGetByteaPP(ngx_pgq_key_leaf_value(row, columns->fingerprint));
+	Datum		value = ngx_pgq_key_leaf_value(row, columns->fingerprint);
+	bytea	   *fingerprint = DatumGetByteaPP(value);
 	NgxPgqKeyState state = NGX_PGQ_KEY_OTHER;
 	int			rank;
 

@@ -51,27 +51,27 @@
 #define NEVER			PG_INT64_MAX
 
 /* The launcher's state of a mover.  Times are those of ngx_pgq_clock(). */
-typedef struct Start
+typedef struct MoverProcess
 {
 	BackgroundWorkerHandle *handle; /* NULL: not running */
 	bool		stopping;
 	int64		stable_at;
 	int64		not_before;
 	int64		backoff;
-} Start;
+} MoverProcess;
 
 /* The launcher's state of a database; same index as in shared memory. */
-typedef struct Wanted
+typedef struct LauncherDatabase
 {
-	bool		wanted;			/* the settings name it */
-	bool		exists;			/* so do database and role */
+	bool		configured;		/* in ngx_pgq.databases */
+	bool		exists;			/* and the role exists */
 	const char *reported;		/* what was logged as missing */
 	int64		next_check_at;
 	int64		backoff;
-	Start		start[NGX_PGQ_MOVERS];
-} Wanted;
+	MoverProcess processes[NGX_PGQ_MOVERS];
+} LauncherDatabase;
 
-static Wanted wanted[NGX_PGQ_DATABASES];
+static LauncherDatabase states[NGX_PGQ_DATABASES];
 static bool no_slot_reported = false;	/* no free worker slot was logged */
 static bool entry_missing = false;	/* no entry was free for a database */
 
@@ -193,8 +193,8 @@ launcher_recheck(void)
 {
 	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
 	{
-		wanted[d].next_check_at = 0;
-		wanted[d].backoff = BACKOFF_MIN;
+		states[d].next_check_at = 0;
+		states[d].backoff = BACKOFF_MIN;
 	}
 }
 
@@ -224,11 +224,11 @@ launcher_read_settings(void)
 	launcher_recheck();
 	for (int d = 0; d < NGX_PGQ_DATABASES; d++)
 	{
-		wanted[d].wanted = false;
+		states[d].configured = false;
 		for (int m = 0; m < NGX_PGQ_MOVERS; m++)
 		{
-			wanted[d].start[m].not_before = 0;
-			wanted[d].start[m].backoff = BACKOFF_MIN;
+			states[d].processes[m].not_before = 0;
+			states[d].processes[m].backoff = BACKOFF_MIN;
 		}
 	}
 	foreach(cell, ngx_pgq_settings_database_names(raw))
@@ -238,7 +238,7 @@ launcher_read_settings(void)
 
 		if (d >= 0)
 		{
-			wanted[d].wanted = true;
+			states[d].configured = true;
 			continue;
 		}
 		ereport(LOG,
@@ -256,7 +256,7 @@ launcher_set_failed(int d, int first, int last, const char *why)
 	{
 		NgxPgqMover *mover = &ngx_pgq_shmem->database[d].mover[m];
 
-		if (wanted[d].start[m].handle || pg_atomic_read_u32(&mover->pid))
+		if (states[d].processes[m].handle || pg_atomic_read_u32(&mover->pid))
 			continue;
 		ngx_pgq_shmem_mover_error(mover, why);
 		pg_atomic_exchange_u32(&mover->state, NGX_PGQ_FAILED);
@@ -282,40 +282,40 @@ static void
 launcher_check_database(int d)
 {
 	NgxPgqDatabase *database = &ngx_pgq_shmem->database[d];
-	Wanted	   *want = &wanted[d];
+	LauncherDatabase *state = &states[d];
 	Oid			oid;
 	const char *what = launcher_missing(database->name, &oid);
 	const char *name = OidIsValid(oid) ? ngx_pgq_role : database->name;
 
-	if (what && what != want->reported)
+	if (what && what != state->reported)
 		ereport(LOG,
 				(errmsg("ngx_pgq launcher: no movers for database \"%s\": %s \"%s\" does not exist",
 						database->name, what, name)));
-	else if (!what && want->reported)
+	else if (!what && state->reported)
 		ereport(LOG,
 				(errmsg("ngx_pgq launcher: database \"%s\" and role \"%s\" exist now",
 						database->name, ngx_pgq_role)));
-	want->reported = what;
-	want->exists = what == NULL;
+	state->reported = what;
+	state->exists = what == NULL;
 	if (pg_atomic_exchange_u32(&database->oid, oid) != oid)
 		launcher_reset_database(database);
 	if (what)
 		launcher_set_failed(d, 0, ngx_pgq_movers - 1,
 							psprintf("%s \"%s\" does not exist", what, name));
-	if (want->exists)
+	if (state->exists)
 	{
-		want->backoff = BACKOFF_MIN;
-		want->next_check_at = ngx_pgq_clock() + CHECK_INTERVAL;
+		state->backoff = BACKOFF_MIN;
+		state->next_check_at = ngx_pgq_clock() + CHECK_INTERVAL;
 	}
 	else
-		launcher_back_off(&want->next_check_at, &want->backoff);
+		launcher_back_off(&state->next_check_at, &state->backoff);
 }
 
 static void
 launcher_start_mover(int d, int m)
 {
 	NgxPgqDatabase *database = &ngx_pgq_shmem->database[d];
-	Start	   *start = &wanted[d].start[m];
+	MoverProcess *process = &states[d].processes[m];
 	BackgroundWorker worker = launcher_worker("mover", BGW_NEVER_RESTART);
 	MemoryContext context;
 
@@ -326,15 +326,15 @@ launcher_start_mover(int d, int m)
 
 	NGX_PGQ_FAULT("mover-wanted");
 	context = MemoryContextSwitchTo(TopMemoryContext);
-	if (RegisterDynamicBackgroundWorker(&worker, &start->handle))
+	if (RegisterDynamicBackgroundWorker(&worker, &process->handle))
 	{
-		start->stable_at = ngx_pgq_clock() + STABLE;
-		start->stopping = false;
+		process->stable_at = ngx_pgq_clock() + STABLE;
+		process->stopping = false;
 		no_slot_reported = false;
 	}
 	else
 	{
-		start->handle = NULL;
+		process->handle = NULL;
 		if (!no_slot_reported)
 			ereport(LOG,
 					(errmsg("ngx_pgq launcher: no free worker slot for mover %d of database \"%s\"",
@@ -343,54 +343,54 @@ launcher_start_mover(int d, int m)
 		no_slot_reported = true;
 		launcher_set_failed(d, m, m,
 							"no worker slot is free, see max_worker_processes");
-		launcher_back_off(&start->not_before, &start->backoff);
+		launcher_back_off(&process->not_before, &process->backoff);
 	}
 	MemoryContextSwitchTo(context);
 }
 
 /* Forget a mover that has exited; true if we did not stop it. */
 static bool
-launcher_reap(Start *start)
+launcher_reap(MoverProcess *process)
 {
 	pid_t		pid;
 
-	if (start->handle == NULL ||
-		GetBackgroundWorkerPid(start->handle, &pid) != BGWH_STOPPED)
+	if (process->handle == NULL ||
+		GetBackgroundWorkerPid(process->handle, &pid) != BGWH_STOPPED)
 		return false;
-	pfree(start->handle);
-	start->handle = NULL;
-	if (start->stopping || ngx_pgq_clock() >= start->stable_at)
+	pfree(process->handle);
+	process->handle = NULL;
+	if (process->stopping || ngx_pgq_clock() >= process->stable_at)
 	{
-		start->backoff = BACKOFF_MIN;
-		start->not_before = 0;
+		process->backoff = BACKOFF_MIN;
+		process->not_before = 0;
 	}
 	else
-		launcher_back_off(&start->not_before, &start->backoff);
-	return !start->stopping;
+		launcher_back_off(&process->not_before, &process->backoff);
+	return !process->stopping;
 }
 
 /* Start or stop a mover; returns when to check it again. */
 static int64
 launcher_manage_mover(int d, int m, bool should_run, int64 now)
 {
-	Start	   *start = &wanted[d].start[m];
+	MoverProcess *process = &states[d].processes[m];
 
-	if (start->handle && !should_run && !start->stopping)
+	if (process->handle && !should_run && !process->stopping)
 	{
-		TerminateBackgroundWorker(start->handle);
-		start->stopping = true;
+		TerminateBackgroundWorker(process->handle);
+		process->stopping = true;
 	}
-	if (start->handle || !should_run)
+	if (process->handle || !should_run)
 		return NEVER;
-	if (start->not_before <= now)
+	if (process->not_before <= now)
 	{
 		/* a mover of an earlier launcher may not have exited yet */
 		if (pg_atomic_read_u32(&ngx_pgq_shmem->database[d].mover[m].pid))
-			launcher_back_off(&start->not_before, &start->backoff);
+			launcher_back_off(&process->not_before, &process->backoff);
 		else
 			launcher_start_mover(d, m);
 	}
-	return start->handle ? NEVER : start->not_before;
+	return process->handle ? NEVER : process->not_before;
 }
 
 /* Free the entry of a database that has no movers, unless it is held. */
@@ -403,7 +403,7 @@ launcher_free_entry(int d)
 	if (pg_atomic_read_u32(&database->holds) == 0)
 	{
 		ngx_pgq_shmem_database_assign(database, "");
-		memset(&wanted[d], 0, sizeof(wanted[d]));
+		memset(&states[d], 0, sizeof(states[d]));
 	}
 	LWLockRelease(ngx_pgq_shmem->lock);
 	if (entry_missing && database->name[0] == '\0')
@@ -415,7 +415,7 @@ static int64
 launcher_manage_database(int d)
 {
 	NgxPgqDatabase *database = &ngx_pgq_shmem->database[d];
-	Wanted	   *want = &wanted[d];
+	LauncherDatabase *state = &states[d];
 	int64		now = ngx_pgq_clock();
 	int64		next = NEVER;
 	bool		held = pg_atomic_read_u32(&database->holds) > 0;
@@ -426,19 +426,19 @@ launcher_manage_database(int d)
 	for (int m = 0; m < NGX_PGQ_MOVERS; m++)
 	{
 		/* the database may have been dropped */
-		if (launcher_reap(&want->start[m]))
-			want->next_check_at = 0;
+		if (launcher_reap(&state->processes[m]))
+			state->next_check_at = 0;
 	}
-	if (want->wanted && want->next_check_at <= now)
+	if (state->configured && state->next_check_at <= now)
 		launcher_check_database(d);
 	for (int m = 0; m < NGX_PGQ_MOVERS; m++)
 	{
-		bool		should_run = want->wanted && want->exists && !held &&
+		bool		should_run = state->configured && state->exists && !held &&
 			m < ngx_pgq_movers;
 		int64		due = launcher_manage_mover(d, m, should_run, now);
 
 		next = Min(next, due);
-		busy |= want->start[m].handle != NULL;
+		busy |= state->processes[m].handle != NULL;
 		if (m >= ngx_pgq_movers)
 		{
 			uint32		failed = NGX_PGQ_FAILED;
@@ -448,8 +448,8 @@ launcher_manage_database(int d)
 												  &failed, NGX_PGQ_STOPPED);
 		}
 	}
-	if (want->wanted)
-		return Min(next, want->next_check_at);
+	if (state->configured)
+		return Min(next, state->next_check_at);
 	if (!busy)
 		launcher_free_entry(d);
 	return next;
@@ -463,8 +463,8 @@ launcher_stop_movers(int code, Datum arg)
 	{
 		for (int m = 0; m < NGX_PGQ_MOVERS; m++)
 		{
-			if (wanted[d].start[m].handle)
-				TerminateBackgroundWorker(wanted[d].start[m].handle);
+			if (states[d].processes[m].handle)
+				TerminateBackgroundWorker(states[d].processes[m].handle);
 		}
 	}
 }

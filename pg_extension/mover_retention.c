@@ -49,7 +49,7 @@
 #define STEP_COUNT		5000	/* posts in a step that counts */
 #define SHARE			4		/* pause after a step, multiple of its time */
 #define SHARE_BUSY		20		/* the same while batches are full */
-#define SHARE_COUNT		20		/* between rounds, multiple of the count's time */
+#define SHARE_COUNT		20		/* between rounds, multiple of count_cost */
 #define ROUND_US		INT64CONST(1000000)
 #define IDLE_US			INT64CONST(60000000)	/* between rounds, at most */
 #define RETRY_US		INT64CONST(2000000) /* between retries of posts */
@@ -104,7 +104,7 @@ typedef struct Progress
 static int	keep_posts = 0;		/* the settings that progress belongs to */
 static int	keep_posts_for = 0;
 static Progress progress;
-static Progress before;			/* progress before the step, which may fail */
+static Progress before;			/* the step; restored if it fails */
 static int64 tried_id;			/* the last post the step tried to delete */
 static int64 step_ended = 0;
 static int64 step_cost = 0;

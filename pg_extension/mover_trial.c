@@ -8,8 +8,8 @@
  * message.  Each message of the trial is moved in a subtransaction, including
  * deferred constraints; all are in the transaction of the batch.
  *
- * The SQLSTATE alone cannot tell, as each class has errors of both kinds.  So
- * the messages are compared:
+ * Each class of SQLSTATEs has errors of both kinds.  So the messages are
+ * compared:
  *
  * - If a message fails and another one passes, in the trial or in another
  *	 mover since the trials began, the failed one becomes a dead letter.  If
@@ -39,7 +39,6 @@
 #define ROUNDS			3
 #define REFUSED			20
 #define REFUSED_US		INT64CONST(10000000)
-
 #define TRIAL_SIZE_MIN	2
 #define TRIAL_SIZE_MAX	1000
 

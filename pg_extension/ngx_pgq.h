@@ -76,7 +76,7 @@ typedef enum NgxPgqSkip
 	NGX_PGQ_SKIP_NEXT			/* it is full, but no other slot is empty */
 } NgxPgqSkip;
 
-/* A leaf of the queue; any process may write it.  Counts: since server start. */
+/* A leaf of the queue.  Any process may write it.  Counts begin at start. */
 typedef struct NgxPgqSlot
 {
 	pg_atomic_uint64 span;		/* atomic; see shmem.c */
@@ -113,7 +113,7 @@ typedef struct NgxPgqDatabase
 	pg_atomic_uint32 holds;		/* atomic; transactions that hold it */
 	pg_atomic_uint32 slot;		/* atomic; the current slot */
 	pg_atomic_uint32 wake;		/* atomic; 1: a commit since the last check */
-	pg_atomic_uint32 sweep_wanted;	/* atomic; 1: a commit's blocks are unknown */
+	pg_atomic_uint32 sweep_wanted;	/* atomic; 1: blocks are not known */
 	pg_atomic_uint64 swept_at;	/* atomic; ngx_pgq_clock() of the last sweep */
 	pg_atomic_uint64 sweep_after;	/* atomic; ngx_pgq_clock() of the next */
 	pg_atomic_uint32 paused;	/* atomic; pid that called pause(), or 0 */

@@ -3,8 +3,8 @@
  * service_time.c
  *	  The time by which idempotency keys expire: how long a primary has run.
  *
- * Owns the table ngx_pgq.service_time.  The time reads like a wall clock, but
- * starts with the first key and then advances only by the elapsed time of the
+ * Owns the table ngx_pgq.service_time.  The time starts as the wall clock's
+ * time of the first key, and then advances only by the elapsed time of the
  * primary.  So the wall clocks of the hosts do not matter:
  *
  * - Shared memory has the difference to ngx_pgq_clock().  After a start, a

@@ -28,9 +28,8 @@ bool		ngx_pgq_synchronous;
 int			ngx_pgq_min_free_space;
 
 /*
- * The names in a list of databases; unlike SQL identifiers they keep their
- * case.  Modifies raw.  Returns NIL if the list is empty or has invalid
- * syntax.
+ * The names in a list of databases; their case is kept.  Modifies raw.
+ * Returns NIL if the list is empty or has invalid syntax.
  */
 List *
 ngx_pgq_settings_database_names(char *raw)

@@ -3,7 +3,8 @@
  * shmem.c
  *	  The shared memory of ngx_pgq; spans and depths of slots.
  *
- * The postmaster creates it at start and again after a crash.  ngx_pgq.h says for each field what guards it.
+ * The postmaster creates it at start and again after a crash.  For each field
+ * ngx_pgq.h has what guards it.
  *
  * A span is one atomic 64-bit word: the low block in the upper half, the high
  * block in the lower.  It is a hint that must never be too small:
@@ -14,10 +15,10 @@
  *	 fails.
  *
  * The depth of a slot is the number of messages that commits have reported,
- * less those that were claimed.  It is for display only: messages that were
- * inserted without shared memory, by COMMIT PREPARED or with an explicit slot
- * are not counted, those of a rolled back savepoint are.  It is corrected when
- * no message is found and when the slot is truncated.
+ * less those that were claimed.  It is not exact: messages that were inserted
+ * without shared memory, by COMMIT PREPARED or with an explicit slot are not
+ * counted, and those of a rolled back savepoint are.  It is corrected when no
+ * message is found and when the slot is truncated.
  */
 #include "postgres.h"
 

@@ -4,10 +4,10 @@
  *	  Rotating slots: new messages go to the next leaf, drained leaves are
  *	  truncated.
  *
- * Done by the first mover of a database between batches.  Dead rows are not
- * vacuumed.  When the current slot has grown to ngx_pgq.rotate_size, an empty
- * slot becomes the current one.  When no message is left in the sealed slot,
- * it is truncated.
+ * Done by the first mover of a database between batches.  When the current
+ * slot has grown to ngx_pgq.rotate_size, an empty slot becomes the current
+ * one.  The full slot is truncated when all its messages are moved, so its
+ * dead rows need no vacuum.
  *
  * - Changing the current slot is one write to shared memory.  A transaction
  *	 that has read the old number still writes to the old leaf.  Movers look at
@@ -18,7 +18,7 @@
  *	 have ended.
  * - We never wait for that lock, as sessions that request a lock after us
  *	 would wait too.  A leaf that is in use (by a dump, a prepared transaction,
- *	 a reader) is left alone.  This costs space but, thanks to spans, no time.
+ *	 a reader) is skipped.  This costs space, but no time: movers read spans.
  * - TRUNCATE removes rows that older snapshots still see.  A session whose
  *	 snapshot is older than the last move could miss a message both here and in
  *	 posts, for example pg_dump before it has locked the tables.  So we wait

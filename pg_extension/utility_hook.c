@@ -46,14 +46,14 @@
 #include "ngx_pgq.h"
 
 #define EXIT_WAIT_US	INT64CONST(5000000) /* maximum wait for movers */
-#define CHECK_MS		5			/* between checks whether they have exited */
+#define CHECK_MS		5		/* between checks of the movers */
 
 static ProcessUtility_hook_type prev_process_utility;
 
 static bool held[NGX_PGQ_DATABASES];	/* by this transaction */
 static bool changing = false;	/* this transaction changes a database */
 
-/* The launcher may start the movers again. */
+/* Release all holds.  Called after commit: must not raise. */
 static void
 utility_hook_release(void)
 {

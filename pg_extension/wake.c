@@ -3,7 +3,7 @@
  * wake.c
  *	  Waking movers when a transaction commits.
  *
- * Owns what the current transaction has to tell the movers (pending).  slot()
+ * Owns what the current transaction reports to the movers (pending).  slot()
  * and enqueue() add to it; the transaction callback delivers it.
  *
  * - It is delivered after the commit is visible, so a woken mover sees the
