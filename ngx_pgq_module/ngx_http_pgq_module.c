@@ -524,7 +524,7 @@ ngx_http_pgq_find_pool(ngx_pgq_main_conf_t *pmcf, ngx_str_t *name)
 }
 
 
-/* also called by helper processes: they need no lanes */
+/* nginx calls it in cache helper processes too, which need no lanes */
 
 static ngx_int_t
 ngx_http_pgq_init_process(ngx_cycle_t *cycle)

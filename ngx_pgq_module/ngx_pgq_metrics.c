@@ -46,7 +46,7 @@ ngx_pgq_metrics_zone(ngx_conf_t *cf, void *tag, ngx_shm_zone_init_pt init,
     size_t           size;
     ngx_shm_zone_t  *zone;
 
-    /* with room for the slab allocator */
+    /* and what the slab allocator needs */
 
     size = ngx_align(sizeof(ngx_pgq_metrics_t), ngx_pagesize);
     size += size / 32 + 8 * ngx_pagesize;
@@ -235,7 +235,7 @@ ngx_pgq_metrics_error(const char *sqlstate)
 }
 
 
-/* adds to the gauges; the numbers may be negative */
+/* tickets and bytes are added; they may be negative */
 
 void
 ngx_pgq_metrics_waiting(ngx_uint_t place, ngx_int_t tickets, ngx_int_t bytes)
@@ -292,7 +292,7 @@ ngx_pgq_metrics_connect(ngx_uint_t place, ngx_uint_t done)
 }
 
 
-/* there is a connection, or was until its worker exited */
+/* the pool has a connection, or had one until its worker exited */
 
 void
 ngx_pgq_metrics_connected(ngx_uint_t place)
@@ -321,7 +321,7 @@ ngx_pgq_metrics_all(void)
 }
 
 
-/* sums over the running workers, whose number is returned */
+/* adds up the gauges of the running workers; returns their number */
 
 ngx_uint_t
 ngx_pgq_metrics_gauges(ngx_uint_t place, ngx_pgq_metrics_gauges_t *sum)

@@ -57,7 +57,7 @@ typedef struct {
     u_char                   name[NGX_PGQ_METRICS_NAME];
     ngx_atomic_t             connects;
     ngx_atomic_t             failures;
-    ngx_atomic_t             connected;     /* the last time, elapsed s */
+    ngx_atomic_t             connected;     /* last time, in elapsed s */
     ngx_atomic_t             full;          /* last refusal, elapsed s */
     ngx_atomic_t             padding[4];
 } ngx_pgq_metrics_pool_t;
@@ -95,7 +95,7 @@ typedef struct {
 extern const ngx_uint_t  ngx_pgq_metrics_bounds[NGX_PGQ_METRICS_HISTOGRAMS]
                                                [NGX_PGQ_METRICS_BOUNDS + 1];
 
-/* the place of a pool's GETs, from that of its POSTs */
+/* the place of a pool's GETs; place: that of its POSTs */
 
 #define ngx_pgq_metrics_reads(place)  ((place) + NGX_PGQ_METRICS_POOLS)
 

@@ -11,7 +11,7 @@
 
 #define NGX_PGQ_PARAMETER_SIZE   (512 * 1024 * 1024)
 
-/* timers of 32 bits end after 24 days */
+/* a timer of 32 bits, in milliseconds, overflows after 24 days */
 
 #define NGX_PGQ_PARAMETER_AGE    (20 * 24 * 60 * 60 * 1000)
 

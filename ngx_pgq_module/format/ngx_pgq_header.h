@@ -40,7 +40,7 @@ typedef struct {
 #define ngx_pgq_header_space(c)  ((c) == ' ' || (c) == '\t')
 
 
-/* Starts at a value, without the white space at its ends. */
+/* Sets the cursor to a value without leading and trailing white space. */
 
 void ngx_pgq_header_start(ngx_pgq_header_t *h, const u_char *value,
     size_t len);
@@ -49,19 +49,20 @@ void ngx_pgq_header_start(ngx_pgq_header_t *h, const u_char *value,
 
 int ngx_pgq_header_skip(ngx_pgq_header_t *h, u_char c);
 
-/* Return 0, or -1 if the value does not continue so. */
+/* Read a token, or a token or quoted string; return 0 or -1. */
 
 int ngx_pgq_header_token(ngx_pgq_header_t *h, ngx_pgq_header_word_t *token);
 int ngx_pgq_header_word(ngx_pgq_header_t *h, ngx_pgq_header_word_t *word);
 
-/* Whether the word is that name, in any case of letters. */
+/* Whether the word equals the name; the case of letters is ignored. */
 
 int ngx_pgq_header_is(const ngx_pgq_header_word_t *word, const char *name);
 
 
 /*
- * Content-Type: type and subtype, 0 or -1; then each parameter: 1, and 0 after
- * the last one.
+ * Content-Type.  media_type() reads type and subtype, and returns 0 or -1.
+ * Then parameter() reads the next parameter, and returns 1, or 0 after the
+ * last one, or -1.
  */
 
 int ngx_pgq_header_media_type(ngx_pgq_header_t *h,
@@ -69,13 +70,16 @@ int ngx_pgq_header_media_type(ngx_pgq_header_t *h,
 int ngx_pgq_header_parameter(ngx_pgq_header_t *h,
     ngx_pgq_header_word_t *name, ngx_pgq_header_word_t *value);
 
-/* Each token of a list of tokens (Content-Encoding): 1, 0 after the last. */
+/*
+ * Reads the next token of a list (Content-Encoding); returns 1, or 0 after the
+ * last one, or -1.
+ */
 
 int ngx_pgq_header_item(ngx_pgq_header_t *h, ngx_pgq_header_word_t *token);
 
 /*
- * Each preference of a Prefer (RFC 7240): 1, 0 after the last.  The value may
- * be empty; parameters are skipped.
+ * Reads the next preference of a Prefer (RFC 7240); returns 1, or 0 after the
+ * last one, or -1.  The value may be empty; parameters are skipped.
  */
 
 int ngx_pgq_header_preference(ngx_pgq_header_t *h,

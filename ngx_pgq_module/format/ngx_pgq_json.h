@@ -25,7 +25,7 @@
 
 
 typedef struct {
-    size_t       offset;     /* of the first wrong byte; len: text ended */
+    size_t       offset;     /* of the first wrong byte; len: incomplete */
     const char  *problem;    /* a short phrase for a client, never freed */
 
     /*
@@ -47,7 +47,7 @@ int ngx_pgq_json_check(const u_char *p, size_t len, unsigned depth_max,
     ngx_pgq_json_error_t *err);
 int ngx_pgq_json_utf8(const u_char *p, size_t len, ngx_pgq_json_error_t *err);
 
-/* Moves *p over white space; returns len without that at both ends. */
+/* Trims white space: moves *p to the first other byte; returns the length. */
 
 size_t ngx_pgq_json_trim(const u_char **p, size_t len);
 

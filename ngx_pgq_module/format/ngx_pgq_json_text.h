@@ -20,7 +20,7 @@ typedef struct {
     const u_char          *start;
     const u_char          *end;
     ngx_pgq_json_error_t  *err;
-    unsigned               unfit:1;     /* the error is of unfit() */
+    unsigned               unfit:1;     /* unfit() has set the error */
 } ngx_pgq_json_text_t;
 
 

@@ -15,7 +15,7 @@
 typedef struct {
     ngx_uint_t               number;    /* of the last line, from 1 */
 
-    /* of lines.c */
+    /* used by lines.c only */
     ngx_pool_t              *pool;
     ngx_chain_t             *rest;      /* of the body */
     off_t                    offset;    /* of the next piece in the file */

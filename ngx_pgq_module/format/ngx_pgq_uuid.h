@@ -32,11 +32,11 @@ int ngx_pgq_uuid_init(void);
 
 void ngx_pgq_uuid_v7(u_char out[16], uint64_t unix_ms);
 
-/* The same, followed by 2^61 ids that are not used otherwise. */
+/* The same; the next 2^61 ids are reserved for ngx_pgq_uuid_next(). */
 
 void ngx_pgq_uuid_v7_first(u_char out[16], uint64_t unix_ms);
 
-/* The n-th id after that. */
+/* Writes the n-th id after the first. */
 
 void ngx_pgq_uuid_next(u_char out[16], const u_char first[16], uint64_t n);
 

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The endpoint for POST: it makes a ticket of a request and its messages.
- * outcome.c sends the response when the ticket is answered.  A ticket of one
- * message is one allocation with the body of the response.
+ * Handles POST: makes a ticket from a request.  outcome.c sends the response
+ * when the ticket is answered.  A ticket for one message and the body of its
+ * response are one allocation.
  *
  * Invariants:
  *  - a request with a ticket has a cleanup that points at it; the first of
  *    the two to end clears the pointer of the other;
  *  - the ticket is the first field of the allocation: ticket.c may free it;
- *  - a request is refused before its body is read where the header fields
- *    suffice;
+ *  - a request that its header fields disqualify is refused before its body
+ *    is read;
  *  - the limits of the pool are checked before the body is read, and again
  *    afterwards.
  */
@@ -112,8 +112,8 @@ ngx_pgq_enqueue_body_handler(ngx_http_request_t *r)
 
 
 /*
- * These functions return the code to finalize the request with: NGX_DONE when
- * it waits, with a ticket that holds a reference to it.
+ * The next functions return the code to finalize the request with.  NGX_DONE
+ * means that a ticket waits and holds a reference to the request.
  */
 
 static ngx_int_t
@@ -199,7 +199,7 @@ ngx_pgq_enqueue_messages(ngx_http_request_t *r)
 }
 
 
-/* rc and problem are those of a function that read the request */
+/* rc and problem are from the function that has read the request */
 
 static ngx_int_t
 ngx_pgq_enqueue_refuse(ngx_http_request_t *r, ngx_int_t rc,
@@ -272,7 +272,7 @@ ngx_pgq_enqueue_wait(ngx_pgq_enqueue_t *e)
     r = e->request;
     db = e->ticket.base.db;
 
-    /* a later attempt would fail, too */
+    /* a retry cannot succeed: therefore not 503 */
 
     if (e->ticket.n > db->max_tickets || e->ticket.len > db->max_size) {
         ngx_free(e);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The endpoint for GET: the newest posts.  Each request has a fetch in its
- * memory pool.
+ * Handles GET: sends the newest posts.  Each request has a fetch in its memory
+ * pool.
  *
  * Invariant: a request waits while its fetch belongs to a read; the cleanup of
  * the request removes the fetch from the read.
@@ -214,7 +214,7 @@ ngx_pgq_fetch_done(ngx_pgq_fetch_t *fetch, ngx_pgq_read_result_e result,
 }
 
 
-/* nginx's not-modified filter compares the tag and sends 304 */
+/* nginx's not-modified filter compares the ETag and sends 304 */
 
 static ngx_int_t
 ngx_pgq_fetch_reply(ngx_http_request_t *r, ngx_pgq_answer_t *answer)

@@ -1,16 +1,15 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Reads the header fields of a request: what the body is, which response the
- * client prefers, its Idempotency-Key, and the page that a browser sent the
- * request for.  No other file of the module walks over the fields.  Their
- * grammar is in ngx_pgq_header.c.
+ * Reads the header fields of a request: the type of the body, the preferred
+ * response, the Idempotency-Key, and the origin of the page that sent it.  No
+ * other file of the module walks over the list of fields.  Their grammar is in
+ * ngx_pgq_header.c.
  *
  * Invariants:
- *  - a field may have several lines: those of a list are one list; a second
- *    line of a field that is no list makes it malformed;
- *  - an unknown preference is ignored, and so is a malformed Prefer
- *    (RFC 7240 2).
+ *  - the lines of a list field are one list; a second line of another field
+ *    makes the field malformed;
+ *  - unknown preferences and a malformed Prefer are ignored (RFC 7240 2).
  */
 
 #include "ngx_pgq_http.h"
@@ -26,7 +25,7 @@ typedef struct {
 static void ngx_pgq_fields_coding(ngx_pgq_fields_t *fields, ngx_str_t *line);
 static void ngx_pgq_fields_type(ngx_pgq_fields_t *fields, ngx_str_t *line);
 static ngx_pgq_form_e ngx_pgq_fields_form(ngx_str_t *line);
-static ngx_pgq_form_e ngx_pgq_fields_known(ngx_pgq_header_word_t *type,
+static ngx_pgq_form_e ngx_pgq_fields_media_type(ngx_pgq_header_word_t *type,
     ngx_pgq_header_word_t *subtype);
 static void ngx_pgq_fields_key(ngx_pgq_fields_t *fields, ngx_str_t *line);
 static void ngx_pgq_fields_prefer(ngx_pgq_fields_t *fields, ngx_str_t *line);
@@ -76,7 +75,7 @@ ngx_pgq_fields_read(ngx_http_request_t *r, ngx_pgq_fields_t *fields)
         }
     }
 
-    if (fields->coded && fields->form != NGX_PGQ_FORM_MALFORMED) {
+    if (fields->encoded && fields->form != NGX_PGQ_FORM_MALFORMED) {
         fields->form = NGX_PGQ_FORM_UNSUPPORTED;
     }
 
@@ -99,12 +98,12 @@ ngx_pgq_fields_coding(ngx_pgq_fields_t *fields, ngx_str_t *line)
 
     while ((rc = ngx_pgq_header_item(&h, &coding)) == 1) {
         if (!ngx_pgq_header_is(&coding, "identity")) {
-            fields->coded = 1;
+            fields->encoded = 1;
         }
     }
 
     if (rc != 0) {
-        fields->coded = 1;
+        fields->encoded = 1;
     }
 }
 
@@ -112,9 +111,9 @@ ngx_pgq_fields_coding(ngx_pgq_fields_t *fields, ngx_str_t *line)
 static void
 ngx_pgq_fields_type(ngx_pgq_fields_t *fields, ngx_str_t *line)
 {
-    fields->form = fields->typed ? NGX_PGQ_FORM_MALFORMED
+    fields->form = fields->type_seen ? NGX_PGQ_FORM_MALFORMED
                                  : ngx_pgq_fields_form(line);
-    fields->typed = 1;
+    fields->type_seen = 1;
 }
 
 
@@ -132,11 +131,11 @@ ngx_pgq_fields_form(ngx_str_t *line)
         return NGX_PGQ_FORM_MALFORMED;
     }
 
-    form = ngx_pgq_fields_known(&type, &subtype);
+    form = ngx_pgq_fields_media_type(&type, &subtype);
 
     while ((rc = ngx_pgq_header_parameter(&h, &name, &value)) == 1) {
 
-        /* of any type: its text must be UTF-8, or a subset of it */
+        /* with any type the text must be UTF-8, or its subset ASCII */
 
         if (ngx_pgq_header_is(&name, "charset")
             && !ngx_pgq_header_is(&value, "utf-8")
@@ -151,27 +150,31 @@ ngx_pgq_fields_form(ngx_str_t *line)
 }
 
 
-/* the registered types, and other names that clients use for them */
+/* registered media types, and other names that clients use for them */
 
 static ngx_pgq_form_e
-ngx_pgq_fields_known(ngx_pgq_header_word_t *type,
+ngx_pgq_fields_media_type(ngx_pgq_header_word_t *type,
     ngx_pgq_header_word_t *subtype)
 {
-    ngx_pgq_header_word_t  word;
+    ngx_uint_t             i;
+    ngx_pgq_header_word_t  name;
 
-    word = *subtype;
+    static const char  *ndjson[] = {
+        "ndjson", "jsonl", "jsonlines", "json-lines", "ldjson"
+    };
 
-    if (word.len > 5) {
-        word.data += word.len - 5;
-        word.len = 5;
+    name = *subtype;
 
-        if (ngx_pgq_header_is(&word, "+json")) {
-            return NGX_PGQ_FORM_JSON;
-        }
+    if (name.len > 5
+        && ngx_strncasecmp((u_char *) name.data + name.len - 5,
+                           (u_char *) "+json", 5)
+           == 0)
+    {
+        return NGX_PGQ_FORM_JSON;
     }
 
     if (ngx_pgq_header_is(type, "text")) {
-        if (ngx_pgq_header_is(subtype, "plain")) {
+        if (ngx_pgq_header_is(&name, "plain")) {
             return NGX_PGQ_FORM_TEXT;
         }
 
@@ -179,24 +182,24 @@ ngx_pgq_fields_known(ngx_pgq_header_word_t *type,
         return NGX_PGQ_FORM_ANY;
     }
 
-    word = *subtype;
-    word.len = ngx_min(word.len, 2);
-
-    if (ngx_pgq_header_is(&word, "x-")) {
-        word.data += 2;
-        word.len = subtype->len - 2;
-
-    } else {
-        word = *subtype;
+    if (name.len > 2
+        && ngx_strncasecmp((u_char *) name.data, (u_char *) "x-", 2) == 0)
+    {
+        name.data += 2;
+        name.len -= 2;
     }
 
-    return ngx_pgq_header_is(&word, "json") ? NGX_PGQ_FORM_JSON
-           : ngx_pgq_header_is(&word, "ndjson")
-             || ngx_pgq_header_is(&word, "jsonl")
-             || ngx_pgq_header_is(&word, "jsonlines")
-             || ngx_pgq_header_is(&word, "json-lines")
-             || ngx_pgq_header_is(&word, "ldjson") ? NGX_PGQ_FORM_NDJSON
-           : NGX_PGQ_FORM_ANY;
+    if (ngx_pgq_header_is(&name, "json")) {
+        return NGX_PGQ_FORM_JSON;
+    }
+
+    for (i = 0; i < sizeof(ndjson) / sizeof(ndjson[0]); i++) {
+        if (ngx_pgq_header_is(&name, ndjson[i])) {
+            return NGX_PGQ_FORM_NDJSON;
+        }
+    }
+
+    return NGX_PGQ_FORM_ANY;
 }
 
 
@@ -208,7 +211,7 @@ ngx_pgq_fields_key(ngx_pgq_fields_t *fields, ngx_str_t *line)
 }
 
 
-/* the first of equal preferences counts */
+/* the first "return" counts (RFC 7240 2) */
 
 static void
 ngx_pgq_fields_prefer(ngx_pgq_fields_t *fields, ngx_str_t *line)

@@ -18,12 +18,12 @@
 #include "ngx_pgq_ticket.h"
 
 
-/* fields.c: what the header fields of a request say */
+/* fields.c: the header fields of a request */
 
 typedef enum {
     NGX_PGQ_FORM_JSON = 0,
     NGX_PGQ_FORM_TEXT,
-    NGX_PGQ_FORM_ANY,           /* JSON if it is JSON, else text */
+    NGX_PGQ_FORM_ANY,           /* JSON if it is valid, else text */
     NGX_PGQ_FORM_NDJSON,        /* JSON texts, one per line */
     NGX_PGQ_FORM_UNSUPPORTED,
     NGX_PGQ_FORM_MALFORMED
@@ -44,8 +44,8 @@ typedef struct {
     ngx_uint_t               keys;
     ngx_str_t                origin;        /* the last one */
     ngx_uint_t               origins;
-    unsigned                 typed:1;       /* has a Content-Type */
-    unsigned                 coded:1;       /* has a content coding */
+    unsigned                 type_seen:1;
+    unsigned                 encoded:1;     /* other than identity */
     unsigned                 return_seen:1;
     unsigned                 prefer_malformed:1;
     unsigned                 cross_site:1;  /* Sec-Fetch-Site */
@@ -63,7 +63,7 @@ typedef struct {
     ngx_pgq_fields_t         fields;
     ngx_str_t                key;           /* of a POST, with its scope */
     ngx_pgq_metrics_handler_e  handler;
-    ngx_uint_t               batch;         /* messages, or 0 */
+    ngx_uint_t               batch;         /* its messages, or 0 */
     ngx_msec_t               wait;
     u_char                   id[NGX_PGQ_UUID_LEN];
     unsigned                 ticket:1;      /* id is set */
@@ -78,10 +78,9 @@ ngx_pgq_ctx_t *ngx_pgq_variables_ctx(ngx_http_request_t *r,
 
 
 /*
- * Why a request is refused.  The functions that read a request fill in what
- * differs from ngx_pgq_problem_init(), and return NGX_DECLINED; NGX_OK means
- * that the request is accepted so far, NGX_ERROR that this server has failed.
- * They send no response.
+ * Why a request is refused.  A function that reads a request sets the problem
+ * and returns NGX_DECLINED; NGX_OK means that the request is accepted so far,
+ * NGX_ERROR that this server has failed.  It sends no response.
  */
 
 typedef enum {
@@ -94,11 +93,11 @@ typedef enum {
 
 
 typedef struct {
-    ngx_uint_t               status;    /* 0: that of the request */
-    const char              *code;      /* for programs: a word */
+    ngx_uint_t               status;    /* 0: any other */
+    const char              *code;      /* for programs */
     const char              *title;
-    const char              *line;      /* the status line */
-    const char              *detail;    /* for people: a sentence */
+    const char              *status_line;
+    const char              *detail;    /* for people */
 } ngx_pgq_problem_row_t;
 
 
@@ -108,7 +107,7 @@ extern const ngx_pgq_problem_row_t  ngx_pgq_problems[];
 typedef struct {
     ngx_pgq_problem_e        kind;
     const char              *detail;    /* NULL: the default */
-    ngx_int_t                offset;    /* of the wrong byte, or -1 */
+    ngx_int_t                offset;    /* of the first wrong byte, or -1 */
     ngx_int_t                line;      /* of the message, or 0 */
 } ngx_pgq_problem_t;
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Reads the message of a request: its form, its idempotency key, and its body
- * in one piece, which is checked.
+ * Reads and checks the message of a request: its form, its idempotency key,
+ * and its body.
  *
  * Invariants:
- *  - a message of a wrong form never reaches the database;
+ *  - a message that is not JSON never reaches the database;
  *  - a JSON text is not changed, except that white space at its ends is
  *    removed; another text becomes a JSON string.
  */
@@ -30,8 +30,6 @@ static ngx_int_t ngx_pgq_message_refuse(ngx_http_request_t *r,
     ngx_pgq_problem_t *problem, ngx_pgq_problem_e kind,
     ngx_pgq_json_error_t *err);
 
-
-/* whether the header fields announce a form that is supported */
 
 ngx_int_t
 ngx_pgq_message_supported(ngx_pgq_fields_t *fields, ngx_pgq_problem_t *problem)
@@ -160,8 +158,8 @@ ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
 
 
 /*
- * Begins a key with its scope.  A value or a key cannot imitate another scope,
- * because neither may have control characters.
+ * Writes the scope, which is the beginning of a key.  A scope or a key cannot
+ * imitate another scope, because neither may have control characters.
  *
  *   value 0x1f              the value of pgq_idempotency_scope
  *   user 0x1e name 0x1f     without it, the user name of basic authentication
@@ -174,12 +172,12 @@ ngx_pgq_message_scope(ngx_http_request_t *r, ngx_str_t *key,
 {
     u_char              *p;
     ngx_int_t            rc;
-    ngx_str_t            kind, scope;
+    ngx_str_t            prefix, scope;
     ngx_pgq_loc_conf_t  *plcf;
 
     plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
 
-    ngx_str_set(&kind, "");
+    ngx_str_set(&prefix, "");
     ngx_str_null(&scope);
 
     if (plcf->scope
@@ -197,13 +195,13 @@ ngx_pgq_message_scope(ngx_http_request_t *r, ngx_str_t *key,
 
         if (rc == NGX_OK) {
             scope = r->headers_in.user;
-            ngx_str_set(&kind, "user\x1e");
+            ngx_str_set(&prefix, "user\x1e");
         }
     }
 
     if (scope.len == 0 && plcf->scoped) {
         scope = r->connection->addr_text;
-        ngx_str_set(&kind, "address\x1e");
+        ngx_str_set(&prefix, "address\x1e");
     }
 
     if (scope.len && !ngx_pgq_key_scope(scope.data, scope.len)) {
@@ -211,7 +209,7 @@ ngx_pgq_message_scope(ngx_http_request_t *r, ngx_str_t *key,
         return NGX_DECLINED;
     }
 
-    p = ngx_pnalloc(r->pool, kind.len + scope.len + 1 + NGX_PGQ_KEY_MAX);
+    p = ngx_pnalloc(r->pool, prefix.len + scope.len + 1 + NGX_PGQ_KEY_MAX);
     if (p == NULL) {
         return NGX_ERROR;
     }
@@ -219,7 +217,7 @@ ngx_pgq_message_scope(ngx_http_request_t *r, ngx_str_t *key,
     key->data = p;
 
     if (scope.len) {
-        p = ngx_cpymem(p, kind.data, kind.len);
+        p = ngx_cpymem(p, prefix.data, prefix.len);
         p = ngx_cpymem(p, scope.data, scope.len);
         *p++ = NGX_PGQ_MESSAGE_SEPARATOR;
     }
@@ -230,7 +228,7 @@ ngx_pgq_message_scope(ngx_http_request_t *r, ngx_str_t *key,
 }
 
 
-/* the body in one piece; nginx has its parts in memory, a file or both */
+/* the body in one piece; nginx may have it in memory, in a file or in both */
 
 static ngx_int_t
 ngx_pgq_message_body(ngx_http_request_t *r, ngx_pool_t **memory,
@@ -295,7 +293,7 @@ ngx_pgq_message_body(ngx_http_request_t *r, ngx_pool_t **memory,
 }
 
 
-/* a temporary pool: the request's memory is kept while its ticket waits */
+/* not in the request's pool, which is kept while the ticket waits */
 
 static u_char *
 ngx_pgq_message_alloc(ngx_http_request_t *r, ngx_pool_t **memory, size_t len)

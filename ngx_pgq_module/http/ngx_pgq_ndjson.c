@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Requests with many messages, one per line (application/x-ndjson).  The
- * functions check the messages, write them as an array for the database, and
- * write the response with their ids.  The body stays in nginx's buffers, in
- * memory or in a file; each of the first two functions reads it once.
+ * Requests with many messages, one per line (application/x-ndjson): checks the
+ * messages, writes them as an array for the database, and writes the response
+ * with their ids.  The body stays in nginx's buffers, in memory or in a file;
+ * it is read once to check it, and once to write the array.
  *
  * Invariants:
  *  - a line of white space is no message, but counts as a line;

@@ -18,7 +18,7 @@
 
 /* a longer message is in the response only if the client prefers that */
 
-#define NGX_PGQ_OUTCOME_ECHO     4096
+#define NGX_PGQ_OUTCOME_ECHO_MAX  4096
 
 
 static ngx_int_t ngx_pgq_outcome_replay(ngx_pgq_enqueue_t *e,
@@ -186,7 +186,7 @@ ngx_pgq_outcome_whole(ngx_pgq_enqueue_t *e, size_t len)
     }
 
     return e->ticket.write || e->returns == NGX_PGQ_RETURN_REPRESENTATION
-           || e->ticket.len <= NGX_PGQ_OUTCOME_ECHO;
+           || e->ticket.len <= NGX_PGQ_OUTCOME_ECHO_MAX;
 }
 
 
@@ -268,37 +268,33 @@ static ngx_int_t
 ngx_pgq_outcome_refused(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
     ngx_str_t *problem)
 {
-    u_char                *last, detail[256];
-    const char            *sentence;
+    u_char                *last, *end, detail[256];
     ngx_pgq_loc_conf_t    *plcf;
     ngx_pgq_problem_t      document = { NGX_PGQ_PROBLEM_REFUSED,
                                         (char *) detail, -1, 0 };
     ngx_pgq_json_error_t   err;
 
     plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
-    sentence = ngx_pgq_outcome_sentence(e->ticket.sqlstate);
 
     ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
                   "pgq enqueue: refused by the database: %*s",
                   (size_t) NGX_PGQ_SQLSTATE_LEN, e->ticket.sqlstate);
 
+    last = detail;
+    end = detail + sizeof(detail) - 1;
+
     if (e->ticket.ordinal) {
         document.line = ngx_pgq_ndjson_line(&e->ndjson, e->ticket.ordinal);
-
-        last = ngx_snprintf(detail, sizeof(detail) - 1,
-                            "line %i: no message was queued. %s"
-                            " (SQLSTATE %*s)", document.line, sentence,
-                            (size_t) NGX_PGQ_SQLSTATE_LEN, e->ticket.sqlstate);
-
-    } else {
-        last = ngx_snprintf(detail, sizeof(detail) - 1, "%s (SQLSTATE %*s)",
-                            sentence, (size_t) NGX_PGQ_SQLSTATE_LEN,
-                            e->ticket.sqlstate);
+        last = ngx_slprintf(last, end, "line %i: no message was queued. ",
+                            document.line);
     }
 
+    last = ngx_slprintf(last, end, "%s (SQLSTATE %*s)",
+                        ngx_pgq_outcome_sentence(e->ticket.sqlstate),
+                        (size_t) NGX_PGQ_SQLSTATE_LEN, e->ticket.sqlstate);
+
     if (plcf->details) {
-        last = ngx_slprintf(last, detail + sizeof(detail) - 1, ": %V",
-                            problem);
+        last = ngx_slprintf(last, end, ": %V", problem);
     }
 
     /* the text may be cut, but not within a character */

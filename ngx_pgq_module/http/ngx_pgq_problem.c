@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The table of problems in memory, and details that are made for a request.
+ * The table of problems, and the formatting of details.
  */
 
 #include "ngx_pgq_http.h"
@@ -10,7 +10,7 @@
 #define NGX_PGQ_PROBLEM_TEXT     192      /* of a detail */
 
 
-/* nginx's own phrases of some statuses are older than RFC 9110's */
+/* with status lines: some reason phrases of nginx are older than RFC 9110 */
 
 const ngx_pgq_problem_row_t  ngx_pgq_problems[] = {
 #define NGX_PGQ_PROBLEM(name, status, code, title, detail)                    \
@@ -24,7 +24,7 @@ _Static_assert(NGX_PGQ_PROBLEMS <= NGX_PGQ_METRICS_PROBLEMS,
                "each problem has a counter");
 
 
-/* returns NGX_DECLINED, or NGX_ERROR without memory for the detail */
+/* returns NGX_DECLINED, or NGX_ERROR if memory allocation fails */
 
 ngx_int_t
 ngx_pgq_problem_detail(ngx_http_request_t *r, ngx_pgq_problem_t *problem,

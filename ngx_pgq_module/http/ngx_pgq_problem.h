@@ -7,10 +7,10 @@
  * There is no include guard: a file defines NGX_PGQ_PROBLEM() and includes
  * the table, once for the constants and once for the rows.
  *
- * Rows of one code are neighbours: they are one metric.
+ * Rows with the same code are adjacent: status.c adds them up to one metric.
  */
 
-/* refusals by nginx: one row per status; ERROR is the last one */
+/* refusals by nginx: one row per status; ERROR, for any other, is the last */
 
 NGX_PGQ_PROBLEM(BAD_REQUEST, 400, "bad_request", "Bad Request",
     "The request is not valid HTTP.")

@@ -127,8 +127,8 @@ ngx_pgq_reply_send(ngx_http_request_t *r, ngx_uint_t status,
     row = &ngx_pgq_problems[problem->kind];
 
     if (row->status) {
-        r->headers_out.status_line.data = (u_char *) row->line;
-        r->headers_out.status_line.len = ngx_strlen(row->line);
+        r->headers_out.status_line.data = (u_char *) row->status_line;
+        r->headers_out.status_line.len = ngx_strlen(row->status_line);
     }
 
     return ngx_pgq_reply_body(r, status, &ngx_pgq_reply_problem_type, body,
@@ -280,9 +280,7 @@ ngx_pgq_reply_handler(ngx_http_request_t *r)
 
     status = r->err_status ? r->err_status : NGX_HTTP_NOT_FOUND;
 
-    /* otherwise nginx would use its own status line */
-
-    r->err_status = 0;
+    r->err_status = 0;      /* else nginx uses its own status line */
 
     while (problem.kind < NGX_PGQ_PROBLEM_ERROR
            && ngx_pgq_problems[problem.kind].status != status)

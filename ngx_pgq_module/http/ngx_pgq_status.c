@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The pages that show the metrics: pgq_metrics in Prometheus's text format
- * 0.0.4, pgq_status as JSON for people and load balancers.
+ * The pages with the metrics: pgq_metrics in Prometheus's text format 0.0.4,
+ * pgq_status as JSON for people and load balancers.
  *
  * Invariants:
  *  - a page changes nothing, does not wait, and needs no database;
@@ -16,7 +16,10 @@
 
 
 #define NGX_PGQ_STATUS_SIZE      (256 * 1024)
-#define NGX_PGQ_STATUS_MOMENT    2       /* s, that a pool stays up or full */
+
+/* a pool is shown as up or full for 2 s after it was */
+
+#define NGX_PGQ_STATUS_RECENT    2
 
 
 /* a pool: its POSTs, its GETs, and the connections for both */
@@ -55,7 +58,7 @@ static void ngx_pgq_status_number(ngx_pgq_status_t *page, const char *name,
     const char *type, const char *help, ngx_atomic_uint_t n);
 static void ngx_pgq_status_requests(ngx_pgq_status_t *page);
 static void ngx_pgq_status_totals(ngx_pgq_status_t *page);
-static void ngx_pgq_status_labels(ngx_pgq_status_t *page);
+static void ngx_pgq_status_errors(ngx_pgq_status_t *page);
 static void ngx_pgq_status_histogram(ngx_pgq_status_t *page, const char *name,
     ngx_pgq_metrics_histogram_e histogram, const char *help);
 static void ngx_pgq_status_pools(ngx_pgq_status_t *page);
@@ -64,7 +67,8 @@ static void ngx_pgq_status_values(ngx_pgq_status_t *page, const char *metric,
 static void ngx_pgq_status_quote(u_char *dst, u_char *src);
 static cJSON *ngx_pgq_status_document(ngx_pgq_status_t *page);
 static const char *ngx_pgq_status_health(ngx_uint_t up, ngx_uint_t full);
-static void ngx_pgq_status_read(ngx_http_request_t *r, ngx_pgq_status_t *page);
+static void ngx_pgq_status_collect(ngx_http_request_t *r,
+    ngx_pgq_status_t *page);
 
 
 static ngx_str_t  ngx_pgq_status_text =
@@ -86,7 +90,7 @@ ngx_pgq_status_metrics_handler(ngx_http_request_t *r)
 
     ngx_pgq_status_requests(&page);
     ngx_pgq_status_totals(&page);
-    ngx_pgq_status_labels(&page);
+    ngx_pgq_status_errors(&page);
 
     ngx_pgq_status_histogram(&page, "pgq_batch_messages",
                              NGX_PGQ_METRICS_BATCH_MESSAGES,
@@ -96,7 +100,7 @@ ngx_pgq_status_metrics_handler(ngx_http_request_t *r)
                              "Time from sending a batch to its outcome.");
     ngx_pgq_status_histogram(&page, "pgq_wait_seconds",
                              NGX_PGQ_METRICS_WAIT_SECONDS,
-                             "Time that a message waits for its batch.");
+                             "Time a message waits for its batch.");
 
     ngx_pgq_status_pools(&page);
 
@@ -189,7 +193,7 @@ ngx_pgq_status_document(ngx_pgq_status_t *page)
 }
 
 
-/* a full pool refuses messages, but another server may be full as well */
+/* "full" is 200 for load balancers: other servers may be full as well */
 
 static const char *
 ngx_pgq_status_health(ngx_uint_t up, ngx_uint_t full)
@@ -198,7 +202,7 @@ ngx_pgq_status_health(ngx_uint_t up, ngx_uint_t full)
 }
 
 
-/* returns 0 if there is no page: *rc is the code to finalize with */
+/* returns 0 if no page is to be made; *rc is the code to finalize with */
 
 static ngx_uint_t
 ngx_pgq_status_open(ngx_http_request_t *r, ngx_pgq_status_t *page,
@@ -225,7 +229,7 @@ ngx_pgq_status_open(ngx_http_request_t *r, ngx_pgq_status_t *page,
     page->pos = page->start;
     page->end = page->start + NGX_PGQ_STATUS_SIZE;
 
-    ngx_pgq_status_read(r, page);
+    ngx_pgq_status_collect(r, page);
 
     return 1;
 }
@@ -268,7 +272,7 @@ ngx_pgq_status_requests(ngx_pgq_status_t *page)
     ngx_pgq_metrics_t  *metrics;
 
     static const char  *handlers[] = { "post", "get" };
-    static ngx_uint_t   good[] = { NGX_HTTP_ACCEPTED, NGX_HTTP_OK };
+    static ngx_uint_t   success[] = { NGX_HTTP_ACCEPTED, NGX_HTTP_OK };
 
     metrics = ngx_pgq_metrics_all();
 
@@ -279,7 +283,7 @@ ngx_pgq_status_requests(ngx_pgq_status_t *page)
         for (code = 0; code < NGX_PGQ_METRICS_CODES; code++) {
             n = metrics->requests[i][code];
 
-            if (n || code == good[i]) {
+            if (n || code == success[i]) {
                 ngx_pgq_status_print(page, "pgq_requests_total{handler=\"%s\","
                                      "code=\"%03ui\"} %uA\n",
                                      handlers[i], code, n);
@@ -308,7 +312,7 @@ ngx_pgq_status_totals(ngx_pgq_status_t *page)
     ngx_pgq_status_number(page, "pgq_batches_total", "counter",
                           "Batches sent, each counted once.", batches);
     ngx_pgq_status_number(page, "pgq_messages_total", "counter",
-                          "Messages in these batches.", h->sum);
+                          "Messages sent, each counted once.", h->sum);
     ngx_pgq_status_number(page, "pgq_retries_total", "counter",
                           "Batches sent again.",
                           metrics->totals[NGX_PGQ_METRICS_RETRIES]);
@@ -318,12 +322,9 @@ ngx_pgq_status_totals(ngx_pgq_status_t *page)
 }
 
 
-/* problems of one code are neighbours in the table, and one metric */
-
 static void
-ngx_pgq_status_labels(ngx_pgq_status_t *page)
+ngx_pgq_status_errors(ngx_pgq_status_t *page)
 {
-    u_char              a, b;
     const char         *code;
     ngx_uint_t          i;
     ngx_atomic_uint_t   n;
@@ -362,16 +363,15 @@ ngx_pgq_status_labels(ngx_pgq_status_t *page)
         n = metrics->classes[i];
 
         if (n) {
-            a = digits[i / 36];
-            b = digits[i % 36];
             ngx_pgq_status_print(page, "pgq_database_errors_total"
-                                 "{class=\"%c%c\"} %uA\n", a, b, n);
+                                 "{class=\"%c%c\"} %uA\n",
+                                 digits[i / 36], digits[i % 36], n);
         }
     }
 }
 
 
-/* milliseconds are shown as seconds */
+/* times are counted in milliseconds, and printed in seconds */
 
 static void
 ngx_pgq_status_histogram(ngx_pgq_status_t *page, const char *name,
@@ -433,14 +433,14 @@ ngx_pgq_status_pools(ngx_pgq_status_t *page)
     } metrics[] = {
         { "pgq_waiting_tickets", "gauge", "POSTs waiting for a response.",
           offsetof(ngx_pgq_status_pool_t, posts.tickets), 0 },
-        { "pgq_waiting_bytes", "gauge", "Bytes of their messages.",
+        { "pgq_waiting_bytes", "gauge", "Bytes of messages of waiting POSTs.",
           offsetof(ngx_pgq_status_pool_t, posts.bytes), 0 },
         { "pgq_waiting_reads", "gauge", "GETs waiting for a response.",
           offsetof(ngx_pgq_status_pool_t, gets.tickets), 0 },
         { "pgq_unread_bytes", "gauge",
           "Bytes of responses to GETs that clients have not read.",
           offsetof(ngx_pgq_status_pool_t, gets.bytes), 0 },
-        { "pgq_connects_total", "counter", "Connections made.",
+        { "pgq_connects_total", "counter", "Connections established.",
           offsetof(ngx_pgq_status_pool_t, connects), 0 },
         { "pgq_failed_connects_total", "counter",
           "Connection attempts that failed.",
@@ -513,7 +513,7 @@ ngx_pgq_status_quote(u_char *dst, u_char *src)
 /* pools that share the last place in the metrics are one pool here */
 
 static void
-ngx_pgq_status_read(ngx_http_request_t *r, ngx_pgq_status_t *page)
+ngx_pgq_status_collect(ngx_http_request_t *r, ngx_pgq_status_t *page)
 {
     time_t                     since;
     ngx_uint_t                 i, j, used;
@@ -531,7 +531,7 @@ ngx_pgq_status_read(ngx_http_request_t *r, ngx_pgq_status_t *page)
         used |= 1u << pools[i]->lane.metrics;
     }
 
-    since = ngx_pgq_seconds() - NGX_PGQ_STATUS_MOMENT;
+    since = ngx_pgq_seconds() - NGX_PGQ_STATUS_RECENT;
 
     page->workers = ngx_pgq_metrics_gauges(0, &gauges);
     page->up = 1;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Owns the context of a request.  The request is counted from it at its end,
- * and the variables $pgq_… of the access log read it.  The context is a
- * cleanup of the request's pool: an internal redirect by error_page clears
- * nginx's pointers to contexts, but no cleanups.
+ * Owns the context of a request, which serves the variables $pgq_… and the
+ * counter of requests.  It is the data of a cleanup of the request's pool: an
+ * internal redirect by error_page clears the pointers to contexts, but keeps
+ * the cleanups.
  *
  * Invariants:
  *  - a request has at most one context, and is counted once, at its end.  A
@@ -227,13 +227,14 @@ ngx_pgq_variables_outcome(ngx_http_request_t *r, ngx_http_variable_value_t *v,
         break;
 
     default:
-        word = status >= NGX_HTTP_BAD_REQUEST
-               && status < NGX_HTTP_CLIENT_CLOSED_REQUEST ? "refused" : NULL;
-    }
+        if (status < NGX_HTTP_BAD_REQUEST
+            || status >= NGX_HTTP_CLIENT_CLOSED_REQUEST)
+        {
+            v->not_found = 1;
+            return NGX_OK;
+        }
 
-    if (word == NULL) {
-        v->not_found = 1;
-        return NGX_OK;
+        word = "refused";
     }
 
     return ngx_pgq_variables_value(v, (u_char *) word, ngx_strlen(word));
