@@ -15,6 +15,8 @@ sub old_exited { return poll_until { 2 == $nginx->worker_pids } $_[0] // 10 }
 
 # ---- reloads under load
 
+# the status is 503 until a new nginx has connected its first lane
+poll_until { $nginx->metric('pgq_lanes{pool="main",state="idle"}') == 2 };
 my $reloads = 10;
 my $load = Pgq::HttpLoad->new($nginx, $pg)->start;
 ok($load->wait_for(10), 'messages are accepted before the reloads');
