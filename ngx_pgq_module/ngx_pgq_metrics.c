@@ -171,10 +171,10 @@ ngx_pgq_metrics_sent(ngx_uint_t messages, ngx_uint_t again)
 {
     if (again) {
         ngx_pgq_metrics_count(NGX_PGQ_METRICS_RETRIES);
-        return;
-    }
 
-    ngx_pgq_metrics_observe(NGX_PGQ_METRICS_BATCH_MESSAGES, messages);
+    } else {
+        ngx_pgq_metrics_observe(NGX_PGQ_METRICS_BATCH_MESSAGES, messages);
+    }
 }
 
 

@@ -42,7 +42,7 @@ typedef struct ngx_pgq_batch_s   ngx_pgq_batch_t;
 typedef struct ngx_pgq_ticket_s  ngx_pgq_ticket_t;
 
 
-#define NGX_PGQ_VERSION          "1.0"     /* that of the extension */
+#define NGX_PGQ_VERSION          "1.0"     /* the extension has the same */
 
 #define NGX_PGQ_UUID_LEN         16
 #define NGX_PGQ_SQLSTATE_LEN     5
@@ -53,7 +53,7 @@ typedef struct ngx_pgq_ticket_s  ngx_pgq_ticket_t;
 
 #define ngx_pgq_seconds()        ((time_t) (ngx_current_msec / 1000))
 
-/* s, until the same error is logged again */
+/* s between two lines in the log about the same error */
 
 #define NGX_PGQ_LOG_INTERVAL     10
 
@@ -81,7 +81,7 @@ typedef enum {
     NGX_PGQ_FAILED,        /* not committed: the data or the database failed */
     NGX_PGQ_IN_FLIGHT,     /* not committed: another request has its key */
     NGX_PGQ_REUSED,        /* not committed: another message had its key */
-    NGX_PGQ_KEYS_FULL,     /* not committed: no room for a new key */
+    NGX_PGQ_KEYS_FULL,     /* not committed: too many keys */
     NGX_PGQ_AGAIN,         /* not committed: temporary error, send it again */
     NGX_PGQ_UNKNOWN        /* sent; the database did not report the outcome */
 } ngx_pgq_outcome_e;

@@ -8,7 +8,7 @@
  * levels, and no recursion.
  *
  * Invariants:
- *  - bit n of inside[] is valid for n < depth; object equals the topmost bit;
+ *  - bit n of levels[] is valid for n < depth; object equals the topmost bit;
  *  - when p is NULL, the error is set.
  */
 
@@ -35,7 +35,7 @@ ngx_pgq_json_check(const u_char *p, size_t len, unsigned depth_max,
     ngx_pgq_json_error_t *err)
 {
     u_char               c, object;
-    uint64_t             inside[NGX_PGQ_JSON_DEPTH_MAX / 64];
+    uint64_t             levels[NGX_PGQ_JSON_DEPTH_MAX / 64];
     unsigned             depth;
     ngx_pgq_json_text_t  text;
 
@@ -117,14 +117,14 @@ ngx_pgq_json_check(const u_char *p, size_t len, unsigned depth_max,
             object = (c == '{');
 
             if (depth % 64 == 0) {
-                inside[depth / 64] = 0;
+                levels[depth / 64] = 0;
             }
 
             if (object) {
-                inside[depth / 64] |= (uint64_t) 1 << depth % 64;
+                levels[depth / 64] |= (uint64_t) 1 << depth % 64;
 
             } else {
-                inside[depth / 64] &= ~((uint64_t) 1 << depth % 64);
+                levels[depth / 64] &= ~((uint64_t) 1 << depth % 64);
             }
 
             depth++;
@@ -194,7 +194,7 @@ ngx_pgq_json_check(const u_char *p, size_t len, unsigned depth_max,
             depth--;
 
             if (depth) {
-                object = inside[(depth - 1) / 64] >> (depth - 1) % 64 & 1;
+                object = levels[(depth - 1) / 64] >> (depth - 1) % 64 & 1;
             }
 
             break;

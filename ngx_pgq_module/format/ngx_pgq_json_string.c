@@ -4,7 +4,7 @@
  * Strings and characters of JSON.  Most bytes of a message are plain ASCII in
  * strings: these are checked eight at a time.
  *
- * Invariant: the lowest bit set in a mask of ngx_pgq_json_odd() is correct;
+ * Invariant: the lowest bit that ngx_pgq_json_special() sets is correct.  The
  * higher bits may be wrong, because a subtraction borrows.
  */
 
@@ -19,11 +19,11 @@ static const u_char *ngx_pgq_json_escape(ngx_pgq_json_text_t *text,
 static const u_char *ngx_pgq_json_hex(ngx_pgq_json_text_t *text,
     const u_char *p, unsigned *code);
 static const u_char *ngx_pgq_json_plain(const u_char *p, const u_char *end);
-static size_t ngx_pgq_json_put(u_char *dst, size_t n, const void *from,
+static size_t ngx_pgq_json_append(u_char *dst, size_t n, const void *from,
     size_t len);
 
 
-#define ngx_pgq_json_every(byte)  ((uint64_t) (byte) * 0x0101010101010101)
+#define ngx_pgq_json_repeat(byte)  ((uint64_t) (byte) * 0x0101010101010101)
 
 
 int
@@ -43,8 +43,8 @@ ngx_pgq_json_utf8(const u_char *p, size_t len, ngx_pgq_json_error_t *err)
         if (text.end - p >= 8) {
             memcpy(&word, p, 8);
 
-            if (((word | (word - ngx_pgq_json_every(0x01)))
-                 & ngx_pgq_json_every(0x80)) == 0)
+            if (((word | (word - ngx_pgq_json_repeat(0x01)))
+                 & ngx_pgq_json_repeat(0x80)) == 0)
             {
                 p += 8;
                 continue;
@@ -74,19 +74,17 @@ size_t
 ngx_pgq_json_quote(u_char *dst, const u_char *p, size_t len)
 {
     u_char         c, escape[6] = "\\u00";
-    size_t         n, some;
+    size_t         n;
     const u_char  *end, *next;
 
     static const char  hex[] = "0123456789abcdef", letters[] = "btnvfr";
 
     end = p + len;
-    n = ngx_pgq_json_put(dst, 0, "\"", 1);
+    n = ngx_pgq_json_append(dst, 0, "\"", 1);
 
     for ( /* void */ ; p < end; p = next + 1) {
         next = ngx_pgq_json_plain(p, end);
-        some = next - p;
-
-        n = ngx_pgq_json_put(dst, n, p, some);
+        n = ngx_pgq_json_append(dst, n, p, next - p);
 
         if (next == end) {
             break;
@@ -95,29 +93,29 @@ ngx_pgq_json_quote(u_char *dst, const u_char *p, size_t len)
         c = *next;
 
         if (c >= 0x80) {
-            n = ngx_pgq_json_put(dst, n, next, 1);
+            n = ngx_pgq_json_append(dst, n, next, 1);
 
         } else if (c >= 0x20) {
-            n = ngx_pgq_json_put(dst, n, "\\", 1);
-            n = ngx_pgq_json_put(dst, n, next, 1);
+            n = ngx_pgq_json_append(dst, n, "\\", 1);
+            n = ngx_pgq_json_append(dst, n, next, 1);
 
         } else if (c >= '\b' && c <= '\r' && c != '\v') {
-            n = ngx_pgq_json_put(dst, n, "\\", 1);
-            n = ngx_pgq_json_put(dst, n, &letters[c - '\b'], 1);
+            n = ngx_pgq_json_append(dst, n, "\\", 1);
+            n = ngx_pgq_json_append(dst, n, &letters[c - '\b'], 1);
 
         } else {
             escape[4] = (u_char) hex[c >> 4];
             escape[5] = (u_char) hex[c & 15];
-            n = ngx_pgq_json_put(dst, n, escape, 6);
+            n = ngx_pgq_json_append(dst, n, escape, 6);
         }
     }
 
-    return ngx_pgq_json_put(dst, n, "\"", 1);
+    return ngx_pgq_json_append(dst, n, "\"", 1);
 }
 
 
 static size_t
-ngx_pgq_json_put(u_char *dst, size_t n, const void *from, size_t len)
+ngx_pgq_json_append(u_char *dst, size_t n, const void *from, size_t len)
 {
     if (dst) {
         memcpy(dst + n, from, len);
@@ -276,21 +274,21 @@ ngx_pgq_json_hex(ngx_pgq_json_text_t *text, const u_char *p, unsigned *code)
 }
 
 
-/* Sets the high bit of each byte that is not plain in a string. */
+/* Sets the high bit of each byte that is not plain ASCII of a string. */
 
 static inline uint64_t
-ngx_pgq_json_odd(uint64_t word)
+ngx_pgq_json_special(uint64_t word)
 {
     uint64_t  quote, backslash;
 
-    quote = word ^ ngx_pgq_json_every('"');
-    backslash = word ^ ngx_pgq_json_every('\\');
+    quote = word ^ ngx_pgq_json_repeat('"');
+    backslash = word ^ ngx_pgq_json_repeat('\\');
 
     return (word
-            | ((word - ngx_pgq_json_every(0x20)) & ~word)
-            | ((quote - ngx_pgq_json_every(0x01)) & ~quote)
-            | ((backslash - ngx_pgq_json_every(0x01)) & ~backslash))
-           & ngx_pgq_json_every(0x80);
+            | ((word - ngx_pgq_json_repeat(0x20)) & ~word)
+            | ((quote - ngx_pgq_json_repeat(0x01)) & ~quote)
+            | ((backslash - ngx_pgq_json_repeat(0x01)) & ~backslash))
+           & ngx_pgq_json_repeat(0x80);
 }
 
 
@@ -299,16 +297,16 @@ ngx_pgq_json_odd(uint64_t word)
 static const u_char *
 ngx_pgq_json_plain(const u_char *p, const u_char *end)
 {
-    uint64_t  word, odd;
+    uint64_t  word, special;
 
     while (end - p >= 8) {
         memcpy(&word, p, 8);
 
-        odd = ngx_pgq_json_odd(word);
+        special = ngx_pgq_json_special(word);
 
-        if (odd) {
+        if (special) {
 #if (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
-            return p + (__builtin_ctzll(odd) >> 3);
+            return p + (__builtin_ctzll(special) >> 3);
 #else
             break;
 #endif

@@ -142,7 +142,7 @@ ngx_pgq_outcome_accepted(ngx_pgq_enqueue_t *e)
 }
 
 
-/* the full body is part of e; the short one is in the request's pool */
+/* the full body of one message is part of e */
 
 static ngx_int_t
 ngx_pgq_outcome_body(ngx_pgq_enqueue_t *e, ngx_str_t *body)
@@ -197,6 +197,11 @@ ngx_pgq_outcome_short(ngx_pgq_enqueue_t *e, ngx_str_t *body)
 {
     u_char  *p;
 
+    if (e->ticket.write) {
+        ngx_str_set(body, "{\"status\":\"queued\"}");
+        return NGX_OK;
+    }
+
     p = ngx_pnalloc(e->request->pool, NGX_PGQ_ENQUEUE_HEAD_LEN);
     if (p == NULL) {
         return NGX_ERROR;
@@ -204,16 +209,10 @@ ngx_pgq_outcome_short(ngx_pgq_enqueue_t *e, ngx_str_t *body)
 
     body->data = p;
 
-    if (e->ticket.write) {
-        p = ngx_cpymem(p, "{\"status\":\"queued\"}",
-                       sizeof("{\"status\":\"queued\"}") - 1);
-
-    } else {
-        p = ngx_cpymem(p, e->body, sizeof(NGX_PGQ_ENQUEUE_HEAD) - 1
-                                   + NGX_PGQ_UUID_TEXT_LEN);
-        *p++ = '"';
-        *p++ = '}';
-    }
+    p = ngx_cpymem(p, e->body, sizeof(NGX_PGQ_ENQUEUE_HEAD) - 1
+                               + NGX_PGQ_UUID_TEXT_LEN);
+    *p++ = '"';
+    *p++ = '}';
 
     body->len = p - body->data;
 

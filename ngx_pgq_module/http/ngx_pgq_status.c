@@ -49,6 +49,17 @@ typedef struct {
 } ngx_pgq_status_t;
 
 
+/* a metric of each pool */
+
+typedef struct {
+    const char                *name;
+    const char                *type;
+    const char                *help;
+    size_t                     offset;      /* of ngx_pgq_status_pool_t */
+    ngx_uint_t                 lanes;       /* a value for each state */
+} ngx_pgq_status_metric_t;
+
+
 static ngx_uint_t ngx_pgq_status_open(ngx_http_request_t *r,
     ngx_pgq_status_t *page, ngx_int_t *rc);
 static void ngx_pgq_status_print(ngx_pgq_status_t *page, const char *fmt, ...);
@@ -62,8 +73,6 @@ static void ngx_pgq_status_errors(ngx_pgq_status_t *page);
 static void ngx_pgq_status_histogram(ngx_pgq_status_t *page, const char *name,
     ngx_pgq_metrics_histogram_e histogram, const char *help);
 static void ngx_pgq_status_pools(ngx_pgq_status_t *page);
-static void ngx_pgq_status_values(ngx_pgq_status_t *page, const char *metric,
-    u_char *pool, ngx_atomic_uint_t *values, ngx_uint_t lanes);
 static void ngx_pgq_status_quote(u_char *dst, u_char *src);
 static cJSON *ngx_pgq_status_document(ngx_pgq_status_t *page);
 static const char *ngx_pgq_status_health(ngx_uint_t up, ngx_uint_t full);
@@ -75,6 +84,29 @@ static ngx_str_t  ngx_pgq_status_text =
     ngx_string("text/plain; version=0.0.4; charset=utf-8");
 static ngx_str_t  ngx_pgq_status_json = ngx_string("application/json");
 static ngx_str_t  ngx_pgq_status_cache = ngx_string("no-store");
+
+
+static ngx_pgq_status_metric_t  ngx_pgq_status_metrics[] = {
+    { "pgq_waiting_tickets", "gauge", "POSTs waiting for a response.",
+      offsetof(ngx_pgq_status_pool_t, posts.tickets), 0 },
+    { "pgq_waiting_bytes", "gauge", "Bytes of messages of waiting POSTs.",
+      offsetof(ngx_pgq_status_pool_t, posts.bytes), 0 },
+    { "pgq_waiting_reads", "gauge", "GETs waiting for a response.",
+      offsetof(ngx_pgq_status_pool_t, gets.tickets), 0 },
+    { "pgq_unread_bytes", "gauge",
+      "Bytes of responses to GETs that clients have not read.",
+      offsetof(ngx_pgq_status_pool_t, gets.bytes), 0 },
+    { "pgq_connects_total", "counter", "Connections established.",
+      offsetof(ngx_pgq_status_pool_t, connects), 0 },
+    { "pgq_failed_connects_total", "counter",
+      "Connection attempts that failed.",
+      offsetof(ngx_pgq_status_pool_t, failures), 0 },
+    { "pgq_lanes", "gauge", "Connections for POSTs, by state.",
+      offsetof(ngx_pgq_status_pool_t, posts.lanes), 1 },
+    { "pgq_read_lanes", "gauge", "Connections for GETs, by state.",
+      offsetof(ngx_pgq_status_pool_t, gets.lanes), 1 },
+    { NULL, NULL, NULL, 0, 0 }
+};
 
 
 ngx_int_t
@@ -421,74 +453,37 @@ ngx_pgq_status_histogram(ngx_pgq_status_t *page, const char *name,
 static void
 ngx_pgq_status_pools(ngx_pgq_status_t *page)
 {
-    u_char      name[2 * NGX_PGQ_METRICS_NAME];
-    ngx_uint_t  i, k;
+    u_char                    name[2 * NGX_PGQ_METRICS_NAME];
+    ngx_uint_t                i, state;
+    ngx_atomic_uint_t        *values;
+    ngx_pgq_status_metric_t  *m;
 
-    static struct {
-        const char  *name;
-        const char  *type;
-        const char  *help;
-        size_t       offset;    /* of ngx_pgq_status_pool_t */
-        ngx_uint_t   lanes;     /* a value for each state */
-    } metrics[] = {
-        { "pgq_waiting_tickets", "gauge", "POSTs waiting for a response.",
-          offsetof(ngx_pgq_status_pool_t, posts.tickets), 0 },
-        { "pgq_waiting_bytes", "gauge", "Bytes of messages of waiting POSTs.",
-          offsetof(ngx_pgq_status_pool_t, posts.bytes), 0 },
-        { "pgq_waiting_reads", "gauge", "GETs waiting for a response.",
-          offsetof(ngx_pgq_status_pool_t, gets.tickets), 0 },
-        { "pgq_unread_bytes", "gauge",
-          "Bytes of responses to GETs that clients have not read.",
-          offsetof(ngx_pgq_status_pool_t, gets.bytes), 0 },
-        { "pgq_connects_total", "counter", "Connections established.",
-          offsetof(ngx_pgq_status_pool_t, connects), 0 },
-        { "pgq_failed_connects_total", "counter",
-          "Connection attempts that failed.",
-          offsetof(ngx_pgq_status_pool_t, failures), 0 },
-        { "pgq_lanes", "gauge", "Connections for POSTs, by state.",
-          offsetof(ngx_pgq_status_pool_t, posts.lanes), 1 },
-        { "pgq_read_lanes", "gauge", "Connections for GETs, by state.",
-          offsetof(ngx_pgq_status_pool_t, gets.lanes), 1 }
-    };
-
-    for (k = 0; k < sizeof(metrics) / sizeof(metrics[0]); k++) {
-
-        ngx_pgq_status_head(page, metrics[k].name, metrics[k].type,
-                            metrics[k].help);
+    for (m = ngx_pgq_status_metrics; m->name; m++) {
+        ngx_pgq_status_head(page, m->name, m->type, m->help);
 
         for (i = 0; i < page->npools; i++) {
             ngx_pgq_status_quote(name, page->pools[i].name);
-            ngx_pgq_status_values(page, metrics[k].name, name,
-                                  (ngx_atomic_uint_t *)
-                                  ((u_char *) &page->pools[i]
-                                   + metrics[k].offset),
-                                  metrics[k].lanes);
+
+            values = (ngx_atomic_uint_t *)
+                     ((u_char *) &page->pools[i] + m->offset);
+
+            if (!m->lanes) {
+                ngx_pgq_status_print(page, "%s{pool=\"%s\"} %uA\n", m->name,
+                                     name, *values);
+                continue;
+            }
+
+            for (state = 0; state < NGX_PGQ_METRICS_LANES; state++) {
+                ngx_pgq_status_print(page,
+                                     "%s{pool=\"%s\",state=\"%s\"} %uA\n",
+                                     m->name, name, ngx_pgq_lane_states[state],
+                                     values[state]);
+            }
         }
     }
 
     ngx_pgq_status_number(page, "pgq_workers", "gauge",
                           "Worker processes of nginx.", page->workers);
-}
-
-
-/* one value, or one for each state of a lane */
-
-static void
-ngx_pgq_status_values(ngx_pgq_status_t *page, const char *metric,
-    u_char *pool, ngx_atomic_uint_t *values, ngx_uint_t lanes)
-{
-    ngx_uint_t  i;
-
-    if (!lanes) {
-        ngx_pgq_status_print(page, "%s{pool=\"%s\"} %uA\n", metric, pool,
-                             *values);
-        return;
-    }
-
-    for (i = 0; i < NGX_PGQ_METRICS_LANES; i++) {
-        ngx_pgq_status_print(page, "%s{pool=\"%s\",state=\"%s\"} %uA\n",
-                             metric, pool, ngx_pgq_lane_states[i], values[i]);
-    }
 }
 
 
