@@ -82,7 +82,7 @@ ngx_pgq_enqueue_handler(ngx_http_request_t *r)
     if (r->main->reading_body) {
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
                       "pgq enqueue: another handler has read a part of the"
-                      " body: is proxy_request_buffering off?");
+                      " body; check proxy_request_buffering");
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 

@@ -45,7 +45,7 @@ is(unavailable(map { Pgq::Client->new($nginx)->send_post('/post', '"not now"') }
 $pg->safe_psql('drop trigger refuse on ngx_pgq.queue');
 is(Pgq::Client->new($nginx)->post('/post', '"now"')->{status}, 202, 'a message is accepted when the database accepts transactions again');
 ok($pg->poll_query_until(q{select string_agg(distinct data::text, ' ') from posts}, '"now"'), 'a message that is accepted after the recovery is a post');
-$nginx->configure(pool => 'lanes=1', timeout => '20s');
+$nginx->configure(pool => 'lanes=1', timeout => timeout(20) . 's');
 $nginx->reload;
 
 # ---- one message fails with an error that may be the server's
@@ -148,7 +148,7 @@ is($pg->safe_psql("select count(*) from posts where data->>'altered' is not null
 
 # ---- many messages are refused
 for my $lanes (1, 2) {
-    $nginx->configure(pool => "lanes=$lanes", timeout => '20s');
+    $nginx->configure(pool => "lanes=$lanes", timeout => timeout(20) . 's');
     $nginx->reload;
     $refuse->('42601', q{new.data->>'path' is not null});
     my @bad     = map { Pgq::Client->new($nginx)->send_post('/post', "{\"path\": $_}") } 1 .. 300;
@@ -175,7 +175,7 @@ is(Pgq::Client->new($nginx)->post('/post', '{"path": 1}')->{status}, 503, 'a mes
 is(Pgq::Client->new($nginx)->post('/post', '"good"')->{status}, 202, 'a message is accepted after another one failed alone');
 
 # ---- the client of a refused message closes its connection
-$nginx->configure(pool => 'lanes=1', timeout => '20s');
+$nginx->configure(pool => 'lanes=1', timeout => timeout(20) . 's');
 $nginx->reload;
 for my $code (qw(23514 54000)) {
     $refuse->($code, q{new.data->>'path' is not null and pg_advisory_xact_lock(7) is not null});
