@@ -20,7 +20,7 @@ for my $case (
         $pg->install($database);
     }
     is($pg->safe_psql(sprintf($call, $_), @in), '', "$encoding: $_ is accepted") for @$good;
-    is($pg->safe_psql(sprintf($call, $_), @in), '2 22P05', "$encoding: only $_ is refused") for @$bad;
+    is($pg->safe_psql(sprintf($call, $_), @in), '2 22P05', "$encoding: $_ alone is refused, with 22P05") for @$bad;
 
     my $messages = 2 * (@$good + @$bad) + @$good;
     ok($pg->poll_query_until('select count(*) from posts', $messages, 40, @in), "$encoding: the accepted messages are posts");

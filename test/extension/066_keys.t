@@ -53,7 +53,7 @@ is($second->query('rollback; begin; ' . q{select count(*) from ngx_pgq.enqueue(u
 $second->query('rollback');
 is($pg->safe_psql(q{select count(*) from ngx_pgq.key where digest = sha256('slow')}), 0, 'the key is not visible before its commit');
 $pg->safe_psql(q{select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep' and query ~ 'enqueue_with_key'});
-is($first->result, 'accepted', 'the message is accepted when its commit need not wait');
+is($first->result, 'accepted', 'the message is accepted after the wait of its commit is cancelled');
 $second->send(q{select enqueue_with_key('slow')});
 ok($pg->poll_query_until($waiting, 1), 'the commit of a repeated message waits for the standby');
 is($third->query(q{begin; select enqueue_with_key('slow'); rollback}), 'PQ409', 'a message gets PQ409 while the commit of another one with its key waits');

@@ -51,6 +51,6 @@ for my $case (@cases) {
 }
 
 $cluster->true_clock(@hosts);
-ok($cluster->settled(120), 'all members are in their places');
+ok($cluster->settled(120), 'all members have their roles again');
 
 done_testing;

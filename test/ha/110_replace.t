@@ -86,7 +86,7 @@ ok($load->wait_for(20), 'with the added database host as primary the other web h
 my ($off) = $cluster->standbys;
 $cluster->do_to(off => $off);
 ok(!eval { $cluster->must_provision('remove pg4') }, 'no database host is removed while another one is off');
-like($@, qr/another database host is away: pg4 cannot be removed/, 'the error names the reason');
+like($@, qr/another database host is away: pg4 cannot be removed/, 'the error says that another database host is off');
 $cluster->do_to(up => $off);
 ok($cluster->settled(120), 'the host that was off is a standby again');
 

@@ -43,7 +43,7 @@ for my $host (@hosts) {
     my $file = $host->{role} eq 'web' ? '/usr/lib/nginx/modules/ngx_http_pgq_module.so' : '/usr/lib/postgresql/17/lib/ngx_pgq.so';
     $cluster->on($host, 'sh', '-c', "cp $file $file.old && printf old >> $file.old && mv $file.old $file");
 }
-is(stale(), join(' ', map { $_->name } @hosts), 'each host has processes that use a replaced file');
+is(stale(), join(' ', map { $_->name } @hosts), 'replaced files: every host reports stale processes');
 
 # ---- upgrade, under load
 

@@ -39,7 +39,7 @@ like(keyed('/post', '3', 'X-Client' => '2001:db8:0:0:ffff:ffff:ffff:ffff'), qr/^
 my $alice = keyed('/post', '1', user('alice'), 'X-Client' => '192.0.2.1');
 isnt($alice, $first, "a key of a user differs from the same key of the user's address");
 is(keyed('/post', '1', user('alice'), 'X-Client' => '192.0.2.9'), $alice, "a user's key is the same key from another address");
-isnt(keyed('/post', '1', user('bob'), 'X-Client' => '192.0.2.1'), $alice, 'a key of another user is another key');
+isnt(keyed('/post', '1', user('bob'), 'X-Client' => '192.0.2.1'), $alice, 'the same key of another user is a different key');
 isnt(keyed('/post', '1', user('192.0.2.1'), 'X-Client' => '192.0.2.8'), $first, "a key of a user whose name is an address differs from that address's key");
 is(keyed('/post', '1', user(''), 'X-Client' => '192.0.2.1'), $first, 'the scope is the address if the user name is empty');
 is(keyed('/post', '1', Authorization => 'Basic !', 'X-Client' => '192.0.2.1'), $first, 'the scope is the address if Authorization is invalid');

@@ -71,7 +71,7 @@ subtest 'the back-off grows while attempts fail' => sub {
     my $start = time;
 
     # The pauses are at least 25, 50, 100, 200, 250 and 250 ms.
-    ok((poll_until { $wire->happened == 7 }), 'seven attempts are made');
+    ok((poll_until { $wire->happened == 7 }), 'seven connection attempts are made');
     cmp_ok(time - $start, '>', 0.87, 'the back-off grows with each failed attempt');
     $nginx->stop('TERM');
     $wire->stop;
