@@ -82,7 +82,7 @@ $(BUILD)/asan_early.so: test/tools/asan_early.c
 	@$(CC) -shared -fPIC -Wl,-z,initfirst -o $@ $<
 
 
-# Preloaded by a server whose clock is a file.
+# A library for tests whose server reads its clock from a file.
 
 $(BUILD)/plain_select.so: test/tools/plain_select.c | $(BUILD)/flags
 	@$(CC) -shared -fPIC -O1 $(WARNINGS) -o $@ $<

@@ -6,7 +6,7 @@ set -euo pipefail
 umask 022
 PATH=$PATH:/usr/sbin:/sbin
 
-# shellcheck disable=SC2034  # for those who source this
+# shellcheck disable=SC2034  # for the scripts that source this
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
 

@@ -72,7 +72,7 @@ status() {
         leader=$(leader) || true
     fi
     database_hosts
-    [[ -n $leader ]] || die "there is no leader: see docs/runbook.md"
+    [[ -n $leader ]] || die "Patroni has no leader: see docs/runbook.md"
 
     sql -X -P pager=off -P footer=off <<'SQL'
 select synchronous_standby_names, count(*) filter (where r.sync_state in ('sync', 'quorum')) as synchronous,
@@ -108,7 +108,7 @@ failover() {
     [[ $leader != "$host" ]] || die "$host is already the primary"
     [[ -z $leader ]] || ! sql -XAtqc 'select 1 from pg_stat_replication where application_name = '"'$host'"' and state = '"'streaming'" 2> /dev/null | grep -q 1 \
         || die "$leader is the primary and $host streams from it: use make cluster-switchover"
-    has_everything "$host" || die "$host is not made the primary: see docs/runbook.md"
+    has_everything "$host" || die "refused: $host may lack acknowledged messages (docs/runbook.md)"
     on "$host" patronictl -c /etc/patroni/config.yml failover ngx_pgq --candidate "$host" --force
 }
 
@@ -118,7 +118,7 @@ reinit() {
     local host=$1
 
     [[ " ${databases[*]} " == *" $host "* && -n $host ]] || die "which host? make cluster-reinit HOST=${databases[0]}, or another of ${databases[*]}"
-    leader=$(leader) || die "there is no leader: there is nothing to copy"
+    leader=$(leader) || die "Patroni has no leader: there is nothing to copy"
     [[ $leader != "$host" ]] || die "$host is the primary: the others copy its data"
     has_everything "$leader" || die "the data of $host is kept: see docs/runbook.md"
     on "$leader" patronictl -c /etc/patroni/config.yml reinit ngx_pgq "$host" --force --wait

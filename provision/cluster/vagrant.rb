@@ -150,7 +150,7 @@ module NgxPgq
 
     private
 
-    # Makes what is kept under that name by the command on this machine, unless it was made from that origin.
+    # Runs COMMAND once to create NAME; again only when its inputs (origin) changed.
     def make(name, origin, news, command)
       stamp = File.join(@kept, "#{name}.origin")
       return if File.exist?(stamp) && File.read(stamp) == origin

@@ -6,7 +6,7 @@ set -euo pipefail
 umask 022
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 
-# shellcheck disable=SC2034  # for those who source this
+# shellcheck disable=SC2034  # for the scripts that source this
 kit=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 
 # Tests of the written files set this: then files are written below it, and nothing else is done.

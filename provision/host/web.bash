@@ -47,9 +47,9 @@ nginx() {
     put /etc/ngx_pgq/pgpass 600 root <<< "*:*:posts:ngx_pgq_web:$password"
 
     # The operator may have added a certificate of another CA.
-    [[ ! -e $kit/secrets/door.crt ]] || certificate=door
-    put /etc/ngx_pgq/door.key 600 root < "$kit/secrets/$certificate.key"
-    put /etc/ngx_pgq/door.crt 644 root < "$kit/secrets/$certificate.crt"
+    [[ ! -e $kit/secrets/endpoint.crt ]] || certificate=endpoint
+    put /etc/ngx_pgq/endpoint.key 600 root < "$kit/secrets/$certificate.key"
+    put /etc/ngx_pgq/endpoint.crt 644 root < "$kit/secrets/$certificate.crt"
 
     if [[ $NGX_PGQ_HTTP != off ]]; then
         plain=$'\n        listen      80;' plain_other=$'\n        listen 80 default_server;'
@@ -67,7 +67,8 @@ nginx() {
 
     # Only a new process loads a new module; a restart makes the reload unnecessary.
     service nginx.service restart /usr/lib/nginx/modules/ngx_http_pgq_module.so
-    service nginx.service reload /etc/nginx/nginx.conf /etc/ngx_pgq/pgpass /etc/ngx_pgq/door.crt /etc/ngx_pgq/door.key
+    service nginx.service reload /etc/nginx/nginx.conf /etc/ngx_pgq/pgpass /etc/ngx_pgq/endpoint.crt \
+        /etc/ngx_pgq/endpoint.key
 }
 
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Loaded before libfaketime into a server whose clock is a file.
+ * Loaded before libfaketime into a server that reads its clock from a
+ * file.
  *
  * During libfaketime's select() the time is not faked.  The postmaster of
  * PostgreSQL up to 15 starts background workers in signal handlers, mostly
