@@ -48,6 +48,6 @@ diag(sprintf 'switchover: longest time without a 202 %.2f s; %s', $load->gap, $l
 is($load->failures, '', 'no request fails during the switchover');
 is(join("\n", $load->complaints), '', 'accepted messages are in posts once');
 cmp_ok($load->gap, '<', timeout(10), 'the longest time without a 202 is below ten seconds');
-ok($cluster->settled, 'all members return to their places');
+ok($cluster->settled, 'all members have their roles again');
 
 done_testing;

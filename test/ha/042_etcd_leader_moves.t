@@ -21,7 +21,7 @@ sub lead_etcd {
 
 # ---- the host that leads etcd is promoted
 
-ok($cluster->settled, 'all members are in their places');
+ok($cluster->settled, 'each member is the primary or a synchronous standby');
 $timer->('stop');
 
 my $before = $cluster->leader;
@@ -45,6 +45,6 @@ my ($status, $out, $err) = $cluster->on($before, '/usr/local/lib/ngx_pgq/etcd_al
 is($status, 1, 'etcd_alone refuses while the other members of etcd run');
 like($err . $out, qr/etcd of pg\d answers: it is not lost/, 'etcd_alone says which member of etcd answers');
 $cluster->must($before, qw(systemctl start etcd));
-ok($cluster->settled, 'all members return to their places');
+ok($cluster->settled, 'all members have their roles again');
 
 done_testing;

@@ -113,6 +113,6 @@ is(Pgq::Client->new($w2)->post('/post', '"back"')->status, 202, 'the recreated w
 $other->stop;
 is($other->failures, '', 'no request to the first web host failed');
 is(join("\n", $other->complaints(60)), '', 'messages that the first web host accepted are in posts once');
-ok($cluster->settled, 'all members return to their places');
+ok($cluster->settled, 'all members have their roles again');
 
 done_testing;

@@ -69,6 +69,6 @@ $cluster->on($_, 'rm', '/root/upgraded') for @hosts;
 diag(sprintf 'upgrade: longest time without a 202 %.2f s; %s', $load->gap, $load->summary);
 is($load->failures, '', 'no request failed');
 is(join("\n", $load->complaints), '', 'accepted messages are in posts once');
-ok($cluster->settled, 'all members return to their places');
+ok($cluster->settled, 'all members have their roles again');
 
 done_testing;

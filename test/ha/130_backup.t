@@ -79,6 +79,6 @@ ok($cluster->poll_query_until("select count(*) from posts where data->>'backup' 
 is(($cluster->on($cluster->leader, 'sh', '-c', 'ls -d /var/lib/postgresql/17/ngx_pgq.before.*'))[0], 0, 'the old data directory is kept under another name');
 $cluster->on($_, 'sh', '-c', 'rm -rf /var/lib/postgresql/17/ngx_pgq.before.*') for $cluster->databases;
 ok($cluster->must_provision('remove backup1'), 'the backup host is removed');
-ok($cluster->settled, 'all members return to their places');
+ok($cluster->settled, 'all members have their roles again');
 
 done_testing;

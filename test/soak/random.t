@@ -65,7 +65,7 @@ my $jump  = sub {
 
 diag("PGQ_SEED=$seed");
 $jump->(Pgq::Random->new($seed, 'clock', $_), $_) for @hosts;
-ok($cluster->settled(180), 'before the first fault all members are in their places');
+ok($cluster->settled(180), 'before the first fault each member is the primary or a synchronous standby');
 
 # Two faults within 30 seconds may keep a client waiting for longer than its timeout.
 for (my $case = 1; time < $end; $case++) {

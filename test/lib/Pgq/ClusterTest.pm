@@ -11,7 +11,7 @@ package Pgq::ClusterTest;
 #   }
 #   $test->end;
 #
-# The load has clients of each kind of Pgq::HttpLoadClient. A round begins when all members are in their places and each
+# The load has clients of each kind of Pgq::HttpLoadClient. A round begins when each member is the primary or a synchronous standby and each
 # client gets a 202. It ends when this is the case again. Its gap is the longest time without a 202 from either web host.
 #
 # end() asserts what holds for every fault: Pgq::Oracle has no complaint, the queue drains, there is one timeline, no
@@ -43,7 +43,7 @@ sub new {
     my $self = bless { name => $name, cluster => Pgq::Cluster->new, began => time, %option }, $class;
 
     $self->{cluster}->settled or $self->{cluster}->repair;
-    Test::More::ok($self->{cluster}->settled(120), 'all members are in their places')
+    Test::More::ok($self->{cluster}->settled(120), 'each member is the primary or a synchronous standby')
         or Test::More::BAIL_OUT('the cluster is not whole');
 
     $self->{since}   = $self->{cluster}->safe_psql('select coalesce(max(id), 0) from posts');
@@ -154,7 +154,7 @@ sub round {
         Test::More::ok($self->load_runs, "$round: after the repair the load continues");
     }
 
-    Test::More::ok($self->{cluster}->settled(180), "$round: all members return to their places")
+    Test::More::ok($self->{cluster}->settled(180), "$round: all members have their roles again")
         or Test::More::diag(join "\n", map { join ' ', map { $_ // '-' } @$_{qw(Member Role State TL)} } $self->{cluster}->members);
     Test::More::ok($self->load_runs, "$round: at the end each client gets a 202");
     push @{ $self->{rounds} }, [ $from, time ];
