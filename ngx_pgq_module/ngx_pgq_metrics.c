@@ -26,7 +26,7 @@ static ngx_pgq_metrics_worker_t  *ngx_pgq_metrics_worker;
 static ngx_str_t  ngx_pgq_metrics_zone_name = ngx_string("ngx_pgq_metrics");
 
 
-/* ends with 0: the bucket after the last bound is infinite */
+/* each row ends with 0: the bucket after the last bound is infinite */
 
 const ngx_uint_t  ngx_pgq_metrics_bounds[NGX_PGQ_METRICS_HISTOGRAMS]
                                         [NGX_PGQ_METRICS_BOUNDS + 1] =
@@ -46,7 +46,7 @@ ngx_pgq_metrics_zone(ngx_conf_t *cf, void *tag, ngx_shm_zone_init_pt init,
     size_t           size;
     ngx_shm_zone_t  *zone;
 
-    /* and what the slab allocator needs */
+    /* the slab allocator needs more */
 
     size = ngx_align(sizeof(ngx_pgq_metrics_t), ngx_pagesize);
     size += size / 32 + 8 * ngx_pagesize;
@@ -62,17 +62,17 @@ ngx_pgq_metrics_zone(ngx_conf_t *cf, void *tag, ngx_shm_zone_init_pt init,
 }
 
 
-/* former: the data of the zone before a reload, or NULL */
+/* previous: the data of the zone before a reload, or NULL */
 
 ngx_int_t
-ngx_pgq_metrics_create(ngx_shm_zone_t *zone, void *former)
+ngx_pgq_metrics_create(ngx_shm_zone_t *zone, void *previous)
 {
     ngx_slab_pool_t  *slab;
 
     slab = (ngx_slab_pool_t *) zone->shm.addr;
 
-    if (former) {
-        zone->data = former;
+    if (previous) {
+        zone->data = previous;
 
     } else if (zone->shm.exists) {
         zone->data = slab->data;
@@ -178,7 +178,7 @@ ngx_pgq_metrics_sent(ngx_uint_t messages, ngx_uint_t again)
 }
 
 
-/* a number of messages, or milliseconds */
+/* value is a number of messages, or of milliseconds */
 
 void
 ngx_pgq_metrics_observe(ngx_pgq_metrics_histogram_e histogram,
@@ -203,7 +203,7 @@ ngx_pgq_metrics_observe(ngx_pgq_metrics_histogram_e histogram,
 }
 
 
-/* counted by class: two digits or capital letters */
+/* counts an error by its class: two digits or capital letters */
 
 void
 ngx_pgq_metrics_error(const char *sqlstate)
@@ -292,7 +292,7 @@ ngx_pgq_metrics_connect(ngx_uint_t place, ngx_uint_t done)
 }
 
 
-/* the pool has a connection, or had one until its worker exited */
+/* called when the pool has a connection, or had one until its worker exited */
 
 void
 ngx_pgq_metrics_connected(ngx_uint_t place)
@@ -303,7 +303,7 @@ ngx_pgq_metrics_connected(ngx_uint_t place)
 }
 
 
-/* a message was refused because too many are waiting */
+/* called when a message is refused because too many are waiting */
 
 void
 ngx_pgq_metrics_full(ngx_uint_t place)

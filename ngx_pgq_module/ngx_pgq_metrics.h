@@ -14,12 +14,12 @@
 
 #define NGX_PGQ_METRICS_POOLS    16      /* more pools share the last one */
 #define NGX_PGQ_METRICS_PLACES   (2 * NGX_PGQ_METRICS_POOLS)
-#define NGX_PGQ_METRICS_NAME     64
-#define NGX_PGQ_METRICS_LANES    5       /* states, without closed */
-#define NGX_PGQ_METRICS_CODES    600
-#define NGX_PGQ_METRICS_CLASSES  (36 * 36)
+#define NGX_PGQ_METRICS_NAME     64      /* bytes of a pool's name */
+#define NGX_PGQ_METRICS_LANES    5       /* lane states, without closed */
+#define NGX_PGQ_METRICS_CODES    600     /* status codes */
+#define NGX_PGQ_METRICS_CLASSES  (36 * 36)    /* of SQLSTATEs */
 #define NGX_PGQ_METRICS_PROBLEMS 64
-#define NGX_PGQ_METRICS_BOUNDS   10
+#define NGX_PGQ_METRICS_BOUNDS   10      /* of a histogram */
 
 
 typedef enum {
@@ -47,23 +47,29 @@ typedef enum {
 typedef struct {
     ngx_atomic_t             buckets[NGX_PGQ_METRICS_BOUNDS + 1];
     ngx_atomic_t             sum;
-    ngx_atomic_t             padding[4];    /* to cache lines */
+    ngx_atomic_t             padding[4];    /* to a multiple of a cache line */
 } ngx_pgq_metrics_histogram_t;
 
 
-/* a pool in all workers; only the master writes the name */
+/*
+ * Counters of one pool in all workers; only the master writes the name.  Times
+ * are those of ngx_pgq_seconds().
+ */
 
 typedef struct {
     u_char                   name[NGX_PGQ_METRICS_NAME];
     ngx_atomic_t             connects;
     ngx_atomic_t             failures;
-    ngx_atomic_t             connected;     /* last time, in elapsed s */
-    ngx_atomic_t             full;          /* last refusal, elapsed s */
+    ngx_atomic_t             connected;     /* time it last was connected */
+    ngx_atomic_t             full;          /* time of the last refusal */
     ngx_atomic_t             padding[4];
 } ngx_pgq_metrics_pool_t;
 
 
-/* gauges of a pool in a worker, their only writer; one cache line */
+/*
+ * Gauges of one pool in one worker; only that worker writes them.  One cache
+ * line.
+ */
 
 typedef struct {
     ngx_atomic_t             lanes[NGX_PGQ_METRICS_LANES];
@@ -74,7 +80,7 @@ typedef struct {
 
 
 typedef struct {
-    ngx_atomic_t             pid;           /* 0: none */
+    ngx_atomic_t             pid;           /* 0: no such worker */
     ngx_atomic_t             padding[7];
     ngx_pgq_metrics_gauges_t  pools[NGX_PGQ_METRICS_PLACES];
 } ngx_pgq_metrics_worker_t;
@@ -95,7 +101,7 @@ typedef struct {
 extern const ngx_uint_t  ngx_pgq_metrics_bounds[NGX_PGQ_METRICS_HISTOGRAMS]
                                                [NGX_PGQ_METRICS_BOUNDS + 1];
 
-/* the place of a pool's GETs; place: that of its POSTs */
+/* the place of a pool's GETs, from the place of its POSTs */
 
 #define ngx_pgq_metrics_reads(place)  ((place) + NGX_PGQ_METRICS_POOLS)
 
@@ -104,7 +110,7 @@ extern const ngx_uint_t  ngx_pgq_metrics_bounds[NGX_PGQ_METRICS_HISTOGRAMS]
 
 ngx_shm_zone_t *ngx_pgq_metrics_zone(ngx_conf_t *cf, void *tag,
     ngx_shm_zone_init_pt init, void *data);
-ngx_int_t ngx_pgq_metrics_create(ngx_shm_zone_t *zone, void *former);
+ngx_int_t ngx_pgq_metrics_create(ngx_shm_zone_t *zone, void *previous);
 ngx_uint_t ngx_pgq_metrics_name(ngx_shm_zone_t *zone, ngx_str_t *name);
 void ngx_pgq_metrics_init(ngx_shm_zone_t *zone);
 void ngx_pgq_metrics_exit(void);

@@ -4,12 +4,14 @@
  * The map of the module: its terms, its types, and its layers.
  *
  *   message  what a client sends
- *   ticket   a POST that waits for the database; it outlives its request
+ *   ticket   a waiting POST; it outlives its request
+ *   fetch    a waiting GET
  *   batch    tickets that are sent and committed together, under a batch id
  *   call     one statement, from the request for it to its result
- *   read     the call that answers all GETs that wait for the same posts
+ *   read     one call that answers all fetches of the same posts
  *   lane     one libpq connection of one nginx worker
- *   pool     the lanes of one worker to one database, and their callers
+ *   pool     the lanes of one worker for POSTs, or for GETs, and the requests
+ *            that wait for them
  *
  * Calls go down the layers; results return by callbacks:
  *
@@ -47,7 +49,7 @@ typedef struct ngx_pgq_ticket_s  ngx_pgq_ticket_t;
 #define NGX_PGQ_UUID_LEN         16
 #define NGX_PGQ_SQLSTATE_LEN     5
 
-#define NGX_PGQ_MAX_TIMEOUT      300000    /* ms, of pgq_timeout */
+#define NGX_PGQ_MAX_TIMEOUT      300000    /* ms, limit of pgq_timeout */
 
 /* elapsed seconds, of a monotonic clock; the same in all workers */
 
@@ -63,7 +65,7 @@ typedef struct ngx_pgq_ticket_s  ngx_pgq_ticket_t;
     ((uint64_t) ngx_cached_time->sec * 1000 + ngx_cached_time->msec)
 
 
-/* the shorter of two times; -1: none */
+/* returns the shorter of two times; -1: no time */
 
 static ngx_inline ngx_msec_int_t
 ngx_pgq_sooner(ngx_msec_int_t a, ngx_msec_int_t b)
@@ -72,7 +74,7 @@ ngx_pgq_sooner(ngx_msec_int_t a, ngx_msec_int_t b)
 }
 
 
-/* the outcome of a call or a ticket */
+/* how a call, and the tickets in it, ended */
 
 typedef enum {
     NGX_PGQ_DONE = 0,      /* committed, also on the synchronous standbys */

@@ -16,11 +16,11 @@
 #define NGX_PGQ_PARAMETER_AGE    (20 * 24 * 60 * 60 * 1000)
 
 
-/* the fields have one size: ngx_uint_t, size_t, ngx_msec_t or ngx_flag_t */
+/* all fields have the same size: ngx_uint_t, size_t, ngx_msec_t, ngx_flag_t */
 
 typedef struct {
     ngx_str_t                name;
-    size_t                   offset;    /* of ngx_pgq_pool_t */
+    size_t                   offset;    /* in ngx_pgq_pool_t */
     ngx_int_t              (*parse)(ngx_str_t *value);
     ngx_int_t                min;
     ngx_int_t                max;
@@ -100,7 +100,7 @@ ngx_pgq_parameter_defaults(ngx_pgq_pool_t *db)
 }
 
 
-/* name=value */
+/* reads name=value */
 
 char *
 ngx_pgq_parameter_read(ngx_conf_t *cf, ngx_pgq_pool_t *db,

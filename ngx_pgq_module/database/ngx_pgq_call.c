@@ -25,7 +25,7 @@
 #include <libpq-fe.h>
 
 
-#define NGX_PGQ_CALL_NEW         250     /* ms, age of a new connection */
+#define NGX_PGQ_CALL_NEW         250     /* ms; a younger connection is new */
 
 #define NGX_PGQ_CALL_RESULTS    "select ordinal, sqlstate, problem from "
 #define NGX_PGQ_CALL_LAST        " union all select null, null, null"
@@ -89,21 +89,24 @@ static const char  *ngx_pgq_call_retries[] = {
 };
 
 
-/* those of them that one message can cause, and that may not be repeated */
+/*
+ * Retried SQLSTATEs that one message can cause; a batch that fails with one of
+ * them may be halved.
+ */
 
 static const char  *ngx_pgq_call_transient[] = {
     "40", "55P", "57014", NULL
 };
 
 
-/* of the other errors, those that a new connection may not have */
+/* neither refused nor retried: SQLSTATEs that a new connection may cure */
 
 static const char  *ngx_pgq_call_reconnect[] = {
     "0A", "26", "425", "428", "42P", "53", "55", "58", "F0", "XX", NULL
 };
 
 
-/* after these a read is tried again; any other error would be repeated */
+/* SQLSTATEs of a read that is sent again; with others it would fail again */
 
 static const char  *ngx_pgq_call_read_retries[] = {
     "08", "40", "57P", NULL
@@ -127,7 +130,7 @@ ngx_pgq_call_libpq_version(void)
 }
 
 
-/* NGX_DECLINED: the call was not sent, and done() will not be called */
+/* returns NGX_DECLINED if it was not sent: done() will not be called */
 
 ngx_int_t
 ngx_pgq_call_start(ngx_pgq_call_t *call, ngx_pgq_lane_t *lane)
@@ -281,7 +284,7 @@ ngx_pgq_call_may_reconnect(ngx_pgq_lane_t *lane)
 }
 
 
-/* the server is ready for the next query: the outcome is known */
+/* called when the server is ready for the next query */
 
 void
 ngx_pgq_call_done(ngx_pgq_lane_t *lane)
@@ -304,8 +307,8 @@ ngx_pgq_call_done(ngx_pgq_lane_t *lane)
         return;
     }
 
-    call->problem.data = lane->error_text;
-    call->problem.len = ngx_strlen(lane->error_text);
+    call->error_text.data = lane->error_text;
+    call->error_text.len = ngx_strlen(lane->error_text);
     call->sqlstate = lane->sqlstate;
 
     if (call->outcome == NGX_PGQ_REFUSED
@@ -329,7 +332,7 @@ ngx_pgq_call_done(ngx_pgq_lane_t *lane)
 }
 
 
-/* the connection is lost; the lane may have no call */
+/* called when the connection is lost; the lane may have no call */
 
 void
 ngx_pgq_call_lost(ngx_pgq_lane_t *lane)

@@ -25,11 +25,12 @@ typedef enum {
 } ngx_pgq_read_e;
 
 
-#define NGX_PGQ_MAX_FIELDS       4
+#define NGX_PGQ_MAX_FIELDS       4     /* columns of a result */
 
 
 struct ngx_pgq_call_s {
-    ngx_uint_t               statement;     /* a write, or a read */
+    /* of type ngx_pgq_read_e if read is set, else of ngx_pgq_write_e */
+    ngx_uint_t               statement;
     unsigned                 read:1;
     const char              *values[NGX_PGQ_MAX_PARAMS];
     int                      lengths[NGX_PGQ_MAX_PARAMS];
@@ -45,10 +46,10 @@ struct ngx_pgq_call_s {
 
     /* set while the statement runs */
     ngx_pgq_outcome_e        outcome;
-    unsigned                 answered:1;    /* a result without an error */
-    /* of an error; valid until done() returns */
-    ngx_str_t                problem;
-    u_char                  *sqlstate;      /* NULL: it was not sent */
+    unsigned                 answered:1;    /* the result had no error */
+    /* the database's error; valid until done() returns */
+    ngx_str_t                error_text;
+    u_char                  *sqlstate;      /* NULL: the call was not sent */
 };
 
 

@@ -50,7 +50,7 @@ static const char  *ngx_pgq_conninfo_defaults[][2] = {
 };
 
 
-/* files that libpq reads for each connection */
+/* settings that name a file, which libpq reads for each connection */
 
 static const char  *ngx_pgq_conninfo_files[NGX_PGQ_CONNINFO_FILES] = {
     "sslrootcert", "sslcert", "sslkey"
@@ -118,16 +118,19 @@ ngx_pgq_conninfo_read(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
     named = ngx_pgq_conninfo_option(given, "passfile")
             || getenv("PGPASSFILE");
 
-    PQconninfoFree(given);
-    PQconninfoFree(all);
-
     if (rc == NGX_DECLINED) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "unknown target_session_attrs of pgq_pool \"%V\"",
+                           "invalid target_session_attrs \"%s\" in pgq_pool"
+                           " \"%V\"",
+                           ngx_pgq_conninfo_option(all,
+                                                   "target_session_attrs"),
                            name);
     }
 
-    /* libpq does not report this; the default password file is optional */
+    PQconninfoFree(given);
+    PQconninfoFree(all);
+
+    /* libpq does not report an unreadable file; the default is optional */
 
     if (rc == NGX_OK && ci->passfile && access(ci->passfile, R_OK) == -1
         && (named || ngx_errno != NGX_ENOENT))
@@ -142,9 +145,9 @@ ngx_pgq_conninfo_read(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
 
 
 /*
- * All settings, by libpq's rules, or NULL if the service is not found.  libpq
- * returns them only for a connection: this one does not connect, because its
- * gssencmode is invalid.
+ * Returns all settings by libpq's rules, or NULL if the service is not found.
+ * libpq returns them only for a connection: this one does not connect, because
+ * its gssencmode is invalid.
  */
 
 static PQconninfoOption *
@@ -183,7 +186,7 @@ ngx_pgq_conninfo_collect(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
         n++;
     }
 
-    /* for the passfile, and the NULL at the end */
+    /* for the settings of one attempt, the passfile and the NULL */
     n += NGX_PGQ_CONNINFO_FREE + 2;
 
     ci->keywords = ngx_pcalloc(cf->pool, n * sizeof(char *));
@@ -327,7 +330,10 @@ ngx_pgq_conninfo_extract(ngx_pgq_conninfo_t *ci, PQconninfoOption *o,
 }
 
 
-/* the password of a host, or NULL, as in ngx_pgq_conninfo_all() */
+/*
+ * Finds the password of a host by libpq's rules, without connecting; *password
+ * is NULL if there is none.
+ */
 
 ngx_int_t
 ngx_pgq_conninfo_password(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
@@ -345,7 +351,7 @@ ngx_pgq_conninfo_password(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
         return NGX_OK;
     }
 
-    /* overwrite password and target_session_attrs, the last two */
+    /* replace the last two, password and target_session_attrs */
 
     ngx_pgq_conninfo_fill(ci, host, hostaddr, port, NULL, NGX_PGQ_ANY);
 
@@ -374,7 +380,7 @@ ngx_pgq_conninfo_password(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,
 }
 
 
-/* adds the settings of one attempt; NULL: not set */
+/* adds the settings of one attempt; a setting that is NULL is not passed */
 
 void
 ngx_pgq_conninfo_fill(ngx_pgq_conninfo_t *ci, const char *host,

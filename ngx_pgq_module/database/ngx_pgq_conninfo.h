@@ -14,7 +14,7 @@
 #include <ngx_core.h>
 
 
-/* target_session_attrs */
+/* values of target_session_attrs */
 
 typedef enum {
     NGX_PGQ_ANY = 0,
@@ -46,14 +46,14 @@ typedef struct {
     char                    *auth;          /* require_auth, or NULL */
     char                    *files[NGX_PGQ_CONNINFO_FILES];    /* for TLS */
     ngx_pgq_attrs_e          attrs;
-    unsigned                 verifies:1;    /* the server's certificate */
+    unsigned                 verifies:1;    /* certificates are verified */
     unsigned                 rooted:1;      /* sslrootcert is set */
-    unsigned                 verifies_name:1;
+    unsigned                 verifies_name:1;   /* and the host names */
     unsigned                 chooses_auth:1;    /* libpq has require_auth */
 } ngx_pgq_conninfo_t;
 
 
-#define NGX_PGQ_CONNINFO_FREE    6
+#define NGX_PGQ_CONNINFO_FREE    6     /* settings of one attempt */
 
 
 ngx_int_t ngx_pgq_conninfo_read(ngx_conf_t *cf, ngx_pgq_conninfo_t *ci,

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
+/*
+ * Error messages of the server and of libpq, shortened for a log line or a
+ * response.
+ */
+
 #ifndef NGX_PGQ_ERROR_TEXT_H
 #define NGX_PGQ_ERROR_TEXT_H
 
@@ -8,7 +13,7 @@
 #include <ngx_core.h>
 
 
-#define NGX_PGQ_ERROR_TEXT_LEN        128
+#define NGX_PGQ_ERROR_TEXT_LEN        128     /* bytes, with the final zero */
 
 
 void ngx_pgq_error_text(u_char *dst, size_t size, const char *src);

@@ -24,9 +24,9 @@
 #define NGX_PGQ_LANE_BACKOFF_MIN  50      /* ms */
 #define NGX_PGQ_LANE_BACKOFF_MAX  500     /* ms; it prolongs a failover */
 #define NGX_PGQ_LANE_STABLE       10000   /* ms, until the back-off is reset */
-#define NGX_PGQ_LANE_SHRINK       10000   /* ms, after a large statement */
-#define NGX_PGQ_LANE_AGE_RETRY    1000    /* ms, if no lane is spare */
-#define NGX_PGQ_LANE_AGE_FAILED   60000   /* ms, if it could not connect */
+#define NGX_PGQ_LANE_SHRINK       10000   /* ms, before the lane is replaced */
+#define NGX_PGQ_LANE_AGE_RETRY    1000    /* ms, if there is no spare lane */
+#define NGX_PGQ_LANE_AGE_FAILED   60000   /* ms, if the new lane failed */
 
 
 const char  *ngx_pgq_lane_states[NGX_PGQ_LANE_CLOSED] = {
@@ -149,7 +149,7 @@ ngx_pgq_lane_fail(ngx_pgq_lane_t *lane)
 }
 
 
-/* with jitter, so that lanes and workers do not all connect at once */
+/* returns ms, with jitter: lanes and workers must not all connect at once */
 
 static ngx_msec_t
 ngx_pgq_lane_backoff(ngx_pgq_lane_t *lane)
@@ -169,7 +169,7 @@ ngx_pgq_lane_backoff(ngx_pgq_lane_t *lane)
 }
 
 
-/* a statement succeeded, or was refused because of its data */
+/* called when a statement succeeded, or was refused because of its data */
 
 void
 ngx_pgq_lane_healthy(ngx_pgq_lane_t *lane)
@@ -244,13 +244,13 @@ ngx_pgq_lane_timer_handler(ngx_event_t *ev)
         return;
 
     default:
-        /* a statement has ended; its timer is not deleted */
+        /* the timer of a statement that has ended: ignored */
         return;
     }
 }
 
 
-/* connected and prepared */
+/* called when the lane is connected and its statements are prepared */
 
 void
 ngx_pgq_lane_connected(ngx_pgq_lane_t *lane)
@@ -295,7 +295,7 @@ ngx_pgq_lane_connected(ngx_pgq_lane_t *lane)
 }
 
 
-/* PQgetResult() has returned NULL */
+/* called when PQgetResult() has returned NULL */
 
 void
 ngx_pgq_lane_statement_end(ngx_pgq_lane_t *lane)

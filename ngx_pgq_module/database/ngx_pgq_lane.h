@@ -25,11 +25,11 @@ struct pg_conn;
 struct pg_result;
 
 
-#define NGX_PGQ_MAX_PARAMS       4
+#define NGX_PGQ_MAX_PARAMS       4     /* parameters of a statement */
 
 
 typedef struct {
-    const char              *name;      /* NULL: it is not prepared */
+    const char              *name;      /* NULL: an unprepared statement */
     int                      nparams;
     const char              *text;
 } ngx_pgq_lane_statement_t;
@@ -57,17 +57,19 @@ typedef struct {
 /* settings of all lanes of one owner */
 
 typedef struct {
-    ngx_str_t                  name;       /* of the pgq_pool, for the log */
-    ngx_uint_t                 metrics;    /* its index there */
-    ngx_uint_t                *waiting;    /* requests, for the log */
+    ngx_str_t                  name;       /* name of the pgq_pool, for logs */
+    ngx_uint_t                 metrics;    /* the pool's index in metrics */
+    ngx_uint_t                *waiting;    /* number of waiting requests */
     ngx_log_t                 *log;
     ngx_pgq_target_t          *target;
     ngx_msec_t                 connect_timeout;
     ngx_msec_t                 answer_timeout;
-    ngx_msec_t                 age;        /* 0: a lane is never replaced */
-    size_t                     large;      /* a statement or result, bytes */
-    char                      *setup;      /* run on each new connection */
-    ngx_pgq_lane_statement_t  *statements; /* prepared, up to a NULL name */
+    ngx_msec_t                 age;        /* of a lane; 0: never replaced */
+    /* the lane is replaced after a larger statement or result, in bytes */
+    size_t                     large;
+    char                      *setup;      /* SQL for each new connection */
+    /* prepared are the statements before the first NULL name */
+    ngx_pgq_lane_statement_t  *statements;
     const ngx_pgq_lane_ops_t  *ops;
 } ngx_pgq_lane_conf_t;
 
@@ -90,29 +92,29 @@ struct ngx_pgq_lane_s {
     const ngx_pgq_lane_conf_t *conf;
     /* used by the owner only */
     void                      *owner;
-    ngx_queue_t                queue;      /* idle lanes */
-    void                      *data;       /* the statement in progress */
+    ngx_queue_t                queue;      /* link in the list of idle lanes */
+    void                      *data;       /* the call in progress, or NULL */
     u_char                     sqlstate[6];
     u_char                     error_text[NGX_PGQ_ERROR_TEXT_LEN];
 
     ngx_pgq_lane_state_e       state;
     struct pg_conn            *conn;
     ngx_connection_t          *connection;
-    ngx_connection_t          *reserved;   /* while not connected */
+    ngx_connection_t          *reserved;   /* kept free for the next attempt */
     ngx_pgq_endpoint_t         endpoint;
-    ngx_event_t                timer;      /* back-off, or a timeout */
-    ngx_event_t                age;        /* when it is to be replaced */
-    ngx_pgq_lane_t            *replaces;   /* once this one is connected */
+    ngx_event_t                timer;      /* end of back-off, or a timeout */
+    ngx_event_t                age;        /* the time to replace the lane */
+    ngx_pgq_lane_t            *replaces;   /* lane to close when connected */
     ngx_msec_t                 connected_at;
-    ngx_int_t                  prepared;   /* -1: the setup is next */
-    ngx_uint_t                 failures;   /* in a row */
-    time_t                     logged_at;  /* the last failure logged */
+    ngx_int_t                  prepared;   /* statements; -1: not set up */
+    ngx_uint_t                 failures;   /* failed connections in a row */
+    time_t                     logged_at;  /* when a failure was last logged */
     u_char                     logged_reason[8];
-    time_t                     warned_at;  /* the last WARNING logged */
+    time_t                     warned_at;  /* when a WARNING was last logged */
     u_char                     fatal_sqlstate[6];  /* of a FATAL message */
     u_char                     fatal_text[NGX_PGQ_ERROR_TEXT_LEN];
 
-    unsigned                   queued:1;   /* used by the owner */
+    unsigned                   queued:1;   /* is in the list of idle lanes */
     unsigned                   warned:1;   /* a WARNING since the last row */
     unsigned                   flushing:1; /* libpq has data to send */
     unsigned                   connect_due:1;  /* waits for connect_lock() */

@@ -226,7 +226,7 @@ ngx_pgq_lane_prepare(ngx_pgq_lane_t *lane)
 }
 
 
-/* level-triggered, because libpq may leave data in the socket */
+/* adds level-triggered events, because libpq may leave data in the socket */
 
 static ngx_int_t
 ngx_pgq_lane_watch(ngx_pgq_lane_t *lane, ngx_uint_t write)
@@ -296,7 +296,7 @@ ngx_pgq_lane_unwatch(ngx_pgq_lane_t *lane)
 }
 
 
-/* an unused nginx connection, so that clients leave one for the lane */
+/* keeps an nginx connection for the lane, so that no client gets it */
 
 void
 ngx_pgq_lane_reserve(ngx_pgq_lane_t *lane)

@@ -21,7 +21,7 @@
 #include <libpq-fe.h>
 
 
-#define NGX_PGQ_LANE_LARGE       (1024 * 1024)    /* bytes, the least limit */
+#define NGX_PGQ_LANE_LARGE       (1024 * 1024)    /* minimum of conf->large */
 
 
 static ngx_uint_t ngx_pgq_lane_is_large(ngx_pgq_lane_t *lane, size_t size);

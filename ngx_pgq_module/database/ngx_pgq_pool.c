@@ -18,8 +18,11 @@
 
 
 #define NGX_PGQ_POOL_RETRY_MAX   40      /* s, before jitter */
-#define NGX_PGQ_POOL_TICK        10      /* ms between expirations */
-#define NGX_PGQ_POOL_SLACK       1000    /* ms, after statement_timeout */
+#define NGX_PGQ_POOL_TICK        10      /* ms, minimum of the timer */
+
+/* ms that the answer_timeout of GETs' lanes exceeds statement_timeout */
+
+#define NGX_PGQ_POOL_SLACK       1000
 
 /*
  * The first statement of each connection.  A commit that no standby has
@@ -126,7 +129,7 @@ ngx_pgq_pool_init(ngx_pgq_pool_t *db, ngx_cycle_t *cycle)
 }
 
 
-/* the first call connects the lanes */
+/* connects the lanes when it is called for the first time */
 
 void
 ngx_pgq_pool_open(ngx_pgq_pool_t *db)
@@ -197,7 +200,7 @@ ngx_pgq_pool_exit(ngx_pgq_pool_t *db)
 }
 
 
-/* a request waits, at most until the deadline */
+/* called when a request starts to wait, at most until the deadline */
 
 void
 ngx_pgq_pool_hold(ngx_pgq_pool_t *db, ngx_msec_t deadline, size_t size)
@@ -240,7 +243,7 @@ ngx_pgq_pool_count(ngx_pgq_pool_t *db, ngx_int_t tickets, ngx_int_t size)
 }
 
 
-/* the source may have a call */
+/* called when the source may have a call */
 
 void
 ngx_pgq_pool_wake(ngx_pgq_pool_t *db)
@@ -349,7 +352,7 @@ ngx_pgq_pool_lane_spare(ngx_pgq_lane_t *lane)
 }
 
 
-/* a request was answered with success */
+/* counts a request that was answered with success */
 
 void
 ngx_pgq_pool_answered(ngx_pgq_pool_t *db)
@@ -361,7 +364,7 @@ ngx_pgq_pool_answered(ngx_pgq_pool_t *db)
 }
 
 
-/* the seconds after answered_at had no answer */
+/* clears the counts of the seconds after answered_at: no answers */
 
 static void
 ngx_pgq_pool_answered_clear(ngx_pgq_pool_t *db)
@@ -377,10 +380,9 @@ ngx_pgq_pool_answered_clear(ngx_pgq_pool_t *db)
 
 
 /*
- * The seconds in which the waiting requests would be answered at the best rate
- * of the last seconds: the other seconds may have had fewer requests.  If none
- * was answered, the time since the last answer.  The jitter is for clients
- * that would all retry at once.
+ * Retry-After in seconds: the waiting requests divided by the best rate of the
+ * last NGX_PGQ_RATE_SECONDS.  Without answers in that time: the time since the
+ * last answer.  Jitter spreads the retries.
  */
 
 ngx_uint_t

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The lanes of one worker to one database.  pgq_pool configures two pools:
- * one for POSTs and, in db->reads, one for GETs, so that no POST waits for a
- * GET.
+ * A pool is the lanes of one worker for POSTs, or for GETs, and the requests
+ * that wait for them.  pgq_pool defines both: a pool of POSTs and, in
+ * db->reads, a pool of GETs, so that no POST waits for a GET.
  */
 
 #ifndef NGX_PGQ_POOL_H
@@ -27,11 +27,11 @@ typedef struct {
 } ngx_pgq_source_t;
 
 
-#define NGX_PGQ_RATE_SECONDS     8      /* measured for Retry-After */
+#define NGX_PGQ_RATE_SECONDS     8      /* s, measured for Retry-After */
 
 
 struct ngx_pgq_pool_s {
-    ngx_pgq_lane_conf_t      lane;          /* has name, log and target */
+    ngx_pgq_lane_conf_t      lane;          /* settings of its lanes */
     ngx_uint_t               nlanes;
     ngx_uint_t               batch_tickets;
     size_t                   batch_size;
@@ -43,7 +43,7 @@ struct ngx_pgq_pool_s {
     ngx_pgq_pool_t          *reads;         /* the pool of GETs */
     ngx_flag_t               verify;        /* see ngx_pgq_target_verify() */
 
-    /* of each worker */
+    /* each worker sets these */
     ngx_pgq_lane_t          *lanes;         /* nlanes and a spare one */
     ngx_pgq_lane_t          *connecting;    /* holds connect_lock() */
     ngx_queue_t              idle;          /* lanes without a call */
@@ -51,10 +51,11 @@ struct ngx_pgq_pool_s {
     ngx_event_t              timer;
     ngx_pgq_source_t        *source;
     void                    *data;          /* of the source */
-    ngx_uint_t               unanswered;    /* requests */
+    ngx_uint_t               unanswered;    /* requests without an answer */
     size_t                   size;          /* bytes of POSTs or answers */
-    ngx_uint_t               answered[NGX_PGQ_RATE_SECONDS];  /* by second */
-    time_t                   answered_at;   /* the last of these seconds */
+    /* requests answered in each of the latest seconds */
+    ngx_uint_t               answered[NGX_PGQ_RATE_SECONDS];
+    time_t                   answered_at;   /* the latest of these seconds */
 
     unsigned                 reading:1;     /* a pool of GETs */
     unsigned                 opened:1;      /* its lanes may connect */

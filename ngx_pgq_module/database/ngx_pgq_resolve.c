@@ -23,9 +23,9 @@ struct ngx_pgq_resolve_s {
     ngx_msec_t                timeout;
 
     ngx_log_t                *log;
-    ngx_resolver_ctx_t       *running;      /* or NULL */
+    ngx_resolver_ctx_t       *running;      /* look-up in progress, or NULL */
     ngx_msec_t                started_at;
-    ngx_int_t                 state;        /* of the last answer */
+    ngx_int_t                 state;        /* result of the last look-up */
     ngx_pgq_resolve_pt        ready;        /* NULL: no lane waits */
     void                     *data;
 };
@@ -111,7 +111,7 @@ ngx_pgq_resolve_ask(ngx_pgq_resolve_t *rs, ngx_log_t *log,
 }
 
 
-/* calls the handler at once if nginx's resolver has an answer in its cache */
+/* starts a look-up; a cached answer calls the handler at once */
 
 static void
 ngx_pgq_resolve_begin(ngx_pgq_resolve_t *rs)

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
+/*
+ * The look-ups of host names at run time, by nginx's resolver.
+ */
+
 #ifndef NGX_PGQ_RESOLVE_H
 #define NGX_PGQ_RESOLVE_H
 

@@ -108,7 +108,7 @@ ngx_pgq_target_verify(ngx_conf_t *cf, ngx_pgq_target_t *target,
 }
 
 
-/* a Unix socket or a loopback address */
+/* whether the host is a Unix socket or a loopback address */
 
 static ngx_uint_t
 ngx_pgq_target_is_local(ngx_pgq_host_t *host)
@@ -133,7 +133,7 @@ ngx_pgq_target_is_local(ngx_pgq_host_t *host)
 }
 
 
-/* NGX_DECLINED: no address of the current host is known */
+/* returns NGX_DECLINED if no address of the current host is known */
 
 ngx_int_t
 ngx_pgq_target_current(ngx_pgq_target_t *target,
@@ -409,7 +409,7 @@ ngx_pgq_target_count(char *list)
 }
 
 
-/* an item of such a list; NULL if it is absent or empty */
+/* an item of a comma-separated list; NULL if it is absent or empty */
 
 static char *
 ngx_pgq_target_item(ngx_pool_t *pool, char *list, ngx_uint_t n)

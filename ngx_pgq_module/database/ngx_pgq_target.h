@@ -17,8 +17,8 @@
 #include "ngx_pgq_module.h"
 
 
-#define NGX_PGQ_ADDRESS_LEN      64      /* as text, with a scope */
-#define NGX_PGQ_MAX_ADDRESSES    16      /* of a name; others are ignored */
+#define NGX_PGQ_ADDRESS_LEN      64      /* text of an address, with a scope */
+#define NGX_PGQ_MAX_ADDRESSES    16      /* of one name; more are ignored */
 
 
 typedef char                       ngx_pgq_address_t[NGX_PGQ_ADDRESS_LEN];
@@ -26,7 +26,7 @@ typedef struct ngx_pgq_resolve_s   ngx_pgq_resolve_t;
 
 
 typedef struct {
-    char                    *name;      /* or a socket's directory */
+    char                    *name;      /* host name or socket directory */
     char                    *port;
     char                    *password;  /* NULL: none */
     ngx_pgq_address_t       *addresses; /* "" for a socket's directory */

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * An array has a header and elements; a length precedes each element.  Numbers
- * have 32 bits in network byte order.
+ * This file writes arrays.  An array has a header and elements; a length
+ * precedes each element.  Numbers have 32 bits in network byte order.
  */
 
 #include "ngx_pgq_array.h"
 
 
-#define NGX_PGQ_ARRAY_HEAD   20
-#define NGX_PGQ_ARRAY_ITEM   4
+#define NGX_PGQ_ARRAY_HEAD   20      /* bytes of the header */
+#define NGX_PGQ_ARRAY_ITEM   4       /* bytes of the length of an element */
 
 
 static u_char *ngx_pgq_array_number(u_char *p, uint32_t value);

@@ -19,7 +19,7 @@
 #define NGX_PGQ_OID_UUID     2950
 
 
-/* bytes: of all n elements together */
+/* the length of an array of n elements that have these bytes together */
 
 size_t ngx_pgq_array_len(ngx_uint_t n, size_t bytes);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Each function reads one rule of RFC 9110 or RFC 7240 at the cursor.
+ * This file reads header fields: each function reads one rule of RFC 9110 or
+ * RFC 7240 at the cursor.
  */
 
 #include "ngx_pgq_header.h"
@@ -71,7 +72,7 @@ ngx_pgq_header_word(ngx_pgq_header_t *h, ngx_pgq_header_word_t *word)
 }
 
 
-/* bytes above 0x7f are allowed, control characters are not */
+/* reads a quoted string: bytes above 0x7f are allowed, controls are not */
 
 static int
 ngx_pgq_header_quoted(ngx_pgq_header_t *h, ngx_pgq_header_word_t *string)
@@ -227,7 +228,7 @@ ngx_pgq_header_ended(ngx_pgq_header_t *h)
 }
 
 
-/* a name and an optional value, with white space around the = */
+/* reads a name and an optional value, with white space around the = */
 
 static int
 ngx_pgq_header_pair(ngx_pgq_header_t *h, ngx_pgq_header_word_t *name,
@@ -264,7 +265,7 @@ ngx_pgq_header_tchar(u_char c)
 }
 
 
-/* tolower() would depend on the locale */
+/* used instead of tolower(), which depends on the locale */
 
 static u_char
 ngx_pgq_header_lower(u_char c)

@@ -33,7 +33,7 @@ typedef struct {
 typedef struct {
     const u_char  *data;
     size_t         len;
-    unsigned       quoted:1;        /* data has its backslashes */
+    unsigned       quoted:1;        /* a string; data has its backslashes */
 } ngx_pgq_header_word_t;
 
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The grammar of JSON; strings and characters are in ngx_pgq_json_string.c.
+ * This file checks the grammar of JSON, except strings and characters, which
+ * ngx_pgq_json_string.c checks.
  *
  * One loop reads a token at a time; its state is the set of tokens that may
  * follow.  The nesting is one bit per level (1: an object): 128 bytes for 1024

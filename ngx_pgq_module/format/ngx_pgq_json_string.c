@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Strings and characters of JSON.  Most bytes of a message are plain ASCII in
- * strings: these are checked eight at a time.
+ * This file checks and writes strings and characters of JSON.  Most bytes of a
+ * message are plain ASCII in strings: these are checked eight at a time.
  *
  * Invariant: the lowest bit that ngx_pgq_json_special() sets is correct.  The
  * higher bits may be wrong, because a subtraction borrows.

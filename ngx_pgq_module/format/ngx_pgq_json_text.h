@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Shared by ngx_pgq_json.c and ngx_pgq_json_string.c only.
+ * The state of a JSON text that is being checked.  Only ngx_pgq_json.c and
+ * ngx_pgq_json_string.c include this file.
  *
  * Invariants:
  *  - a function returns the position after what it read, or NULL with the

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
+ * This file reads the value of an Idempotency-Key.
+ *
  * Invariant: a key consists of visible ASCII characters and spaces.
  */
 
@@ -12,7 +14,7 @@
 static ssize_t ngx_pgq_key_item(u_char *key, ngx_pgq_header_t *h);
 
 
-/* parameters are ignored, but must be well-formed */
+/* parameters of the field are ignored, but must be well-formed */
 
 ssize_t
 ngx_pgq_key_read(u_char *key, const u_char *value, size_t len)
@@ -69,7 +71,7 @@ ngx_pgq_key_scope(const u_char *text, size_t len)
 
 
 /*
- * A quoted string, or a token.  Returns its length without quotes and
+ * Reads a quoted string, or a token.  Returns its length without quotes and
  * backslashes, which is not limited if key is NULL.
  */
 

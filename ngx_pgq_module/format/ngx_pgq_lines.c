@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The body may be in memory or in a file.  A line ends with a line feed, or
- * with the body; a carriage return before it is white space to JSON.
+ * This file reads the lines of a request body, which may be in memory or in a
+ * file.  A line ends with a line feed, or with the body; a carriage return
+ * before it is white space to JSON.
  *
  * Invariants:
  *  - memory is used for one piece of a file, and for the longest of the lines
@@ -13,7 +14,7 @@
 #include "ngx_pgq_lines.h"
 
 
-#define NGX_PGQ_LINES_PIECE  65536
+#define NGX_PGQ_LINES_PIECE  65536     /* bytes that are read from a file */
 
 
 static ngx_int_t ngx_pgq_lines_piece(ngx_pgq_lines_t *lines);
@@ -33,7 +34,7 @@ ngx_pgq_lines_start(ngx_pgq_lines_t *lines, ngx_pool_t *pool,
 }
 
 
-/* NGX_DONE: there are no more lines */
+/* returns NGX_DONE if there are no more lines */
 
 ngx_int_t
 ngx_pgq_lines_next(ngx_pgq_lines_t *lines, ngx_str_t *line)
@@ -105,7 +106,7 @@ ngx_pgq_lines_stop(ngx_pgq_lines_t *lines)
 }
 
 
-/* the next piece of the body that is not empty */
+/* reads the next piece of the body that is not empty */
 
 static ngx_int_t
 ngx_pgq_lines_piece(ngx_pgq_lines_t *lines)

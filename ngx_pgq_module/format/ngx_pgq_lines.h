@@ -13,17 +13,17 @@
 
 
 typedef struct {
-    ngx_uint_t               number;    /* of the last line, from 1 */
+    ngx_uint_t               number;    /* number of the last line, from 1 */
 
     /* used by lines.c only */
     ngx_pool_t              *pool;
-    ngx_chain_t             *rest;      /* of the body */
-    off_t                    offset;    /* of the next piece in the file */
-    u_char                  *pos;       /* the current piece */
+    ngx_chain_t             *rest;      /* unread part of the body */
+    off_t                    offset;    /* next piece's offset in the file */
+    u_char                  *pos;       /* rest of the current piece */
     u_char                  *last;
     u_char                  *buffer;    /* for pieces of a file */
     ngx_str_t                partial;   /* a line in several pieces */
-    size_t                   size;      /* allocated for it */
+    size_t                   size;      /* bytes allocated for partial */
 } ngx_pgq_lines_t;
 
 

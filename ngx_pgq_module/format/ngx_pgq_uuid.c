@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * An id has 48 bits of milliseconds, 12 bits of a counter (RFC 9562, 6.2,
- * method 1) and 62 random bits.  In a new millisecond the counter starts at a
- * random value in its lower half.  When the clock goes back, the milliseconds
- * of the last id are kept; when the counter overflows, they are incremented.
+ * This file makes ids.  An id has 48 bits of milliseconds, a 12-bit counter
+ * (RFC 9562, 6.2, method 1) and 62 random bits.  In a new millisecond the
+ * counter starts at a random value in its lower half.  When the clock goes
+ * back, the milliseconds of the last id are kept; when the counter overflows,
+ * they are incremented.
  *
  * Random bytes are read in blocks: a system call costs more than an id.
  *
@@ -20,7 +21,7 @@
 #include <sys/random.h>
 
 
-#define NGX_PGQ_UUID_BLOCK        4096
+#define NGX_PGQ_UUID_BLOCK        4096    /* random bytes per system call */
 #define NGX_PGQ_UUID_COUNTER_MAX  0x0fff
 #define NGX_PGQ_UUID_START_MASK   0x07ff
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * A POST with its ticket: shared by enqueue.c and outcome.c.
+ * A POST with its ticket.  enqueue.c creates it, outcome.c answers it.
  */
 
 #ifndef NGX_PGQ_ENQUEUE_H
@@ -28,7 +28,7 @@ typedef struct {
     ngx_pool_cleanup_t      *cleanup;
     ngx_pgq_ctx_t           *ctx;
     ngx_pgq_ndjson_t         ndjson;
-    size_t                   unread;    /* part of writes->unread */
+    size_t                   unread;    /* bytes counted in writes->unread */
     ngx_pgq_return_e         returns;
     unsigned                 done:1;
     u_char                   body[1];   /* of the response; has the message */
@@ -36,7 +36,7 @@ typedef struct {
 
 
 void ngx_pgq_outcome_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
-    ngx_str_t *problem);
+    ngx_str_t *error_text);
 
 
 #endif /* NGX_PGQ_ENQUEUE_H */

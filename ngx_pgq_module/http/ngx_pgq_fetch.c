@@ -45,7 +45,7 @@ static ngx_str_t  ngx_pgq_fetch_type = ngx_string("application/json");
 static ngx_str_t  ngx_pgq_fetch_cache = ngx_string("no-cache");
 
 
-/* by ngx_pgq_read_result_e */
+/* indexed by ngx_pgq_read_result_e */
 
 static ngx_pgq_fetch_problem_t  ngx_pgq_fetch_problems[] = {
     { NGX_PGQ_PROBLEM_ERROR, NULL },

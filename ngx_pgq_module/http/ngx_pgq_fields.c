@@ -85,7 +85,7 @@ ngx_pgq_fields_read(ngx_http_request_t *r, ngx_pgq_fields_t *fields)
 }
 
 
-/* a list of codings; only identity is supported */
+/* reads a list of content codings; only identity is supported */
 
 static void
 ngx_pgq_fields_coding(ngx_pgq_fields_t *fields, ngx_str_t *line)
@@ -150,7 +150,7 @@ ngx_pgq_fields_form(ngx_str_t *line)
 }
 
 
-/* registered media types, and other names that clients use for them */
+/* knows registered media types, and other names that clients use for them */
 
 static ngx_pgq_form_e
 ngx_pgq_fields_media_type(ngx_pgq_header_word_t *type,

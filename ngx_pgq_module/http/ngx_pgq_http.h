@@ -39,16 +39,16 @@ typedef enum {
 
 typedef struct {
     ngx_pgq_form_e           form;
-    ngx_pgq_return_e         returns;       /* of Prefer */
-    ngx_str_t               *key;           /* the last one, or NULL */
-    ngx_uint_t               keys;
-    ngx_str_t                origin;        /* the last one */
-    ngx_uint_t               origins;
+    ngx_pgq_return_e         returns;       /* the preference "return" */
+    ngx_str_t               *key;           /* an Idempotency-Key, or NULL */
+    ngx_uint_t               keys;          /* Idempotency-Key fields */
+    ngx_str_t                origin;        /* the last Origin field */
+    ngx_uint_t               origins;       /* Origin fields */
     unsigned                 type_seen:1;
-    unsigned                 encoded:1;     /* other than identity */
+    unsigned                 encoded:1;     /* a coding other than identity */
     unsigned                 return_seen:1;
     unsigned                 prefer_malformed:1;
-    unsigned                 cross_site:1;  /* Sec-Fetch-Site */
+    unsigned                 cross_site:1;  /* read from Sec-Fetch-Site */
     unsigned                 preflight:1;   /* CORS: asks for a method */
 } ngx_pgq_fields_t;
 
@@ -61,9 +61,9 @@ void ngx_pgq_fields_read(ngx_http_request_t *r, ngx_pgq_fields_t *fields);
 typedef struct {
     ngx_http_request_t      *request;
     ngx_pgq_fields_t         fields;
-    ngx_str_t                key;           /* of a POST, with its scope */
+    ngx_str_t                key;           /* idempotency key, with scope */
     ngx_pgq_metrics_handler_e  handler;
-    ngx_uint_t               batch;         /* its messages, or 0 */
+    ngx_uint_t               batch;         /* messages in its batch, or 0 */
     ngx_msec_t               wait;
     u_char                   id[NGX_PGQ_UUID_LEN];
     unsigned                 ticket:1;      /* id is set */
@@ -93,7 +93,7 @@ typedef enum {
 
 
 typedef struct {
-    ngx_uint_t               status;    /* 0: any other */
+    ngx_uint_t               status;    /* 0: any other status */
     const char              *code;      /* for programs */
     const char              *title;
     const char              *status_line;
@@ -106,9 +106,9 @@ extern const ngx_pgq_problem_row_t  ngx_pgq_problems[];
 
 typedef struct {
     ngx_pgq_problem_e        kind;
-    const char              *detail;    /* NULL: the default */
+    const char              *detail;    /* NULL: the default detail */
     ngx_int_t                offset;    /* of the first wrong byte, or -1 */
-    ngx_int_t                line;      /* of the message, or 0 */
+    ngx_int_t                line;      /* line of the message, or 0 */
 } ngx_pgq_problem_t;
 
 
@@ -123,8 +123,8 @@ ngx_int_t ngx_pgq_problem_detail(ngx_http_request_t *r,
 
 typedef struct {
     ngx_http_request_t      *request;
-    ngx_uint_t               n;
-    size_t                   size;          /* of all messages */
+    ngx_uint_t               n;             /* messages */
+    size_t                   size;          /* bytes of all messages */
 } ngx_pgq_ndjson_t;
 
 
@@ -156,7 +156,7 @@ typedef struct {
     ngx_flag_t               scoped;        /* keys have a scope */
     ngx_http_complex_value_t  *scope;       /* NULL: user name or address */
     ngx_array_t             *origins;       /* ngx_str_t; NULL: none */
-    ngx_flag_t               details;       /* of refusals by the database */
+    ngx_flag_t               details;       /* the database's error is sent */
 } ngx_pgq_loc_conf_t;
 
 

@@ -49,8 +49,8 @@ ngx_pgq_message_supported(ngx_pgq_fields_t *fields, ngx_pgq_problem_t *problem)
 
 
 /*
- * NGX_OK: the body is a message.  It is in a buffer of nginx or in *memory,
- * which the caller destroys in any case.
+ * Returns NGX_OK if the body is a message.  It is in a buffer of nginx or in
+ * *memory, which the caller destroys in any case.
  */
 
 ngx_int_t
@@ -228,7 +228,7 @@ ngx_pgq_message_scope(ngx_http_request_t *r, ngx_str_t *key,
 }
 
 
-/* the body in one piece; nginx may have it in memory, in a file or in both */
+/* returns the body in one piece; nginx may have it in memory and in a file */
 
 static ngx_int_t
 ngx_pgq_message_body(ngx_http_request_t *r, ngx_pool_t **memory,
@@ -293,7 +293,7 @@ ngx_pgq_message_body(ngx_http_request_t *r, ngx_pool_t **memory,
 }
 
 
-/* not in the request's pool, which is kept while the ticket waits */
+/* does not use the request's pool, which is kept while the ticket waits */
 
 static u_char *
 ngx_pgq_message_alloc(ngx_http_request_t *r, ngx_pool_t **memory, size_t len)

@@ -27,7 +27,7 @@ static ngx_int_t ngx_pgq_ndjson_next(ngx_pgq_lines_t *lines,
 static ngx_chain_t *ngx_pgq_ndjson_body(ngx_http_request_t *r);
 
 
-/* NGX_OK: the body has at least one message, and all are JSON */
+/* returns NGX_OK if the body has at least one message, and all are JSON */
 
 ngx_int_t
 ngx_pgq_ndjson_read(ngx_http_request_t *r, ngx_pgq_ndjson_t *ndjson,
@@ -131,7 +131,7 @@ ngx_pgq_ndjson_write(ngx_pgq_ndjson_t *ndjson, u_char *p)
 }
 
 
-/* the line of the n-th message, both from 1 */
+/* returns the line of the n-th message; both are counted from 1 */
 
 ngx_uint_t
 ngx_pgq_ndjson_line(ngx_pgq_ndjson_t *ndjson, ngx_uint_t n)
@@ -162,7 +162,7 @@ ngx_pgq_ndjson_answer_size(ngx_pgq_ndjson_t *ndjson)
 }
 
 
-/* {"status":"queued","ids":["…","…"]}, in the request's memory pool */
+/* writes {"status":"queued","ids":[…]} in the request's memory pool */
 
 ngx_int_t
 ngx_pgq_ndjson_answer(ngx_pgq_ndjson_t *ndjson, u_char *first, ngx_str_t *body)
@@ -199,7 +199,7 @@ ngx_pgq_ndjson_answer(ngx_pgq_ndjson_t *ndjson, u_char *first, ngx_str_t *body)
 }
 
 
-/* the next message, without white space around it */
+/* reads the next message, without white space around it */
 
 static ngx_int_t
 ngx_pgq_ndjson_next(ngx_pgq_lines_t *lines, ngx_str_t *message,

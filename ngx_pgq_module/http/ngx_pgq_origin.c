@@ -209,7 +209,7 @@ ngx_pgq_origin_foreign(ngx_http_request_t *r, ngx_pgq_fields_t *fields)
 }
 
 
-/* the value of Access-Control-Allow-Origin; NULL: not listed */
+/* returns the value of Access-Control-Allow-Origin; NULL: not listed */
 
 static ngx_str_t *
 ngx_pgq_origin_listed(ngx_array_t *origins, ngx_str_t *origin)

@@ -22,16 +22,16 @@
 
 
 static ngx_int_t ngx_pgq_outcome_replay(ngx_pgq_enqueue_t *e,
-    ngx_str_t *former);
+    ngx_str_t *previous);
 static ngx_int_t ngx_pgq_outcome_accepted(ngx_pgq_enqueue_t *e);
 static ngx_int_t ngx_pgq_outcome_body(ngx_pgq_enqueue_t *e, ngx_str_t *body);
 static ngx_uint_t ngx_pgq_outcome_whole(ngx_pgq_enqueue_t *e, size_t len);
 static ngx_int_t ngx_pgq_outcome_short(ngx_pgq_enqueue_t *e,
     ngx_str_t *body);
 static ngx_int_t ngx_pgq_outcome_failed(ngx_pgq_enqueue_t *e,
-    ngx_http_request_t *r, ngx_pgq_outcome_e outcome, ngx_str_t *problem);
+    ngx_http_request_t *r, ngx_pgq_outcome_e outcome, ngx_str_t *error_text);
 static ngx_int_t ngx_pgq_outcome_refused(ngx_pgq_enqueue_t *e,
-    ngx_http_request_t *r, ngx_str_t *problem);
+    ngx_http_request_t *r, ngx_str_t *error_text);
 static const char *ngx_pgq_outcome_sentence(u_char *sqlstate);
 
 
@@ -45,7 +45,7 @@ static ngx_str_t  ngx_pgq_outcome_retry = ngx_string("1");
 
 void
 ngx_pgq_outcome_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
-    ngx_str_t *problem)
+    ngx_str_t *error_text)
 {
     ngx_int_t            rc;
     ngx_connection_t    *c;
@@ -62,8 +62,9 @@ ngx_pgq_outcome_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
 
     if (outcome == NGX_PGQ_DONE || outcome == NGX_PGQ_REPLAYED) {
         e->done = 1;
-        rc = outcome == NGX_PGQ_REPLAYED ? ngx_pgq_outcome_replay(e, problem)
-                                         : ngx_pgq_outcome_accepted(e);
+        rc = outcome == NGX_PGQ_REPLAYED
+             ? ngx_pgq_outcome_replay(e, error_text)
+             : ngx_pgq_outcome_accepted(e);
 
         if (e->unread == 0) {
             e->cleanup->handler = NULL;
@@ -72,7 +73,7 @@ ngx_pgq_outcome_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
 
     } else {
         e->cleanup->handler = NULL;
-        rc = ngx_pgq_outcome_failed(e, r, outcome, problem);
+        rc = ngx_pgq_outcome_failed(e, r, outcome, error_text);
     }
 
     ngx_http_finalize_request(r, rc);
@@ -80,13 +81,13 @@ ngx_pgq_outcome_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
 }
 
 
-/* the message was queued before, under the former id */
+/* answers a message that was queued before, under the previous id */
 
 static ngx_int_t
-ngx_pgq_outcome_replay(ngx_pgq_enqueue_t *e, ngx_str_t *former)
+ngx_pgq_outcome_replay(ngx_pgq_enqueue_t *e, ngx_str_t *previous)
 {
-    if (former->len != NGX_PGQ_UUID_TEXT_LEN
-        || ngx_pgq_uuid_read(e->ticket.id, former->data) != 0)
+    if (previous->len != NGX_PGQ_UUID_TEXT_LEN
+        || ngx_pgq_uuid_read(e->ticket.id, previous->data) != 0)
     {
         ngx_log_error(NGX_LOG_ALERT, e->request->connection->log, 0,
                       "pgq enqueue: replay without an id");
@@ -142,7 +143,7 @@ ngx_pgq_outcome_accepted(ngx_pgq_enqueue_t *e)
 }
 
 
-/* the full body of one message is part of e */
+/* writes the full response; for one message it is a part of e */
 
 static ngx_int_t
 ngx_pgq_outcome_body(ngx_pgq_enqueue_t *e, ngx_str_t *body)
@@ -190,7 +191,7 @@ ngx_pgq_outcome_whole(ngx_pgq_enqueue_t *e, size_t len)
 }
 
 
-/* {"status":"queued","id":"…"}; without ids for many messages */
+/* writes {"status":"queued","id":"…"}; without ids for many messages */
 
 static ngx_int_t
 ngx_pgq_outcome_short(ngx_pgq_enqueue_t *e, ngx_str_t *body)
@@ -222,12 +223,12 @@ ngx_pgq_outcome_short(ngx_pgq_enqueue_t *e, ngx_str_t *body)
 
 static ngx_int_t
 ngx_pgq_outcome_failed(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
-    ngx_pgq_outcome_e outcome, ngx_str_t *problem)
+    ngx_pgq_outcome_e outcome, ngx_str_t *error_text)
 {
     switch (outcome) {
 
     case NGX_PGQ_REFUSED:
-        return ngx_pgq_outcome_refused(e, r, problem);
+        return ngx_pgq_outcome_refused(e, r, error_text);
 
     case NGX_PGQ_IN_FLIGHT:
         if (ngx_pgq_reply_header(r, "Retry-After", &ngx_pgq_outcome_retry)
@@ -265,12 +266,12 @@ ngx_pgq_outcome_failed(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
 
 static ngx_int_t
 ngx_pgq_outcome_refused(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
-    ngx_str_t *problem)
+    ngx_str_t *error_text)
 {
     u_char                *last, *end, detail[256];
     ngx_pgq_loc_conf_t    *plcf;
-    ngx_pgq_problem_t      document = { NGX_PGQ_PROBLEM_REFUSED,
-                                        (char *) detail, -1, 0 };
+    ngx_pgq_problem_t      problem = { NGX_PGQ_PROBLEM_REFUSED,
+                                       (char *) detail, -1, 0 };
     ngx_pgq_json_error_t   err;
 
     plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
@@ -283,9 +284,9 @@ ngx_pgq_outcome_refused(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
     end = detail + sizeof(detail) - 1;
 
     if (e->ticket.ordinal) {
-        document.line = ngx_pgq_ndjson_line(&e->ndjson, e->ticket.ordinal);
+        problem.line = ngx_pgq_ndjson_line(&e->ndjson, e->ticket.ordinal);
         last = ngx_slprintf(last, end, "line %i: no message was queued. ",
-                            document.line);
+                            problem.line);
     }
 
     last = ngx_slprintf(last, end, "%s (SQLSTATE %*s)",
@@ -293,7 +294,7 @@ ngx_pgq_outcome_refused(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
                         (size_t) NGX_PGQ_SQLSTATE_LEN, e->ticket.sqlstate);
 
     if (plcf->details) {
-        last = ngx_slprintf(last, end, ": %V", problem);
+        last = ngx_slprintf(last, end, ": %V", error_text);
     }
 
     /* the text may be cut, but not within a character */
@@ -304,7 +305,7 @@ ngx_pgq_outcome_refused(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
 
     *last = '\0';
 
-    return ngx_pgq_reply_problem(r, &document);
+    return ngx_pgq_reply_problem(r, &problem);
 }
 
 

@@ -7,7 +7,7 @@
 #include "ngx_pgq_http.h"
 
 
-#define NGX_PGQ_PROBLEM_TEXT     192      /* of a detail */
+#define NGX_PGQ_PROBLEM_TEXT     192      /* bytes of a detail */
 
 
 /* with status lines: some reason phrases of nginx are older than RFC 9110 */

@@ -198,7 +198,7 @@ ngx_pgq_reply_document(ngx_uint_t status, ngx_pgq_problem_t *problem)
 }
 
 
-/* 204, for OPTIONS */
+/* answers OPTIONS with 204 */
 
 ngx_int_t
 ngx_pgq_reply_options(ngx_http_request_t *r, ngx_str_t *allow)

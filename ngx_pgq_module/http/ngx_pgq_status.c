@@ -15,9 +15,9 @@
 #include <cjson/cJSON.h>
 
 
-#define NGX_PGQ_STATUS_SIZE      (256 * 1024)
+#define NGX_PGQ_STATUS_SIZE      (256 * 1024)    /* bytes of a page */
 
-/* a pool is shown as up or full for 2 s after it was */
+/* seconds for which a pool is still shown as up or full after it was */
 
 #define NGX_PGQ_STATUS_RECENT    2
 
@@ -30,7 +30,7 @@ typedef struct {
     ngx_pgq_metrics_gauges_t   gets;
     ngx_atomic_uint_t          connects;
     ngx_atomic_uint_t          failures;
-    ngx_uint_t                 lanes;       /* for POSTs */
+    ngx_uint_t                 lanes;       /* lanes for POSTs */
     ngx_uint_t                 connected;
     ngx_uint_t                 up;
     ngx_uint_t                 full;
@@ -42,8 +42,8 @@ typedef struct {
     u_char                    *pos;
     u_char                    *end;
     ngx_uint_t                 workers;
-    ngx_uint_t                 up;          /* all pools */
-    ngx_uint_t                 full;        /* any pool */
+    ngx_uint_t                 up;          /* all pools are up */
+    ngx_uint_t                 full;        /* a pool is full */
     ngx_uint_t                 npools;
     ngx_pgq_status_pool_t      pools[NGX_PGQ_METRICS_POOLS];
 } ngx_pgq_status_t;
@@ -55,8 +55,8 @@ typedef struct {
     const char                *name;
     const char                *type;
     const char                *help;
-    size_t                     offset;      /* of ngx_pgq_status_pool_t */
-    ngx_uint_t                 lanes;       /* a value for each state */
+    size_t                     offset;      /* in ngx_pgq_status_pool_t */
+    ngx_uint_t                 lanes;       /* 1: a value for each state */
 } ngx_pgq_status_metric_t;
 
 
@@ -180,7 +180,7 @@ ngx_pgq_status_handler(ngx_http_request_t *r)
 }
 
 
-/* NULL: no memory */
+/* returns NULL if memory allocation fails */
 
 static cJSON *
 ngx_pgq_status_document(ngx_pgq_status_t *page)

@@ -126,7 +126,7 @@ ngx_pgq_variables_find(ngx_http_request_t *r)
 }
 
 
-/* the value of $status */
+/* returns the value of $status */
 
 static ngx_uint_t
 ngx_pgq_variables_status(ngx_http_request_t *r)
@@ -191,7 +191,7 @@ ngx_pgq_variables_number(ngx_http_request_t *r, ngx_http_variable_value_t *v,
 }
 
 
-/* from the status of a POST, with or without a ticket */
+/* $pgq_outcome, from the status of a POST with or without a ticket */
 
 static ngx_int_t
 ngx_pgq_variables_outcome(ngx_http_request_t *r, ngx_http_variable_value_t *v,

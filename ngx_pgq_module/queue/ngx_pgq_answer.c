@@ -15,7 +15,7 @@
 #include "ngx_pgq_answer.h"
 
 
-#define NGX_PGQ_ANSWER_PIECE     4096    /* the first; doubled four times */
+#define NGX_PGQ_ANSWER_PIECE     4096    /* first size; doubled four times */
 #define NGX_PGQ_ANSWER_AT_LEN    64
 
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
-/* The body of an answer to GET, shared by all requests that it answers. */
+/*
+ * The body of an answer to GET, shared by all requests that it answers.
+ */
 
 #ifndef NGX_PGQ_ANSWER_H
 #define NGX_PGQ_ANSWER_H
@@ -28,7 +30,7 @@ _Static_assert(NGX_PGQ_ANSWER_OLDER < NGX_PGQ_MAX_FIELDS,
 typedef struct {
     ngx_pgq_pool_t          *db;
     ngx_pool_t              *memory;
-    ngx_uint_t               holders;
+    ngx_uint_t               holders;   /* the answer is freed at 0 */
     ngx_array_t              pieces;    /* ngx_str_t */
     size_t                   space;     /* bytes free in the last piece */
     size_t                   allocated; /* bytes of all pieces */

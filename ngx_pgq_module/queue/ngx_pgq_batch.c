@@ -26,7 +26,9 @@
 #include "ngx_pgq_uuid.h"
 
 
-#define NGX_PGQ_BATCH_KEYS  64      /* each key is a lock in the server */
+/* limit of the keys in a batch: each key is a lock in the server */
+
+#define NGX_PGQ_BATCH_KEYS  64
 
 
 static ngx_pgq_call_t *ngx_pgq_batch_next(ngx_pgq_pool_t *db);
@@ -48,7 +50,7 @@ static void ngx_pgq_batch_fenced(ngx_pgq_batch_t *batch,
     ngx_pgq_outcome_e outcome);
 static void ngx_pgq_batch_refused(ngx_pgq_batch_t *batch);
 static void ngx_pgq_batch_answer(ngx_pgq_batch_t *batch,
-    ngx_pgq_outcome_e outcome, ngx_str_t *problem);
+    ngx_pgq_outcome_e outcome, ngx_str_t *error_text);
 static void ngx_pgq_batch_halve(ngx_pgq_batch_t *batch);
 static void ngx_pgq_batch_drop_answered(ngx_pgq_batch_t *batch);
 
@@ -377,7 +379,8 @@ ngx_pgq_batch_row(ngx_pgq_call_t *call, ngx_str_t *fields)
     batch = call->data;
 
     if (fields[0].data == NULL) {
-        return;    /* the row of nulls, see ngx_pgq_call.c */
+        /* ngx_pgq_call.c adds a row of nulls as the last row */
+        return;
     }
 
     if (batch->fencing) {
@@ -440,8 +443,9 @@ ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
 
     if (outcome != NGX_PGQ_AGAIN) {
         /* empty if the call could not be sent */
-        batch->problem.data = ngx_pstrdup(batch->memory, &call->problem);
-        batch->problem.len = batch->problem.data ? call->problem.len : 0;
+        batch->error_text.data = ngx_pstrdup(batch->memory, &call->error_text);
+        batch->error_text.len = batch->error_text.data
+                                ? call->error_text.len : 0;
         ngx_memcpy(batch->sqlstate, call->sqlstate, NGX_PGQ_SQLSTATE_LEN);
     }
 
@@ -480,7 +484,7 @@ ngx_pgq_batch_fenced(ngx_pgq_batch_t *batch, ngx_pgq_outcome_e outcome)
 }
 
 
-/* the batch is known not to be committed */
+/* called when it is known that the batch is not committed */
 
 static void
 ngx_pgq_batch_refused(ngx_pgq_batch_t *batch)
@@ -488,7 +492,7 @@ ngx_pgq_batch_refused(ngx_pgq_batch_t *batch)
     ngx_pgq_batch_drop_answered(batch);
 
     if (batch->n && batch->bad) {
-        ngx_pgq_batch_answer(batch, NGX_PGQ_REFUSED, &batch->problem);
+        ngx_pgq_batch_answer(batch, NGX_PGQ_REFUSED, &batch->error_text);
         return;
     }
 
@@ -508,7 +512,7 @@ ngx_pgq_batch_refused(ngx_pgq_batch_t *batch)
 
 static void
 ngx_pgq_batch_answer(ngx_pgq_batch_t *batch, ngx_pgq_outcome_e outcome,
-    ngx_str_t *problem)
+    ngx_str_t *error_text)
 {
     ngx_queue_t       *q;
     ngx_pgq_ticket_t  *t;
@@ -524,11 +528,11 @@ ngx_pgq_batch_answer(ngx_pgq_batch_t *batch, ngx_pgq_outcome_e outcome,
             ngx_free(t);
 
         } else if (outcome == NGX_PGQ_DONE) {
-            ngx_pgq_ticket_answer(t, t->result, &t->problem);
+            ngx_pgq_ticket_answer(t, t->result, &t->error_text);
 
         } else {
             ngx_memcpy(t->sqlstate, batch->sqlstate, NGX_PGQ_SQLSTATE_LEN);
-            ngx_pgq_ticket_answer(t, outcome, problem);
+            ngx_pgq_ticket_answer(t, outcome, error_text);
         }
     }
 

@@ -18,17 +18,17 @@ struct ngx_pgq_batch_s {
     ngx_uint_t               n;         /* tickets */
     ngx_uint_t               keys;      /* tickets with a key */
     ngx_uint_t               messages;
-    size_t                   size;      /* of the messages */
-    size_t                   keys_size;
-    ngx_msec_t               sent_at;   /* the last time */
-    time_t                   first_sent;    /* with this id */
+    size_t                   size;      /* bytes of the messages */
+    size_t                   keys_size; /* bytes of the keys */
+    ngx_msec_t               sent_at;   /* when it was last sent */
+    time_t                   first_sent;    /* first send with this id */
     ngx_msec_t               due;       /* when it may be sent again */
     ngx_uint_t               resends;
     ngx_pgq_pool_t          *db;
     ngx_pool_t              *memory;
     ngx_pgq_call_t           call;
     u_char                  *params;
-    ngx_str_t                problem;   /* why the whole batch was refused */
+    ngx_str_t                error_text;    /* why the batch was refused */
     u_char                   sqlstate[NGX_PGQ_SQLSTATE_LEN];
     u_char                   id[NGX_PGQ_UUID_LEN];
     unsigned                 sent:1;        /* in flight */
@@ -40,9 +40,9 @@ struct ngx_pgq_batch_s {
 
     /* used by ngx_pgq_trial.c */
     ngx_uint_t               failures;
-    ngx_msec_t               failing_since; /* transient failures */
-    ngx_uint_t               alone_failures;    /* of its only message */
-    ngx_msec_t               suspect_since; /* the first of these */
+    ngx_msec_t               failing_since; /* first transient failure */
+    ngx_uint_t               alone_failures;    /* while it has one message */
+    ngx_msec_t               suspect_since; /* when it first failed alone */
     ngx_uint_t               committed;     /* writes->committed at the last
                                                of these failures */
 };

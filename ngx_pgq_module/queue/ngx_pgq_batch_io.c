@@ -17,7 +17,7 @@
 #include "ngx_pgq_array.h"
 
 
-/* of a message with an idempotency key; other SQLSTATEs are refusals */
+/* errors of a message with an idempotency key; any other is a refusal */
 
 static const struct {
     const char              *sqlstate;
@@ -37,7 +37,7 @@ static ngx_int_t ngx_pgq_batch_io_tickets(ngx_pgq_batch_t *batch);
 static void ngx_pgq_batch_io_param(ngx_pgq_call_t *call, ngx_uint_t n,
     u_char *data, size_t len);
 static void ngx_pgq_batch_io_result_ticket(ngx_pgq_batch_t *batch,
-    ngx_pgq_ticket_t *t, ngx_str_t *sqlstate, ngx_str_t *problem);
+    ngx_pgq_ticket_t *t, ngx_str_t *sqlstate, ngx_str_t *error_text);
 
 
 ngx_int_t
@@ -73,7 +73,7 @@ ngx_pgq_batch_io_free(ngx_pgq_batch_t *batch)
 }
 
 
-/* a ticket with many messages */
+/* encodes a ticket with many messages */
 
 static ngx_int_t
 ngx_pgq_batch_io_all(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t)
@@ -200,7 +200,7 @@ ngx_pgq_batch_io_result(ngx_pgq_batch_t *batch, ngx_str_t *fields)
 
 static void
 ngx_pgq_batch_io_result_ticket(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t,
-    ngx_str_t *sqlstate, ngx_str_t *problem)
+    ngx_str_t *sqlstate, ngx_str_t *error_text)
 {
     ngx_uint_t  i;
 
@@ -221,6 +221,6 @@ ngx_pgq_batch_io_result_ticket(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t,
 
     t->result = ngx_pgq_batch_io_results[i].outcome;
 
-    t->problem.data = ngx_pstrdup(batch->memory, problem);
-    t->problem.len = t->problem.data ? problem->len : 0;
+    t->error_text.data = ngx_pstrdup(batch->memory, error_text);
+    t->error_text.len = t->error_text.data ? error_text->len : 0;
 }

@@ -38,7 +38,7 @@ typedef struct {
     ngx_queue_t              unanswered;    /* fetches */
     ngx_queue_t              waiting;       /* reads, oldest first */
     ngx_queue_t              sent;          /* reads in progress */
-    time_t                   logged_at;     /* the last error logged */
+    time_t                   logged_at;     /* when an error was last logged */
 } ngx_pgq_reads_t;
 
 
@@ -137,7 +137,7 @@ ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_int_t limit, int64_t before)
 }
 
 
-/* a read that waits for the same posts, or NULL */
+/* returns a waiting read of the same posts, or NULL */
 
 static ngx_pgq_read_t *
 ngx_pgq_read_find(ngx_pgq_pool_t *db, uint32_t limit, uint64_t before)
@@ -163,7 +163,7 @@ ngx_pgq_read_find(ngx_pgq_pool_t *db, uint32_t limit, uint64_t before)
 }
 
 
-/* the fetch is answered, or its client has left */
+/* called when the fetch is answered, or its client has left */
 
 void
 ngx_pgq_read_leave(ngx_pgq_fetch_t *f)
@@ -338,7 +338,7 @@ ngx_pgq_read_complete(ngx_pgq_read_t *read)
 }
 
 
-/* the database has reported an error */
+/* called when the database has reported an error */
 
 static ngx_pgq_read_result_e
 ngx_pgq_read_refused(ngx_pgq_read_t *read)
@@ -357,7 +357,7 @@ ngx_pgq_read_refused(ngx_pgq_read_t *read)
         reads->logged_at = ngx_pgq_seconds();
         ngx_log_error(NGX_LOG_ERR, db->lane.log, 0,
                       "pgq fetch: could not read posts: %V (%s), pool \"%V\"",
-                      &call->problem, call->sqlstate, &db->lane.name);
+                      &call->error_text, call->sqlstate, &db->lane.name);
     }
 
     /* statement_timeout or lock_timeout */

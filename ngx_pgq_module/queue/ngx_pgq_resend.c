@@ -12,7 +12,7 @@
 
 
 #define NGX_PGQ_RESEND_PAUSE      10      /* ms, then doubled each time */
-#define NGX_PGQ_RESEND_PAUSE_MAX  1000
+#define NGX_PGQ_RESEND_PAUSE_MAX  1000    /* ms */
 
 
 static ngx_pgq_batch_t *ngx_pgq_resend_find(ngx_pgq_pool_t *db,
@@ -69,7 +69,7 @@ ngx_pgq_resend_next(ngx_pgq_pool_t *db)
 }
 
 
-/* the first batch that is due; suspects: also a suspect message */
+/* returns the first batch that is due; suspects: it may be a suspect */
 
 static ngx_pgq_batch_t *
 ngx_pgq_resend_find(ngx_pgq_pool_t *db, ngx_uint_t suspects)

@@ -20,7 +20,7 @@
 static void ngx_pgq_ticket_uncount(ngx_pgq_ticket_t *t);
 
 
-/* a request starts to wait */
+/* called when a request starts to wait */
 
 void
 ngx_pgq_ticket_hold(ngx_pgq_waiting_t *w, ngx_queue_t *unanswered, size_t len)
@@ -34,7 +34,7 @@ ngx_pgq_ticket_hold(ngx_pgq_waiting_t *w, ngx_queue_t *unanswered, size_t len)
 }
 
 
-/* a request is answered or its client has left */
+/* called when a request is answered or its client has left */
 
 void
 ngx_pgq_ticket_release(ngx_pgq_waiting_t *w, size_t len)
@@ -144,7 +144,7 @@ ngx_pgq_ticket_uncount(ngx_pgq_ticket_t *t)
 
 void
 ngx_pgq_ticket_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
-    ngx_str_t *problem)
+    ngx_str_t *error_text)
 {
     ngx_pgq_ticket_answer_pt  answer;
 
@@ -153,11 +153,11 @@ ngx_pgq_ticket_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
 
     if (outcome == NGX_PGQ_DONE || outcome == NGX_PGQ_REPLAYED) {
         ngx_pgq_pool_answered(t->base.db);
-        answer(t, outcome, problem);
+        answer(t, outcome, error_text);
         return;
     }
 
-    answer(t, outcome, problem);
+    answer(t, outcome, error_text);
 
     if (t->batch == NULL) {
         ngx_free(t);

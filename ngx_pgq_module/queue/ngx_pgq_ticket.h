@@ -15,7 +15,7 @@
 /* the base, and first member, of a ticket and of a fetch */
 
 typedef struct {
-    ngx_queue_t              queue;         /* in a list of unanswered */
+    ngx_queue_t              queue;         /* in the list unanswered */
     ngx_pgq_pool_t          *db;
     ngx_msec_t               start;
     ngx_msec_t               timeout;
@@ -31,18 +31,18 @@ typedef struct {
     /* used by ngx_pgq_ticket.c */
     ngx_queue_t              unanswered;
     ngx_queue_t              waiting;       /* in no batch, oldest first */
-    ngx_uint_t               messages;      /* of unanswered tickets */
+    ngx_uint_t               messages;      /* in all unanswered tickets */
 
     /* used by ngx_pgq_batch.c */
     ngx_queue_t              again;         /* batches to send again */
     ngx_queue_t              sent;          /* batches in flight */
-    ngx_uint_t               committed;     /* batches */
+    ngx_uint_t               committed;     /* number of committed batches */
 
     /* used by ngx_pgq_trial.c */
-    ngx_uint_t               failures;      /* of batches, in a row */
-    ngx_msec_t               failing_since; /* the first of these */
-    ngx_msec_t               next_trial;
-    time_t                   logged_at;     /* the last failure logged */
+    ngx_uint_t               failures;      /* failed batches in a row */
+    ngx_msec_t               failing_since; /* time of the first of these */
+    ngx_msec_t               next_trial;    /* time of the next batch */
+    time_t                   logged_at;     /* time of the last log line */
 
     /* used by http/ */
     size_t                   unread;        /* bytes of answers being sent */
@@ -53,7 +53,7 @@ typedef struct {
 
 
 typedef void (*ngx_pgq_ticket_answer_pt)(ngx_pgq_ticket_t *t,
-    ngx_pgq_outcome_e outcome, ngx_str_t *problem);
+    ngx_pgq_outcome_e outcome, ngx_str_t *error_text);
 
 
 struct ngx_pgq_ticket_s {
@@ -64,7 +64,7 @@ struct ngx_pgq_ticket_s {
     u_char                   id[NGX_PGQ_UUID_LEN];  /* of the first message */
     ngx_str_t                key;           /* len 0: none */
     ngx_uint_t               n;             /* messages */
-    size_t                   len;           /* of all messages */
+    size_t                   len;           /* bytes of all messages */
     u_char                  *message;       /* freed after the ticket */
 
     /*
@@ -76,16 +76,16 @@ struct ngx_pgq_ticket_s {
     /*
      * Called once, unless the client has left.  On NGX_PGQ_DONE and
      * NGX_PGQ_REPLAYED the owner of data frees the ticket.  For
-     * NGX_PGQ_REPLAYED problem is the id of the first request, as text.
+     * NGX_PGQ_REPLAYED error_text is the id of the first request, as text.
      */
     ngx_pgq_ticket_answer_pt  answer;
     void                    *data;
 
     /* set by ngx_pgq_batch_io.c, valid if the batch is committed */
     ngx_pgq_outcome_e        result;
-    ngx_uint_t               ordinal;       /* of the bad message */
+    ngx_uint_t               ordinal;       /* position of the bad message */
     u_char                   sqlstate[NGX_PGQ_SQLSTATE_LEN];
-    ngx_str_t                problem;
+    ngx_str_t                error_text;
 };
 
 
@@ -103,7 +103,7 @@ ngx_uint_t ngx_pgq_ticket_full(ngx_pgq_pool_t *db, ngx_uint_t n,
 void ngx_pgq_ticket_add(ngx_pgq_ticket_t *t);
 void ngx_pgq_ticket_leave(ngx_pgq_ticket_t *t);
 void ngx_pgq_ticket_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
-    ngx_str_t *problem);
+    ngx_str_t *error_text);
 void ngx_pgq_ticket_free(ngx_queue_t *tickets);
 
 

@@ -26,9 +26,9 @@
 
 #define NGX_PGQ_TRIAL_FAILURES  3       /* of a batch before it is halved */
 #define NGX_PGQ_TRIAL_ALONE     6       /* of a message before it is refused */
-#define NGX_PGQ_TRIAL_LONG      10000   /* ms, of a suspect, without space */
+#define NGX_PGQ_TRIAL_LONG      10000   /* ms; see suspect_time() */
 #define NGX_PGQ_TRIAL_GRACE     2000    /* ms, since the first failure */
-#define NGX_PGQ_TRIAL_PAUSE     100     /* ms, since the last failure */
+#define NGX_PGQ_TRIAL_PAUSE     100     /* ms between a failure and a send */
 
 
 static ngx_msec_t ngx_pgq_trial_suspect_time(u_char *sqlstate);
@@ -76,7 +76,10 @@ ngx_pgq_trial_failed(ngx_pgq_batch_t *batch)
 }
 
 
-/* the same for a transient error, and for a batch that could not be sent */
+/*
+ * Returns 1 if the batch must be halved after a transient error, or because it
+ * could not be sent; 0: sent again.
+ */
 
 ngx_uint_t
 ngx_pgq_trial_again(ngx_pgq_batch_t *batch)
@@ -123,7 +126,7 @@ ngx_pgq_trial_ready(ngx_pgq_pool_t *db)
 }
 
 
-/* the same for a suspect, or after NGX_PGQ_TRIAL_GRACE */
+/* whether a suspect, or a batch after NGX_PGQ_TRIAL_GRACE, may be sent now */
 
 ngx_uint_t
 ngx_pgq_trial_ready_suspect(ngx_pgq_pool_t *db)

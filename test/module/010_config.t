@@ -14,7 +14,7 @@ my %wrong = (
     'an answer_timeout of 0'         => ['pgq_pool main "host=/tmp" answer_timeout=0;', qr/invalid parameter "answer_timeout=0"/],
     'a lane_age that is not a time'  => ['pgq_pool main "host=/tmp" lane_age=old;',  qr/invalid parameter "lane_age=old"/],
     'a lane_age of more than 20 days' => ['pgq_pool main "host=/tmp" lane_age=21d;',  qr/invalid parameter "lane_age=21d"/],
-    'an unknown target_session_attrs' => ['pgq_pool main "host=/tmp target_session_attrs=any-old";', qr/target_session_attrs of pgq_pool "main"/],
+    'an unknown target_session_attrs' => ['pgq_pool main "host=/tmp target_session_attrs=any-old";', qr/invalid target_session_attrs "any-old" in pgq_pool "main"/],
     'sslmode=verify-full without sslrootcert' => ['pgq_pool main "host=127.0.0.1 sslmode=verify-full";', qr/sslmode of pgq_pool "main" needs an sslrootcert/],
     'a host that cannot be resolved' => ['pgq_pool main "host=no.such.invalid";',    qr/host not found.*no\.such\.invalid/],
     'a service that is not defined'  => ['pgq_pool main "service=nowhere";',         qr/service of pgq_pool "main" is not found/],
