@@ -225,7 +225,7 @@ ngx_pgq_call_error(ngx_pgq_lane_t *lane, ngx_pgq_call_t *call, PGresult *res)
     ngx_memcpy(lane->sqlstate, sqlstate, sizeof(lane->sqlstate) - 1);
 
     if (call->outcome == NGX_PGQ_REFUSED && !call->read) {
-        /* for the sender of the message, not for the log */
+        /* the sender of the message gets this text, the log does not */
         text = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
         ngx_pgq_error_text(lane->error_text, sizeof(lane->error_text), text);
         return;

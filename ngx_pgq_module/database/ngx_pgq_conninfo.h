@@ -44,11 +44,11 @@ typedef struct {
     char                    *password;
     char                    *passfile;
     char                    *auth;          /* require_auth, or NULL */
-    char                    *files[NGX_PGQ_CONNINFO_FILES];    /* for TLS */
+    char                    *files[NGX_PGQ_CONNINFO_FILES];    /* TLS files */
     ngx_pgq_attrs_e          attrs;
     unsigned                 verifies:1;    /* certificates are verified */
     unsigned                 rooted:1;      /* sslrootcert is set */
-    unsigned                 verifies_name:1;   /* and the host names */
+    unsigned                 verifies_name:1;   /* host names are verified */
     unsigned                 chooses_auth:1;    /* libpq has require_auth */
 } ngx_pgq_conninfo_t;
 

@@ -75,7 +75,7 @@ typedef struct {
 
 
 typedef enum {
-    NGX_PGQ_LANE_DOWN = 0,     /* back-off, or connect_due */
+    NGX_PGQ_LANE_DOWN = 0,     /* in back-off, or connect_due is set */
     NGX_PGQ_LANE_CONNECTING,
     NGX_PGQ_LANE_PREPARING,
     NGX_PGQ_LANE_IDLE,

@@ -17,7 +17,7 @@
 #include "ngx_pgq_pool.h"
 
 
-#define NGX_PGQ_POOL_RETRY_MAX   40      /* s, before jitter */
+#define NGX_PGQ_POOL_RETRY_MAX   40      /* s, Retry-After without jitter */
 #define NGX_PGQ_POOL_TICK        10      /* ms, minimum of the timer */
 
 /* ms that the answer_timeout of GETs' lanes exceeds statement_timeout */

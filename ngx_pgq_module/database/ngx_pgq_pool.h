@@ -39,7 +39,7 @@ struct ngx_pgq_pool_s {
     size_t                   max_size;
     ngx_uint_t               read_lanes;
     size_t                   answer_size;   /* limit of one answer's posts */
-    size_t                   unread_size;   /* limit of unread answers */
+    size_t                   unread_size;   /* limit of all unread answers */
     ngx_pgq_pool_t          *reads;         /* the pool of GETs */
     ngx_flag_t               verify;        /* see ngx_pgq_target_verify() */
 
@@ -50,7 +50,7 @@ struct ngx_pgq_pool_s {
     ngx_event_t              dispatch;
     ngx_event_t              timer;
     ngx_pgq_source_t        *source;
-    void                    *data;          /* of the source */
+    void                    *data;          /* belongs to the source */
     ngx_uint_t               unanswered;    /* requests without an answer */
     size_t                   size;          /* bytes of POSTs or answers */
     /* requests answered in each of the latest seconds */

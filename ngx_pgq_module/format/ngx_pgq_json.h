@@ -25,7 +25,7 @@
 
 
 typedef struct {
-    size_t       offset;     /* of the first wrong byte; len: incomplete */
+    size_t       offset;     /* first wrong byte; len if it is incomplete */
     const char  *problem;    /* a short phrase for a client, never freed */
 
     /*

@@ -21,7 +21,7 @@ typedef struct {
     const u_char          *start;
     const u_char          *end;
     ngx_pgq_json_error_t  *err;
-    unsigned               unfit:1;     /* unfit() has set the error */
+    unsigned               unfit:1;     /* ngx_pgq_json_unfit() has set err */
 } ngx_pgq_json_text_t;
 
 

@@ -21,7 +21,7 @@ typedef struct {
     off_t                    offset;    /* next piece's offset in the file */
     u_char                  *pos;       /* rest of the current piece */
     u_char                  *last;
-    u_char                  *buffer;    /* for pieces of a file */
+    u_char                  *buffer;    /* memory for pieces of a file */
     ngx_str_t                partial;   /* a line in several pieces */
     size_t                   size;      /* bytes allocated for partial */
 } ngx_pgq_lines_t;

@@ -40,7 +40,7 @@ typedef enum {
 typedef struct {
     ngx_pgq_form_e           form;
     ngx_pgq_return_e         returns;       /* the preference "return" */
-    ngx_str_t               *key;           /* an Idempotency-Key, or NULL */
+    ngx_str_t               *key;           /* last Idempotency-Key, or NULL */
     ngx_uint_t               keys;          /* Idempotency-Key fields */
     ngx_str_t                origin;        /* the last Origin field */
     ngx_uint_t               origins;       /* Origin fields */
@@ -48,8 +48,8 @@ typedef struct {
     unsigned                 encoded:1;     /* a coding other than identity */
     unsigned                 return_seen:1;
     unsigned                 prefer_malformed:1;
-    unsigned                 cross_site:1;  /* read from Sec-Fetch-Site */
-    unsigned                 preflight:1;   /* CORS: asks for a method */
+    unsigned                 cross_site:1;  /* Sec-Fetch-Site: another site */
+    unsigned                 preflight:1;   /* a CORS preflight request */
 } ngx_pgq_fields_t;
 
 
@@ -64,7 +64,7 @@ typedef struct {
     ngx_str_t                key;           /* idempotency key, with scope */
     ngx_pgq_metrics_handler_e  handler;
     ngx_uint_t               batch;         /* messages in its batch, or 0 */
-    ngx_msec_t               wait;
+    ngx_msec_t               wait;          /* ms that the request waited */
     u_char                   id[NGX_PGQ_UUID_LEN];
     unsigned                 ticket:1;      /* id is set */
     unsigned                 replayed:1;

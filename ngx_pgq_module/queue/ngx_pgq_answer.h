@@ -34,10 +34,10 @@ typedef struct {
     ngx_array_t              pieces;    /* ngx_str_t */
     size_t                   space;     /* bytes free in the last piece */
     size_t                   allocated; /* bytes of all pieces */
-    size_t                   len;       /* of the body */
+    size_t                   len;       /* bytes of the body */
     ngx_md5_t                md5;
     ngx_str_t                etag;
-    u_char                   last_id[NGX_INT64_LEN];    /* as text */
+    u_char                   last_id[NGX_INT64_LEN];    /* id as text */
     size_t                   last_id_len;
     unsigned                 more:1;    /* there are older posts */
     unsigned                 failed:1;  /* out of memory */

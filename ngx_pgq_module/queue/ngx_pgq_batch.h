@@ -35,7 +35,7 @@ struct ngx_pgq_batch_s {
     unsigned                 repeated:1;    /* this id was sent before */
     unsigned                 unknown:1;     /* may have been committed */
     unsigned                 fencing:1;     /* its next call is fence() */
-    unsigned                 fenced:1;      /* the result of fence() */
+    unsigned                 fenced:1;      /* fence() has returned true */
     unsigned                 bad:1;         /* its only message is refused */
 
     /* used by ngx_pgq_trial.c */

@@ -60,7 +60,7 @@ struct ngx_pgq_ticket_s {
     ngx_pgq_waiting_t        base;
     ngx_queue_t              queue;         /* in waiting, or in a batch */
     ngx_pgq_batch_t         *batch;         /* NULL while waiting */
-    ngx_uint_t               batch_messages;    /* 0: not sent yet */
+    ngx_uint_t               batch_messages;    /* in its batch; 0: not sent */
     u_char                   id[NGX_PGQ_UUID_LEN];  /* of the first message */
     ngx_str_t                key;           /* len 0: none */
     ngx_uint_t               n;             /* messages */
