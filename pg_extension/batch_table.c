@@ -60,12 +60,13 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-#define CHECK_US	INT64CONST(5000000) /* between checks of the leaves */
-#define FORCED_US	INT64CONST(3000000) /* the period in a test */
+#define CHECK_US	INT64CONST(5000000) /* time between checks of leaves */
+/* Replaces NGX_PGQ_BATCH_KEEP_US while the point batch-table-due is forced. */
+#define FORCED_US	INT64CONST(3000000)
 
 #define LOCK_SEED	UINT64CONST(0x6e67785f62617463)
 
-/* How long an unused leaf is kept, and how long a leaf is the current one. */
+/* The time for which a leaf is the current one, or is kept when unused. */
 static int64
 batch_table_period_us(void)
 {
@@ -193,7 +194,7 @@ batch_table_insert(Relation rel, int leaf, const pg_uuid_t *batch_id,
 
 	if (ngx_pgq_bulk_insert_begin(&bulk, rel, columns, lengthof(columns)))
 	{
-		bulk.check_partition = false;	/* slot is the number of the leaf */
+		bulk.check_partition = false;	/* slot is the leaf number */
 		ngx_pgq_bulk_insert_add(&bulk, values);
 		ngx_pgq_bulk_insert_end(&bulk);
 		return;

@@ -46,8 +46,8 @@ ngx_pgq_bulk_insert_is_plain(Relation rel)
 }
 
 /*
- * The first of these columns that a table does not have with this type and NOT
- * NULL; NULL if it has all of them.  It may have others.  The owner may have
+ * Returns the name of the first listed column that is missing, nullable or of
+ * another type; else NULL.  Other columns are ignored.  The owner may have
  * altered a table, so this must be checked before rows are read.
  */
 const char *

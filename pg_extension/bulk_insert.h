@@ -10,22 +10,22 @@
 
 #include "ngx_pgq.h"
 
-#define NGX_PGQ_BULK_ROWS		64
-#define NGX_PGQ_BULK_COLUMNS	4	/* maximum */
+#define NGX_PGQ_BULK_ROWS		64	/* rows that are inserted at once */
+#define NGX_PGQ_BULK_COLUMNS	4	/* maximum number of columns */
 
 typedef struct NgxPgqBulk
 {
 	Relation	rel;
 	int			columns;
-	AttrNumber	attributes[NGX_PGQ_BULK_COLUMNS];	/* numbers from 0 */
+	AttrNumber	attributes[NGX_PGQ_BULK_COLUMNS];	/* column numbers less 1 */
 	EState	   *estate;
 	MemoryContext scratch;		/* reset at each flush */
 	ResultRelInfo *target;
 	TupleTableSlot *rows[NGX_PGQ_BULK_ROWS];
-	int			used;
+	int			used;			/* number of rows not yet inserted */
 	bool		check_partition;	/* check the partition constraint */
-	int			options;		/* of table_multi_insert() */
-	NgxPgqSpan	span;			/* blocks written to */
+	int			options;		/* options of table_multi_insert() */
+	NgxPgqSpan	span;			/* the blocks that rows were written to */
 } NgxPgqBulk;
 
 extern bool ngx_pgq_bulk_insert_is_plain(Relation rel);

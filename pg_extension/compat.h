@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * compat.h
- *	  Differences between PostgreSQL 15 to 18.
+ *	  Differences between PostgreSQL 15 and 18.
  *
  * Only this file checks PG_VERSION_NUM.
  */

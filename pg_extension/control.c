@@ -25,8 +25,8 @@ PG_FUNCTION_INFO_V1(ngx_pgq_pause);
 PG_FUNCTION_INFO_V1(ngx_pgq_resume);
 PG_FUNCTION_INFO_V1(ngx_pgq_wait_until_drained);
 
-#define PAUSE_CHECK_MS	5		/* between checks of the movers */
-#define DRAIN_CHECK_MS	20		/* between checks of the queue */
+#define PAUSE_CHECK_MS	5		/* time between checks of the movers */
+#define DRAIN_CHECK_MS	20		/* time between checks of the queue */
 
 static NgxPgqDatabase *
 control_my_database(void)

@@ -51,9 +51,9 @@ PG_FUNCTION_INFO_V1(ngx_pgq_fence);
 
 #define ID_MASK			UINT64CONST(0x3fffffffffffffff)
 
-/* The kind of a fingerprint, the first byte that is hashed. */
-static const uint8 fingerprint_of_one = 1;	/* one message */
-static const uint8 fingerprint_of_all = 2;	/* the messages of one request */
+/* The first byte that is hashed for a fingerprint: what follows it. */
+static const uint8 fingerprint_of_one = 1;	/* one message follows */
+static const uint8 fingerprint_of_all = 2;	/* all messages of a request */
 
 /* The result of a message; sqlstate is NULL if it is good. */
 typedef struct MessageResult
@@ -62,7 +62,7 @@ typedef struct MessageResult
 	char	   *problem;
 } MessageResult;
 
-/* The keys of a call, and for each the index of its message. */
+/* The keys of a call.  keys[i] is the key of message message_index[i]. */
 typedef struct Keys
 {
 	int			count;

@@ -8,7 +8,7 @@
 
 #include "ngx_pgq.h"
 
-#define NGX_PGQ_MESSAGES	65536	/* maximum in a batch */
+#define NGX_PGQ_MESSAGES	65536	/* maximum number of messages in a batch */
 
 /* Messages to be inserted into the queue. */
 typedef struct NgxPgqBatch
@@ -24,10 +24,10 @@ typedef struct NgxPgqInsert
 	Relation	queue;
 	int			slot;
 	TimestampTz at;
-	Oid			user;			/* the caller */
-	int			context;		/* its security context */
-	int			settings;		/* GUC nest level */
-	bool		deferred;		/* there may be deferred triggers */
+	Oid			user;			/* the caller; restored when the call ends */
+	int			context;		/* the caller's security context */
+	int			settings;		/* GUC nest level of the call */
+	bool		deferred;		/* true if there may be deferred triggers */
 } NgxPgqInsert;
 
 /* enqueue_check.c */

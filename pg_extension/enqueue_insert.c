@@ -56,8 +56,8 @@ enqueue_insert_bulk(NgxPgqInsert *insert, Relation leaf, NgxPgqBatch *batch)
 		!ngx_pgq_bulk_insert_begin(&bulk, leaf, queue_columns,
 								   lengthof(queue_columns)))
 		return false;
-	bulk.check_partition = false;	/* insert->slot is that of the leaf */
-	bulk.options = TABLE_INSERT_SKIP_FSM;	/* keeps them in order */
+	bulk.check_partition = false;	/* the leaf is that of insert->slot */
+	bulk.options = TABLE_INSERT_SKIP_FSM;	/* keeps the messages in order */
 	for (int i = 0; i < batch->count; i++)
 	{
 		Datum		values[] = {TimestampTzGetDatum(insert->at), batch->ids[i],

@@ -24,7 +24,7 @@
 #include "compat.h"
 
 #define SETTING_LEN		1024
-#define CHECK_MS		10		/* between checks of the setting */
+#define CHECK_MS		10		/* time between checks of the setting */
 
 static const char *const points[] = {NGX_PGQ_FAULT_POINTS};
 
@@ -35,7 +35,7 @@ typedef struct Fault
 {
 	char		point[64];
 	char		action[16];
-	int			count;			/* 0: always */
+	int			count;			/* times that the point fails; 0: always */
 } Fault;
 
 static const char *const actions[] = {

@@ -26,28 +26,28 @@
 #define NGX_PGQ_FAULT_POINTS \
 	/* a batch: mover_claim.c, mover_batch.c, mover_post.c */ \
 	"sweep-started",			/* sweep_wanted is reset */ \
-	"sweep-noted",				/* the size of the leaves */ \
+	"sweep-noted",				/* the sizes of the leaves are recorded */ \
 	"span-taken", \
-	"rows-taken",				/* no part of the span was given back */ \
+	"rows-taken",				/* no part of the span is given back yet */ \
 	"claimed", \
 	"posting-locked", \
-	"id-taken",					/* before its post is written */ \
+	"id-taken",					/* its post is not yet written */ \
 	"posts-written", \
 	"letter-written", \
-	"batch-finished",			/* just before the commit */ \
+	"batch-finished",			/* the commit follows */ \
 	"batch-committed",			/* the claim is still held */ \
 	"batch-aborted",			/* the claim is still held */ \
-	"notified",					/* after the batch's commit */ \
+	"notified",					/* readers were notified of the batch */ \
 	/* batch_table.c, mover.c */ \
-	"batch-table-due",			/* force: rows are kept for 3 s */ \
+	"batch-table-due",			/* force: leaves are kept for 3 s only */ \
 	"batch-table-locked", \
 	"batch-table-truncated", \
-	"batch-table-finished",		/* just before the commit */ \
+	"batch-table-finished",		/* the commit follows */ \
 	"batch-table-committed", \
 	/* keys: key_leaf.c */ \
 	"key-leaf-locked", \
 	"key-leaf-truncated", \
-	"keys-finished",			/* just before the commit */ \
+	"keys-finished",			/* the commit follows */ \
 	"keys-committed", \
 	/* rotation: slot.c */ \
 	"slot-advanced", \
@@ -55,15 +55,15 @@
 	"slot-truncated", \
 	"slot-committed",			/* shared memory is not yet updated */ \
 	/* a producer: enqueue.c, key_table.c, enqueue_insert.c, wake.c */ \
-	"batch-entered",			/* into the batch table */ \
+	"batch-entered",			/* the batch table has the batch */ \
 	"batch-fenced", \
-	"keys-locked",				/* but not looked up */ \
+	"keys-locked",				/* the keys are not yet looked up */ \
 	"keys-written", \
 	"queue-written", \
 	"producer-committed",		/* no mover was woken; an error is a PANIC */ \
 	/* processes: launcher.c, mover.c */ \
-	"mover-wanted",				/* just before it is registered */ \
-	"mover-entered",			/* but is not connected */ \
+	"mover-wanted",				/* the mover is not yet registered */ \
+	"mover-entered",			/* the mover is not yet connected */ \
 	"mover-connected"
 
 #ifdef NGX_PGQ_FAULTS

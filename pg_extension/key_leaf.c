@@ -33,24 +33,28 @@
 #include "key_table.h"
 #include "ngx_pgq.h"
 
-/* A batch is not sent again after NGX_PGQ_BATCH_KEEP_US. */
+/* Rows are kept for at least this time: a batch may be sent again. */
 #define KEEP_MIN_US		(3 * NGX_PGQ_BATCH_KEEP_US)
-#define SAVE_US			INT64CONST(10000000)	/* between saves of time */
-#define CHECK_US		INT64CONST(5000000) /* between checks of the leaves */
+/* Time between saves of the service time. */
+#define SAVE_US			INT64CONST(10000000)
+#define CHECK_US		INT64CONST(5000000) /* time between checks of leaves */
 #define RETRY_US		INT64CONST(1000000) /* the same if one has expired */
 
-/* How long a row is kept. */
+/* The time for which a row is kept. */
 static int64
 key_leaf_keep_us(void)
 {
 	return Max(ngx_pgq_keep_keys * USECS_PER_SEC, KEEP_MIN_US);
 }
 
-/* The leaf for keys taken at this time.  A period is half of what is kept. */
+/*
+ * The leaf for keys taken at this time.  A period is half of the time for
+ * which a row is kept.
+ */
 int
 ngx_pgq_key_leaf_at(TimestampTz at)
 {
-	return (at / (key_leaf_keep_us() / 2)) % NGX_PGQ_KEY_SLOTS;
+	return (at / (key_leaf_keep_us() / 2)) % NGX_PGQ_KEY_LEAVES;
 }
 
 /* Open an index of the leaf that begins with this column. */
@@ -111,7 +115,7 @@ key_leaf_newest_row(Relation leaf)
 	return newest;
 }
 
-/* Has a locked leaf rows, and have all expired? */
+/* Has a locked leaf rows, and have all of its rows expired? */
 static bool
 key_leaf_has_expired(Oid relid)
 {
@@ -126,7 +130,7 @@ key_leaf_has_expired(Oid relid)
 	return expired;
 }
 
-/* The same, but locks the leaf in a mode that does not block enqueue. */
+/* key_leaf_has_expired() with a lock that does not block enqueue(). */
 static bool
 key_leaf_is_old(Oid relid)
 {
@@ -140,7 +144,7 @@ key_leaf_is_old(Oid relid)
 	return old;
 }
 
-/* False if the leaf is in use. */
+/* Truncate a leaf if it has expired; false if it is in use. */
 static bool
 key_leaf_truncate(int number, Oid relid)
 {
@@ -160,7 +164,7 @@ key_leaf_count(void)
 {
 	int64		pages = 0;
 
-	for (int i = 0; i < NGX_PGQ_KEY_SLOTS; i++)
+	for (int i = 0; i < NGX_PGQ_KEY_LEAVES; i++)
 		pages += Max(ngx_pgq_leaf_pages(ngx_pgq_leaf_relid("key", i)), 0);
 	return pages * NGX_PGQ_KEY_ROWS_PER_PAGE;
 }
@@ -176,7 +180,7 @@ key_leaf_report_full(int64 count)
 	full = !full;
 	if (full)
 		ereport(LOG,
-				(errmsg("ngx_pgq: new idempotency keys are refused: there are %d (ngx_pgq.max_keys)",
+				(errmsg("ngx_pgq: new idempotency keys are refused: the limit of %d (ngx_pgq.max_keys) is reached",
 						ngx_pgq_max_keys)));
 	else
 		ereport(LOG,
@@ -205,7 +209,7 @@ ngx_pgq_key_leaf_tidy(NgxPgqDatabase *database)
 	next_check_at = ngx_pgq_clock() + CHECK_US;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
-	for (int i = 0; i < NGX_PGQ_KEY_SLOTS; i++)
+	for (int i = 0; i < NGX_PGQ_KEY_LEAVES; i++)
 	{
 		Oid			relid = ngx_pgq_leaf_relid("key", i);
 
@@ -217,7 +221,7 @@ ngx_pgq_key_leaf_tidy(NgxPgqDatabase *database)
 	}
 	count = key_leaf_count();
 	key_leaf_report_full(count);
-	/* only keys need the time */
+	/* the service time is needed only if there are keys */
 	if (count > 0 && ngx_pgq_clock() >= save_after)
 	{
 		save_after = ngx_pgq_clock() + SAVE_US;

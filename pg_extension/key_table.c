@@ -40,7 +40,7 @@
 #include "key_table.h"
 #include "ngx_pgq.h"
 
-#define LOCK_WAIT_MS	100		/* for locks of a failed attempt */
+#define LOCK_WAIT_MS	100		/* wait for a failed attempt to unlock */
 
 typedef struct Columns
 {
@@ -53,7 +53,7 @@ typedef struct Columns
 /* The best row found so far for a key. */
 typedef struct Found
 {
-	int			rank;			/* 0: there is none */
+	int			rank;			/* rank of its state; 0: no row was found */
 	TimestampTz at;
 } Found;
 
@@ -148,7 +148,7 @@ key_table_look_up(NgxPgqKey *keys, int count, TimestampTz expired, bool recall)
 	Found	   *found = palloc0(count * sizeof(Found));
 	int64		pages = 0;
 
-	for (int i = 0; i < NGX_PGQ_KEY_SLOTS; i++)
+	for (int i = 0; i < NGX_PGQ_KEY_LEAVES; i++)
 	{
 		Relation	leaf = ngx_pgq_leaf_open("key", i, AccessShareLock);
 		BlockNumber blocks = RelationGetNumberOfBlocks(leaf);
@@ -195,7 +195,7 @@ key_table_find_duplicates(NgxPgqKey *keys, int count)
 static SPIPlanPtr
 key_table_write_plan(int leaf)
 {
-	static SPIPlanPtr plans[NGX_PGQ_KEY_SLOTS];
+	static SPIPlanPtr plans[NGX_PGQ_KEY_LEAVES];
 
 	if (plans[leaf] == NULL)
 	{

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * key_table.h
- *	  The table of idempotency keys: key_table.c and key_leaf.c.
+ *	  Declarations for key_table.c and key_leaf.c.
  */
 #ifndef NGX_PGQ_KEY_TABLE_H
 #define NGX_PGQ_KEY_TABLE_H
@@ -11,32 +11,32 @@
 
 #include "ngx_pgq.h"
 
-#define NGX_PGQ_KEY_SLOTS	4	/* leaves of the table of keys */
-#define NGX_PGQ_KEYS		64	/* maximum in a batch */
-#define NGX_PGQ_KEY_LEN		1024	/* maximum in bytes, with scope */
+#define NGX_PGQ_KEY_LEAVES	4	/* number of leaves of the table of keys */
+#define NGX_PGQ_KEYS		64	/* maximum number of keys in a batch */
+#define NGX_PGQ_KEY_LEN		1024	/* maximum bytes of a key with its scope */
 
-/* rows have 120 bytes, line pointers 4 */
+/* A row has 120 bytes, and its line pointer 4. */
 #define NGX_PGQ_KEY_ROWS_PER_PAGE	(BLCKSZ / 124)
 
 /* What the table has for a key. */
 typedef enum NgxPgqKeyState
 {
-	NGX_PGQ_KEY_NEW,			/* no row: it is taken now */
-	NGX_PGQ_KEY_OURS,			/* taken for this message id */
-	NGX_PGQ_KEY_REPLAY,			/* taken for the same message, another id */
-	NGX_PGQ_KEY_OTHER,			/* taken for another message */
-	NGX_PGQ_KEY_BUSY,			/* another transaction may be taking it */
-	NGX_PGQ_KEY_FULL			/* no row, and the maximum is reached */
+	NGX_PGQ_KEY_NEW,			/* no row: the key is taken now */
+	NGX_PGQ_KEY_OURS,			/* the key was taken for this message id */
+	NGX_PGQ_KEY_REPLAY,			/* the same message has it, by another id */
+	NGX_PGQ_KEY_OTHER,			/* the key was taken for another message */
+	NGX_PGQ_KEY_BUSY,			/* another transaction may be taking the key */
+	NGX_PGQ_KEY_FULL			/* no row, and ngx_pgq.max_keys is reached */
 } NgxPgqKeyState;
 
 /* A key; the caller sets all fields but the last two. */
 typedef struct NgxPgqKey
 {
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];	/* of the key */
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];	/* SHA-256 of the key */
 	uint8		fingerprint[PG_SHA256_DIGEST_LENGTH];	/* of the messages */
 	pg_uuid_t	message_id;
 	NgxPgqKeyState state;
-	pg_uuid_t	known_id;		/* REPLAY: the id it was taken for */
+	pg_uuid_t	known_id;		/* if REPLAY: the id it was taken for */
 } NgxPgqKey;
 
 /* key_table.c */

@@ -42,38 +42,39 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-#define RESTART_SEC		5		/* after the launcher has exited */
+#define RESTART_SEC		5		/* the server restarts it after this time */
 #define SECOND			INT64CONST(1000000)
 #define BACKOFF_MIN		SECOND
 #define BACKOFF_MAX		(30 * SECOND)
-#define CHECK_INTERVAL	(30 * SECOND)	/* when all movers run */
-#define STABLE			(10 * SECOND)	/* resets the back-off */
+#define CHECK_INTERVAL	(30 * SECOND)	/* maximum time between checks */
+#define STABLE			(10 * SECOND)	/* run time that ends a back-off */
 #define NEVER			PG_INT64_MAX
 
 /* The launcher's state of a mover.  Times are those of ngx_pgq_clock(). */
 typedef struct MoverProcess
 {
-	BackgroundWorkerHandle *handle; /* NULL: not running */
+	BackgroundWorkerHandle *handle; /* NULL: the mover does not run */
 	bool		stopping;
-	int64		stable_at;
-	int64		not_before;
+	int64		stable_at;		/* an exit after this time has no back-off */
+	int64		not_before;		/* not started before this time */
 	int64		backoff;
 } MoverProcess;
 
 /* The launcher's state of a database; same index as in shared memory. */
 typedef struct LauncherDatabase
 {
-	bool		configured;		/* in ngx_pgq.databases */
-	bool		exists;			/* and the role exists */
-	const char *reported;		/* what was logged as missing */
+	bool		configured;		/* ngx_pgq.databases names it */
+	bool		exists;			/* the database and ngx_pgq.role exist */
+	const char *reported;		/* what was last logged as missing */
 	int64		next_check_at;
 	int64		backoff;
 	MoverProcess processes[NGX_PGQ_MOVERS];
 } LauncherDatabase;
 
 static LauncherDatabase states[NGX_PGQ_DATABASES];
-static bool no_slot_reported = false;	/* no free worker slot was logged */
-static bool entry_missing = false;	/* no entry was free for a database */
+/* The log has a line that no worker slot is free. */
+static bool no_slot_reported = false;
+static bool entry_missing = false;	/* a database got no entry */
 
 /* A worker whose main function is ngx_pgq_<kind>_main(). */
 static BackgroundWorker

@@ -40,31 +40,31 @@
 
 #define BACKOFF_MIN_MS	100
 #define BACKOFF_MAX_MS	10000
-#define BACKOFF_HALVING_MS	400 /* maximum while batches are halved */
-#define FAILURES		3		/* of a batch before it is halved */
-#define STATISTICS_MS	1000	/* between reports, at least */
-#define MISSING_MS		2000	/* between checks for a missing table */
-#define PAUSED_MS		60000	/* resume() sets the latch */
-#define PACE_US			1000	/* between batches that are not full */
-#define PACE_MESSAGE_US	20		/* added for each message of the last one */
-#define PACE_MAX_US		5000	/* maximum of both */
+#define BACKOFF_HALVING_MS	400	/* maximum back-off while batches are halved */
+#define FAILURES		3		/* failures of a batch before it is halved */
+#define STATISTICS_MS	1000	/* minimum time between reports */
+#define MISSING_MS		2000	/* time between checks for a missing table */
+#define PAUSED_MS		60000	/* sleep while paused; resume() ends it */
+#define PACE_US			1000	/* pause after a batch that was not full */
+#define PACE_MESSAGE_US	20		/* added for each message of that batch */
+#define PACE_MAX_US		5000	/* maximum of this pause */
 #define WAIT_EVENT		"NgxPgqMoverMain"
-#define LOG_PAUSE_US	10000000	/* between log lines of errors */
+#define LOG_PAUSE_US	10000000	/* time between log lines */
 
 static NgxPgqDatabase *database;
 static NgxPgqMover *me;
-static int	my_number;			/* in its database, from 1 */
-static char my_role[NAMEDATALEN];	/* the setting when it connected */
+static int	my_number;			/* of this mover in its database, from 1 */
+static char my_role[NAMEDATALEN];	/* ngx_pgq.role at connect time */
 
 static uint32 wait_event = 0;
-static int	batch_limit;		/* of the next batch */
-static int	last_moved;			/* messages of the last batch */
-static bool last_was_full;		/* it reached its limit */
-static int	backoff_ms;			/* after the next error */
-static int	failures = 0;		/* since a batch was moved */
+static int	batch_limit;		/* maximum messages of the next batch */
+static int	last_moved;			/* number of messages of the last batch */
+static bool last_was_full;		/* the last batch reached its limit */
+static int	backoff_ms;			/* back-off after the next error */
+static int	failures = 0;		/* failures since a batch was moved */
 static const char *reported_missing = NULL;
-static int64 log_after = 0;		/* ngx_pgq_clock() */
-static int	not_logged = 0;
+static int64 log_after = 0;		/* ngx_pgq_clock() of the next log line */
+static int	not_logged = 0;		/* errors since the last one that was logged */
 
 static void
 mover_set_state(NgxPgqMoverState state)

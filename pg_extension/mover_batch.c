@@ -39,7 +39,7 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-#define ANNOUNCE_US		INT64CONST(1000000) /* before a retry */
+#define ANNOUNCE_US		INT64CONST(1000000) /* time until NOTIFY is retried */
 
 /* Wait for the posting lock, which is held until the commit is visible. */
 static void
@@ -63,9 +63,9 @@ mover_batch_run_deferred(NgxPgqTables *tables)
 		SPI_execute("set constraints all immediate", false, 0);
 }
 
-static int64 last_id;			/* of the batch; 0: no posts */
+static int64 last_id;			/* largest id of the batch; 0: no posts */
 static int64 unannounced = 0;	/* id to notify readers of; 0: none */
-static int64 announce_after = 0;	/* ngx_pgq_clock() */
+static int64 announce_after = 0;	/* ngx_pgq_clock() of the retry */
 
 bool
 ngx_pgq_mover_batch_announce_due(void)

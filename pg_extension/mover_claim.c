@@ -43,19 +43,22 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-#define CLAIM_ALLOCATED		1000	/* messages allocated at first */
-#define CLAIM_BYTES			(16 * 1024 * 1024)	/* limit of one batch */
+#define CLAIM_ALLOCATED		1000	/* initial size of the array of messages */
+#define CLAIM_BYTES			(16 * 1024 * 1024)	/* maximum size of a batch */
 
-#define ASIDE_MAX			1000	/* maximum of messages set aside */
+#define ASIDE_MAX			1000	/* maximum number of messages set aside */
+/* A message stays aside for this time. */
 #define ASIDE_US			INT64CONST(10000000)
 
+/* A message that this process ignores for a while. */
 typedef struct Aside
 {
 	int			slot;
 	ItemPointerData tid;
-	int64		until;			/* ngx_pgq_clock() */
+	int64		until;			/* ngx_pgq_clock() when this ends */
 } Aside;
 
+/* The current claim. */
 typedef struct Held
 {
 	int			slot;

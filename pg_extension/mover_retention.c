@@ -45,23 +45,24 @@
 #include "bulk_insert.h"
 #include "ngx_pgq.h"
 
-#define STEP_REMOVE		1000	/* posts in a step that deletes */
-#define STEP_COUNT		5000	/* posts in a step that counts */
-#define SHARE			4		/* pause after a step, multiple of its time */
-#define SHARE_BUSY		20		/* the same while batches are full */
-#define SHARE_COUNT		20		/* between rounds, multiple of count_cost */
-#define ROUND_US		INT64CONST(1000000)
-#define IDLE_US			INT64CONST(60000000)	/* between rounds, at most */
-#define RETRY_US		INT64CONST(2000000) /* between retries of posts */
-#define RESTART_US		INT64CONST(600000000)	/* between walks */
+#define STEP_REMOVE		1000	/* maximum posts of a step that deletes */
+#define STEP_COUNT		5000	/* maximum posts of a step that counts */
+#define PAUSE_PER_STEP	4		/* pause after a step / time of the step */
+#define BUSY_PAUSE_PER_STEP	20	/* the same ratio while batches are full */
+#define PAUSE_PER_COUNT		20		/* pause after a round / count_cost */
+#define ROUND_US		INT64CONST(1000000) /* minimum time between rounds */
+/* Maximum time between rounds. */
+#define IDLE_US			INT64CONST(60000000)
+#define RETRY_US		INT64CONST(2000000) /* time between retries of posts */
+#define RESTART_US		INT64CONST(600000000)	/* time between full walks */
 #define FAILED_MIN_US	INT64CONST(1000000)
 #define FAILED_MAX_US	INT64CONST(60000000)
 #define LOCK_TIMEOUT	"100ms"
-#define PASSED			1000	/* posts passed over, at most */
+#define PASSED			1000	/* maximum number of posts passed over */
 
 typedef enum Phase
 {
-	RESTING,					/* between rounds */
+	RESTING,					/* no round is in progress */
 	RETRYING,					/* retrying posts that were passed over */
 	COUNTING,
 	WALKING
@@ -76,7 +77,7 @@ typedef struct Post
 typedef struct Posts
 {
 	int			count;
-	Post	   *post;			/* by id */
+	Post	   *post;			/* ordered by id */
 } Posts;
 
 /* Times are ngx_pgq_clock(). */
@@ -86,26 +87,27 @@ typedef struct Progress
 	int64		newest;			/* largest id that this round has seen */
 	int64		cursor;			/* posts up to this id are done */
 	int64		surplus;		/* posts up to this id are surplus */
-	bool		counting;		/* in this round */
-	int64		counted_to;		/* down to this id */
+	bool		counting;		/* this round counts posts */
+	int64		counted_to;		/* posts from this id on are counted */
 	int			counted;
-	int64		count_cost;		/* of the last count */
-	int64		count_after;	/* if nothing was posted */
-	int			limit;			/* posts in the next step of the walk */
-	uint64		posted;			/* when the round began */
+	int64		count_cost;		/* time that the last count took */
+	int64		count_after;	/* next count if nothing is posted */
+	int			limit;			/* maximum posts in the next step */
+	uint64		posted;			/* the movers' posts when the round began */
 	int64		round_after;	/* no round before this time */
 	int64		idle_until;		/* next round if nothing is posted */
 	int64		retry_after;
-	int64		restart_at;		/* of the walk */
-	int			passed;
+	int64		restart_at;		/* time of the next full walk */
+	int			passed;			/* number of posts that are passed over */
 	int64		passed_id[PASSED];
 } Progress;
 
-static int	keep_posts = 0;		/* the settings that progress belongs to */
+/* The settings that progress belongs to. */
+static int	keep_posts = 0;
 static int	keep_posts_for = 0;
 static Progress progress;
-static Progress before;			/* the step; restored if it fails */
-static int64 tried_id;			/* the last post the step tried to delete */
+static Progress before;			/* progress before the step, to undo it */
+static int64 tried_id;			/* last post the step tried to delete */
 static int64 step_ended = 0;
 static int64 step_cost = 0;
 static int64 failed_until = 0;
@@ -151,7 +153,8 @@ ngx_pgq_mover_retention_wait(NgxPgqDatabase *database, bool busy)
 		return IDLE_US / 1000;
 
 	due = Max(failed_until,
-			  step_ended + step_cost * (busy ? SHARE_BUSY : SHARE));
+			  step_ended +
+			  step_cost * (busy ? BUSY_PAUSE_PER_STEP : PAUSE_PER_STEP));
 	if (progress.phase == RESTING)
 	{
 		due = Max(due, progress.round_after);
@@ -353,7 +356,7 @@ mover_retention_count_posts(void)
 	}
 }
 
-/* next: the time of the oldest post that is kept. */
+/* End a round.  next is the time of the oldest post that is kept. */
 static void
 mover_retention_end_round(TimestampTz next)
 {
@@ -364,7 +367,8 @@ mover_retention_end_round(TimestampTz next)
 		wait = Min(wait, next + keep_posts_for * USECS_PER_SEC -
 				   GetCurrentTransactionStartTimestamp());
 	progress.phase = RESTING;
-	progress.round_after = now + Max(ROUND_US, progress.count_cost * SHARE_COUNT);
+	progress.round_after = now +
+		Max(ROUND_US, progress.count_cost * PAUSE_PER_COUNT);
 	progress.idle_until = now + Max(wait, 0);
 	if (progress.passed > 0)
 		progress.idle_until = Min(progress.idle_until, progress.retry_after);
@@ -422,7 +426,7 @@ ngx_pgq_mover_retention_step(NgxPgqDatabase *database)
 	pgstat_report_activity(STATE_RUNNING, "deleting old posts");
 	XactIsoLevel = XACT_READ_COMMITTED; /* concurrent updates are no errors */
 	mover_retention_set_for_step("lock_timeout", LOCK_TIMEOUT);
-	/* for old statistics; it raises costs, which would start jit */
+	/* statistics may be old; this raises costs, which would start jit */
 	mover_retention_set_for_step("enable_seqscan", "off");
 	mover_retention_set_for_step("jit", "off");
 	PushActiveSnapshot(GetTransactionSnapshot());

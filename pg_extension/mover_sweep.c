@@ -29,20 +29,21 @@
 #include "ngx_pgq.h"
 
 #define SWEEP_SHARE			20
-#define SWEEP_PAUSE_MIN_US	1000	/* between two sweeps */
-#define SWEEP_PAUSE_MAX_US	30000000	/* between two sweeps */
-#define LEASE_US			1000000 /* no other process sweeps for this time */
+#define SWEEP_PAUSE_MIN_US	1000	/* minimum time between two sweeps */
+#define SWEEP_PAUSE_MAX_US	30000000	/* maximum time between two sweeps */
+#define LEASE_US			1000000 /* time until another mover may sweep */
 #define CHUNK_BLOCKS		256
-#define STEP_US				4000	/* of empty chunks in one transaction */
-#define STEP_SHARE			4		/* pause after a step if messages wait */
+/* maximum time of a step that finds nothing */
+#define STEP_US				4000
+#define STEP_SHARE			4	/* pause / time of a step, if messages wait */
 
 /* Times are ngx_pgq_clock(). */
-static bool begun = false;		/* sizes are not yet recorded */
+static bool begun = false;		/* sizes of leaves are being recorded */
 static bool active = false;
-static int	slot;				/* of the next chunk */
-static BlockNumber next_block;	/* of the next chunk */
+static int	slot;				/* slot of the next chunk */
+static BlockNumber next_block;	/* first block of the next chunk */
 static BlockNumber end_block[NGX_PGQ_SLOTS];
-static int64 cost;				/* of this sweep so far */
+static int64 cost;				/* time of steps that found nothing */
 static int64 step_after;
 static int64 step_until;
 
@@ -159,7 +160,7 @@ ngx_pgq_mover_sweep_account(NgxPgqDatabase *database, int64 us, bool found)
 	pg_atomic_write_u64(&database->swept_at, now);
 }
 
-/* A transaction has failed, or the process is exiting. */
+/* Request another sweep after a failed or interrupted one. */
 void
 ngx_pgq_mover_sweep_failed(NgxPgqDatabase *database, bool exiting)
 {

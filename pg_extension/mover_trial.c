@@ -42,11 +42,11 @@
 #define TRIAL_SIZE_MIN	2
 #define TRIAL_SIZE_MAX	1000
 
-static int	trial_size = TRIAL_SIZE_MIN;	/* of the next trial */
-static int	rounds = 0;			/* trials since a batch was moved */
-static uint64 posted_before;	/* by all movers when the first trial began */
+static int	trial_size = TRIAL_SIZE_MIN;	/* messages of the next trial */
+static int	rounds = 0;			/* number of trials since a batch was moved */
+static uint64 posted_before;	/* all movers' posts at the first trial */
 static int	refused = 0;		/* dead letters since a message passed */
-static int64 refused_at = 0;	/* ngx_pgq_clock() of the last one */
+static int64 refused_at = 0;	/* ngx_pgq_clock() of the last of them */
 
 /* Results of this trial. */
 static int	passed_now;

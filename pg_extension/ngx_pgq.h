@@ -41,18 +41,19 @@
 #define NGX_PGQ_SCHEMA		"ngx_pgq"
 #define NGX_PGQ_CHANNEL		"ngx_pgq_posts"
 
-#define NGX_PGQ_DATABASES	16	/* databases with movers */
-#define NGX_PGQ_MOVERS		16	/* movers of one database */
-#define NGX_PGQ_SLOTS		4	/* leaves of the queue */
-#define NGX_PGQ_BATCH_LEAVES 3	/* leaves of the batch table */
-#define NGX_PGQ_BATCH_KEEP_US	INT64CONST(600000000)	/* batches are kept */
-#define NGX_PGQ_ERROR_LEN	256 /* size of last_error */
-#define NGX_PGQ_RATE_SEC	10	/* time constant of a mover's rate */
+#define NGX_PGQ_DATABASES	16	/* maximum number of databases with movers */
+#define NGX_PGQ_MOVERS		16	/* maximum number of movers of one database */
+#define NGX_PGQ_SLOTS		4	/* number of leaves of the queue */
+#define NGX_PGQ_BATCH_LEAVES 3	/* number of leaves of the batch table */
+/* A batch stays in the batch table for at least this time. */
+#define NGX_PGQ_BATCH_KEEP_US	INT64CONST(600000000)
+#define NGX_PGQ_ERROR_LEN	256 /* size of last_error, in bytes */
+#define NGX_PGQ_RATE_SEC	10	/* time constant of a mover's average rate */
 
 /* Classes of our advisory locks; those of the SQL functions are 1 and 2. */
-#define NGX_PGQ_LOCK_POSTING	0x7067
-#define NGX_PGQ_LOCK_BATCH	0x7068	/* on the hash of a batch id */
-#define NGX_PGQ_LOCK_KEY	0x7069	/* on the digest of a key */
+#define NGX_PGQ_LOCK_POSTING	0x7067	/* one mover at a time takes ids */
+#define NGX_PGQ_LOCK_BATCH	0x7068	/* locks the hash of a batch id */
+#define NGX_PGQ_LOCK_KEY	0x7069	/* locks the digest of a key */
 
 typedef enum NgxPgqMoverState
 {
@@ -62,76 +63,78 @@ typedef enum NgxPgqMoverState
 	NGX_PGQ_MOVING,				/* working, or just woken */
 	NGX_PGQ_IDLE,				/* asleep; a commit wakes it */
 	NGX_PGQ_BACKING_OFF,		/* asleep after an error */
-	NGX_PGQ_MISSING,			/* asleep: no extension, or a table missing */
-	NGX_PGQ_PAUSED				/* asleep: ngx_pgq.pause() */
+	NGX_PGQ_MISSING,			/* asleep: extension or table is missing */
+	NGX_PGQ_PAUSED				/* asleep: ngx_pgq.pause() was called */
 } NgxPgqMoverState;
 
 /* Why a slot was not truncated, or is full but still the current one. */
 typedef enum NgxPgqSkip
 {
 	NGX_PGQ_NOT_SKIPPED,
-	NGX_PGQ_SKIP_UNMOVED,		/* it has messages that are not moved */
-	NGX_PGQ_SKIP_LOCKED,		/* another session has it locked */
-	NGX_PGQ_SKIP_SNAPSHOT,		/* an older snapshot may need it */
-	NGX_PGQ_SKIP_NEXT			/* it is full, but no other slot is empty */
+	NGX_PGQ_SKIP_UNMOVED,		/* the slot has messages that are not moved */
+	NGX_PGQ_SKIP_LOCKED,		/* another session has locked the slot */
+	NGX_PGQ_SKIP_SNAPSHOT,		/* an older snapshot may need its rows */
+	NGX_PGQ_SKIP_NEXT			/* the slot is full, and no other is empty */
 } NgxPgqSkip;
 
-/* A leaf of the queue.  Any process may write it.  Counts begin at start. */
+/* A queue leaf.  Any process may write it.  Counts start at server start. */
 typedef struct NgxPgqSlot
 {
-	pg_atomic_uint64 span;		/* atomic; see shmem.c */
-	pg_atomic_uint64 enqueued;	/* atomic; messages, as reported by commits */
-	pg_atomic_uint64 moved;		/* atomic; messages, counted when claimed */
-	pg_atomic_uint64 oldest_at; /* atomic; TimestampTz of the oldest message */
-	pg_atomic_uint32 blocks;	/* atomic; size with TOAST when checked */
-	pg_atomic_uint32 skip;		/* atomic; NgxPgqSkip of the last check */
-	pg_atomic_uint64 sealed_at; /* atomic; ngx_pgq_clock() */
-	pg_atomic_uint64 rotations; /* atomic; how often it was truncated */
+	pg_atomic_uint64 span;		/* NgxPgqSpan as one word, see shmem.c */
+	pg_atomic_uint64 enqueued;	/* messages that commits have reported */
+	pg_atomic_uint64 moved;		/* messages that were claimed */
+	pg_atomic_uint64 oldest_at;	/* TimestampTz of the oldest message */
+	pg_atomic_uint32 blocks;	/* size with TOAST at the last check */
+	pg_atomic_uint32 skip;		/* NgxPgqSkip of the last check */
+	pg_atomic_uint64 sealed_at;	/* ngx_pgq_clock() when it was sealed */
+	pg_atomic_uint64 rotations;	/* number of times it was truncated */
 } NgxPgqSlot;
 
 /* Written by the mover itself, except state: a waker turns IDLE to MOVING. */
 typedef struct NgxPgqMover
 {
-	pg_atomic_uint32 pid;		/* atomic; 0: no process */
-	pg_atomic_uint32 proc;		/* atomic; proc number, read while IDLE */
-	pg_atomic_uint32 state;		/* atomic; NgxPgqMoverState */
-	pg_atomic_uint64 batches;	/* atomic; since server start, as below */
+	pg_atomic_uint32 pid;		/* 0: no process */
+	pg_atomic_uint32 proc;		/* proc number; wakers read it while IDLE */
+	pg_atomic_uint32 state;		/* NgxPgqMoverState */
+	pg_atomic_uint64 batches;	/* since server start, as are the next three */
 	pg_atomic_uint64 messages;
 	pg_atomic_uint64 dead_letters;
 	pg_atomic_uint64 errors;
-	pg_atomic_uint64 rate;		/* atomic; 1/1000 messages per second */
-	pg_atomic_uint64 moved_at;	/* atomic; TimestampTz of rate; 0: never */
-	pg_atomic_uint64 started_at;	/* atomic; TimestampTz, 0: never */
-	pg_atomic_uint64 error_at;	/* atomic; TimestampTz, 0: none */
-	char		last_error[NGX_PGQ_ERROR_LEN];	/* shmem->lock */
+	pg_atomic_uint64 rate;		/* messages per 1000 seconds */
+	pg_atomic_uint64 moved_at;	/* TimestampTz when rate was set; 0: never */
+	pg_atomic_uint64 started_at;	/* TimestampTz of its start; 0: never */
+	pg_atomic_uint64 error_at;	/* TimestampTz of last_error; 0: none */
+	char		last_error[NGX_PGQ_ERROR_LEN];	/* guarded by shmem->lock */
 } NgxPgqMover;
 
 typedef struct NgxPgqDatabase
 {
-	pg_atomic_uint32 oid;		/* atomic; 0: none; set by the launcher */
-	char		name[NAMEDATALEN];	/* shmem->lock; "": free */
-	pg_atomic_uint32 holds;		/* atomic; transactions that hold it */
-	pg_atomic_uint32 slot;		/* atomic; the current slot */
-	pg_atomic_uint32 wake;		/* atomic; 1: a commit since the last check */
-	pg_atomic_uint32 sweep_wanted;	/* atomic; 1: blocks are not known */
-	pg_atomic_uint64 swept_at;	/* atomic; ngx_pgq_clock() of the last sweep */
-	pg_atomic_uint64 sweep_after;	/* atomic; ngx_pgq_clock() of the next */
-	pg_atomic_uint32 paused;	/* atomic; pid that called pause(), or 0 */
-	pg_atomic_uint32 counted;	/* atomic; 1: initial messages are counted */
-	pg_atomic_uint32 batch_leaf;	/* atomic; for new batches */
-	pg_atomic_uint64 batch_leaf_since;	/* atomic; ngx_pgq_clock(), or 0 */
-	/* atomic; ngx_pgq_clock() at which a leaf became unused, or 0 */
+	pg_atomic_uint32 oid;		/* 0: none; set by the launcher */
+	char		name[NAMEDATALEN];	/* guarded by shmem->lock; "": free */
+	pg_atomic_uint32 holds;		/* number of transactions that hold it */
+	pg_atomic_uint32 slot;		/* the current slot */
+	pg_atomic_uint32 wake;		/* 1: a commit since a mover last checked */
+	pg_atomic_uint32 sweep_wanted;	/* 1: messages are in unknown blocks */
+	pg_atomic_uint64 swept_at;	/* ngx_pgq_clock() of the last sweep */
+	pg_atomic_uint64 sweep_after;	/* no sweep before this ngx_pgq_clock() */
+	pg_atomic_uint32 paused;	/* pid that called pause(), or 0 */
+	pg_atomic_uint32 counted;	/* 1: messages at server start are counted */
+	pg_atomic_uint32 batch_leaf;	/* number of the leaf for new batches */
+	/* ngx_pgq_clock() when batch_leaf was set; 0: never */
+	pg_atomic_uint64 batch_leaf_since;
+	/* ngx_pgq_clock() at which a leaf became unused, or 0 */
 	pg_atomic_uint64 batch_unused_since[NGX_PGQ_BATCH_LEAVES];
-	pg_atomic_uint64 service_offset;	/* atomic; see service_time.c */
+	/* service time less ngx_pgq_clock(); 0: not yet computed */
+	pg_atomic_uint64 service_offset;
 	NgxPgqSlot	slots[NGX_PGQ_SLOTS];	/* see NgxPgqSlot */
 	NgxPgqMover mover[NGX_PGQ_MOVERS];	/* see NgxPgqMover */
 } NgxPgqDatabase;
 
 typedef struct NgxPgqShared
 {
-	LWLock	   *lock;			/* constant; guards names and error texts */
-	pg_atomic_uint32 launcher;	/* atomic; its proc number + 1; 0: none */
-	pg_atomic_uint32 databases_changed; /* atomic; 1: check them */
+	LWLock	   *lock;			/* constant; it guards names and error texts */
+	pg_atomic_uint32 launcher;	/* its proc number + 1; 0: none */
+	pg_atomic_uint32 databases_changed; /* 1: the launcher must check them */
 	NgxPgqDatabase database[NGX_PGQ_DATABASES]; /* see NgxPgqDatabase */
 } NgxPgqShared;
 
@@ -157,7 +160,7 @@ typedef struct NgxPgqTables
 {
 	Oid			queue[NGX_PGQ_SLOTS];
 	Oid			posts;
-	const char *missing;		/* NULL if all exist */
+	const char *missing;		/* name of a missing table; NULL: none */
 } NgxPgqTables;
 
 /* A claimed message: deleted from the queue, not yet a post. */
@@ -173,7 +176,7 @@ typedef struct NgxPgqClaim
 {
 	int			slot;
 	int			count;
-	NgxPgqMessage *messages;	/* by time; valid until the transaction ends */
+	NgxPgqMessage *messages;	/* sorted by time; freed at transaction end */
 } NgxPgqClaim;
 
 /* A column that a table must have. */
@@ -187,7 +190,7 @@ typedef struct NgxPgqColumn
 typedef enum NgxPgqEntry
 {
 	NGX_PGQ_ENTRY_NEW,			/* no row */
-	NGX_PGQ_ENTRY_RETRY,		/* no row; waited for an attempt that failed */
+	NGX_PGQ_ENTRY_RETRY,		/* no row; an attempt it waited for failed */
 	NGX_PGQ_ENTRY_ENQUEUED,
 	NGX_PGQ_ENTRY_FENCED
 } NgxPgqEntry;

@@ -3,6 +3,8 @@
  * recent.c
  *	  C functions used by the SQL function recent().
  *
+ * Their C names are those of the SQL functions, not of this file.
+ *
  * - json_octets() is the length of data.  The data is not read: a value that
  *	 is stored out of line has its length in the TOAST pointer.
  * - json_utf8() is the data with each character that UTF-8 does not have

@@ -30,8 +30,8 @@
 #include "ngx_pgq.h"
 
 /*
- * The time that was saved last; -infinity if there is none.  The restore of a
- * dump may have added a row.
+ * The latest saved time; -infinity if there is none.  A restored dump may have
+ * left several rows.
  */
 static TimestampTz
 service_time_saved(void)

@@ -3,8 +3,8 @@
  * shmem.c
  *	  The shared memory of ngx_pgq; spans and depths of slots.
  *
- * The postmaster creates it at start and again after a crash.  For each field
- * ngx_pgq.h has what guards it.
+ * The postmaster creates it at start and again after a crash.  Most fields are
+ * atomic; for each of the others ngx_pgq.h says what guards it.
  *
  * A span is one atomic 64-bit word: the low block in the upper half, the high
  * block in the lower.  It is a hint that must never be too small:

@@ -41,23 +41,23 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-#define CHECK_US		INT64CONST(200000)	/* between checks of the leaves */
+#define CHECK_US		INT64CONST(200000)	/* time between checks of leaves */
 #define SCAN_SHARE		20		/* scans take 1/SCAN_SHARE of the time */
 
 /* State of a sealed slot; times are ngx_pgq_clock(). */
 typedef struct Drained
 {
-	int64		scan_after;		/* no scan before: the last one found a row */
+	int64		scan_after;		/* no scan until then: the last found a row */
 	int64		noted_at;		/* when it was found drained; 0: it is not */
-	uint64		moved;			/* the slot's count at that time */
-	int			count;			/* transactions with a snapshot since then */
-	VirtualTransactionId *holders;
+	uint64		moved;			/* NgxPgqSlot.moved at that time */
+	int			count;			/* number of holders */
+	VirtualTransactionId *holders;	/* transactions that had a snapshot then */
 } Drained;
 
 static Drained drained_slots[NGX_PGQ_SLOTS];
 static int64 next_check_at = 0;	/* ngx_pgq_clock() */
 static NgxPgqSlot *truncated = NULL;	/* truncated by this transaction */
-static uint64 checked_traffic = PG_UINT64_MAX;	/* at the last check */
+static uint64 checked_traffic = PG_UINT64_MAX;	/* traffic at the last check */
 
 static BlockNumber
 slot_blocks_of(Oid relid)

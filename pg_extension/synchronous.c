@@ -30,8 +30,8 @@
 #include "fault.h"
 #include "ngx_pgq.h"
 
-static bool called = false;		/* ngx_pgq_synchronous_expect() */
-/* index of WalSndCtl->lsn; larger is stronger */
+static bool called = false;		/* ngx_pgq_synchronous_expect() was called */
+/* index of WalSndCtl->lsn; a larger one is a stronger confirmation */
 static int	expected = SYNC_REP_NO_WAIT;
 
 /* The confirmation that a commit with the current settings waits for. */

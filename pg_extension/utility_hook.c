@@ -45,12 +45,14 @@
 #include "compat.h"
 #include "ngx_pgq.h"
 
-#define EXIT_WAIT_US	INT64CONST(5000000) /* maximum wait for movers */
-#define CHECK_MS		5		/* between checks of the movers */
+/* Maximum wait for movers to exit. */
+#define EXIT_WAIT_US	INT64CONST(5000000)
+#define CHECK_MS		5		/* time between checks of the movers */
 
 static ProcessUtility_hook_type prev_process_utility;
 
-static bool held[NGX_PGQ_DATABASES];	/* by this transaction */
+/* The databases that this transaction holds. */
+static bool held[NGX_PGQ_DATABASES];
 static bool changing = false;	/* this transaction changes a database */
 
 /* Release all holds.  Called after commit: must not raise. */

@@ -4,7 +4,8 @@
  *	  Waking movers when a transaction commits.
  *
  * Owns what the current transaction reports to the movers (pending).  slot()
- * and enqueue() add to it; the transaction callback delivers it.
+ * and enqueue() add to it; the transaction callback delivers it.  The C
+ * function ngx_pgq_slot() has the name of the SQL function, not of this file.
  *
  * - It is delivered after the commit is visible, so a woken mover sees the
  *	 rows.  It is discarded on abort and by PREPARE TRANSACTION; COMMIT
@@ -33,15 +34,16 @@
 
 PG_FUNCTION_INFO_V1(ngx_pgq_slot);
 
-#define ROWS_PER_BLOCK	16		/* minimum if messages are small */
+#define ROWS_PER_BLOCK	16		/* minimum rows of a block of small messages */
 
+/* What the commit of the current transaction reports. */
 typedef struct Pending
 {
-	bool		wake;			/* messages were enqueued */
-	bool		sweep_wanted;	/* some are in unknown blocks */
-	uint8		slots;			/* bit mask of valid spans */
+	bool		wake;			/* true if messages were enqueued */
+	bool		sweep_wanted;	/* true if some are in unknown blocks */
+	uint8		slots;			/* bit i is set if span[i] is valid */
 	NgxPgqSpan	span[NGX_PGQ_SLOTS];
-	uint32		count[NGX_PGQ_SLOTS];	/* messages */
+	uint32		count[NGX_PGQ_SLOTS];	/* number of messages */
 } Pending;
 
 static Pending pending;

@@ -2,9 +2,9 @@
 -- enqueue(), enqueue_keyed(), enqueue_all() and fence() search all leaves and insert. The first mover truncates a leaf ten
 -- minutes after the last transaction that wrote to it has ended.
 --
---   at        when the batch was enqueued, or sent again; infinity: it was fenced
---   slot      the leaf: the current one when the batch arrived
---   batch_id  the batch
+--   at        when the batch was enqueued, or last sent again; infinity: it was fenced
+--   slot      the number of the leaf: of the current one when the batch arrived. Not a slot of the queue
+--   batch_id  the id of the batch, given by the client
 
 create table if not exists ngx_pgq.batch (
     at        timestamptz not null default clock_timestamp(),
@@ -16,10 +16,10 @@ create table if not exists ngx_pgq.batch (
 -- No row is deleted, so there is nothing to vacuum.
 do $$
 begin
-    for slot in 0..2 loop
+    for leaf in 0..2 loop
         execute format('create table if not exists ngx_pgq.batch_%1$s
-                            partition of ngx_pgq.batch for values in (%1$s)', slot);
-        execute format('alter table ngx_pgq.batch_%s set (autovacuum_enabled = off)', slot);
+                            partition of ngx_pgq.batch for values in (%1$s)', leaf);
+        execute format('alter table ngx_pgq.batch_%s set (autovacuum_enabled = off)', leaf);
     end loop;
 end
 $$;

@@ -3,7 +3,7 @@
 --
 --   at, message_id, data  the message, as in ngx_pgq.queue
 --   died_at               when posts refused it
---   sqlstate, problem     the error of posts
+--   sqlstate, problem     the error that posts raised: its SQLSTATE and its text
 
 create table if not exists ngx_pgq.dead_letter (
     id          bigint generated always as identity primary key,

@@ -2,17 +2,17 @@
 -- For operators and monitoring. A reader that is not a member of pg_monitor does not see sessions of other roles.
 --
 --   holder    session · prepared transaction · replication slot · standby (with hot_standby_feedback)
---   pid       its process, if it has one
+--   pid       the process of the holder; null: it has none
 --   name      application_name, the gid of the transaction, or the name of the slot
---   role      its role
---   database  its database; null for a standby and a physical slot, which hold all databases
---   holds     rows: of all tables · catalogs: of system catalogs only, as catalog_xmin of a slot does
+--   role      the role of the holder; null: unknown
+--   database  the database of the holder; null for a standby and a physical slot, which hold all databases
+--   holds     rows: dead rows of all tables · catalogs: those of system catalogs only (catalog_xmin of a slot)
 --   xmin      rows deleted by this transaction or a later one cannot be removed
---   age       the number of transactions that have begun since
---   since     when its transaction began or was prepared, or its slot became inactive; null if unknown
---   duration  the time since then
---   state     its state, and what it waits for
---   query     the beginning of its current or last query
+--   age       the number of transactions that have begun since xmin
+--   since     when the transaction began or was prepared, or the slot became inactive; null if unknown
+--   duration  the time since that
+--   state     the state of the holder, and what it waits for
+--   query     the beginning of the holder's current or last query
 
 create or replace view ngx_pgq.horizon as
 with held as (

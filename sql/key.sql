@@ -3,10 +3,10 @@
 -- (setting ngx_pgq.keep_keys).
 --
 --   at           when the key was taken, by ngx_pgq.service_time
---   slot         the leaf, determined by at
+--   slot         the number of the leaf, determined by at. Not a slot of the queue
 --   digest       SHA-256 of the key with its scope
---   fingerprint  SHA-256 of the message, or of the messages of one request
---   message_id   the id of the message, or of the first one
+--   fingerprint  SHA-256 of the message, or of all messages of the request
+--   message_id   the id of the message, or of the first message of the request
 --
 -- An expired key may be taken again before its row is removed: the newest row is valid.
 
@@ -27,10 +27,10 @@ select 'create index key_at_idx on ngx_pgq.key (at)'
 -- No row is updated or deleted, so there is nothing to vacuum.
 do $$
 begin
-    for slot in 0..3 loop
+    for leaf in 0..3 loop
         execute format('create table if not exists ngx_pgq.key_%1$s
-                            partition of ngx_pgq.key for values in (%1$s)', slot);
-        execute format('alter table ngx_pgq.key_%s set (autovacuum_enabled = off)', slot);
+                            partition of ngx_pgq.key for values in (%1$s)', leaf);
+        execute format('alter table ngx_pgq.key_%s set (autovacuum_enabled = off)', leaf);
     end loop;
 end
 $$;

@@ -3,7 +3,7 @@
 --
 --   at          when the message arrived
 --   message_id  the id of the message, given by the client or generated
---   slot        the leaf. Do not set it: the default also wakes a mover
+--   slot        the number of the leaf. Do not set it: the default also wakes a mover
 --   data        the message, byte for byte
 --
 -- There is no index: a mover knows the blocks that were written and reads those.

@@ -3,11 +3,12 @@
 --
 --   most    the maximum number of posts
 --   before  only posts with smaller ids; null: from the newest
---   size    the maximum of bytes of data; one post is always returned
+--   size    the maximum number of bytes of all data; the first post is returned even if it is larger
 --
---   id, data
---   at      in RFC 3339; null if it is infinite or its year does not have four digits
---   older   the id of the next post, null if there is none. If it is not null in the last row, size was reached
+--   id      the id of the post
+--   data    the message, in UTF-8
+--   at      the time in RFC 3339; null if it is infinite or its year does not have four digits
+--   older   the id of the next older post; null if there is none. If it is not null in the last row, size was reached
 --
 -- The planner inlines this query, so that rows are sent as they are found. Of posts that are left out only the length is
 -- read.

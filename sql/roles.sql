@@ -2,7 +2,7 @@
 --
 --   ngx_pgq_owner     owns the tables; cannot log in
 --   ngx_pgq_mover     movers connect as this role (setting ngx_pgq.role)
---   ngx_pgq_web       nginx
+--   ngx_pgq_web       nginx connects as this role
 --   ngx_pgq_producer  a group for applications that insert into the queue
 
 do $$

@@ -1,7 +1,7 @@
 -- ngx_pgq.service_time: the time by which idempotency keys expire (setting ngx_pgq.keep_keys).
 -- The first mover saves it every ten seconds while there are keys; enqueue_keyed() and enqueue_all() read it.
 --
---   at  starts with the first key and advances only while a primary runs
+--   at  the time that was saved last; it starts with the first key and advances only while a primary runs
 --
 -- It starts at the wall clock's time and falls behind it. So no key expires early because clocks of two hosts differ, or
 -- because one was set. There is one row; if the restore of a dump has added rows, the latest is valid.

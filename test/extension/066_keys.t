@@ -159,7 +159,7 @@ is($pg->safe_psql(q{select enqueue_with_key('before', '2')}), 'PQ422', 'another 
 is($pg->safe_psql(q{select string_agg(ordinal || ' ' || sqlstate, ', ') from ngx_pgq.enqueue_keyed(uuid7(), array[uuid7(), uuid7(), uuid7(), uuid7()],
     '{"\"no key\"","\"no key\"",1,"\"no key\""}', array[null, 'above', 'before', null])}), '2 PQ503, 3 PQ200', 'messages without a key of the same batch are accepted');
 ok($pg->poll_query_until(q{select count(*) from posts where data::text = '"no key"'}, 2), 'the messages without a key are posted');
-ok((poll_until { $pg->log_contains(qr/new idempotency keys are refused: there are 2000 \(ngx_pgq.max_keys\)/, $start) } 30), 'the log says that new keys are refused');
+ok((poll_until { $pg->log_contains(qr/new idempotency keys are refused: the limit of 2000 \(ngx_pgq.max_keys\) is reached/, $start) } 30), 'the log says that new keys are refused');
 set_max_keys(3000);
 is($pg->safe_psql(q{select enqueue_with_key('above')}), 'accepted', 'a new key is accepted with a higher ngx_pgq.max_keys');
 set_max_keys(2000);
