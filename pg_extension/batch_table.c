@@ -316,7 +316,7 @@ batch_table_advance(NgxPgqDatabase *database, int64 now)
 	}
 }
 
-static int64 next_check_at = 0;	/* ngx_pgq_clock() */
+static int64 next_check_at = 0;	/* no check before this ngx_pgq_clock() */
 
 bool
 ngx_pgq_batch_table_due(void)

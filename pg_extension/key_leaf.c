@@ -38,7 +38,7 @@
 /* Time between saves of the service time. */
 #define SAVE_US			INT64CONST(10000000)
 #define CHECK_US		INT64CONST(5000000) /* time between checks of leaves */
-#define RETRY_US		INT64CONST(1000000) /* the same if one has expired */
+#define RETRY_US		INT64CONST(1000000) /* if a leaf has expired */
 
 /* The time for which a row is kept. */
 static int64
@@ -187,8 +187,8 @@ key_leaf_report_full(int64 count)
 				(errmsg("ngx_pgq: new idempotency keys are accepted again")));
 }
 
-static int64 next_check_at = 0;	/* ngx_pgq_clock() */
-static int64 save_after = 0;
+static int64 next_check_at = 0;	/* no check before this ngx_pgq_clock() */
+static int64 save_after = 0;	/* no save before this ngx_pgq_clock() */
 
 bool
 ngx_pgq_key_leaf_due(void)

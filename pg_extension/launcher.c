@@ -74,7 +74,7 @@ typedef struct LauncherDatabase
 static LauncherDatabase states[NGX_PGQ_DATABASES];
 /* The log has a line that no worker slot is free. */
 static bool no_slot_reported = false;
-static bool entry_missing = false;	/* a database got no entry */
+static bool entry_missing = false;	/* no entry was free for a database */
 
 /* A worker whose main function is ngx_pgq_<kind>_main(). */
 static BackgroundWorker

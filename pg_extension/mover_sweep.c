@@ -44,8 +44,8 @@ static int	slot;				/* slot of the next chunk */
 static BlockNumber next_block;	/* first block of the next chunk */
 static BlockNumber end_block[NGX_PGQ_SLOTS];
 static int64 cost;				/* time of steps that found nothing */
-static int64 step_after;
-static int64 step_until;
+static int64 step_after;		/* no step before this time */
+static int64 step_until;		/* end of the current step */
 
 /* Milliseconds until a sweep, or its next step, is due. */
 long

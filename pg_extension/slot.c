@@ -55,7 +55,7 @@ typedef struct Drained
 } Drained;
 
 static Drained drained_slots[NGX_PGQ_SLOTS];
-static int64 next_check_at = 0;	/* ngx_pgq_clock() */
+static int64 next_check_at = 0;	/* no check before this ngx_pgq_clock() */
 static NgxPgqSlot *truncated = NULL;	/* truncated by this transaction */
 static uint64 checked_traffic = PG_UINT64_MAX;	/* traffic at the last check */
 
