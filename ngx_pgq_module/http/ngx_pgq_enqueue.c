@@ -52,7 +52,7 @@ ngx_pgq_enqueue_handler(ngx_http_request_t *r)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    if (!ngx_pgq_origin_admits(r, &ctx->fields, NGX_HTTP_POST, &rc)) {
+    if (!ngx_pgq_endpoint_admits(r, &ctx->fields, NGX_HTTP_POST, &rc)) {
         return rc;
     }
 

@@ -70,7 +70,7 @@ ngx_pgq_fetch_handler(ngx_http_request_t *r)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    if (!ngx_pgq_origin_admits(r, &ctx->fields, NGX_HTTP_GET|NGX_HTTP_HEAD,
+    if (!ngx_pgq_endpoint_admits(r, &ctx->fields, NGX_HTTP_GET|NGX_HTTP_HEAD,
                                &rc))
     {
         return rc;

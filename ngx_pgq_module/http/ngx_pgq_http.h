@@ -198,7 +198,6 @@ ngx_int_t ngx_pgq_reply_chain(ngx_http_request_t *r, ngx_uint_t status,
 ngx_int_t ngx_pgq_reply_problem(ngx_http_request_t *r,
     ngx_pgq_problem_t *problem);
 ngx_int_t ngx_pgq_reply_default(ngx_http_request_t *r, ngx_pgq_problem_e kind);
-ngx_int_t ngx_pgq_reply_options(ngx_http_request_t *r, ngx_str_t *allow);
 ngx_int_t ngx_pgq_reply_unavailable(ngx_http_request_t *r,
     ngx_pgq_pool_t *db, ngx_pgq_problem_e kind);
 ngx_table_elt_t *ngx_pgq_reply_header(ngx_http_request_t *r,
@@ -210,7 +209,13 @@ ngx_int_t ngx_pgq_reply_handler(ngx_http_request_t *r);
 
 char *ngx_pgq_origin_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 void ngx_pgq_origin_init(void);
-ngx_uint_t ngx_pgq_origin_admits(ngx_http_request_t *r,
+ngx_uint_t ngx_pgq_origin_foreign(ngx_http_request_t *r,
+    ngx_pgq_fields_t *fields);
+
+
+/* endpoint.c: the first checks of each endpoint */
+
+ngx_uint_t ngx_pgq_endpoint_admits(ngx_http_request_t *r,
     ngx_pgq_fields_t *fields, ngx_uint_t methods, ngx_int_t *rc);
 
 

@@ -24,8 +24,6 @@
                                  " Preference-Applied, Retry-After"
 
 
-static ngx_uint_t ngx_pgq_origin_foreign(ngx_http_request_t *r,
-    ngx_pgq_fields_t *fields);
 static ngx_str_t *ngx_pgq_origin_listed(ngx_array_t *origins,
     ngx_str_t *origin);
 static ngx_uint_t ngx_pgq_origin_matches(ngx_str_t *pattern,
@@ -141,52 +139,9 @@ ngx_pgq_origin_init(void)
 }
 
 
-/*
- * The first checks of each endpoint: origin and method.  Returns 0 when the
- * request is answered; *rc is the code to finalize it with.
- */
-
-ngx_uint_t
-ngx_pgq_origin_admits(ngx_http_request_t *r, ngx_pgq_fields_t *fields,
-    ngx_uint_t methods, ngx_int_t *rc)
-{
-    ngx_str_t  *allow;
-
-    static ngx_str_t  post = ngx_string("POST, OPTIONS");
-    static ngx_str_t  get = ngx_string("GET, HEAD, OPTIONS");
-
-    allow = methods == NGX_HTTP_POST ? &post : &get;
-
-    if (ngx_pgq_origin_foreign(r, fields)) {
-        *rc = ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_FOREIGN_ORIGIN);
-        return 0;
-    }
-
-    if (r->method == NGX_HTTP_OPTIONS) {
-        *rc = ngx_pgq_reply_options(r, allow);
-        return 0;
-    }
-
-    if (!(r->method & methods)) {
-        *rc = ngx_pgq_reply_header(r, "Allow", allow)
-              ? ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_METHOD_NOT_ALLOWED)
-              : NGX_HTTP_INTERNAL_SERVER_ERROR;
-        return 0;
-    }
-
-    if (methods == NGX_HTTP_POST) {
-        return 1;
-    }
-
-    *rc = ngx_http_discard_request_body(r);
-
-    return *rc == NGX_OK;
-}
-
-
 /* whether the request is from a page that is not allowed to send it */
 
-static ngx_uint_t
+ngx_uint_t
 ngx_pgq_origin_foreign(ngx_http_request_t *r, ngx_pgq_fields_t *fields)
 {
     ngx_pgq_loc_conf_t  *plcf;

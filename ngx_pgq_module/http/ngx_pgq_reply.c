@@ -198,29 +198,6 @@ ngx_pgq_reply_document(ngx_uint_t status, ngx_pgq_problem_t *problem)
 }
 
 
-/* answers OPTIONS with 204 */
-
-ngx_int_t
-ngx_pgq_reply_options(ngx_http_request_t *r, ngx_str_t *allow)
-{
-    ngx_int_t  rc;
-
-    rc = ngx_http_discard_request_body(r);
-    if (rc != NGX_OK) {
-        return rc;
-    }
-
-    if (ngx_pgq_reply_header(r, "Allow", allow) == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    r->headers_out.status = NGX_HTTP_NO_CONTENT;
-    r->header_only = 1;
-
-    return ngx_http_send_header(r);
-}
-
-
 ngx_int_t
 ngx_pgq_reply_unavailable(ngx_http_request_t *r, ngx_pgq_pool_t *db,
     ngx_pgq_problem_e kind)

@@ -244,7 +244,7 @@ ngx_pgq_status_open(ngx_http_request_t *r, ngx_pgq_status_t *page,
 
     ngx_pgq_fields_read(r, &fields);
 
-    if (!ngx_pgq_origin_admits(r, &fields, NGX_HTTP_GET|NGX_HTTP_HEAD, rc)) {
+    if (!ngx_pgq_endpoint_admits(r, &fields, NGX_HTTP_GET|NGX_HTTP_HEAD, rc)) {
         return 0;
     }
 

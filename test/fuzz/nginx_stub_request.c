@@ -229,7 +229,7 @@ ngx_pgq_reply_body(ngx_http_request_t *r, ngx_uint_t status, ngx_str_t *type,
 /* no request here is from a page of another origin, or has a wrong method */
 
 ngx_uint_t
-ngx_pgq_origin_admits(ngx_http_request_t *r, ngx_pgq_fields_t *fields,
+ngx_pgq_endpoint_admits(ngx_http_request_t *r, ngx_pgq_fields_t *fields,
     ngx_uint_t methods, ngx_int_t *rc)
 {
     (void) fields;

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The first checks of each endpoint: origin and method.  Each handler calls
+ * ngx_pgq_endpoint_admits() first.  It returns 0 when the request is answered;
+ * *rc is the code to finalize it with.
+ */
+
+#include "ngx_pgq_http.h"
+
+
+static ngx_int_t ngx_pgq_endpoint_options(ngx_http_request_t *r,
+    ngx_str_t *allow);
+
+
+ngx_uint_t
+ngx_pgq_endpoint_admits(ngx_http_request_t *r, ngx_pgq_fields_t *fields,
+    ngx_uint_t methods, ngx_int_t *rc)
+{
+    ngx_str_t  *allow;
+
+    static ngx_str_t  post = ngx_string("POST, OPTIONS");
+    static ngx_str_t  get = ngx_string("GET, HEAD, OPTIONS");
+
+    allow = methods == NGX_HTTP_POST ? &post : &get;
+
+    if (ngx_pgq_origin_foreign(r, fields)) {
+        *rc = ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_FOREIGN_ORIGIN);
+        return 0;
+    }
+
+    if (r->method == NGX_HTTP_OPTIONS) {
+        *rc = ngx_pgq_endpoint_options(r, allow);
+        return 0;
+    }
+
+    if (!(r->method & methods)) {
+        *rc = ngx_pgq_reply_header(r, "Allow", allow)
+              ? ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_METHOD_NOT_ALLOWED)
+              : NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return 0;
+    }
+
+    if (methods == NGX_HTTP_POST) {
+        return 1;
+    }
+
+    *rc = ngx_http_discard_request_body(r);
+
+    return *rc == NGX_OK;
+}
+
+
+/* answers OPTIONS with 204 */
+
+static ngx_int_t
+ngx_pgq_endpoint_options(ngx_http_request_t *r, ngx_str_t *allow)
+{
+    ngx_int_t  rc;
+
+    rc = ngx_http_discard_request_body(r);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    if (ngx_pgq_reply_header(r, "Allow", allow) == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    r->headers_out.status = NGX_HTTP_NO_CONTENT;
+    r->header_only = 1;
+
+    return ngx_http_send_header(r);
+}
