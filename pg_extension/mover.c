@@ -216,7 +216,8 @@ mover_sleep(NgxPgqMoverState state, long ms)
 	mover_set_state(state);
 	if (state != NGX_PGQ_IDLE || !pg_atomic_read_u32(&database->wake))
 		ngx_pgq_wake_wait(ms, &wait_event, WAIT_EVENT);
-	ResetLatch(MyLatch);
+	else
+		ResetLatch(MyLatch);
 	mover_set_state(NGX_PGQ_MOVING);
 }
 
