@@ -6,26 +6,15 @@ use Pgq;
 # A mover waits after it has taken its first id: no other mover takes or commits a greater id.
 my $pg = Pgq::Postgres->new(conf => "ngx_pgq.movers = 3\n")->start;
 
-$pg->safe_psql(q{
-    create function hold_up() returns trigger language plpgsql as $$
-    begin
-        if new.data::text = '"slow"' then
-            perform pg_advisory_xact_lock(42);
-        end if;
-        return null;
-    end $$;
-    create trigger hold_up after insert on posts for each row execute function hold_up();
-    alter function hold_up() owner to ngx_pgq_owner;
-});
+$pg->hold_message('slow');
 
-my $waiting_movers = "select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover' and wait_event_type = 'Lock'";
 my $lock = $pg->session;
 $lock->query('select pg_advisory_lock(42)');
 
 for my $case ([ 'slow' => 1 ], [ 'fast' => 2 ], [ 'faster' => 3 ]) {
     my ($message, $waiting) = @$case;
     $pg->safe_psql("insert into ngx_pgq.queue (data) values ('\"$message\"')");
-    ok($pg->poll_query_until($waiting_movers, $waiting), "$message: $waiting movers wait for a lock");
+    ok($pg->wait_for_movers($waiting), "$message: $waiting movers wait for a lock");
 }
 
 is($pg->safe_psql('select count(*) from posts'), 0, 'no mover commits before the one that has taken its ids');

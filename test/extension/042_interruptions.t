@@ -117,18 +117,7 @@ for my $case (
 }
 
 # a cancel and a termination during a batch
-$pg->safe_psql(q{
-    create function hold_up() returns trigger language plpgsql as $$
-    begin
-        if new.data::text = '"held"' then
-            perform pg_advisory_xact_lock(42);
-        end if;
-        return null;
-    end $$;
-    create trigger hold_up after insert on posts for each row execute function hold_up();
-    alter function hold_up() owner to ngx_pgq_owner;
-});
-my $waiting_movers = q{select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover' and wait_event_type = 'Lock'};
+$pg->hold_message('held');
 
 for my $function ('pg_cancel_backend', 'pg_terminate_backend') {
     my $lock = $pg->session;
@@ -138,11 +127,11 @@ for my $function ('pg_cancel_backend', 'pg_terminate_backend') {
     $pg->safe_psql(q{insert into ngx_pgq.queue (data) select to_json(n) from generate_series(1, 300) n;
         insert into ngx_pgq.queue (data) values ('"held"');
         insert into ngx_pgq.queue (data) select to_json(n) from generate_series(301, 400) n});
-    ok($pg->poll_query_until($waiting_movers, 1), "$function: a mover waits within a batch");
+    ok($pg->wait_for_movers(1), "$function: a mover waits within a batch");
     $pg->safe_psql(qq{select $function(pid) from ngx_pgq.status where pid is not null});
     ok($pg->poll_query_until(q{select bool_or(last_error ~ '57014') from ngx_pgq.status}, 't', 10), 'the status has the SQLSTATE of the cancel')
         if $function eq 'pg_cancel_backend';
-    ok($pg->poll_query_until($waiting_movers, 1), "$function: a mover waits at the same message again");
+    ok($pg->wait_for_movers(1), "$function: a mover waits at the same message again");
     $lock->quit;
     ok($pg->poll_query_until('select count(*) from posts', 401, 20), "$function: all messages of the batch are posted");
     is($pg->safe_psql('select count(distinct message_id) from posts'), 401, "$function: each message of the batch is posted once");

@@ -9,7 +9,7 @@ package Pgq;
 #   is(Pgq::Client->new($nginx)->post('/post', '1')->{status}, 202, 'a number is a message');
 #   done_testing;
 #
-# It imports strict, warnings, Test::More, poll_until, is_problem and the classes of the harness. Its done_testing stops every server of
+# It imports strict, warnings, Test::More, poll_until, is_problem, not_blocked and the classes of the harness. Its done_testing stops every server of
 # the test and asserts that there is no [alert] or [emerg], no PANIC, no crashed process, no report of a sanitizer or of
 # valgrind, and no connection or process left. When a test fails, the ends of the logs are shown and its directory is kept.
 
@@ -44,6 +44,7 @@ sub import {
 
     *{"${caller}::done_testing"} = \&done_testing;
     *{"${caller}::is_problem"}   = \&is_problem;
+    *{"${caller}::not_blocked"}  = \&not_blocked;
     *{"${caller}::poll_until"}   = \&Pgq::Wait::poll_until;
     *{"${caller}::timeout"}      = \&Pgq::Wait::timeout;
 
@@ -61,6 +62,20 @@ sub is_problem {
     Test::More::is($answer->status, $status, "$what is answered with $status");
     Test::More::is($answer->header('content-type'), 'application/problem+json', "$what is answered with a problem document");
     Test::More::is($answer->json->{code}, $code, "$what has the code $code");
+
+    return;
+}
+
+
+# Checks that nginx answers another request within a time, while something else waits.
+sub not_blocked {
+    my ($nginx, $what, $seconds) = @_;
+    my $start = Time::HiRes::time();
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+    Test::More::is(Pgq::Client->new($nginx)->get('/nowhere')->status, 404, "$what: nginx answers other requests");
+    Test::More::cmp_ok(Time::HiRes::time() - $start, '<', Pgq::Wait::timeout($seconds // 0.5),
+        "$what: nginx answers other requests at once");
 
     return;
 }

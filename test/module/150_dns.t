@@ -36,17 +36,6 @@ sub terminate {
     return;
 }
 
-# Checks that other requests are answered at once.
-sub not_blocked {
-    my ($nginx, $name) = @_;
-    my $start = time;
-
-    is(Pgq::Client->new($nginx)->get('/nowhere')->status, 404, "$name: nginx answers other requests");
-    cmp_ok(time - $start, '<', timeout(0.5), "$name: other requests do not wait");
-
-    return;
-}
-
 subtest 'a name that is unknown at start is resolved later' => sub {
     my $nginx    = nginx('db.test')->start;
     my $client   = Pgq::Client->new($nginx);

@@ -80,16 +80,6 @@ sub nginx {
     )->start;
 }
 
-sub not_blocked {
-    my ($nginx, $name) = @_;
-    my $start = time;
-
-    is(Pgq::Client->new($nginx)->get('/nowhere')->status, 404, "$name: nginx answers other requests");
-    cmp_ok(time - $start, '<', timeout(0.5), "$name: nginx answers other requests within 0.5 s");
-
-    return;
-}
-
 subtest 'a verified server with channel binding is used' => sub {
     my $nginx  = nginx("$verified $scram");
     my $client = Pgq::Client->new($nginx);

@@ -398,6 +398,33 @@ sub lock_table {
 }
 
 
+# Lets a mover that inserts this message into posts wait while a session holds the advisory lock 42.
+sub hold_message {
+    my ($self, $message) = @_;
+
+    return $self->safe_psql(qq{
+        create function hold_message() returns trigger language plpgsql as \$\$
+        begin
+            if new.data::text = '"$message"' then
+                perform pg_advisory_xact_lock(42);
+            end if;
+            return null;
+        end \$\$;
+        create trigger hold_message after insert on posts for each row execute function hold_message();
+        alter function hold_message() owner to ngx_pgq_owner;
+    });
+}
+
+
+# Waits until this number of movers wait for a lock.
+sub wait_for_movers {
+    my ($self, $count) = @_;
+
+    return $self->poll_query_until(
+        "select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover' and wait_event_type = 'Lock'", $count);
+}
+
+
 # Waits until this many sessions of nginx, by default one, wait for a lock.
 sub wait_for_lock {
     my ($self, $count) = @_;
