@@ -89,11 +89,4 @@ typedef enum {
 } ngx_pgq_outcome_e;
 
 
-/* parameter.c: the parameters of pgq_pool */
-
-void ngx_pgq_parameter_defaults(ngx_pgq_pool_t *db);
-char *ngx_pgq_parameter_read(ngx_conf_t *cf, ngx_pgq_pool_t *db,
-    ngx_str_t *parameter);
-
-
 #endif /* NGX_PGQ_MODULE_H */

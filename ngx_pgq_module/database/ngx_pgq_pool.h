@@ -76,5 +76,11 @@ void ngx_pgq_pool_wake(ngx_pgq_pool_t *db);
 ngx_uint_t ngx_pgq_pool_retry_after(ngx_pgq_pool_t *db);
 ngx_uint_t ngx_pgq_pool_connected(ngx_pgq_pool_t *db);
 
+/* parameter.c: the parameters of pgq_pool */
+
+void ngx_pgq_parameter_defaults(ngx_pgq_pool_t *db);
+char *ngx_pgq_parameter_read(ngx_conf_t *cf, ngx_pgq_pool_t *db,
+    ngx_str_t *parameter);
+
 
 #endif /* NGX_PGQ_POOL_H */

@@ -170,6 +170,16 @@ typedef struct {
 extern ngx_module_t  ngx_http_pgq_module;
 
 
+/* conf.c */
+
+void *ngx_pgq_conf_create_main(ngx_conf_t *cf);
+void *ngx_pgq_conf_create_location(ngx_conf_t *cf);
+char *ngx_pgq_conf_merge_location(ngx_conf_t *cf, void *parent, void *child);
+char *ngx_pgq_conf_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_pgq_conf_endpoint(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_pgq_conf_page(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+
+
 ngx_int_t ngx_pgq_enqueue_handler(ngx_http_request_t *r);
 void ngx_pgq_enqueue_warn_size(ngx_conf_t *cf, ngx_pgq_pool_t *db);
 char *ngx_pgq_enqueue_set_scope(ngx_conf_t *cf, ngx_command_t *cmd,
