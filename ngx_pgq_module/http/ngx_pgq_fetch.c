@@ -31,9 +31,9 @@ typedef struct {
 
 
 static ngx_int_t ngx_pgq_fetch_arguments(ngx_http_request_t *r,
-    ngx_int_t *limit, int64_t *before);
-static ngx_int_t ngx_pgq_fetch_start(ngx_http_request_t *r, ngx_int_t limit,
-    int64_t before);
+    ngx_pgq_read_query_t *query);
+static ngx_int_t ngx_pgq_fetch_start(ngx_http_request_t *r,
+    ngx_pgq_read_query_t *query);
 static void ngx_pgq_fetch_cleanup(void *data);
 static void ngx_pgq_fetch_done(ngx_pgq_fetch_t *f,
     ngx_pgq_read_result_e result, ngx_pgq_answer_t *answer);
@@ -59,11 +59,11 @@ static ngx_pgq_fetch_problem_t  ngx_pgq_fetch_problems[] = {
 ngx_int_t
 ngx_pgq_fetch_handler(ngx_http_request_t *r)
 {
-    int64_t              before;
-    ngx_int_t            rc, limit;
-    ngx_pgq_pool_t      *db;
-    ngx_pgq_ctx_t       *ctx;
-    ngx_pgq_loc_conf_t  *plcf;
+    ngx_int_t             rc;
+    ngx_pgq_ctx_t        *ctx;
+    ngx_pgq_pool_t       *db;
+    ngx_pgq_loc_conf_t   *plcf;
+    ngx_pgq_read_query_t  query;
 
     ctx = ngx_pgq_variables_ctx(r, NGX_PGQ_METRICS_GET);
     if (ctx == NULL) {
@@ -76,7 +76,9 @@ ngx_pgq_fetch_handler(ngx_http_request_t *r)
         return rc;
     }
 
-    if (ngx_pgq_fetch_arguments(r, &limit, &before) != NGX_OK) {
+    ngx_memzero(&query, sizeof(ngx_pgq_read_query_t));
+
+    if (ngx_pgq_fetch_arguments(r, &query) != NGX_OK) {
         return ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_BAD_ARGUMENT);
     }
 
@@ -92,36 +94,33 @@ ngx_pgq_fetch_handler(ngx_http_request_t *r)
         return ngx_pgq_reply_unavailable(r, db, NGX_PGQ_PROBLEM_READS_FULL);
     }
 
-    return ngx_pgq_fetch_start(r, limit, before);
+    query.size = db->answer_size;
+
+    return ngx_pgq_fetch_start(r, &query);
 }
 
 
 static ngx_int_t
-ngx_pgq_fetch_arguments(ngx_http_request_t *r, ngx_int_t *limit,
-    int64_t *before)
+ngx_pgq_fetch_arguments(ngx_http_request_t *r, ngx_pgq_read_query_t *query)
 {
-    off_t      n;
     ngx_str_t  value;
 
-    *limit = NGX_PGQ_FETCH_DEFAULT;
-    *before = 0;
+    query->limit = NGX_PGQ_FETCH_DEFAULT;
 
     if (ngx_http_arg(r, (u_char *) "limit", 5, &value) == NGX_OK) {
-        *limit = ngx_atoi(value.data, value.len);
+        query->limit = ngx_atoi(value.data, value.len);
 
-        if (*limit < 1 || *limit > NGX_PGQ_FETCH_MAX) {
+        if (query->limit < 1 || query->limit > NGX_PGQ_FETCH_MAX) {
             return NGX_ERROR;
         }
     }
 
     if (ngx_http_arg(r, (u_char *) "before", 6, &value) == NGX_OK) {
-        n = ngx_atoof(value.data, value.len);
+        query->id = ngx_atoof(value.data, value.len);
 
-        if (n < 1) {
+        if (query->id < 1) {
             return NGX_ERROR;
         }
-
-        *before = (int64_t) n;
     }
 
     return NGX_OK;
@@ -129,7 +128,7 @@ ngx_pgq_fetch_arguments(ngx_http_request_t *r, ngx_int_t *limit,
 
 
 static ngx_int_t
-ngx_pgq_fetch_start(ngx_http_request_t *r, ngx_int_t limit, int64_t before)
+ngx_pgq_fetch_start(ngx_http_request_t *r, ngx_pgq_read_query_t *query)
 {
     ngx_pool_cleanup_t       *cln;
     ngx_pgq_loc_conf_t       *plcf;
@@ -153,7 +152,7 @@ ngx_pgq_fetch_start(ngx_http_request_t *r, ngx_int_t limit, int64_t before)
     f->fetch.done = ngx_pgq_fetch_done;
     f->fetch.data = f;
 
-    if (ngx_pgq_read_join(&f->fetch, limit, before) != NGX_OK) {
+    if (ngx_pgq_read_join(&f->fetch, query) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 

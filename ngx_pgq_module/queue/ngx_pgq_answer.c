@@ -2,36 +2,78 @@
 
 /*
  * This file owns the bodies of answers to GET, each in its own memory pool.
- * The holders of an answer are the read that fills it and the memory pool of
- * each request that it answers; the last one to release the answer frees it.
+ * The holders of an answer are its maker and the memory pool of each request
+ * that it answers; the last one to release the answer frees it.
  *
  * Invariants:
  *  - an answer's bytes count in db->size until it is freed;
  *  - the body is written once; the buffers of each reply point into it;
- *  - the ETag is a hash of ids, times and lengths.  Posts do not change, so
- *    the text of a large post need not be hashed.
+ *  - an object is contiguous, in one piece;
+ *  - the ETag is a hash of ids, times, topics and lengths.  Posts do not
+ *    change, so the text of a large post need not be hashed.
  */
 
 #include "ngx_pgq_answer.h"
+#include "ngx_pgq_object.h"
+
+#include <ngx_md5.h>
 
 
 #define NGX_PGQ_ANSWER_PIECE     4096    /* first size; doubled four times */
-#define NGX_PGQ_ANSWER_AT_LEN    64
+#define NGX_PGQ_ANSWER_POSTS     128     /* first size of the array */
 
 
-static void ngx_pgq_answer_add(ngx_pgq_answer_t *answer, const void *data,
-    size_t len);
+static ngx_uint_t ngx_pgq_answer_equal(ngx_str_t *a, ngx_str_t *b);
+static ngx_int_t ngx_pgq_answer_hash(ngx_pgq_answer_t *answer);
+static u_char *ngx_pgq_answer_space(ngx_pgq_answer_t *answer, size_t len);
 static ngx_int_t ngx_pgq_answer_grow(ngx_pgq_answer_t *answer, size_t len);
 static void ngx_pgq_answer_cleanup(void *data);
 
 
-#define ngx_pgq_answer_text(answer, text)                                     \
-    ngx_pgq_answer_add(answer, text, sizeof(text) - 1)
+ngx_uint_t
+ngx_pgq_answer_same(ngx_pgq_read_query_t *a, ngx_pgq_read_query_t *b)
+{
+    return a->ascending == b->ascending
+           && a->limit == b->limit
+           && a->id == b->id
+           && a->size == b->size
+           && ngx_pgq_answer_equal(&a->topics, &b->topics)
+           && ngx_pgq_answer_equal(&a->pattern, &b->pattern);
+}
+
+
+/* copies a query with its strings, for which p has memory */
+
+void
+ngx_pgq_answer_copy(ngx_pgq_read_query_t *dst, ngx_pgq_read_query_t *src,
+    u_char *p)
+{
+    *dst = *src;
+
+    if (src->topics.len) {
+        dst->topics.data = p;
+        p = ngx_cpymem(p, src->topics.data, src->topics.len);
+    }
+
+    if (src->pattern.len) {
+        dst->pattern.data = p;
+        ngx_memcpy(p, src->pattern.data, src->pattern.len);
+    }
+}
+
+
+static ngx_uint_t
+ngx_pgq_answer_equal(ngx_str_t *a, ngx_str_t *b)
+{
+    return a->len == b->len
+           && (a->len == 0 || ngx_memcmp(a->data, b->data, a->len) == 0);
+}
 
 
 ngx_pgq_answer_t *
-ngx_pgq_answer_create(ngx_pgq_pool_t *db)
+ngx_pgq_answer_create(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query)
 {
+    u_char            *p;
     ngx_pool_t        *memory;
     ngx_pgq_answer_t  *answer;
 
@@ -44,6 +86,10 @@ ngx_pgq_answer_create(ngx_pgq_pool_t *db)
 
     if (answer == NULL
         || ngx_array_init(&answer->pieces, memory, 8, sizeof(ngx_str_t))
+           != NGX_OK
+        || ngx_array_init(&answer->posts, memory,
+                          ngx_min(query->limit, NGX_PGQ_ANSWER_POSTS),
+                          sizeof(ngx_pgq_answer_post_t))
            != NGX_OK)
     {
         ngx_destroy_pool(memory);
@@ -53,9 +99,14 @@ ngx_pgq_answer_create(ngx_pgq_pool_t *db)
     answer->db = db;
     answer->memory = memory;
     answer->holders = 1;
-    ngx_md5_init(&answer->md5);
+    answer->ascending = query->ascending;
+    answer->next = query->id;
 
-    ngx_pgq_answer_text(answer, "{\"msg\":[");
+    p = ngx_pgq_answer_space(answer, sizeof("{\"msg\":[") - 1);
+
+    if (p) {
+        ngx_memcpy(p, "{\"msg\":[", sizeof("{\"msg\":[") - 1);
+    }
 
     return answer;
 }
@@ -64,62 +115,128 @@ ngx_pgq_answer_create(ngx_pgq_pool_t *db)
 void
 ngx_pgq_answer_row(ngx_pgq_answer_t *answer, ngx_str_t *fields)
 {
-    u_char      line[2 * NGX_INT64_LEN + NGX_PGQ_ANSWER_AT_LEN];
-    ngx_str_t  *id, *at, *data;
+    u_char                *p;
+    ngx_pgq_object_row_t   row;
 
-    id = &fields[NGX_PGQ_ANSWER_ID];
-    at = &fields[NGX_PGQ_ANSWER_AT];
-    data = &fields[NGX_PGQ_ANSWER_DATA];
+    row.id = fields[NGX_PGQ_ANSWER_ID];
+    row.at = fields[NGX_PGQ_ANSWER_AT];
+    row.data = fields[NGX_PGQ_ANSWER_DATA];
+    ngx_str_null(&row.topic);
 
-    if (answer->last_id_len) {
-        ngx_pgq_answer_text(answer, ",");
+    ngx_pgq_object_check(&row);
+
+    p = ngx_pgq_answer_add(answer, ngx_atoof(row.id.data, row.id.len),
+                           ngx_pgq_object_len(&row), row.topic.len);
+    if (p) {
+        ngx_pgq_object_write(p, &row);
     }
 
-    ngx_pgq_answer_text(answer, "{\"id\":");
-    ngx_pgq_answer_add(answer, id->data, id->len);
-    ngx_pgq_answer_text(answer, ",\"data\":");
-    ngx_pgq_answer_add(answer, data->data, data->len);
+    answer->more = fields[NGX_PGQ_ANSWER_MORE].data != NULL;
+}
 
-    if (at->data) {
-        ngx_pgq_answer_text(answer, ",\"at\":\"");
-        ngx_pgq_answer_add(answer, at->data, at->len);
-        ngx_pgq_answer_text(answer, "\"}");
 
-    } else {
-        ngx_pgq_answer_text(answer, ",\"at\":null}");
+/* adds a post; the caller writes its object, of len bytes, to the result */
+
+u_char *
+ngx_pgq_answer_add(ngx_pgq_answer_t *answer, int64_t id, size_t len,
+    size_t topic_len)
+{
+    u_char                 *p;
+    ngx_uint_t              comma;
+    ngx_pgq_answer_post_t  *post;
+
+    comma = answer->posts.nelts > 0;
+
+    p = ngx_pgq_answer_space(answer, comma + len);
+    if (p == NULL) {
+        return NULL;
     }
 
-    ngx_md5_update(&answer->md5, line,
-                   ngx_snprintf(line, sizeof(line), "%V %V %uz\n", id, at,
-                                data->len) - line);
+    post = ngx_array_push(&answer->posts);
+    if (post == NULL) {
+        answer->failed = 1;
+        return NULL;
+    }
 
-    answer->last_id_len = ngx_min(id->len, sizeof(answer->last_id));
-    ngx_memcpy(answer->last_id, id->data, answer->last_id_len);
-    answer->more = fields[NGX_PGQ_ANSWER_OLDER].data != NULL;
+    if (comma) {
+        *p++ = ',';
+    }
+
+    post->id = id;
+    post->object = p;
+    post->len = len;
+    post->topic = ngx_pgq_object_topic(p, len, topic_len);
+    post->topic_len = topic_len;
+
+    answer->next = id;
+
+    return p;
 }
 
 
 ngx_int_t
 ngx_pgq_answer_end(ngx_pgq_answer_t *answer)
 {
-    u_char  digest[16];
+    u_char  *p, *last, end[sizeof("],\"next\":}") + NGX_INT64_LEN];
 
-    ngx_pgq_answer_text(answer, "]");
+    last = end;
+    *last++ = ']';
 
-    if (answer->more) {
-        ngx_pgq_answer_text(answer, ",\"next\":");
-        ngx_pgq_answer_add(answer, answer->last_id, answer->last_id_len);
-        ngx_md5_update(&answer->md5, "next", 4);
+    if (answer->ascending || answer->more) {
+        last = ngx_snprintf(last, end + sizeof(end) - last,
+                            ",\"next\":%L", answer->next);
     }
 
-    ngx_pgq_answer_text(answer, "}");
+    *last++ = '}';
 
-    ngx_md5_final(digest, &answer->md5);
+    p = ngx_pgq_answer_space(answer, last - end);
+
+    if (p == NULL || ngx_pgq_answer_hash(answer) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(p, end, last - end);
+
+    return answer->failed ? NGX_ERROR : NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_pgq_answer_hash(ngx_pgq_answer_t *answer)
+{
+    u_char                  line[2 * NGX_INT64_LEN + 2], digest[16];
+    ngx_md5_t               md5;
+    ngx_str_t               data;
+    ngx_pgq_answer_post_t  *post, *last;
+
+    ngx_md5_init(&md5);
+
+    post = answer->posts.elts;
+
+    for (last = post + answer->posts.nelts; post < last; post++) {
+
+        ngx_pgq_object_data(post->object, post->len, post->topic_len, &data);
+
+        ngx_md5_update(&md5, line,
+                       ngx_snprintf(line, sizeof(line), "%L %uz\n", post->id,
+                                    data.len) - line);
+
+        /* the rest of the object: time and topic */
+
+        ngx_md5_update(&md5, data.data + data.len,
+                       post->object + post->len - (data.data + data.len));
+    }
+
+    if (answer->more) {
+        ngx_md5_update(&md5, "next", 4);
+    }
+
+    ngx_md5_final(digest, &md5);
 
     answer->etag.len = 2 * sizeof(digest) + 2;
     answer->etag.data = ngx_pnalloc(answer->memory, answer->etag.len);
 
-    if (answer->etag.data == NULL || answer->failed) {
+    if (answer->etag.data == NULL) {
         return NGX_ERROR;
     }
 
@@ -173,33 +290,29 @@ ngx_pgq_answer_release(ngx_pgq_answer_t *answer)
 }
 
 
-static void
-ngx_pgq_answer_add(ngx_pgq_answer_t *answer, const void *data, size_t len)
+/* returns len contiguous bytes of the body, or NULL */
+
+static u_char *
+ngx_pgq_answer_space(ngx_pgq_answer_t *answer, size_t len)
 {
-    size_t         n;
-    ngx_str_t     *piece;
-    const u_char  *p;
+    u_char     *p;
+    ngx_str_t  *piece;
 
-    p = data;
-
-    while (len && !answer->failed) {
-
-        if (answer->space == 0 && ngx_pgq_answer_grow(answer, len) != NGX_OK) {
-            answer->failed = 1;
-            return;
-        }
-
-        piece = (ngx_str_t *) answer->pieces.elts + answer->pieces.nelts - 1;
-        n = ngx_min(len, answer->space);
-
-        ngx_memcpy(piece->data + piece->len, p, n);
-        piece->len += n;
-        answer->space -= n;
-        answer->len += n;
-
-        p += n;
-        len -= n;
+    if (answer->failed
+        || (answer->space < len && ngx_pgq_answer_grow(answer, len) != NGX_OK))
+    {
+        answer->failed = 1;
+        return NULL;
     }
+
+    piece = (ngx_str_t *) answer->pieces.elts + answer->pieces.nelts - 1;
+    p = piece->data + piece->len;
+
+    piece->len += len;
+    answer->space -= len;
+    answer->len += len;
+
+    return p;
 }
 
 

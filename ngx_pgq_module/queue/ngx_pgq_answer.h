@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The body of an answer to GET, shared by all requests that it answers.
+ * The posts that a query asks for, as the body of an answer to GET, which all
+ * requests with this query share.
  */
 
 #ifndef NGX_PGQ_ANSWER_H
@@ -10,8 +11,6 @@
 
 #include "ngx_pgq_pool.h"
 
-#include <ngx_md5.h>
-
 
 /* the columns of ngx_pgq.recent() */
 
@@ -19,12 +18,33 @@ typedef enum {
     NGX_PGQ_ANSWER_ID = 0,
     NGX_PGQ_ANSWER_AT,         /* null: infinity, not a time in JSON */
     NGX_PGQ_ANSWER_DATA,
-    NGX_PGQ_ANSWER_OLDER       /* id of the next older post, or null */
+    NGX_PGQ_ANSWER_MORE        /* id of the next post, or null */
 } ngx_pgq_answer_field_e;
 
 
-_Static_assert(NGX_PGQ_ANSWER_OLDER < NGX_PGQ_MAX_FIELDS,
+_Static_assert(NGX_PGQ_ANSWER_MORE < NGX_PGQ_MAX_FIELDS,
                "a call keeps all fields of a row");
+
+
+/* queries with equal members have the same answer */
+
+typedef struct {
+    ngx_uint_t               ascending; /* posts after id, else before it */
+    ngx_int_t                limit;     /* posts */
+    int64_t                  id;        /* 0: none */
+    size_t                   size;      /* limit of the posts' data */
+    ngx_str_t                topics;    /* text[] in binary form; len 0: all */
+    ngx_str_t                pattern;   /* a regular expression; len 0: all */
+} ngx_pgq_read_query_t;
+
+
+typedef struct {
+    int64_t                  id;
+    u_char                  *object;
+    size_t                   len;
+    u_char                  *topic;     /* in the object */
+    size_t                   topic_len;
+} ngx_pgq_answer_post_t;
 
 
 typedef struct {
@@ -32,20 +52,27 @@ typedef struct {
     ngx_pool_t              *memory;
     ngx_uint_t               holders;   /* the answer is freed at 0 */
     ngx_array_t              pieces;    /* ngx_str_t */
+    ngx_array_t              posts;     /* ngx_pgq_answer_post_t */
     size_t                   space;     /* bytes free in the last piece */
     size_t                   allocated; /* bytes of all pieces */
     size_t                   len;       /* bytes of the body */
-    ngx_md5_t                md5;
+    int64_t                  next;      /* where the next query begins */
     ngx_str_t                etag;
-    u_char                   last_id[NGX_INT64_LEN];    /* id as text */
-    size_t                   last_id_len;
-    unsigned                 more:1;    /* there are older posts */
+    unsigned                 ascending:1;
+    unsigned                 more:1;    /* posts were left out by size */
     unsigned                 failed:1;  /* out of memory */
 } ngx_pgq_answer_t;
 
 
-ngx_pgq_answer_t *ngx_pgq_answer_create(ngx_pgq_pool_t *db);
+ngx_uint_t ngx_pgq_answer_same(ngx_pgq_read_query_t *a,
+    ngx_pgq_read_query_t *b);
+void ngx_pgq_answer_copy(ngx_pgq_read_query_t *dst, ngx_pgq_read_query_t *src,
+    u_char *p);
+ngx_pgq_answer_t *ngx_pgq_answer_create(ngx_pgq_pool_t *db,
+    ngx_pgq_read_query_t *query);
 void ngx_pgq_answer_row(ngx_pgq_answer_t *answer, ngx_str_t *fields);
+u_char *ngx_pgq_answer_add(ngx_pgq_answer_t *answer, int64_t id, size_t len,
+    size_t topic_len);
 ngx_int_t ngx_pgq_answer_end(ngx_pgq_answer_t *answer);
 ngx_int_t ngx_pgq_answer_hold(ngx_pgq_answer_t *answer, ngx_pool_t *memory);
 void ngx_pgq_answer_release(ngx_pgq_answer_t *answer);

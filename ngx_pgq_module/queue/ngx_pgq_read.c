@@ -24,10 +24,11 @@ struct ngx_pgq_read_s {
     ngx_pgq_pool_t          *db;
     ngx_pgq_call_t           call;
     ngx_pgq_answer_t        *answer;    /* NULL before the first row */
+    ngx_pgq_read_query_t     query;     /* its strings follow the read */
     /* parameters, in network byte order */
     uint32_t                 limit;
     uint32_t                 size;
-    uint64_t                 before;
+    uint64_t                 id;
     unsigned                 sent:1;    /* it is in reads->sent */
 };
 
@@ -45,8 +46,10 @@ typedef struct {
 #define ngx_pgq_reads(db)  ((ngx_pgq_reads_t *) (db)->data)
 
 
+static ngx_pgq_read_t *ngx_pgq_read_create(ngx_pgq_pool_t *db,
+    ngx_pgq_read_query_t *query);
 static ngx_pgq_read_t *ngx_pgq_read_find(ngx_pgq_pool_t *db,
-    uint32_t limit, uint64_t before);
+    ngx_pgq_read_query_t *query);
 static ngx_pgq_call_t *ngx_pgq_read_next(ngx_pgq_pool_t *db);
 static ngx_msec_int_t ngx_pgq_read_expire(ngx_pgq_pool_t *db);
 static void ngx_pgq_read_expired(ngx_pgq_waiting_t *w);
@@ -90,41 +93,22 @@ ngx_pgq_read_init(ngx_pgq_pool_t *db, ngx_pool_t *memory)
 }
 
 
+/* the query is copied */
+
 ngx_int_t
-ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_int_t limit, int64_t before)
+ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_pgq_read_query_t *query)
 {
-    uint32_t         net_limit;
-    uint64_t         net_before;
     ngx_pgq_read_t  *read;
     ngx_pgq_pool_t  *db;
 
     db = f->base.db;
-    net_limit = htonl((uint32_t) limit);
-    net_before = htobe64((uint64_t) before);
-
-    read = ngx_pgq_read_find(db, net_limit, net_before);
+    read = ngx_pgq_read_find(db, query);
 
     if (read == NULL) {
-        read = ngx_calloc(sizeof(ngx_pgq_read_t), db->lane.log);
+        read = ngx_pgq_read_create(db, query);
         if (read == NULL) {
             return NGX_ERROR;
         }
-
-        ngx_queue_init(&read->fetches);
-
-        read->db = db;
-        read->limit = net_limit;
-        read->size = htonl((uint32_t) db->answer_size);
-        read->before = net_before;
-
-        read->call.statement = NGX_PGQ_RECENT;
-        read->call.read = 1;
-        read->call.encode = ngx_pgq_read_encode;
-        read->call.row = ngx_pgq_read_row;
-        read->call.done = ngx_pgq_read_done;
-        read->call.data = read;
-
-        ngx_queue_insert_tail(&ngx_pgq_reads(db)->waiting, &read->queue);
     }
 
     f->read = read;
@@ -137,10 +121,43 @@ ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_int_t limit, int64_t before)
 }
 
 
-/* returns a waiting read of the same posts, or NULL */
+static ngx_pgq_read_t *
+ngx_pgq_read_create(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query)
+{
+    ngx_pgq_read_t  *read;
+
+    read = ngx_calloc(sizeof(ngx_pgq_read_t) + query->topics.len
+                      + query->pattern.len, db->lane.log);
+    if (read == NULL) {
+        return NULL;
+    }
+
+    ngx_queue_init(&read->fetches);
+
+    read->db = db;
+    ngx_pgq_answer_copy(&read->query, query, (u_char *) (read + 1));
+
+    read->limit = htonl((uint32_t) query->limit);
+    read->size = htonl((uint32_t) query->size);
+    read->id = htobe64((uint64_t) query->id);
+
+    read->call.statement = NGX_PGQ_RECENT;
+    read->call.read = 1;
+    read->call.encode = ngx_pgq_read_encode;
+    read->call.row = ngx_pgq_read_row;
+    read->call.done = ngx_pgq_read_done;
+    read->call.data = read;
+
+    ngx_queue_insert_tail(&ngx_pgq_reads(db)->waiting, &read->queue);
+
+    return read;
+}
+
+
+/* returns a waiting read with this query, or NULL */
 
 static ngx_pgq_read_t *
-ngx_pgq_read_find(ngx_pgq_pool_t *db, uint32_t limit, uint64_t before)
+ngx_pgq_read_find(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query)
 {
     ngx_queue_t      *q;
     ngx_pgq_read_t   *read;
@@ -154,7 +171,7 @@ ngx_pgq_read_find(ngx_pgq_pool_t *db, uint32_t limit, uint64_t before)
     {
         read = ngx_queue_data(q, ngx_pgq_read_t, queue);
 
-        if (read->limit == limit && read->before == before) {
+        if (ngx_pgq_answer_same(&read->query, query)) {
             return read;
         }
     }
@@ -252,8 +269,8 @@ ngx_pgq_read_encode(ngx_pgq_call_t *call)
 
     call->values[0] = (char *) &read->limit;
     call->lengths[0] = sizeof(read->limit);
-    call->values[1] = read->before ? (char *) &read->before : NULL;
-    call->lengths[1] = sizeof(read->before);
+    call->values[1] = read->id ? (char *) &read->id : NULL;
+    call->lengths[1] = sizeof(read->id);
     call->values[2] = (char *) &read->size;
     call->lengths[2] = sizeof(read->size);
 
@@ -273,7 +290,7 @@ ngx_pgq_read_row(ngx_pgq_call_t *call, ngx_str_t *fields)
     }
 
     if (read->answer == NULL) {
-        read->answer = ngx_pgq_answer_create(read->db);
+        read->answer = ngx_pgq_answer_create(read->db, &read->query);
     }
 
     if (read->answer) {
@@ -330,7 +347,7 @@ ngx_pgq_read_complete(ngx_pgq_read_t *read)
 {
     if (read->answer == NULL) {
         /* there was no row */
-        read->answer = ngx_pgq_answer_create(read->db);
+        read->answer = ngx_pgq_answer_create(read->db, &read->query);
     }
 
     return read->answer && ngx_pgq_answer_end(read->answer) == NGX_OK

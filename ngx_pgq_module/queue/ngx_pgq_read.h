@@ -41,8 +41,7 @@ struct ngx_pgq_fetch_s {
 
 
 ngx_int_t ngx_pgq_read_init(ngx_pgq_pool_t *db, ngx_pool_t *memory);
-ngx_int_t ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_int_t limit,
-    int64_t before);
+ngx_int_t ngx_pgq_read_join(ngx_pgq_fetch_t *f, ngx_pgq_read_query_t *query);
 void ngx_pgq_read_leave(ngx_pgq_fetch_t *f);
 
 
