@@ -42,6 +42,7 @@ typedef struct ngx_pgq_call_s    ngx_pgq_call_t;
 typedef struct ngx_pgq_pool_s    ngx_pgq_pool_t;
 typedef struct ngx_pgq_batch_s   ngx_pgq_batch_t;
 typedef struct ngx_pgq_ticket_s  ngx_pgq_ticket_t;
+typedef struct ngx_pgq_ring_s    ngx_pgq_ring_t;
 
 
 #define NGX_PGQ_VERSION          "1.0"     /* the extension has the same */

@@ -41,6 +41,7 @@ struct ngx_pgq_pool_s {
     size_t                   answer_size;   /* limit of one answer's posts */
     size_t                   unread_size;   /* limit of all unread answers */
     ngx_pgq_pool_t          *reads;         /* the pool of GETs */
+    ngx_pgq_ring_t          *ring;          /* NULL: no pgq_ring */
     ngx_flag_t               verify;        /* see ngx_pgq_target_verify() */
 
     /* each worker sets these */

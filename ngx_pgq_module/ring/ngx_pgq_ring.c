@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * Creates the memory of a ring and reads it.  A reader never waits: it copies,
+ * and then checks that the copy is valid.  ngx_pgq_ring_memory.h says why this
+ * is correct.
+ */
+
+#include "ngx_pgq_ring_memory.h"
+
+
+static ngx_int_t ngx_pgq_ring_slot(ngx_pgq_ring_memory_t *memory,
+    uint64_t place, ngx_pgq_ring_slot_t *slot);
+static ngx_uint_t ngx_pgq_ring_readable(ngx_pgq_ring_memory_t *memory,
+    uint64_t place);
+static void ngx_pgq_ring_read(ngx_pgq_ring_memory_t *memory,
+    uint64_t position, u_char *dst, size_t len);
+
+
+size_t
+ngx_pgq_ring_memory_size(size_t size, ngx_uint_t posts)
+{
+    return sizeof(ngx_pgq_ring_memory_t) + posts * sizeof(ngx_pgq_ring_slot_t)
+           + size;
+}
+
+
+/* memory: ngx_pgq_ring_memory_size() bytes, aligned to a page */
+
+void
+ngx_pgq_ring_create(ngx_pgq_ring_t *ring, void *memory)
+{
+    ngx_memzero(memory, sizeof(ngx_pgq_ring_memory_t));
+
+    ring->memory = memory;
+    ring->memory->posts = ring->posts;
+    ring->memory->size = ring->size;
+
+    ngx_pgq_ring_attach(ring, memory);
+}
+
+
+/* uses memory that another ring has created */
+
+void
+ngx_pgq_ring_attach(ngx_pgq_ring_t *ring, void *memory)
+{
+    ring->memory = memory;
+    ring->posts = ring->memory->posts;
+    ring->size = ring->memory->size;
+
+    ngx_queue_init(&ring->listeners);
+}
+
+
+void
+ngx_pgq_ring_state(ngx_pgq_ring_t *ring, ngx_pgq_ring_state_t *state)
+{
+    ngx_pgq_ring_published_t  s;
+
+    ngx_pgq_ring_load(ring->memory, &s);
+
+    state->first = s.first;
+    state->end = s.end;
+    state->epoch = s.epoch;
+    state->newest = s.newest;
+    state->since = s.since;
+    state->confirmed = (ngx_msec_t) s.confirmed;
+    state->used = s.used_end - s.used_first;
+    state->loaded = s.loaded != 0;
+}
+
+
+/*
+ * Returns the first place of the state with an id greater than after, or
+ * state->end.  If an entry on the way was overwritten, returns its place: the
+ * caller finds out when it reads the entry.
+ */
+
+uint64_t
+ngx_pgq_ring_find(ngx_pgq_ring_t *ring, ngx_pgq_ring_state_t *state,
+    int64_t after)
+{
+    uint64_t             low, high, middle;
+    ngx_pgq_ring_slot_t  slot;
+
+    if (after >= state->newest) {
+        return state->end;
+    }
+
+    low = state->first;
+    high = state->end;
+
+    while (low < high) {
+        middle = low + (high - low) / 2;
+
+        if (ngx_pgq_ring_slot(ring->memory, middle, &slot) != NGX_OK) {
+            return middle;
+        }
+
+        if (slot.id > after) {
+            high = middle;
+
+        } else {
+            low = middle + 1;
+        }
+    }
+
+    return low;
+}
+
+
+/* returns NGX_DECLINED if the entry was overwritten, or does not exist yet */
+
+ngx_int_t
+ngx_pgq_ring_entry(ngx_pgq_ring_t *ring, uint64_t place,
+    ngx_pgq_ring_entry_t *e)
+{
+    ngx_pgq_ring_slot_t  slot;
+
+    if (ngx_pgq_ring_slot(ring->memory, place, &slot) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    e->id = slot.id;
+    e->len = slot.len;
+    e->topic_len = slot.topic_len;
+    e->hole = slot.hole != 0;
+
+    return NGX_OK;
+}
+
+
+/*
+ * Copies e->topic_len and e->len bytes; e: from ngx_pgq_ring_entry().  Returns
+ * NGX_DECLINED if the entry was overwritten meanwhile: the bytes are void.
+ */
+
+ngx_int_t
+ngx_pgq_ring_copy(ngx_pgq_ring_t *ring, uint64_t place,
+    ngx_pgq_ring_entry_t *e, u_char *topic, u_char *object)
+{
+    ngx_pgq_ring_slot_t     slot;
+    ngx_pgq_ring_memory_t  *memory;
+
+    memory = ring->memory;
+
+    if (ngx_pgq_ring_slot(memory, place, &slot) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    ngx_pgq_ring_read(memory, slot.position, topic, e->topic_len);
+    ngx_pgq_ring_read(memory, slot.position + e->topic_len, object, e->len);
+
+    return ngx_pgq_ring_readable(memory, place) ? NGX_OK : NGX_DECLINED;
+}
+
+
+/* the listener is kept until the worker exits */
+
+void
+ngx_pgq_ring_listen(ngx_pgq_ring_t *ring, ngx_pgq_ring_listener_t *l)
+{
+    ngx_queue_insert_tail(&ring->listeners, &l->queue);
+}
+
+
+void
+ngx_pgq_ring_load(ngx_pgq_ring_memory_t *memory, ngx_pgq_ring_published_t *s)
+{
+    uint64_t  version;
+
+    do {
+        version = __atomic_load_n(&memory->version, __ATOMIC_ACQUIRE);
+        *s = memory->states[version % 2];
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+
+    } while (__atomic_load_n(&memory->version, __ATOMIC_RELAXED) != version);
+}
+
+
+static ngx_int_t
+ngx_pgq_ring_slot(ngx_pgq_ring_memory_t *memory, uint64_t place,
+    ngx_pgq_ring_slot_t *slot)
+{
+    *slot = memory->slots[place % memory->posts];
+
+    return ngx_pgq_ring_readable(memory, place) ? NGX_OK : NGX_DECLINED;
+}
+
+
+/* whether what was read of the place before is valid */
+
+static ngx_uint_t
+ngx_pgq_ring_readable(ngx_pgq_ring_memory_t *memory, uint64_t place)
+{
+    ngx_pgq_ring_published_t  s;
+
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+
+    ngx_pgq_ring_load(memory, &s);
+
+    return place >= s.first && place < s.end;
+}
+
+
+static void
+ngx_pgq_ring_read(ngx_pgq_ring_memory_t *memory, uint64_t position,
+    u_char *dst, size_t len)
+{
+    size_t   offset, n;
+    u_char  *bytes;
+
+    if (len == 0) {
+        return;
+    }
+
+    bytes = ngx_pgq_ring_bytes(memory);
+    offset = position % memory->size;
+    n = ngx_min(len, memory->size - offset);
+
+    ngx_memcpy(dst, bytes + offset, n);
+    ngx_memcpy(dst + n, bytes, len - n);
+}

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The ring is a copy of the newest posts of a pool in shared memory.  One
+ * process of the host writes it, the follower; any process reads it without a
+ * lock.
+ *
+ * A place is the number of an entry.  It only grows, also when the ring is
+ * reset, so a place names one post as long as the ring exists.
+ */
+
+#ifndef NGX_PGQ_RING_H
+#define NGX_PGQ_RING_H
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+
+#include "ngx_pgq_module.h"
+
+
+typedef struct ngx_pgq_ring_memory_s    ngx_pgq_ring_memory_t;
+typedef struct ngx_pgq_ring_listener_s  ngx_pgq_ring_listener_t;
+
+
+struct ngx_pgq_ring_s {
+    ngx_str_t                name;      /* of its pool */
+    size_t                   size;      /* bytes of the objects */
+    ngx_uint_t               posts;     /* entries */
+    ngx_msec_t               stale;     /* age that is too old for readers */
+    ngx_msec_t               poll;      /* time between two questions */
+    ngx_pgq_ring_memory_t   *memory;
+
+    /* in each worker */
+    ngx_queue_t              listeners;
+};
+
+
+/* a post in the ring; its object is the JSON text that GET shows */
+
+typedef struct {
+    int64_t                  id;
+    uint32_t                 len;       /* bytes of the object; 0: a hole */
+    uint32_t                 topic_len;
+    unsigned                 hole:1;    /* its object is only in PostgreSQL */
+} ngx_pgq_ring_entry_t;
+
+
+typedef struct {
+    /* the entries with first <= place < end can be read */
+    uint64_t                 first;
+    uint64_t                 end;
+    uint64_t                 epoch;     /* grows: earlier copies are void */
+    int64_t                  newest;    /* greatest id of posts; 0: none */
+    int64_t                  since;     /* has since < id <= newest */
+    ngx_msec_t               confirmed; /* when PostgreSQL last answered */
+    size_t                   used;      /* bytes of topics and objects */
+    unsigned                 loaded:1;  /* has been up to date once */
+} ngx_pgq_ring_state_t;
+
+
+/* l->changed(l) is called from the event loop of this worker */
+
+struct ngx_pgq_ring_listener_s {
+    ngx_queue_t              queue;
+    void                   (*changed)(ngx_pgq_ring_listener_t *l);
+    void                    *data;
+};
+
+
+/* for readers */
+
+void ngx_pgq_ring_state(ngx_pgq_ring_t *ring, ngx_pgq_ring_state_t *state);
+uint64_t ngx_pgq_ring_find(ngx_pgq_ring_t *ring, ngx_pgq_ring_state_t *state,
+    int64_t after);
+ngx_int_t ngx_pgq_ring_entry(ngx_pgq_ring_t *ring, uint64_t place,
+    ngx_pgq_ring_entry_t *e);
+ngx_int_t ngx_pgq_ring_copy(ngx_pgq_ring_t *ring, uint64_t place,
+    ngx_pgq_ring_entry_t *e, u_char *topic, u_char *object);
+void ngx_pgq_ring_listen(ngx_pgq_ring_t *ring, ngx_pgq_ring_listener_t *l);
+
+/* for the master */
+
+size_t ngx_pgq_ring_memory_size(size_t size, ngx_uint_t posts);
+void ngx_pgq_ring_create(ngx_pgq_ring_t *ring, void *memory);
+void ngx_pgq_ring_attach(ngx_pgq_ring_t *ring, void *memory);
+
+/* for the follower; NGX_DECLINED: another process is the follower */
+
+ngx_int_t ngx_pgq_ring_take(ngx_pgq_ring_t *ring, ngx_msec_t now);
+void ngx_pgq_ring_leave(ngx_pgq_ring_t *ring);
+ngx_int_t ngx_pgq_ring_beat(ngx_pgq_ring_t *ring, ngx_msec_t now);
+ngx_int_t ngx_pgq_ring_append(ngx_pgq_ring_t *ring, int64_t id,
+    ngx_str_t *topic, ngx_str_t *pieces, ngx_uint_t n);
+ngx_int_t ngx_pgq_ring_start(ngx_pgq_ring_t *ring, int64_t id);
+ngx_int_t ngx_pgq_ring_confirm(ngx_pgq_ring_t *ring, int64_t head,
+    int64_t removed, ngx_msec_t now);
+ngx_int_t ngx_pgq_ring_reset(ngx_pgq_ring_t *ring);
+ngx_pid_t ngx_pgq_ring_follower(ngx_pgq_ring_t *ring);
+
+
+#endif /* NGX_PGQ_RING_H */
