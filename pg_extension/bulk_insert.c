@@ -11,7 +11,7 @@
  * - The caller has checked privileges and holds RowExclusiveLock.
  * - CHECK and NOT NULL constraints, the partition constraint and unique
  *	 indexes are checked for each row, with the errors that the executor would
- *	 raise.
+ *	 raise, unless the caller has checked them and says so.
  * - Memory is allocated in the current context of ngx_pgq_bulk_insert_begin(),
  *	 which must exist until ngx_pgq_bulk_insert_end().
  */
@@ -141,6 +141,8 @@ ngx_pgq_bulk_insert_begin(NgxPgqBulk *bulk, Relation rel,
 	for (int i = 0; i < NGX_PGQ_BULK_ROWS; i++)
 		bulk->rows[i] = NULL;
 	bulk->used = 0;
+	bulk->check_constraints = RelationGetDescr(rel)->constr &&
+		RelationGetDescr(rel)->constr->num_check > 0;
 	bulk->check_partition = rel->rd_rel->relispartition;
 	bulk->options = 0;
 	bulk->span.low = InvalidBlockNumber;
@@ -199,7 +201,7 @@ ngx_pgq_bulk_insert_add(NgxPgqBulk *bulk, const Datum *values)
 	ExecStoreVirtualTuple(row);
 	row->tts_tableOid = RelationGetRelid(bulk->rel);
 
-	if (desc->constr && desc->constr->num_check > 0)
+	if (bulk->check_constraints)
 		ExecConstraints(bulk->target, row, bulk->estate);
 	if (bulk->check_partition)
 		(void) ExecPartitionCheck(bulk->target, row, bulk->estate, true);

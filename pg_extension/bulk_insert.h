@@ -11,7 +11,7 @@
 #include "ngx_pgq.h"
 
 #define NGX_PGQ_BULK_ROWS		64	/* rows that are inserted at once */
-#define NGX_PGQ_BULK_COLUMNS	4	/* maximum number of columns */
+#define NGX_PGQ_BULK_COLUMNS	5	/* maximum number of columns */
 
 typedef struct NgxPgqBulk
 {
@@ -23,6 +23,7 @@ typedef struct NgxPgqBulk
 	ResultRelInfo *target;
 	TupleTableSlot *rows[NGX_PGQ_BULK_ROWS];
 	int			used;			/* number of rows not yet inserted */
+	bool		check_constraints;	/* check CHECK and NOT NULL */
 	bool		check_partition;	/* check the partition constraint */
 	int			options;		/* options of table_multi_insert() */
 	NgxPgqSpan	span;			/* the blocks that rows were written to */

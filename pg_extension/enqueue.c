@@ -15,10 +15,12 @@
  *	 same rows are returned again.
  * - If the batch was fenced, the call fails.
  * - The fingerprint of a key identifies the message, or the messages of one
- *	 request: SHA-256 of a byte for the kind, then the length and text of each
- *	 message.
- * - A message that is not valid JSON takes no key.  The client can use the key
- *	 for the corrected message.
+ *	 request: SHA-256 of a byte for the kind, then the length and text of the
+ *	 topic, if there is one, and of each message.
+ * - A message that is not valid JSON, or whose topic is not valid, takes no
+ *	 key.  The client can use the key for the corrected message.
+ * - In an older version of the extension the functions have no argument for
+ *	 topics.
  * - PQ200 says that a message was accepted before.  The call has written to
  *	 the batch table, so its commit waits for the synchronous standby, and so
  *	 for all earlier commits.
@@ -52,8 +54,12 @@ PG_FUNCTION_INFO_V1(ngx_pgq_fence);
 #define ID_MASK			UINT64CONST(0x3fffffffffffffff)
 
 /* The first byte that is hashed for a fingerprint: what follows it. */
-static const uint8 fingerprint_of_one = 1;	/* one message follows */
-static const uint8 fingerprint_of_all = 2;	/* all messages of a request */
+#define FINGERPRINT_OF_ONE	1	/* one message follows */
+#define FINGERPRINT_OF_ALL	2	/* all messages of a request follow */
+#define FINGERPRINT_TOPIC	2	/* is added if their topic comes first */
+
+#define BAD_TOPIC_SQLSTATE	"22023"
+#define BAD_TOPIC			"Topic is not valid: it consists of segments of letters, digits and . _ ~ - with / between them, has at most 255 bytes and does not begin with _."
 
 /* The result of a message; sqlstate is NULL if it is good. */
 typedef struct MessageResult
@@ -186,26 +192,86 @@ enqueue_check_messages(const NgxPgqBatch *batch, const bool *nulls,
 	return bad;
 }
 
-/* SHA-256 of a text; if kind is not NULL, of kind, lengths and texts. */
+/* Check a topic; false, and result, if it is not valid. */
+static bool
+enqueue_accept_topic(Datum topic, MessageResult *result)
+{
+	if (ngx_pgq_enqueue_check_topic(topic))
+		return true;
+	result->sqlstate = BAD_TOPIC_SQLSTATE;
+	result->problem = BAD_TOPIC;
+	return false;
+}
+
+/* All messages have this topic. */
 static void
-enqueue_hash(uint8 *hash, const uint8 *kind, const Datum *texts, int count)
+enqueue_set_topic(NgxPgqBatch *batch, Datum topic)
+{
+	batch->topics = palloc(Max(batch->count, 1) * sizeof(Datum));
+	for (int i = 0; i < batch->count; i++)
+		batch->topics[i] = topic;
+}
+
+/* Read the topics, if they are given, of the messages that are good so far. */
+static void
+enqueue_read_topics(FunctionCallInfo fcinfo, int argument, NgxPgqBatch *batch,
+					MessageResult *results)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			count;
+
+	if (PG_NARGS() <= argument || PG_ARGISNULL(argument))
+		return;
+	elements = enqueue_array_elements(fcinfo, argument, TEXTOID, &nulls,
+									  &count);
+	if (count != batch->count)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("batch has %d messages but %d topics",
+						batch->count, count)));
+	for (int i = 0; i < count; i++)
+	{
+		if (!nulls[i] && !results[i].sqlstate &&
+			enqueue_accept_topic(elements[i], &results[i]))
+			batch->topics[i] = elements[i];
+	}
+}
+
+/* Add a text to a hash, after its length if prefixed; false if this fails. */
+static bool
+enqueue_hash_text(pg_cryptohash_ctx *context, Datum given, bool prefixed)
+{
+	text	   *value = DatumGetTextPP(given);
+	uint32		length = VARSIZE_ANY_EXHDR(value);
+	uint32		prefix = pg_hton32(length);
+
+	CHECK_FOR_INTERRUPTS();
+	return (!prefixed ||
+			pg_cryptohash_update(context, (uint8 *) &prefix,
+								 sizeof(prefix)) >= 0) &&
+		pg_cryptohash_update(context, (uint8 *) VARDATA_ANY(value),
+							 length) >= 0;
+}
+
+/*
+ * SHA-256 of a text if kind is 0; else of kind, topic unless it is empty, and
+ * texts, each with its length.
+ */
+static void
+enqueue_hash(uint8 *hash, uint8 kind, Datum topic, const Datum *texts,
+			 int count)
 {
 	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
+	bool		topical = kind &&
+	VARSIZE_ANY_EXHDR(DatumGetPointer(topic)) > 0;
+	uint8		first = topical ? kind + FINGERPRINT_TOPIC : kind;
 	bool		failed = pg_cryptohash_init(context) < 0 ||
-	(kind && pg_cryptohash_update(context, kind, sizeof(*kind)) < 0);
+	(kind && pg_cryptohash_update(context, &first, sizeof(first)) < 0) ||
+	(topical && !enqueue_hash_text(context, topic, true));
 
 	for (int i = 0; i < count && !failed; i++)
-	{
-		text	   *value = DatumGetTextPP(texts[i]);
-		uint32		length = VARSIZE_ANY_EXHDR(value);
-		uint32		prefix = pg_hton32(length);
-
-		CHECK_FOR_INTERRUPTS();
-		failed = (kind && pg_cryptohash_update(context, (uint8 *) &prefix,
-											   sizeof(prefix)) < 0) ||
-			pg_cryptohash_update(context, (uint8 *) VARDATA_ANY(value),
-								 length) < 0;
-	}
+		failed = !enqueue_hash_text(context, texts[i], kind != 0);
 	if (failed ||
 		pg_cryptohash_final(context, hash, PG_SHA256_DIGEST_LENGTH) < 0)
 		elog(ERROR, "could not compute a fingerprint: %s",
@@ -215,7 +281,7 @@ enqueue_hash(uint8 *hash, const uint8 *kind, const Datum *texts, int count)
 
 /* Read the key of these messages; false, and result, if it is not valid. */
 static bool
-enqueue_read_key(NgxPgqKey *key, Datum given, const uint8 *kind,
+enqueue_read_key(NgxPgqKey *key, Datum given, uint8 kind, Datum topic,
 				 const Datum *messages, int count, const pg_uuid_t *id,
 				 MessageResult *result)
 {
@@ -234,8 +300,8 @@ enqueue_read_key(NgxPgqKey *key, Datum given, const uint8 *kind,
 								   length, NGX_PGQ_KEY_LEN);
 		return false;
 	}
-	enqueue_hash(key->digest, NULL, &given, 1);
-	enqueue_hash(key->fingerprint, kind, messages, count);
+	enqueue_hash(key->digest, 0, (Datum) 0, &given, 1);
+	enqueue_hash(key->fingerprint, kind, topic, messages, count);
 	key->message_id = *id;
 	return true;
 }
@@ -270,7 +336,8 @@ enqueue_read_keys(FunctionCallInfo fcinfo, const NgxPgqBatch *batch,
 	{
 		if (nulls[i] || results[i].sqlstate ||
 			!enqueue_read_key(&keys.keys[keys.count], elements[i],
-							  &fingerprint_of_one, &batch->messages[i], 1,
+							  FINGERPRINT_OF_ONE, batch->topics[i],
+							  &batch->messages[i], 1,
 							  DatumGetUUIDP(batch->ids[i]), &results[i]))
 			continue;
 		keys.message_index[keys.count++] = i;
@@ -348,6 +415,7 @@ enqueue_report(FunctionCallInfo fcinfo, NgxPgqBatch *batch,
 		}
 		batch->ids[batch->count] = batch->ids[i];
 		batch->messages[batch->count] = batch->messages[i];
+		batch->topics[batch->count] = batch->topics[i];
 		batch->count++;
 	}
 }
@@ -363,6 +431,8 @@ enqueue_batch(FunctionCallInfo fcinfo, bool keyed)
 	bool		first;
 
 	(void) enqueue_check_messages(&batch, nulls, results, false);
+	enqueue_set_topic(&batch, CStringGetTextDatum(""));
+	enqueue_read_topics(fcinfo, keyed ? 4 : 3, &batch, results);
 	if (keyed)
 		keys = enqueue_read_keys(fcinfo, &batch, results);
 
@@ -430,6 +500,7 @@ ngx_pgq_enqueue_all(PG_FUNCTION_ARGS)
 	MessageResult *results;
 	MessageResult *result = &none;
 	bool	   *nulls;
+	Datum		topic;
 	int			keyed = 0;
 	int			bad;
 	bool		first;
@@ -439,11 +510,14 @@ ngx_pgq_enqueue_all(PG_FUNCTION_ARGS)
 	batch = enqueue_read_request(fcinfo, &nulls);
 	results = palloc0(Max(batch.count, 1) * sizeof(MessageResult));
 	bad = enqueue_check_messages(&batch, nulls, results, true);
+	topic = PG_NARGS() > 4 && !PG_ARGISNULL(4) ?
+		PointerGetDatum(PG_GETARG_TEXT_PP(4)) : CStringGetTextDatum("");
+	enqueue_set_topic(&batch, topic);
 	if (bad)
 		result = &results[bad - 1];
-	else if (!PG_ARGISNULL(3))
-		keyed = enqueue_read_key(key, PG_GETARG_DATUM(3), &fingerprint_of_all,
-								 batch.messages, batch.count,
+	else if (enqueue_accept_topic(topic, result) && !PG_ARGISNULL(3))
+		keyed = enqueue_read_key(key, PG_GETARG_DATUM(3), FINGERPRINT_OF_ALL,
+								 topic, batch.messages, batch.count,
 								 PG_GETARG_UUID_P(1), result);
 
 	ngx_pgq_enqueue_insert_begin(&insert);

@@ -9,6 +9,7 @@
 #include "ngx_pgq.h"
 
 #define NGX_PGQ_MESSAGES	65536	/* maximum number of messages in a batch */
+#define NGX_PGQ_TOPIC_LEN	255 /* maximum length of a topic, in bytes */
 
 /* Messages to be inserted into the queue. */
 typedef struct NgxPgqBatch
@@ -16,12 +17,14 @@ typedef struct NgxPgqBatch
 	int			count;
 	Datum	   *ids;
 	Datum	   *messages;
+	Datum	   *topics;			/* '' if a message has none */
 } NgxPgqBatch;
 
 /* State of one call, see enqueue_insert.c. */
 typedef struct NgxPgqInsert
 {
 	Relation	queue;
+	int			columns;		/* of queue_columns; topic may be missing */
 	int			slot;
 	TimestampTz at;
 	Oid			user;			/* the caller; restored when the call ends */
@@ -33,6 +36,7 @@ typedef struct NgxPgqInsert
 /* enqueue_check.c */
 extern bool ngx_pgq_enqueue_check(Datum message, const char **sqlstate,
 								  char **problem);
+extern bool ngx_pgq_enqueue_check_topic(Datum topic);
 
 /* enqueue_insert.c */
 extern void ngx_pgq_enqueue_insert_begin(NgxPgqInsert *insert);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * enqueue_check.c
- *	  Checking that a message is JSON that the server can store and return.
+ *	  Checking that a message is JSON that the server can store and return, and
+ *	  that its topic is valid.
  *
  * The server's own parser decides.  No message raises an error here, so a bad
  * message does not affect its batch.
@@ -120,4 +121,30 @@ ngx_pgq_enqueue_check(Datum message, const char **sqlstate, char **problem)
 	*problem = psprintf("byte %d: %s", at + 1,
 						json_errdetail(error, lexer));
 	return false;
+}
+
+/*
+ * Is this text a topic, or empty?  The constraint queue_topic_check in
+ * sql/queue.sql accepts the same texts.
+ */
+bool
+ngx_pgq_enqueue_check_topic(Datum topic)
+{
+	static const char characters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+		"abcdefghijklmnopqrstuvwxyz0123456789._~-";
+	text	   *value = DatumGetTextPP(topic);
+	const char *name = VARDATA_ANY(value);
+	int			length = VARSIZE_ANY_EXHDR(value);
+
+	if (length == 0)
+		return true;
+	if (length > NGX_PGQ_TOPIC_LEN || name[0] == '_' || name[length - 1] == '/')
+		return false;
+	for (int i = 0; i < length; i++)
+	{
+		if (name[i] == '/' ? i == 0 || name[i - 1] == '/' :
+			memchr(characters, name[i], sizeof(characters) - 1) == NULL)
+			return false;
+	}
+	return true;
 }

@@ -42,8 +42,22 @@ static const NgxPgqColumn queue_columns[] = {
 	{"at", TIMESTAMPTZOID},
 	{"message_id", UUIDOID},
 	{"slot", INT2OID},
-	{"data", JSONOID}
+	{"data", JSONOID},
+	{"topic", TEXTOID}
 };
+
+/*
+ * Is the constraint on topic the only one?  Topics have been checked already,
+ * and an expression would take longer than the rest of an insert.
+ */
+static bool
+enqueue_insert_checks_only_topic(Relation leaf)
+{
+	TupleConstr *constraints = RelationGetDescr(leaf)->constr;
+
+	return constraints && constraints->num_check == 1 &&
+		strcmp(constraints->check[0].ccname, "queue_topic_check") == 0;
+}
 
 /* Bulk insert; returns false if the executor must insert the messages. */
 static bool
@@ -54,14 +68,16 @@ enqueue_insert_bulk(NgxPgqInsert *insert, Relation leaf, NgxPgqBatch *batch)
 
 	if (queue->trigdesc || queue->rd_rules || queue->rd_rel->relrowsecurity ||
 		!ngx_pgq_bulk_insert_begin(&bulk, leaf, queue_columns,
-								   lengthof(queue_columns)))
+								   insert->columns))
 		return false;
+	if (enqueue_insert_checks_only_topic(leaf))
+		bulk.check_constraints = false;
 	bulk.check_partition = false;	/* the leaf is that of insert->slot */
 	bulk.options = TABLE_INSERT_SKIP_FSM;	/* keeps the messages in order */
 	for (int i = 0; i < batch->count; i++)
 	{
 		Datum		values[] = {TimestampTzGetDatum(insert->at), batch->ids[i],
-		Int16GetDatum(insert->slot), batch->messages[i]};
+		Int16GetDatum(insert->slot), batch->messages[i], batch->topics[i]};
 
 		ngx_pgq_bulk_insert_add(&bulk, values);
 	}
@@ -73,8 +89,11 @@ enqueue_insert_bulk(NgxPgqInsert *insert, Relation leaf, NgxPgqBatch *batch)
 static void
 enqueue_insert_by_executor(NgxPgqInsert *insert, NgxPgqBatch *batch)
 {
-	Oid			types[] = {TIMESTAMPTZOID, INT2OID, UUIDARRAYOID, JSONARRAYOID};
-	Datum		values[4];
+	Oid			types[] = {TIMESTAMPTZOID, INT2OID, UUIDARRAYOID, JSONARRAYOID,
+	TEXTARRAYOID};
+	Datum		values[5];
+	bool		topic = insert->columns == lengthof(queue_columns);
+	char	   *sql;
 	NgxPgqSpan	nowhere = {InvalidBlockNumber, 0};
 
 	values[0] = TimestampTzGetDatum(insert->at);
@@ -82,10 +101,13 @@ enqueue_insert_by_executor(NgxPgqInsert *insert, NgxPgqBatch *batch)
 	values[2] = ngx_pgq_bulk_insert_array(batch->ids, batch->count, UUIDOID);
 	values[3] = ngx_pgq_bulk_insert_array(batch->messages, batch->count,
 										  JSONOID);
-	SPI_execute_with_args("insert into ngx_pgq.queue (at, message_id, slot, data) "
-						  "select $1, m.id, $2, m.data "
-						  "from unnest($3, $4) as m (id, data)",
-						  lengthof(types), types, values, NULL, false, 0);
+	values[4] = ngx_pgq_bulk_insert_array(batch->topics, batch->count,
+										  TEXTOID);
+	sql = psprintf("insert into ngx_pgq.queue (at, message_id, slot, data%s) "
+				   "select $1, m.id, $2, m.data%s "
+				   "from unnest($3, $4, $5) as m (id, data, topic)",
+				   topic ? ", topic" : "", topic ? ", m.topic" : "");
+	SPI_execute_with_args(sql, lengthof(types), types, values, NULL, false, 0);
 	insert->deferred = true;
 	ngx_pgq_wake_at_commit(insert->slot, nowhere, batch->count);
 	ngx_pgq_wake_at_commit_anywhere();
@@ -97,8 +119,10 @@ ngx_pgq_enqueue_insert_begin(NgxPgqInsert *insert)
 {
 	ngx_pgq_synchronous_expect();
 	insert->queue = ngx_pgq_leaf_open_table("queue", RowExclusiveLock);
+	insert->columns = lengthof(queue_columns) -
+		!ngx_pgq_tables_has_topic(RelationGetRelid(insert->queue));
 	ngx_pgq_bulk_insert_check_columns(insert->queue, queue_columns,
-									  lengthof(queue_columns));
+									  insert->columns);
 	insert->slot = ngx_pgq_wake_slot_current();
 	insert->at = GetCurrentTimestamp();
 	insert->deferred = false;
@@ -203,6 +227,20 @@ enqueue_insert_rethrow_without_values(MemoryContext context)
 	ReThrowError(error);
 }
 
+/* A queue of an older version has no topics. */
+static void
+enqueue_insert_check_topics(NgxPgqInsert *insert, const NgxPgqBatch *batch)
+{
+	if (insert->columns == lengthof(queue_columns))
+		return;
+	for (int i = 0; i < batch->count; i++)
+	{
+		if (VARSIZE_ANY_EXHDR(DatumGetPointer(batch->topics[i])) > 0)
+			ngx_pgq_bulk_insert_check_columns(insert->queue, queue_columns,
+											  lengthof(queue_columns));
+	}
+}
+
 /* Insert these messages; there is at least one. */
 void
 ngx_pgq_enqueue_insert_write(NgxPgqInsert *insert, NgxPgqBatch *batch)
@@ -211,6 +249,7 @@ ngx_pgq_enqueue_insert_write(NgxPgqInsert *insert, NgxPgqBatch *batch)
 	Relation	leaf = ngx_pgq_leaf_open("queue", insert->slot,
 										 RowExclusiveLock);
 
+	enqueue_insert_check_topics(insert, batch);
 	ngx_pgq_disk_expect();
 	PG_TRY();
 	{

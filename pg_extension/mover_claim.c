@@ -34,6 +34,7 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "utils/acl.h"
+#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -85,12 +86,15 @@ mover_claim_check_rights(Relation leaf)
 	PreventCommandIfReadOnly("moving messages");
 }
 
-/* Find columns by name: the restore of a dump may change their order. */
+/*
+ * Find columns by name: the restore of a dump may change their order.  The
+ * last one, topic, is InvalidAttrNumber if it does not exist.
+ */
 static void
 mover_claim_find_columns(Relation leaf, AttrNumber *columns)
 {
 	ngx_pgq_bulk_insert_check_columns(leaf, ngx_pgq_tables_columns,
-									  NGX_PGQ_MESSAGE_COLUMNS);
+									  ngx_pgq_tables_count_columns(RelationGetRelid(leaf)));
 	for (int i = 0; i < NGX_PGQ_MESSAGE_COLUMNS; i++)
 		columns[i] = get_attnum(RelationGetRelid(leaf),
 								ngx_pgq_tables_columns[i].name);
@@ -125,6 +129,8 @@ mover_claim_add_message(NgxPgqClaim *claim, TupleTableSlot *row,
 	message->at = mover_claim_value_of(tuple, columns[0], desc);
 	message->message_id = mover_claim_value_of(tuple, columns[1], desc);
 	message->data = mover_claim_value_of(tuple, columns[2], desc);
+	message->topic = columns[3] == InvalidAttrNumber ?
+		CStringGetTextDatum("") : mover_claim_value_of(tuple, columns[3], desc);
 	return toast_raw_datum_size(message->data);
 }
 

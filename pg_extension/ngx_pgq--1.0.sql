@@ -19,6 +19,7 @@ create function ngx_pgq.enqueue(
     batch_id uuid,
     message_ids uuid[],
     messages text[],
+    topics text[] default null,
     out ordinal integer,
     out sqlstate text,
     out problem text)
@@ -26,7 +27,7 @@ returns setof record
 as 'MODULE_PATHNAME', 'ngx_pgq_enqueue'
 language c volatile parallel unsafe rows 1;
 
-comment on function ngx_pgq.enqueue(uuid, uuid[], text[]) is
+comment on function ngx_pgq.enqueue(uuid, uuid[], text[], text[]) is
 'enqueue a batch of messages once; returns a row for each refused message';
 
 create function ngx_pgq.fence(batch_id uuid)
@@ -42,6 +43,7 @@ create function ngx_pgq.enqueue_keyed(
     message_ids uuid[],
     messages text[],
     keys text[],
+    topics text[] default null,
     out ordinal integer,
     out sqlstate text,
     out problem text)
@@ -49,7 +51,7 @@ returns setof record
 as 'MODULE_PATHNAME', 'ngx_pgq_enqueue_keyed'
 language c volatile parallel unsafe rows 1;
 
-comment on function ngx_pgq.enqueue_keyed(uuid, uuid[], text[], text[]) is
+comment on function ngx_pgq.enqueue_keyed(uuid, uuid[], text[], text[], text[]) is
 'enqueue a batch of messages once, and each idempotency key once; returns a row for each message that is not enqueued';
 
 create function ngx_pgq.enqueue_all(
@@ -57,6 +59,7 @@ create function ngx_pgq.enqueue_all(
     first_id uuid,
     messages text[],
     key text default null,
+    topic text default '',
     out ordinal integer,
     out sqlstate text,
     out problem text)
@@ -64,7 +67,7 @@ returns setof record
 as 'MODULE_PATHNAME', 'ngx_pgq_enqueue_all'
 language c volatile parallel unsafe rows 1;
 
-comment on function ngx_pgq.enqueue_all(uuid, uuid, text[], text) is
+comment on function ngx_pgq.enqueue_all(uuid, uuid, text[], text, text) is
 'enqueue the messages of one request once, all or nothing; returns a row if nothing is enqueued';
 
 -- control.c
@@ -150,10 +153,10 @@ comment on view ngx_pgq.status is
 'state and counts of slots and movers since server start';
 
 revoke all on function ngx_pgq.slot() from public;
-revoke all on function ngx_pgq.enqueue(uuid, uuid[], text[]) from public;
+revoke all on function ngx_pgq.enqueue(uuid, uuid[], text[], text[]) from public;
 revoke all on function ngx_pgq.fence(uuid) from public;
-revoke all on function ngx_pgq.enqueue_keyed(uuid, uuid[], text[], text[]) from public;
-revoke all on function ngx_pgq.enqueue_all(uuid, uuid, text[], text) from public;
+revoke all on function ngx_pgq.enqueue_keyed(uuid, uuid[], text[], text[], text[]) from public;
+revoke all on function ngx_pgq.enqueue_all(uuid, uuid, text[], text, text) from public;
 revoke all on function ngx_pgq.pause() from public;
 revoke all on function ngx_pgq.resume() from public;
 revoke all on function ngx_pgq.wait_until_drained(interval) from public;

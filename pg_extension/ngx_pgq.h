@@ -18,6 +18,7 @@
  * depth		messages of a slot that are not yet moved
  * mover		the background worker that turns messages into posts
  * post			a row of public.posts
+ * topic		a path-like name that a message may carry; '' if it has none
  * dead letter	a message that posts refuses
  * batch table	batches that were enqueued, or fenced: never to be enqueued
  * key			an idempotency key: a client's name for a message that it may
@@ -170,6 +171,7 @@ typedef struct NgxPgqMessage
 	Datum		at;
 	Datum		message_id;
 	Datum		data;
+	Datum		topic;
 } NgxPgqMessage;
 
 typedef struct NgxPgqClaim
@@ -284,8 +286,10 @@ extern void ngx_pgq_launcher_register(void);
 extern void ngx_pgq_launcher_recheck(void);
 
 /* tables.c */
-#define NGX_PGQ_MESSAGE_COLUMNS	3
+#define NGX_PGQ_MESSAGE_COLUMNS	4
 extern const NgxPgqColumn ngx_pgq_tables_columns[NGX_PGQ_MESSAGE_COLUMNS];
+extern bool ngx_pgq_tables_has_topic(Oid relid);
+extern int	ngx_pgq_tables_count_columns(Oid relid);
 extern void ngx_pgq_tables_find(NgxPgqTables *tables, LOCKMODE mode);
 extern Oid	ngx_pgq_tables_posts(void);
 

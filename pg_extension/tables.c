@@ -23,8 +23,23 @@
 const NgxPgqColumn ngx_pgq_tables_columns[NGX_PGQ_MESSAGE_COLUMNS] = {
 	{"at", TIMESTAMPTZOID},
 	{"message_id", UUIDOID},
-	{"data", JSONOID}
+	{"data", JSONOID},
+	{"topic", TEXTOID}
 };
+
+/* Has a table the column topic?  That of an older version lacks it. */
+bool
+ngx_pgq_tables_has_topic(Oid relid)
+{
+	return get_attnum(relid, "topic") != InvalidAttrNumber;
+}
+
+/* The number of columns of a message in this leaf, with or without topic. */
+int
+ngx_pgq_tables_count_columns(Oid relid)
+{
+	return NGX_PGQ_MESSAGE_COLUMNS - !ngx_pgq_tables_has_topic(relid);
+}
 
 /* public.posts; InvalidOid if it does not exist. */
 Oid
@@ -76,8 +91,8 @@ ngx_pgq_tables_find(NgxPgqTables *tables, LOCKMODE mode)
 	for (int i = 0; i < NGX_PGQ_SLOTS && tables->missing == NULL; i++)
 	{
 		if (!tables_has_columns(tables->queue[i], ngx_pgq_tables_columns,
-								NGX_PGQ_MESSAGE_COLUMNS))
-			tables->missing = "a column of ngx_pgq.queue (at timestamptz, message_id uuid, data json; each not null)";
+								ngx_pgq_tables_count_columns(tables->queue[i])))
+			tables->missing = "a column of ngx_pgq.queue (at timestamptz, message_id uuid, data json, topic text; each not null)";
 	}
 	tables->posts = ngx_pgq_tables_posts();
 	if (!OidIsValid(tables->posts))

@@ -12,11 +12,12 @@ select format('grant connect on database %I to ngx_pgq_mover, ngx_pgq_web', curr
 
 -- nginx: enqueue batches, read posts
 grant usage on schema ngx_pgq to ngx_pgq_web;
-grant execute on function ngx_pgq.enqueue(uuid, uuid[], text[]) to ngx_pgq_web;
+grant execute on function ngx_pgq.enqueue(uuid, uuid[], text[], text[]) to ngx_pgq_web;
 grant execute on function ngx_pgq.fence(uuid) to ngx_pgq_web;
-grant execute on function ngx_pgq.enqueue_keyed(uuid, uuid[], text[], text[]) to ngx_pgq_web;
-grant execute on function ngx_pgq.enqueue_all(uuid, uuid, text[], text) to ngx_pgq_web;
-grant execute on function ngx_pgq.recent(integer, bigint, integer) to ngx_pgq_web;
+grant execute on function ngx_pgq.enqueue_keyed(uuid, uuid[], text[], text[], text[]) to ngx_pgq_web;
+grant execute on function ngx_pgq.enqueue_all(uuid, uuid, text[], text, text) to ngx_pgq_web;
+grant execute on function ngx_pgq.recent(integer, bigint, integer, text[], text) to ngx_pgq_web;
+grant execute on function ngx_pgq.after(bigint, integer, integer, text[], text) to ngx_pgq_web;
 grant execute on function ngx_pgq.json_octets(json), ngx_pgq.json_utf8(json) to ngx_pgq_web;
 grant select on public.posts to ngx_pgq_web;
 
@@ -24,7 +25,7 @@ grant select on public.posts to ngx_pgq_web;
 -- long a post is kept
 grant usage on schema ngx_pgq to ngx_pgq_producer;
 grant execute on function ngx_pgq.slot() to ngx_pgq_producer;
-grant insert (data) on ngx_pgq.queue to ngx_pgq_producer;
+grant insert (data, topic) on ngx_pgq.queue to ngx_pgq_producer;
 
 -- movers: delete from the queue, insert posts and dead letters, delete old posts (settings ngx_pgq.keep_posts and
 -- ngx_pgq.keep_posts_for), truncate leaves of the queue, of the batch table and of the table of keys. SELECT FOR UPDATE of

@@ -22,6 +22,7 @@ set local search_path = pg_catalog, pg_temp;
 \ir key.sql
 \ir service_time.sql
 \ir recent.sql
+\ir after.sql
 \ir horizon.sql
 \ir grants.sql
 \ir served.sql

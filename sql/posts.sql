@@ -6,6 +6,7 @@
 --   at          when the message arrived
 --   message_id  the id that the client got
 --   data        the message, byte for byte
+--   topic       its topic; '' if it has none
 --
 -- Users may add constraints, indexes, triggers, and columns with defaults. A message that posts refuses becomes a dead letter.
 
@@ -22,3 +23,8 @@ begin
     end if;
 end
 $$;
+
+-- The table of an older version lacks the column.
+select $$alter table public.posts add column topic text not null default ''$$
+ where not exists (select from pg_attribute where attrelid = 'public.posts'::regclass and attname = 'topic')
+\gexec

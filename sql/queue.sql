@@ -5,6 +5,7 @@
 --   message_id  the id of the message, given by the client or generated
 --   slot        the number of the leaf. Do not set it: the default also wakes a mover
 --   data        the message, byte for byte
+--   topic       its topic: segments of letters, digits and . _ ~ - with / between them; '' if it has none
 --
 -- There is no index: a mover knows the blocks that were written and reads those.
 
@@ -14,6 +15,14 @@ create table if not exists ngx_pgq.queue (
     slot        smallint    not null,
     data        json        not null
 ) partition by list (slot);
+
+-- The queue of an older version lacks the column. enqueue() checks topics itself and not by this constraint.
+select $$alter table ngx_pgq.queue
+             add column topic text not null default '' constraint queue_topic_check
+                 check (topic = '' or (octet_length(topic) <= 255 and
+                                       topic collate "C" ~ '^(?!_)[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*$'))$$
+ where not exists (select from pg_attribute where attrelid = 'ngx_pgq.queue'::regclass and attname = 'topic')
+\gexec
 
 -- The leaves. Rows are deleted within milliseconds, and a leaf is usually truncated before vacuum would help. Autovacuum runs
 -- only if a leaf could not be truncated for long. It does not truncate, which would block all sessions. Statistics are not

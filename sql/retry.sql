@@ -17,10 +17,10 @@ as $$
     with letter as (
         delete from ngx_pgq.dead_letter
          where dead_letter.id = retry.id
-        returning at, message_id, data
+        returning at, message_id, data, topic
     ), message as (
-        insert into ngx_pgq.queue (at, message_id, data)
-        select at, message_id, data from letter
+        insert into ngx_pgq.queue (at, message_id, data, topic)
+        select at, message_id, data, topic from letter
         returning 1
     )
     select exists (select from message)

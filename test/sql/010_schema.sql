@@ -12,7 +12,7 @@ select has_extension('ngx_pgq');
 select ok(pg_temp.wait_for($$select exists (select from posts where data::text = '"kept"')$$),
           'installing again keeps the messages of the queue');
 
-select columns_are('ngx_pgq', 'queue', array['at', 'message_id', 'slot', 'data']);
+select columns_are('ngx_pgq', 'queue', array['at', 'message_id', 'slot', 'data', 'topic']);
 select col_type_is('ngx_pgq', 'queue', 'data', 'json', 'a message is stored as json, byte for byte');
 select col_default_is('ngx_pgq', 'queue', 'slot', 'ngx_pgq.slot()', 'slot() chooses the slot of a row');
 select col_default_is('ngx_pgq', 'queue_2', 'slot', 'ngx_pgq.slot()', 'slot() chooses the slot of a row that is inserted into a leaf');
@@ -21,11 +21,11 @@ select is_partition_of('ngx_pgq', ('queue_' || slot)::name, 'ngx_pgq', 'queue', 
 select is((select count(*) from pg_index where indrelid::regclass::text ~ '^ngx_pgq.queue'), 0::bigint,
           'the queue and its leaves have no index');
 
-select columns_are('public', 'posts', array['id', 'at', 'message_id', 'data']);
+select columns_are('public', 'posts', array['id', 'at', 'message_id', 'data', 'topic']);
 select col_is_pk('public', 'posts', 'id', 'id is the primary key of posts');
 select col_type_is('public', 'posts', 'data', 'json', 'a post is stored as json, byte for byte');
 
-select columns_are('ngx_pgq', 'dead_letter', array['id', 'at', 'message_id', 'data', 'died_at', 'sqlstate', 'problem']);
+select columns_are('ngx_pgq', 'dead_letter', array['id', 'at', 'message_id', 'data', 'died_at', 'sqlstate', 'problem', 'topic']);
 select col_is_pk('ngx_pgq', 'dead_letter', 'id', 'id is the primary key of dead_letter');
 
 select columns_are('ngx_pgq', 'batch', array['at', 'slot', 'batch_id']);
@@ -39,12 +39,12 @@ select is_partition_of('ngx_pgq', ('key_' || slot)::name, 'ngx_pgq', 'key', 'key
 select is((select count(*) from pg_class where relnamespace = 'ngx_pgq'::regnamespace and relname ~ '^key_[0-3]$' and reloptions = '{autovacuum_enabled=off}'), 4::bigint,
           'autovacuum is off for the leaves of the keys');
 select function_returns('ngx_pgq', 'fence', array['uuid'], 'boolean');
-select has_function('ngx_pgq', 'enqueue_keyed', array['uuid', 'uuid[]', 'text[]', 'text[]']);
-select has_function('ngx_pgq', 'enqueue_all', array['uuid', 'uuid', 'text[]', 'text']);
+select has_function('ngx_pgq', 'enqueue_keyed', array['uuid', 'uuid[]', 'text[]', 'text[]', 'text[]']);
+select has_function('ngx_pgq', 'enqueue_all', array['uuid', 'uuid', 'text[]', 'text', 'text']);
 select is((select count(*) from pg_proc where pronamespace = 'ngx_pgq'::regnamespace and proname = 'enqueue'), 1::bigint, 'enqueue() has one signature');
 
 select function_returns('ngx_pgq', 'slot', array[]::name[], 'smallint');
-select has_function('ngx_pgq', 'enqueue', array['uuid', 'uuid[]', 'text[]']);
+select has_function('ngx_pgq', 'enqueue', array['uuid', 'uuid[]', 'text[]', 'text[]']);
 select has_view('ngx_pgq', 'status', 'the view status exists');
 
 select is((select count(*)
