@@ -51,6 +51,7 @@ static ngx_http_handler_pt  ngx_http_pgq_metrics_page =
     ngx_pgq_status_metrics_handler;
 static ngx_http_handler_pt  ngx_http_pgq_status_page =
     ngx_pgq_status_handler;
+static ngx_http_handler_pt  ngx_http_pgq_live_page = ngx_pgq_page_handler;
 
 
 static ngx_command_t  ngx_http_pgq_commands[] = {
@@ -96,6 +97,13 @@ static ngx_command_t  ngx_http_pgq_commands[] = {
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       &ngx_http_pgq_status_page },
+
+    { ngx_string("pgq_page"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
+      ngx_pgq_conf_page,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      &ngx_http_pgq_live_page },
 
     { ngx_string("pgq_depth"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,

@@ -198,7 +198,7 @@ ngx_pgq_conf_endpoint(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
-/* pgq_problem, pgq_metrics and pgq_status */
+/* pgq_problem, pgq_metrics, pgq_status and pgq_page */
 
 char *
 ngx_pgq_conf_page(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
@@ -206,8 +206,19 @@ ngx_pgq_conf_page(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_http_handler_pt       *page = cmd->post;
     ngx_http_core_loc_conf_t  *clcf;
 
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (*page == ngx_pgq_page_handler
+        && (clcf->exact_match || clcf->named || clcf->name.len == 0
+#if (NGX_PCRE)
+            || clcf->regex
+#endif
+            || clcf->name.data[clcf->name.len - 1] != '/'))
+    {
+        return "needs a location whose name is a prefix that ends with \"/\"";
+    }
+
     if (*page == ngx_pgq_reply_handler) {
-        clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
         /* a body that was refused for its length is not checked again */
         clcf->client_max_body_size = 0;

@@ -193,6 +193,7 @@ ngx_int_t ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
 ngx_int_t ngx_pgq_fetch_handler(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_status_metrics_handler(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_status_handler(ngx_http_request_t *r);
+ngx_int_t ngx_pgq_page_handler(ngx_http_request_t *r);
 
 
 /*
