@@ -36,7 +36,7 @@
 
 
 typedef struct {
-    ngx_str_t                name;          /* in the URI, after the location */
+    ngx_str_t                name;      /* in the URI, after the location */
     ngx_str_t                type;
     u_char                  *start;
     u_char                  *end;
@@ -87,7 +87,9 @@ ngx_pgq_page_handler(ngx_http_request_t *r)
     fields.origins = 0;
     fields.cross_site = 0;
 
-    if (!ngx_pgq_endpoint_admits(r, &fields, NGX_HTTP_GET|NGX_HTTP_HEAD, &rc)) {
+    if (!ngx_pgq_endpoint_admits(r, &fields, NGX_HTTP_GET|NGX_HTTP_HEAD,
+                                 &rc))
+    {
         return rc;
     }
 
