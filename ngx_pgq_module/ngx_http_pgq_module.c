@@ -140,6 +140,20 @@ static ngx_command_t  ngx_http_pgq_commands[] = {
       offsetof(ngx_pgq_loc_conf_t, scope),
       NULL },
 
+    { ngx_string("pgq_topic"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_set_complex_value_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, topic),
+      NULL },
+
+    { ngx_string("pgq_topics"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_pgq_filter_set_rights,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, topics),
+      NULL },
+
     { ngx_string("pgq_origins"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
       ngx_pgq_origin_set,

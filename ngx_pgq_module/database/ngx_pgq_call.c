@@ -44,6 +44,16 @@ ngx_pgq_lane_statement_t  ngx_pgq_call_writes[] = {
       NGX_PGQ_CALL_RESULTS
       "ngx_pgq.enqueue_all($1::uuid, $2::uuid, $3::text[], $4::text)"
       NGX_PGQ_CALL_LAST },
+    [NGX_PGQ_ENQUEUE_TOPICS] = { "enqueue_topics", 5,
+      NGX_PGQ_CALL_RESULTS
+      "ngx_pgq.enqueue_keyed($1::uuid, $2::uuid[], $3::text[], $4::text[],"
+      " $5::text[])"
+      NGX_PGQ_CALL_LAST },
+    [NGX_PGQ_ENQUEUE_ALL_TOPIC] = { "enqueue_all_topic", 5,
+      NGX_PGQ_CALL_RESULTS
+      "ngx_pgq.enqueue_all($1::uuid, $2::uuid, $3::text[], $4::text,"
+      " $5::text)"
+      NGX_PGQ_CALL_LAST },
     [NGX_PGQ_FENCE] = { "fence", 1,
       "select ngx_pgq.fence($1::uuid)" },
     { NULL, 0, NULL }

@@ -16,6 +16,8 @@ typedef enum {
     NGX_PGQ_ENQUEUE = 0,
     NGX_PGQ_ENQUEUE_KEYED,
     NGX_PGQ_ENQUEUE_ALL,
+    NGX_PGQ_ENQUEUE_TOPICS,
+    NGX_PGQ_ENQUEUE_ALL_TOPIC,
     NGX_PGQ_FENCE
 } ngx_pgq_write_e;
 

@@ -85,6 +85,14 @@ ngx_pgq_conf_merge_location(ngx_conf_t *cf, void *parent, void *child)
 
     ngx_conf_merge_value(conf->scoped, prev->scoped, 1);
 
+    if (conf->topic == NULL) {
+        conf->topic = prev->topic;
+    }
+
+    if (conf->topics == NULL) {
+        conf->topics = prev->topics;
+    }
+
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
     if (conf->handler && clcf->handler != conf->handler) {
@@ -98,6 +106,7 @@ ngx_pgq_conf_merge_location(ngx_conf_t *cf, void *parent, void *child)
         conf->handler = prev->handler;
         conf->post = prev->post;
         conf->get = prev->get;
+        conf->prefix = prev->prefix;
 
         if (clcf->lmt_excpt && clcf->handler == NULL) {
             clcf->handler = conf->handler;
@@ -245,6 +254,16 @@ ngx_pgq_conf_set_handler(ngx_conf_t *cf, ngx_pgq_loc_conf_t *plcf,
 
     plcf->handler = handler;
     clcf->handler = handler;
+
+#if (NGX_PCRE)
+    if (clcf->regex) {
+        return NGX_CONF_OK;
+    }
+#endif
+
+    if (!clcf->exact_match && !clcf->named) {
+        plcf->prefix = clcf->name;
+    }
 
     return NGX_CONF_OK;
 }

@@ -62,6 +62,10 @@ ngx_pgq_enqueue_handler(ngx_http_request_t *r)
         rc = ngx_pgq_message_key(r, &ctx->key, &problem);
     }
 
+    if (rc == NGX_OK) {
+        rc = ngx_pgq_filter_topic(r, &ctx->topic, &problem);
+    }
+
     if (rc != NGX_OK) {
         return ngx_pgq_enqueue_refuse(r, rc, &problem);
     }
@@ -256,6 +260,7 @@ ngx_pgq_enqueue_create(ngx_http_request_t *r, size_t body)
     e->ticket.base.db = plcf->post;
     e->ticket.base.timeout = plcf->timeout;
     e->ticket.key = e->ctx->key;
+    e->ticket.topic = e->ctx->topic;
     e->ticket.answer = ngx_pgq_outcome_answer;
     e->ticket.data = e;
 

@@ -62,6 +62,7 @@ typedef struct {
     ngx_http_request_t      *request;
     ngx_pgq_fields_t         fields;
     ngx_str_t                key;           /* idempotency key, with scope */
+    ngx_str_t                topic;         /* of the message; len 0: none */
     ngx_pgq_metrics_handler_e  handler;
     ngx_uint_t               batch;         /* messages in its batch, or 0 */
     ngx_msec_t               wait;          /* ms that the request waited */
@@ -157,6 +158,9 @@ typedef struct {
     ngx_http_complex_value_t  *scope;       /* NULL: user name or address */
     ngx_array_t             *origins;       /* ngx_str_t; NULL: none */
     ngx_flag_t               details;       /* the database's error is sent */
+    ngx_str_t                prefix;        /* of URIs that name topics */
+    ngx_http_complex_value_t  *topic;       /* NULL: from the URI */
+    ngx_http_complex_value_t  *topics;      /* NULL: all are permitted */
 } ngx_pgq_loc_conf_t;
 
 
@@ -222,6 +226,24 @@ char *ngx_pgq_origin_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 void ngx_pgq_origin_init(void);
 ngx_uint_t ngx_pgq_origin_foreign(ngx_http_request_t *r,
     ngx_pgq_fields_t *fields);
+
+
+/* filter.c: the topics of a request, and which ones it may use */
+
+typedef struct ngx_pgq_filter_s  ngx_pgq_filter_t;
+
+
+ngx_int_t ngx_pgq_filter_name(ngx_http_request_t *r, ngx_str_t *name);
+ngx_int_t ngx_pgq_filter_topic(ngx_http_request_t *r, ngx_str_t *topic,
+    ngx_pgq_problem_t *problem);
+ngx_int_t ngx_pgq_filter_read(ngx_http_request_t *r, ngx_str_t *asked,
+    ngx_pgq_filter_t **filter, ngx_pgq_problem_t *problem);
+ngx_uint_t ngx_pgq_filter_admits(ngx_pgq_filter_t *filter,
+    const u_char *topic, size_t len);
+ngx_int_t ngx_pgq_filter_sql(ngx_pgq_filter_t *filter, ngx_pool_t *pool,
+    ngx_str_t *topics, ngx_str_t *pattern);
+char *ngx_pgq_filter_set_rights(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 
 
 /* endpoint.c: the first checks of each endpoint */

@@ -82,6 +82,9 @@ NGX_PGQ_PROBLEM(BAD_KEY, 400, "bad_key", "Bad Request",
 NGX_PGQ_PROBLEM(BAD_SCOPE, 400, "bad_scope", "Bad Request",
     "The scope of an Idempotency-Key (pgq_idempotency_scope or the user name)"
     " must be UTF-8 of at most 255 bytes without control characters.")
+NGX_PGQ_PROBLEM(BAD_TOPIC, 400, "bad_topic", "Bad Request",
+    "A topic has at most 255 bytes: segments of letters, digits and ._~- with"
+    " / between them; it does not begin with _.")
 NGX_PGQ_PROBLEM(BAD_TYPE, 400, "bad_type", "Bad Request",
     "The Content-Type must be one media type, such as application/json.")
 NGX_PGQ_PROBLEM(EMPTY, 400, "empty", "Bad Request",
@@ -96,6 +99,8 @@ NGX_PGQ_PROBLEM(REFUSED, 400, "refused", "Bad Request",
     "The database refused the message.")
 NGX_PGQ_PROBLEM(FOREIGN_ORIGIN, 403, "foreign_origin", "Forbidden",
     "Pages of other origins may not use this server.")
+NGX_PGQ_PROBLEM(FORBIDDEN_TOPIC, 403, "forbidden_topic", "Forbidden",
+    "This topic is not permitted.")
 NGX_PGQ_PROBLEM(KEY_IN_FLIGHT, 409, "key_in_flight", "Conflict",
     "Another request with this Idempotency-Key is in progress; this message"
     " was not queued.")

@@ -21,6 +21,8 @@ static ngx_pgq_ctx_t *ngx_pgq_variables_find(ngx_http_request_t *r);
 static ngx_uint_t ngx_pgq_variables_status(ngx_http_request_t *r);
 static ngx_int_t ngx_pgq_variables_id(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_pgq_variables_topic(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_pgq_variables_number(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_pgq_variables_outcome(ngx_http_request_t *r,
@@ -32,6 +34,9 @@ static ngx_int_t ngx_pgq_variables_value(ngx_http_variable_value_t *v,
 static ngx_http_variable_t  ngx_pgq_variables[] = {
 
     { ngx_string("pgq_id"), NULL, ngx_pgq_variables_id,
+      0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("pgq_topic"), NULL, ngx_pgq_variables_topic,
       0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("pgq_batch"), NULL, ngx_pgq_variables_number,
@@ -155,6 +160,23 @@ ngx_pgq_variables_id(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     }
 
     return ngx_pgq_variables_value(v, p, ngx_pgq_uuid_print(p, ctx->id) - p);
+}
+
+
+static ngx_int_t
+ngx_pgq_variables_topic(ngx_http_request_t *r, ngx_http_variable_value_t *v,
+    uintptr_t data)
+{
+    ngx_pgq_ctx_t  *ctx;
+
+    ctx = ngx_pgq_variables_find(r);
+
+    if (ctx == NULL || ctx->topic.len == 0) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    return ngx_pgq_variables_value(v, ctx->topic.data, ctx->topic.len);
 }
 
 

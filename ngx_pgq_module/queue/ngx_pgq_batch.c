@@ -263,6 +263,8 @@ ngx_pgq_batch_put(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t)
     batch->size += t->len;
     batch->keys += t->key.len > 0;
     batch->keys_size += t->key.len;
+    batch->topics += t->topic.len > 0;
+    batch->topics_size += t->topic.len;
 }
 
 
@@ -276,6 +278,8 @@ ngx_pgq_batch_remove(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t)
     batch->size -= t->len;
     batch->keys -= t->key.len > 0;
     batch->keys_size -= t->key.len;
+    batch->topics -= t->topic.len > 0;
+    batch->topics_size -= t->topic.len;
 }
 
 

@@ -20,6 +20,8 @@ struct ngx_pgq_batch_s {
     ngx_uint_t               messages;
     size_t                   size;      /* bytes of the messages */
     size_t                   keys_size; /* bytes of the keys */
+    ngx_uint_t               topics;    /* tickets with a topic */
+    size_t                   topics_size;   /* bytes of the topics */
     ngx_msec_t               sent_at;   /* when it was last sent */
     time_t                   first_sent;    /* first send with this id */
     ngx_msec_t               due;       /* when it may be sent again */

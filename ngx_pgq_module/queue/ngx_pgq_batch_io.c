@@ -34,6 +34,9 @@ static const struct {
 static ngx_int_t ngx_pgq_batch_io_all(ngx_pgq_batch_t *batch,
     ngx_pgq_ticket_t *t);
 static ngx_int_t ngx_pgq_batch_io_tickets(ngx_pgq_batch_t *batch);
+static u_char *ngx_pgq_batch_io_array(ngx_pgq_batch_t *batch, ngx_uint_t n,
+    u_char **p, uint32_t oid, size_t len);
+static u_char *ngx_pgq_batch_io_text(u_char *p, ngx_str_t *text);
 static void ngx_pgq_batch_io_param(ngx_pgq_call_t *call, ngx_uint_t n,
     u_char *data, size_t len);
 static void ngx_pgq_batch_io_result_ticket(ngx_pgq_batch_t *batch,
@@ -89,52 +92,56 @@ ngx_pgq_batch_io_all(ngx_pgq_batch_t *batch, ngx_pgq_ticket_t *t)
     }
 
     batch->params = p;
-    batch->call.statement = NGX_PGQ_ENQUEUE_ALL;
+    batch->call.statement = t->topic.len ? NGX_PGQ_ENQUEUE_ALL_TOPIC
+                                         : NGX_PGQ_ENQUEUE_ALL;
 
     ngx_pgq_batch_io_param(&batch->call, 1, t->id, NGX_PGQ_UUID_LEN);
     ngx_pgq_batch_io_param(&batch->call, 2, p, len);
     ngx_pgq_batch_io_param(&batch->call, 3, t->key.len ? t->key.data : NULL,
                            t->key.len);
+    ngx_pgq_batch_io_param(&batch->call, 4, t->topic.data, t->topic.len);
 
     return t->write(t, ngx_pgq_array_head(p, NGX_PGQ_OID_TEXT, t->n));
 }
 
 
+/*
+ * The statement for topics has keys too, which may all be null.  A batch
+ * without topics does not use it.
+ */
+
 static ngx_int_t
 ngx_pgq_batch_io_tickets(ngx_pgq_batch_t *batch)
 {
-    u_char            *p, *ids, *messages, *keys;
-    size_t             ids_len, messages_len, keys_len;
+    u_char            *p, *ids, *messages, *keys, *topics;
+    size_t             ids_len, messages_len, keys_len, topics_len;
     ngx_queue_t       *q;
     ngx_pgq_ticket_t  *t;
 
     ids_len = ngx_pgq_array_len(batch->n, batch->n * NGX_PGQ_UUID_LEN);
     messages_len = ngx_pgq_array_len(batch->n, batch->size);
-    keys_len = batch->keys ? ngx_pgq_array_len(batch->n, batch->keys_size)
-                           : 0;
+    keys_len = batch->keys || batch->topics
+               ? ngx_pgq_array_len(batch->n, batch->keys_size) : 0;
+    topics_len = batch->topics
+                 ? ngx_pgq_array_len(batch->n, batch->topics_size) : 0;
 
-    p = ngx_pnalloc(batch->memory, ids_len + messages_len + keys_len);
+    p = ngx_pnalloc(batch->memory,
+                    ids_len + messages_len + keys_len + topics_len);
     if (p == NULL) {
         return NGX_ERROR;
     }
 
     batch->params = p;
-    batch->call.statement = batch->keys ? NGX_PGQ_ENQUEUE_KEYED
-                                        : NGX_PGQ_ENQUEUE;
+    batch->call.statement = batch->topics ? NGX_PGQ_ENQUEUE_TOPICS
+                            : batch->keys ? NGX_PGQ_ENQUEUE_KEYED
+                                          : NGX_PGQ_ENQUEUE;
 
-    ngx_pgq_batch_io_param(&batch->call, 1, p, ids_len);
-    ngx_pgq_batch_io_param(&batch->call, 2, p + ids_len, messages_len);
-    ngx_pgq_batch_io_param(&batch->call, 3, p + ids_len + messages_len,
-                           keys_len);
-
-    ids = ngx_pgq_array_head(p, NGX_PGQ_OID_UUID, batch->n);
-    messages = ngx_pgq_array_head(p + ids_len, NGX_PGQ_OID_TEXT, batch->n);
-    keys = NULL;
-
-    if (batch->keys) {
-        keys = ngx_pgq_array_head(p + ids_len + messages_len,
-                                  NGX_PGQ_OID_TEXT, batch->n);
-    }
+    ids = ngx_pgq_batch_io_array(batch, 1, &p, NGX_PGQ_OID_UUID, ids_len);
+    messages = ngx_pgq_batch_io_array(batch, 2, &p, NGX_PGQ_OID_TEXT,
+                                      messages_len);
+    keys = ngx_pgq_batch_io_array(batch, 3, &p, NGX_PGQ_OID_TEXT, keys_len);
+    topics = ngx_pgq_batch_io_array(batch, 4, &p, NGX_PGQ_OID_TEXT,
+                                    topics_len);
 
     for (q = ngx_queue_head(&batch->tickets);
          q != ngx_queue_sentinel(&batch->tickets);
@@ -146,13 +153,47 @@ ngx_pgq_batch_io_tickets(ngx_pgq_batch_t *batch)
         messages = ngx_pgq_array_item(messages, t->message, t->len);
 
         if (keys) {
-            keys = t->key.len ? ngx_pgq_array_item(keys, t->key.data,
-                                                   t->key.len)
-                              : ngx_pgq_array_null(keys);
+            keys = ngx_pgq_batch_io_text(keys, &t->key);
+        }
+
+        if (topics) {
+            topics = ngx_pgq_batch_io_text(topics, &t->topic);
         }
     }
 
     return NGX_OK;
+}
+
+
+/*
+ * Makes the next len bytes an array, the parameter n.  Returns the position of
+ * its first item, or NULL if len is 0.
+ */
+
+static u_char *
+ngx_pgq_batch_io_array(ngx_pgq_batch_t *batch, ngx_uint_t n, u_char **p,
+    uint32_t oid, size_t len)
+{
+    u_char  *array;
+
+    if (len == 0) {
+        return NULL;
+    }
+
+    array = *p;
+    *p += len;
+
+    ngx_pgq_batch_io_param(&batch->call, n, array, len);
+
+    return ngx_pgq_array_head(array, oid, batch->n);
+}
+
+
+static u_char *
+ngx_pgq_batch_io_text(u_char *p, ngx_str_t *text)
+{
+    return text->len ? ngx_pgq_array_item(p, text->data, text->len)
+                     : ngx_pgq_array_null(p);
 }
 
 

@@ -63,6 +63,7 @@ struct ngx_pgq_ticket_s {
     ngx_uint_t               batch_messages;    /* in its batch; 0: not sent */
     u_char                   id[NGX_PGQ_UUID_LEN];  /* of the first message */
     ngx_str_t                key;           /* len 0: none */
+    ngx_str_t                topic;         /* len 0: none */
     ngx_uint_t               n;             /* messages */
     size_t                   len;           /* bytes of all messages */
     u_char                  *message;       /* freed after the ticket */
