@@ -27,11 +27,15 @@
  *	 seen keep_posts newer ones.
  * - The commit is not flushed (see mover.c): posts that a crash brings back
  *	 are deleted again.
+ * - The sequence ngx_pgq.removed has the greatest id that was deleted.  It is
+ *	 advanced before the commit, so that a snapshot that does not see a post
+ *	 any more finds its id there.
  */
 #include "postgres.h"
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -108,6 +112,7 @@ static int	keep_posts_for = 0;
 static Progress progress;
 static Progress before;			/* progress before the step, to undo it */
 static int64 tried_id;			/* last post the step tried to delete */
+static int64 removed_id;		/* last post the step has deleted; 0: none */
 static int64 step_ended = 0;
 static int64 step_cost = 0;
 static int64 failed_until = 0;
@@ -268,6 +273,8 @@ mover_retention_remove_posts(const Posts *posts, bool gaps)
 	removed = mover_retention_fetch_posts();
 	qsort(removed.post, removed.count, sizeof(Post),
 		  mover_retention_compare_posts);
+	if (removed.count > 0)
+		removed_id = removed.post[removed.count - 1].id;
 	for (int i = 0; i < posts->count; i++)
 	{
 		if (progress.passed < PASSED &&
@@ -275,6 +282,21 @@ mover_retention_remove_posts(const Posts *posts, bool gaps)
 					 sizeof(Post), mover_retention_compare_posts))
 			progress.passed_id[progress.passed++] = posts->post[i].id;
 	}
+}
+
+/* Advance ngx_pgq.removed, if it exists.  It does not go back. */
+static void
+mover_retention_record_removed(void)
+{
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(removed_id)};
+	Oid			schema = get_namespace_oid(NGX_PGQ_SCHEMA, true);
+
+	if (!OidIsValid(get_relname_relid("removed", schema)))
+		return;
+	SPI_execute_with_args("select setval('ngx_pgq.removed', $1) "
+						  "from ngx_pgq.removed where last_value < $1",
+						  lengthof(types), types, values, NULL, false, 0);
 }
 
 static void
@@ -434,6 +456,7 @@ ngx_pgq_mover_retention_step(NgxPgqDatabase *database)
 
 	before = progress;
 	tried_id = 0;
+	removed_id = 0;
 	if (progress.phase == RESTING)
 		mover_retention_start_round(database);
 	if (progress.phase == RETRYING)
@@ -445,6 +468,8 @@ ngx_pgq_mover_retention_step(NgxPgqDatabase *database)
 
 	if (tried_id != 0)
 		SPI_execute("set constraints all immediate", false, 0);
+	if (removed_id > 0)
+		mover_retention_record_removed();
 	SPI_finish();
 	PopActiveSnapshot();
 	step_ended = ngx_pgq_clock();

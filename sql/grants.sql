@@ -18,6 +18,9 @@ grant execute on function ngx_pgq.enqueue_keyed(uuid, uuid[], text[], text[], te
 grant execute on function ngx_pgq.enqueue_all(uuid, uuid, text[], text, text) to ngx_pgq_web;
 grant execute on function ngx_pgq.recent(integer, bigint, integer, text[], text) to ngx_pgq_web;
 grant execute on function ngx_pgq.after(bigint, integer, integer, text[], text) to ngx_pgq_web;
+grant execute on function ngx_pgq.follow(bigint, integer, integer, integer) to ngx_pgq_web;
+grant execute on function ngx_pgq.position(bigint), ngx_pgq.since(timestamptz) to ngx_pgq_web;
+grant select on ngx_pgq.removed to ngx_pgq_web;
 grant execute on function ngx_pgq.json_octets(json), ngx_pgq.json_utf8(json) to ngx_pgq_web;
 grant select on public.posts to ngx_pgq_web;
 
@@ -34,6 +37,7 @@ grant usage on schema ngx_pgq to ngx_pgq_mover;
 grant select, delete, truncate on ngx_pgq.queue_0, ngx_pgq.queue_1, ngx_pgq.queue_2, ngx_pgq.queue_3 to ngx_pgq_mover;
 grant select, insert, update (id), delete on public.posts to ngx_pgq_mover;
 grant insert on ngx_pgq.dead_letter to ngx_pgq_mover;
+grant select, update on ngx_pgq.removed to ngx_pgq_mover;
 grant truncate on ngx_pgq.batch_0, ngx_pgq.batch_1, ngx_pgq.batch_2 to ngx_pgq_mover;
 grant select, insert, update on ngx_pgq.service_time to ngx_pgq_mover;
 grant truncate on ngx_pgq.key_0, ngx_pgq.key_1, ngx_pgq.key_2, ngx_pgq.key_3 to ngx_pgq_mover;

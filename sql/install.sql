@@ -23,6 +23,12 @@ set local search_path = pg_catalog, pg_temp;
 \ir service_time.sql
 \ir recent.sql
 \ir after.sql
+\ir removed.sql
+\ir position.sql
+\ir follow.sql
+\ir index.sql
+\ir since.sql
+\ir refresh.sql
 \ir horizon.sql
 \ir grants.sql
 \ir served.sql

@@ -1,0 +1,42 @@
+-- ngx_pgq.follow(after, most, size, newest): the posts that follow an id, for the follower of an nginx host, which calls it
+-- at each notification. It runs with the rights of the caller, who needs SELECT on posts and on ngx_pgq.removed.
+--
+--   after    only posts with greater ids; null: the newest posts
+--   most     the maximum number of posts
+--   size     the maximum number of bytes of all data; the first post is returned even if it is larger
+--   newest   the number of posts from the newest one down, if after is null
+--
+--   id, at, data, topic  as those of after(); null in the first row, which comes before the posts
+--   head                 in the first row, the greatest id that posts has or has had; 0 if there is none
+--   removed              in the first row, the greatest id that retention has deleted; 0 if there is none
+--
+-- Posts that retention has passed over, with smaller ids than removed, are not returned. So those that were deleted are not
+-- scanned, also if vacuum cannot remove them.
+
+create or replace function ngx_pgq.follow("after" bigint, most integer, size integer, newest integer default 1000)
+returns table (id bigint, at text, data json, topic text, head bigint, removed bigint)
+language sql
+stable
+parallel safe
+rows 100
+as $$
+    with known as materialized (
+        select place.newest as head,
+               removed.last_value as removed,
+               greatest(removed.last_value,
+                        coalesce("after", (select min(last.id) - 1
+                                             from (select posts.id
+                                                     from public.posts
+                                                    where posts.id > removed.last_value
+                                                    order by posts.id desc
+                                                    limit follow.newest) as last))) as start
+          from ngx_pgq.removed, ngx_pgq.position(0) as place
+    )
+    select null::bigint, null::text, null::json, null::text, known.head, known.removed
+      from known
+    union all
+    select post.id, post.at, post.data, post.topic, null, null
+      from known, ngx_pgq.after(known.start, most, size) as post
+$$;
+
+alter function ngx_pgq.follow(bigint, integer, integer, integer) owner to ngx_pgq_owner;
