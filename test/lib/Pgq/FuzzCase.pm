@@ -40,7 +40,7 @@ my @tokens = (
     "Idempotency-Key: $crlf", 'Idempotency-Key: "' . 'k' x 300 . "\"$crlf", "If-None-Match: *$crlf", "If-None-Match: \"$crlf",
     "If-Match: *$crlf", "Range: bytes=0-0$crlf", "Accept-Encoding: gzip$crlf", "Upgrade: h2c$crlf", "TE: trailers$crlf",
     $crlf, "\n", "$crlf$crlf", "0$crlf$crlf", "1$crlf", "ffffffff$crlf", "7fffffffffffffff$crlf", '0' x 100, '8' x 16, ';',
-    'HTTP/1.1', 'HTTP/1.0', ' HTTP/1.', '/post', '/get', '/small', '?limit=', '&before=', '%00', '%', '/../', '//', '#',
+    'HTTP/1.1', 'HTTP/1.0', ' HTTP/1.', '/post', '/post/a/b', '/post/_', '/*', '/get', '/small', '?limit=', '&before=', '%00', '%', '/../', '//', '#',
     'POST ', 'GET ', 'HEAD ', 'OPTIONS ', 'a' x 9000, '"' . 'b' x 5000 . '"', '{"a":', '[' x 50, '\u0000', '\ud800', "\0", "\xff",
 );
 
@@ -149,7 +149,7 @@ sub _mute {
     if ($http2) {
         for (0 .. $random->below(50)) {
             $client->request(
-                $random->pick(qw(POST POST POST GET GET HEAD OPTIONS DELETE)), $random->pick(qw(/post /post /small /get /get?limit=1000 /get?limit=0 /status /metrics /nowhere)),
+                $random->pick(qw(POST POST POST GET GET HEAD OPTIONS DELETE)), $random->pick(qw(/post /post /post/a/b /post/_ /small /get /get?limit=1000 /get?limit=0 /status /metrics /nowhere)),
                 body => $random->pick('', '', '1', '{', "[1]\n[2]\n", '"' . 'z' x 3000 . '"'), headers => { 'content-type' => $random->pick('application/json', 'text/plain', 'x', 'application/x-ndjson') },
             );
         }
@@ -207,7 +207,9 @@ sub _message {
         push @headers, 'Content-Length: ' . length $body;
     }
 
-    return (join($crlf, 'POST /post HTTP/1.1', @headers, '', '') . $body, $expect);
+    my $path = $random->pick('/post', '/post', '/post/', '/post/a', '/post/a/b.c~d_e-f', '/post/%61%2f%2e%2e/a', '/post/' . 'x' x 255);
+
+    return (join($crlf, "POST $path HTTP/1.1", @headers, '', '') . $body, $expect);
 }
 
 

@@ -37,7 +37,7 @@ sub servers {
     my $base  = $pg->conninfo(user => 'ngx_pgq_web');
     my @ports = map { free_port() } 1, 2;
     my %http2 = Pgq::Nginx->http2;
-    my $pages = 'location = /small { pgq_post small; } location = /metrics { pgq_metrics; } location = /status { pgq_status; }';
+    my $pages = 'location ^~ /post/ { pgq_post main; } location = /small { pgq_post small; } location = /metrics { pgq_metrics; } location = /status { pgq_status; }';
 
     my $nginx = Pgq::Nginx->new(
         pg        => $pg,
