@@ -33,6 +33,7 @@ struct ngx_pgq_filter_s {
 };
 
 
+static ngx_int_t ngx_pgq_filter_name(ngx_http_request_t *r, ngx_str_t *name);
 static ngx_int_t ngx_pgq_filter_rights(ngx_http_request_t *r,
     ngx_pgq_filter_list_t *list);
 static ngx_int_t ngx_pgq_filter_list(ngx_http_request_t *r, ngx_str_t *text,
@@ -40,46 +41,6 @@ static ngx_int_t ngx_pgq_filter_list(ngx_http_request_t *r, ngx_str_t *text,
 static ngx_uint_t ngx_pgq_filter_list_matches(ngx_pgq_filter_list_t *list,
     const u_char *topic, size_t len);
 static ngx_uint_t ngx_pgq_filter_list_exact(ngx_pgq_filter_list_t *list);
-
-
-/*
- * The topic that a request names: the value of pgq_topic, or the part of the
- * URI after the name of the location.  It is not checked.
- */
-
-ngx_int_t
-ngx_pgq_filter_name(ngx_http_request_t *r, ngx_str_t *name)
-{
-    ngx_str_t           *prefix;
-    ngx_pgq_loc_conf_t  *plcf;
-
-    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
-
-    if (plcf->topic) {
-        return ngx_http_complex_value(r, plcf->topic, name);
-    }
-
-    prefix = &plcf->prefix;
-    ngx_str_null(name);
-
-    if (prefix->len == 0 || r->uri.len <= prefix->len
-        || ngx_memcmp(r->uri.data, prefix->data, prefix->len) != 0)
-    {
-        return NGX_OK;
-    }
-
-    name->data = r->uri.data + prefix->len;
-    name->len = r->uri.len - prefix->len;
-
-    /* "location /post" serves /post and /post/topic */
-
-    if (prefix->data[prefix->len - 1] != '/' && name->data[0] == '/') {
-        name->data++;
-        name->len--;
-    }
-
-    return NGX_OK;
-}
 
 
 /* the topic of a POST, len 0: none; NGX_DECLINED: it is bad or forbidden */
@@ -111,6 +72,50 @@ ngx_pgq_filter_topic(ngx_http_request_t *r, ngx_str_t *topic,
     }
 
     return rc == NGX_ERROR ? NGX_ERROR : NGX_OK;
+}
+
+
+/*
+ * The list of patterns that a reader asks for, len 0: none.  It is what the
+ * request names, as in a POST, and the argument topic=; with both, a post
+ * matches one of them.
+ */
+
+ngx_int_t
+ngx_pgq_filter_asked(ngx_http_request_t *r, ngx_str_t *asked)
+{
+    u_char     *p, *src;
+    ngx_str_t   value;
+
+    if (ngx_pgq_filter_name(r, asked) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_arg(r, (u_char *) "topic", 5, &value) != NGX_OK
+        || value.len == 0)
+    {
+        return NGX_OK;
+    }
+
+    p = ngx_pnalloc(r->pool, asked->len + 1 + value.len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    src = value.data;
+    value.data = p;
+
+    if (asked->len) {
+        p = ngx_cpymem(p, asked->data, asked->len);
+        *p++ = ',';
+    }
+
+    ngx_unescape_uri(&p, &src, value.len, 0);
+
+    asked->data = value.data;
+    asked->len = p - value.data;
+
+    return NGX_OK;
 }
 
 
@@ -268,6 +273,46 @@ ngx_pgq_filter_sql(ngx_pgq_filter_t *filter, ngx_pool_t *pool,
     for (i = 0; i < list->n; i++) {
         t = &list->patterns[i];
         p = ngx_pgq_array_item(p, (u_char *) t->data, t->len);
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * The topic that a request names: the value of pgq_topic, or the part of the
+ * URI after the name of the location.  It is not checked.
+ */
+
+static ngx_int_t
+ngx_pgq_filter_name(ngx_http_request_t *r, ngx_str_t *name)
+{
+    ngx_str_t           *prefix;
+    ngx_pgq_loc_conf_t  *plcf;
+
+    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
+
+    if (plcf->topic) {
+        return ngx_http_complex_value(r, plcf->topic, name);
+    }
+
+    prefix = &plcf->prefix;
+    ngx_str_null(name);
+
+    if (prefix->len == 0 || r->uri.len <= prefix->len
+        || ngx_memcmp(r->uri.data, prefix->data, prefix->len) != 0)
+    {
+        return NGX_OK;
+    }
+
+    name->data = r->uri.data + prefix->len;
+    name->len = r->uri.len - prefix->len;
+
+    /* "location /post" serves /post and /post/topic */
+
+    if (prefix->data[prefix->len - 1] != '/' && name->data[0] == '/') {
+        name->data++;
+        name->len--;
     }
 
     return NGX_OK;

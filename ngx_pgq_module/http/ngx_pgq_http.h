@@ -233,9 +233,9 @@ ngx_uint_t ngx_pgq_origin_foreign(ngx_http_request_t *r,
 typedef struct ngx_pgq_filter_s  ngx_pgq_filter_t;
 
 
-ngx_int_t ngx_pgq_filter_name(ngx_http_request_t *r, ngx_str_t *name);
 ngx_int_t ngx_pgq_filter_topic(ngx_http_request_t *r, ngx_str_t *topic,
     ngx_pgq_problem_t *problem);
+ngx_int_t ngx_pgq_filter_asked(ngx_http_request_t *r, ngx_str_t *asked);
 ngx_int_t ngx_pgq_filter_read(ngx_http_request_t *r, ngx_str_t *asked,
     ngx_pgq_filter_t **filter, ngx_pgq_problem_t *problem);
 ngx_uint_t ngx_pgq_filter_admits(ngx_pgq_filter_t *filter,
