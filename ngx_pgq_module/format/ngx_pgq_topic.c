@@ -41,6 +41,12 @@ ngx_pgq_topic_list(const u_char *p, size_t len,
     size_t         n;
     const u_char  *end, *start;
 
+    /* an empty text may have no data */
+
+    if (len == 0) {
+        return 0;
+    }
+
     n = 0;
     end = p + len;
 
@@ -76,6 +82,10 @@ ngx_pgq_topic_matches(const ngx_pgq_topic_pattern_t *patterns, size_t n,
     const u_char *topic, size_t len)
 {
     size_t  i;
+
+    if (len == 0) {
+        return 0;
+    }
 
     for (i = 0; i < n; i++) {
         if (ngx_pgq_topic_match(&patterns[i], topic, topic + len)) {

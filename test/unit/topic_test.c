@@ -242,6 +242,8 @@ test_lists(void)
     char  text[2 * (NGX_PGQ_TOPIC_PATTERNS + 1)];
 
     ok(list("", 0) == 0, "an empty list has no pattern");
+    ok(ngx_pgq_topic_list(NULL, 0, patterns, 1) == 0,
+       "a list without data has no pattern");
     ok(list(" , ,", 4) == 0, "a list of separators has no pattern");
     ok(list("a,b", 3) == 2, "a comma separates patterns");
     ok(list("a b", 3) == 2, "a space separates patterns");
