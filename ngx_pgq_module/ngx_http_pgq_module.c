@@ -5,6 +5,8 @@
  */
 
 #include "ngx_pgq_batch.h"
+#include "ngx_pgq_bell.h"
+#include "ngx_pgq_follower.h"
 #include "ngx_pgq_http.h"
 #include "ngx_pgq_read.h"
 #include "ngx_pgq_resolve.h"
@@ -16,6 +18,7 @@ static ngx_int_t ngx_http_pgq_postconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_pgq_resolve_names(ngx_conf_t *cf,
     ngx_pgq_main_conf_t *pmcf);
 static ngx_int_t ngx_http_pgq_init_metrics(ngx_shm_zone_t *zone, void *data);
+static ngx_int_t ngx_http_pgq_init_module(ngx_cycle_t *cycle);
 static ngx_int_t ngx_http_pgq_init_process(ngx_cycle_t *cycle);
 static void ngx_http_pgq_exit_process(ngx_cycle_t *cycle);
 
@@ -59,6 +62,13 @@ static ngx_command_t  ngx_http_pgq_commands[] = {
     { ngx_string("pgq_pool"),
       NGX_HTTP_MAIN_CONF|NGX_CONF_2MORE,
       ngx_pgq_conf_pool,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("pgq_ring"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_1MORE,
+      ngx_pgq_conf_ring,
       NGX_HTTP_MAIN_CONF_OFFSET,
       0,
       NULL },
@@ -193,7 +203,7 @@ ngx_module_t  ngx_http_pgq_module = {
     ngx_http_pgq_commands,                 /* module directives */
     NGX_HTTP_MODULE,                       /* module type */
     NULL,                                  /* init master */
-    NULL,                                  /* init module */
+    ngx_http_pgq_init_module,              /* init module */
     ngx_http_pgq_init_process,             /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
@@ -265,6 +275,7 @@ ngx_http_pgq_init_metrics(ngx_shm_zone_t *zone, void *data)
 {
     ngx_uint_t            i, place;
     ngx_pgq_pool_t      **pools;
+    ngx_pgq_follower_t  **followers;
     ngx_pgq_main_conf_t  *pmcf;
 
     pmcf = zone->data;
@@ -282,7 +293,28 @@ ngx_http_pgq_init_metrics(ngx_shm_zone_t *zone, void *data)
         pools[i]->reads->lane.metrics = ngx_pgq_metrics_reads(place);
     }
 
+    followers = pmcf->followers.elts;
+
+    for (i = 0; i < pmcf->followers.nelts; i++) {
+        followers[i]->db->lane.metrics =
+                                    followers[i]->posts->reads->lane.metrics;
+    }
+
     return NGX_OK;
+}
+
+
+/* called by the master, before it starts workers */
+
+static ngx_int_t
+ngx_http_pgq_init_module(ngx_cycle_t *cycle)
+{
+    ngx_pgq_main_conf_t  *pmcf;
+
+    pmcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_pgq_module);
+
+    return pmcf == NULL || pmcf->followers.nelts == 0
+           ? NGX_OK : ngx_pgq_bell_create(cycle);
 }
 
 
@@ -329,7 +361,8 @@ ngx_http_pgq_init_process(ngx_cycle_t *cycle)
         }
     }
 
-    return NGX_OK;
+    return ngx_pgq_follower_init(pmcf->followers.elts, pmcf->followers.nelts,
+                                 cycle);
 }
 
 
@@ -352,5 +385,6 @@ ngx_http_pgq_exit_process(ngx_cycle_t *cycle)
         ngx_pgq_pool_exit(pools[i]);
     }
 
+    ngx_pgq_follower_exit();
     ngx_pgq_metrics_exit();
 }

@@ -35,6 +35,7 @@ const ngx_uint_t  ngx_pgq_metrics_bounds[NGX_PGQ_METRICS_HISTOGRAMS]
     { 1, 4, 16, 64, 256, 1024, 4096, 16384, 0 },
     /* milliseconds */
     { 1, 5, 10, 50, 100, 500, 1000, 5000, 30000, 0 },
+    { 1, 5, 10, 50, 100, 500, 1000, 5000, 30000, 0 },
     { 1, 5, 10, 50, 100, 500, 1000, 5000, 30000, 0 }
 };
 
@@ -310,6 +311,15 @@ ngx_pgq_metrics_full(ngx_uint_t place)
 {
     if (ngx_pgq_metrics) {
         ngx_pgq_metrics->pools[place].full = ngx_pgq_seconds();
+    }
+}
+
+
+void
+ngx_pgq_metrics_ring(ngx_uint_t place, ngx_pgq_metrics_ring_e total)
+{
+    if (ngx_pgq_metrics) {
+        ngx_atomic_fetch_add(&ngx_pgq_metrics->pools[place].ring[total], 1);
     }
 }
 

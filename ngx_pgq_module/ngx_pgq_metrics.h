@@ -33,6 +33,7 @@ typedef enum {
     NGX_PGQ_METRICS_BATCH_MESSAGES = 0,
     NGX_PGQ_METRICS_BATCH_SECONDS,
     NGX_PGQ_METRICS_WAIT_SECONDS,
+    NGX_PGQ_METRICS_RING_DELAY,
     NGX_PGQ_METRICS_HISTOGRAMS
 } ngx_pgq_metrics_histogram_e;
 
@@ -42,6 +43,17 @@ typedef enum {
     NGX_PGQ_METRICS_UNKNOWN,
     NGX_PGQ_METRICS_TOTALS
 } ngx_pgq_metrics_total_e;
+
+
+/* of a pool's ring */
+
+typedef enum {
+    NGX_PGQ_METRICS_RING_READS = 0,    /* answered from the ring */
+    NGX_PGQ_METRICS_RING_MISSES,       /* answered by the database */
+    NGX_PGQ_METRICS_RING_RESETS,
+    NGX_PGQ_METRICS_RING_FOLLOWERS,    /* changes of the follower */
+    NGX_PGQ_METRICS_RINGS
+} ngx_pgq_metrics_ring_e;
 
 
 typedef struct {
@@ -62,7 +74,7 @@ typedef struct {
     ngx_atomic_t             failures;
     ngx_atomic_t             connected;     /* time it last was connected */
     ngx_atomic_t             full;          /* time of the last refusal */
-    ngx_atomic_t             padding[4];
+    ngx_atomic_t             ring[NGX_PGQ_METRICS_RINGS];
 } ngx_pgq_metrics_pool_t;
 
 
@@ -131,6 +143,7 @@ void ngx_pgq_metrics_lane(ngx_uint_t place, ngx_int_t from, ngx_int_t to);
 void ngx_pgq_metrics_connect(ngx_uint_t place, ngx_uint_t done);
 void ngx_pgq_metrics_connected(ngx_uint_t place);
 void ngx_pgq_metrics_full(ngx_uint_t place);
+void ngx_pgq_metrics_ring(ngx_uint_t place, ngx_pgq_metrics_ring_e total);
 
 /* for the pages */
 

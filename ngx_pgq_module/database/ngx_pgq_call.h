@@ -23,11 +23,12 @@ typedef enum {
 
 
 typedef enum {
-    NGX_PGQ_RECENT = 0
+    NGX_PGQ_RECENT = 0,
+    NGX_PGQ_FOLLOW
 } ngx_pgq_read_e;
 
 
-#define NGX_PGQ_MAX_FIELDS       4     /* columns of a result */
+#define NGX_PGQ_MAX_FIELDS       6     /* columns of a result */
 
 
 struct ngx_pgq_call_s {

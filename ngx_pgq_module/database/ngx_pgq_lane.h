@@ -51,6 +51,10 @@ typedef struct {
     void                   (*connect_unlock)(ngx_pgq_lane_t *lane);
     /* a closed lane that can replace this one; NULL: none */
     ngx_pgq_lane_t        *(*spare)(ngx_pgq_lane_t *lane);
+    /* NOTIFY of a channel that setup listens to; it must not use the lane;
+       NULL: ignored */
+    void                   (*notified)(ngx_pgq_lane_t *lane,
+                                const char *payload);
 } ngx_pgq_lane_ops_t;
 
 

@@ -27,6 +27,7 @@
 static ngx_uint_t ngx_pgq_lane_is_large(ngx_pgq_lane_t *lane, size_t size);
 static void ngx_pgq_lane_progress(ngx_pgq_lane_t *lane);
 static void ngx_pgq_lane_input(ngx_pgq_lane_t *lane);
+static void ngx_pgq_lane_notifications(ngx_pgq_lane_t *lane);
 static void ngx_pgq_lane_idle_input(ngx_pgq_lane_t *lane);
 static void ngx_pgq_lane_result(ngx_pgq_lane_t *lane, PGresult *res);
 static ngx_uint_t ngx_pgq_lane_is_on(ngx_pgq_lane_t *lane, const char *name);
@@ -131,6 +132,8 @@ ngx_pgq_lane_input(ngx_pgq_lane_t *lane)
         return;
     }
 
+    ngx_pgq_lane_notifications(lane);
+
     if (lane->state == NGX_PGQ_LANE_IDLE) {
         ngx_pgq_lane_idle_input(lane);
         return;
@@ -141,6 +144,8 @@ ngx_pgq_lane_input(ngx_pgq_lane_t *lane)
         res = PQgetResult(lane->conn);
 
         if (res == NULL) {
+            /* libpq parses what follows a result only now */
+            ngx_pgq_lane_notifications(lane);
             ngx_pgq_lane_statement_end(lane);
             return;
         }
@@ -153,6 +158,22 @@ ngx_pgq_lane_input(ngx_pgq_lane_t *lane)
         {
             return;
         }
+    }
+}
+
+
+static void
+ngx_pgq_lane_notifications(ngx_pgq_lane_t *lane)
+{
+    PGnotify  *notify;
+
+    if (lane->conf->ops->notified == NULL) {
+        return;
+    }
+
+    while ((notify = PQnotifies(lane->conn)) != NULL) {
+        lane->conf->ops->notified(lane, notify->extra);
+        PQfreemem(notify);
     }
 }
 

@@ -16,24 +16,10 @@
 #define NGX_PGQ_PARAMETER_AGE    (20 * 24 * 60 * 60 * 1000)
 
 
-/* all fields have the same size: ngx_uint_t, size_t, ngx_msec_t, ngx_flag_t */
-
-typedef struct {
-    ngx_str_t                name;
-    size_t                   offset;    /* in ngx_pgq_pool_t */
-    ngx_int_t              (*parse)(ngx_str_t *value);
-    ngx_int_t                min;
-    ngx_int_t                max;
-} ngx_pgq_parameter_t;
-
-
-static ngx_int_t ngx_pgq_parameter_number(ngx_str_t *value);
-static ngx_int_t ngx_pgq_parameter_size(ngx_str_t *value);
-static ngx_int_t ngx_pgq_parameter_time(ngx_str_t *value);
 static ngx_int_t ngx_pgq_parameter_flag(ngx_str_t *value);
 
 
-static ngx_pgq_parameter_t  ngx_pgq_parameters[] = {
+ngx_pgq_parameter_t  ngx_pgq_parameters[] = {
 
     { ngx_string("lanes="), offsetof(ngx_pgq_pool_t, nlanes),
       ngx_pgq_parameter_number, 1, 65536 },
@@ -100,17 +86,16 @@ ngx_pgq_parameter_defaults(ngx_pgq_pool_t *db)
 }
 
 
-/* reads name=value */
+/* reads name=value; p: the first one of a list that ends with no name */
 
 char *
-ngx_pgq_parameter_read(ngx_conf_t *cf, ngx_pgq_pool_t *db,
+ngx_pgq_parameter_read(ngx_conf_t *cf, ngx_pgq_parameter_t *p, void *conf,
     ngx_str_t *parameter)
 {
-    ngx_int_t             n;
-    ngx_str_t             value;
-    ngx_pgq_parameter_t  *p;
+    ngx_int_t  n;
+    ngx_str_t  value;
 
-    for (p = ngx_pgq_parameters; p->name.len; p++) {
+    for ( /* void */ ; p->name.len; p++) {
 
         if (parameter->len <= p->name.len
             || ngx_strncmp(parameter->data, p->name.data, p->name.len) != 0)
@@ -124,7 +109,7 @@ ngx_pgq_parameter_read(ngx_conf_t *cf, ngx_pgq_pool_t *db,
         n = p->parse(&value);
 
         if (n >= p->min && n <= p->max) {
-            *(ngx_int_t *) ((u_char *) db + p->offset) = n;
+            *(ngx_int_t *) ((u_char *) conf + p->offset) = n;
             return NGX_CONF_OK;
         }
     }
@@ -136,21 +121,21 @@ ngx_pgq_parameter_read(ngx_conf_t *cf, ngx_pgq_pool_t *db,
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_pgq_parameter_number(ngx_str_t *value)
 {
     return ngx_atoi(value->data, value->len);
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_pgq_parameter_size(ngx_str_t *value)
 {
     return ngx_parse_size(value);
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_pgq_parameter_time(ngx_str_t *value)
 {
     return ngx_parse_time(value, 0);

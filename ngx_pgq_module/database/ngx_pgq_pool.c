@@ -31,6 +31,8 @@
 
 #define NGX_PGQ_POOL_SETUP_POST  "set client_min_messages = warning"
 #define NGX_PGQ_POOL_SETUP_GET   "set statement_timeout = "
+#define NGX_PGQ_POOL_SETUP_FOLLOW                                             \
+    "set statement_timeout = %M; listen ngx_pgq_posts%Z"
 
 
 static ngx_int_t ngx_pgq_pool_init_lanes(ngx_pgq_pool_t *db);
@@ -41,6 +43,8 @@ static void ngx_pgq_pool_lane_used(ngx_pgq_lane_t *lane);
 static ngx_uint_t ngx_pgq_pool_connect_lock(ngx_pgq_lane_t *lane);
 static void ngx_pgq_pool_connect_unlock(ngx_pgq_lane_t *lane);
 static ngx_pgq_lane_t *ngx_pgq_pool_lane_spare(ngx_pgq_lane_t *lane);
+static void ngx_pgq_pool_lane_notified(ngx_pgq_lane_t *lane,
+    const char *payload);
 static void ngx_pgq_pool_dispatch_handler(ngx_event_t *ev);
 static void ngx_pgq_pool_timer_handler(ngx_event_t *ev);
 
@@ -52,7 +56,8 @@ static const ngx_pgq_lane_ops_t  ngx_pgq_pool_lane_ops = {
     ngx_pgq_pool_lane_lost,
     ngx_pgq_pool_connect_lock,
     ngx_pgq_pool_connect_unlock,
-    ngx_pgq_pool_lane_spare
+    ngx_pgq_pool_lane_spare,
+    ngx_pgq_pool_lane_notified
 };
 
 
@@ -92,6 +97,35 @@ ngx_pgq_pool_reads(ngx_conf_t *cf, ngx_pgq_pool_t *db)
     db->reads = reads;
 
     return NGX_OK;
+}
+
+
+/* a pool of one lane that listens for new posts */
+
+ngx_pgq_pool_t *
+ngx_pgq_pool_follower(ngx_conf_t *cf, ngx_pgq_pool_t *db)
+{
+    ngx_pgq_pool_t  *follower;
+
+    follower = ngx_palloc(cf->pool, sizeof(ngx_pgq_pool_t));
+    if (follower == NULL) {
+        return NULL;
+    }
+
+    *follower = *db->reads;
+    follower->nlanes = 1;
+
+    follower->lane.setup = ngx_pnalloc(cf->pool,
+                                       sizeof(NGX_PGQ_POOL_SETUP_FOLLOW)
+                                       + NGX_INT_T_LEN);
+    if (follower->lane.setup == NULL) {
+        return NULL;
+    }
+
+    ngx_sprintf((u_char *) follower->lane.setup, NGX_PGQ_POOL_SETUP_FOLLOW,
+                db->lane.answer_timeout);
+
+    return follower;
 }
 
 
@@ -148,6 +182,24 @@ ngx_pgq_pool_open(ngx_pgq_pool_t *db)
 }
 
 
+/* closes the lanes until ngx_pgq_pool_open(); no call may be in progress, or
+   its owner forgets it */
+
+void
+ngx_pgq_pool_close(ngx_pgq_pool_t *db)
+{
+    ngx_uint_t  i;
+
+    db->opened = 0;
+
+    for (i = 0; i < db->nlanes + 1; i++) {
+        ngx_pgq_pool_lane_used(&db->lanes[i]);
+        ngx_pgq_lane_close(&db->lanes[i]);
+        db->lanes[i].data = NULL;
+    }
+}
+
+
 static ngx_int_t
 ngx_pgq_pool_init_lanes(ngx_pgq_pool_t *db)
 {
@@ -191,7 +243,9 @@ ngx_pgq_pool_exit(ngx_pgq_pool_t *db)
         ngx_free(db->lanes);
         db->lanes = NULL;
 
-        db->source->clear(db);
+        if (db->source->clear) {
+            db->source->clear(db);
+        }
     }
 
     if (!db->reading) {
@@ -273,6 +327,19 @@ ngx_pgq_pool_lane_lost(ngx_pgq_lane_t *lane)
 {
     ngx_pgq_pool_lane_used(lane);
     ngx_pgq_call_lost(lane);
+}
+
+
+static void
+ngx_pgq_pool_lane_notified(ngx_pgq_lane_t *lane, const char *payload)
+{
+    ngx_pgq_pool_t  *db;
+
+    db = lane->owner;
+
+    if (db->source->notified) {
+        db->source->notified(db, payload);
+    }
 }
 
 

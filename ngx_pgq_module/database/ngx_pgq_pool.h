@@ -20,10 +20,14 @@
 typedef struct {
     /* the next call to send, or NULL */
     ngx_pgq_call_t        *(*next)(ngx_pgq_pool_t *db);
-    /* answers requests that expired; ms until the next expires, or -1 */
+    /* answers requests that expired; ms until the next expires, or -1;
+       NULL: no requests wait */
     ngx_msec_int_t         (*expire)(ngx_pgq_pool_t *db);
-    /* the worker exits: frees the calls and what they refer to */
+    /* the worker exits: frees the calls and what they refer to, or NULL */
     void                   (*clear)(ngx_pgq_pool_t *db);
+    /* a NOTIFY for a lane that listens; NULL: no lane does */
+    void                   (*notified)(ngx_pgq_pool_t *db,
+                                const char *payload);
 } ngx_pgq_source_t;
 
 
@@ -43,6 +47,7 @@ struct ngx_pgq_pool_s {
     ngx_pgq_pool_t          *reads;         /* the pool of GETs */
     ngx_pgq_ring_t          *ring;          /* NULL: no pgq_ring */
     ngx_flag_t               verify;        /* see ngx_pgq_target_verify() */
+    ngx_str_t                conninfo;      /* as configured */
 
     /* each worker sets these */
     ngx_pgq_lane_t          *lanes;         /* nlanes and a spare one */
@@ -64,9 +69,11 @@ struct ngx_pgq_pool_s {
 
 
 ngx_int_t ngx_pgq_pool_reads(ngx_conf_t *cf, ngx_pgq_pool_t *db);
+ngx_pgq_pool_t *ngx_pgq_pool_follower(ngx_conf_t *cf, ngx_pgq_pool_t *db);
 ngx_int_t ngx_pgq_pool_init(ngx_pgq_pool_t *db, ngx_cycle_t *cycle);
 void ngx_pgq_pool_exit(ngx_pgq_pool_t *db);
 void ngx_pgq_pool_open(ngx_pgq_pool_t *db);
+void ngx_pgq_pool_close(ngx_pgq_pool_t *db);
 void ngx_pgq_pool_hold(ngx_pgq_pool_t *db, ngx_msec_t deadline, size_t size);
 void ngx_pgq_pool_alarm(ngx_pgq_pool_t *db, ngx_msec_t time);
 void ngx_pgq_pool_release(ngx_pgq_pool_t *db, size_t size);
@@ -77,11 +84,28 @@ void ngx_pgq_pool_wake(ngx_pgq_pool_t *db);
 ngx_uint_t ngx_pgq_pool_retry_after(ngx_pgq_pool_t *db);
 ngx_uint_t ngx_pgq_pool_connected(ngx_pgq_pool_t *db);
 
-/* parameter.c: the parameters of pgq_pool */
+/* parameter.c: the parameters of pgq_pool, and of other directives */
+
+/* all fields have the same size: ngx_uint_t, size_t, ngx_msec_t, ngx_flag_t */
+
+typedef struct {
+    ngx_str_t                name;      /* with "=" */
+    size_t                   offset;    /* in the structure */
+    ngx_int_t              (*parse)(ngx_str_t *value);
+    ngx_int_t                min;
+    ngx_int_t                max;
+} ngx_pgq_parameter_t;
+
+
+extern ngx_pgq_parameter_t  ngx_pgq_parameters[];
+
 
 void ngx_pgq_parameter_defaults(ngx_pgq_pool_t *db);
-char *ngx_pgq_parameter_read(ngx_conf_t *cf, ngx_pgq_pool_t *db,
-    ngx_str_t *parameter);
+char *ngx_pgq_parameter_read(ngx_conf_t *cf, ngx_pgq_parameter_t *p,
+    void *conf, ngx_str_t *parameter);
+ngx_int_t ngx_pgq_parameter_number(ngx_str_t *value);
+ngx_int_t ngx_pgq_parameter_size(ngx_str_t *value);
+ngx_int_t ngx_pgq_parameter_time(ngx_str_t *value);
 
 
 #endif /* NGX_PGQ_POOL_H */

@@ -6,13 +6,34 @@
  * configuration's pool.
  */
 
+#include "ngx_pgq_follower.h"
 #include "ngx_pgq_http.h"
 
 
+static ngx_pgq_pool_t *ngx_pgq_conf_named_pool(ngx_conf_t *cf,
+    ngx_str_t *name);
 static ngx_pgq_pool_t *ngx_pgq_conf_find_pool(ngx_pgq_main_conf_t *pmcf,
     ngx_str_t *name);
 static char *ngx_pgq_conf_set_handler(ngx_conf_t *cf, ngx_pgq_loc_conf_t *plcf,
     ngx_http_handler_pt handler);
+
+
+static ngx_pgq_parameter_t  ngx_pgq_conf_ring_parameters[] = {
+
+    { ngx_string("size="), offsetof(ngx_pgq_ring_t, size),
+      ngx_pgq_parameter_size, 1024 * 1024, 512 * 1024 * 1024 },
+
+    { ngx_string("posts="), offsetof(ngx_pgq_ring_t, posts),
+      ngx_pgq_parameter_number, 100, 65536 },
+
+    { ngx_string("stale="), offsetof(ngx_pgq_ring_t, stale),
+      ngx_pgq_parameter_time, 1, NGX_MAX_INT_T_VALUE },
+
+    { ngx_string("poll="), offsetof(ngx_pgq_ring_t, poll),
+      ngx_pgq_parameter_time, 10, 60 * 1000 },
+
+    { ngx_null_string, 0, NULL, 0, 0 }
+};
 
 
 void *
@@ -26,7 +47,10 @@ ngx_pgq_conf_create_main(ngx_conf_t *cf)
     }
 
     if (ngx_array_init(&pmcf->pools, cf->pool, 2, sizeof(ngx_pgq_pool_t *))
-        != NGX_OK)
+        != NGX_OK
+        || ngx_array_init(&pmcf->followers, cf->pool, 1,
+                          sizeof(ngx_pgq_follower_t *))
+           != NGX_OK)
     {
         return NULL;
     }
@@ -150,10 +174,11 @@ ngx_pgq_conf_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     *slot = db;
 
     db->lane.name = value[1];
+    db->conninfo = value[2];
     ngx_pgq_parameter_defaults(db);
 
     for (i = 3; i < cf->args->nelts; i++) {
-        rv = ngx_pgq_parameter_read(cf, db, &value[i]);
+        rv = ngx_pgq_parameter_read(cf, ngx_pgq_parameters, db, &value[i]);
 
         if (rv != NGX_CONF_OK) {
             return rv;
@@ -175,6 +200,56 @@ ngx_pgq_conf_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
+/* pgq_ring pool [parameter=value ...]; */
+
+char *
+ngx_pgq_conf_ring(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_pgq_main_conf_t  *pmcf = conf;
+
+    char                *rv;
+    ngx_str_t           *value;
+    ngx_uint_t           i;
+    ngx_pgq_follower_t  *f, **slot;
+
+    value = cf->args->elts;
+
+    f = ngx_pcalloc(cf->pool, sizeof(ngx_pgq_follower_t));
+    slot = ngx_array_push(&pmcf->followers);
+    if (f == NULL || slot == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    *slot = f;
+
+    f->ring.size = 16 * 1024 * 1024;
+    f->ring.posts = 1000;
+    f->ring.stale = 60 * 1000;
+    f->ring.poll = 1000;
+
+    for (i = 2; i < cf->args->nelts; i++) {
+        rv = ngx_pgq_parameter_read(cf, ngx_pgq_conf_ring_parameters, &f->ring,
+                                    &value[i]);
+        if (rv != NGX_CONF_OK) {
+            return rv;
+        }
+    }
+
+    f->posts = ngx_pgq_conf_named_pool(cf, &value[1]);
+
+    if (f->posts == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    if (f->posts->ring) {
+        return "is duplicate";
+    }
+
+    return ngx_pgq_follower_add(cf, f) == NGX_OK ? NGX_CONF_OK
+                                                 : NGX_CONF_ERROR;
+}
+
+
 /* pgq_post and pgq_get */
 
 char *
@@ -192,14 +267,9 @@ ngx_pgq_conf_endpoint(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     value = cf->args->elts;
 
-    *db = ngx_pgq_conf_find_pool(
-                ngx_http_conf_get_module_main_conf(cf, ngx_http_pgq_module),
-                &value[1]);
+    *db = ngx_pgq_conf_named_pool(cf, &value[1]);
 
     if (*db == NULL) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "unknown pgq_pool \"%V\" (it must be defined before"
-                           " its use)", &value[1]);
         return NGX_CONF_ERROR;
     }
 
@@ -266,6 +336,27 @@ ngx_pgq_conf_set_handler(ngx_conf_t *cf, ngx_pgq_loc_conf_t *plcf,
     }
 
     return NGX_CONF_OK;
+}
+
+
+/* the pool that a directive names; logs an error if there is none */
+
+static ngx_pgq_pool_t *
+ngx_pgq_conf_named_pool(ngx_conf_t *cf, ngx_str_t *name)
+{
+    ngx_pgq_pool_t  *db;
+
+    db = ngx_pgq_conf_find_pool(
+               ngx_http_conf_get_module_main_conf(cf, ngx_http_pgq_module),
+               name);
+
+    if (db == NULL) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "unknown pgq_pool \"%V\" (it must be defined before"
+                           " its use)", name);
+    }
+
+    return db;
 }
 
 

@@ -142,6 +142,7 @@ ngx_int_t ngx_pgq_ndjson_answer(ngx_pgq_ndjson_t *ndjson, u_char *first,
 
 typedef struct {
     ngx_array_t              pools;         /* ngx_pgq_pool_t * */
+    ngx_array_t              followers;     /* ngx_pgq_follower_t * */
     ngx_shm_zone_t          *metrics;
 } ngx_pgq_main_conf_t;
 
@@ -180,6 +181,7 @@ void *ngx_pgq_conf_create_main(ngx_conf_t *cf);
 void *ngx_pgq_conf_create_location(ngx_conf_t *cf);
 char *ngx_pgq_conf_merge_location(ngx_conf_t *cf, void *parent, void *child);
 char *ngx_pgq_conf_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_pgq_conf_ring(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_pgq_conf_endpoint(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_pgq_conf_page(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 

@@ -58,7 +58,8 @@ static void ngx_pgq_batch_drop_answered(ngx_pgq_batch_t *batch);
 static ngx_pgq_source_t  ngx_pgq_batch_source = {
     ngx_pgq_batch_next,
     ngx_pgq_batch_expire,
-    ngx_pgq_batch_clear
+    ngx_pgq_batch_clear,
+    NULL
 };
 
 

@@ -68,7 +68,8 @@ static void ngx_pgq_read_free(ngx_pgq_read_t *read);
 static ngx_pgq_source_t  ngx_pgq_read_source = {
     ngx_pgq_read_next,
     ngx_pgq_read_expire,
-    ngx_pgq_read_clear
+    ngx_pgq_read_clear,
+    NULL
 };
 
 

@@ -65,6 +65,7 @@ ngx_pgq_ring_state(ngx_pgq_ring_t *ring, ngx_pgq_ring_state_t *state)
     state->epoch = s.epoch;
     state->newest = s.newest;
     state->since = s.since;
+    state->removed = s.removed;
     state->confirmed = (ngx_msec_t) s.confirmed;
     state->used = s.used_end - s.used_first;
     state->loaded = s.loaded != 0;
@@ -162,6 +163,26 @@ void
 ngx_pgq_ring_listen(ngx_pgq_ring_t *ring, ngx_pgq_ring_listener_t *l)
 {
     ngx_queue_insert_tail(&ring->listeners, &l->queue);
+}
+
+
+uint64_t
+ngx_pgq_ring_version(ngx_pgq_ring_t *ring)
+{
+    return __atomic_load_n(&ring->memory->version, __ATOMIC_ACQUIRE);
+}
+
+
+/*
+ * Called before a worker reads the state whose next change it waits for:
+ * either it reads the change, or the follower finds the slot armed.
+ */
+
+void
+ngx_pgq_ring_arm(ngx_pgq_ring_t *ring, ngx_uint_t slot)
+{
+    __atomic_store_n(&ring->memory->armed[slot], 1, __ATOMIC_SEQ_CST);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
 

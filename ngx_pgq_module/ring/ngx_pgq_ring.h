@@ -53,6 +53,7 @@ typedef struct {
     uint64_t                 epoch;     /* grows: earlier copies are void */
     int64_t                  newest;    /* greatest id of posts; 0: none */
     int64_t                  since;     /* has since < id <= newest */
+    int64_t                  removed;   /* posts has no id <= removed */
     ngx_msec_t               confirmed; /* when PostgreSQL last answered */
     size_t                   used;      /* bytes of topics and objects */
     unsigned                 loaded:1;  /* has been up to date once */
@@ -79,8 +80,16 @@ ngx_int_t ngx_pgq_ring_copy(ngx_pgq_ring_t *ring, uint64_t place,
     ngx_pgq_ring_entry_t *e, u_char *topic, u_char *object);
 void ngx_pgq_ring_listen(ngx_pgq_ring_t *ring, ngx_pgq_ring_listener_t *l);
 
+/* differs after each change of the state */
+uint64_t ngx_pgq_ring_version(ngx_pgq_ring_t *ring);
+
+/* asks for one ring of the bell of this slot at the next change */
+void ngx_pgq_ring_arm(ngx_pgq_ring_t *ring, ngx_uint_t slot);
+
 /* for the master */
 
+ngx_int_t ngx_pgq_ring_zone(ngx_conf_t *cf, ngx_pgq_ring_t *ring,
+    ngx_str_t *conninfo);
 size_t ngx_pgq_ring_memory_size(size_t size, ngx_uint_t posts);
 void ngx_pgq_ring_create(ngx_pgq_ring_t *ring, void *memory);
 void ngx_pgq_ring_attach(ngx_pgq_ring_t *ring, void *memory);
@@ -95,8 +104,10 @@ ngx_int_t ngx_pgq_ring_append(ngx_pgq_ring_t *ring, int64_t id,
 ngx_int_t ngx_pgq_ring_start(ngx_pgq_ring_t *ring, int64_t id);
 ngx_int_t ngx_pgq_ring_confirm(ngx_pgq_ring_t *ring, int64_t head,
     int64_t removed, ngx_msec_t now);
+ngx_int_t ngx_pgq_ring_whole(ngx_pgq_ring_t *ring, int64_t removed);
 ngx_int_t ngx_pgq_ring_reset(ngx_pgq_ring_t *ring);
 ngx_pid_t ngx_pgq_ring_follower(ngx_pgq_ring_t *ring);
+ngx_uint_t ngx_pgq_ring_disarm(ngx_pgq_ring_t *ring, ngx_uint_t slot);
 
 
 #endif /* NGX_PGQ_RING_H */

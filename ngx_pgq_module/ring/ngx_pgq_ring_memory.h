@@ -44,6 +44,7 @@ typedef struct {
     uint64_t                 epoch;
     int64_t                  newest;
     int64_t                  since;
+    int64_t                  removed;
     uint64_t                 confirmed;
     uint64_t                 loaded;
     uint64_t                 used_first;    /* position of the first entry */
@@ -69,6 +70,8 @@ struct ngx_pgq_ring_memory_s {
     /* process id * 2, plus NGX_PGQ_RING_WRITING; 0: none */
     uint64_t                 owner __attribute__((aligned(NGX_PGQ_RING_LINE)));
     uint64_t                 beat;          /* the owner's last sign of life */
+    /* by process slot: the worker wants to be woken up at the next change */
+    uint8_t                  armed[NGX_MAX_PROCESSES];
     ngx_pgq_ring_slot_t      slots[];
 };
 

@@ -127,6 +127,16 @@ ngx_pgq_ring_follower(ngx_pgq_ring_t *ring)
 }
 
 
+/* called after a change: whether the worker of this slot wants to know it */
+
+ngx_uint_t
+ngx_pgq_ring_disarm(ngx_pgq_ring_t *ring, ngx_uint_t slot)
+{
+    return __atomic_exchange_n(&ring->memory->armed[slot], 0,
+                               __ATOMIC_SEQ_CST);
+}
+
+
 /*
  * Adds the next post; its object is the n pieces together.  Ids that are not
  * greater than the newest are ignored.
@@ -252,12 +262,32 @@ ngx_pgq_ring_confirm(ngx_pgq_ring_t *ring, int64_t head, int64_t removed,
         ngx_pgq_ring_drop(memory, &s);
     }
 
-    s.since = ngx_max(s.since, removed);
+    s.removed = ngx_max(s.removed, removed);
+    s.since = ngx_max(s.since, s.removed);
     s.newest = ngx_max(s.newest, ngx_max(head, removed));
     s.confirmed = now;
     s.loaded = 1;
 
     ngx_pgq_ring_end(memory, &s);
+
+    return NGX_OK;
+}
+
+
+/* the ring has all posts: there is none before its first one */
+
+ngx_int_t
+ngx_pgq_ring_whole(ngx_pgq_ring_t *ring, int64_t removed)
+{
+    ngx_pgq_ring_published_t  s;
+
+    if (ngx_pgq_ring_begin(ring->memory, &s) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    s.since = removed;
+
+    ngx_pgq_ring_end(ring->memory, &s);
 
     return NGX_OK;
 }
@@ -279,6 +309,7 @@ ngx_pgq_ring_reset(ngx_pgq_ring_t *ring)
     s.epoch++;
     s.newest = 0;
     s.since = 0;
+    s.removed = 0;
     s.loaded = 0;
 
     ngx_pgq_ring_end(ring->memory, &s);

@@ -129,7 +129,8 @@ test_state(void)
     place = state.first;
     (void) ngx_pgq_ring_confirm(&ring, 109, 104, 6);
     ngx_pgq_ring_state(&ring, &state);
-    ok(state.since == 104 && state.end - state.first == 5 && whole(),
+    ok(state.since == 104 && state.removed == 104
+       && state.end - state.first == 5 && whole(),
        "posts that retention has removed cannot be read");
     ok(ngx_pgq_ring_entry(&ring, place, &e) == NGX_DECLINED,
        "... not by their places either");
@@ -157,7 +158,7 @@ test_state(void)
     (void) ngx_pgq_ring_reset(&ring);
     ngx_pgq_ring_state(&ring, &state);
     ok(state.first == state.end && state.epoch == 1 && state.newest == 0
-       && !state.loaded, "a reset drops all posts and increases the epoch");
+       && state.removed == 0 && !state.loaded, "a reset drops all posts and increases the epoch");
     ok(ngx_pgq_ring_entry(&ring, place, &e) == NGX_DECLINED,
        "the places of before the reset cannot be read");
 

@@ -38,6 +38,7 @@ END
 # Options, all with a default:
 #   pg (a Pgq::Postgres), user (ngx_pgq_web), conninfo (that of pg)       the server of the pool main
 #   pool      further parameters of pgq_pool; pools: whole lines instead of it
+#   ring      parameters of pgq_ring for this pool, '' for none; undef: no ring
 #   timeout   pgq_timeout
 #   workers (1), connections (1024, of a worker), master (on), daemon (off), log_level (info), env (a hash)
 #   main, events, http, server, locations     lines for these places
@@ -132,6 +133,7 @@ END
 sub _config {
     my ($self) = @_;
     my $pools = $self->{pools} // qq{pgq_pool main "$self->{conninfo}" @{[ $self->{pool} // '' ]};};
+    my $ring  = defined $self->{ring} ? "pgq_ring main $self->{ring};" : '';
     my $dir   = $self->{dir};
     my $wait  = $self->{timeout} ? "pgq_timeout $self->{timeout};" : '';
     my $endpoints = $self->{endpoints} // $endpoints;
@@ -148,6 +150,7 @@ http {
     scgi_temp_path $dir/temp/scgi;
 
     $pools
+    $ring
     $wait
     @{[ $self->{http} // '' ]}
 

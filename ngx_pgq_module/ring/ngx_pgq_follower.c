@@ -1,0 +1,590 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * Owns the connection that follows a database, and the event by which each
+ * worker tells its listeners of new posts.
+ *
+ * Invariants:
+ *  - the follower of a host is the owner of the ring's memory, see
+ *    ngx_pgq_ring_take().  It is replaced when its worker has ended, begins to
+ *    exit, or gives no sign of life for two polls;
+ *  - a notification is a hint, never data: the follower asks for the posts
+ *    after the ring's newest one, and asks at each poll as well;
+ *  - rows go into the ring as they arrive, in the order of ids;
+ *  - the ring is confirmed only when all posts up to the head of the answer
+ *    are in it;
+ *  - the ring is reset if posts were changed (ngx_pgq.refresh()), or if the
+ *    database has had smaller ids only than the ring.
+ */
+
+#include "ngx_pgq_follower.h"
+#include "ngx_pgq_bell.h"
+#include "ngx_pgq_object.h"
+
+
+#define NGX_PGQ_FOLLOWER_MOST    1000    /* posts of one answer */
+#define NGX_PGQ_FOLLOWER_BUFFER  65536   /* bytes kept for objects */
+
+
+static void ngx_pgq_follower_bell_handler(void);
+static void ngx_pgq_follower_poll_handler(ngx_event_t *ev);
+static void ngx_pgq_follower_changed_handler(ngx_event_t *ev);
+static void ngx_pgq_follower_take(ngx_pgq_follower_t *f);
+static void ngx_pgq_follower_start(ngx_pgq_follower_t *f);
+static void ngx_pgq_follower_stop(ngx_pgq_follower_t *f);
+static void ngx_pgq_follower_ask(ngx_pgq_follower_t *f);
+static void ngx_pgq_follower_ring_bells(ngx_pgq_follower_t *f,
+    ngx_uint_t all);
+static void ngx_pgq_follower_notified(ngx_pgq_pool_t *db,
+    const char *payload);
+static ngx_pgq_call_t *ngx_pgq_follower_next(ngx_pgq_pool_t *db);
+static ngx_int_t ngx_pgq_follower_encode(ngx_pgq_call_t *call);
+static void ngx_pgq_follower_row(ngx_pgq_call_t *call, ngx_str_t *fields);
+static void ngx_pgq_follower_head(ngx_pgq_follower_t *f, ngx_str_t *fields);
+static void ngx_pgq_follower_append(ngx_pgq_follower_t *f, int64_t id,
+    ngx_pgq_object_row_t *row);
+static void ngx_pgq_follower_done(ngx_pgq_call_t *call,
+    ngx_pgq_outcome_e outcome);
+static void ngx_pgq_follower_complete(ngx_pgq_follower_t *f);
+static void ngx_pgq_follower_reset(ngx_pgq_follower_t *f);
+
+
+typedef enum {
+    NGX_PGQ_FOLLOWER_ID = 0,
+    NGX_PGQ_FOLLOWER_AT,
+    NGX_PGQ_FOLLOWER_DATA,
+    NGX_PGQ_FOLLOWER_TOPIC,
+    NGX_PGQ_FOLLOWER_HEAD,
+    NGX_PGQ_FOLLOWER_REMOVED
+} ngx_pgq_follower_field_e;
+
+
+_Static_assert(NGX_PGQ_FOLLOWER_REMOVED < NGX_PGQ_MAX_FIELDS,
+               "a call keeps all fields of a row");
+
+
+static ngx_pgq_source_t  ngx_pgq_follower_source = {
+    ngx_pgq_follower_next,
+    NULL,
+    NULL,
+    ngx_pgq_follower_notified
+};
+
+
+static ngx_pgq_follower_t  **ngx_pgq_followers;
+static ngx_uint_t            ngx_pgq_followers_n;
+
+
+ngx_int_t
+ngx_pgq_follower_add(ngx_conf_t *cf, ngx_pgq_follower_t *f)
+{
+    f->ring.name = f->posts->lane.name;
+    f->posts->ring = &f->ring;
+
+    f->db = ngx_pgq_pool_follower(cf, f->posts);
+
+    return f->db ? ngx_pgq_ring_zone(cf, &f->ring, &f->posts->conninfo)
+                 : NGX_ERROR;
+}
+
+
+ngx_int_t
+ngx_pgq_follower_init(ngx_pgq_follower_t **followers, ngx_uint_t n,
+    ngx_cycle_t *cycle)
+{
+    ngx_uint_t           i;
+    ngx_pgq_follower_t  *f;
+
+    ngx_pgq_followers = followers;
+    ngx_pgq_followers_n = n;
+
+    if (n == 0) {
+        return NGX_OK;
+    }
+
+    if (ngx_pgq_bell_open(cycle, ngx_pgq_follower_bell_handler) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < n; i++) {
+        f = followers[i];
+
+        f->db->source = &ngx_pgq_follower_source;
+        f->db->data = f;
+
+        if (ngx_pgq_pool_init(f->db, cycle) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        f->call.statement = NGX_PGQ_FOLLOW;
+        f->call.read = 1;
+        f->call.encode = ngx_pgq_follower_encode;
+        f->call.row = ngx_pgq_follower_row;
+        f->call.done = ngx_pgq_follower_done;
+        f->call.data = f;
+
+        f->poll.handler = ngx_pgq_follower_poll_handler;
+        f->poll.data = f;
+        f->poll.log = cycle->log;
+        f->poll.cancelable = 1;
+
+        f->changed.handler = ngx_pgq_follower_changed_handler;
+        f->changed.data = f;
+        f->changed.log = cycle->log;
+
+        ngx_pgq_ring_arm(&f->ring, ngx_process_slot);
+        ngx_pgq_follower_take(f);
+        ngx_add_timer(&f->poll, f->ring.poll);
+    }
+
+    return NGX_OK;
+}
+
+
+void
+ngx_pgq_follower_exit(void)
+{
+    ngx_uint_t           i;
+    ngx_pgq_follower_t  *f;
+
+    for (i = 0; i < ngx_pgq_followers_n; i++) {
+        f = ngx_pgq_followers[i];
+
+        if (f->following) {
+            ngx_pgq_follower_stop(f);
+        }
+
+        ngx_pgq_pool_exit(f->db);
+
+        if (f->object.data) {
+            ngx_free(f->object.data);
+            f->object.data = NULL;
+        }
+    }
+
+    ngx_pgq_bell_close();
+}
+
+
+/* another worker has changed a ring, or this one begins to exit */
+
+static void
+ngx_pgq_follower_bell_handler(void)
+{
+    ngx_uint_t           i;
+    ngx_pgq_follower_t  *f;
+
+    for (i = 0; i < ngx_pgq_followers_n; i++) {
+        f = ngx_pgq_followers[i];
+
+        if (!ngx_exiting) {
+
+            if (ngx_pgq_ring_follower(&f->ring) == 0) {
+                ngx_pgq_follower_take(f);
+            }
+
+        } else if (f->following) {
+            ngx_pgq_follower_stop(f);
+        }
+
+        ngx_post_event(&f->changed, &ngx_posted_events);
+    }
+}
+
+
+static void
+ngx_pgq_follower_poll_handler(ngx_event_t *ev)
+{
+    ngx_pgq_follower_t  *f;
+
+    f = ev->data;
+
+    if (!ngx_exiting) {
+        ngx_pgq_follower_take(f);
+
+        if (f->following) {
+            ngx_pgq_follower_ask(f);
+        }
+    }
+
+    /* the bell may not have been rung */
+
+    if (ngx_pgq_ring_version(&f->ring) != f->version) {
+        ngx_post_event(&f->changed, &ngx_posted_events);
+    }
+
+    ngx_add_timer(ev, f->ring.poll);
+}
+
+
+static void
+ngx_pgq_follower_changed_handler(ngx_event_t *ev)
+{
+    ngx_queue_t              *q, *next;
+    ngx_pgq_follower_t       *f;
+    ngx_pgq_ring_listener_t  *l;
+
+    f = ev->data;
+
+    ngx_pgq_ring_arm(&f->ring, ngx_process_slot);
+    f->version = ngx_pgq_ring_version(&f->ring);
+
+    for (q = ngx_queue_head(&f->ring.listeners);
+         q != ngx_queue_sentinel(&f->ring.listeners);
+         q = next)
+    {
+        next = ngx_queue_next(q);
+        l = ngx_queue_data(q, ngx_pgq_ring_listener_t, queue);
+        l->changed(l);
+    }
+}
+
+
+static void
+ngx_pgq_follower_take(ngx_pgq_follower_t *f)
+{
+    if (ngx_pgq_ring_take(&f->ring, ngx_current_msec) == NGX_OK) {
+
+        if (!f->following) {
+            ngx_pgq_follower_start(f);
+        }
+
+    } else if (f->following) {
+
+        /* this worker was stopped, and another one has taken over */
+
+        ngx_pgq_follower_stop(f);
+    }
+}
+
+
+static void
+ngx_pgq_follower_start(ngx_pgq_follower_t *f)
+{
+    ngx_pgq_ring_state_t  state;
+
+    ngx_log_error(NGX_LOG_INFO, f->posts->lane.log, 0,
+                  "pgq follower: started, pool \"%V\"", &f->ring.name);
+
+    ngx_pgq_metrics_ring(f->posts->lane.metrics,
+                         NGX_PGQ_METRICS_RING_FOLLOWERS);
+
+    ngx_pgq_ring_state(&f->ring, &state);
+
+    f->following = 1;
+    f->reset = 0;
+    f->loading = !state.loaded;
+    f->loaded = 0;
+    f->started = 0;
+
+    ngx_pgq_pool_open(f->db);
+    ngx_pgq_follower_ask(f);
+}
+
+
+/* another worker can follow at once */
+
+static void
+ngx_pgq_follower_stop(ngx_pgq_follower_t *f)
+{
+    ngx_log_error(NGX_LOG_INFO, f->posts->lane.log, 0,
+                  "pgq follower: stopped, pool \"%V\"", &f->ring.name);
+
+    f->following = 0;
+    f->sent = 0;
+    f->due = 0;
+
+    ngx_pgq_pool_close(f->db);
+    ngx_pgq_ring_leave(&f->ring);
+    ngx_pgq_follower_ring_bells(f, 1);
+}
+
+
+static void
+ngx_pgq_follower_ask(ngx_pgq_follower_t *f)
+{
+    f->due = 1;
+    ngx_pgq_pool_wake(f->db);
+}
+
+
+/* all: also those of workers that do not wait for new posts */
+
+static void
+ngx_pgq_follower_ring_bells(ngx_pgq_follower_t *f, ngx_uint_t all)
+{
+    ngx_uint_t  i, n, armed;
+
+    n = ngx_pgq_bell_count();
+
+    for (i = 0; i < n; i++) {
+        armed = ngx_pgq_ring_disarm(&f->ring, i);
+
+        if ((armed || all) && i != (ngx_uint_t) ngx_process_slot) {
+            ngx_pgq_bell_ring(i);
+        }
+    }
+
+    ngx_post_event(&f->changed, &ngx_posted_events);
+}
+
+
+static void
+ngx_pgq_follower_notified(ngx_pgq_pool_t *db, const char *payload)
+{
+    ngx_pgq_follower_t  *f;
+
+    f = db->data;
+
+    if (ngx_strcmp(payload, "reset") == 0) {
+        f->reset = 1;
+    }
+
+    ngx_pgq_follower_ask(f);
+}
+
+
+static ngx_pgq_call_t *
+ngx_pgq_follower_next(ngx_pgq_pool_t *db)
+{
+    ngx_pgq_follower_t  *f;
+
+    f = db->data;
+
+    if (!f->following || !f->due || f->sent) {
+        return NULL;
+    }
+
+    if (f->reset) {
+        ngx_pgq_follower_reset(f);
+    }
+
+    f->due = 0;
+    f->sent = 1;
+    f->last = 0;
+
+    return &f->call;
+}
+
+
+static ngx_int_t
+ngx_pgq_follower_encode(ngx_pgq_call_t *call)
+{
+    ngx_pgq_follower_t    *f;
+    ngx_pgq_ring_state_t   state;
+
+    f = call->data;
+
+    ngx_pgq_ring_state(&f->ring, &state);
+
+    f->after = htobe64((uint64_t) state.newest);
+    f->most = htonl(NGX_PGQ_FOLLOWER_MOST);
+    f->size = htonl((uint32_t) f->posts->answer_size);
+    f->newest = htonl((uint32_t) f->ring.posts);
+
+    call->values[0] = f->loading && !f->started ? NULL : (char *) &f->after;
+    call->lengths[0] = sizeof(f->after);
+    call->values[1] = (char *) &f->most;
+    call->lengths[1] = sizeof(f->most);
+    call->values[2] = (char *) &f->size;
+    call->lengths[2] = sizeof(f->size);
+    call->values[3] = (char *) &f->newest;
+    call->lengths[3] = sizeof(f->newest);
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_pgq_follower_row(ngx_pgq_call_t *call, ngx_str_t *fields)
+{
+    int64_t                id;
+    ngx_pgq_follower_t    *f;
+    ngx_pgq_object_row_t   row;
+
+    f = call->data;
+
+    if (fields[NGX_PGQ_FOLLOWER_ID].data == NULL) {
+        ngx_pgq_follower_head(f, fields);
+        return;
+    }
+
+    if (f->reset) {
+        return;
+    }
+
+    row.id = fields[NGX_PGQ_FOLLOWER_ID];
+    row.at = fields[NGX_PGQ_FOLLOWER_AT];
+    row.data = fields[NGX_PGQ_FOLLOWER_DATA];
+    row.topic = fields[NGX_PGQ_FOLLOWER_TOPIC];
+
+    ngx_pgq_object_check(&row);
+
+    id = ngx_atoof(row.id.data, row.id.len);
+
+    if (f->loading && !f->started) {
+        f->started = 1;
+        (void) ngx_pgq_ring_start(&f->ring, id);
+    }
+
+    ngx_pgq_follower_append(f, id, &row);
+
+    f->last = id;
+    f->loaded++;
+}
+
+
+/* the first row: what the database knows of all posts */
+
+static void
+ngx_pgq_follower_head(ngx_pgq_follower_t *f, ngx_str_t *fields)
+{
+    ngx_pgq_ring_state_t  state;
+
+    f->head = ngx_atoof(fields[NGX_PGQ_FOLLOWER_HEAD].data,
+                        fields[NGX_PGQ_FOLLOWER_HEAD].len);
+    f->removed = ngx_atoof(fields[NGX_PGQ_FOLLOWER_REMOVED].data,
+                           fields[NGX_PGQ_FOLLOWER_REMOVED].len);
+
+    ngx_pgq_ring_state(&f->ring, &state);
+
+    if (f->head < state.newest) {
+        f->reset = 1;
+    }
+}
+
+
+static void
+ngx_pgq_follower_append(ngx_pgq_follower_t *f, int64_t id,
+    ngx_pgq_object_row_t *row)
+{
+    size_t      len;
+    ngx_str_t   object;
+
+    len = ngx_pgq_object_len(row);
+
+    if (f->object.len < len) {
+
+        if (f->object.data) {
+            ngx_free(f->object.data);
+        }
+
+        f->object.len = ngx_max(len, NGX_PGQ_FOLLOWER_BUFFER);
+        f->object.data = ngx_alloc(f->object.len, f->posts->lane.log);
+
+        if (f->object.data == NULL) {
+            f->object.len = 0;
+            f->reset = 1;
+            return;
+        }
+    }
+
+    ngx_pgq_object_write(f->object.data, row);
+
+    object.data = f->object.data;
+    object.len = len;
+
+    (void) ngx_pgq_ring_append(&f->ring, id, &row->topic, &object, 1);
+}
+
+
+static void
+ngx_pgq_follower_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
+{
+    ngx_pgq_follower_t  *f;
+
+    f = call->data;
+    f->sent = 0;
+
+    if (f->object.len > NGX_PGQ_FOLLOWER_BUFFER) {
+        ngx_free(f->object.data);
+        f->object.data = NULL;
+        f->object.len = 0;
+    }
+
+    if (outcome == NGX_PGQ_DONE) {
+
+        if (f->reset) {
+            ngx_pgq_follower_ask(f);
+            return;
+        }
+
+        ngx_pgq_follower_complete(f);
+        return;
+    }
+
+    if (outcome == NGX_PGQ_AGAIN || outcome == NGX_PGQ_UNKNOWN) {
+        ngx_pgq_follower_ask(f);
+        return;
+    }
+
+    /* the next poll asks again */
+
+    if (f->logged_at == 0
+        || ngx_pgq_seconds() - f->logged_at >= NGX_PGQ_LOG_INTERVAL)
+    {
+        f->logged_at = ngx_pgq_seconds();
+        ngx_log_error(NGX_LOG_ERR, f->posts->lane.log, 0,
+                      "pgq follower: could not read posts: %V (%s), pool"
+                      " \"%V\"", &call->error_text, call->sqlstate,
+                      &f->ring.name);
+    }
+}
+
+
+static void
+ngx_pgq_follower_complete(ngx_pgq_follower_t *f)
+{
+    ngx_pgq_ring_state_t  state;
+
+    if (f->last && f->last < f->head) {
+
+        /* the answer had no place for more posts */
+
+        ngx_pgq_follower_ring_bells(f, 0);
+        ngx_pgq_follower_ask(f);
+        return;
+    }
+
+    if (f->loading) {
+        f->loading = 0;
+
+        ngx_pgq_ring_state(&f->ring, &state);
+
+        if (f->loaded < f->ring.posts && state.end - state.first == f->loaded)
+        {
+            (void) ngx_pgq_ring_whole(&f->ring, f->removed);
+        }
+    }
+
+    ngx_pgq_ring_state(&f->ring, &state);
+
+    /* the next poll finds out if another worker has taken over */
+
+    (void) ngx_pgq_ring_confirm(&f->ring, f->head, f->removed,
+                                ngx_current_msec);
+
+    if (f->last || !state.loaded || state.newest != f->head
+        || state.removed != f->removed)
+    {
+        ngx_pgq_follower_ring_bells(f, 0);
+    }
+}
+
+
+static void
+ngx_pgq_follower_reset(ngx_pgq_follower_t *f)
+{
+    ngx_log_error(NGX_LOG_NOTICE, f->posts->lane.log, 0,
+                  "pgq ring: reset, reading all posts again, pool \"%V\"",
+                  &f->ring.name);
+
+    ngx_pgq_metrics_ring(f->posts->lane.metrics, NGX_PGQ_METRICS_RING_RESETS);
+
+    (void) ngx_pgq_ring_reset(&f->ring);
+
+    f->reset = 0;
+    f->loading = 1;
+    f->loaded = 0;
+    f->started = 0;
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * A follower fills a ring with new posts.  Each worker has one for each ring;
+ * one worker of the host follows the database, and the others wait for their
+ * turn.
+ */
+
+#ifndef NGX_PGQ_FOLLOWER_H
+#define NGX_PGQ_FOLLOWER_H
+
+
+#include "ngx_pgq_pool.h"
+#include "ngx_pgq_ring.h"
+
+
+typedef struct ngx_pgq_follower_s  ngx_pgq_follower_t;
+
+
+struct ngx_pgq_follower_s {
+    ngx_pgq_ring_t           ring;      /* set by the owner */
+    ngx_pgq_pool_t          *posts;     /* the pool of the posts */
+    ngx_pgq_pool_t          *db;        /* a pool of one lane */
+
+    /* each worker sets these */
+    ngx_pgq_call_t           call;
+    ngx_event_t              poll;
+    ngx_event_t              changed;
+    uint64_t                 version;   /* of the ring, told to listeners */
+    time_t                   logged_at; /* when an error was last logged */
+    ngx_str_t                object;    /* buffer of one object */
+
+    /* the question; parameters in network byte order */
+    uint64_t                 after;
+    uint32_t                 most;
+    uint32_t                 size;
+    uint32_t                 newest;
+
+    /* the answer */
+    int64_t                  head;
+    int64_t                  removed;
+    int64_t                  last;      /* id of the last row; 0: none */
+    ngx_uint_t               loaded;    /* posts of the first questions */
+
+    unsigned                 following:1;
+    unsigned                 due:1;     /* there may be new posts */
+    unsigned                 sent:1;    /* the call is in progress */
+    unsigned                 loading:1; /* the ring gets its first posts */
+    unsigned                 started:1; /* the first row of the load came */
+    unsigned                 reset:1;   /* what the ring has is void */
+};
+
+
+/* at configuration time; posts and the settings of the ring must be set */
+ngx_int_t ngx_pgq_follower_add(ngx_conf_t *cf, ngx_pgq_follower_t *f);
+
+/* in each worker; n followers, which must have a pool of connections each */
+ngx_int_t ngx_pgq_follower_init(ngx_pgq_follower_t **followers, ngx_uint_t n,
+    ngx_cycle_t *cycle);
+void ngx_pgq_follower_exit(void);
+
+
+#endif /* NGX_PGQ_FOLLOWER_H */
