@@ -40,7 +40,7 @@ extension() {
     done
 
     put /usr/local/lib/ngx_pgq/post_bootstrap 755 root < "$kit/patroni/post_bootstrap"
-    for file in pg_rewind state has_everything; do
+    for file in pg_rewind state has_everything raise_ids force_failover; do
         put "/usr/local/lib/ngx_pgq/$file" 755 root < "$kit/patroni/$file"
     done
     printf '%s\n' "${database_names[@]}" | put /etc/ngx_pgq/databases 644 root

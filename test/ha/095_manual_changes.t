@@ -79,6 +79,22 @@ sub status_says {
     isnt($status, 0, 'make cluster-reinit refuses the leader');
 }
 
+# ---- a forced failover
+
+{
+    my $test   = Pgq::ClusterTest->new('a forced failover', target => 10, allow => 'refused|unknown|read_failed');
+    my $seen   = $cluster->safe_psql('select max(id) from posts');
+    my ($host) = $cluster->standbys;
+
+    $test->takeover(sub {
+        $cluster->must($host, '/usr/local/lib/ngx_pgq/force_failover');
+        is($cluster->leader, $host, 'the member on which force_failover ran leads');
+        ok($cluster->poll_query_until("select max(id) > $seen + 1000000000 from posts", 't'), 'after a forced failover new posts have much higher ids');
+    });
+    isnt(($cluster->on($host, '/usr/local/lib/ngx_pgq/force_failover'))[0], 0, 'force_failover refuses the primary');
+    $test->end;
+}
+
 # ---- the setting on which P1 depends
 
 {
