@@ -11,8 +11,7 @@
  */
 
 #include "ngx_pgq_http.h"
-
-#include <cjson/cJSON.h>
+#include "ngx_pgq_status_ring.h"
 
 
 #define NGX_PGQ_STATUS_SIZE      (256 * 1024)    /* bytes of a page */
@@ -34,6 +33,7 @@ typedef struct {
     ngx_uint_t                 connected;
     ngx_uint_t                 up;
     ngx_uint_t                 full;
+    ngx_pgq_status_ring_t      ring;
 } ngx_pgq_status_pool_t;
 
 
@@ -105,6 +105,20 @@ static ngx_pgq_status_metric_t  ngx_pgq_status_metrics[] = {
       offsetof(ngx_pgq_status_pool_t, posts.lanes), 1 },
     { "pgq_read_lanes", "gauge", "Connections for GETs, by state.",
       offsetof(ngx_pgq_status_pool_t, gets.lanes), 1 },
+    { "pgq_ring_posts", "gauge", "Posts in the ring.",
+      offsetof(ngx_pgq_status_pool_t, ring.posts), 0 },
+    { "pgq_ring_bytes", "gauge", "Bytes of the posts in the ring.",
+      offsetof(ngx_pgq_status_pool_t, ring.bytes), 0 },
+    { "pgq_ring_newest_id", "gauge", "Greatest id in the ring.",
+      offsetof(ngx_pgq_status_pool_t, ring.newest), 0 },
+    { "pgq_ring_age_seconds", "gauge",
+      "Time since the database confirmed the newest post.",
+      offsetof(ngx_pgq_status_pool_t, ring.age), 0 },
+    { "pgq_ring_resets_total", "counter", "Times the ring was emptied.",
+      offsetof(ngx_pgq_status_pool_t, ring.resets), 0 },
+    { "pgq_ring_follower_changes_total", "counter",
+      "Times a worker became the follower.",
+      offsetof(ngx_pgq_status_pool_t, ring.followers), 0 },
     { NULL, NULL, NULL, 0, 0 }
 };
 
@@ -213,7 +227,8 @@ ngx_pgq_status_document(ngx_pgq_status_t *page)
                && cJSON_AddNumberToObject(item, "waiting_tickets",
                                           pool->posts.tickets)
                && cJSON_AddNumberToObject(item, "waiting_bytes",
-                                          pool->posts.bytes);
+                                          pool->posts.bytes)
+               && ngx_pgq_status_ring_add(item, &pool->ring);
     }
 
     if (!done) {
@@ -462,6 +477,13 @@ ngx_pgq_status_pools(ngx_pgq_status_t *page)
         ngx_pgq_status_head(page, m->name, m->type, m->help);
 
         for (i = 0; i < page->npools; i++) {
+
+            if (m->offset >= offsetof(ngx_pgq_status_pool_t, ring)
+                && !page->pools[i].ring.present)
+            {
+                continue;
+            }
+
             ngx_pgq_status_quote(name, page->pools[i].name);
 
             values = (ngx_atomic_uint_t *)
@@ -513,6 +535,7 @@ ngx_pgq_status_collect(ngx_http_request_t *r, ngx_pgq_status_t *page)
     time_t                     since;
     ngx_uint_t                 i, j, used;
     ngx_pgq_pool_t           **pools;
+    ngx_pgq_ring_t            *rings[NGX_PGQ_METRICS_POOLS];
     ngx_pgq_main_conf_t       *pmcf;
     ngx_pgq_status_pool_t     *pool;
     ngx_pgq_metrics_pool_t    *posts, *gets;
@@ -522,8 +545,11 @@ ngx_pgq_status_collect(ngx_http_request_t *r, ngx_pgq_status_t *page)
     pools = pmcf->pools.elts;
     used = 0;
 
+    ngx_memzero(rings, sizeof(rings));
+
     for (i = 0; i < pmcf->pools.nelts; i++) {
         used |= 1u << pools[i]->lane.metrics;
+        rings[pools[i]->lane.metrics] = pools[i]->ring;
     }
 
     since = ngx_pgq_seconds() - NGX_PGQ_STATUS_RECENT;
@@ -545,6 +571,8 @@ ngx_pgq_status_collect(ngx_http_request_t *r, ngx_pgq_status_t *page)
 
         (void) ngx_pgq_metrics_gauges(i, &pool->posts);
         (void) ngx_pgq_metrics_gauges(ngx_pgq_metrics_reads(i), &pool->gets);
+
+        ngx_pgq_status_ring_read(&pool->ring, rings[i], posts->ring);
 
         pool->name = posts->name;
         pool->connects = posts->connects + gets->connects;
