@@ -66,9 +66,14 @@ ngx_pgq_lane_statement_t  ngx_pgq_call_writes[] = {
  */
 
 ngx_pgq_lane_statement_t  ngx_pgq_call_reads[] = {
-    [NGX_PGQ_RECENT] = { NULL, 3,
-      "select id, at, data, older"
-      " from ngx_pgq.recent($1::integer, $2::bigint, $3::integer)" },
+    [NGX_PGQ_RECENT] = { NULL, 5,
+      "select id, at, data, older, topic"
+      " from ngx_pgq.recent($1::integer, $2::bigint, $3::integer, $4::text[],"
+      " $5::text)" },
+    [NGX_PGQ_AFTER] = { NULL, 5,
+      "select id, at, data, newer, topic"
+      " from ngx_pgq.after($2::bigint, $1::integer, $3::integer, $4::text[],"
+      " $5::text)" },
     [NGX_PGQ_FOLLOW] = { NULL, 4,
       "select id, at, data, topic, head, removed"
       " from ngx_pgq.follow($1::bigint, $2::integer, $3::integer,"

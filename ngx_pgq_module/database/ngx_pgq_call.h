@@ -24,6 +24,7 @@ typedef enum {
 
 typedef enum {
     NGX_PGQ_RECENT = 0,
+    NGX_PGQ_AFTER,
     NGX_PGQ_FOLLOW
 } ngx_pgq_read_e;
 

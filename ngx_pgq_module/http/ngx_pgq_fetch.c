@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Handles GET: sends the newest posts.  Each request has a fetch in its memory
- * pool.
+ * Handles GET: sends the newest posts, or those after an id.  Each request has
+ * a fetch in its memory pool.
  *
  * Invariant: a request waits while its fetch belongs to a read; the cleanup of
  * the request removes the fetch from the read.
@@ -30,6 +30,9 @@ typedef struct {
 } ngx_pgq_fetch_problem_t;
 
 
+static ngx_int_t ngx_pgq_fetch_query(ngx_http_request_t *r,
+    ngx_pgq_read_query_t *query, ngx_pgq_filter_t **filter,
+    ngx_pgq_problem_t *problem);
 static ngx_int_t ngx_pgq_fetch_arguments(ngx_http_request_t *r,
     ngx_pgq_read_query_t *query);
 static ngx_int_t ngx_pgq_fetch_start(ngx_http_request_t *r,
@@ -39,10 +42,16 @@ static void ngx_pgq_fetch_done(ngx_pgq_fetch_t *f,
     ngx_pgq_read_result_e result, ngx_pgq_answer_t *answer);
 static ngx_int_t ngx_pgq_fetch_reply(ngx_http_request_t *r,
     ngx_pgq_answer_t *answer);
+static ngx_int_t ngx_pgq_fetch_headers(ngx_http_request_t *r,
+    ngx_pgq_answer_t *answer);
 
 
 static ngx_str_t  ngx_pgq_fetch_type = ngx_string("application/json");
+
+/* readers with different rights share no cache */
+
 static ngx_str_t  ngx_pgq_fetch_cache = ngx_string("no-cache");
+static ngx_str_t  ngx_pgq_fetch_private = ngx_string("private, no-cache");
 
 
 /* indexed by ngx_pgq_read_result_e */
@@ -63,7 +72,10 @@ ngx_pgq_fetch_handler(ngx_http_request_t *r)
     ngx_pgq_ctx_t        *ctx;
     ngx_pgq_pool_t       *db;
     ngx_pgq_loc_conf_t   *plcf;
+    ngx_pgq_filter_t     *filter;
     ngx_pgq_read_query_t  query;
+    ngx_pgq_problem_t     problem =
+        ngx_pgq_problem_init(NGX_PGQ_PROBLEM_BAD_ARGUMENT);
 
     ctx = ngx_pgq_variables_ctx(r, NGX_PGQ_METRICS_GET);
     if (ctx == NULL) {
@@ -78,25 +90,55 @@ ngx_pgq_fetch_handler(ngx_http_request_t *r)
 
     ngx_memzero(&query, sizeof(ngx_pgq_read_query_t));
 
-    if (ngx_pgq_fetch_arguments(r, &query) != NGX_OK) {
-        return ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_BAD_ARGUMENT);
+    rc = ngx_pgq_fetch_query(r, &query, &filter, &problem);
+
+    if (rc != NGX_OK) {
+        return rc == NGX_DECLINED ? ngx_pgq_reply_problem(r, &problem)
+                                  : NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
 
     db = plcf->get->reads;
-
-    if (db->unanswered >= db->max_tickets) {
-        return ngx_pgq_reply_unavailable(r, db, NGX_PGQ_PROBLEM_QUEUE_FULL);
-    }
+    query.size = db->answer_size;
 
     if (db->size >= db->unread_size) {
         return ngx_pgq_reply_unavailable(r, db, NGX_PGQ_PROBLEM_READS_FULL);
     }
 
-    query.size = db->answer_size;
+    if (db->unanswered >= db->max_tickets) {
+        return ngx_pgq_reply_unavailable(r, db, NGX_PGQ_PROBLEM_QUEUE_FULL);
+    }
 
     return ngx_pgq_fetch_start(r, &query);
+}
+
+
+/* NGX_DECLINED: the problem is set */
+
+static ngx_int_t
+ngx_pgq_fetch_query(ngx_http_request_t *r, ngx_pgq_read_query_t *query,
+    ngx_pgq_filter_t **filter, ngx_pgq_problem_t *problem)
+{
+    ngx_int_t  rc;
+    ngx_str_t  asked;
+
+    if (ngx_pgq_fetch_arguments(r, query) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    rc = ngx_pgq_filter_asked(r, &asked);
+
+    if (rc == NGX_OK) {
+        rc = ngx_pgq_filter_read(r, &asked, filter, problem);
+    }
+
+    if (rc == NGX_OK) {
+        rc = ngx_pgq_filter_sql(*filter, r->pool, &query->topics,
+                                &query->pattern);
+    }
+
+    return rc;
 }
 
 
@@ -119,6 +161,20 @@ ngx_pgq_fetch_arguments(ngx_http_request_t *r, ngx_pgq_read_query_t *query)
         query->id = ngx_atoof(value.data, value.len);
 
         if (query->id < 1) {
+            return NGX_ERROR;
+        }
+    }
+
+    if (ngx_http_arg(r, (u_char *) "after", 5, &value) == NGX_OK) {
+
+        if (query->id) {
+            return NGX_ERROR;
+        }
+
+        query->ascending = 1;
+        query->id = ngx_atoof(value.data, value.len);
+
+        if (query->id < 0) {
             return NGX_ERROR;
         }
     }
@@ -213,7 +269,11 @@ ngx_pgq_fetch_done(ngx_pgq_fetch_t *fetch, ngx_pgq_read_result_e result,
 }
 
 
-/* nginx's not-modified filter compares the ETag and sends 304 */
+/*
+ * nginx's not-modified filter compares the ETag and sends 304.  No part of an
+ * answer is sent for Range: the parts of a resource that changes do not fit
+ * together.
+ */
 
 static ngx_int_t
 ngx_pgq_fetch_reply(ngx_http_request_t *r, ngx_pgq_answer_t *answer)
@@ -226,12 +286,7 @@ ngx_pgq_fetch_reply(ngx_http_request_t *r, ngx_pgq_answer_t *answer)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    r->headers_out.etag = ngx_pgq_reply_header(r, "ETag", &answer->etag);
-
-    if (r->headers_out.etag == NULL
-        || ngx_pgq_reply_header(r, "Cache-Control", &ngx_pgq_fetch_cache)
-           == NULL)
-    {
+    if (ngx_pgq_fetch_headers(r, answer) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -262,4 +317,33 @@ ngx_pgq_fetch_reply(ngx_http_request_t *r, ngx_pgq_answer_t *answer)
 
     return ngx_pgq_reply_chain(r, NGX_HTTP_OK, &ngx_pgq_fetch_type, out,
                                answer->len);
+}
+
+
+static ngx_int_t
+ngx_pgq_fetch_headers(ngx_http_request_t *r, ngx_pgq_answer_t *answer)
+{
+    ngx_pgq_loc_conf_t  *plcf;
+
+    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
+
+    r->headers_out.etag = ngx_pgq_reply_header(r, "ETag", &answer->etag);
+
+    if (r->headers_out.etag == NULL
+        || ngx_pgq_reply_header(r, "Cache-Control",
+                                plcf->topics ? &ngx_pgq_fetch_private
+                                             : &ngx_pgq_fetch_cache)
+           == NULL)
+    {
+        return NGX_ERROR;
+    }
+
+    /*
+     * The answer has no Last-Modified, so that nginx would take it as modified
+     * though the ETag is the same.
+     */
+
+    r->headers_in.if_modified_since = NULL;
+
+    return NGX_OK;
 }

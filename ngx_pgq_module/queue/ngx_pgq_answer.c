@@ -83,8 +83,9 @@ ngx_pgq_answer_create(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query)
     }
 
     answer = ngx_pcalloc(memory, sizeof(ngx_pgq_answer_t));
+    p = ngx_pnalloc(memory, query->topics.len + query->pattern.len);
 
-    if (answer == NULL
+    if (answer == NULL || p == NULL
         || ngx_array_init(&answer->pieces, memory, 8, sizeof(ngx_str_t))
            != NGX_OK
         || ngx_array_init(&answer->posts, memory,
@@ -99,8 +100,8 @@ ngx_pgq_answer_create(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query)
     answer->db = db;
     answer->memory = memory;
     answer->holders = 1;
-    answer->ascending = query->ascending;
     answer->next = query->id;
+    ngx_pgq_answer_copy(&answer->query, query, p);
 
     p = ngx_pgq_answer_space(answer, sizeof("{\"msg\":[") - 1);
 
@@ -116,22 +117,33 @@ void
 ngx_pgq_answer_row(ngx_pgq_answer_t *answer, ngx_str_t *fields)
 {
     u_char                *p;
+    int64_t                id;
     ngx_pgq_object_row_t   row;
 
     row.id = fields[NGX_PGQ_ANSWER_ID];
     row.at = fields[NGX_PGQ_ANSWER_AT];
     row.data = fields[NGX_PGQ_ANSWER_DATA];
-    ngx_str_null(&row.topic);
+    row.topic = fields[NGX_PGQ_ANSWER_TOPIC];
 
     ngx_pgq_object_check(&row);
 
-    p = ngx_pgq_answer_add(answer, ngx_atoof(row.id.data, row.id.len),
-                           ngx_pgq_object_len(&row), row.topic.len);
+    id = ngx_atoof(row.id.data, row.id.len);
+
+    answer->next = id;
+    answer->more = fields[NGX_PGQ_ANSWER_MORE].data != NULL;
+
+    if (row.topic.len == 0
+        && (answer->query.topics.len || answer->query.pattern.len))
+    {
+        /* its topic is not valid */
+        return;
+    }
+
+    p = ngx_pgq_answer_add(answer, id, ngx_pgq_object_len(&row),
+                           row.topic.len);
     if (p) {
         ngx_pgq_object_write(p, &row);
     }
-
-    answer->more = fields[NGX_PGQ_ANSWER_MORE].data != NULL;
 }
 
 
@@ -182,7 +194,7 @@ ngx_pgq_answer_end(ngx_pgq_answer_t *answer)
     last = end;
     *last++ = ']';
 
-    if (answer->ascending || answer->more) {
+    if (answer->query.ascending || answer->more) {
         last = ngx_snprintf(last, end + sizeof(end) - last,
                             ",\"next\":%L", answer->next);
     }
@@ -227,7 +239,7 @@ ngx_pgq_answer_hash(ngx_pgq_answer_t *answer)
                        post->object + post->len - (data.data + data.len));
     }
 
-    if (answer->more) {
+    if (answer->more && !answer->query.ascending) {
         ngx_md5_update(&md5, "next", 4);
     }
 

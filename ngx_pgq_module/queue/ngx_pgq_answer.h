@@ -12,17 +12,18 @@
 #include "ngx_pgq_pool.h"
 
 
-/* the columns of ngx_pgq.recent() */
+/* the columns of ngx_pgq.recent() and after() */
 
 typedef enum {
     NGX_PGQ_ANSWER_ID = 0,
     NGX_PGQ_ANSWER_AT,         /* null: infinity, not a time in JSON */
     NGX_PGQ_ANSWER_DATA,
-    NGX_PGQ_ANSWER_MORE        /* id of the next post, or null */
+    NGX_PGQ_ANSWER_MORE,       /* id of the next post, or null */
+    NGX_PGQ_ANSWER_TOPIC
 } ngx_pgq_answer_field_e;
 
 
-_Static_assert(NGX_PGQ_ANSWER_MORE < NGX_PGQ_MAX_FIELDS,
+_Static_assert(NGX_PGQ_ANSWER_TOPIC < NGX_PGQ_MAX_FIELDS,
                "a call keeps all fields of a row");
 
 
@@ -50,6 +51,7 @@ typedef struct {
 typedef struct {
     ngx_pgq_pool_t          *db;
     ngx_pool_t              *memory;
+    ngx_pgq_read_query_t     query;
     ngx_uint_t               holders;   /* the answer is freed at 0 */
     ngx_array_t              pieces;    /* ngx_str_t */
     ngx_array_t              posts;     /* ngx_pgq_answer_post_t */
@@ -58,7 +60,6 @@ typedef struct {
     size_t                   len;       /* bytes of the body */
     int64_t                  next;      /* where the next query begins */
     ngx_str_t                etag;
-    unsigned                 ascending:1;
     unsigned                 more:1;    /* posts were left out by size */
     unsigned                 failed:1;  /* out of memory */
 } ngx_pgq_answer_t;

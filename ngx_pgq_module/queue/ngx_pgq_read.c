@@ -142,7 +142,7 @@ ngx_pgq_read_create(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query)
     read->size = htonl((uint32_t) query->size);
     read->id = htobe64((uint64_t) query->id);
 
-    read->call.statement = NGX_PGQ_RECENT;
+    read->call.statement = query->ascending ? NGX_PGQ_AFTER : NGX_PGQ_RECENT;
     read->call.read = 1;
     read->call.encode = ngx_pgq_read_encode;
     read->call.row = ngx_pgq_read_row;
@@ -264,16 +264,23 @@ ngx_pgq_read_clear(ngx_pgq_pool_t *db)
 static ngx_int_t
 ngx_pgq_read_encode(ngx_pgq_call_t *call)
 {
-    ngx_pgq_read_t  *read;
+    ngx_pgq_read_t        *read;
+    ngx_pgq_read_query_t  *query;
 
     read = call->data;
+    query = &read->query;
 
     call->values[0] = (char *) &read->limit;
     call->lengths[0] = sizeof(read->limit);
-    call->values[1] = read->id ? (char *) &read->id : NULL;
+    call->values[1] = query->id || query->ascending ? (char *) &read->id
+                                                    : NULL;
     call->lengths[1] = sizeof(read->id);
     call->values[2] = (char *) &read->size;
     call->lengths[2] = sizeof(read->size);
+    call->values[3] = query->topics.len ? (char *) query->topics.data : NULL;
+    call->lengths[3] = query->topics.len;
+    call->values[4] = query->pattern.len ? (char *) query->pattern.data : NULL;
+    call->lengths[4] = query->pattern.len;
 
     return NGX_OK;
 }

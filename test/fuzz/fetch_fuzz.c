@@ -6,7 +6,8 @@
  * Requests begin, are closed and expire, calls get a row or end; an answered
  * request may close another one.  Each request is answered at most once, each
  * call has the arguments of a request, and an answer's memory is freed with
- * the last request that it answers.
+ * the last request that it answers.  The argument "topic" is passed on as a
+ * pattern as it is.
  */
 
 #include "nginx_stub.h"
@@ -24,6 +25,9 @@ typedef struct {
     stub_request_t  *f;          /* NULL: none */
     long            limit;
     long            before;
+    long            after;
+    size_t          topic_len;
+    u_char          topic[64];
 } get_t;
 
 
@@ -32,7 +36,49 @@ static ngx_pgq_call_t  *calls[CALLS];
 static ngx_pgq_pool_t   pool;
 static ngx_log_t        errors;
 static ngx_time_t       now;
+static ngx_str_t        asked;
 static int              drags;
+
+
+ngx_int_t
+ngx_pgq_filter_asked(ngx_http_request_t *r, ngx_str_t *topics)
+{
+    if (ngx_http_arg(r, (u_char *) "topic", 5, topics) != NGX_OK) {
+        topics->len = 0;
+    }
+
+    asked = *topics;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_pgq_filter_read(ngx_http_request_t *r, ngx_str_t *topics,
+    ngx_pgq_filter_t **filter, ngx_pgq_problem_t *problem)
+{
+    (void) r;
+    (void) topics;
+    (void) problem;
+
+    *filter = NULL;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_pgq_filter_sql(ngx_pgq_filter_t *filter, ngx_pool_t *memory,
+    ngx_str_t *topics, ngx_str_t *pattern)
+{
+    (void) filter;
+    (void) memory;
+
+    topics->len = 0;
+    *pattern = asked;
+
+    return NGX_OK;
+}
 
 
 /* The value of an argument; -1 if it is missing, -2 if it is not a number. */
@@ -146,11 +192,20 @@ come(get_t *get, ngx_pgq_loc_conf_t *conf, fuzz_input_t *in)
     get->f = f;
     get->limit = argument(p, len, "limit");
     get->before = argument(p, len, "before");
+    get->after = argument(p, len, "after");
 
+    asked.len = 0;
     rc = ngx_pgq_fetch_handler(&f->request);
 
+    get->topic_len = asked.len;
+
+    if (asked.len) {
+        memcpy(get->topic, asked.data, asked.len);
+    }
+
     if (get->limit == -2 || get->limit == 0 || get->limit > 1000
-        || get->before == -2 || get->before == 0)
+        || get->before == -2 || get->before == 0
+        || get->after == -2 || (get->after >= 0 && get->before > 0))
     {
         fuzz_check(rc == NGX_OK && stub_answer.status == 400);
 
@@ -178,7 +233,9 @@ static void
 call(ngx_pgq_call_t **c)
 {
     int       i;
-    long      before;
+    long      id;
+    size_t    len;
+    get_t    *get;
     uint32_t  limit;
     uint64_t  number;
 
@@ -186,22 +243,29 @@ call(ngx_pgq_call_t **c)
         return;
     }
 
-    fuzz_check((*c)->statement == NGX_PGQ_RECENT);
     fuzz_check((*c)->encode(*c) == NGX_OK);
     fuzz_check((*c)->lengths[0] == 4 && (*c)->lengths[2] == 4);
+    fuzz_check((*c)->values[3] == NULL);
+    len = (*c)->values[4] ? (size_t) (*c)->lengths[4] : 0;
     memcpy(&limit, (*c)->values[0], 4);
     limit = be32toh(limit);
-    before = -1;
+    id = -1;
 
     if ((*c)->values[1]) {
         fuzz_check((*c)->lengths[1] == 8);
         memcpy(&number, (*c)->values[1], 8);
-        before = (long) be64toh(number);
+        id = (long) be64toh(number);
     }
 
     for (i = 0; i < REQUESTS; i++) {
-        if (gets[i].f && before == gets[i].before
-            && (long) limit == (gets[i].limit < 0 ? 100 : gets[i].limit))
+        get = &gets[i];
+
+        if (get->f && (*c)->statement == (get->after < 0 ? NGX_PGQ_RECENT
+                                                         : NGX_PGQ_AFTER)
+            && id == (get->after < 0 ? get->before : get->after)
+            && (long) limit == (get->limit < 0 ? 100 : get->limit)
+            && len == get->topic_len
+            && (len == 0 || memcmp(get->topic, (*c)->values[4], len) == 0))
         {
             return;
         }
