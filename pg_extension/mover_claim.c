@@ -102,18 +102,16 @@ mover_claim_find_columns(Relation leaf, AttrNumber *columns)
 
 /* A value of a message.  It may be null if NOT NULL was not validated. */
 static Datum
-mover_claim_value_of(HeapTuple tuple, AttrNumber column, TupleDesc desc)
+mover_claim_value_of(const Datum *values, const bool *nulls, AttrNumber column,
+					 TupleDesc desc)
 {
-	bool		isnull;
-	Datum		value = heap_getattr(tuple, column, desc, &isnull);
-
-	if (isnull)
+	if (nulls[column - 1])
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("a message in \"%s.queue\" is null in column \"%s\"",
 						NGX_PGQ_SCHEMA,
 						NameStr(TupleDescAttr(desc, column - 1)->attname))));
-	return value;
+	return values[column - 1];
 }
 
 /* Add a row to the claim; returns its size. */
@@ -124,13 +122,18 @@ mover_claim_add_message(NgxPgqClaim *claim, TupleTableSlot *row,
 	NgxPgqMessage *message = &claim->messages[claim->count++];
 	HeapTuple	tuple = ExecCopySlotHeapTuple(row);
 	TupleDesc	desc = row->tts_tupleDescriptor;
+	Datum		values[MaxHeapAttributeNumber];
+	bool		nulls[MaxHeapAttributeNumber];
 
+	/* in one pass: the last columns have no fixed offset */
+	heap_deform_tuple(tuple, desc, values, nulls);
 	ItemPointerCopy(&row->tts_tid, &message->tid);
-	message->at = mover_claim_value_of(tuple, columns[0], desc);
-	message->message_id = mover_claim_value_of(tuple, columns[1], desc);
-	message->data = mover_claim_value_of(tuple, columns[2], desc);
+	message->at = mover_claim_value_of(values, nulls, columns[0], desc);
+	message->message_id = mover_claim_value_of(values, nulls, columns[1], desc);
+	message->data = mover_claim_value_of(values, nulls, columns[2], desc);
 	message->topic = columns[3] == InvalidAttrNumber ?
-		CStringGetTextDatum("") : mover_claim_value_of(tuple, columns[3], desc);
+		CStringGetTextDatum("") :
+		mover_claim_value_of(values, nulls, columns[3], desc);
 	return toast_raw_datum_size(message->data);
 }
 
