@@ -355,7 +355,9 @@ ngx_http_pgq_init_process(ngx_cycle_t *cycle)
     for (i = 0; i < pmcf->pools.nelts; i++) {
         if (ngx_pgq_batch_init(pools[i], cycle->pool) != NGX_OK
             || ngx_pgq_read_init(pools[i]->reads, cycle->pool) != NGX_OK
-            || ngx_pgq_pool_init(pools[i], cycle) != NGX_OK)
+            || ngx_pgq_pool_init(pools[i], cycle) != NGX_OK
+            || (pools[i]->ring
+                && ngx_pgq_newest_init(pools[i], cycle->pool) != NGX_OK))
         {
             return NGX_ERROR;
         }
@@ -382,6 +384,7 @@ ngx_http_pgq_exit_process(ngx_cycle_t *cycle)
     pools = pmcf->pools.elts;
 
     for (i = 0; i < pmcf->pools.nelts; i++) {
+        ngx_pgq_newest_exit(pools[i]);
         ngx_pgq_pool_exit(pools[i]);
     }
 

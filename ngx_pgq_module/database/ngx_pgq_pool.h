@@ -57,6 +57,7 @@ struct ngx_pgq_pool_s {
     ngx_event_t              timer;
     ngx_pgq_source_t        *source;
     void                    *data;          /* belongs to the source */
+    void                    *newest;        /* belongs to http/ */
     ngx_uint_t               unanswered;    /* requests without an answer */
     size_t                   size;          /* bytes of POSTs or answers */
     /* requests answered in each of the latest seconds */

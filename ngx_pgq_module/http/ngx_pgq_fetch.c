@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Handles GET: sends the newest posts, or those after an id.  Each request has
- * a fetch in its memory pool.
+ * Handles GET: sends the newest posts, or those after an id.  A request that
+ * the ring cannot answer has a fetch in its memory pool.
  *
  * Invariant: a request waits while its fetch belongs to a read; the cleanup of
  * the request removes the fetch from the read.
@@ -10,6 +10,7 @@
 
 #include "ngx_pgq_http.h"
 #include "ngx_pgq_read.h"
+#include "ngx_pgq_ring.h"
 
 
 #define NGX_PGQ_FETCH_DEFAULT    100
@@ -35,15 +36,17 @@ static ngx_int_t ngx_pgq_fetch_query(ngx_http_request_t *r,
     ngx_pgq_problem_t *problem);
 static ngx_int_t ngx_pgq_fetch_arguments(ngx_http_request_t *r,
     ngx_pgq_read_query_t *query);
+static ngx_int_t ngx_pgq_fetch_ring(ngx_http_request_t *r,
+    ngx_pgq_read_query_t *query, ngx_pgq_filter_t *filter);
 static ngx_int_t ngx_pgq_fetch_start(ngx_http_request_t *r,
     ngx_pgq_read_query_t *query);
 static void ngx_pgq_fetch_cleanup(void *data);
 static void ngx_pgq_fetch_done(ngx_pgq_fetch_t *f,
     ngx_pgq_read_result_e result, ngx_pgq_answer_t *answer);
 static ngx_int_t ngx_pgq_fetch_reply(ngx_http_request_t *r,
-    ngx_pgq_answer_t *answer);
+    ngx_pgq_answer_t *answer, ngx_str_t *status);
 static ngx_int_t ngx_pgq_fetch_headers(ngx_http_request_t *r,
-    ngx_pgq_answer_t *answer);
+    ngx_pgq_answer_t *answer, ngx_str_t *status);
 
 
 static ngx_str_t  ngx_pgq_fetch_type = ngx_string("application/json");
@@ -52,6 +55,11 @@ static ngx_str_t  ngx_pgq_fetch_type = ngx_string("application/json");
 
 static ngx_str_t  ngx_pgq_fetch_cache = ngx_string("no-cache");
 static ngx_str_t  ngx_pgq_fetch_private = ngx_string("private, no-cache");
+
+/* Cache-Status (RFC 9211), of pools that have a ring */
+
+static ngx_str_t  ngx_pgq_fetch_hit = ngx_string("pgq; hit");
+static ngx_str_t  ngx_pgq_fetch_miss = ngx_string("pgq; fwd=miss");
 
 
 /* indexed by ngx_pgq_read_result_e */
@@ -104,6 +112,14 @@ ngx_pgq_fetch_handler(ngx_http_request_t *r)
 
     if (db->size >= db->unread_size) {
         return ngx_pgq_reply_unavailable(r, db, NGX_PGQ_PROBLEM_READS_FULL);
+    }
+
+    if (plcf->get->ring) {
+        rc = ngx_pgq_fetch_ring(r, &query, filter);
+
+        if (rc != NGX_DECLINED) {
+            return rc;
+        }
     }
 
     if (db->unanswered >= db->max_tickets) {
@@ -183,6 +199,57 @@ ngx_pgq_fetch_arguments(ngx_http_request_t *r, ngx_pgq_read_query_t *query)
 }
 
 
+/* NGX_DECLINED: only PostgreSQL has the answer */
+
+static ngx_int_t
+ngx_pgq_fetch_ring(ngx_http_request_t *r, ngx_pgq_read_query_t *query,
+    ngx_pgq_filter_t *filter)
+{
+    ngx_int_t            rc;
+    ngx_str_t            value;
+    ngx_msec_t           age;
+    ngx_pgq_ctx_t       *ctx;
+    ngx_pgq_pool_t      *db;
+    ngx_pgq_answer_t    *answer;
+    ngx_pgq_loc_conf_t  *plcf;
+
+    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
+    db = plcf->get;
+
+    rc = ngx_pgq_newest_answer(db, query, filter, &answer, &age);
+
+    ngx_pgq_metrics_ring(db->lane.metrics,
+                         rc == NGX_OK ? NGX_PGQ_METRICS_RING_READS
+                                      : NGX_PGQ_METRICS_RING_MISSES);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    if (age > db->ring->stale) {
+        return ngx_pgq_reply_unavailable(r, db->reads,
+                                         NGX_PGQ_PROBLEM_RING_STALE);
+    }
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
+    ctx->answered = 1;
+
+    value.data = ngx_pnalloc(r->pool, NGX_INT_T_LEN);
+
+    if (value.data == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    value.len = ngx_sprintf(value.data, "%M", age / 1000) - value.data;
+
+    if (ngx_pgq_reply_header(r, "Age", &value) == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_pgq_fetch_reply(r, answer, &ngx_pgq_fetch_hit);
+}
+
+
 static ngx_int_t
 ngx_pgq_fetch_start(ngx_http_request_t *r, ngx_pgq_read_query_t *query)
 {
@@ -238,6 +305,7 @@ ngx_pgq_fetch_done(ngx_pgq_fetch_t *fetch, ngx_pgq_read_result_e result,
     ngx_int_t                 rc;
     ngx_connection_t         *c;
     ngx_http_request_t       *r;
+    ngx_pgq_loc_conf_t       *plcf;
     ngx_pgq_fetch_problem_t  *problem;
     ngx_pgq_fetch_request_t  *f;
 
@@ -250,7 +318,10 @@ ngx_pgq_fetch_done(ngx_pgq_fetch_t *fetch, ngx_pgq_read_result_e result,
     f->ctx->wait = ngx_current_msec - fetch->base.start;
 
     if (result == NGX_PGQ_READ_DONE) {
-        rc = ngx_pgq_fetch_reply(r, answer);
+        plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
+
+        rc = ngx_pgq_fetch_reply(r, answer,
+                                 plcf->get->ring ? &ngx_pgq_fetch_miss : NULL);
 
     } else {
         problem = &ngx_pgq_fetch_problems[result];
@@ -276,7 +347,8 @@ ngx_pgq_fetch_done(ngx_pgq_fetch_t *fetch, ngx_pgq_read_result_e result,
  */
 
 static ngx_int_t
-ngx_pgq_fetch_reply(ngx_http_request_t *r, ngx_pgq_answer_t *answer)
+ngx_pgq_fetch_reply(ngx_http_request_t *r, ngx_pgq_answer_t *answer,
+    ngx_str_t *status)
 {
     ngx_str_t    *pieces;
     ngx_uint_t    i;
@@ -286,7 +358,7 @@ ngx_pgq_fetch_reply(ngx_http_request_t *r, ngx_pgq_answer_t *answer)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    if (ngx_pgq_fetch_headers(r, answer) != NGX_OK) {
+    if (ngx_pgq_fetch_headers(r, answer, status) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -321,7 +393,8 @@ ngx_pgq_fetch_reply(ngx_http_request_t *r, ngx_pgq_answer_t *answer)
 
 
 static ngx_int_t
-ngx_pgq_fetch_headers(ngx_http_request_t *r, ngx_pgq_answer_t *answer)
+ngx_pgq_fetch_headers(ngx_http_request_t *r, ngx_pgq_answer_t *answer,
+    ngx_str_t *status)
 {
     ngx_pgq_loc_conf_t  *plcf;
 
@@ -333,7 +406,9 @@ ngx_pgq_fetch_headers(ngx_http_request_t *r, ngx_pgq_answer_t *answer)
         || ngx_pgq_reply_header(r, "Cache-Control",
                                 plcf->topics ? &ngx_pgq_fetch_private
                                              : &ngx_pgq_fetch_cache)
-           == NULL)
+           == NULL
+        || (status
+            && ngx_pgq_reply_header(r, "Cache-Status", status) == NULL))
     {
         return NGX_ERROR;
     }

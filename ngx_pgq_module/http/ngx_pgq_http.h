@@ -15,6 +15,7 @@
 #include <ngx_http.h>
 
 #include "ngx_pgq_metrics.h"
+#include "ngx_pgq_answer.h"
 #include "ngx_pgq_ticket.h"
 
 
@@ -246,6 +247,15 @@ ngx_int_t ngx_pgq_filter_sql(ngx_pgq_filter_t *filter, ngx_pool_t *pool,
     ngx_str_t *topics, ngx_str_t *pattern);
 char *ngx_pgq_filter_set_rights(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+
+
+/* newest.c: answers to GET from the ring */
+
+ngx_int_t ngx_pgq_newest_init(ngx_pgq_pool_t *db, ngx_pool_t *memory);
+void ngx_pgq_newest_exit(ngx_pgq_pool_t *db);
+ngx_int_t ngx_pgq_newest_answer(ngx_pgq_pool_t *db,
+    ngx_pgq_read_query_t *query, ngx_pgq_filter_t *filter,
+    ngx_pgq_answer_t **answer, ngx_msec_t *age);
 
 
 /* endpoint.c: the first checks of each endpoint */

@@ -116,6 +116,8 @@ NGX_PGQ_PROBLEM(NO_DATABASE, 503, "no_database", "Service Unavailable",
     "No database was available in time; no message was queued.")
 NGX_PGQ_PROBLEM(QUEUE_FULL, 503, "queue_full", "Service Unavailable",
     "Too many requests are waiting; no message was queued.")
+NGX_PGQ_PROBLEM(RING_STALE, 503, "ring_stale", "Service Unavailable",
+    "The database has not confirmed the posts for too long.")
 NGX_PGQ_PROBLEM(READ_FAILED, 503, "read_failed", "Service Unavailable",
     "The database could not read the posts.")
 NGX_PGQ_PROBLEM(READ_TIMEOUT, 503, "read_timeout", "Service Unavailable",

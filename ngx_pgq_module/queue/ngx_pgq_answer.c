@@ -6,7 +6,8 @@
  * that it answers; the last one to release the answer frees it.
  *
  * Invariants:
- *  - an answer's bytes count in db->size until it is freed;
+ *  - an answer's bytes count in db->size until it is freed, but not while
+ *    it is only kept for later requests;
  *  - the body is written once; the buffers of each reply point into it;
  *  - an object is contiguous, in one piece;
  *  - the ETag is a hash of ids, times, topics and lengths.  Posts do not
@@ -25,6 +26,8 @@
 
 static ngx_uint_t ngx_pgq_answer_equal(ngx_str_t *a, ngx_str_t *b);
 static ngx_int_t ngx_pgq_answer_hash(ngx_pgq_answer_t *answer);
+static void ngx_pgq_answer_change(ngx_pgq_answer_t *answer, ngx_int_t holders,
+    ngx_int_t kept);
 static u_char *ngx_pgq_answer_space(ngx_pgq_answer_t *answer, size_t len);
 static ngx_int_t ngx_pgq_answer_grow(ngx_pgq_answer_t *answer, size_t len);
 static void ngx_pgq_answer_cleanup(void *data);
@@ -70,8 +73,11 @@ ngx_pgq_answer_equal(ngx_str_t *a, ngx_str_t *b)
 }
 
 
+/* size: bytes of the body, if they are known */
+
 ngx_pgq_answer_t *
-ngx_pgq_answer_create(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query)
+ngx_pgq_answer_create(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query,
+    size_t size)
 {
     u_char            *p;
     ngx_pool_t        *memory;
@@ -102,6 +108,10 @@ ngx_pgq_answer_create(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query)
     answer->holders = 1;
     answer->next = query->id;
     ngx_pgq_answer_copy(&answer->query, query, p);
+
+    if (size && ngx_pgq_answer_grow(answer, size) != NGX_OK) {
+        answer->failed = 1;
+    }
 
     p = ngx_pgq_answer_space(answer, sizeof("{\"msg\":[") - 1);
 
@@ -183,6 +193,31 @@ ngx_pgq_answer_add(ngx_pgq_answer_t *answer, int64_t id, size_t len,
     answer->next = id;
 
     return p;
+}
+
+
+/* removes the last post, which is too large for the answer */
+
+void
+ngx_pgq_answer_remove(ngx_pgq_answer_t *answer)
+{
+    size_t                  len;
+    ngx_str_t              *piece;
+    ngx_pgq_answer_post_t  *post;
+
+    piece = (ngx_str_t *) answer->pieces.elts + answer->pieces.nelts - 1;
+    post = (ngx_pgq_answer_post_t *) answer->posts.elts + answer->posts.nelts
+           - 1;
+
+    len = post->len + 1;
+
+    piece->len -= len;
+    answer->space += len;
+    answer->len -= len;
+
+    answer->posts.nelts--;
+    answer->next = post[-1].id;
+    answer->more = 1;
 }
 
 
@@ -273,7 +308,7 @@ ngx_pgq_answer_hold(ngx_pgq_answer_t *answer, ngx_pool_t *memory)
 
     cln->handler = ngx_pgq_answer_cleanup;
     cln->data = answer;
-    answer->holders++;
+    ngx_pgq_answer_change(answer, 1, 0);
 
     return NGX_OK;
 }
@@ -282,23 +317,51 @@ ngx_pgq_answer_hold(ngx_pgq_answer_t *answer, ngx_pool_t *memory)
 void
 ngx_pgq_answer_release(ngx_pgq_answer_t *answer)
 {
-    size_t           size;
+    ngx_pgq_answer_change(answer, -1, 0);
+}
+
+
+/* its maker keeps the answer for later requests, and discards it at the end */
+
+void
+ngx_pgq_answer_keep(ngx_pgq_answer_t *answer)
+{
+    ngx_pgq_answer_change(answer, 0, 1);
+}
+
+
+void
+ngx_pgq_answer_discard(ngx_pgq_answer_t *answer)
+{
+    ngx_pgq_answer_change(answer, -1, -1);
+}
+
+
+static void
+ngx_pgq_answer_change(ngx_pgq_answer_t *answer, ngx_int_t holders,
+    ngx_int_t kept)
+{
+    ngx_int_t        size;
     ngx_pgq_pool_t  *db;
 
-    if (--answer->holders) {
-        return;
+    db = answer->db;
+    size = answer->holders > answer->kept ? answer->allocated : 0;
+
+    answer->holders += holders;
+    answer->kept += kept;
+
+    size -= answer->holders > answer->kept ? answer->allocated : 0;
+
+    if (answer->holders == 0) {
+        ngx_destroy_pool(answer->memory);
     }
 
-    db = answer->db;
-    size = answer->allocated;
+    ngx_pgq_pool_count(db, 0, -size);
 
-    ngx_destroy_pool(answer->memory);
-
-    ngx_pgq_pool_count(db, 0, -(ngx_int_t) size);
-
-    /* reads may wait until less memory is used */
-
-    ngx_pgq_pool_wake(db);
+    if (size > 0) {
+        /* reads may wait until less memory is used */
+        ngx_pgq_pool_wake(db);
+    }
 }
 
 

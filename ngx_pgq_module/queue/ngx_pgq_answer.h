@@ -53,6 +53,7 @@ typedef struct {
     ngx_pool_t              *memory;
     ngx_pgq_read_query_t     query;
     ngx_uint_t               holders;   /* the answer is freed at 0 */
+    ngx_uint_t               kept;      /* holders that are no request */
     ngx_array_t              pieces;    /* ngx_str_t */
     ngx_array_t              posts;     /* ngx_pgq_answer_post_t */
     size_t                   space;     /* bytes free in the last piece */
@@ -70,13 +71,16 @@ ngx_uint_t ngx_pgq_answer_same(ngx_pgq_read_query_t *a,
 void ngx_pgq_answer_copy(ngx_pgq_read_query_t *dst, ngx_pgq_read_query_t *src,
     u_char *p);
 ngx_pgq_answer_t *ngx_pgq_answer_create(ngx_pgq_pool_t *db,
-    ngx_pgq_read_query_t *query);
+    ngx_pgq_read_query_t *query, size_t size);
 void ngx_pgq_answer_row(ngx_pgq_answer_t *answer, ngx_str_t *fields);
 u_char *ngx_pgq_answer_add(ngx_pgq_answer_t *answer, int64_t id, size_t len,
     size_t topic_len);
+void ngx_pgq_answer_remove(ngx_pgq_answer_t *answer);
 ngx_int_t ngx_pgq_answer_end(ngx_pgq_answer_t *answer);
 ngx_int_t ngx_pgq_answer_hold(ngx_pgq_answer_t *answer, ngx_pool_t *memory);
 void ngx_pgq_answer_release(ngx_pgq_answer_t *answer);
+void ngx_pgq_answer_keep(ngx_pgq_answer_t *answer);
+void ngx_pgq_answer_discard(ngx_pgq_answer_t *answer);
 
 
 #endif /* NGX_PGQ_ANSWER_H */

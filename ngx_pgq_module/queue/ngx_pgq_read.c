@@ -298,7 +298,7 @@ ngx_pgq_read_row(ngx_pgq_call_t *call, ngx_str_t *fields)
     }
 
     if (read->answer == NULL) {
-        read->answer = ngx_pgq_answer_create(read->db, &read->query);
+        read->answer = ngx_pgq_answer_create(read->db, &read->query, 0);
     }
 
     if (read->answer) {
@@ -355,7 +355,7 @@ ngx_pgq_read_complete(ngx_pgq_read_t *read)
 {
     if (read->answer == NULL) {
         /* there was no row */
-        read->answer = ngx_pgq_answer_create(read->db, &read->query);
+        read->answer = ngx_pgq_answer_create(read->db, &read->query, 0);
     }
 
     return read->answer && ngx_pgq_answer_end(read->answer) == NGX_OK

@@ -6,8 +6,8 @@
  * Requests begin, are closed and expire, calls get a row or end; an answered
  * request may close another one.  Each request is answered at most once, each
  * call has the arguments of a request, and an answer's memory is freed with
- * the last request that it answers.  The argument "topic" is passed on as a
- * pattern as it is.
+ * the last request that it answers.  There is no ring; the argument "topic" is
+ * passed on as a pattern as it is.
  */
 
 #include "nginx_stub.h"
@@ -78,6 +78,28 @@ ngx_pgq_filter_sql(ngx_pgq_filter_t *filter, ngx_pool_t *memory,
     *pattern = asked;
 
     return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_pgq_newest_answer(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query,
+    ngx_pgq_filter_t *filter, ngx_pgq_answer_t **answer, ngx_msec_t *age)
+{
+    (void) db;
+    (void) query;
+    (void) filter;
+    (void) answer;
+    (void) age;
+
+    abort();
+}
+
+
+void
+ngx_pgq_metrics_ring(ngx_uint_t place, ngx_pgq_metrics_ring_e total)
+{
+    (void) place;
+    (void) total;
 }
 
 

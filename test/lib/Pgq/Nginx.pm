@@ -401,7 +401,7 @@ sub leaked_lanes {
 
     return if !$pg || $self->{pools} || $self->{config} || !$self->running || !$pg->running;
 
-    my $most  = ($self->lanes + $self->read_lanes) * $self->{workers};
+    my $most  = ($self->lanes + $self->read_lanes) * $self->{workers} + (defined $self->{ring} ? 1 : 0);
     my $user  = $self->{user} // 'ngx_pgq_web';
     my $count = '';
 
