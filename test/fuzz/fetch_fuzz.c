@@ -95,6 +95,18 @@ ngx_pgq_newest_answer(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query,
 }
 
 
+/* only for an answer from the ring */
+
+u_char * ngx_cdecl
+ngx_sprintf(u_char *buf, const char *fmt, ...)
+{
+    (void) buf;
+    (void) fmt;
+
+    abort();
+}
+
+
 void
 ngx_pgq_metrics_ring(ngx_uint_t place, ngx_pgq_metrics_ring_e total)
 {
