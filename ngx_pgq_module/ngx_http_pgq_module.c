@@ -9,6 +9,7 @@
 #include "ngx_pgq_follower.h"
 #include "ngx_pgq_http.h"
 #include "ngx_pgq_read.h"
+#include "ngx_pgq_reader.h"
 #include "ngx_pgq_resolve.h"
 #include "ngx_pgq_json.h"
 #include "ngx_pgq_uuid.h"
@@ -33,6 +34,28 @@ static ngx_conf_num_bounds_t  ngx_http_pgq_timeout_bounds = {
 };
 
 
+static ngx_conf_num_bounds_t  ngx_http_pgq_readers_bounds = {
+    ngx_conf_check_num_bounds, 0, 1000000
+};
+
+
+/* ms, as the following bounds */
+
+static ngx_conf_num_bounds_t  ngx_http_pgq_heartbeat_bounds = {
+    ngx_conf_check_num_bounds, 100, 3600000
+};
+
+
+static ngx_conf_num_bounds_t  ngx_http_pgq_stream_age_bounds = {
+    ngx_conf_check_num_bounds, 1000, 604800000
+};
+
+
+static ngx_conf_num_bounds_t  ngx_http_pgq_drain_bounds = {
+    ngx_conf_check_num_bounds, 0, 60000
+};
+
+
 static ngx_conf_num_bounds_t  ngx_http_pgq_lines_bounds = {
     ngx_conf_check_num_bounds, 1, 65536
 };
@@ -49,6 +72,8 @@ static ngx_conf_enum_t  ngx_http_pgq_idempotency[] = {
 static ngx_http_handler_pt  ngx_http_pgq_post_endpoint =
     ngx_pgq_enqueue_handler;
 static ngx_http_handler_pt  ngx_http_pgq_get_endpoint = ngx_pgq_fetch_handler;
+static ngx_http_handler_pt  ngx_http_pgq_stream_endpoint =
+    ngx_pgq_stream_handler;
 static ngx_http_handler_pt  ngx_http_pgq_problem_page = ngx_pgq_reply_handler;
 static ngx_http_handler_pt  ngx_http_pgq_metrics_page =
     ngx_pgq_status_metrics_handler;
@@ -87,6 +112,13 @@ static ngx_command_t  ngx_http_pgq_commands[] = {
       offsetof(ngx_pgq_loc_conf_t, get),
       &ngx_http_pgq_get_endpoint },
 
+    { ngx_string("pgq_stream"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_pgq_conf_endpoint,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, stream),
+      &ngx_http_pgq_stream_endpoint },
+
     { ngx_string("pgq_problem"),
       NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
       ngx_pgq_conf_page,
@@ -114,6 +146,48 @@ static ngx_command_t  ngx_http_pgq_commands[] = {
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       &ngx_http_pgq_live_page },
+
+    { ngx_string("pgq_readers"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_num_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, readers),
+      &ngx_http_pgq_readers_bounds },
+
+    { ngx_string("pgq_backlog"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_size_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, backlog),
+      NULL },
+
+    { ngx_string("pgq_heartbeat"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, heartbeat),
+      &ngx_http_pgq_heartbeat_bounds },
+
+    { ngx_string("pgq_stream_age"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, stream_age),
+      &ngx_http_pgq_stream_age_bounds },
+
+    { ngx_string("pgq_stream_until"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_set_complex_value_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, stream_until),
+      NULL },
+
+    { ngx_string("pgq_drain"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, drain),
+      &ngx_http_pgq_drain_bounds },
 
     { ngx_string("pgq_depth"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
@@ -357,7 +431,8 @@ ngx_http_pgq_init_process(ngx_cycle_t *cycle)
             || ngx_pgq_read_init(pools[i]->reads, cycle->pool) != NGX_OK
             || ngx_pgq_pool_init(pools[i], cycle) != NGX_OK
             || (pools[i]->ring
-                && ngx_pgq_newest_init(pools[i], cycle->pool) != NGX_OK))
+                && ngx_pgq_newest_init(pools[i], cycle->pool) != NGX_OK)
+            || ngx_pgq_reader_init(pools[i], cycle) != NGX_OK)
         {
             return NGX_ERROR;
         }

@@ -161,8 +161,44 @@ ngx_pgq_metrics_reject(ngx_uint_t problem)
 void
 ngx_pgq_metrics_count(ngx_pgq_metrics_total_e total)
 {
+    ngx_pgq_metrics_add(total, 1);
+}
+
+
+void
+ngx_pgq_metrics_add(ngx_pgq_metrics_total_e total, ngx_uint_t n)
+{
     if (ngx_pgq_metrics) {
-        ngx_atomic_fetch_add(&ngx_pgq_metrics->totals[total], 1);
+        ngx_atomic_fetch_add(&ngx_pgq_metrics->totals[total], n);
+    }
+}
+
+
+/* n readers more, or less */
+
+void
+ngx_pgq_metrics_reader(ngx_uint_t place, ngx_uint_t transport, ngx_int_t n)
+{
+    if (ngx_pgq_metrics_worker) {
+        ngx_pgq_metrics_worker->pools[place].readers[transport] += n;
+    }
+}
+
+
+void
+ngx_pgq_metrics_reader_end(ngx_uint_t reason)
+{
+    if (ngx_pgq_metrics) {
+        ngx_atomic_fetch_add(&ngx_pgq_metrics->ends[reason], 1);
+    }
+}
+
+
+void
+ngx_pgq_metrics_resume(ngx_pgq_metrics_resume_e from)
+{
+    if (ngx_pgq_metrics) {
+        ngx_atomic_fetch_add(&ngx_pgq_metrics->resumes[from], 1);
     }
 }
 
@@ -356,6 +392,10 @@ ngx_pgq_metrics_gauges(ngx_uint_t place, ngx_pgq_metrics_gauges_t *sum)
 
         for (j = 0; j < NGX_PGQ_METRICS_LANES; j++) {
             sum->lanes[j] += gauges->lanes[j];
+        }
+
+        for (j = 0; j < NGX_PGQ_METRICS_TRANSPORTS; j++) {
+            sum->readers[j] += gauges->readers[j];
         }
 
         sum->tickets += gauges->tickets;

@@ -19,12 +19,15 @@
 #define NGX_PGQ_METRICS_CODES    600     /* status codes */
 #define NGX_PGQ_METRICS_CLASSES  (36 * 36)    /* of SQLSTATEs */
 #define NGX_PGQ_METRICS_PROBLEMS 64
+#define NGX_PGQ_METRICS_TRANSPORTS 4
+#define NGX_PGQ_METRICS_ENDS     8       /* reasons why readers end */
 #define NGX_PGQ_METRICS_BOUNDS   10      /* of a histogram */
 
 
 typedef enum {
     NGX_PGQ_METRICS_POST = 0,
     NGX_PGQ_METRICS_GET,
+    NGX_PGQ_METRICS_STREAM,
     NGX_PGQ_METRICS_HANDLERS
 } ngx_pgq_metrics_handler_e;
 
@@ -41,6 +44,7 @@ typedef enum {
 typedef enum {
     NGX_PGQ_METRICS_RETRIES = 0,
     NGX_PGQ_METRICS_UNKNOWN,
+    NGX_PGQ_METRICS_FRAMES,
     NGX_PGQ_METRICS_TOTALS
 } ngx_pgq_metrics_total_e;
 
@@ -54,6 +58,14 @@ typedef enum {
     NGX_PGQ_METRICS_RING_FOLLOWERS,    /* changes of the follower */
     NGX_PGQ_METRICS_RINGS
 } ngx_pgq_metrics_ring_e;
+
+
+typedef enum {
+    NGX_PGQ_METRICS_FROM_RING = 0,
+    NGX_PGQ_METRICS_FROM_DATABASE,
+    NGX_PGQ_METRICS_FROM_RESET,
+    NGX_PGQ_METRICS_RESUMES
+} ngx_pgq_metrics_resume_e;
 
 
 typedef struct {
@@ -79,15 +91,16 @@ typedef struct {
 
 
 /*
- * Gauges of one pool in one worker; only that worker writes them.  One cache
- * line.
+ * Gauges of one pool in one worker; only that worker writes them.  Two cache
+ * lines.
  */
 
 typedef struct {
     ngx_atomic_t             lanes[NGX_PGQ_METRICS_LANES];
     ngx_atomic_t             tickets;
     ngx_atomic_t             bytes;
-    ngx_atomic_t             padding;
+    ngx_atomic_t             readers[NGX_PGQ_METRICS_TRANSPORTS];
+    ngx_atomic_t             padding[5];
 } ngx_pgq_metrics_gauges_t;
 
 
@@ -101,6 +114,8 @@ typedef struct {
 typedef struct {
     ngx_pgq_metrics_histogram_t  histograms[NGX_PGQ_METRICS_HISTOGRAMS];
     ngx_atomic_t             totals[NGX_PGQ_METRICS_TOTALS];
+    ngx_atomic_t             ends[NGX_PGQ_METRICS_ENDS];
+    ngx_atomic_t             resumes[NGX_PGQ_METRICS_RESUMES];
     ngx_atomic_t             problems[NGX_PGQ_METRICS_PROBLEMS];
     ngx_atomic_t             requests[NGX_PGQ_METRICS_HANDLERS]
                                      [NGX_PGQ_METRICS_CODES];
@@ -133,6 +148,11 @@ void ngx_pgq_metrics_request(ngx_pgq_metrics_handler_e handler,
     ngx_uint_t code);
 void ngx_pgq_metrics_reject(ngx_uint_t problem);
 void ngx_pgq_metrics_count(ngx_pgq_metrics_total_e total);
+void ngx_pgq_metrics_add(ngx_pgq_metrics_total_e total, ngx_uint_t n);
+void ngx_pgq_metrics_reader(ngx_uint_t place, ngx_uint_t transport,
+    ngx_int_t n);
+void ngx_pgq_metrics_reader_end(ngx_uint_t reason);
+void ngx_pgq_metrics_resume(ngx_pgq_metrics_resume_e from);
 void ngx_pgq_metrics_sent(ngx_uint_t messages, ngx_uint_t again);
 void ngx_pgq_metrics_observe(ngx_pgq_metrics_histogram_e histogram,
     ngx_uint_t value);

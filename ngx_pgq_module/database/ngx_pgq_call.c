@@ -77,7 +77,16 @@ ngx_pgq_lane_statement_t  ngx_pgq_call_reads[] = {
     [NGX_PGQ_FOLLOW] = { NULL, 4,
       "select id, at, data, topic, head, removed"
       " from ngx_pgq.follow($1::bigint, $2::integer, $3::integer,"
-      " $4::integer)" }
+      " $4::integer)" },
+    [NGX_PGQ_HISTORY] = { NULL, 5,
+      "select id, at, data, newer, topic, oldest, newest, complete"
+      " from ngx_pgq.position($2::bigint) left join"
+      " ngx_pgq.after($2::bigint, $1::integer, $3::integer, $4::text[],"
+      " $5::text) on true order by id" },
+    [NGX_PGQ_SINCE] = { NULL, 5,
+      "select ngx_pgq.since($5::text::timestamptz), null, null, null, null"
+      " where $1::integer > 0 or $2::bigint > 0 or $3::integer > 0"
+      " or $4::text[] is null" }
 };
 
 

@@ -25,11 +25,13 @@ typedef enum {
 typedef enum {
     NGX_PGQ_RECENT = 0,
     NGX_PGQ_AFTER,
-    NGX_PGQ_FOLLOW
+    NGX_PGQ_FOLLOW,
+    NGX_PGQ_HISTORY,
+    NGX_PGQ_SINCE
 } ngx_pgq_read_e;
 
 
-#define NGX_PGQ_MAX_FIELDS       6     /* columns of a result */
+#define NGX_PGQ_MAX_FIELDS       8     /* columns of a result */
 
 
 struct ngx_pgq_call_s {

@@ -72,6 +72,11 @@ ngx_pgq_conf_create_location(ngx_conf_t *cf)
     plcf->depth = NGX_CONF_UNSET;
     plcf->timeout = NGX_CONF_UNSET_MSEC;
     plcf->lines = NGX_CONF_UNSET;
+    plcf->readers = NGX_CONF_UNSET;
+    plcf->backlog = NGX_CONF_UNSET_SIZE;
+    plcf->heartbeat = NGX_CONF_UNSET_MSEC;
+    plcf->stream_age = NGX_CONF_UNSET_MSEC;
+    plcf->drain = NGX_CONF_UNSET_MSEC;
     plcf->idempotency = NGX_CONF_UNSET_UINT;
     plcf->origins = NGX_CONF_UNSET_PTR;
     plcf->scoped = NGX_CONF_UNSET;
@@ -99,6 +104,16 @@ ngx_pgq_conf_merge_location(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_value(conf->lines, prev->lines, 1000);
     ngx_conf_merge_uint_value(conf->idempotency, prev->idempotency,
                               NGX_PGQ_IDEMPOTENCY_ON);
+
+    ngx_conf_merge_value(conf->readers, prev->readers, 20000);
+    ngx_conf_merge_size_value(conf->backlog, prev->backlog, 256 * 1024);
+    ngx_conf_merge_msec_value(conf->heartbeat, prev->heartbeat, 15000);
+    ngx_conf_merge_msec_value(conf->stream_age, prev->stream_age, 3600000);
+    ngx_conf_merge_msec_value(conf->drain, prev->drain, 5000);
+
+    if (conf->stream_until == NULL) {
+        conf->stream_until = prev->stream_until;
+    }
 
     ngx_conf_merge_ptr_value(conf->origins, prev->origins, NULL);
     ngx_conf_merge_value(conf->details, prev->details, 0);
@@ -131,6 +146,7 @@ ngx_pgq_conf_merge_location(ngx_conf_t *cf, void *parent, void *child)
         conf->post = prev->post;
         conf->get = prev->get;
         conf->prefix = prev->prefix;
+        conf->stream = prev->stream;
 
         if (clcf->lmt_excpt && clcf->handler == NULL) {
             clcf->handler = conf->handler;
@@ -250,7 +266,7 @@ ngx_pgq_conf_ring(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
-/* pgq_post and pgq_get */
+/* pgq_post, pgq_get and pgq_stream */
 
 char *
 ngx_pgq_conf_endpoint(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
@@ -270,6 +286,12 @@ ngx_pgq_conf_endpoint(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     *db = ngx_pgq_conf_named_pool(cf, &value[1]);
 
     if (*db == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    if (*handler == ngx_pgq_stream_handler && (*db)->ring == NULL) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "pgq_pool \"%V\" has no pgq_ring", &value[1]);
         return NGX_CONF_ERROR;
     }
 

@@ -69,7 +69,8 @@ static ngx_pgq_fetch_problem_t  ngx_pgq_fetch_problems[] = {
     { NGX_PGQ_PROBLEM_NO_DATABASE, "no database" },
     { NGX_PGQ_PROBLEM_READ_TIMEOUT, "no answer" },
     { NGX_PGQ_PROBLEM_READ_FAILED, NULL },
-    { NGX_PGQ_PROBLEM_UNAVAILABLE, NULL }
+    { NGX_PGQ_PROBLEM_UNAVAILABLE, NULL },
+    { NGX_PGQ_PROBLEM_READ_FAILED, NULL }
 };
 
 

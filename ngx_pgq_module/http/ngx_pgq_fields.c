@@ -22,6 +22,7 @@ typedef struct {
 } ngx_pgq_fields_name_t;
 
 
+static void ngx_pgq_fields_accept(ngx_pgq_fields_t *fields, ngx_str_t *line);
 static void ngx_pgq_fields_coding(ngx_pgq_fields_t *fields, ngx_str_t *line);
 static void ngx_pgq_fields_type(ngx_pgq_fields_t *fields, ngx_str_t *line);
 static ngx_pgq_form_e ngx_pgq_fields_form(ngx_str_t *line);
@@ -29,6 +30,8 @@ static ngx_pgq_form_e ngx_pgq_fields_media_type(ngx_pgq_header_word_t *type,
     ngx_pgq_header_word_t *subtype);
 static void ngx_pgq_fields_key(ngx_pgq_fields_t *fields, ngx_str_t *line);
 static void ngx_pgq_fields_prefer(ngx_pgq_fields_t *fields, ngx_str_t *line);
+static void ngx_pgq_fields_last_event_id(ngx_pgq_fields_t *fields,
+    ngx_str_t *line);
 static void ngx_pgq_fields_origin(ngx_pgq_fields_t *fields, ngx_str_t *line);
 static void ngx_pgq_fields_site(ngx_pgq_fields_t *fields, ngx_str_t *line);
 static void ngx_pgq_fields_preflight(ngx_pgq_fields_t *fields,
@@ -36,10 +39,12 @@ static void ngx_pgq_fields_preflight(ngx_pgq_fields_t *fields,
 
 
 static ngx_pgq_fields_name_t  ngx_pgq_fields_names[] = {
+    { ngx_string("accept"), ngx_pgq_fields_accept },
     { ngx_string("access-control-request-method"), ngx_pgq_fields_preflight },
     { ngx_string("content-encoding"), ngx_pgq_fields_coding },
     { ngx_string("content-type"), ngx_pgq_fields_type },
     { ngx_string("idempotency-key"), ngx_pgq_fields_key },
+    { ngx_string("last-event-id"), ngx_pgq_fields_last_event_id },
     { ngx_string("origin"), ngx_pgq_fields_origin },
     { ngx_string("prefer"), ngx_pgq_fields_prefer },
     { ngx_string("sec-fetch-site"), ngx_pgq_fields_site },
@@ -57,6 +62,7 @@ ngx_pgq_fields_read(ngx_http_request_t *r, ngx_pgq_fields_t *fields)
 
     ngx_memzero(fields, sizeof(ngx_pgq_fields_t));
     fields->form = NGX_PGQ_FORM_ANY;
+    fields->wait = -1;
 
     for (part = &r->headers_in.headers.part; part; part = part->next) {
         h = part->elts;
@@ -81,6 +87,24 @@ ngx_pgq_fields_read(ngx_http_request_t *r, ngx_pgq_fields_t *fields)
 
     if (fields->prefer_malformed) {
         fields->returns = NGX_PGQ_RETURN_DEFAULT;
+        fields->wait = -1;
+    }
+}
+
+
+/* other types, and their order of preference, make no difference */
+
+static void
+ngx_pgq_fields_accept(ngx_pgq_fields_t *fields, ngx_str_t *line)
+{
+    u_char  *last;
+
+    static u_char  ndjson[] = "application/x-ndjson";
+
+    last = line->data + line->len;
+
+    if (ngx_strlcasestrn(line->data, last, ndjson, sizeof(ndjson) - 2)) {
+        fields->accept_ndjson = 1;
     }
 }
 
@@ -211,7 +235,14 @@ ngx_pgq_fields_key(ngx_pgq_fields_t *fields, ngx_str_t *line)
 }
 
 
-/* the first "return" counts (RFC 7240 2) */
+static void
+ngx_pgq_fields_last_event_id(ngx_pgq_fields_t *fields, ngx_str_t *line)
+{
+    fields->last_event_id = line;
+}
+
+
+/* the first "return" and the first "wait" count (RFC 7240 2) */
 
 static void
 ngx_pgq_fields_prefer(ngx_pgq_fields_t *fields, ngx_str_t *line)
@@ -223,6 +254,11 @@ ngx_pgq_fields_prefer(ngx_pgq_fields_t *fields, ngx_str_t *line)
     ngx_pgq_header_start(&h, line->data, line->len);
 
     while ((rc = ngx_pgq_header_preference(&h, &name, &value)) == 1) {
+
+        if (fields->wait < 0 && ngx_pgq_header_is(&name, "wait")) {
+            fields->wait = ngx_atoi((u_char *) value.data, value.len);
+            continue;
+        }
 
         if (fields->return_seen || !ngx_pgq_header_is(&name, "return")) {
             continue;

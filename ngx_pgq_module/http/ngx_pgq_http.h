@@ -45,9 +45,12 @@ typedef struct {
     ngx_uint_t               keys;          /* Idempotency-Key fields */
     ngx_str_t                origin;        /* the last Origin field */
     ngx_uint_t               origins;       /* Origin fields */
+    ngx_str_t               *last_event_id; /* the last field, or NULL */
+    ngx_int_t                wait;          /* the preference, or -1 */
     unsigned                 type_seen:1;
     unsigned                 encoded:1;     /* a coding other than identity */
     unsigned                 return_seen:1;
+    unsigned                 accept_ndjson:1;
     unsigned                 prefer_malformed:1;
     unsigned                 cross_site:1;  /* Sec-Fetch-Site: another site */
     unsigned                 preflight:1;   /* a CORS preflight request */
@@ -71,6 +74,11 @@ typedef struct {
     unsigned                 ticket:1;      /* id is set */
     unsigned                 replayed:1;
     unsigned                 answered:1;    /* wait and batch are set */
+
+    /* of a stream */
+    void                    *reader;        /* ngx_pgq_reader_t; or NULL */
+    int64_t                  cursor;        /* id of the last post sent */
+    ngx_uint_t               frames;        /* posts sent */
 } ngx_pgq_ctx_t;
 
 
@@ -152,6 +160,13 @@ typedef struct {
     ngx_http_handler_pt      handler;
     ngx_pgq_pool_t          *post;
     ngx_pgq_pool_t          *get;
+    ngx_pgq_pool_t          *stream;
+    ngx_int_t                readers;       /* of a worker */
+    size_t                   backlog;
+    ngx_msec_t               heartbeat;
+    ngx_msec_t               stream_age;
+    ngx_msec_t               drain;
+    ngx_http_complex_value_t  *stream_until;
     ngx_int_t                depth;
     ngx_int_t                lines;
     ngx_msec_t               timeout;
@@ -198,6 +213,7 @@ ngx_int_t ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
 ngx_int_t ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
     ngx_pgq_problem_t *problem);
 ngx_int_t ngx_pgq_fetch_handler(ngx_http_request_t *r);
+ngx_int_t ngx_pgq_stream_handler(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_status_metrics_handler(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_status_handler(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_page_handler(ngx_http_request_t *r);

@@ -122,5 +122,7 @@ NGX_PGQ_PROBLEM(READ_FAILED, 503, "read_failed", "Service Unavailable",
     "The database could not read the posts.")
 NGX_PGQ_PROBLEM(READ_TIMEOUT, 503, "read_timeout", "Service Unavailable",
     "The database did not return the posts in time.")
+NGX_PGQ_PROBLEM(READERS_FULL, 503, "readers_full", "Service Unavailable",
+    "Too many streams are open.")
 NGX_PGQ_PROBLEM(READS_FULL, 503, "reads_full", "Service Unavailable",
     "Too many responses have not been read by their clients.")

@@ -11,7 +11,8 @@
  */
 
 #include "ngx_pgq_http.h"
-#include "ngx_pgq_status_ring.h"
+#include "ngx_pgq_reader.h"
+#include "ngx_pgq_status.h"
 
 
 #define NGX_PGQ_STATUS_SIZE      (256 * 1024)    /* bytes of a page */
@@ -19,34 +20,6 @@
 /* seconds for which a pool is still shown as up or full after it was */
 
 #define NGX_PGQ_STATUS_RECENT    2
-
-
-/* a pool: its POSTs, its GETs, and the connections for both */
-
-typedef struct {
-    u_char                    *name;
-    ngx_pgq_metrics_gauges_t   posts;
-    ngx_pgq_metrics_gauges_t   gets;
-    ngx_atomic_uint_t          connects;
-    ngx_atomic_uint_t          failures;
-    ngx_uint_t                 lanes;       /* lanes for POSTs */
-    ngx_uint_t                 connected;
-    ngx_uint_t                 up;
-    ngx_uint_t                 full;
-    ngx_pgq_status_ring_t      ring;
-} ngx_pgq_status_pool_t;
-
-
-typedef struct {
-    u_char                    *start;
-    u_char                    *pos;
-    u_char                    *end;
-    ngx_uint_t                 workers;
-    ngx_uint_t                 up;          /* all pools are up */
-    ngx_uint_t                 full;        /* a pool is full */
-    ngx_uint_t                 npools;
-    ngx_pgq_status_pool_t      pools[NGX_PGQ_METRICS_POOLS];
-} ngx_pgq_status_t;
 
 
 /* a metric of each pool */
@@ -62,18 +35,12 @@ typedef struct {
 
 static ngx_uint_t ngx_pgq_status_open(ngx_http_request_t *r,
     ngx_pgq_status_t *page, ngx_int_t *rc);
-static void ngx_pgq_status_print(ngx_pgq_status_t *page, const char *fmt, ...);
-static void ngx_pgq_status_head(ngx_pgq_status_t *page, const char *name,
-    const char *type, const char *help);
-static void ngx_pgq_status_number(ngx_pgq_status_t *page, const char *name,
-    const char *type, const char *help, ngx_atomic_uint_t n);
 static void ngx_pgq_status_requests(ngx_pgq_status_t *page);
 static void ngx_pgq_status_totals(ngx_pgq_status_t *page);
 static void ngx_pgq_status_errors(ngx_pgq_status_t *page);
 static void ngx_pgq_status_histogram(ngx_pgq_status_t *page, const char *name,
     ngx_pgq_metrics_histogram_e histogram, const char *help);
 static void ngx_pgq_status_pools(ngx_pgq_status_t *page);
-static void ngx_pgq_status_quote(u_char *dst, u_char *src);
 static cJSON *ngx_pgq_status_document(ngx_pgq_status_t *page);
 static const char *ngx_pgq_status_health(ngx_uint_t up, ngx_uint_t full);
 static void ngx_pgq_status_collect(ngx_http_request_t *r,
@@ -137,6 +104,7 @@ ngx_pgq_status_metrics_handler(ngx_http_request_t *r)
     ngx_pgq_status_requests(&page);
     ngx_pgq_status_totals(&page);
     ngx_pgq_status_errors(&page);
+    ngx_pgq_status_readers(&page);
 
     ngx_pgq_status_histogram(&page, "pgq_batch_messages",
                              NGX_PGQ_METRICS_BATCH_MESSAGES,
@@ -228,7 +196,8 @@ ngx_pgq_status_document(ngx_pgq_status_t *page)
                                           pool->posts.tickets)
                && cJSON_AddNumberToObject(item, "waiting_bytes",
                                           pool->posts.bytes)
-               && ngx_pgq_status_ring_add(item, &pool->ring);
+               && ngx_pgq_status_ring_add(item, &pool->ring)
+               && cJSON_AddNumberToObject(item, "readers", pool->readers);
     }
 
     if (!done) {
@@ -282,7 +251,7 @@ ngx_pgq_status_open(ngx_http_request_t *r, ngx_pgq_status_t *page,
 }
 
 
-static void
+void
 ngx_pgq_status_print(ngx_pgq_status_t *page, const char *fmt, ...)
 {
     va_list  args;
@@ -293,7 +262,7 @@ ngx_pgq_status_print(ngx_pgq_status_t *page, const char *fmt, ...)
 }
 
 
-static void
+void
 ngx_pgq_status_head(ngx_pgq_status_t *page, const char *name, const char *type,
     const char *help)
 {
@@ -302,7 +271,7 @@ ngx_pgq_status_head(ngx_pgq_status_t *page, const char *name, const char *type,
 }
 
 
-static void
+void
 ngx_pgq_status_number(ngx_pgq_status_t *page, const char *name,
     const char *type, const char *help, ngx_atomic_uint_t n)
 {
@@ -318,8 +287,9 @@ ngx_pgq_status_requests(ngx_pgq_status_t *page)
     ngx_atomic_uint_t   n;
     ngx_pgq_metrics_t  *metrics;
 
-    static const char  *handlers[] = { "post", "get" };
-    static ngx_uint_t   success[] = { NGX_HTTP_ACCEPTED, NGX_HTTP_OK };
+    static const char  *handlers[] = { "post", "get", "stream" };
+    static ngx_uint_t   success[] = { NGX_HTTP_ACCEPTED, NGX_HTTP_OK,
+                                      NGX_HTTP_OK };
 
     metrics = ngx_pgq_metrics_all();
 
@@ -511,7 +481,7 @@ ngx_pgq_status_pools(ngx_pgq_status_t *page)
 
 /* a label value of Prometheus; control characters become spaces */
 
-static void
+void
 ngx_pgq_status_quote(u_char *dst, u_char *src)
 {
     for ( /* void */ ; *src; src++) {
@@ -580,6 +550,11 @@ ngx_pgq_status_collect(ngx_http_request_t *r, ngx_pgq_status_t *page)
         pool->connected = pool->posts.lanes[NGX_PGQ_LANE_IDLE]
                           + pool->posts.lanes[NGX_PGQ_LANE_BUSY];
         pool->lanes = 0;
+        pool->readers = 0;
+
+        for (j = 0; j < NGX_PGQ_TRANSPORTS; j++) {
+            pool->readers += pool->posts.readers[j];
+        }
 
         for (j = 0; j < NGX_PGQ_METRICS_LANES; j++) {
             pool->lanes += pool->posts.lanes[j];

@@ -25,6 +25,8 @@ static ngx_int_t ngx_pgq_variables_topic(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_pgq_variables_number(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_pgq_variables_cursor(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_pgq_variables_outcome(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_pgq_variables_value(ngx_http_variable_value_t *v,
@@ -47,6 +49,12 @@ static ngx_http_variable_t  ngx_pgq_variables[] = {
 
     { ngx_string("pgq_outcome"), NULL, ngx_pgq_variables_outcome,
       0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("pgq_cursor"), NULL, ngx_pgq_variables_cursor,
+      0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("pgq_frames"), NULL, ngx_pgq_variables_cursor,
+      1, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
       ngx_http_null_variable
 };
@@ -210,6 +218,33 @@ ngx_pgq_variables_number(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     }
 
     return ngx_pgq_variables_value(v, p, ngx_sprintf(p, "%ui", n) - p);
+}
+
+
+/* $pgq_cursor, or $pgq_frames (data is 1), of a stream */
+
+static ngx_int_t
+ngx_pgq_variables_cursor(ngx_http_request_t *r, ngx_http_variable_value_t *v,
+    uintptr_t data)
+{
+    u_char         *p;
+    ngx_pgq_ctx_t  *ctx;
+
+    ctx = ngx_pgq_variables_find(r);
+
+    if (ctx == NULL || ctx->reader == NULL) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    p = ngx_pnalloc(r->pool, NGX_INT64_LEN);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    return ngx_pgq_variables_value(v, p, ngx_sprintf(p, "%L",
+                                         data ? (int64_t) ctx->frames
+                                              : ctx->cursor) - p);
 }
 
 

@@ -108,7 +108,7 @@ function showFacts(list) {
 function showMetrics(metrics, status) {
     const time = performance.now();
     const messages = sum(metrics, 'pgq_messages_total') || 0;
-    const readers = sum(metrics, 'pgq_readers');
+    const readers = sum(metrics, 'pgq_open_readers');
     const seconds = before ? (time - before.time) / 1000 : 0;
 
     if (before) {
@@ -129,7 +129,7 @@ function showMetrics(metrics, status) {
         ['workers', String(status.workers)],
         ['lanes for POST', byLabel(metrics, 'pgq_lanes', 'state')],
         ['lanes for GET', byLabel(metrics, 'pgq_read_lanes', 'state')],
-        ['readers', byLabel(metrics, 'pgq_readers', 'transport')],
+        ['readers', byLabel(metrics, 'pgq_open_readers', 'transport')],
     ]);
 }
 

@@ -25,6 +25,8 @@
 
 
 static ngx_uint_t ngx_pgq_answer_equal(ngx_str_t *a, ngx_str_t *b);
+static void ngx_pgq_answer_special(ngx_pgq_answer_t *answer,
+    ngx_str_t *fields);
 static ngx_int_t ngx_pgq_answer_hash(ngx_pgq_answer_t *answer);
 static void ngx_pgq_answer_change(ngx_pgq_answer_t *answer, ngx_int_t holders,
     ngx_int_t kept);
@@ -36,7 +38,8 @@ static void ngx_pgq_answer_cleanup(void *data);
 ngx_uint_t
 ngx_pgq_answer_same(ngx_pgq_read_query_t *a, ngx_pgq_read_query_t *b)
 {
-    return a->ascending == b->ascending
+    return a->special == b->special
+           && a->ascending == b->ascending
            && a->limit == b->limit
            && a->id == b->id
            && a->size == b->size
@@ -123,12 +126,45 @@ ngx_pgq_answer_create(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query,
 }
 
 
+/* ids are at least 0; there may be no oldest post */
+
+static void
+ngx_pgq_answer_special(ngx_pgq_answer_t *answer, ngx_str_t *fields)
+{
+    ngx_str_t  *oldest, *newest, *id;
+
+    if (answer->query.special == NGX_PGQ_QUERY_SINCE) {
+        id = &fields[NGX_PGQ_ANSWER_ID];
+        answer->next = ngx_max(ngx_atoof(id->data, id->len), 0);
+        return;
+    }
+
+    oldest = &fields[NGX_PGQ_ANSWER_OLDEST];
+    newest = &fields[NGX_PGQ_ANSWER_NEWEST];
+
+    answer->newest = ngx_atoof(newest->data, newest->len);
+    answer->oldest = oldest->data ? ngx_atoof(oldest->data, oldest->len)
+                                  : answer->newest + 1;
+    answer->complete = fields[NGX_PGQ_ANSWER_COMPLETE].data[0] == 't';
+}
+
+
 void
 ngx_pgq_answer_row(ngx_pgq_answer_t *answer, ngx_str_t *fields)
 {
     u_char                *p;
     int64_t                id;
     ngx_pgq_object_row_t   row;
+
+    if (answer->query.special) {
+        ngx_pgq_answer_special(answer, fields);
+
+        if (answer->query.special == NGX_PGQ_QUERY_SINCE
+            || fields[NGX_PGQ_ANSWER_ID].data == NULL)
+        {
+            return;
+        }
+    }
 
     row.id = fields[NGX_PGQ_ANSWER_ID];
     row.at = fields[NGX_PGQ_ANSWER_AT];

@@ -19,23 +19,36 @@ typedef enum {
     NGX_PGQ_ANSWER_AT,         /* null: infinity, not a time in JSON */
     NGX_PGQ_ANSWER_DATA,
     NGX_PGQ_ANSWER_MORE,       /* id of the next post, or null */
-    NGX_PGQ_ANSWER_TOPIC
+    NGX_PGQ_ANSWER_TOPIC,
+    /* of ngx_pgq.position() */
+    NGX_PGQ_ANSWER_OLDEST,
+    NGX_PGQ_ANSWER_NEWEST,
+    NGX_PGQ_ANSWER_COMPLETE
 } ngx_pgq_answer_field_e;
 
 
-_Static_assert(NGX_PGQ_ANSWER_TOPIC < NGX_PGQ_MAX_FIELDS,
+_Static_assert(NGX_PGQ_ANSWER_COMPLETE < NGX_PGQ_MAX_FIELDS,
                "a call keeps all fields of a row");
+
+
+typedef enum {
+    NGX_PGQ_QUERY_POSTS = 0,
+    NGX_PGQ_QUERY_HISTORY,     /* with position(id) */
+    NGX_PGQ_QUERY_SINCE        /* the id before the posts of a time */
+} ngx_pgq_query_e;
 
 
 /* queries with equal members have the same answer */
 
 typedef struct {
+    ngx_pgq_query_e          special;
     ngx_uint_t               ascending; /* posts after id, else before it */
     ngx_int_t                limit;     /* posts */
     int64_t                  id;        /* 0: none */
     size_t                   size;      /* limit of the posts' data */
     ngx_str_t                topics;    /* text[] in binary form; len 0: all */
-    ngx_str_t                pattern;   /* a regular expression; len 0: all */
+    ngx_str_t                pattern;   /* a regular expression; len 0: all;
+                                           or a time */
 } ngx_pgq_read_query_t;
 
 
@@ -61,6 +74,9 @@ typedef struct {
     size_t                   len;       /* bytes of the body */
     int64_t                  next;      /* where the next query begins */
     ngx_str_t                etag;
+    int64_t                  oldest;    /* of position() */
+    int64_t                  newest;
+    unsigned                 complete:1;
     unsigned                 more:1;    /* posts were left out by size */
     unsigned                 failed:1;  /* out of memory */
 } ngx_pgq_answer_t;

@@ -142,7 +142,21 @@ ngx_pgq_read_create(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query)
     read->size = htonl((uint32_t) query->size);
     read->id = htobe64((uint64_t) query->id);
 
-    read->call.statement = query->ascending ? NGX_PGQ_AFTER : NGX_PGQ_RECENT;
+    switch (query->special) {
+
+    case NGX_PGQ_QUERY_HISTORY:
+        read->call.statement = NGX_PGQ_HISTORY;
+        break;
+
+    case NGX_PGQ_QUERY_SINCE:
+        read->call.statement = NGX_PGQ_SINCE;
+        break;
+
+    case NGX_PGQ_QUERY_POSTS:
+        read->call.statement = query->ascending ? NGX_PGQ_AFTER
+                                                : NGX_PGQ_RECENT;
+    }
+
     read->call.read = 1;
     read->call.encode = ngx_pgq_read_encode;
     read->call.row = ngx_pgq_read_row;
@@ -375,6 +389,13 @@ ngx_pgq_read_refused(ngx_pgq_read_t *read)
     call = &read->call;
     db = read->db;
     reads = ngx_pgq_reads(db);
+
+    if (read->query.special == NGX_PGQ_QUERY_SINCE
+        && (ngx_strncmp(call->sqlstate, "22", 2) == 0
+            || ngx_strcmp(call->sqlstate, "55000") == 0))
+    {
+        return NGX_PGQ_READ_REFUSED;
+    }
 
     if (reads->logged_at == 0
         || ngx_pgq_seconds() - reads->logged_at >= NGX_PGQ_LOG_INTERVAL)

@@ -22,7 +22,8 @@ typedef enum {
     NGX_PGQ_READ_NO_DATABASE,
     NGX_PGQ_READ_TIMEOUT,
     NGX_PGQ_READ_FAILED,       /* the database reported an error */
-    NGX_PGQ_READ_NO_MEMORY
+    NGX_PGQ_READ_NO_MEMORY,
+    NGX_PGQ_READ_REFUSED       /* not a time, or there is no index */
 } ngx_pgq_read_result_e;
 
 

@@ -185,7 +185,8 @@ $answer = Pgq::Client->new($nginx)->get('/status');
 is($answer->status, 200, 'the status is answered with 200');
 is($answer->header('content-type'), 'application/json', 'the status is JSON');
 is_deeply($answer->json, { status => 'ok', workers => 2, pools => [
-    { name => 'main', status => 'ok', lanes => 4, connected => 4, waiting_tickets => 0, waiting_bytes => 0 } ] }, 'the status has the pools');
+    { name => 'main', status => 'ok', lanes => 4, connected => 4, waiting_tickets => 0, waiting_bytes => 0, readers => 0 } ] },
+    'the status has the pools');
 
 # ---- a reload
 $last = page();
