@@ -155,7 +155,7 @@ bench-cluster: packages-check build  ## measure a cluster of five containers and
 
 ##@ Tests, one kind at a time
 
-.PHONY: check-others check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-ha check-docs check-reload check-sanitize check-valgrind check-bare fuzz soak analyze
+.PHONY: check-others check-page check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-ha check-docs check-reload check-sanitize check-valgrind check-bare fuzz soak analyze
 check-docs: packages-check  ## code and documents agree; form of the sources; direction of calls; promises have tests
 	@test/run docs
 
@@ -184,6 +184,11 @@ check-whole: packages-check build  ## a message from POST to GET; configurations
 check-others: packages-check build  ## let HAProxy, nftables, Patroni, Prometheus and Ruby check the files written for them
 	@provision/install-packages others
 	@PGQ_OTHERS=1 test/run docs module/140_metrics.t whole/050_cluster_files.t whole/052_vagrant.t
+
+check-page: packages-check build  ## the live page, in headless Chromium
+	@provision/install-packages page
+	@test/page/get-axe
+	@test/run page
 
 check-ha: packages-check build  ## faults of a cluster's hosts under load, on five containers (as root)
 	@rm -f build/ha.results; trap 'cat build/ha.results 2> /dev/null || true' EXIT; \

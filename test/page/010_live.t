@@ -135,6 +135,19 @@ $client->post('/post', '"after the gap"');
 ok(newest_has(qr/after the gap/), 'posts after a gap arrive');
 
 
+# ---- a stream that sends posts again: after each answer Chromium connects again
+
+my $post   = sub { qq(id: $_[0]\\ndata: {\\"id\\":$_[0],\\"data\\":1,\\"at\\":null}\\n\\n) };
+my $stream = 'default_type text/event-stream; return 200 "retry: 100\n\n' . join('', map { $post->($_) } 7, 8, 7, '9007199254740993', '9007199254740992') . '";';
+
+$nginx->configure(locations => "location /again/ { pgq_page; } location = /again/stream { $stream }");
+$nginx->reload;
+$browser->open($nginx->url('/again/?view=1'));
+ok((poll_until { my $requests = () = $nginx->access_log =~ m{GET /again/stream}g; $requests >= 3 }), 'the page connects again');
+is(shown(), '9007199254740993 8 7', 'a post that is sent again is shown once, also with an id of 54 bits');
+$browser->open($nginx->url('/'));
+
+
 # ---- the panel
 
 ok($browser->wait_for_text('#facts', qr/lanes for POST2 idle/), 'the panel shows the lanes');
