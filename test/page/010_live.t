@@ -5,8 +5,12 @@ use utf8;
 use Pgq;
 use Pgq::Browser;
 
+# A stream that ends after a few posts, some of them twice.
+my $posts  = join '', map { qq(id: $_\\ndata: {\\"id\\":$_,\\"data\\":1,\\"at\\":null}\\n\\n) } 7, 8, 7, '9007199254740993', '9007199254740992';
+my $twice  = qq(location /twice/ { pgq_page; } location = /twice/stream { default_type text/event-stream; return 200 "retry: 100\\n\\n$posts"; });
+
 my $pg      = Pgq::Postgres->new->start;
-my $nginx   = Pgq::Nginx->new(pg => $pg, endpoints => Pgq::Browser::locations())->start;
+my $nginx   = Pgq::Nginx->new(pg => $pg, http => 'pgq_ring main;', endpoints => Pgq::Browser::locations(), locations => $twice)->start;
 my $client  = Pgq::Client->new($nginx);
 my $browser = Pgq::Browser->new->start;
 
@@ -135,15 +139,10 @@ $client->post('/post', '"after the gap"');
 ok(newest_has(qr/after the gap/), 'posts after a gap arrive');
 
 
-# ---- a stream that sends posts again: after each answer Chromium connects again
+# ---- a stream that sends posts twice, and again after each connection
 
-my $post   = sub { qq(id: $_[0]\\ndata: {\\"id\\":$_[0],\\"data\\":1,\\"at\\":null}\\n\\n) };
-my $stream = 'default_type text/event-stream; return 200 "retry: 100\n\n' . join('', map { $post->($_) } 7, 8, 7, '9007199254740993', '9007199254740992') . '";';
-
-$nginx->configure(locations => "location /again/ { pgq_page; } location = /again/stream { $stream }");
-$nginx->reload;
-$browser->open($nginx->url('/again/?view=1'));
-ok((poll_until { my $requests = () = $nginx->access_log =~ m{GET /again/stream}g; $requests >= 3 }), 'the page connects again');
+$browser->open($nginx->url('/twice/?view=1'));
+ok((poll_until { my $requests = () = $nginx->access_log =~ m{GET /twice/stream}g; $requests >= 3 }), 'the page connects again');
 is(shown(), '9007199254740993 8 7', 'a post that is sent again is shown once, also with an id of 54 bits');
 $browser->open($nginx->url('/'));
 

@@ -4,7 +4,7 @@ use Pgq;
 use Pgq::Browser;
 
 my $pg      = Pgq::Postgres->new->start;
-my $nginx   = Pgq::Nginx->new(pg => $pg, workers => 2, endpoints => Pgq::Browser::locations())->start;
+my $nginx   = Pgq::Nginx->new(pg => $pg, http => 'pgq_ring main;', workers => 2, endpoints => Pgq::Browser::locations())->start;
 my $client  = Pgq::Client->new($nginx);
 my $browser = Pgq::Browser->new->start;
 
