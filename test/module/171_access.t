@@ -62,6 +62,20 @@ my @keyed = map { post('1', %$_, 'Idempotency-Key' => '"mine"')->json->{id} } \%
 is($keyed[0], $keyed[1], "basic: a user's idempotency key is the same key when it is repeated");
 isnt($keyed[0], $keyed[2], "basic: the same key of another user is another key");
 
+# ---- the live page
+$nginx->configure(http => "pgq_ring main; $http");
+start_with('', 'page');
+Pgq::Host::spew($nginx->dir . '/readers', "alice:$hash");
+
+for my $path (qw(/ /page.js /get /stream /status /metrics)) {
+    is_problem(Pgq::Client->new($nginx)->get($path), 401, 'unauthorized', "page: a GET of $path without a password");
+}
+for my $path (qw(/ /page.js /get /stream?wait=0 /status /metrics)) {
+    is(Pgq::Client->new($nginx)->method('GET', $path, undef, %alice)->status, 200, "page: a GET of $path with the password is answered");
+}
+is_problem(post('1'), 401, 'unauthorized', 'page: a message without a password');
+$nginx->configure(http => $http);
+
 # ---- an authentication service: sessions by a cookie, tokens with HS256
 sub token {
     my ($claims, $key) = @_;
