@@ -45,7 +45,7 @@ ngx_pgq_ring_take(ngx_pgq_ring_t *ring, ngx_msec_t now)
     owner = __atomic_load_n(&memory->owner, __ATOMIC_ACQUIRE);
 
     if (owner == ngx_pgq_ring_self()) {
-        return NGX_OK;
+        return ngx_pgq_ring_beat(ring, now);
     }
 
     if (!ngx_pgq_ring_may_take(ring, owner, now)

@@ -19,6 +19,11 @@ sub following_worker { return (map { /pgq follower: started/ && /(\d+)#/ ? $1 : 
 ok(one_follows(), 'one worker of three follows the database');
 like($nginx->log_since(0), qr/pgq ring: created, 1000 posts, 16777216 bytes, pool "main"/, 'the log has the size of the ring');
 
+is(scalar(() = $nginx->log_since(0) =~ /pgq follower: started/g), 1, 'one worker has started to follow');
+my $since = $pg->safe_psql("select extract(epoch from clock_timestamp())");
+ok((poll_until { $pg->safe_psql("select clock_timestamp() > to_timestamp($since) + interval '2 seconds'") eq 't' }), 'ten polls are over');
+is(scalar(() = $nginx->log_since(0) =~ /pgq follower: started/g), 1, '... and it still follows');
+
 my $first = followers();
 $pg->safe_psql("select pg_terminate_backend($first)");
 ok((poll_until { followers() =~ /^\d+$/ && followers() ne $first }), 'the follower connects again when its connection is ended');
