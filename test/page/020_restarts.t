@@ -4,7 +4,7 @@ use Pgq;
 use Pgq::Browser;
 
 my $pg      = Pgq::Postgres->new->start;
-my $nginx   = Pgq::Nginx->new(pg => $pg, http => 'pgq_ring main;', workers => 2, endpoints => Pgq::Browser::locations())->start;
+my $nginx   = Pgq::Nginx->new(pg => $pg, ring => '', http => 'client_header_timeout 2s;', workers => 2, endpoints => Pgq::Browser::locations())->start;
 my $client  = Pgq::Client->new($nginx);
 my $browser = Pgq::Browser->new->start;
 
@@ -46,6 +46,8 @@ $pg->start;
 is(join(' ', map { $_->answer->status } @waiting), '202 202 202 202 202', 'messages that were sent meanwhile are accepted');
 all_shown('after a crash of PostgreSQL', 25);
 
+# A browser also opens connections without a request, which end by client_header_timeout.
+ok((poll_until { $nginx->worker_pids == 2 } 20), 'the old workers have ended the stream of the page, and exit');
 $nginx->stop('TERM');
 ok($browser->wait_for_text('#state', qr/^reconnecting$/, 60), 'the page says that it has no connection');
 $nginx->start;

@@ -5,7 +5,7 @@ use Pgq::Browser;
 use Pgq::Host qw(slurp top);
 
 my $pg      = Pgq::Postgres->new->start;
-my $nginx   = Pgq::Nginx->new(pg => $pg, http => 'pgq_ring main;', endpoints => Pgq::Browser::locations())->start;
+my $nginx   = Pgq::Nginx->new(pg => $pg, ring => '', endpoints => Pgq::Browser::locations())->start;
 my $client  = Pgq::Client->new($nginx);
 my $browser = Pgq::Browser->new->start;
 
