@@ -114,7 +114,7 @@ cluster-restore:  ## restore the newest archived state, or an earlier one: make 
 
 ##@ Messages
 
-.PHONY: post-msgs curl-msgs cat-posts cat-queue count-posts count-queue movers load-test bench bench-mover bench-faults bench-cluster
+.PHONY: post-msgs curl-msgs cat-posts cat-queue count-posts count-queue movers load-test bench bench-mover bench-faults bench-readers bench-cluster
 post-msgs:  ## post N messages by curl
 	@for i in $$(seq $(N)); do curl -sS --json "{\"message\": $$i}" $(URL)/post; echo; done
 
@@ -147,6 +147,10 @@ bench-mover: packages-check build  ## measure the mover: held snapshot, backlog,
 
 bench-faults: packages-check build  ## measure the effect of restarts, reloads, slow clients and outages (not a test)
 	@bench/faults
+
+bench-readers: packages-check build  ## measure GET and 10,000 readers, and those of nchan and push-stream (half an hour; not a test)
+	@provision/install-packages bench-readers
+	@bench/readers
 
 bench-cluster: packages-check build  ## measure a cluster of five containers and a single node (as root; not a test)
 	@provision/install-packages cluster

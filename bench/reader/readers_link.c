@@ -120,6 +120,11 @@ readers_link_tick(int64_t now)
     readers_link_t  *link;
 
     begin = readers_settings.readers;
+
+    if (readers_nopen == begin) {
+        return;
+    }
+
     due = (double) (now - readers_began) / LOAD_SECOND
           * readers_settings.open_rate;
 
