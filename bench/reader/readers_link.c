@@ -47,6 +47,7 @@ typedef struct {
     unsigned           id_len;          /* of the last event */
     unsigned           next_len;        /* of the event that arrives */
     uint32_t           n;               /* of the event that arrives */
+    int                resumes;         /* it has sent Last-Event-ID */
     char               id[READERS_ID_MAX];
     char               next[READERS_ID_MAX];
 
@@ -262,6 +263,8 @@ readers_link_send(readers_link_t *link)
     int   len;
     char  request[1024];
 
+    link->resumes = (link->id_len != 0);
+
     len = snprintf(request, sizeof(request),
                    "GET %s HTTP/1.1\r\n"
                    "Host: %s\r\n"
@@ -339,7 +342,7 @@ readers_link_opened(readers_link_t *link)
     link->state = READERS_LINK_OPEN;
 
     readers_nopen++;
-    readers_run.resumed += (link->id_len != 0);
+    readers_run.resumed += (unsigned) link->resumes;
     load_hist_add(&readers_run.open, load_now() - link->began);
 }
 
