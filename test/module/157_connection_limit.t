@@ -34,7 +34,7 @@ ok((poll_until { $client->get('/get')->status == 200 }), 'a GET is answered afte
 
 # ---- the connections of an installation
 
-my $parameter = Pgq::Host::slurp('ngx_pgq_module/ngx_pgq_parameter.c');
+my $parameter = Pgq::Host::slurp('ngx_pgq_module/database/ngx_pgq_parameter.c');
 my ($lanes)   = $parameter =~ /db->nlanes = (\d+);/;
 my ($reads)   = $parameter =~ /db->read_lanes = (\d+);/;
 my ($each)    = Pgq::Host::slurp('provision/dev/run') =~ /^connections=\$\(\((\d+) \* /m;
