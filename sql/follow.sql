@@ -1,5 +1,6 @@
 -- ngx_pgq.follow(after, most, size, newest): the posts that follow an id, for the follower of an nginx host, which calls it
--- at each notification. It runs with the rights of the caller, who needs SELECT on posts and on ngx_pgq.removed.
+-- at each notification. It runs with the rights of the caller, who needs SELECT on posts, on ngx_pgq.removed and on
+-- ngx_pgq.revision.
 --
 --   after    only posts with greater ids; null: the newest posts
 --   most     the maximum number of posts
@@ -9,12 +10,16 @@
 --   id, at, data, topic  as those of after(); null in the first row, which comes before the posts
 --   head                 in the first row, the greatest id that posts has or has had; 0 if there is none
 --   removed              in the first row, the greatest id that retention has deleted; 0 if there is none
+--   revision             in the first row, ngx_pgq.revision: if it has changed, posts that were read before may have, too
 --
 -- Posts that retention has passed over, with smaller ids than removed, are not returned. So those that were deleted are not
 -- scanned, also if vacuum cannot remove them.
 
+-- that of an older version may return other columns
+drop function if exists ngx_pgq.follow(bigint, integer, integer, integer);
+
 create or replace function ngx_pgq.follow("after" bigint, most integer, size integer, newest integer default 1000)
-returns table (id bigint, at text, data json, topic text, head bigint, removed bigint)
+returns table (id bigint, at text, data json, topic text, head bigint, removed bigint, revision bigint)
 language sql
 stable
 parallel safe
@@ -23,6 +28,7 @@ as $$
     with known as materialized (
         select place.newest as head,
                removed.last_value as removed,
+               (select max(n) from ngx_pgq.revision) as revision,
                greatest(removed.last_value,
                         coalesce("after", (select min(last.id) - 1
                                              from (select posts.id
@@ -32,10 +38,10 @@ as $$
                                                     limit follow.newest) as last))) as start
           from ngx_pgq.removed, ngx_pgq.position(0) as place
     )
-    select null::bigint, null::text, null::json, null::text, known.head, known.removed
+    select null::bigint, null::text, null::json, null::text, known.head, known.removed, known.revision
       from known
     union all
-    select post.id, post.at, post.data, post.topic, null, null
+    select post.id, post.at, post.data, post.topic, null, null, null
       from known, ngx_pgq.after(known.start, most, size) as post
 $$;
 

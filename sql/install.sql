@@ -24,6 +24,7 @@ set local search_path = pg_catalog, pg_temp;
 \ir recent.sql
 \ir after.sql
 \ir removed.sql
+\ir revision.sql
 \ir position.sql
 \ir follow.sql
 \ir index.sql

@@ -75,7 +75,7 @@ ngx_pgq_lane_statement_t  ngx_pgq_call_reads[] = {
       " from ngx_pgq.after($2::bigint, $1::integer, $3::integer, $4::text[],"
       " $5::text)" },
     [NGX_PGQ_FOLLOW] = { NULL, 4,
-      "select id, at, data, topic, head, removed"
+      "select id, at, data, topic, head, removed, revision"
       " from ngx_pgq.follow($1::bigint, $2::integer, $3::integer,"
       " $4::integer)" },
     [NGX_PGQ_HISTORY] = { NULL, 5,
@@ -83,10 +83,8 @@ ngx_pgq_lane_statement_t  ngx_pgq_call_reads[] = {
       " from ngx_pgq.position($2::bigint) left join"
       " ngx_pgq.after($2::bigint, $1::integer, $3::integer, $4::text[],"
       " $5::text) on true order by id" },
-    [NGX_PGQ_SINCE] = { NULL, 5,
-      "select ngx_pgq.since($5::text::timestamptz), null, null, null, null"
-      " where $1::integer > 0 or $2::bigint > 0 or $3::integer > 0"
-      " or $4::text[] is null" }
+    [NGX_PGQ_SINCE] = { NULL, 1,
+      "select ngx_pgq.since($1::text::timestamptz)" }
 };
 
 

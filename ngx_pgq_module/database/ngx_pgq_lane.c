@@ -86,6 +86,7 @@ ngx_pgq_lane_close(ngx_pgq_lane_t *lane)
     ngx_pgq_lane_finish(lane);
     ngx_pgq_lane_unreserve(lane);
     ngx_pgq_lane_set_state(lane, NGX_PGQ_LANE_CLOSED);
+    lane->replaces = NULL;
 }
 
 

@@ -284,6 +284,12 @@ ngx_pgq_read_encode(ngx_pgq_call_t *call)
     read = call->data;
     query = &read->query;
 
+    if (query->special == NGX_PGQ_QUERY_SINCE) {
+        call->values[0] = (char *) query->pattern.data;
+        call->lengths[0] = query->pattern.len;
+        return NGX_OK;
+    }
+
     call->values[0] = (char *) &read->limit;
     call->lengths[0] = sizeof(read->limit);
     call->values[1] = query->id || query->ascending ? (char *) &read->id

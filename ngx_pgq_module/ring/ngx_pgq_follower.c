@@ -13,8 +13,11 @@
  *  - rows go into the ring as they arrive, in the order of ids;
  *  - the ring is confirmed only when all posts up to the head of the answer
  *    are in it;
- *  - the ring is reset if posts were changed (ngx_pgq.refresh()), or if the
- *    database has had smaller ids only than the ring.
+ *  - the ring reads its posts again if the revision of posts is another one,
+ *    or if the database has smaller ids only than the ring.  It keeps the old
+ *    ones until the database answers;
+ *  - of an answer that the ring did not take as a whole, nothing is confirmed:
+ *    the next poll asks for the rest.
  */
 
 #include "ngx_pgq_follower.h"
@@ -41,7 +44,7 @@ static ngx_pgq_call_t *ngx_pgq_follower_next(ngx_pgq_pool_t *db);
 static ngx_int_t ngx_pgq_follower_encode(ngx_pgq_call_t *call);
 static void ngx_pgq_follower_row(ngx_pgq_call_t *call, ngx_str_t *fields);
 static void ngx_pgq_follower_head(ngx_pgq_follower_t *f, ngx_str_t *fields);
-static void ngx_pgq_follower_append(ngx_pgq_follower_t *f, int64_t id,
+static ngx_int_t ngx_pgq_follower_append(ngx_pgq_follower_t *f, int64_t id,
     ngx_pgq_object_row_t *row);
 static void ngx_pgq_follower_done(ngx_pgq_call_t *call,
     ngx_pgq_outcome_e outcome);
@@ -55,11 +58,12 @@ typedef enum {
     NGX_PGQ_FOLLOWER_DATA,
     NGX_PGQ_FOLLOWER_TOPIC,
     NGX_PGQ_FOLLOWER_HEAD,
-    NGX_PGQ_FOLLOWER_REMOVED
+    NGX_PGQ_FOLLOWER_REMOVED,
+    NGX_PGQ_FOLLOWER_REVISION
 } ngx_pgq_follower_field_e;
 
 
-_Static_assert(NGX_PGQ_FOLLOWER_REMOVED < NGX_PGQ_MAX_FIELDS,
+_Static_assert(NGX_PGQ_FOLLOWER_REVISION < NGX_PGQ_MAX_FIELDS,
                "a call keeps all fields of a row");
 
 
@@ -272,7 +276,6 @@ ngx_pgq_follower_start(ngx_pgq_follower_t *f)
     ngx_pgq_ring_state(&f->ring, &state);
 
     f->following = 1;
-    f->reset = 0;
     f->loading = !state.loaded;
     f->loaded = 0;
     f->started = 0;
@@ -332,15 +335,7 @@ ngx_pgq_follower_ring_bells(ngx_pgq_follower_t *f, ngx_uint_t all)
 static void
 ngx_pgq_follower_notified(ngx_pgq_pool_t *db, const char *payload)
 {
-    ngx_pgq_follower_t  *f;
-
-    f = db->data;
-
-    if (ngx_strcmp(payload, "reset") == 0) {
-        f->reset = 1;
-    }
-
-    ngx_pgq_follower_ask(f);
+    ngx_pgq_follower_ask(db->data);
 }
 
 
@@ -355,13 +350,11 @@ ngx_pgq_follower_next(ngx_pgq_pool_t *db)
         return NULL;
     }
 
-    if (f->reset) {
-        ngx_pgq_follower_reset(f);
-    }
-
     f->due = 0;
     f->sent = 1;
     f->last = 0;
+    f->reset = 0;
+    f->skip = 0;
 
     return &f->call;
 }
@@ -409,7 +402,7 @@ ngx_pgq_follower_row(ngx_pgq_call_t *call, ngx_str_t *fields)
         return;
     }
 
-    if (f->reset) {
+    if (f->reset || f->skip) {
         return;
     }
 
@@ -422,23 +415,29 @@ ngx_pgq_follower_row(ngx_pgq_call_t *call, ngx_str_t *fields)
 
     id = ngx_atoof(row.id.data, row.id.len);
 
-    if (f->loading && !f->started) {
-        f->started = 1;
-        (void) ngx_pgq_ring_start(&f->ring, id);
+    if ((f->loading && !f->started
+         && ngx_pgq_ring_start(&f->ring, id) != NGX_OK)
+        || ngx_pgq_follower_append(f, id, &row) != NGX_OK)
+    {
+        f->skip = 1;
+        return;
     }
 
-    ngx_pgq_follower_append(f, id, &row);
-
+    f->started = 1;
     f->last = id;
     f->loaded++;
 }
 
 
-/* the first row: what the database knows of all posts */
+/*
+ * The first row: what the database knows of all posts.  If the question was
+ * for the newest ones, the rows that follow replace those of the ring.
+ */
 
 static void
 ngx_pgq_follower_head(ngx_pgq_follower_t *f, ngx_str_t *fields)
 {
+    int64_t               revision;
     ngx_pgq_ring_state_t  state;
 
     f->head = ngx_atoof(fields[NGX_PGQ_FOLLOWER_HEAD].data,
@@ -446,15 +445,21 @@ ngx_pgq_follower_head(ngx_pgq_follower_t *f, ngx_str_t *fields)
     f->removed = ngx_atoof(fields[NGX_PGQ_FOLLOWER_REMOVED].data,
                            fields[NGX_PGQ_FOLLOWER_REMOVED].len);
 
+    revision = ngx_atoof(fields[NGX_PGQ_FOLLOWER_REVISION].data,
+                         fields[NGX_PGQ_FOLLOWER_REVISION].len);
+
+    if (f->loading && !f->started) {
+        f->skip = ngx_pgq_ring_reset(&f->ring, revision) != NGX_OK;
+        return;
+    }
+
     ngx_pgq_ring_state(&f->ring, &state);
 
-    if (f->head < state.newest) {
-        f->reset = 1;
-    }
+    f->reset = f->head < state.newest || revision != state.revision;
 }
 
 
-static void
+static ngx_int_t
 ngx_pgq_follower_append(ngx_pgq_follower_t *f, int64_t id,
     ngx_pgq_object_row_t *row)
 {
@@ -474,8 +479,7 @@ ngx_pgq_follower_append(ngx_pgq_follower_t *f, int64_t id,
 
         if (f->object.data == NULL) {
             f->object.len = 0;
-            f->reset = 1;
-            return;
+            return NGX_ERROR;
         }
     }
 
@@ -484,7 +488,7 @@ ngx_pgq_follower_append(ngx_pgq_follower_t *f, int64_t id,
     object.data = f->object.data;
     object.len = len;
 
-    (void) ngx_pgq_ring_append(&f->ring, id, &row->topic, &object, 1);
+    return ngx_pgq_ring_append(&f->ring, id, &row->topic, &object, 1);
 }
 
 
@@ -505,11 +509,12 @@ ngx_pgq_follower_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
     if (outcome == NGX_PGQ_DONE) {
 
         if (f->reset) {
-            ngx_pgq_follower_ask(f);
-            return;
+            ngx_pgq_follower_reset(f);
+
+        } else if (!f->skip) {
+            ngx_pgq_follower_complete(f);
         }
 
-        ngx_pgq_follower_complete(f);
         return;
     }
 
@@ -557,16 +562,12 @@ ngx_pgq_follower_complete(ngx_pgq_follower_t *f)
         }
     }
 
-    ngx_pgq_ring_state(&f->ring, &state);
-
     /* the next poll finds out if another worker has taken over */
 
     (void) ngx_pgq_ring_confirm(&f->ring, f->head, f->removed,
                                 ngx_current_msec);
 
-    if (f->last || !state.loaded || state.newest != f->head
-        || state.removed != f->removed)
-    {
+    if (ngx_pgq_ring_version(&f->ring) != f->version) {
         ngx_pgq_follower_ring_bells(f, 0);
     }
 }
@@ -581,10 +582,9 @@ ngx_pgq_follower_reset(ngx_pgq_follower_t *f)
 
     ngx_pgq_metrics_ring(f->posts->lane.metrics, NGX_PGQ_METRICS_RING_RESETS);
 
-    (void) ngx_pgq_ring_reset(&f->ring);
-
-    f->reset = 0;
     f->loading = 1;
     f->loaded = 0;
     f->started = 0;
+
+    ngx_pgq_follower_ask(f);
 }

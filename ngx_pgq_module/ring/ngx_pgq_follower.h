@@ -48,6 +48,7 @@ struct ngx_pgq_follower_s {
     unsigned                 loading:1; /* the ring gets its first posts */
     unsigned                 started:1; /* the first row of the load came */
     unsigned                 reset:1;   /* what the ring has is void */
+    unsigned                 skip:1;    /* the ring did not take a row */
 };
 
 

@@ -66,6 +66,7 @@ ngx_pgq_ring_state(ngx_pgq_ring_t *ring, ngx_pgq_ring_state_t *state)
     state->newest = s.newest;
     state->since = s.since;
     state->removed = s.removed;
+    state->revision = s.revision;
     state->confirmed = (ngx_msec_t) s.confirmed;
     state->used = s.used_end - s.used_first;
     state->loaded = s.loaded != 0;
@@ -169,7 +170,11 @@ ngx_pgq_ring_listen(ngx_pgq_ring_t *ring, ngx_pgq_ring_listener_t *l)
 uint64_t
 ngx_pgq_ring_version(ngx_pgq_ring_t *ring)
 {
-    return __atomic_load_n(&ring->memory->version, __ATOMIC_ACQUIRE);
+    ngx_pgq_ring_published_t  s;
+
+    ngx_pgq_ring_load(ring->memory, &s);
+
+    return s.changes;
 }
 
 

@@ -54,6 +54,7 @@ typedef struct {
     int64_t                  newest;    /* greatest id of posts; 0: none */
     int64_t                  since;     /* has since < id <= newest */
     int64_t                  removed;   /* posts has no id <= removed */
+    int64_t                  revision;  /* of posts, see ngx_pgq.refresh() */
     ngx_msec_t               confirmed; /* when PostgreSQL last answered */
     size_t                   used;      /* bytes of topics and objects */
     unsigned                 loaded:1;  /* has been up to date once */
@@ -69,6 +70,11 @@ struct ngx_pgq_ring_listener_s {
 };
 
 
+/* to be increased when the memory of rings changes its form */
+
+#define NGX_PGQ_RING_LAYOUT      1
+
+
 /* for readers */
 
 void ngx_pgq_ring_state(ngx_pgq_ring_t *ring, ngx_pgq_ring_state_t *state);
@@ -80,7 +86,7 @@ ngx_int_t ngx_pgq_ring_copy(ngx_pgq_ring_t *ring, uint64_t place,
     ngx_pgq_ring_entry_t *e, u_char *topic, u_char *object);
 void ngx_pgq_ring_listen(ngx_pgq_ring_t *ring, ngx_pgq_ring_listener_t *l);
 
-/* differs after each change of the state */
+/* differs after each change but a confirmation without news */
 uint64_t ngx_pgq_ring_version(ngx_pgq_ring_t *ring);
 
 /* asks for one ring of the bell of this slot at the next change */
@@ -105,7 +111,7 @@ ngx_int_t ngx_pgq_ring_start(ngx_pgq_ring_t *ring, int64_t id);
 ngx_int_t ngx_pgq_ring_confirm(ngx_pgq_ring_t *ring, int64_t head,
     int64_t removed, ngx_msec_t now);
 ngx_int_t ngx_pgq_ring_whole(ngx_pgq_ring_t *ring, int64_t removed);
-ngx_int_t ngx_pgq_ring_reset(ngx_pgq_ring_t *ring);
+ngx_int_t ngx_pgq_ring_reset(ngx_pgq_ring_t *ring, int64_t revision);
 ngx_pid_t ngx_pgq_ring_follower(ngx_pgq_ring_t *ring);
 ngx_uint_t ngx_pgq_ring_disarm(ngx_pgq_ring_t *ring, ngx_uint_t slot);
 

@@ -45,6 +45,8 @@ typedef struct {
     int64_t                  newest;
     int64_t                  since;
     int64_t                  removed;
+    int64_t                  revision;
+    uint64_t                 changes;
     uint64_t                 confirmed;
     uint64_t                 loaded;
     uint64_t                 used_first;    /* position of the first entry */

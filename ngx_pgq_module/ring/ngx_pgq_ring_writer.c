@@ -23,7 +23,7 @@ static void ngx_pgq_ring_publish(ngx_pgq_ring_memory_t *memory,
 static ngx_int_t ngx_pgq_ring_begin(ngx_pgq_ring_memory_t *memory,
     ngx_pgq_ring_published_t *s);
 static void ngx_pgq_ring_end(ngx_pgq_ring_memory_t *memory,
-    ngx_pgq_ring_published_t *s);
+    ngx_pgq_ring_published_t *s, ngx_uint_t news);
 static void ngx_pgq_ring_drop(ngx_pgq_ring_memory_t *memory,
     ngx_pgq_ring_published_t *s);
 static void ngx_pgq_ring_write(ngx_pgq_ring_memory_t *memory,
@@ -160,7 +160,7 @@ ngx_pgq_ring_append(ngx_pgq_ring_t *ring, int64_t id, ngx_str_t *topic,
     }
 
     if (id <= s.newest) {
-        ngx_pgq_ring_end(memory, &s);
+        ngx_pgq_ring_end(memory, &s, 0);
         return NGX_OK;
     }
 
@@ -209,7 +209,7 @@ ngx_pgq_ring_append(ngx_pgq_ring_t *ring, int64_t id, ngx_str_t *topic,
     s.end++;
     s.newest = id;
 
-    ngx_pgq_ring_end(memory, &s);
+    ngx_pgq_ring_end(memory, &s, 1);
 
     return NGX_OK;
 }
@@ -235,7 +235,7 @@ ngx_pgq_ring_start(ngx_pgq_ring_t *ring, int64_t id)
         s.since = id - 1;
     }
 
-    ngx_pgq_ring_end(ring->memory, &s);
+    ngx_pgq_ring_end(ring->memory, &s, 1);
 
     return NGX_OK;
 }
@@ -247,6 +247,7 @@ ngx_int_t
 ngx_pgq_ring_confirm(ngx_pgq_ring_t *ring, int64_t head, int64_t removed,
     ngx_msec_t now)
 {
+    ngx_uint_t                 news;
     ngx_pgq_ring_memory_t     *memory;
     ngx_pgq_ring_published_t   s;
 
@@ -255,6 +256,8 @@ ngx_pgq_ring_confirm(ngx_pgq_ring_t *ring, int64_t head, int64_t removed,
     if (ngx_pgq_ring_begin(memory, &s) != NGX_OK) {
         return NGX_DECLINED;
     }
+
+    news = !s.loaded || removed > s.removed || head > s.newest;
 
     while (s.first < s.end
            && memory->slots[s.first % memory->posts].id <= removed)
@@ -268,7 +271,7 @@ ngx_pgq_ring_confirm(ngx_pgq_ring_t *ring, int64_t head, int64_t removed,
     s.confirmed = now;
     s.loaded = 1;
 
-    ngx_pgq_ring_end(memory, &s);
+    ngx_pgq_ring_end(memory, &s, news);
 
     return NGX_OK;
 }
@@ -287,7 +290,7 @@ ngx_pgq_ring_whole(ngx_pgq_ring_t *ring, int64_t removed)
 
     s.since = removed;
 
-    ngx_pgq_ring_end(ring->memory, &s);
+    ngx_pgq_ring_end(ring->memory, &s, 1);
 
     return NGX_OK;
 }
@@ -296,7 +299,7 @@ ngx_pgq_ring_whole(ngx_pgq_ring_t *ring, int64_t removed)
 /* drops all posts: they may have changed, or their ids may be given again */
 
 ngx_int_t
-ngx_pgq_ring_reset(ngx_pgq_ring_t *ring)
+ngx_pgq_ring_reset(ngx_pgq_ring_t *ring, int64_t revision)
 {
     ngx_pgq_ring_published_t  s;
 
@@ -310,9 +313,10 @@ ngx_pgq_ring_reset(ngx_pgq_ring_t *ring)
     s.newest = 0;
     s.since = 0;
     s.removed = 0;
+    s.revision = revision;
     s.loaded = 0;
 
-    ngx_pgq_ring_end(ring->memory, &s);
+    ngx_pgq_ring_end(ring->memory, &s, 1);
 
     return NGX_OK;
 }
@@ -358,8 +362,11 @@ ngx_pgq_ring_begin(ngx_pgq_ring_memory_t *memory, ngx_pgq_ring_published_t *s)
 
 
 static void
-ngx_pgq_ring_end(ngx_pgq_ring_memory_t *memory, ngx_pgq_ring_published_t *s)
+ngx_pgq_ring_end(ngx_pgq_ring_memory_t *memory, ngx_pgq_ring_published_t *s,
+    ngx_uint_t news)
 {
+    s->changes += news;
+
     ngx_pgq_ring_publish(memory, s);
 
     __atomic_store_n(&memory->owner, ngx_pgq_ring_self(), __ATOMIC_RELEASE);

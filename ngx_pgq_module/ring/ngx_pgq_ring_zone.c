@@ -24,13 +24,14 @@ ngx_pgq_ring_zone(ngx_conf_t *cf, ngx_pgq_ring_t *ring, ngx_str_t *conninfo)
     ngx_str_t        name;
     ngx_shm_zone_t  *zone;
 
-    name.data = ngx_pnalloc(cf->pool, sizeof("ngx_pgq_ring__") + ring->name.len
-                                      + 2 * NGX_INT_T_LEN);
+    name.data = ngx_pnalloc(cf->pool, sizeof("ngx_pgq_ring___")
+                                      + ring->name.len + 3 * NGX_INT_T_LEN);
     if (name.data == NULL) {
         return NGX_ERROR;
     }
 
-    name.len = ngx_sprintf(name.data, "ngx_pgq_ring_%V_%ui_%08xD", &ring->name,
+    name.len = ngx_sprintf(name.data, "ngx_pgq_ring_%V_%ui_%ui_%08xD",
+                           &ring->name, (ngx_uint_t) NGX_PGQ_RING_LAYOUT,
                            ring->posts,
                            ngx_crc32_long(conninfo->data, conninfo->len))
                - name.data;

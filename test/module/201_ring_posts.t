@@ -71,6 +71,17 @@ ok(poll_until(sub { (ring()->{posts} // 0) == 7 }, 20), 'refresh() fills the rin
 ok($nginx->log_contains(qr/pgq ring: reset, reading all posts again/), '... which is logged');
 is($nginx->metric('pgq_ring_resets_total{pool="main"}'), 1, '... and counted');
 
+# A follower that is away at the notification finds the change when it is back.
+$pg->safe_psql('alter role ngx_pgq_web nologin');
+$pg->safe_psql(q{select pg_terminate_backend(pid) from pg_stat_activity where usename = 'ngx_pgq_web'});
+ok(poll_until(sub { followers() == 0 }, 20), 'no follower is connected');
+$pg->safe_psql('delete from posts where id = (select max(id) from posts where id < (select max(id) from posts))');
+$pg->safe_psql('select ngx_pgq.refresh()');
+$nginx->allow(qr/pgq lane: could not connect/);
+is(ring()->{posts}, 7, 'the ring has the posts of before');
+$pg->safe_psql('alter role ngx_pgq_web login');
+ok(poll_until(sub { (ring()->{posts} // 0) == 6 }, 20), 'a follower that missed refresh() reads the posts again when it connects');
+
 $nginx->configure(ring => 'size=2m posts=200 poll=500ms stale=1s');
 ok($nginx->reload, 'nginx reloads with another size');
 ok($nginx->log_contains(qr/pgq ring: created, 200 posts, 2097152 bytes, pool "main"/), 'the ring is created');

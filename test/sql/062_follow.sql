@@ -3,7 +3,7 @@
 
 \ir helper.psql
 
-select plan(41);
+select plan(43);
 
 create function pg_temp.known(after bigint) returns text language sql as $$
     select format('%s %s %s', oldest, newest, complete) from ngx_pgq.position(after)
@@ -24,8 +24,8 @@ truncate posts restart identity;
 select setval('ngx_pgq.removed', 0) as reset \gset
 
 -- ---- no posts
-select is((select string_agg(follow::text, ' ') from ngx_pgq.follow(0, 10, 1000)), '(,,,,0,0)', 'follow() returns only its first row when there are no posts');
-select is((select string_agg(follow::text, ' ') from ngx_pgq.follow(null, 10, 1000)), '(,,,,0,0)', 'follow() from the newest posts returns only its first row, too');
+select is((select string_agg(follow::text, ' ') from ngx_pgq.follow(0, 10, 1000)), '(,,,,0,0,' || (select n from ngx_pgq.revision) || ')', 'follow() returns only its first row when there are no posts');
+select is((select string_agg(follow::text, ' ') from ngx_pgq.follow(null, 10, 1000)), '(,,,,0,0,' || (select n from ngx_pgq.revision) || ')', 'follow() from the newest posts returns only its first row, too');
 select is(pg_temp.known(0), ' 0 t', 'position() knows no post');
 
 insert into posts (at, message_id, data, topic) select '2026-01-02 00:00:00Z'::timestamptz + i * interval '1 s', gen_random_uuid(), to_json('p' || i), case i when 3 then 'a/b' else '' end
@@ -64,14 +64,17 @@ select is((select array_agg(id) from ngx_pgq.after(0, 3)), '{4,7,8}', 'after() r
 delete from posts;
 select setval('ngx_pgq.removed', 10) as removed \gset
 select is(pg_temp.known(10) || ',' || pg_temp.known(9), ' 10 t, 10 f', 'the newest id stays known when retention has deleted all posts');
-select is((select string_agg(follow::text, ' ') from ngx_pgq.follow(10, 10, 1000)), '(,,,,10,10)', 'the head does not go back when retention has deleted all posts');
+select is((select string_agg(follow::text, ' ') from ngx_pgq.follow(10, 10, 1000)), '(,,,,10,10,' || (select n from ngx_pgq.revision) || ')', 'the head does not go back when retention has deleted all posts');
 
 -- ---- refresh()
 select setval('ngx_pgq.removed', 0) as reset \gset
 insert into posts (at, message_id, data) select now(), gen_random_uuid(), '1' from generate_series(11, 20);
 delete from posts where id <= 15;
 select is(pg_temp.known(12), '16 20 t', 'a manual deletion is not known');
+select revision as before from ngx_pgq.follow(0, 1, 1) where id is null \gset
 select ngx_pgq.refresh() as done \gset
+select cmp_ok((select revision from ngx_pgq.follow(0, 1, 1) where id is null), '>', (:before)::bigint, 'refresh() changes the revision');
+select is((select count(*) from ngx_pgq.revision), 1::bigint, 'there is one revision');
 select is(pg_temp.known(12) || ' ' || pg_temp.known(15), '16 20 f 16 20 t', 'it is known after refresh()');
 insert into posts (id, at, message_id, data) values (3, now(), gen_random_uuid(), '"kept"');
 select ngx_pgq.refresh() as done \gset

@@ -155,9 +155,10 @@ test_state(void)
 
     place = state.end;
     (void) append(201);
-    (void) ngx_pgq_ring_reset(&ring);
+    (void) ngx_pgq_ring_reset(&ring, 9);
     ngx_pgq_ring_state(&ring, &state);
     ok(state.first == state.end && state.epoch == 1 && state.newest == 0
+       && state.revision == 9
        && state.removed == 0 && !state.loaded, "a reset drops all posts and increases the epoch");
     ok(ngx_pgq_ring_entry(&ring, place, &e) == NGX_DECLINED,
        "the places of before the reset cannot be read");
