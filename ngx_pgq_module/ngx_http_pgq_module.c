@@ -260,7 +260,7 @@ static ngx_http_module_t  ngx_http_pgq_module_ctx = {
     ngx_pgq_variables_add,                 /* preconfiguration */
     ngx_http_pgq_postconfiguration,        /* postconfiguration */
 
-    ngx_pgq_conf_create_main,         /* create main configuration */
+    ngx_pgq_conf_create_main,              /* create main configuration */
     NULL,                                  /* init main configuration */
 
     NULL,                                  /* create server configuration */

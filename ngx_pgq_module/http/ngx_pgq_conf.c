@@ -10,6 +10,8 @@
 #include "ngx_pgq_http.h"
 
 
+static ngx_int_t ngx_pgq_conf_parameters(ngx_conf_t *cf, ngx_uint_t first,
+    ngx_pgq_parameter_t *parameters, void *conf);
 static ngx_pgq_pool_t *ngx_pgq_conf_named_pool(ngx_conf_t *cf,
     ngx_str_t *name);
 static ngx_pgq_pool_t *ngx_pgq_conf_find_pool(ngx_pgq_main_conf_t *pmcf,
@@ -168,9 +170,7 @@ ngx_pgq_conf_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_pgq_main_conf_t  *pmcf = conf;
 
-    char            *rv;
     ngx_str_t       *value;
-    ngx_uint_t       i;
     ngx_pgq_pool_t  *db, **slot;
 
     value = cf->args->elts;
@@ -193,12 +193,8 @@ ngx_pgq_conf_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     db->conninfo = value[2];
     ngx_pgq_parameter_defaults(db);
 
-    for (i = 3; i < cf->args->nelts; i++) {
-        rv = ngx_pgq_parameter_read(cf, ngx_pgq_parameters, db, &value[i]);
-
-        if (rv != NGX_CONF_OK) {
-            return rv;
-        }
+    if (ngx_pgq_conf_parameters(cf, 3, ngx_pgq_parameters, db) != NGX_OK) {
+        return NGX_CONF_ERROR;
     }
 
     db->lane.target = ngx_pgq_target_create(cf, &value[2], &db->lane.name);
@@ -223,9 +219,7 @@ ngx_pgq_conf_ring(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_pgq_main_conf_t  *pmcf = conf;
 
-    char                *rv;
     ngx_str_t           *value;
-    ngx_uint_t           i;
     ngx_pgq_follower_t  *f, **slot;
 
     value = cf->args->elts;
@@ -243,12 +237,10 @@ ngx_pgq_conf_ring(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     f->ring.stale = 60 * 1000;
     f->ring.poll = 1000;
 
-    for (i = 2; i < cf->args->nelts; i++) {
-        rv = ngx_pgq_parameter_read(cf, ngx_pgq_conf_ring_parameters, &f->ring,
-                                    &value[i]);
-        if (rv != NGX_CONF_OK) {
-            return rv;
-        }
+    if (ngx_pgq_conf_parameters(cf, 2, ngx_pgq_conf_ring_parameters, &f->ring)
+        != NGX_OK)
+    {
+        return NGX_CONF_ERROR;
     }
 
     f->posts = ngx_pgq_conf_named_pool(cf, &value[1]);
@@ -358,6 +350,29 @@ ngx_pgq_conf_set_handler(ngx_conf_t *cf, ngx_pgq_loc_conf_t *plcf,
     }
 
     return NGX_CONF_OK;
+}
+
+
+/* reads the arguments of a directive from this one on */
+
+static ngx_int_t
+ngx_pgq_conf_parameters(ngx_conf_t *cf, ngx_uint_t first,
+    ngx_pgq_parameter_t *parameters, void *conf)
+{
+    ngx_str_t   *value;
+    ngx_uint_t   i;
+
+    value = cf->args->elts;
+
+    for (i = first; i < cf->args->nelts; i++) {
+        if (ngx_pgq_parameter_read(cf, parameters, conf, &value[i])
+            != NGX_CONF_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
 }
 
 

@@ -219,11 +219,8 @@ ngx_pgq_fetch_ring(ngx_http_request_t *r, ngx_pgq_read_query_t *query,
 
     rc = ngx_pgq_newest_answer(db, query, filter, &answer, &age);
 
-    ngx_pgq_metrics_ring(db->lane.metrics,
-                         rc == NGX_OK ? NGX_PGQ_METRICS_RING_READS
-                                      : NGX_PGQ_METRICS_RING_MISSES);
-
     if (rc != NGX_OK) {
+        ngx_pgq_metrics_ring(db->lane.metrics, NGX_PGQ_METRICS_RING_MISSES);
         return rc;
     }
 
@@ -231,6 +228,8 @@ ngx_pgq_fetch_ring(ngx_http_request_t *r, ngx_pgq_read_query_t *query,
         return ngx_pgq_reply_unavailable(r, db->reads,
                                          NGX_PGQ_PROBLEM_RING_STALE);
     }
+
+    ngx_pgq_metrics_ring(db->lane.metrics, NGX_PGQ_METRICS_RING_READS);
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
     ctx->answered = 1;

@@ -51,18 +51,18 @@ const ngx_pgq_transport_t  ngx_pgq_transports[] = {
       sizeof("id: \ndata: \n\n") - 1 + NGX_INT64_LEN,
       ngx_pgq_frame_sse_head, "\n\n",
       ngx_pgq_frame_sse_open, ngx_pgq_frame_sse_start,
-      ngx_pgq_frame_sse_heartbeat, ngx_pgq_frame_sse_reset, NULL },
+      ngx_pgq_frame_sse_heartbeat, ngx_pgq_frame_sse_reset },
 
     { "ndjson", ngx_string("application/x-ndjson"), 1,
       ngx_pgq_frame_ndjson_head, "\n",
       NULL, NULL,
-      ngx_pgq_frame_ndjson_heartbeat, ngx_pgq_frame_ndjson_reset, NULL },
+      ngx_pgq_frame_ndjson_heartbeat, ngx_pgq_frame_ndjson_reset },
 
     /* a long poll: frames are separated by commas */
 
     { "page", ngx_string("application/json"), 1,
       ngx_pgq_frame_ndjson_head, ",",
-      NULL, NULL, NULL, ngx_pgq_frame_page_reset, NULL }
+      NULL, NULL, NULL, ngx_pgq_frame_page_reset }
 };
 
 

@@ -54,7 +54,6 @@ typedef struct {
     u_char                *(*start)(u_char *p, int64_t cursor);
     u_char                *(*heartbeat)(u_char *p, int64_t cursor);
     u_char                *(*reset)(u_char *p, ngx_pgq_reset_t *reset);
-    u_char                *(*end)(u_char *p);
 } ngx_pgq_transport_t;
 
 

@@ -33,6 +33,8 @@ ngx_pgq_status_ring_read(ngx_pgq_status_ring_t *page, ngx_pgq_ring_t *ring,
     page->bytes = state.used;
     page->newest = state.newest;
     page->age = state.loaded ? age / 1000 : 0;
+    page->reads = totals[NGX_PGQ_METRICS_RING_READS];
+    page->misses = totals[NGX_PGQ_METRICS_RING_MISSES];
     page->resets = totals[NGX_PGQ_METRICS_RING_RESETS];
     page->followers = totals[NGX_PGQ_METRICS_RING_FOLLOWERS];
     page->follower = ngx_pgq_ring_follower(ring);

@@ -20,6 +20,8 @@ typedef struct {
     ngx_atomic_uint_t        bytes;
     ngx_atomic_uint_t        newest;
     ngx_atomic_uint_t        age;       /* s */
+    ngx_atomic_uint_t        reads;
+    ngx_atomic_uint_t        misses;
     ngx_atomic_uint_t        resets;
     ngx_atomic_uint_t        followers;
     ngx_pid_t                follower;
