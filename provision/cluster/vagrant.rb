@@ -68,7 +68,7 @@ module NgxPgq
       end
 
       machine.ui.success("GET shows each message at both")
-      machine.ui.success("running: POST #{urls.map { |url| "#{url}/post" }.join(" and ")}, GET …/get")
+      machine.ui.success("running: POST #{urls.map { |url| "#{url}/post" }.join(" and ")}, GET …/get and …/stream")
       machine.ui.success("the CA of its certificates, for curl --cacert: #{@ca}")
     end
 

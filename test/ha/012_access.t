@@ -42,6 +42,9 @@ is(out(run([ @c, "$nginx/get?limit=1" ])), '000', 'a client that does not trust 
 is(out(run([ @curl, '-H', 'Host: rebound.example', "$nginx/get?limit=1" ])), '421', 'a request for another host is refused with 421');
 is(out(run([ @curl, "$nginx/$_" ])), '404', "nginx does not serve /$_ to clients") for qw(metrics status);
 is(out(run([ @c, 'http://' . $web->address . ":9180/$_" ])), '200', "the monitoring listener serves /$_") for qw(metrics status);
+is(out(run([ @c, 'http://' . $web->address . ":9180/$_" ])), '404', "the monitoring listener does not serve /$_ to the network") for '', qw(get stream post);
+is(out($cluster->on($web, @c, 'http://127.0.0.1:9180/')), '200', 'the live page is served to the web host itself');
+like((run([ @curl[ 0, 1 ], '-N', @curl[ 4 .. $#curl ], "$nginx/stream?newest=1" ]))[1], qr/^id: \d+\ndata: \{"id":\d+,/m, 'a stream begins with the newest post');
 
 # ---- Patroni's REST API
 

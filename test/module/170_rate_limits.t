@@ -7,6 +7,7 @@ my $examples = Pgq::Host::top() . '/ngx_pgq_module/examples';
 my $pg       = Pgq::Postgres->new->start;
 my $nginx    = Pgq::Nginx->new(
     pg        => $pg,
+    ring      => '',
     http      => "include $examples/http.conf;",
     endpoints => join(' ', map { "include $examples/$_.conf;" } qw(problem limit)),
     locations => 'location = /metrics { pgq_metrics; }',

@@ -27,14 +27,14 @@ for my $line (grep { /^\| .*\|$/ } split /\n/, slurp("$top/docs/operations.md"))
     for my $n (0 .. 2) {
         my ($value) = $value[$n] =~ /^`(.*)`$/;
         my @lines = $config[$n] =~ /(?:^|\s)(\Q$name\E\s[^;{]*)[;{]/g;
-        @lines = map { /listen\s+([^;]*);/g } grep { /\bpgq_metrics\b/ } split /^ +server \{/m, $config[$n] if $name eq 'pgq_metrics';
+        @lines = map { /listen\s+([^;]*);/g } grep { /\b\Q$name\E\b/ } split /^ +server \{/m, $config[$n] if $name =~ /^pgq_(?:metrics|page)$/;
         my $found = grep { defined $value && index(s/\s+/ /gr, $value) >= 0 } @lines;
         ok(defined $value ? $found : !@lines, "$name of " . qw(run hosts examples)[$n] . ": $value[$n]");
     }
 }
 
-my %guard = map { $_ => 1 } map { /(?:^|[\s;{])((?:limit_req_zone|limit_conn|\w+_timeout|client_max_body_size|pgq_lines|ssl_protocols|server_tokens|add_header|http2_max_\w+|reset_\w+))\s/g } @config;
-is(join(' ', grep { !$row{$_} } grep { !/^(?:proxy|ssl_session|pgq|connect)_/ || /lines/ } sort keys %guard), '', 'the table has a row for each limit, timeout and security directive');
+my %guard = map { $_ => 1 } map { /(?:^|[\s;{])((?:limit_req_zone|limit_conn|\w+_timeout|client_max_body_size|pgq_lines|ssl_protocols|server_tokens|add_header|http2_max_\w+|reset_\w+|pgq_readers))\s/g } @config;
+is(join(' ', grep { !$row{$_} } grep { !/^(?:proxy|ssl_session|pgq|connect)_/ || /lines|readers/ } sort keys %guard), '', 'the table has a row for each limit, timeout and security directive');
 
 # ---- requests that every configuration refuses
 
@@ -157,6 +157,40 @@ sub too_many {
     return;
 }
 
+# Opens streams from an address of this machine until it is refused one, at most 300.
+sub streams {
+    my ($port, $from) = @_;
+    my @open;
+    my $answer = '';
+
+    while ($answer !~ /^HTTP\S+ 429/ && @open < 300) {
+        my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, LocalAddr => $from) or die "connect: $@\n";
+        syswrite $socket, "GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        sysread $socket, $answer, 4096;
+        push @open, $socket;
+    }
+    return (scalar @open, $answer);
+}
+
+sub too_many_streams {
+    my ($what, $port, $free) = @_;
+    my ($opened, $answer) = streams($port, '127.0.0.5');
+    is($opened, 129, "$what: an address may have 128 streams");
+    like($answer, qr/ 429 Too Many.*?^Retry-After: 1\r$/ms, "$what: another stream is refused with Retry-After: 1");
+    is((streams($port, $free))[0], 300, "$what: the streams of $free are not limited");
+    return;
+}
+
+# The live page, with what it uses, is on loopback, and not for clients.
+sub has_page {
+    my ($what, $url, $monitor, @curl) = @_;
+    like((ask("$monitor/"))[1], qr/<script type="module" src="page\.js">/, "$what: the live page is on loopback");
+    is((ask('-d', '1', "$monitor/post"))[0], 202, "$what: the page may post");
+    is((ask("$monitor/$_"))[0], 200, "$what: the page may read /$_") for 'get', 'stream?wait=0&newest=1';
+    is((ask(@curl, "$url/$_"))[0], 404, "$what: clients do not get /$_") for '', 'page.js';
+    return;
+}
+
 # ---- make run
 
 my $tree = "$dir/tree";
@@ -183,7 +217,7 @@ for my $name (qw(PORT MONITOR)) {
 
 is(provision('start'), 'success', 'make run succeeds');
 my $of_role = 'select rolconnlimit, current_setting($$max_connections$$)::int - rolconnlimit from pg_roles where rolname = $$ngx_pgq_web$$';
-my $need    = 10 * (run([ 'getconf', '_NPROCESSORS_ONLN' ]))[1];
+my $need    = 10 * (run([ 'getconf', '_NPROCESSORS_ONLN' ]))[1] + 2;
 is((run([ "$tree/provision/dev/with-database", 'psql', '-XAtqc', $of_role ], env => \%env))[1], "$need|100\n", 'run: the connection limit of nginx\'s role leaves 100 connections to others');
 run([ 'cp', "$top/Makefile", $tree ]);
 my %other = (%env, map { $_ => undef } qw(PORT LISTEN));
@@ -195,6 +229,8 @@ refuses('run', "http://127.0.0.1:$port", "http://127.0.0.1:$env{MONITOR}", 1_048
 is((ask('-H', "Host: $_", "http://127.0.0.1:$port/get"))[0], 200, "run: a request for $_ is accepted") for qw(localhost 127.0.0.1 queue.example.org 192.0.2.1 [::1]);
 is((ask('-H', "Host: $_", "http://127.0.0.1:$port/get"))[0], 421, "run: a request for $_ is refused") for qw(192.0.2.1.example.net 127.0.0.1x example.org);
 too_many('run', $port);
+too_many_streams('run', $port, '127.0.0.1');
+has_page('run', "http://127.0.0.1:$port", "http://127.0.0.1:$env{MONITOR}");
 my @page = ('-d', '1', "http://127.0.0.1:$port/post", '-H');
 is((ask(@page, 'Origin: https://app.example.com'))[0], 403, 'run: a page of another origin may not post');
 @env{qw(RATE ORIGINS)} = (50, 'https://app.example.com https://*.example.org');
@@ -215,7 +251,7 @@ run([ "$top/provision/cluster/kit", "$dir/kit", 'web1', "$dir/parts", "$dir/secr
 
 my $temp  = join '', map { "${_}_temp_path %%PREFIX%%/temp/$_;" } qw(proxy fastcgi uwsgi scgi);
 my $nginx = Pgq::Nginx->new(pg => $pg, config => '%%HEAD%% http { }');
-my ($inner, $plain) = (free_port(), free_port());
+my ($inner, $plain, $network) = map { free_port() } 1 .. 3;
 
 # The http block of a web host's configuration, with ports of this machine.
 sub host {
@@ -226,7 +262,7 @@ sub host {
         'pgq_pool main "[^"]*"'         => 'pgq_pool main "' . $pg->conninfo(user => 'ngx_pgq_web') . '"',
         '(?<=listen)( +)443'            => ' 127.0.0.1:' . $nginx->port,
         '(?<=listen)( +)80\b'           => " 127.0.0.1:$plain",
-        'listen +192\.0\.2\.21:9180[^;]*;' => '',
+        '192\.0\.2\.21:9180'            => "127.0.0.1:$network",
         '127\.0\.0\.1:9180'             => "127.0.0.1:$inner",
         '/etc/ngx_pgq/'                 => "$dir/web1/etc/ngx_pgq/",
         '/var/log/nginx'                => '%%PREFIX%%',
@@ -256,6 +292,9 @@ is((run([ 'curl', '-s', '-o', '/dev/null', "$url/get" ]))[0], 60, 'host: a clien
 is((run([ @verified, '--tlsv1.1', '--tls-max', '1.1', '--ciphers', 'DEFAULT:@SECLEVEL=0', "$url/get" ]))[0], 35, 'host: TLS 1.1 is refused');
 
 too_many('host', $plain);
+too_many_streams('host', $plain, '127.0.0.3');
+has_page('host', $url, "http://127.0.0.1:$inner");
+is((ask("http://127.0.0.1:$network/$_"))[0], $_ =~ /^(?:metrics|status)$/ ? 200 : 404, "host: /$_ on the network for monitoring") for '', qw(metrics status get stream post);
 host(NGX_PGQ_RATE => 50, NGX_PGQ_ORIGINS => 'https://app.example.com');
 $nginx->reload;
 is((ask('-d', '1', '-H', 'Origin: https://app.example.com', "$url/post"))[0], 202, 'host: a page of an origin in NGX_PGQ_ORIGINS may post');
