@@ -197,8 +197,18 @@ readers_options(int argc, char **argv)
         }
     }
 
-    if (optind + 1 != argc
-        || readers_url(&readers_settings.stream, argv[optind]) != 0
+    for ( /* void */ ; optind < argc; optind++) {
+        n = readers_settings.nstreams++;
+
+        if (n == READERS_URL_MAX
+            || readers_url(&readers_settings.streams[n], argv[optind]) != 0)
+        {
+            readers_settings.nstreams = 0;
+            break;
+        }
+    }
+
+    if (readers_settings.nstreams == 0
         || (readers_settings.rate > 0 && readers_settings.post.path == NULL))
     {
         fprintf(stderr, "pgq_readers: a URL is missing or bad, see --help\n");
@@ -290,7 +300,8 @@ readers_help(void)
 {
     size_t  n;
 
-    printf("usage: pgq_readers [OPTION]... http://ADDRESS:PORT/STREAM\n\n");
+    printf("usage: pgq_readers [OPTION]... http://ADDRESS:PORT/STREAM...\n\n"
+           "Several streams are used in turn, also when a reader resumes.\n\n");
 
     for (n = 0; n < READERS_NOPTIONS; n++) {
         printf("  --%-13s %s\n", readers_list[n].name, readers_list[n].help);
@@ -458,6 +469,8 @@ readers_print(int64_t opened, int64_t posting)
     printf("result deliver_seconds %.3f\n", readers_run.deliveries
            ? (double) (readers_run.arrived - readers_run.began) / LOAD_SECOND
            : 0);
+    printf("result pause_seconds %.3f\n",
+           (double) readers_run.pause / LOAD_SECOND);
     printf("result client_cpu %.3f\n", cpu);
 
     load_hist_print(&readers_run.open, "open_");

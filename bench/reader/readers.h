@@ -19,7 +19,8 @@
 #include <netinet/in.h>
 
 
-#define READERS_ID_MAX  64
+#define READERS_ID_MAX   64
+#define READERS_URL_MAX  8
 
 
 typedef struct {
@@ -30,7 +31,8 @@ typedef struct {
 
 
 typedef struct {
-    readers_url_t    stream;
+    readers_url_t    streams[READERS_URL_MAX];   /* used in turn */
+    unsigned         nstreams;
     readers_url_t    post;
 
     unsigned         readers;
@@ -64,6 +66,7 @@ typedef struct {
 
     int64_t             began;          /* of posting */
     int64_t             arrived;        /* the last message */
+    int64_t             pause;          /* the longest without a message */
 
     uint64_t            deliveries;
     uint64_t            twice;

@@ -48,6 +48,7 @@ typedef struct {
     unsigned           next_len;        /* of the event that arrives */
     uint32_t           n;               /* of the event that arrives */
     int                resumes;         /* it has sent Last-Event-ID */
+    readers_url_t     *url;
     char               id[READERS_ID_MAX];
     char               next[READERS_ID_MAX];
 
@@ -150,7 +151,7 @@ readers_link_tick(int64_t now)
 
 
 /*
- * The sources are used in turn, as a source has some 28,000 ports for one
+ * URLs and sources are used in turn.  A source has some 28,000 ports for one
  * server.  The kernel chooses the port when it connects.
  */
 
@@ -158,9 +159,13 @@ static void
 readers_link_connect(readers_link_t *link, int64_t now)
 {
     int                 on;
+    unsigned            n;
     struct epoll_event  event;
     struct sockaddr_in  source;
 
+    n = readers_connected++;
+
+    link->url = &readers_settings.streams[n % readers_settings.nstreams];
     link->state = READERS_LINK_CONNECTING;
     link->began = now;
     link->due = now + READERS_CONNECT_TIME;
@@ -174,8 +179,7 @@ readers_link_connect(readers_link_t *link, int64_t now)
         memset(&source, 0, sizeof(source));
         source.sin_family = AF_INET;
         source.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1
-                                       + readers_connected++
-                                         % readers_settings.sources);
+                                       + n % readers_settings.sources);
         on = 1;
         (void) setsockopt(link->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on,
                           sizeof(on));
@@ -191,7 +195,7 @@ readers_link_connect(readers_link_t *link, int64_t now)
         (void) setsockopt(link->fd, SOL_SOCKET, SO_RCVBUF, &on, sizeof(on));
     }
 
-    if (connect(link->fd, (struct sockaddr *) &readers_settings.stream.addr,
+    if (connect(link->fd, (struct sockaddr *) &link->url->addr,
                 sizeof(struct sockaddr_in)) == -1 && errno != EINPROGRESS)
     {
         goto failed;
@@ -271,7 +275,7 @@ readers_link_send(readers_link_t *link)
                    "User-Agent: pgq_readers\r\n"
                    "Accept: text/event-stream\r\n"
                    "%s%.*s%s\r\n",
-                   readers_settings.stream.path, readers_settings.stream.host,
+                   link->url->path, link->url->host,
                    link->id_len ? "Last-Event-ID: " : "",
                    (int) link->id_len, link->id, link->id_len ? "\r\n" : "");
 
@@ -410,8 +414,8 @@ readers_link_field(void *data, readers_field_t field, const u_char *value,
 
 
 /*
- * The number of the message is the first "n": of the data.  The time is the
- * last "at":" of it, and is read once for each message.
+ * A message of this run begins with {"n": and its number.  The time is the last
+ * "at":" of the data, and is read once for each message.
  */
 
 static void
@@ -422,13 +426,13 @@ readers_link_data(readers_link_t *link, const u_char *p, size_t len)
     readers_message_t  *message;
 
     end = p + len;
-    found = memmem(p, len, "\"n\":", 4);
+    found = memmem(p, len, "{\"n\":", 5);
 
     if (found == NULL) {
         return;
     }
 
-    for (n = 0, found += 4; found < end && *found == ' '; found++) {
+    for (n = 0, found += 5; found < end && *found == ' '; found++) {
         /* void */
     }
 
@@ -476,6 +480,12 @@ readers_link_dispatch(readers_link_t *link)
 
     if (n == READERS_NO_MESSAGE) {
         return;
+    }
+
+    if (readers_run.arrived
+        && readers_arrival - readers_run.arrived > readers_run.pause)
+    {
+        readers_run.pause = readers_arrival - readers_run.arrived;
     }
 
     readers_run.arrived = readers_arrival;

@@ -20,11 +20,12 @@ use Pgq::Wait qw(deadline);
 
 
 # Options: path (/stream), query, form (sse or ndjson), headers, again (connects again when the server ends the response),
-# listen (a port other than that of the server), connect (0: new() does not connect).
+# port (other than that of the server), last (the id after which it begins), connect (0: new() does not connect).
 sub new {
     my ($class, $server, %option) = @_;
     my $self = bless {
         port    => $option{port} // $server->port,
+        address => $server->can('address') ? $server->address : '127.0.0.1',
         path    => '/stream',
         form    => 'sse',
         query   => '',
@@ -70,7 +71,7 @@ sub open {
         $header{'Last-Event-ID'} = $self->{last};
     }
 
-    $self->{socket} = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port}, Proto => 'tcp', Timeout => 10)
+    $self->{socket} = IO::Socket::INET->new(PeerAddr => $self->{address}, PeerPort => $self->{port}, Proto => 'tcp', Timeout => 10)
         or return 0;
     $self->{socket}->blocking(0);
 
