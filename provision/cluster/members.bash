@@ -38,6 +38,7 @@ database_hosts() {
             *"does not stream"*|*"does not replay"*) wrong+=("$host does not replicate") ;;
             *"PostgreSQL primary"*) [[ $host == "$leader" ]] || wrong+=("$host is a primary that does not hold Patroni's lock") ;;
         esac
+        [[ $line != *", movers stopped"* ]] || wrong+=("the movers of $host are stopped")
         [[ $line != *CLOCK* ]] || wrong+=("the clock of $host differs")
     done
 

@@ -92,7 +92,16 @@ sub status_says {
         ok($cluster->poll_query_until("select max(id) > $seen + 1000000000 from posts", 't'), 'after a forced failover new posts have much higher ids');
     });
     isnt(($cluster->on($host, '/usr/local/lib/ngx_pgq/force_failover'))[0], 0, 'force_failover refuses the primary');
+    unlike(($cluster->provision('status'))[1], qr/^! the movers/m, 'the status does not say that movers are stopped');
     $test->end;
+
+    # A member that was copied while the movers were stopped has this line.
+    my ($standby) = $cluster->standbys;
+    my $settings  = '/var/lib/postgresql/17/ngx_pgq/postgresql.auto.conf';
+
+    $cluster->must($standby, 'sh', '-c', "echo 'ngx_pgq.movers = 0    # ids are not raised' >> $settings");
+    ok(status_says(qr/^! the movers of \Q$standby\E are stopped/m, 30), 'the status says that the movers of a standby are stopped');
+    $cluster->must($standby, 'sed', '-i', '/ids are not raised$/d', $settings);
 }
 
 # ---- the setting on which P1 depends
