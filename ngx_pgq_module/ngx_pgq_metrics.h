@@ -20,7 +20,7 @@
 #define NGX_PGQ_METRICS_CLASSES  (36 * 36)    /* of SQLSTATEs */
 #define NGX_PGQ_METRICS_PROBLEMS 64
 #define NGX_PGQ_METRICS_TRANSPORTS 4
-#define NGX_PGQ_METRICS_ENDS     8       /* reasons why readers end */
+#define NGX_PGQ_METRICS_ENDS     9       /* reasons why readers end */
 #define NGX_PGQ_METRICS_BOUNDS   10      /* of a histogram */
 
 

@@ -44,7 +44,19 @@ ngx_pgq_delivery_step(ngx_pgq_reader_t *rd)
 
     const ngx_pgq_transport_t  *transport;
 
-    if (rd->blocked || rd->asking || rd->failed) {
+    if (rd->blocked) {
+        return NGX_AGAIN;
+    }
+
+    if (rd->socket && rd->opened) {
+        rc = ngx_pgq_socket_step(rd->socket);
+
+        if (rc != NGX_DECLINED) {
+            return rc;
+        }
+    }
+
+    if (rd->asking || rd->failed) {
         return NGX_AGAIN;
     }
 

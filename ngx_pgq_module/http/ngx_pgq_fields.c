@@ -2,7 +2,8 @@
 
 /*
  * Reads the header fields of a request: the type of the body, the preferred
- * response, the Idempotency-Key, and the origin of the page that sent it.  No
+ * response, the Idempotency-Key, the handshake of a WebSocket, and the origin
+ * of the page that sent it.  No
  * other file of the module walks over the list of fields.  Their grammar is in
  * ngx_pgq_header.c.
  *
@@ -33,6 +34,14 @@ static void ngx_pgq_fields_prefer(ngx_pgq_fields_t *fields, ngx_str_t *line);
 static void ngx_pgq_fields_last_event_id(ngx_pgq_fields_t *fields,
     ngx_str_t *line);
 static void ngx_pgq_fields_origin(ngx_pgq_fields_t *fields, ngx_str_t *line);
+static void ngx_pgq_fields_upgrade(ngx_pgq_fields_t *fields, ngx_str_t *line);
+static void ngx_pgq_fields_connection(ngx_pgq_fields_t *fields,
+    ngx_str_t *line);
+static void ngx_pgq_fields_websocket_key(ngx_pgq_fields_t *fields,
+    ngx_str_t *line);
+static void ngx_pgq_fields_websocket_version(ngx_pgq_fields_t *fields,
+    ngx_str_t *line);
+static ngx_uint_t ngx_pgq_fields_listed(ngx_str_t *line, const char *token);
 static void ngx_pgq_fields_site(ngx_pgq_fields_t *fields, ngx_str_t *line);
 static void ngx_pgq_fields_preflight(ngx_pgq_fields_t *fields,
     ngx_str_t *line);
@@ -41,6 +50,7 @@ static void ngx_pgq_fields_preflight(ngx_pgq_fields_t *fields,
 static ngx_pgq_fields_name_t  ngx_pgq_fields_names[] = {
     { ngx_string("accept"), ngx_pgq_fields_accept },
     { ngx_string("access-control-request-method"), ngx_pgq_fields_preflight },
+    { ngx_string("connection"), ngx_pgq_fields_connection },
     { ngx_string("content-encoding"), ngx_pgq_fields_coding },
     { ngx_string("content-type"), ngx_pgq_fields_type },
     { ngx_string("idempotency-key"), ngx_pgq_fields_key },
@@ -48,6 +58,9 @@ static ngx_pgq_fields_name_t  ngx_pgq_fields_names[] = {
     { ngx_string("origin"), ngx_pgq_fields_origin },
     { ngx_string("prefer"), ngx_pgq_fields_prefer },
     { ngx_string("sec-fetch-site"), ngx_pgq_fields_site },
+    { ngx_string("sec-websocket-key"), ngx_pgq_fields_websocket_key },
+    { ngx_string("sec-websocket-version"), ngx_pgq_fields_websocket_version },
+    { ngx_string("upgrade"), ngx_pgq_fields_upgrade },
     { ngx_null_string, NULL }
 };
 
@@ -292,6 +305,56 @@ ngx_pgq_fields_origin(ngx_pgq_fields_t *fields, ngx_str_t *line)
     fields->origin.data = (u_char *) h.pos;
     fields->origin.len = h.last - h.pos;
     fields->origins++;
+}
+
+
+static void
+ngx_pgq_fields_upgrade(ngx_pgq_fields_t *fields, ngx_str_t *line)
+{
+    fields->websocket |= ngx_pgq_fields_listed(line, "websocket");
+}
+
+
+static void
+ngx_pgq_fields_connection(ngx_pgq_fields_t *fields, ngx_str_t *line)
+{
+    fields->upgrade |= ngx_pgq_fields_listed(line, "upgrade");
+}
+
+
+static void
+ngx_pgq_fields_websocket_key(ngx_pgq_fields_t *fields, ngx_str_t *line)
+{
+    fields->websocket_repeated |= (fields->websocket_key != NULL);
+    fields->websocket_key = line;
+}
+
+
+static void
+ngx_pgq_fields_websocket_version(ngx_pgq_fields_t *fields, ngx_str_t *line)
+{
+    fields->websocket_repeated |= (fields->websocket_version != NULL);
+    fields->websocket_version = line;
+}
+
+
+/* whether the token is in the list, before anything that is malformed */
+
+static ngx_uint_t
+ngx_pgq_fields_listed(ngx_str_t *line, const char *token)
+{
+    ngx_pgq_header_t       h;
+    ngx_pgq_header_word_t  item;
+
+    ngx_pgq_header_start(&h, line->data, line->len);
+
+    while (ngx_pgq_header_item(&h, &item) == 1) {
+        if (ngx_pgq_header_is(&item, token)) {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 

@@ -18,6 +18,7 @@
 #include "ngx_pgq_http.h"
 #include "ngx_pgq_frame.h"
 #include "ngx_pgq_topic.h"
+#include "ngx_pgq_websocket.h"
 
 
 #define NGX_PGQ_FRAME_GROUP      65536   /* bytes; one frame may be larger */
@@ -40,6 +41,10 @@ static u_char *ngx_pgq_frame_ndjson_head(u_char *p, int64_t id, size_t len);
 static u_char *ngx_pgq_frame_ndjson_heartbeat(u_char *p, int64_t cursor);
 static u_char *ngx_pgq_frame_ndjson_reset(u_char *p, ngx_pgq_reset_t *reset);
 static u_char *ngx_pgq_frame_page_reset(u_char *p, ngx_pgq_reset_t *reset);
+static u_char *ngx_pgq_frame_websocket_head(u_char *p, int64_t id, size_t len);
+static u_char *ngx_pgq_frame_websocket_heartbeat(u_char *p, int64_t cursor);
+static u_char *ngx_pgq_frame_websocket_reset(u_char *p,
+    ngx_pgq_reset_t *reset);
 static u_char *ngx_pgq_frame_reset_object(u_char *p, ngx_pgq_reset_t *reset);
 
 
@@ -62,7 +67,12 @@ const ngx_pgq_transport_t  ngx_pgq_transports[] = {
 
     { "page", ngx_string("application/json"), 1,
       ngx_pgq_frame_ndjson_head, ",",
-      NULL, NULL, NULL, ngx_pgq_frame_page_reset }
+      NULL, NULL, NULL, ngx_pgq_frame_page_reset },
+
+    { "websocket", ngx_null_string, NGX_PGQ_WEBSOCKET_HEADER_MAX,
+      ngx_pgq_frame_websocket_head, "",
+      NULL, NULL,
+      ngx_pgq_frame_websocket_heartbeat, ngx_pgq_frame_websocket_reset }
 };
 
 
@@ -498,6 +508,36 @@ ngx_pgq_frame_page_reset(u_char *p, ngx_pgq_reset_t *reset)
     p = ngx_pgq_frame_reset_object(p, reset);
 
     return ngx_sprintf(p, "}");
+}
+
+
+static u_char *
+ngx_pgq_frame_websocket_head(u_char *p, int64_t id, size_t len)
+{
+    return ngx_pgq_websocket_header(p, NGX_PGQ_WEBSOCKET_TEXT, len);
+}
+
+
+static u_char *
+ngx_pgq_frame_websocket_heartbeat(u_char *p, int64_t cursor)
+{
+    return ngx_pgq_websocket_header(p, NGX_PGQ_WEBSOCKET_PING, 0);
+}
+
+
+/* the same object as in a line */
+
+static u_char *
+ngx_pgq_frame_websocket_reset(u_char *p, ngx_pgq_reset_t *reset)
+{
+    u_char  line[NGX_PGQ_FRAME_TEXT];
+    size_t  len;
+
+    len = ngx_pgq_frame_ndjson_reset(line, reset) - line - 1;
+
+    p = ngx_pgq_websocket_header(p, NGX_PGQ_WEBSOCKET_TEXT, len);
+
+    return ngx_cpymem(p, line, len);
 }
 
 

@@ -46,6 +46,8 @@ typedef struct {
     ngx_str_t                origin;        /* the last Origin field */
     ngx_uint_t               origins;       /* Origin fields */
     ngx_str_t               *last_event_id; /* the last field, or NULL */
+    ngx_str_t               *websocket_key;     /* the last one, or NULL */
+    ngx_str_t               *websocket_version;
     ngx_int_t                wait;          /* the preference, or -1 */
     unsigned                 type_seen:1;
     unsigned                 encoded:1;     /* a coding other than identity */
@@ -54,6 +56,9 @@ typedef struct {
     unsigned                 prefer_malformed:1;
     unsigned                 cross_site:1;  /* Sec-Fetch-Site: another site */
     unsigned                 preflight:1;   /* a CORS preflight request */
+    unsigned                 websocket:1;   /* Upgrade has it */
+    unsigned                 upgrade:1;     /* Connection has it */
+    unsigned                 websocket_repeated:1;  /* a second line */
 } ngx_pgq_fields_t;
 
 

@@ -77,6 +77,9 @@ NGX_PGQ_PROBLEM(ERROR, 0, "error", "Error", "The request was refused.")
 NGX_PGQ_PROBLEM(BAD_ARGUMENT, 400, "bad_argument", "Bad Request",
     "limit must be a number from 1 to 1000, before the id of a post, or after"
     " the id of a post or 0.")
+NGX_PGQ_PROBLEM(BAD_HANDSHAKE, 400, "bad_handshake", "Bad Request",
+    "A WebSocket needs one Sec-WebSocket-Key of 16 bytes in base64, one"
+    " Sec-WebSocket-Version, Connection: Upgrade, and no body.")
 NGX_PGQ_PROBLEM(BAD_KEY, 400, "bad_key", "Bad Request",
     "The Idempotency-Key must be one string of 1 to 255 visible ASCII"
     " characters or spaces, in quotes.")

@@ -528,14 +528,18 @@ ngx_pgq_reader_finish(ngx_pgq_reader_t *rd, ngx_pgq_reader_end_e reason)
     c = r->connection;
     rc = NGX_ERROR;
 
-    ngx_pgq_reader_leave(rd, reason);
+    if (!rd->blocked && reason <= NGX_PGQ_READER_REFUSED) {
 
-    if (!rd->blocked && reason <= NGX_PGQ_READER_ANSWERED) {
+        if (rd->socket) {
+            ngx_pgq_socket_close(rd->socket, reason);
+        }
+
         rc = rd->transport == NGX_PGQ_TRANSPORT_PAGE
              ? ngx_pgq_delivery_page(rd)
              : ngx_http_send_special(r, NGX_HTTP_LAST);
     }
 
+    ngx_pgq_reader_leave(rd, reason);
     ngx_http_finalize_request(r, rc);
     ngx_http_run_posted_requests(c);
 }

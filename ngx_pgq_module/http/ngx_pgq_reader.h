@@ -30,6 +30,9 @@ typedef enum {
     NGX_PGQ_READER_UNTIL,        /* pgq_stream_until */
     NGX_PGQ_READER_DRAIN,        /* the worker exits */
     NGX_PGQ_READER_ANSWERED,     /* a long poll */
+    NGX_PGQ_READER_REFUSED,      /* what the client sent by WebSocket */
+
+    /* the client cannot be told these */
     NGX_PGQ_READER_TIMEOUT,      /* send_timeout */
     NGX_PGQ_READER_BACKLOG,      /* pgq_backlog */
     NGX_PGQ_READER_ERROR,
@@ -43,6 +46,7 @@ _Static_assert(NGX_PGQ_READER_ENDS <= NGX_PGQ_METRICS_ENDS
 
 
 typedef struct ngx_pgq_readers_s  ngx_pgq_readers_t;
+typedef struct ngx_pgq_socket_s  ngx_pgq_socket_t;
 
 
 typedef struct {
@@ -50,6 +54,7 @@ typedef struct {
     ngx_pgq_readers_t       *readers;
     ngx_http_request_t      *request;
     ngx_pgq_ctx_t           *ctx;
+    ngx_pgq_socket_t        *socket;        /* its WebSocket, or NULL */
 
     /* set by the owner before the start */
     ngx_uint_t               transport;     /* ngx_pgq_transport_e */
@@ -124,7 +129,7 @@ ngx_pgq_reader_t *ngx_pgq_reader_create(ngx_http_request_t *r,
 void ngx_pgq_reader_start(ngx_pgq_readers_t *readers,
     ngx_pgq_reader_t *rd);
 
-/* called by delivery.c and history.c */
+/* called by delivery.c, history.c and socket.c */
 
 void ngx_pgq_reader_move(ngx_pgq_reader_t *rd, ngx_queue_t *list);
 void ngx_pgq_reader_ready(ngx_pgq_reader_t *rd);
@@ -145,6 +150,16 @@ ngx_int_t ngx_pgq_delivery_page(ngx_pgq_reader_t *rd);
 ngx_int_t ngx_pgq_delivery_located(ngx_pgq_reader_t *rd, int64_t cursor);
 ngx_int_t ngx_pgq_delivery_reset(ngx_pgq_reader_t *rd,
     ngx_pgq_reset_e reason, int64_t oldest, int64_t newest);
+
+/* socket.c: the WebSocket of a reader */
+
+ngx_uint_t ngx_pgq_socket_asked(ngx_pgq_reader_t *rd);
+ngx_int_t ngx_pgq_socket_create(ngx_pgq_reader_t *rd,
+    ngx_pgq_problem_t *problem);
+ngx_int_t ngx_pgq_socket_header(ngx_pgq_reader_t *rd);
+void ngx_pgq_socket_start(ngx_pgq_socket_t *s);
+ngx_int_t ngx_pgq_socket_step(ngx_pgq_socket_t *s);
+void ngx_pgq_socket_close(ngx_pgq_socket_t *s, ngx_pgq_reader_end_e reason);
 
 /* history.c: what a reader asks PostgreSQL */
 

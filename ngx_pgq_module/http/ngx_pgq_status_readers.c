@@ -22,8 +22,8 @@ ngx_pgq_status_readers(ngx_pgq_status_t *page)
     ngx_pgq_metrics_t  *metrics;
 
     static const char  *ends[] = {
-        "client", "age", "until", "drain", "answered", "timeout", "backlog",
-        "error"
+        "client", "age", "until", "drain", "answered", "refused",
+        "timeout", "backlog", "error"
     };
     static const char  *resumes[] = { "ring", "database", "reset" };
 

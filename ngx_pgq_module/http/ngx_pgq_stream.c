@@ -30,6 +30,8 @@ static void ngx_pgq_stream_since(ngx_pgq_fetch_t *f,
     ngx_pgq_read_result_e result, ngx_pgq_answer_t *answer);
 static ngx_int_t ngx_pgq_stream_arguments(ngx_http_request_t *r,
     ngx_pgq_reader_t *rd, ngx_pgq_problem_t *problem);
+static ngx_int_t ngx_pgq_stream_transport(ngx_pgq_reader_t *rd,
+    ngx_int_t wait, ngx_pgq_problem_t *problem);
 static ngx_int_t ngx_pgq_stream_filter(ngx_http_request_t *r,
     ngx_pgq_reader_t *rd, ngx_pgq_problem_t *problem);
 static ngx_int_t ngx_pgq_stream_number(ngx_http_request_t *r, const char *name,
@@ -143,6 +145,10 @@ ngx_pgq_stream_open(ngx_http_request_t *r, ngx_pgq_reader_t *rd)
 
     ngx_pgq_reader_start(ngx_pgq_reader_all(plcf->stream), rd);
 
+    if (rd->socket) {
+        ngx_pgq_socket_start(rd->socket);
+    }
+
     return NGX_AGAIN;
 }
 
@@ -215,10 +221,7 @@ static ngx_int_t
 ngx_pgq_stream_arguments(ngx_http_request_t *r, ngx_pgq_reader_t *rd,
     ngx_pgq_problem_t *problem)
 {
-    ngx_int_t            rc, wait, limit, newest;
-    ngx_pgq_loc_conf_t  *plcf;
-
-    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
+    ngx_int_t  rc, wait, limit, newest;
 
     wait = ngx_min(rd->ctx->fields.wait, NGX_PGQ_STREAM_WAIT);
     limit = NGX_PGQ_STREAM_DEFAULT;
@@ -248,13 +251,11 @@ ngx_pgq_stream_arguments(ngx_http_request_t *r, ngx_pgq_reader_t *rd,
     }
 
     rd->limit = limit;
-    rd->heartbeat = plcf->heartbeat;
-    rd->transport = rd->ctx->fields.accept_ndjson ? NGX_PGQ_TRANSPORT_NDJSON
-                                                  : NGX_PGQ_TRANSPORT_SSE;
 
-    if (wait >= 0) {
-        rd->transport = NGX_PGQ_TRANSPORT_PAGE;
-        rd->heartbeat = wait * 1000;
+    rc = ngx_pgq_stream_transport(rd, wait, problem);
+
+    if (rc != NGX_OK) {
+        return rc;
     }
 
     if (ngx_pgq_stream_start(r, rd, newest) != NGX_OK) {
@@ -264,6 +265,33 @@ ngx_pgq_stream_arguments(ngx_http_request_t *r, ngx_pgq_reader_t *rd,
     }
 
     return ngx_pgq_stream_end(r, rd);
+}
+
+
+static ngx_int_t
+ngx_pgq_stream_transport(ngx_pgq_reader_t *rd, ngx_int_t wait,
+    ngx_pgq_problem_t *problem)
+{
+    ngx_pgq_loc_conf_t  *plcf;
+
+    plcf = ngx_http_get_module_loc_conf(rd->request, ngx_http_pgq_module);
+
+    rd->heartbeat = plcf->heartbeat;
+
+    if (ngx_pgq_socket_asked(rd)) {
+        return ngx_pgq_socket_create(rd, problem);
+    }
+
+    if (wait >= 0) {
+        rd->transport = NGX_PGQ_TRANSPORT_PAGE;
+        rd->heartbeat = wait * 1000;
+        return NGX_OK;
+    }
+
+    rd->transport = rd->ctx->fields.accept_ndjson ? NGX_PGQ_TRANSPORT_NDJSON
+                                                  : NGX_PGQ_TRANSPORT_SSE;
+
+    return NGX_OK;
 }
 
 
@@ -467,6 +495,10 @@ ngx_pgq_stream_header(ngx_http_request_t *r, ngx_pgq_reader_t *rd)
     r->headers_out.content_type = transport->type;
     r->headers_out.content_type_len = transport->type.len;
     r->headers_out.content_type_lowcase = NULL;
+
+    if (rd->socket && ngx_pgq_socket_header(rd) != NGX_OK) {
+        return NGX_ERROR;
+    }
 
     /* a frame is not to wait for the acknowledgement of the one before */
 

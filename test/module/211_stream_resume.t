@@ -16,7 +16,7 @@ my $nginx = Pgq::Nginx->new(
 my $random = srand;
 diag("seed $random");
 
-my @readers = map { Pgq::Stream->new($nginx, query => 'after=0', form => $_ % 4 ? 'sse' : 'ndjson', again => 1, objects => undef) } 1 .. 100;
+my @readers = map { Pgq::Stream->new($nginx, query => 'after=0', form => (qw(sse websocket sse ndjson))[$_ % 4], again => 1, objects => undef) } 1 .. 100;
 my $sent = 0;
 
 # Inserts posts, and lets the readers read, until the code returns a true value.

@@ -2,6 +2,7 @@
 
 use Pgq;
 use Pgq::Stream;
+use Pgq::WebSocket;
 
 my $pg    = Pgq::Postgres->new->start;
 my $nginx = Pgq::Nginx->new(
@@ -27,7 +28,12 @@ my $reader = Pgq::Stream->new($nginx, query => 'after=0', objects => undef);
 ok($reader->wait_for(1), 'a reader gets the first post');
 my @stuck = map { Pgq::Client->new($nginx, buffer => 4096)->send_get('/stream?after=0') } 1 .. 200;
 ok((poll_until { $nginx->metric('pgq_open_readers{pool="main",transport="sse"}') == 201 }), '200 readers that do not read are open');
+my @sockets = map { Pgq::WebSocket->new($nginx, '/stream?after=0', buffer => 4096) } 1 .. 50;
+ok((poll_until { $nginx->metric('pgq_open_readers{pool="main",transport="websocket"}') == 50 }), '50 WebSockets that do not read are open');
 my $before = memory();
+# 1.3 MB are more than the kernel's buffers: what is sent is read by the server.
+is(scalar(grep { $_->send($_->frame(9, 'p' x 125) x 10_000) } @sockets), 50, '10,000 Pings of each of them are read');
+cmp_ok(memory() - $before, '<', 1000, 'Pings whose answers are not read take no memory') if !$ENV{PGQ_SANITIZE} && !$ENV{PGQ_VALGRIND};
 
 for my $n (1 .. 40) {
     insert(25, 4000);
@@ -35,9 +41,9 @@ for my $n (1 .. 40) {
 }
 ok($reader->wait_for(1001, 20), 'the other reader gets each post');
 is($reader->complaint([ 1 .. 1001 ]), '', 'it gets each post once and in order');
-ok((poll_until { ends('backlog') == 200 } 20), 'readers that are more than pgq_backlog behind are closed');
+ok((poll_until { ends('backlog') == 250 } 20), 'readers that are more than pgq_backlog behind are closed');
 cmp_ok(memory() - $before, '<', 20_000, 'the memory of the worker grows by less than 20 MB') if !$ENV{PGQ_SANITIZE} && !$ENV{PGQ_VALGRIND};
-$_->close for @stuck;
+$_->close for @stuck, @sockets;
 
 my $timeout = Pgq::Client->new($nginx, buffer => 4096)->send_get('/slow?after=0');
 ok((poll_until { ends('timeout') == 1 } 20), 'a reader without progress is closed after send_timeout');

@@ -1,6 +1,6 @@
 package Pgq::Stream;
 
-# A reader of GET /stream, by SSE or as lines. It keeps the id of the last post, connects again where it was cut, and checks at
+# A reader of GET /stream, by SSE, as lines or by WebSocket. It keeps the id of the last post, connects again where it was cut, and checks at
 # the end that it has got each post once and in order.
 #
 #   my $reader = Pgq::Stream->new($nginx, query => 'after=0', form => 'ndjson');
@@ -17,10 +17,11 @@ use JSON::PP ();
 use Time::HiRes qw(sleep);
 
 use Pgq::Wait qw(deadline);
+use Pgq::WebSocket;
 
 
-# Options: path (/stream), query, form (sse or ndjson), headers, again (connects again when the server ends the response),
-# port (other than that of the server), last (the id after which it begins), connect (0: new() does not connect).
+# Options: path (/stream), query, form (sse, ndjson or websocket), headers, again (connects again when the server ends the
+# response), port (other than that of the server), last (the id after which it begins), connect (0: new() does not connect).
 sub new {
     my ($class, $server, %option) = @_;
     my $self = bless {
@@ -54,9 +55,10 @@ sub status  { return $_[0]{status} }
 sub header  { return $_[0]{header}{ lc $_[1] } }
 sub retry   { return $_[0]{retry} }
 
-# Whether the response has ended, and how: whole is true if its last chunk was received.
+# Whether the response has ended, and how: whole is true if its last chunk, or the Close frame with this code, was received.
 sub ended { return !$_[0]{socket} }
 sub whole { return $_[0]{whole} }
+sub code  { return $_[0]{code} }
 
 
 # Connects, and continues after the last post as EventSource does.
@@ -69,6 +71,11 @@ sub open {
 
     if (defined $self->{last}) {
         $header{'Last-Event-ID'} = $self->{last};
+    }
+
+    if ($self->{form} eq 'websocket') {
+        %header = (%header, Upgrade => 'websocket', Connection => 'Upgrade', 'Sec-WebSocket-Version' => 13);
+        $header{'Sec-WebSocket-Key'} = 'dGhlIHNhbXBsZSBub25jZQ==';
     }
 
     $self->{socket} = IO::Socket::INET->new(PeerAddr => $self->{address}, PeerPort => $self->{port}, Proto => 'tcp', Timeout => 10)
@@ -212,6 +219,12 @@ sub _parse {
         $self->{raw} = '';
     }
 
+    if ($self->{status} == 101) {
+        while (my $frame = Pgq::WebSocket->take(\$self->{text})) {
+            $self->_frame($frame);
+        }
+    }
+
     return if $self->{status} != 200;
 
     if ($self->{form} eq 'sse') {
@@ -250,6 +263,22 @@ sub _block {
         $self->{wrong} //= "the block has the id $id: $block" if $object->{id} ne $id;
         $self->_post($object);
     }
+
+    return;
+}
+
+
+# Pings are not answered: the server does not need it.
+sub _frame {
+    my ($self, $frame) = @_;
+    my $opcode = $frame->{opcode};
+
+    if    ($opcode == 1) { $self->_line($frame->{payload}) }
+    elsif ($opcode == 9) { $self->{beats}++ }
+    elsif ($opcode == 8) { ($self->{whole}, $self->{code}) = (1, unpack 'n', $frame->{payload}) }
+    else                 { $self->{wrong} //= "a frame with the opcode $opcode" }
+
+    $self->{wrong} //= 'a frame is masked, fragmented or has reserved bits' if $frame->{masked} || !$frame->{fin} || $frame->{reserved};
 
     return;
 }

@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * The server's side of a WebSocket (RFC 6455): the handshake, the frames of
+ * the client, and the Close frame at the end.  delivery.c sends the posts.
+ *
+ * Invariants:
+ *  - a frame is never sent within another one: while the socket is full, only
+ *    the last Ping is kept, and is answered later (RFC 6455 5.5.3);
+ *  - what a client sends does not increase the memory of its request;
+ *  - nothing is read after a Close frame or an error: nginx discards what
+ *    follows, until the client closes the connection or lingering_timeout.
+ */
+
+#include "ngx_pgq_reader.h"
+#include "ngx_pgq_websocket.h"
+
+#include <ngx_sha1.h>
+
+
+#define NGX_PGQ_SOCKET_INPUT     16384   /* bytes that are read in one event */
+
+#define NGX_PGQ_SOCKET_GUID      "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+struct ngx_pgq_socket_s {
+    ngx_pgq_reader_t        *reader;
+    ngx_pgq_websocket_t      frames;
+    ngx_uint_t               code;      /* of the Close frame; 0: by reason */
+    const char              *text;      /* its reason */
+    size_t                   pong_len;
+    u_char                   pong[NGX_PGQ_WEBSOCKET_CONTROL_MAX];
+    unsigned                 pinged:1;  /* pong is to be sent */
+};
+
+
+static ngx_uint_t ngx_pgq_socket_version(ngx_str_t *version);
+static ngx_uint_t ngx_pgq_socket_body(ngx_http_request_t *r);
+static ngx_uint_t ngx_pgq_socket_key(ngx_str_t *key);
+static size_t ngx_pgq_socket_max(ngx_http_request_t *r);
+static void ngx_pgq_socket_read_handler(ngx_http_request_t *r);
+static ngx_int_t ngx_pgq_socket_input(ngx_pgq_socket_t *s, u_char *p,
+    u_char *end);
+static ngx_int_t ngx_pgq_socket_event(ngx_pgq_socket_t *s,
+    ngx_pgq_websocket_event_e kind, ngx_pgq_websocket_event_t *event);
+static ngx_int_t ngx_pgq_socket_ping(ngx_pgq_socket_t *s,
+    ngx_pgq_websocket_event_t *event);
+static ngx_int_t ngx_pgq_socket_refuse(ngx_pgq_socket_t *s, ngx_uint_t code,
+    const char *text);
+
+
+static ngx_str_t  ngx_pgq_socket_protocol = ngx_string("websocket");
+static ngx_str_t  ngx_pgq_socket_supported = ngx_string("13");
+
+
+/* HTTP/1.0 and HTTP/2 have no Upgrade: the request gets another transport */
+
+ngx_uint_t
+ngx_pgq_socket_asked(ngx_pgq_reader_t *rd)
+{
+    return rd->ctx->fields.websocket
+           && rd->request->method == NGX_HTTP_GET
+           && rd->request->http_version == NGX_HTTP_VERSION_11;
+}
+
+
+/* checks the handshake; NGX_DECLINED: it is refused */
+
+ngx_int_t
+ngx_pgq_socket_create(ngx_pgq_reader_t *rd, ngx_pgq_problem_t *problem)
+{
+    ngx_pgq_fields_t    *fields;
+    ngx_pgq_socket_t    *s;
+    ngx_http_request_t  *r;
+
+    r = rd->request;
+    fields = &rd->ctx->fields;
+
+    if (!fields->upgrade || fields->websocket_repeated
+        || fields->websocket_version == NULL || fields->websocket_key == NULL
+        || !ngx_pgq_socket_key(fields->websocket_key)
+        || ngx_pgq_socket_body(r))
+    {
+        problem->kind = NGX_PGQ_PROBLEM_BAD_HANDSHAKE;
+        return NGX_DECLINED;
+    }
+
+    if (!ngx_pgq_socket_version(fields->websocket_version)) {
+
+        if (ngx_pgq_reply_header(r, "Upgrade", &ngx_pgq_socket_protocol)
+            == NULL
+            || ngx_pgq_reply_header(r, "Sec-WebSocket-Version",
+                                    &ngx_pgq_socket_supported)
+               == NULL)
+        {
+            return NGX_ERROR;
+        }
+
+        problem->kind = NGX_PGQ_PROBLEM_UPGRADE_REQUIRED;
+        problem->detail = "The version of the WebSocket protocol must be 13.";
+        return NGX_DECLINED;
+    }
+
+    s = ngx_pcalloc(r->pool, sizeof(ngx_pgq_socket_t));
+    if (s == NULL) {
+        return NGX_ERROR;
+    }
+
+    s->reader = rd;
+    s->frames.max = ngx_pgq_socket_max(r);
+
+    rd->socket = s;
+    rd->transport = NGX_PGQ_TRANSPORT_WEBSOCKET;
+
+    return NGX_OK;
+}
+
+
+static ngx_uint_t
+ngx_pgq_socket_version(ngx_str_t *version)
+{
+    return ngx_atoi(version->data, version->len) == 13;
+}
+
+
+/* whether the request has a body, which may have been discarded */
+
+static ngx_uint_t
+ngx_pgq_socket_body(ngx_http_request_t *r)
+{
+    ngx_table_elt_t  *len;
+
+    len = r->headers_in.content_length;
+
+    return r->headers_in.chunked
+           || (len && ngx_atoof(len->value.data, len->value.len) != 0);
+}
+
+
+/* 16 bytes in base64 */
+
+static ngx_uint_t
+ngx_pgq_socket_key(ngx_str_t *key)
+{
+    u_char     bytes[ngx_base64_decoded_length(24)];
+    ngx_str_t  decoded;
+
+    decoded.data = bytes;
+
+    return key->len == 24 && ngx_decode_base64(&decoded, key) == NGX_OK
+           && decoded.len == 16;
+}
+
+
+static size_t
+ngx_pgq_socket_max(ngx_http_request_t *r)
+{
+    ngx_pgq_loc_conf_t        *plcf;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
+    clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
+
+    if (clcf->client_max_body_size == 0
+        || clcf->client_max_body_size > (off_t) plcf->stream->max_size)
+    {
+        return plcf->stream->max_size;
+    }
+
+    return (size_t) clcf->client_max_body_size;
+}
+
+
+/* nginx adds "Connection: upgrade", and sends no chunks after status 101 */
+
+ngx_int_t
+ngx_pgq_socket_header(ngx_pgq_reader_t *rd)
+{
+    u_char               hash[20];
+    ngx_str_t           *key, accept, digest;
+    ngx_sha1_t           sha1;
+    ngx_http_request_t  *r;
+
+    r = rd->request;
+    key = rd->ctx->fields.websocket_key;
+
+    accept.data = ngx_pnalloc(r->pool,
+                              ngx_base64_encoded_length(sizeof(hash)));
+    if (accept.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_sha1_init(&sha1);
+    ngx_sha1_update(&sha1, key->data, key->len);
+    ngx_sha1_update(&sha1, NGX_PGQ_SOCKET_GUID,
+                    sizeof(NGX_PGQ_SOCKET_GUID) - 1);
+    ngx_sha1_final(hash, &sha1);
+
+    digest.data = hash;
+    digest.len = sizeof(hash);
+
+    ngx_encode_base64(&accept, &digest);
+
+    if (ngx_pgq_reply_header(r, "Upgrade", &ngx_pgq_socket_protocol) == NULL
+        || ngx_pgq_reply_header(r, "Sec-WebSocket-Accept", &accept) == NULL)
+    {
+        return NGX_ERROR;
+    }
+
+    r->keepalive = 0;
+    r->headers_out.status = NGX_HTTP_SWITCHING_PROTOCOLS;
+    ngx_str_set(&r->headers_out.status_line, "101 Switching Protocols");
+
+    return NGX_OK;
+}
+
+
+/* called when the reader has started; the client may have sent frames */
+
+void
+ngx_pgq_socket_start(ngx_pgq_socket_t *s)
+{
+    ngx_http_request_t  *r;
+
+    r = s->reader->request;
+
+    r->read_event_handler = ngx_pgq_socket_read_handler;
+    ngx_post_event(r->connection->read, &ngx_posted_events);
+}
+
+
+static void
+ngx_pgq_socket_read_handler(ngx_http_request_t *r)
+{
+    ssize_t            n;
+    ngx_buf_t         *b;
+    ngx_pgq_ctx_t     *ctx;
+    ngx_connection_t  *c;
+    ngx_pgq_reader_t  *rd;
+
+    static u_char      input[NGX_PGQ_SOCKET_INPUT];
+
+    c = r->connection;
+    ctx = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
+    rd = ctx->reader;
+    b = r->header_in;
+
+    if (b->pos < b->last) {
+        /* came with the handshake */
+        n = b->last - b->pos;
+        b->pos = b->last;
+
+        if (ngx_pgq_socket_input(rd->socket, b->last - n, b->last) != NGX_OK) {
+            return;
+        }
+    }
+
+    n = c->recv(c, input, NGX_PGQ_SOCKET_INPUT);
+
+    if (n == 0 || n == NGX_ERROR) {
+        c->error = 1;
+        ngx_http_finalize_request(r, NGX_HTTP_CLIENT_CLOSED_REQUEST);
+        return;
+    }
+
+    if (n > 0
+        && ngx_pgq_socket_input(rd->socket, input, input + n) != NGX_OK)
+    {
+        return;
+    }
+
+    if (c->read->ready) {
+        ngx_post_event(c->read, &ngx_posted_next_events);
+    }
+
+    if (ngx_handle_read_event(c->read, 0) != NGX_OK) {
+        ngx_pgq_reader_finish(rd, NGX_PGQ_READER_ERROR);
+    }
+}
+
+
+/* returns NGX_DONE if the reader has ended */
+
+static ngx_int_t
+ngx_pgq_socket_input(ngx_pgq_socket_t *s, u_char *p, u_char *end)
+{
+    ngx_pgq_websocket_event_e  kind;
+    ngx_pgq_websocket_event_t  event;
+
+    for ( ;; ) {
+        kind = ngx_pgq_websocket_read(&s->frames, &p, end, &event);
+
+        if (kind == NGX_PGQ_WEBSOCKET_MORE) {
+            return NGX_OK;
+        }
+
+        if (ngx_pgq_socket_event(s, kind, &event) != NGX_OK) {
+            return NGX_DONE;
+        }
+    }
+}
+
+
+static ngx_int_t
+ngx_pgq_socket_event(ngx_pgq_socket_t *s, ngx_pgq_websocket_event_e kind,
+    ngx_pgq_websocket_event_t *event)
+{
+    if (kind == NGX_PGQ_WEBSOCKET_ERROR) {
+        return ngx_pgq_socket_refuse(s, event->code,
+                   event->code == NGX_PGQ_WEBSOCKET_TOO_LARGE
+                   ? "message too large"
+                   : event->code == NGX_PGQ_WEBSOCKET_BAD_TEXT
+                   ? "text is not UTF-8" : "invalid frame");
+    }
+
+    if (kind == NGX_PGQ_WEBSOCKET_PIECE) {
+        return event->opcode == NGX_PGQ_WEBSOCKET_BINARY
+               ? ngx_pgq_socket_refuse(s, NGX_PGQ_WEBSOCKET_UNSUPPORTED,
+                                       "binary message")
+               : ngx_pgq_socket_refuse(s, NGX_PGQ_WEBSOCKET_POLICY,
+                                       "messages are not accepted");
+    }
+
+    if (event->opcode == NGX_PGQ_WEBSOCKET_PING) {
+        return ngx_pgq_socket_ping(s, event);
+    }
+
+    if (event->opcode == NGX_PGQ_WEBSOCKET_CLOSE) {
+        s->code = event->code == NGX_PGQ_WEBSOCKET_NO_CODE
+                  ? NGX_PGQ_WEBSOCKET_NORMAL : event->code;
+        s->text = "";
+        ngx_pgq_reader_finish(s->reader, NGX_PGQ_READER_CLIENT);
+        return NGX_DONE;
+    }
+
+    /* a Pong needs no answer */
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_pgq_socket_ping(ngx_pgq_socket_t *s, ngx_pgq_websocket_event_t *event)
+{
+    ngx_pgq_reader_t  *rd;
+
+    rd = s->reader;
+
+    ngx_memcpy(s->pong, event->data, event->len);
+    s->pong_len = event->len;
+    s->pinged = 1;
+
+    if (!rd->opened || rd->blocked) {
+        return NGX_OK;
+    }
+
+    if (ngx_pgq_socket_step(s) == NGX_ERROR) {
+        ngx_pgq_reader_finish(rd, NGX_PGQ_READER_ERROR);
+        return NGX_DONE;
+    }
+
+    return NGX_OK;
+}
+
+
+/* closes the connection for what the client has sent */
+
+static ngx_int_t
+ngx_pgq_socket_refuse(ngx_pgq_socket_t *s, ngx_uint_t code, const char *text)
+{
+    ngx_log_error(NGX_LOG_INFO, s->reader->request->connection->log, 0,
+                  "pgq socket: closed with %ui: %s", code, text);
+
+    s->code = code;
+    s->text = text;
+    ngx_pgq_reader_finish(s->reader, NGX_PGQ_READER_REFUSED);
+
+    return NGX_DONE;
+}
+
+
+/* sends what waited for the socket; NGX_DECLINED: nothing did */
+
+ngx_int_t
+ngx_pgq_socket_step(ngx_pgq_socket_t *s)
+{
+    u_char  frame[NGX_PGQ_FRAME_TEXT], *p;
+
+    if (!s->pinged) {
+        return NGX_DECLINED;
+    }
+
+    s->pinged = 0;
+
+    p = ngx_pgq_websocket_header(frame, NGX_PGQ_WEBSOCKET_PONG, s->pong_len);
+    p = ngx_cpymem(p, s->pong, s->pong_len);
+
+    return ngx_pgq_delivery_text(s->reader, frame, p);
+}
+
+
+/* sends the Close frame; the socket is not full */
+
+void
+ngx_pgq_socket_close(ngx_pgq_socket_t *s, ngx_pgq_reader_end_e reason)
+{
+    u_char  frame[NGX_PGQ_FRAME_TEXT], *p;
+
+    static const char  *reasons[] = {
+        [NGX_PGQ_READER_AGE] = "age",
+        [NGX_PGQ_READER_UNTIL] = "until",
+        [NGX_PGQ_READER_DRAIN] = "drain"
+    };
+
+    if (s->code == 0) {
+        s->code = NGX_PGQ_WEBSOCKET_GOING_AWAY;
+        s->text = reasons[reason];
+    }
+
+    p = ngx_pgq_websocket_close(frame, s->code, s->text);
+
+    (void) ngx_pgq_delivery_text(s->reader, frame, p);
+
+    /* unread input would make the kernel discard the frame */
+
+    s->reader->request->lingering_close = 1;
+}
