@@ -238,6 +238,20 @@ static ngx_command_t  ngx_http_pgq_commands[] = {
       offsetof(ngx_pgq_loc_conf_t, topics),
       NULL },
 
+    { ngx_string("pgq_version"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_pgq_conf_version,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("pgq_version_of"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_set_complex_value_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, version_of),
+      NULL },
+
     { ngx_string("pgq_origins"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
       ngx_pgq_origin_set,
@@ -294,7 +308,9 @@ ngx_http_pgq_postconfiguration(ngx_conf_t *cf)
 
     pmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_pgq_module);
 
-    if (ngx_http_pgq_resolve_names(cf, pmcf) != NGX_OK) {
+    if (ngx_http_pgq_resolve_names(cf, pmcf) != NGX_OK
+        || ngx_pgq_variables_check(cf, pmcf->followers.nelts) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 

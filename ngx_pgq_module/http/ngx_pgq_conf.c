@@ -14,6 +14,7 @@ static ngx_int_t ngx_pgq_conf_parameters(ngx_conf_t *cf, ngx_uint_t first,
     ngx_pgq_parameter_t *parameters, void *conf);
 static ngx_pgq_pool_t *ngx_pgq_conf_named_pool(ngx_conf_t *cf,
     ngx_str_t *name);
+static ngx_pgq_pool_t *ngx_pgq_conf_ring_pool(ngx_conf_t *cf, ngx_str_t *name);
 static ngx_pgq_pool_t *ngx_pgq_conf_find_pool(ngx_pgq_main_conf_t *pmcf,
     ngx_str_t *name);
 static char *ngx_pgq_conf_set_handler(ngx_conf_t *cf, ngx_pgq_loc_conf_t *plcf,
@@ -132,6 +133,14 @@ ngx_pgq_conf_merge_location(ngx_conf_t *cf, void *parent, void *child)
 
     if (conf->topics == NULL) {
         conf->topics = prev->topics;
+    }
+
+    if (conf->version == NULL) {
+        conf->version = prev->version;
+    }
+
+    if (conf->version_of == NULL) {
+        conf->version_of = prev->version_of;
     }
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
@@ -275,19 +284,36 @@ ngx_pgq_conf_endpoint(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     value = cf->args->elts;
 
-    *db = ngx_pgq_conf_named_pool(cf, &value[1]);
+    *db = *handler == ngx_pgq_stream_handler
+          ? ngx_pgq_conf_ring_pool(cf, &value[1])
+          : ngx_pgq_conf_named_pool(cf, &value[1]);
 
     if (*db == NULL) {
         return NGX_CONF_ERROR;
     }
 
-    if (*handler == ngx_pgq_stream_handler && (*db)->ring == NULL) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "pgq_pool \"%V\" has no pgq_ring", &value[1]);
-        return NGX_CONF_ERROR;
+    return ngx_pgq_conf_set_handler(cf, conf, *handler);
+}
+
+
+/* pgq_version pool; */
+
+char *
+ngx_pgq_conf_version(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_pgq_loc_conf_t  *plcf = conf;
+
+    ngx_str_t  *value;
+
+    if (plcf->version) {
+        return "is duplicate";
     }
 
-    return ngx_pgq_conf_set_handler(cf, conf, *handler);
+    value = cf->args->elts;
+
+    plcf->version = ngx_pgq_conf_ring_pool(cf, &value[1]);
+
+    return plcf->version ? NGX_CONF_OK : NGX_CONF_ERROR;
 }
 
 
@@ -391,6 +417,25 @@ ngx_pgq_conf_named_pool(ngx_conf_t *cf, ngx_str_t *name)
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "unknown pgq_pool \"%V\" (it must be defined before"
                            " its use)", name);
+    }
+
+    return db;
+}
+
+
+/* the same, of a pool that has a ring */
+
+static ngx_pgq_pool_t *
+ngx_pgq_conf_ring_pool(ngx_conf_t *cf, ngx_str_t *name)
+{
+    ngx_pgq_pool_t  *db;
+
+    db = ngx_pgq_conf_named_pool(cf, name);
+
+    if (db && db->ring == NULL) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "pgq_pool \"%V\" has no pgq_ring", name);
+        return NULL;
     }
 
     return db;

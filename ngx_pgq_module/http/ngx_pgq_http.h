@@ -88,6 +88,7 @@ typedef struct {
 
 
 ngx_int_t ngx_pgq_variables_add(ngx_conf_t *cf);
+ngx_int_t ngx_pgq_variables_check(ngx_conf_t *cf, ngx_uint_t rings);
 ngx_pgq_ctx_t *ngx_pgq_variables_ctx(ngx_http_request_t *r,
     ngx_pgq_metrics_handler_e handler);
 
@@ -166,6 +167,8 @@ typedef struct {
     ngx_pgq_pool_t          *post;
     ngx_pgq_pool_t          *get;
     ngx_pgq_pool_t          *stream;
+    ngx_pgq_pool_t          *version;       /* NULL: of the first pgq_ring */
+    ngx_http_complex_value_t  *version_of;  /* a topic */
     ngx_int_t                readers;       /* of a worker */
     size_t                   backlog;
     ngx_msec_t               heartbeat;
@@ -204,6 +207,7 @@ char *ngx_pgq_conf_merge_location(ngx_conf_t *cf, void *parent, void *child);
 char *ngx_pgq_conf_pool(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_pgq_conf_ring(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_pgq_conf_endpoint(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_pgq_conf_version(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_pgq_conf_page(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 
 

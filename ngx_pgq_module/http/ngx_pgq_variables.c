@@ -12,7 +12,9 @@
  *  - the variables of a request without a context are empty.
  */
 
+#include "ngx_pgq_follower.h"
 #include "ngx_pgq_http.h"
+#include "ngx_pgq_topic.h"
 #include "ngx_pgq_uuid.h"
 
 
@@ -26,6 +28,8 @@ static ngx_int_t ngx_pgq_variables_topic(ngx_http_request_t *r,
 static ngx_int_t ngx_pgq_variables_number(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_pgq_variables_cursor(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_pgq_variables_version(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_pgq_variables_outcome(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
@@ -56,6 +60,12 @@ static ngx_http_variable_t  ngx_pgq_variables[] = {
     { ngx_string("pgq_frames"), NULL, ngx_pgq_variables_cursor,
       1, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
+    { ngx_string("pgq_version"), NULL, ngx_pgq_variables_version,
+      0, 0, 0 },
+
+    { ngx_string("pgq_version_topic"), NULL, ngx_pgq_variables_version,
+      1, 0, 0 },
+
       ngx_http_null_variable
 };
 
@@ -74,6 +84,36 @@ ngx_pgq_variables_add(ngx_conf_t *cf)
 
         var->get_handler = v->get_handler;
         var->data = v->data;
+    }
+
+    return NGX_OK;
+}
+
+
+/* without a ring there is no version: the key of a cache would be constant */
+
+ngx_int_t
+ngx_pgq_variables_check(ngx_conf_t *cf, ngx_uint_t rings)
+{
+    ngx_uint_t                  i;
+    ngx_http_variable_t        *var;
+    ngx_http_core_main_conf_t  *cmcf;
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
+    var = cmcf->variables.elts;
+
+    for (i = 0; rings == 0 && i < cmcf->variables.nelts; i++) {
+
+        if (var[i].name.len >= sizeof("pgq_version") - 1
+            && ngx_strncmp(var[i].name.data, "pgq_version",
+                           sizeof("pgq_version") - 1)
+               == 0)
+        {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "the variable \"%V\" needs a pgq_ring",
+                               &var[i].name);
+            return NGX_ERROR;
+        }
     }
 
     return NGX_OK;
@@ -245,6 +285,58 @@ ngx_pgq_variables_cursor(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     return ngx_pgq_variables_value(v, p, ngx_sprintf(p, "%L",
                                          data ? (int64_t) ctx->frames
                                               : ctx->cursor) - p);
+}
+
+
+/*
+ * $pgq_version, or $pgq_version_topic (data is 1), which is the version of all
+ * posts if pgq_version_of is not a topic.
+ */
+
+static ngx_int_t
+ngx_pgq_variables_version(ngx_http_request_t *r, ngx_http_variable_value_t *v,
+    uintptr_t data)
+{
+    u_char                *p;
+    ngx_str_t              topic;
+    ngx_pgq_ring_t        *ring;
+    ngx_pgq_loc_conf_t    *plcf;
+    ngx_pgq_main_conf_t   *pmcf;
+    ngx_pgq_follower_t   **followers;
+    ngx_pgq_ring_version_t  version;
+
+    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
+    pmcf = ngx_http_get_module_main_conf(r, ngx_http_pgq_module);
+    followers = pmcf->followers.elts;
+
+    if (pmcf->followers.nelts == 0) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    ring = plcf->version ? plcf->version->ring : &followers[0]->ring;
+
+    ngx_str_null(&topic);
+
+    if (data && plcf->version_of
+        && ngx_http_complex_value(r, plcf->version_of, &topic) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    ngx_pgq_ring_version(ring, ngx_pgq_topic_valid(topic.data, topic.len)
+                               ? &topic : NULL, &version);
+
+    p = ngx_pnalloc(r->pool, 2 * NGX_INT64_LEN + 1);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    return ngx_pgq_variables_value(v, p,
+                 (version.created
+                  ? ngx_sprintf(p, "start-%uL", version.created)
+                  : ngx_sprintf(p, "%L-%L", version.revision, version.newest))
+                 - p);
 }
 
 

@@ -213,7 +213,7 @@ ngx_pgq_follower_poll_handler(ngx_event_t *ev)
 
     /* the bell may not have been rung */
 
-    if (ngx_pgq_ring_version(&f->ring) != f->version) {
+    if (ngx_pgq_ring_changes(&f->ring) != f->version) {
         ngx_post_event(&f->changed, &ngx_posted_events);
     }
 
@@ -231,7 +231,7 @@ ngx_pgq_follower_changed_handler(ngx_event_t *ev)
     f = ev->data;
 
     ngx_pgq_ring_arm(&f->ring, ngx_process_slot);
-    f->version = ngx_pgq_ring_version(&f->ring);
+    f->version = ngx_pgq_ring_changes(&f->ring);
 
     for (q = ngx_queue_head(&f->ring.listeners);
          q != ngx_queue_sentinel(&f->ring.listeners);
@@ -567,7 +567,7 @@ ngx_pgq_follower_complete(ngx_pgq_follower_t *f)
     (void) ngx_pgq_ring_confirm(&f->ring, f->head, f->removed,
                                 ngx_current_msec);
 
-    if (ngx_pgq_ring_version(&f->ring) != f->version) {
+    if (ngx_pgq_ring_changes(&f->ring) != f->version) {
         ngx_pgq_follower_ring_bells(f, 0);
     }
 }

@@ -30,9 +30,13 @@ ngx_pgq_ring_memory_size(size_t size, ngx_uint_t posts)
 void
 ngx_pgq_ring_create(ngx_pgq_ring_t *ring, void *memory)
 {
+    struct timeval  tv;
+
     ngx_memzero(memory, sizeof(ngx_pgq_ring_memory_t));
+    ngx_gettimeofday(&tv);
 
     ring->memory = memory;
+    ring->memory->created = (uint64_t) tv.tv_sec * 1000 + tv.tv_usec / 1000;
     ring->memory->posts = ring->posts;
     ring->memory->size = ring->size;
 
@@ -168,13 +172,48 @@ ngx_pgq_ring_listen(ngx_pgq_ring_t *ring, ngx_pgq_ring_listener_t *l)
 
 
 uint64_t
-ngx_pgq_ring_version(ngx_pgq_ring_t *ring)
+ngx_pgq_ring_changes(ngx_pgq_ring_t *ring)
 {
     ngx_pgq_ring_published_t  s;
 
     ngx_pgq_ring_load(ring->memory, &s);
 
     return s.changes;
+}
+
+
+/*
+ * topic NULL: of all posts.  While the ring reads its posts again, its topics
+ * are not complete; the newest id of all posts is not less than that of one.
+ */
+
+void
+ngx_pgq_ring_version(ngx_pgq_ring_t *ring, ngx_str_t *topic,
+    ngx_pgq_ring_version_t *version)
+{
+    int64_t                    id;
+    ngx_pgq_ring_memory_t     *memory;
+    ngx_pgq_ring_published_t   s, after;
+
+    memory = ring->memory;
+    ngx_pgq_ring_load(memory, &s);
+
+    version->created = s.confirmed ? 0 : memory->created;
+    version->revision = s.shown_revision;
+    version->newest = s.shown;
+
+    if (topic == NULL || !s.loaded) {
+        return;
+    }
+
+    id = __atomic_load_n(ngx_pgq_ring_topic(memory, topic), __ATOMIC_RELAXED);
+
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    ngx_pgq_ring_load(memory, &after);
+
+    if (after.epoch == s.epoch) {
+        version->newest = ngx_max(id, s.floor);
+    }
 }
 
 
@@ -202,6 +241,24 @@ ngx_pgq_ring_load(ngx_pgq_ring_memory_t *memory, ngx_pgq_ring_published_t *s)
         __atomic_thread_fence(__ATOMIC_ACQUIRE);
 
     } while (__atomic_load_n(&memory->version, __ATOMIC_RELAXED) != version);
+}
+
+
+/* topics of the same hash share the newest id */
+
+int64_t *
+ngx_pgq_ring_topic(ngx_pgq_ring_memory_t *memory, ngx_str_t *topic)
+{
+    size_t      i;
+    ngx_uint_t  hash;
+
+    hash = 0;
+
+    for (i = 0; i < topic->len; i++) {
+        hash = ngx_hash(hash, topic->data[i]);
+    }
+
+    return &memory->topics[hash % NGX_PGQ_RING_TOPICS];
 }
 
 

@@ -61,6 +61,18 @@ typedef struct {
 } ngx_pgq_ring_state_t;
 
 
+/*
+ * What tells pages of different posts apart, for the keys of caches.  It is
+ * never that of a time at which there were fewer posts.
+ */
+
+typedef struct {
+    uint64_t                 created;   /* of a ring without posts; or 0 */
+    int64_t                  revision;
+    int64_t                  newest;    /* id */
+} ngx_pgq_ring_version_t;
+
+
 /* l->changed(l) is called from the event loop of this worker */
 
 struct ngx_pgq_ring_listener_s {
@@ -72,7 +84,7 @@ struct ngx_pgq_ring_listener_s {
 
 /* to be increased when the memory of rings changes its form */
 
-#define NGX_PGQ_RING_LAYOUT      1
+#define NGX_PGQ_RING_LAYOUT      2
 
 
 /* for readers */
@@ -87,10 +99,13 @@ ngx_int_t ngx_pgq_ring_copy(ngx_pgq_ring_t *ring, uint64_t place,
 void ngx_pgq_ring_listen(ngx_pgq_ring_t *ring, ngx_pgq_ring_listener_t *l);
 
 /* differs after each change but a confirmation without news */
-uint64_t ngx_pgq_ring_version(ngx_pgq_ring_t *ring);
+uint64_t ngx_pgq_ring_changes(ngx_pgq_ring_t *ring);
 
 /* asks for one ring of the bell of this slot at the next change */
 void ngx_pgq_ring_arm(ngx_pgq_ring_t *ring, ngx_uint_t slot);
+
+void ngx_pgq_ring_version(ngx_pgq_ring_t *ring, ngx_str_t *topic,
+    ngx_pgq_ring_version_t *version);
 
 /* for the master */
 

@@ -21,7 +21,9 @@
  *  - NGX_PGQ_RING_WRITING is set in owner during a change.  Another process
  *    becomes the owner, by an atomic exchange, if the bit is not set or the
  *    owner has ended.  Thus a process that was stopped never writes after
- *    another one has taken over.
+ *    another one has taken over;
+ *  - an id is in topics before its entry can be read.  A reset publishes that
+ *    the ring is not loaded before it clears topics.
  *
  * Copies of what may be written at the same time are not atomic.  They are
  * made between fences, and used only if the check after them succeeds.
@@ -36,6 +38,7 @@
 
 #define NGX_PGQ_RING_LINE        64     /* bytes of a cache line */
 #define NGX_PGQ_RING_WRITING     1
+#define NGX_PGQ_RING_TOPICS      4096
 
 
 typedef struct {
@@ -49,6 +52,9 @@ typedef struct {
     uint64_t                 changes;
     uint64_t                 confirmed;
     uint64_t                 loaded;
+    int64_t                  shown_revision;  /* of the last confirmation */
+    int64_t                  shown;         /* newest id at that time */
+    int64_t                  floor;         /* since, when it was loaded */
     uint64_t                 used_first;    /* position of the first entry */
     uint64_t                 used_end;      /* position of the next entry */
 } __attribute__((aligned(NGX_PGQ_RING_LINE))) ngx_pgq_ring_published_t;
@@ -66,6 +72,7 @@ typedef struct {
 struct ngx_pgq_ring_memory_s {
     uint64_t                 posts;
     uint64_t                 size;
+    uint64_t                 created;       /* ms since the epoch */
     /* the copy number version % 2 is in use */
     uint64_t                 version;
     ngx_pgq_ring_published_t  states[2];
@@ -74,6 +81,8 @@ struct ngx_pgq_ring_memory_s {
     uint64_t                 beat;          /* the owner's last sign of life */
     /* by process slot: the worker wants to be woken up at the next change */
     uint8_t                  armed[NGX_MAX_PROCESSES];
+    /* by hash of the topic: the newest id since the ring was reset */
+    int64_t                  topics[NGX_PGQ_RING_TOPICS];
     ngx_pgq_ring_slot_t      slots[];
 };
 
@@ -84,6 +93,7 @@ struct ngx_pgq_ring_memory_s {
 
 void ngx_pgq_ring_load(ngx_pgq_ring_memory_t *memory,
     ngx_pgq_ring_published_t *s);
+int64_t *ngx_pgq_ring_topic(ngx_pgq_ring_memory_t *memory, ngx_str_t *topic);
 
 
 #endif /* NGX_PGQ_RING_MEMORY_H */

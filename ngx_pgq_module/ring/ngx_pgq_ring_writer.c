@@ -205,6 +205,8 @@ ngx_pgq_ring_append(ngx_pgq_ring_t *ring, int64_t id, ngx_str_t *topic,
         position += pieces[i].len;
     }
 
+    __atomic_store_n(ngx_pgq_ring_topic(memory, topic), id, __ATOMIC_RELAXED);
+
     s.used_end = position;
     s.end++;
     s.newest = id;
@@ -269,7 +271,14 @@ ngx_pgq_ring_confirm(ngx_pgq_ring_t *ring, int64_t head, int64_t removed,
     s.since = ngx_max(s.since, s.removed);
     s.newest = ngx_max(s.newest, ngx_max(head, removed));
     s.confirmed = now;
-    s.loaded = 1;
+
+    if (!s.loaded) {
+        s.floor = s.since;
+        s.loaded = 1;
+    }
+
+    s.shown_revision = s.revision;
+    s.shown = s.newest;
 
     ngx_pgq_ring_end(memory, &s, news);
 
@@ -316,6 +325,8 @@ ngx_pgq_ring_reset(ngx_pgq_ring_t *ring, int64_t revision)
     s.revision = revision;
     s.loaded = 0;
 
+    ngx_pgq_ring_publish(ring->memory, &s);
+    ngx_memzero(ring->memory->topics, sizeof(ring->memory->topics));
     ngx_pgq_ring_end(ring->memory, &s, 1);
 
     return NGX_OK;

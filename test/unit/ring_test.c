@@ -194,6 +194,75 @@ test_small(void)
 }
 
 
+static int64_t
+version_of(const char *name)
+{
+    ngx_str_t               topic;
+    ngx_pgq_ring_version_t  version;
+
+    topic.data = (u_char *) name;
+    topic.len = strlen(name);
+
+    ngx_pgq_ring_version(&ring, topic.len ? &topic : NULL, &version);
+
+    return version.created ? -1 : version.newest;
+}
+
+
+static void
+test_version(void)
+{
+    int64_t                 id;
+    ngx_pgq_ring_version_t  version;
+
+    new_ring(SIZE, POSTS);
+    (void) ngx_pgq_ring_take(&ring, 0);
+
+    ngx_pgq_ring_version(&ring, NULL, &version);
+    ok(version.created > 1700000000000, "the version of a ring without posts"
+       " is the time of its creation");
+
+    (void) ngx_pgq_ring_reset(&ring, 5);
+    (void) ngx_pgq_ring_start(&ring, 100);
+    (void) append(100);
+    ok(version_of("") == -1 && version_of("t/100") == -1,
+       "posts that are not confirmed do not change it");
+
+    (void) ngx_pgq_ring_confirm(&ring, 100, 0, 1);
+    ngx_pgq_ring_version(&ring, NULL, &version);
+    ok(version.created == 0 && version.revision == 5 && version.newest == 100,
+       "it is the revision and the newest id that was confirmed");
+    ok(version_of("t/100") == 100, "a topic has its newest id");
+    ok(version_of("other") == 99, "a topic that is not in the ring has the id"
+       " before its first post");
+
+    for (id = 101; id <= 400; id++) {
+        (void) append(id);
+    }
+
+    ok(version_of("") == 100, "the version stands still until posts are"
+       " confirmed");
+    (void) ngx_pgq_ring_confirm(&ring, 400, 0, 2);
+    ok(version_of("") == 400 && version_of("t/400") == 400
+       && version_of("t/101") == 101 && version_of("other") == 99,
+       "topics keep their ids when the ring has dropped their posts");
+
+    (void) ngx_pgq_ring_reset(&ring, 6);
+    ngx_pgq_ring_version(&ring, NULL, &version);
+    ok(version.revision == 5 && version.newest == 400
+       && version_of("t/101") == 400,
+       "during a reset all topics have the version of before");
+
+    (void) ngx_pgq_ring_start(&ring, 50);
+    (void) append(50);
+    (void) ngx_pgq_ring_confirm(&ring, 50, 0, 3);
+    ngx_pgq_ring_version(&ring, NULL, &version);
+    ok(version.revision == 6 && version.newest == 50
+       && version_of("t/101") == 49 && version_of("t/50") == 50,
+       "a reset forgets the ids of topics");
+}
+
+
 int
 main(void)
 {
@@ -201,6 +270,7 @@ main(void)
 
     test_sequence();
     test_state();
+    test_version();
     test_small();
 
     return tap_done();

@@ -238,10 +238,12 @@ sub test {
 }
 
 
+# Without the manager and the loader of a cache, which are children of the master, too.
 sub worker_pids {
     my ($self) = @_;
 
-    return $self->{master} eq 'off' ? $self->{pid} : descendants($self->{pid});
+    return $self->{pid} if $self->{master} eq 'off';
+    return grep { (eval { slurp("/proc/$_/cmdline") } // '') !~ /^nginx: cache / } descendants($self->{pid});
 }
 
 
