@@ -80,6 +80,7 @@ ngx_pgq_conf_create_location(ngx_conf_t *cf)
     plcf->heartbeat = NGX_CONF_UNSET_MSEC;
     plcf->stream_age = NGX_CONF_UNSET_MSEC;
     plcf->drain = NGX_CONF_UNSET_MSEC;
+    plcf->stream_post = NGX_CONF_UNSET;
     plcf->idempotency = NGX_CONF_UNSET_UINT;
     plcf->origins = NGX_CONF_UNSET_PTR;
     plcf->scoped = NGX_CONF_UNSET;
@@ -113,6 +114,7 @@ ngx_pgq_conf_merge_location(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_msec_value(conf->heartbeat, prev->heartbeat, 15000);
     ngx_conf_merge_msec_value(conf->stream_age, prev->stream_age, 3600000);
     ngx_conf_merge_msec_value(conf->drain, prev->drain, 5000);
+    ngx_conf_merge_value(conf->stream_post, prev->stream_post, 0);
 
     if (conf->stream_until == NULL) {
         conf->stream_until = prev->stream_until;

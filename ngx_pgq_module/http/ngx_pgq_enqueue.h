@@ -17,6 +17,8 @@
 #define NGX_PGQ_ENQUEUE_HEAD     "{\"status\":\"queued\",\"id\":\""
 #define NGX_PGQ_ENQUEUE_MIDDLE   "\",\"msg\":"
 
+#define NGX_PGQ_OUTCOME_DETAIL   256     /* bytes of a detail */
+
 #define NGX_PGQ_ENQUEUE_HEAD_LEN                                              \
     (sizeof(NGX_PGQ_ENQUEUE_HEAD) - 1 + NGX_PGQ_UUID_TEXT_LEN                 \
      + sizeof(NGX_PGQ_ENQUEUE_MIDDLE) - 1)
@@ -37,6 +39,9 @@ typedef struct {
 
 void ngx_pgq_outcome_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
     ngx_str_t *error_text);
+void ngx_pgq_outcome_problem(ngx_http_request_t *r, ngx_pgq_ticket_t *t,
+    ngx_pgq_outcome_e outcome, ngx_str_t *error_text, u_char *detail,
+    ngx_pgq_problem_t *problem);
 
 
 #endif /* NGX_PGQ_ENQUEUE_H */

@@ -174,6 +174,7 @@ typedef struct {
     ngx_msec_t               heartbeat;
     ngx_msec_t               stream_age;
     ngx_msec_t               drain;
+    ngx_flag_t               stream_post;   /* by WebSocket */
     ngx_http_complex_value_t  *stream_until;
     ngx_int_t                depth;
     ngx_int_t                lines;
@@ -220,6 +221,8 @@ ngx_int_t ngx_pgq_message_supported(ngx_pgq_fields_t *fields,
 ngx_int_t ngx_pgq_message_read(ngx_http_request_t *r, ngx_pool_t **memory,
     ngx_str_t *message, ngx_pgq_problem_t *problem);
 ngx_int_t ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
+    ngx_pgq_problem_t *problem);
+ngx_int_t ngx_pgq_message_scope(ngx_http_request_t *r, ngx_str_t *key,
     ngx_pgq_problem_t *problem);
 ngx_int_t ngx_pgq_fetch_handler(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_stream_handler(ngx_http_request_t *r);

@@ -18,8 +18,6 @@
 #define NGX_PGQ_MESSAGE_SEPARATOR  0x1f    /* ends a scope */
 
 
-static ngx_int_t ngx_pgq_message_scope(ngx_http_request_t *r, ngx_str_t *key,
-    ngx_pgq_problem_t *problem);
 static ngx_int_t ngx_pgq_message_body(ngx_http_request_t *r,
     ngx_pool_t **memory, ngx_str_t *message);
 static ngx_int_t ngx_pgq_message_text(ngx_http_request_t *r,
@@ -166,7 +164,7 @@ ngx_pgq_message_key(ngx_http_request_t *r, ngx_str_t *key,
  *   address 0x1e text 0x1f  without a user name, the client's address
  */
 
-static ngx_int_t
+ngx_int_t
 ngx_pgq_message_scope(ngx_http_request_t *r, ngx_str_t *key,
     ngx_pgq_problem_t *problem)
 {

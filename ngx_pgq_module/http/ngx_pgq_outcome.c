@@ -30,8 +30,9 @@ static ngx_int_t ngx_pgq_outcome_short(ngx_pgq_enqueue_t *e,
     ngx_str_t *body);
 static ngx_int_t ngx_pgq_outcome_failed(ngx_pgq_enqueue_t *e,
     ngx_http_request_t *r, ngx_pgq_outcome_e outcome, ngx_str_t *error_text);
-static ngx_int_t ngx_pgq_outcome_refused(ngx_pgq_enqueue_t *e,
-    ngx_http_request_t *r, ngx_str_t *error_text);
+static void ngx_pgq_outcome_refused(ngx_http_request_t *r,
+    ngx_pgq_ticket_t *t, ngx_str_t *error_text, u_char *detail,
+    ngx_pgq_problem_t *problem);
 static const char *ngx_pgq_outcome_sentence(u_char *sqlstate);
 
 
@@ -225,73 +226,108 @@ static ngx_int_t
 ngx_pgq_outcome_failed(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
     ngx_pgq_outcome_e outcome, ngx_str_t *error_text)
 {
-    switch (outcome) {
+    u_char             detail[NGX_PGQ_OUTCOME_DETAIL];
+    ngx_pgq_problem_t  problem = ngx_pgq_problem_init(0);
 
-    case NGX_PGQ_REFUSED:
-        return ngx_pgq_outcome_refused(e, r, error_text);
+    if (e->ticket.ordinal) {
+        problem.line = ngx_pgq_ndjson_line(&e->ndjson, e->ticket.ordinal);
+    }
 
-    case NGX_PGQ_IN_FLIGHT:
+    ngx_pgq_outcome_problem(r, &e->ticket, outcome, error_text, detail,
+                            &problem);
+
+    switch (problem.kind) {
+
+    case NGX_PGQ_PROBLEM_KEY_IN_FLIGHT:
         if (ngx_pgq_reply_header(r, "Retry-After", &ngx_pgq_outcome_retry)
             == NULL)
         {
             return NGX_HTTP_INTERNAL_SERVER_ERROR;
         }
 
-        return ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_KEY_IN_FLIGHT);
+        return ngx_pgq_reply_problem(r, &problem);
 
-    case NGX_PGQ_REUSED:
-        return ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_KEY_REUSED);
+    case NGX_PGQ_PROBLEM_KEYS_FULL:
+    case NGX_PGQ_PROBLEM_NO_DATABASE:
+        return ngx_pgq_reply_unavailable(r, e->ticket.base.db, problem.kind);
 
-    case NGX_PGQ_KEYS_FULL:
-        return ngx_pgq_reply_unavailable(r, e->ticket.base.db,
-                                         NGX_PGQ_PROBLEM_KEYS_FULL);
-
-    case NGX_PGQ_UNKNOWN:
-        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
-                      "pgq enqueue: outcome unknown after %M ms",
-                      ngx_pgq_ticket_wait(&e->ticket));
-
-        return ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_OUTCOME_UNKNOWN);
-
-    default: /* NGX_PGQ_AGAIN */
-        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
-                      "pgq enqueue: no database within %M ms",
-                      ngx_pgq_ticket_wait(&e->ticket));
-
-        return ngx_pgq_reply_unavailable(r, e->ticket.base.db,
-                                         NGX_PGQ_PROBLEM_NO_DATABASE);
+    default:
+        return ngx_pgq_reply_problem(r, &problem);
     }
 }
 
 
-static ngx_int_t
-ngx_pgq_outcome_refused(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
-    ngx_str_t *error_text)
+/*
+ * Logs a failure, and sets its problem, except the line.  The detail may be
+ * written at detail, which has NGX_PGQ_OUTCOME_DETAIL bytes.
+ */
+
+void
+ngx_pgq_outcome_problem(ngx_http_request_t *r, ngx_pgq_ticket_t *t,
+    ngx_pgq_outcome_e outcome, ngx_str_t *error_text, u_char *detail,
+    ngx_pgq_problem_t *problem)
 {
-    u_char                *last, *end, detail[256];
+    switch (outcome) {
+
+    case NGX_PGQ_REFUSED:
+        ngx_pgq_outcome_refused(r, t, error_text, detail, problem);
+        return;
+
+    case NGX_PGQ_IN_FLIGHT:
+        problem->kind = NGX_PGQ_PROBLEM_KEY_IN_FLIGHT;
+        return;
+
+    case NGX_PGQ_REUSED:
+        problem->kind = NGX_PGQ_PROBLEM_KEY_REUSED;
+        return;
+
+    case NGX_PGQ_KEYS_FULL:
+        problem->kind = NGX_PGQ_PROBLEM_KEYS_FULL;
+        return;
+
+    case NGX_PGQ_UNKNOWN:
+        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
+                      "pgq enqueue: outcome unknown after %M ms",
+                      ngx_pgq_ticket_wait(t));
+
+        problem->kind = NGX_PGQ_PROBLEM_OUTCOME_UNKNOWN;
+        return;
+
+    default: /* NGX_PGQ_AGAIN */
+        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
+                      "pgq enqueue: no database within %M ms",
+                      ngx_pgq_ticket_wait(t));
+
+        problem->kind = NGX_PGQ_PROBLEM_NO_DATABASE;
+    }
+}
+
+
+static void
+ngx_pgq_outcome_refused(ngx_http_request_t *r, ngx_pgq_ticket_t *t,
+    ngx_str_t *error_text, u_char *detail, ngx_pgq_problem_t *problem)
+{
+    u_char                *last, *end;
     ngx_pgq_loc_conf_t    *plcf;
-    ngx_pgq_problem_t      problem = { NGX_PGQ_PROBLEM_REFUSED,
-                                       (char *) detail, -1, 0 };
     ngx_pgq_json_error_t   err;
 
     plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
 
     ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
                   "pgq enqueue: refused by the database: %*s",
-                  (size_t) NGX_PGQ_SQLSTATE_LEN, e->ticket.sqlstate);
+                  (size_t) NGX_PGQ_SQLSTATE_LEN, t->sqlstate);
 
     last = detail;
-    end = detail + sizeof(detail) - 1;
+    end = detail + NGX_PGQ_OUTCOME_DETAIL - 1;
 
-    if (e->ticket.ordinal) {
-        problem.line = ngx_pgq_ndjson_line(&e->ndjson, e->ticket.ordinal);
+    if (problem->line) {
         last = ngx_slprintf(last, end, "line %i: no message was queued. ",
-                            problem.line);
+                            problem->line);
     }
 
     last = ngx_slprintf(last, end, "%s (SQLSTATE %*s)",
-                        ngx_pgq_outcome_sentence(e->ticket.sqlstate),
-                        (size_t) NGX_PGQ_SQLSTATE_LEN, e->ticket.sqlstate);
+                        ngx_pgq_outcome_sentence(t->sqlstate),
+                        (size_t) NGX_PGQ_SQLSTATE_LEN, t->sqlstate);
 
     if (plcf->details) {
         last = ngx_slprintf(last, end, ": %V", error_text);
@@ -305,7 +341,8 @@ ngx_pgq_outcome_refused(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
 
     *last = '\0';
 
-    return ngx_pgq_reply_problem(r, &problem);
+    problem->kind = NGX_PGQ_PROBLEM_REFUSED;
+    problem->detail = (char *) detail;
 }
 
 

@@ -83,6 +83,9 @@ NGX_PGQ_PROBLEM(BAD_HANDSHAKE, 400, "bad_handshake", "Bad Request",
 NGX_PGQ_PROBLEM(BAD_KEY, 400, "bad_key", "Bad Request",
     "The Idempotency-Key must be one string of 1 to 255 visible ASCII"
     " characters or spaces, in quotes.")
+NGX_PGQ_PROBLEM(BAD_MESSAGE, 400, "bad_message", "Bad Request",
+    "The message must be an object with post, and no members but topic, key"
+    " and ref, a number or a string of at most 128 bytes.")
 NGX_PGQ_PROBLEM(BAD_SCOPE, 400, "bad_scope", "Bad Request",
     "The scope of an Idempotency-Key (pgq_idempotency_scope or the user name)"
     " must be UTF-8 of at most 255 bytes without control characters.")

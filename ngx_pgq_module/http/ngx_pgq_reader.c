@@ -444,7 +444,9 @@ ngx_pgq_reader_timer_handler(ngx_event_t *ev)
 
     rd = ev->data;
 
-    if ((ngx_msec_int_t) (rd->end - ngx_current_msec) <= 0) {
+    if ((ngx_msec_int_t) (rd->end - ngx_current_msec) <= 0
+        && !ngx_pgq_socket_waits(rd))
+    {
         ngx_pgq_reader_finish(rd, rd->reason);
         return;
     }

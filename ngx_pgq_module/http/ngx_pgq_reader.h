@@ -159,6 +159,7 @@ ngx_int_t ngx_pgq_socket_create(ngx_pgq_reader_t *rd,
 ngx_int_t ngx_pgq_socket_header(ngx_pgq_reader_t *rd);
 void ngx_pgq_socket_start(ngx_pgq_socket_t *s);
 ngx_int_t ngx_pgq_socket_step(ngx_pgq_socket_t *s);
+ngx_uint_t ngx_pgq_socket_waits(ngx_pgq_reader_t *rd);
 void ngx_pgq_socket_close(ngx_pgq_socket_t *s, ngx_pgq_reader_end_e reason);
 
 /* history.c: what a reader asks PostgreSQL */

@@ -2,7 +2,8 @@
 
 /*
  * The server's side of a WebSocket (RFC 6455): the handshake, the frames of
- * the client, and the Close frame at the end.  delivery.c sends the posts.
+ * the client, and the Close frame at the end.  delivery.c sends the posts,
+ * publish.c takes those of the client.
  *
  * Invariants:
  *  - a frame is never sent within another one: while the socket is full, only
@@ -12,7 +13,7 @@
  *    follows, until the client closes the connection or lingering_timeout.
  */
 
-#include "ngx_pgq_reader.h"
+#include "ngx_pgq_publish.h"
 #include "ngx_pgq_websocket.h"
 
 #include <ngx_sha1.h>
@@ -20,11 +21,14 @@
 
 #define NGX_PGQ_SOCKET_INPUT     16384   /* bytes that are read in one event */
 
+#define NGX_PGQ_SOCKET_WAIT      50      /* ms, for answers at the end */
+
 #define NGX_PGQ_SOCKET_GUID      "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 struct ngx_pgq_socket_s {
     ngx_pgq_reader_t        *reader;
+    ngx_pgq_publish_t       *publish;   /* NULL: the client may only read */
     ngx_pgq_websocket_t      frames;
     ngx_uint_t               code;      /* of the Close frame; 0: by reason */
     const char              *text;      /* its reason */
@@ -39,14 +43,21 @@ static ngx_uint_t ngx_pgq_socket_body(ngx_http_request_t *r);
 static ngx_uint_t ngx_pgq_socket_key(ngx_str_t *key);
 static size_t ngx_pgq_socket_max(ngx_http_request_t *r);
 static void ngx_pgq_socket_read_handler(ngx_http_request_t *r);
+static void ngx_pgq_socket_timer(ngx_pgq_socket_t *s);
 static ngx_int_t ngx_pgq_socket_input(ngx_pgq_socket_t *s, u_char *p,
     u_char *end);
 static ngx_int_t ngx_pgq_socket_event(ngx_pgq_socket_t *s,
     ngx_pgq_websocket_event_e kind, ngx_pgq_websocket_event_t *event);
+static ngx_int_t ngx_pgq_socket_piece(ngx_pgq_socket_t *s,
+    ngx_pgq_websocket_event_t *event);
 static ngx_int_t ngx_pgq_socket_ping(ngx_pgq_socket_t *s,
     ngx_pgq_websocket_event_t *event);
 static ngx_int_t ngx_pgq_socket_refuse(ngx_pgq_socket_t *s, ngx_uint_t code,
     const char *text);
+
+
+#define ngx_pgq_socket_full(s)                                                \
+    (s->publish && ngx_pgq_publish_full(s->publish))
 
 
 static ngx_str_t  ngx_pgq_socket_protocol = ngx_string("websocket");
@@ -112,7 +123,7 @@ ngx_pgq_socket_create(ngx_pgq_reader_t *rd, ngx_pgq_problem_t *problem)
     rd->socket = s;
     rd->transport = NGX_PGQ_TRANSPORT_WEBSOCKET;
 
-    return NGX_OK;
+    return ngx_pgq_publish_create(rd, &s->publish, problem);
 }
 
 
@@ -237,25 +248,35 @@ ngx_pgq_socket_read_handler(ngx_http_request_t *r)
     ngx_pgq_ctx_t     *ctx;
     ngx_connection_t  *c;
     ngx_pgq_reader_t  *rd;
+    ngx_pgq_socket_t  *s;
 
     static u_char      input[NGX_PGQ_SOCKET_INPUT];
 
     c = r->connection;
     ctx = ngx_http_get_module_ctx(r, ngx_http_pgq_module);
     rd = ctx->reader;
+    s = rd->socket;
     b = r->header_in;
+
+    if (c->read->timedout) {
+        c->read->timedout = 0;
+        (void) ngx_pgq_socket_refuse(s, NGX_PGQ_WEBSOCKET_POLICY,
+                                     "message too slow");
+        return;
+    }
 
     if (b->pos < b->last) {
         /* came with the handshake */
         n = b->last - b->pos;
         b->pos = b->last;
 
-        if (ngx_pgq_socket_input(rd->socket, b->last - n, b->last) != NGX_OK) {
+        if (ngx_pgq_socket_input(s, b->last - n, b->last) != NGX_OK) {
             return;
         }
     }
 
-    n = c->recv(c, input, NGX_PGQ_SOCKET_INPUT);
+    n = ngx_pgq_socket_full(s) ? NGX_AGAIN
+                               : c->recv(c, input, NGX_PGQ_SOCKET_INPUT);
 
     if (n == 0 || n == NGX_ERROR) {
         c->error = 1;
@@ -263,18 +284,41 @@ ngx_pgq_socket_read_handler(ngx_http_request_t *r)
         return;
     }
 
-    if (n > 0
-        && ngx_pgq_socket_input(rd->socket, input, input + n) != NGX_OK)
-    {
+    if (n > 0 && ngx_pgq_socket_input(s, input, input + n) != NGX_OK) {
         return;
     }
 
-    if (c->read->ready) {
+    if (c->read->ready && !ngx_pgq_socket_full(s)) {
         ngx_post_event(c->read, &ngx_posted_next_events);
     }
 
+    ngx_pgq_socket_timer(s);
+
     if (ngx_handle_read_event(c->read, 0) != NGX_OK) {
         ngx_pgq_reader_finish(rd, NGX_PGQ_READER_ERROR);
+    }
+}
+
+
+/* the rest of a message has to come in time */
+
+static void
+ngx_pgq_socket_timer(ngx_pgq_socket_t *s)
+{
+    ngx_event_t               *rev;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    rev = s->reader->request->connection->read;
+
+    if (s->publish && ngx_pgq_publish_partial(s->publish)
+        && !ngx_pgq_publish_full(s->publish))
+    {
+        clcf = ngx_http_get_module_loc_conf(s->reader->request,
+                                            ngx_http_core_module);
+        ngx_add_timer(rev, clcf->client_body_timeout);
+
+    } else if (rev->timer_set) {
+        ngx_del_timer(rev);
     }
 }
 
@@ -314,11 +358,7 @@ ngx_pgq_socket_event(ngx_pgq_socket_t *s, ngx_pgq_websocket_event_e kind,
     }
 
     if (kind == NGX_PGQ_WEBSOCKET_PIECE) {
-        return event->opcode == NGX_PGQ_WEBSOCKET_BINARY
-               ? ngx_pgq_socket_refuse(s, NGX_PGQ_WEBSOCKET_UNSUPPORTED,
-                                       "binary message")
-               : ngx_pgq_socket_refuse(s, NGX_PGQ_WEBSOCKET_POLICY,
-                                       "messages are not accepted");
+        return ngx_pgq_socket_piece(s, event);
     }
 
     if (event->opcode == NGX_PGQ_WEBSOCKET_PING) {
@@ -334,6 +374,31 @@ ngx_pgq_socket_event(ngx_pgq_socket_t *s, ngx_pgq_websocket_event_e kind,
     }
 
     /* a Pong needs no answer */
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_pgq_socket_piece(ngx_pgq_socket_t *s, ngx_pgq_websocket_event_t *event)
+{
+    if (event->opcode == NGX_PGQ_WEBSOCKET_BINARY) {
+        return ngx_pgq_socket_refuse(s, NGX_PGQ_WEBSOCKET_UNSUPPORTED,
+                                     "binary message");
+    }
+
+    if (s->publish == NULL) {
+        return ngx_pgq_socket_refuse(s, NGX_PGQ_WEBSOCKET_POLICY,
+                                     "messages are not accepted");
+    }
+
+    if (ngx_pgq_publish_piece(s->publish, event->data, event->len,
+                              event->last)
+        != NGX_OK)
+    {
+        return ngx_pgq_socket_refuse(s, NGX_PGQ_WEBSOCKET_TRY_LATER,
+                                     "too many partial messages");
+    }
 
     return NGX_OK;
 }
@@ -387,7 +452,7 @@ ngx_pgq_socket_step(ngx_pgq_socket_t *s)
     u_char  frame[NGX_PGQ_FRAME_TEXT], *p;
 
     if (!s->pinged) {
-        return NGX_DECLINED;
+        return s->publish ? ngx_pgq_publish_step(s->publish) : NGX_DECLINED;
     }
 
     s->pinged = 0;
@@ -396,6 +461,26 @@ ngx_pgq_socket_step(ngx_pgq_socket_t *s)
     p = ngx_cpymem(p, s->pong, s->pong_len);
 
     return ngx_pgq_delivery_text(s->reader, frame, p);
+}
+
+
+/*
+ * Called at the end of a reader: whether its end has to wait for answers to
+ * posts of the client, of which no more are read.
+ */
+
+ngx_uint_t
+ngx_pgq_socket_waits(ngx_pgq_reader_t *rd)
+{
+    if (rd->socket == NULL || rd->socket->publish == NULL || rd->blocked
+        || !ngx_pgq_publish_waits(rd->socket->publish))
+    {
+        return 0;
+    }
+
+    rd->end = ngx_current_msec + NGX_PGQ_SOCKET_WAIT;
+
+    return 1;
 }
 
 
