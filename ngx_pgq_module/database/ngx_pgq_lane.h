@@ -15,7 +15,7 @@
 
 #include "ngx_pgq_metrics.h"
 #include "ngx_pgq_module.h"
-#include "ngx_pgq_target.h"
+#include "ngx_pgq_resolve.h"
 #include "ngx_pgq_error_text.h"
 
 
@@ -106,6 +106,7 @@ struct ngx_pgq_lane_s {
     ngx_connection_t          *connection;
     ngx_connection_t          *reserved;   /* kept free for the next attempt */
     ngx_pgq_endpoint_t         endpoint;
+    ngx_pgq_resolve_waiter_t   waiter;     /* for the address of its host */
     ngx_event_t                timer;      /* end of back-off, or a timeout */
     ngx_event_t                age;        /* the time to replace the lane */
     ngx_pgq_lane_t            *replaces;   /* lane to close when connected */

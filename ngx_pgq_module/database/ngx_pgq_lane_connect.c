@@ -22,7 +22,6 @@
  */
 
 #include "ngx_pgq_lane.h"
-#include "ngx_pgq_resolve.h"
 
 #include <libpq-fe.h>
 
@@ -61,7 +60,7 @@ ngx_pgq_lane_connect(ngx_pgq_lane_t *lane)
 
     rs = lane->endpoint.host->resolve;
 
-    if (rs == NULL || ngx_pgq_resolve_ask(rs, conf->log,
+    if (rs == NULL || ngx_pgq_resolve_ask(rs, conf->log, &lane->waiter,
                                           ngx_pgq_lane_resolved, lane)
                       != NGX_AGAIN)
     {
@@ -96,7 +95,7 @@ ngx_pgq_lane_resolved(void *data)
 void
 ngx_pgq_lane_resolve_timeout(ngx_pgq_lane_t *lane)
 {
-    ngx_pgq_resolve_leave(lane->endpoint.host->resolve);
+    ngx_pgq_resolve_leave(&lane->waiter);
     ngx_pgq_lane_start(lane);
 }
 
@@ -325,12 +324,7 @@ ngx_pgq_lane_connect_end(ngx_pgq_lane_t *lane)
 {
     lane->connect_due = 0;
 
-    if (lane->state == NGX_PGQ_LANE_CONNECTING && lane->conn == NULL
-        && lane->endpoint.host->resolve)
-    {
-        ngx_pgq_resolve_leave(lane->endpoint.host->resolve);
-    }
-
+    ngx_pgq_resolve_leave(&lane->waiter);
     ngx_pgq_lane_unwatch(lane);
     lane->conf->ops->connect_unlock(lane);
 }

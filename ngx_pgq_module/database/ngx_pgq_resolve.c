@@ -3,6 +3,8 @@
 /*
  * A resolve looks up the name of one host of a target by nginx's resolver,
  * once at a time in each worker.  Its memory belongs to the configuration.
+ * Several lanes can wait for one look-up, for a target belongs to several
+ * pools: those of POSTs, of GETs and of the follower.
  *
  * Invariants:
  *  - nothing here blocks: the answer is an event, or is in the cache of
@@ -26,8 +28,7 @@ struct ngx_pgq_resolve_s {
     ngx_resolver_ctx_t       *running;      /* look-up in progress, or NULL */
     ngx_msec_t                started_at;
     ngx_int_t                 state;        /* result of the last look-up */
-    ngx_pgq_resolve_pt        ready;        /* NULL: no lane waits */
-    void                     *data;
+    ngx_queue_t               waiters;
 };
 
 
@@ -77,6 +78,7 @@ ngx_pgq_resolve_names(ngx_conf_t *cf, ngx_pgq_target_t *target,
         rs->host = &hosts[i];
         rs->resolver = resolver;
         rs->timeout = timeout;
+        ngx_queue_init(&rs->waiters);
 
         hosts[i].resolve = rs;
     }
@@ -87,12 +89,13 @@ ngx_pgq_resolve_names(ngx_conf_t *cf, ngx_pgq_target_t *target,
 
 /*
  * NGX_AGAIN: ready() will be called once, unless ngx_pgq_resolve_leave() is
- * called before.  NGX_OK: the look-up has ended or could not start.
+ * called before.  NGX_OK: the look-up has ended or could not start.  The
+ * waiter must not be waiting.
  */
 
 ngx_int_t
 ngx_pgq_resolve_ask(ngx_pgq_resolve_t *rs, ngx_log_t *log,
-    ngx_pgq_resolve_pt ready, void *data)
+    ngx_pgq_resolve_waiter_t *waiter, void (*ready)(void *data), void *data)
 {
     rs->log = log;
 
@@ -104,8 +107,9 @@ ngx_pgq_resolve_ask(ngx_pgq_resolve_t *rs, ngx_log_t *log,
         return NGX_OK;
     }
 
-    rs->ready = ready;
-    rs->data = data;
+    waiter->ready = ready;
+    waiter->data = data;
+    ngx_queue_insert_tail(&rs->waiters, &waiter->queue);
 
     return NGX_AGAIN;
 }
@@ -141,9 +145,12 @@ ngx_pgq_resolve_begin(ngx_pgq_resolve_t *rs)
 
 
 void
-ngx_pgq_resolve_leave(ngx_pgq_resolve_t *rs)
+ngx_pgq_resolve_leave(ngx_pgq_resolve_waiter_t *waiter)
 {
-    rs->ready = NULL;
+    if (waiter->ready) {
+        ngx_queue_remove(&waiter->queue);
+        waiter->ready = NULL;
+    }
 }
 
 
@@ -164,9 +171,11 @@ ngx_pgq_resolve_state(ngx_pgq_resolve_t *rs)
 static void
 ngx_pgq_resolve_handler(ngx_resolver_ctx_t *ctx)
 {
-    ngx_int_t            previous;
-    ngx_pgq_resolve_t   *rs;
-    ngx_pgq_resolve_pt   ready;
+    void                     (*ready)(void *data);
+    ngx_int_t                  previous;
+    ngx_queue_t                waiters;
+    ngx_pgq_resolve_t         *rs;
+    ngx_pgq_resolve_waiter_t  *waiter;
 
     rs = ctx->data;
     previous = rs->state;
@@ -184,11 +193,18 @@ ngx_pgq_resolve_handler(ngx_resolver_ctx_t *ctx)
     ngx_resolve_name_done(ctx);
     rs->running = NULL;
 
-    ready = rs->ready;
-    rs->ready = NULL;
+    /* those that wait from now on wait for the next look-up */
 
-    if (ready) {
-        ready(rs->data);
+    ngx_queue_init(&waiters);
+    ngx_queue_add(&waiters, &rs->waiters);
+    ngx_queue_init(&rs->waiters);
+
+    while (!ngx_queue_empty(&waiters)) {
+        waiter = ngx_queue_data(ngx_queue_head(&waiters),
+                                ngx_pgq_resolve_waiter_t, queue);
+        ready = waiter->ready;
+        ngx_pgq_resolve_leave(waiter);
+        ready(waiter->data);
     }
 }
 

@@ -22,6 +22,7 @@ sub nginx {
         conninfo => "host=$host port=$port dbname=posts user=ngx_pgq_web password=$password",
         pool     => "$pool verify=off",
         timeout  => $option{timeout} // '20s',
+        ring     => $option{ring},
         http     => "resolver @{[ $dns->address ]}; resolver_timeout @{[ $option{resolver_timeout} // '5s' ]};",
     );
 }
@@ -141,6 +142,21 @@ subtest 'nginx waits for a slow DNS answer' => sub {
     $client = Pgq::Client->new($nginx);
     is($client->post('/post', '"slower"')->status, 202, 'a DNS answer after the connect timeout is used');
     like($nginx->log_since(0), qr/pgq lane: could not connect to slower\.test:$port.*its name has no address: no answer yet/, 'an attempt without a DNS answer is logged');
+    $nginx->stop;
+};
+
+subtest 'all lanes of a worker wait for one DNS answer' => sub {
+    $dns->say('shared.test' => { a => ['127.0.0.1'], slow => 1, ttl => 600 });
+    my $nginx = nginx('shared.test', pool => 'lanes=2 connect_timeout=60s', timeout => '10s', ring => '');
+    $nginx->start;
+    my ($poster, $reader) = map { Pgq::Client->new($nginx) } 1 .. 2;
+
+    $reader->send("GET /get HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    is($poster->post('/post', '"shared"')->status, 202, 'a POST does not wait longer because the follower and a GET use the same name');
+    is($reader->answer->status, 200, '... and neither does the GET');
+    ok($pg->poll_query_until(q{select count(*) from pg_stat_activity where query like '%ngx_pgq.follow(%' and pid <> pg_backend_pid()}, 1),
+        '... and neither does the follower');
+    is($dns->asked('shared.test'), 2, 'the name is resolved once for each type');
     $nginx->stop;
 };
 
