@@ -6,6 +6,7 @@
 
 #include "ngx_pgq_batch.h"
 #include "ngx_pgq_bell.h"
+#include "ngx_pgq_enqueue.h"
 #include "ngx_pgq_follower.h"
 #include "ngx_pgq_http.h"
 #include "ngx_pgq_read.h"
@@ -455,6 +456,7 @@ ngx_http_pgq_init_process(ngx_cycle_t *cycle)
             || ngx_pgq_pool_init(pools[i], cycle) != NGX_OK
             || (pools[i]->ring
                 && ngx_pgq_newest_init(pools[i], cycle->pool) != NGX_OK)
+            || ngx_pgq_await_init(pools[i], cycle->pool) != NGX_OK
             || ngx_pgq_reader_init(pools[i], cycle) != NGX_OK)
         {
             return NGX_ERROR;

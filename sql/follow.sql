@@ -7,7 +7,7 @@
 --   size     the maximum number of bytes of all data; the first post is returned even if it is larger
 --   newest   the number of posts from the newest one down, if after is null
 --
---   id, at, data, topic  as those of after(); null in the first row, which comes before the posts
+--   id, at, data, topic, message_id  as those of after(); null in the first row, which comes before the posts
 --   head                 in the first row, the greatest id that posts has or has had; 0 if there is none
 --   removed              in the first row, the greatest id that retention has deleted; 0 if there is none
 --   revision             in the first row, ngx_pgq.revision: if it has changed, posts that were read before may have, too
@@ -15,11 +15,16 @@
 -- Posts that retention has passed over, with smaller ids than removed, are not returned. So those that were deleted are not
 -- scanned, also if vacuum cannot remove them.
 
--- that of an older version may return other columns
-drop function if exists ngx_pgq.follow(bigint, integer, integer, integer);
+-- that of an older version returns other columns
+select 'drop function ngx_pgq.follow(bigint, integer, integer, integer)'
+ where exists (select from pg_proc
+                where oid = to_regprocedure('ngx_pgq.follow(bigint, integer, integer, integer)')
+                  and 'message_id' <> all (proargnames))
+\gexec
 
 create or replace function ngx_pgq.follow("after" bigint, most integer, size integer, newest integer default 1000)
-returns table (id bigint, at text, data json, topic text, head bigint, removed bigint, revision bigint)
+returns table (id bigint, at text, data json, topic text, message_id uuid, head bigint, removed bigint,
+               revision bigint)
 language sql
 stable
 parallel safe
@@ -38,10 +43,10 @@ as $$
                                                     limit follow.newest) as last))) as start
           from ngx_pgq.removed, ngx_pgq.position(0) as place
     )
-    select null::bigint, null::text, null::json, null::text, known.head, known.removed, known.revision
+    select null::bigint, null::text, null::json, null::text, null::uuid, known.head, known.removed, known.revision
       from known
     union all
-    select post.id, post.at, post.data, post.topic, null, null, null
+    select post.id, post.at, post.data, post.topic, post.message_id, null, null, null
       from known, ngx_pgq.after(known.start, most, size) as post
 $$;
 

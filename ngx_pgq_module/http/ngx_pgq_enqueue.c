@@ -147,7 +147,8 @@ ngx_pgq_enqueue_one(ngx_http_request_t *r, ngx_str_t *message)
     u_char             *p;
     ngx_pgq_enqueue_t  *e;
 
-    e = ngx_pgq_enqueue_create(r, NGX_PGQ_ENQUEUE_HEAD_LEN + message->len + 1);
+    e = ngx_pgq_enqueue_create(r, NGX_PGQ_ENQUEUE_HEAD_LEN + message->len
+                                  + NGX_PGQ_ENQUEUE_TAIL_LEN);
     if (e == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
@@ -164,10 +165,14 @@ ngx_pgq_enqueue_one(ngx_http_request_t *r, ngx_str_t *message)
     e->ticket.len = message->len;
     e->ticket.message = p;
 
-    p = ngx_cpymem(p, message->data, message->len);
-    *p = '}';
+    ngx_memcpy(p, message->data, message->len);
 
     e->returns = e->ctx->fields.returns;
+
+    if (e->ctx->fields.wait > 0) {
+        e->wait = ngx_min(e->ctx->fields.wait, NGX_PGQ_ENQUEUE_WAIT);
+        e->place = ngx_pgq_await_place(e->ticket.base.db);
+    }
 
     return ngx_pgq_enqueue_wait(e);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * A POST with its ticket.  enqueue.c creates it, outcome.c answers it.
+ * A POST with its ticket.  enqueue.c creates it, outcome.c answers it; await.c
+ * delays the answer until the message is a post.
  */
 
 #ifndef NGX_PGQ_ENQUEUE_H
@@ -12,12 +13,19 @@
 #include "ngx_pgq_uuid.h"
 
 
-/* around the message: {"status":"queued","id":"…","msg":…} */
+#define NGX_PGQ_ENQUEUE_WAIT     60      /* s, maximum */
+
+
+/* around the message: {"status":"queued","id":"…","msg":…,"post":…} */
 
 #define NGX_PGQ_ENQUEUE_HEAD     "{\"status\":\"queued\",\"id\":\""
+#define NGX_PGQ_ENQUEUE_POSTED   "{\"status\":\"posted\",\"id\":\""
 #define NGX_PGQ_ENQUEUE_MIDDLE   "\",\"msg\":"
 
 #define NGX_PGQ_OUTCOME_DETAIL   256     /* bytes of a detail */
+
+#define NGX_PGQ_ENQUEUE_TAIL_LEN                                              \
+    (sizeof(",\"post\":}") - 1 + NGX_INT64_LEN)
 
 #define NGX_PGQ_ENQUEUE_HEAD_LEN                                              \
     (sizeof(NGX_PGQ_ENQUEUE_HEAD) - 1 + NGX_PGQ_UUID_TEXT_LEN                 \
@@ -32,10 +40,23 @@ typedef struct {
     ngx_pgq_ndjson_t         ndjson;
     size_t                   unread;    /* bytes counted in writes->unread */
     ngx_pgq_return_e         returns;
+    ngx_int_t                wait;      /* for the post, in seconds; or 0 */
+    uint64_t                 place;     /* of the ring, before the ticket */
     unsigned                 done:1;
     u_char                   body[1];   /* of the response; has the message */
 } ngx_pgq_enqueue_t;
 
+
+_Static_assert(sizeof(NGX_PGQ_ENQUEUE_POSTED) == sizeof(NGX_PGQ_ENQUEUE_HEAD),
+               "one replaces the other");
+
+
+ngx_int_t ngx_pgq_await_init(ngx_pgq_pool_t *db, ngx_pool_t *memory);
+uint64_t ngx_pgq_await_place(ngx_pgq_pool_t *db);
+ngx_int_t ngx_pgq_await_start(ngx_pgq_enqueue_t *e, int64_t *post);
+
+/* answers a queued message, which is the post with this id, unless it is 0 */
+void ngx_pgq_outcome_send(ngx_pgq_enqueue_t *e, int64_t post);
 
 void ngx_pgq_outcome_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
     ngx_str_t *error_text);

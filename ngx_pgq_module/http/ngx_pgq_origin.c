@@ -19,7 +19,7 @@
 
 #define NGX_PGQ_ORIGIN_METHODS   "GET, HEAD, POST, OPTIONS"
 #define NGX_PGQ_ORIGIN_HEADERS   "Authorization, Content-Type,"               \
-                                 " Idempotency-Key, Prefer"
+                                 " Idempotency-Key, Last-Event-ID, Prefer"
 #define NGX_PGQ_ORIGIN_EXPOSED   "ETag, Idempotency-Replayed,"                \
                                  " Preference-Applied, Retry-After"
 

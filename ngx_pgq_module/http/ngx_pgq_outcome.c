@@ -23,10 +23,12 @@
 
 static ngx_int_t ngx_pgq_outcome_replay(ngx_pgq_enqueue_t *e,
     ngx_str_t *previous);
-static ngx_int_t ngx_pgq_outcome_accepted(ngx_pgq_enqueue_t *e);
-static ngx_int_t ngx_pgq_outcome_body(ngx_pgq_enqueue_t *e, ngx_str_t *body);
+static ngx_int_t ngx_pgq_outcome_accepted(ngx_pgq_enqueue_t *e, int64_t post);
+static ngx_int_t ngx_pgq_outcome_body(ngx_pgq_enqueue_t *e, int64_t post,
+    ngx_str_t *body);
+static u_char *ngx_pgq_outcome_tail(u_char *p, int64_t post);
 static ngx_uint_t ngx_pgq_outcome_whole(ngx_pgq_enqueue_t *e, size_t len);
-static ngx_int_t ngx_pgq_outcome_short(ngx_pgq_enqueue_t *e,
+static ngx_int_t ngx_pgq_outcome_short(ngx_pgq_enqueue_t *e, int64_t post,
     ngx_str_t *body);
 static ngx_int_t ngx_pgq_outcome_failed(ngx_pgq_enqueue_t *e,
     ngx_http_request_t *r, ngx_pgq_outcome_e outcome, ngx_str_t *error_text);
@@ -48,6 +50,7 @@ void
 ngx_pgq_outcome_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
     ngx_str_t *error_text)
 {
+    int64_t              post;
     ngx_int_t            rc;
     ngx_connection_t    *c;
     ngx_pgq_enqueue_t   *e;
@@ -63,13 +66,21 @@ ngx_pgq_outcome_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
 
     if (outcome == NGX_PGQ_DONE || outcome == NGX_PGQ_REPLAYED) {
         e->done = 1;
-        rc = outcome == NGX_PGQ_REPLAYED
-             ? ngx_pgq_outcome_replay(e, error_text)
-             : ngx_pgq_outcome_accepted(e);
+        post = 0;
+        rc = NGX_OK;
 
-        if (e->unread == 0) {
-            e->cleanup->handler = NULL;
-            ngx_free(e);
+        if (outcome == NGX_PGQ_REPLAYED) {
+            rc = ngx_pgq_outcome_replay(e, error_text);
+        }
+
+        if (rc == NGX_OK) {
+
+            if (e->wait && ngx_pgq_await_start(e, &post) == NGX_AGAIN) {
+                return;
+            }
+
+            ngx_pgq_outcome_send(e, post);
+            return;
         }
 
     } else {
@@ -82,7 +93,29 @@ ngx_pgq_outcome_answer(ngx_pgq_ticket_t *t, ngx_pgq_outcome_e outcome,
 }
 
 
-/* answers a message that was queued before, under the previous id */
+void
+ngx_pgq_outcome_send(ngx_pgq_enqueue_t *e, int64_t post)
+{
+    ngx_int_t            rc;
+    ngx_connection_t    *c;
+    ngx_http_request_t  *r;
+
+    r = e->request;
+    c = r->connection;
+
+    rc = ngx_pgq_outcome_accepted(e, post);
+
+    if (e->unread == 0) {
+        e->cleanup->handler = NULL;
+        ngx_free(e);
+    }
+
+    ngx_http_finalize_request(r, rc);
+    ngx_http_run_posted_requests(c);
+}
+
+
+/* the message was queued before: the answer has the previous id */
 
 static ngx_int_t
 ngx_pgq_outcome_replay(ngx_pgq_enqueue_t *e, ngx_str_t *previous)
@@ -94,6 +127,9 @@ ngx_pgq_outcome_replay(ngx_pgq_enqueue_t *e, ngx_str_t *previous)
                       "pgq enqueue: replay without an id");
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
+
+    /* its post may have been there before this request */
+    e->place = 0;
 
     e->ctx->replayed = 1;
     ngx_memcpy(e->ctx->id, e->ticket.id, NGX_PGQ_UUID_LEN);
@@ -110,16 +146,16 @@ ngx_pgq_outcome_replay(ngx_pgq_enqueue_t *e, ngx_str_t *previous)
         return NGX_ERROR;
     }
 
-    return ngx_pgq_outcome_accepted(e);
+    return NGX_OK;
 }
 
 
 static ngx_int_t
-ngx_pgq_outcome_accepted(ngx_pgq_enqueue_t *e)
+ngx_pgq_outcome_accepted(ngx_pgq_enqueue_t *e, int64_t post)
 {
-    ngx_str_t   body, *applied;
+    ngx_str_t   body, waited, *applied;
 
-    if (ngx_pgq_outcome_body(e, &body) != NGX_OK) {
+    if (ngx_pgq_outcome_body(e, post, &body) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -139,7 +175,25 @@ ngx_pgq_outcome_accepted(ngx_pgq_enqueue_t *e)
         return NGX_ERROR;
     }
 
-    return ngx_pgq_reply_body(e->request, NGX_HTTP_ACCEPTED,
+    if (post) {
+        waited.data = ngx_pnalloc(e->request->pool,
+                                  sizeof("wait=") + NGX_INT_T_LEN);
+        if (waited.data == NULL) {
+            return NGX_ERROR;
+        }
+
+        waited.len = ngx_sprintf(waited.data, "wait=%i", e->wait)
+                     - waited.data;
+
+        if (ngx_pgq_reply_header(e->request, "Preference-Applied", &waited)
+            == NULL)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return ngx_pgq_reply_body(e->request,
+                              post ? NGX_HTTP_CREATED : NGX_HTTP_ACCEPTED,
                               &ngx_pgq_outcome_type, body.data, body.len);
 }
 
@@ -147,15 +201,26 @@ ngx_pgq_outcome_accepted(ngx_pgq_enqueue_t *e)
 /* writes the full response; for one message it is a part of e */
 
 static ngx_int_t
-ngx_pgq_outcome_body(ngx_pgq_enqueue_t *e, ngx_str_t *body)
+ngx_pgq_outcome_body(ngx_pgq_enqueue_t *e, int64_t post, ngx_str_t *body)
 {
-    size_t  len;
+    size_t   len;
+    u_char  *p;
 
-    len = e->ticket.write ? ngx_pgq_ndjson_answer_size(&e->ndjson)
-                          : NGX_PGQ_ENQUEUE_HEAD_LEN + e->ticket.len + 1;
+    if (post) {
+        ngx_memcpy(e->body, NGX_PGQ_ENQUEUE_POSTED,
+                   sizeof(NGX_PGQ_ENQUEUE_POSTED) - 1);
+    }
+
+    if (e->ticket.write) {
+        len = ngx_pgq_ndjson_answer_size(&e->ndjson);
+
+    } else {
+        p = e->body + NGX_PGQ_ENQUEUE_HEAD_LEN + e->ticket.len;
+        len = ngx_pgq_outcome_tail(p, post) - e->body;
+    }
 
     if (!ngx_pgq_outcome_whole(e, len)) {
-        return ngx_pgq_outcome_short(e, body);
+        return ngx_pgq_outcome_short(e, post, body);
     }
 
     e->unread = len;
@@ -169,6 +234,14 @@ ngx_pgq_outcome_body(ngx_pgq_enqueue_t *e, ngx_str_t *body)
     body->len = len;
 
     return NGX_OK;
+}
+
+
+static u_char *
+ngx_pgq_outcome_tail(u_char *p, int64_t post)
+{
+    return post ? ngx_sprintf(p, ",\"post\":%L}", post)
+                : ngx_cpymem(p, "}", 1);
 }
 
 
@@ -195,7 +268,7 @@ ngx_pgq_outcome_whole(ngx_pgq_enqueue_t *e, size_t len)
 /* writes {"status":"queued","id":"…"}; without ids for many messages */
 
 static ngx_int_t
-ngx_pgq_outcome_short(ngx_pgq_enqueue_t *e, ngx_str_t *body)
+ngx_pgq_outcome_short(ngx_pgq_enqueue_t *e, int64_t post, ngx_str_t *body)
 {
     u_char  *p;
 
@@ -204,7 +277,8 @@ ngx_pgq_outcome_short(ngx_pgq_enqueue_t *e, ngx_str_t *body)
         return NGX_OK;
     }
 
-    p = ngx_pnalloc(e->request->pool, NGX_PGQ_ENQUEUE_HEAD_LEN);
+    p = ngx_pnalloc(e->request->pool, NGX_PGQ_ENQUEUE_HEAD_LEN
+                                      + NGX_PGQ_ENQUEUE_TAIL_LEN);
     if (p == NULL) {
         return NGX_ERROR;
     }
@@ -214,9 +288,8 @@ ngx_pgq_outcome_short(ngx_pgq_enqueue_t *e, ngx_str_t *body)
     p = ngx_cpymem(p, e->body, sizeof(NGX_PGQ_ENQUEUE_HEAD) - 1
                                + NGX_PGQ_UUID_TEXT_LEN);
     *p++ = '"';
-    *p++ = '}';
 
-    body->len = p - body->data;
+    body->len = ngx_pgq_outcome_tail(p, post) - body->data;
 
     return NGX_OK;
 }

@@ -363,6 +363,7 @@ ngx_pgq_variables_outcome(ngx_http_request_t *r, ngx_http_variable_value_t *v,
 
     switch (status) {
 
+    case NGX_HTTP_CREATED:
     case NGX_HTTP_ACCEPTED:
         word = ctx->replayed ? "replayed" : "queued";
         break;

@@ -45,7 +45,7 @@ static ngx_int_t ngx_pgq_follower_encode(ngx_pgq_call_t *call);
 static void ngx_pgq_follower_row(ngx_pgq_call_t *call, ngx_str_t *fields);
 static void ngx_pgq_follower_head(ngx_pgq_follower_t *f, ngx_str_t *fields);
 static ngx_int_t ngx_pgq_follower_append(ngx_pgq_follower_t *f, int64_t id,
-    ngx_pgq_object_row_t *row);
+    u_char *message_id, ngx_pgq_object_row_t *row);
 static void ngx_pgq_follower_done(ngx_pgq_call_t *call,
     ngx_pgq_outcome_e outcome);
 static void ngx_pgq_follower_complete(ngx_pgq_follower_t *f);
@@ -57,6 +57,7 @@ typedef enum {
     NGX_PGQ_FOLLOWER_AT,
     NGX_PGQ_FOLLOWER_DATA,
     NGX_PGQ_FOLLOWER_TOPIC,
+    NGX_PGQ_FOLLOWER_MESSAGE_ID,
     NGX_PGQ_FOLLOWER_HEAD,
     NGX_PGQ_FOLLOWER_REMOVED,
     NGX_PGQ_FOLLOWER_REVISION
@@ -391,6 +392,7 @@ ngx_pgq_follower_encode(ngx_pgq_call_t *call)
 static void
 ngx_pgq_follower_row(ngx_pgq_call_t *call, ngx_str_t *fields)
 {
+    u_char                *uuid, message_id[NGX_PGQ_UUID_LEN];
     int64_t                id;
     ngx_pgq_follower_t    *f;
     ngx_pgq_object_row_t   row;
@@ -414,10 +416,15 @@ ngx_pgq_follower_row(ngx_pgq_call_t *call, ngx_str_t *fields)
     ngx_pgq_object_check(&row);
 
     id = ngx_atoof(row.id.data, row.id.len);
+    uuid = fields[NGX_PGQ_FOLLOWER_MESSAGE_ID].data;
+
+    if (uuid == NULL || ngx_pgq_uuid_read(message_id, uuid) != 0) {
+        ngx_memzero(message_id, NGX_PGQ_UUID_LEN);
+    }
 
     if ((f->loading && !f->started
          && ngx_pgq_ring_start(&f->ring, id) != NGX_OK)
-        || ngx_pgq_follower_append(f, id, &row) != NGX_OK)
+        || ngx_pgq_follower_append(f, id, message_id, &row) != NGX_OK)
     {
         f->skip = 1;
         return;
@@ -460,7 +467,7 @@ ngx_pgq_follower_head(ngx_pgq_follower_t *f, ngx_str_t *fields)
 
 
 static ngx_int_t
-ngx_pgq_follower_append(ngx_pgq_follower_t *f, int64_t id,
+ngx_pgq_follower_append(ngx_pgq_follower_t *f, int64_t id, u_char *message_id,
     ngx_pgq_object_row_t *row)
 {
     size_t      len;
@@ -488,7 +495,8 @@ ngx_pgq_follower_append(ngx_pgq_follower_t *f, int64_t id,
     object.data = f->object.data;
     object.len = len;
 
-    return ngx_pgq_ring_append(&f->ring, id, &row->topic, &object, 1);
+    return ngx_pgq_ring_append(&f->ring, id, message_id, &row->topic,
+                               &object, 1);
 }
 
 

@@ -132,6 +132,7 @@ ngx_pgq_ring_entry(ngx_pgq_ring_t *ring, uint64_t place,
     e->len = slot.len;
     e->topic_len = slot.topic_len;
     e->hole = slot.hole != 0;
+    ngx_memcpy(e->message_id, slot.message_id, NGX_PGQ_UUID_LEN);
 
     return NGX_OK;
 }

@@ -17,6 +17,7 @@
 #include <ngx_core.h>
 
 #include "ngx_pgq_module.h"
+#include "ngx_pgq_uuid.h"
 
 
 typedef struct ngx_pgq_ring_memory_s    ngx_pgq_ring_memory_t;
@@ -42,6 +43,7 @@ typedef struct {
     int64_t                  id;
     uint32_t                 len;       /* bytes of the object; 0: a hole */
     uint32_t                 topic_len;
+    u_char                   message_id[NGX_PGQ_UUID_LEN];
     unsigned                 hole:1;    /* its object is only in PostgreSQL */
 } ngx_pgq_ring_entry_t;
 
@@ -84,7 +86,7 @@ struct ngx_pgq_ring_listener_s {
 
 /* to be increased when the memory of rings changes its form */
 
-#define NGX_PGQ_RING_LAYOUT      2
+#define NGX_PGQ_RING_LAYOUT      3
 
 
 /* for readers */
@@ -121,7 +123,7 @@ ngx_int_t ngx_pgq_ring_take(ngx_pgq_ring_t *ring, ngx_msec_t now);
 void ngx_pgq_ring_leave(ngx_pgq_ring_t *ring);
 ngx_int_t ngx_pgq_ring_beat(ngx_pgq_ring_t *ring, ngx_msec_t now);
 ngx_int_t ngx_pgq_ring_append(ngx_pgq_ring_t *ring, int64_t id,
-    ngx_str_t *topic, ngx_str_t *pieces, ngx_uint_t n);
+    u_char *message_id, ngx_str_t *topic, ngx_str_t *pieces, ngx_uint_t n);
 ngx_int_t ngx_pgq_ring_start(ngx_pgq_ring_t *ring, int64_t id);
 ngx_int_t ngx_pgq_ring_confirm(ngx_pgq_ring_t *ring, int64_t head,
     int64_t removed, ngx_msec_t now);

@@ -66,6 +66,7 @@ typedef struct {
     uint32_t                 len;
     uint16_t                 topic_len;
     uint16_t                 hole;
+    u_char                   message_id[NGX_PGQ_UUID_LEN];
 } ngx_pgq_ring_slot_t;
 
 

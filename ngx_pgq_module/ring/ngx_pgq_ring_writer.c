@@ -143,8 +143,8 @@ ngx_pgq_ring_disarm(ngx_pgq_ring_t *ring, ngx_uint_t slot)
  */
 
 ngx_int_t
-ngx_pgq_ring_append(ngx_pgq_ring_t *ring, int64_t id, ngx_str_t *topic,
-    ngx_str_t *pieces, ngx_uint_t n)
+ngx_pgq_ring_append(ngx_pgq_ring_t *ring, int64_t id, u_char *message_id,
+    ngx_str_t *topic, ngx_str_t *pieces, ngx_uint_t n)
 {
     size_t                     len;
     uint64_t                   first, position;
@@ -196,6 +196,7 @@ ngx_pgq_ring_append(ngx_pgq_ring_t *ring, int64_t id, ngx_str_t *topic,
     slot->len = len;
     slot->topic_len = topic->len;
     slot->hole = hole;
+    ngx_memcpy(slot->message_id, message_id, NGX_PGQ_UUID_LEN);
 
     ngx_pgq_ring_write(memory, position, topic);
     position += topic->len;

@@ -42,10 +42,7 @@ ok(newest_has(qr/^#\d+ \d+ s {2}\Q{"price": 2.50, "big": 12345678901234567890}\E
 is(unfolded(), qq({\n  "price": 2.50,\n  "big": 12345678901234567890\n}), 'an unfolded post is indented, and has its digits');
 
 my $number = $pg->safe_psql('select max(id) from posts');
-TODO: {
-    local our $TODO = 'POST has no Prefer: wait yet';
-    like($browser->text('#result'), qr/, posted as #$number in \d+ ms$/, 'the page shows the number of the post');
-}
+like($browser->text('#result'), qr/, posted as #$number in \d+ ms$/, 'the page shows the number of the post');
 
 $browser->run('const body = document.getElementById("body"); body.value = ""; body.focus()');
 $browser->keys('{"ż": 2.5.0}', 'Control+Enter');

@@ -3,7 +3,7 @@
 
 \ir helper.psql
 
-select plan(43);
+select plan(44);
 
 create function pg_temp.known(after bigint) returns text language sql as $$
     select format('%s %s %s', oldest, newest, complete) from ngx_pgq.position(after)
@@ -24,8 +24,8 @@ truncate posts restart identity;
 select setval('ngx_pgq.removed', 0) as reset \gset
 
 -- ---- no posts
-select is((select string_agg(follow::text, ' ') from ngx_pgq.follow(0, 10, 1000)), '(,,,,0,0,' || (select n from ngx_pgq.revision) || ')', 'follow() returns only its first row when there are no posts');
-select is((select string_agg(follow::text, ' ') from ngx_pgq.follow(null, 10, 1000)), '(,,,,0,0,' || (select n from ngx_pgq.revision) || ')', 'follow() from the newest posts returns only its first row, too');
+select is((select string_agg(follow::text, ' ') from ngx_pgq.follow(0, 10, 1000)), '(,,,,,0,0,' || (select n from ngx_pgq.revision) || ')', 'follow() returns only its first row when there are no posts');
+select is((select string_agg(follow::text, ' ') from ngx_pgq.follow(null, 10, 1000)), '(,,,,,0,0,' || (select n from ngx_pgq.revision) || ')', 'follow() from the newest posts returns only its first row, too');
 select is(pg_temp.known(0), ' 0 t', 'position() knows no post');
 
 insert into posts (at, message_id, data, topic) select '2026-01-02 00:00:00Z'::timestamptz + i * interval '1 s', gen_random_uuid(), to_json('p' || i), case i when 3 then 'a/b' else '' end
@@ -36,6 +36,8 @@ select is((select string_agg(format('%s %s %s', id, head, removed), ', ') from n
     'follow() returns the ends of posts, then the posts that follow an id');
 select results_eq('select id, at, data::text, topic from ngx_pgq.follow(2, 1, 1000) where id is not null', $$values (3::bigint, '2026-01-02T00:00:03.000000Z', '"p3"', 'a/b')$$,
     'a post of follow() has its time, data and topic');
+select is((select array_agg(follow.message_id order by id) from ngx_pgq.follow(0, 10, 1000)), (select array_agg(message_id order by id) from (select null::bigint as id, null::uuid as message_id union all select id, message_id from posts) as p),
+    'each post has the id of its message');
 select is((select array_agg(id) from ngx_pgq.follow(0, 3, 1000) where id is not null), '{1,2,3}', 'most limits the number of posts');
 select is((select array_agg(id) from ngx_pgq.follow(0, 10, 8) where id is not null), '{1,2}', 'size limits the bytes of all data');
 select is((select array_agg(id) from ngx_pgq.follow(0, 10, 1) where id is not null), '{1}', 'the first post is returned even if it is larger than size');
@@ -64,7 +66,7 @@ select is((select array_agg(id) from ngx_pgq.after(0, 3)), '{4,7,8}', 'after() r
 delete from posts;
 select setval('ngx_pgq.removed', 10) as removed \gset
 select is(pg_temp.known(10) || ',' || pg_temp.known(9), ' 10 t, 10 f', 'the newest id stays known when retention has deleted all posts');
-select is((select string_agg(follow::text, ' ') from ngx_pgq.follow(10, 10, 1000)), '(,,,,10,10,' || (select n from ngx_pgq.revision) || ')', 'the head does not go back when retention has deleted all posts');
+select is((select string_agg(follow::text, ' ') from ngx_pgq.follow(10, 10, 1000)), '(,,,,,10,10,' || (select n from ngx_pgq.revision) || ')', 'the head does not go back when retention has deleted all posts');
 
 -- ---- refresh()
 select setval('ngx_pgq.removed', 0) as reset \gset

@@ -105,10 +105,21 @@ topic_of(int64_t id, u_char *topic)
 }
 
 
+static void
+message_id_of(int64_t id, u_char *message_id)
+{
+    size_t  i;
+
+    for (i = 0; i < NGX_PGQ_UUID_LEN; i++) {
+        message_id[i] = object_byte(id, 8 * i);
+    }
+}
+
+
 static ngx_int_t
 append(int64_t id)
 {
-    u_char     topic[32], object[SIZE];
+    u_char     topic[32], object[SIZE], message_id[NGX_PGQ_UUID_LEN];
     size_t     i, len;
     ngx_str_t  name, pieces[3];
 
@@ -128,7 +139,9 @@ append(int64_t id)
     pieces[2].data = object + len / 3;
     pieces[2].len = len - len / 3;
 
-    return ngx_pgq_ring_append(&ring, id, &name, pieces, 3);
+    message_id_of(id, message_id);
+
+    return ngx_pgq_ring_append(&ring, id, message_id, &name, pieces, 3);
 }
 
 
@@ -158,6 +171,7 @@ static int
 check(uint64_t place, int64_t *id)
 {
     u_char                topic[256], name[32], object[SIZE];
+    u_char                message_id[NGX_PGQ_UUID_LEN];
     size_t                i;
     ngx_pgq_ring_entry_t  e;
 
@@ -178,11 +192,13 @@ check(uint64_t place, int64_t *id)
     }
 
     *id = e.id;
+    message_id_of(e.id, message_id);
 
     if (e.hole != is_hole(e.id)
         || e.len != (e.hole ? 0 : object_len(e.id))
         || e.topic_len != topic_of(e.id, name)
-        || memcmp(topic, name, e.topic_len) != 0)
+        || memcmp(topic, name, e.topic_len) != 0
+        || memcmp(e.message_id, message_id, sizeof(message_id)) != 0)
     {
         return bad(__LINE__);
     }

@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: PostgreSQL */
+
+/*
+ * Owns the POSTs whose message is queued and whose client waits until it is a
+ * post (Prefer: wait, RFC 7240 4.3): it looks for their message ids among the
+ * new entries of the ring.
+ *
+ * Invariants:
+ *  - a request is in the tree of its pool from ngx_pgq_await_start() on, until
+ *    it is answered or ends;
+ *  - entries before await->place were compared with all requests in the tree;
+ *  - a request that waits counts in writes->unread with its message.
+ */
+
+#include "ngx_pgq_enqueue.h"
+#include "ngx_pgq_ring.h"
+
+
+/* of a pool, in this worker */
+
+typedef struct {
+    ngx_queue_t              queue;     /* in ngx_pgq_awaits */
+    ngx_pgq_pool_t          *db;
+    ngx_pgq_ring_listener_t  listener;
+    ngx_rbtree_t             tree;      /* by the end of the message id */
+    ngx_rbtree_node_t        sentinel;
+    uint64_t                 place;     /* of the ring */
+} ngx_pgq_await_t;
+
+
+typedef struct {
+    ngx_rbtree_node_t        node;
+    ngx_pgq_await_t         *await;
+    ngx_pgq_enqueue_t       *e;
+    ngx_event_t              timer;
+    size_t                   len;       /* bytes counted in writes->unread */
+    unsigned                 waiting:1;
+} ngx_pgq_await_request_t;
+
+
+static ngx_pgq_await_t *ngx_pgq_await_pool(ngx_pgq_pool_t *db);
+static int64_t ngx_pgq_await_search(ngx_pgq_await_t *await, uint64_t place,
+    u_char *message_id);
+static void ngx_pgq_await_changed(ngx_pgq_ring_listener_t *l);
+static ngx_pgq_await_request_t *ngx_pgq_await_find(ngx_pgq_await_t *await,
+    u_char *message_id);
+static ngx_rbtree_key_t ngx_pgq_await_key(u_char *message_id);
+static void ngx_pgq_await_timer_handler(ngx_event_t *ev);
+static void ngx_pgq_await_answer(ngx_pgq_await_request_t *a, int64_t post);
+static void ngx_pgq_await_cleanup(void *data);
+
+
+static ngx_queue_t  ngx_pgq_awaits;
+
+
+ngx_int_t
+ngx_pgq_await_init(ngx_pgq_pool_t *db, ngx_pool_t *memory)
+{
+    ngx_pgq_await_t  *await;
+
+    if (ngx_pgq_awaits.next == NULL) {
+        ngx_queue_init(&ngx_pgq_awaits);
+    }
+
+    if (db->ring == NULL) {
+        return NGX_OK;
+    }
+
+    await = ngx_pcalloc(memory, sizeof(ngx_pgq_await_t));
+    if (await == NULL) {
+        return NGX_ERROR;
+    }
+
+    await->db = db;
+    ngx_rbtree_init(&await->tree, &await->sentinel, ngx_rbtree_insert_value);
+
+    await->listener.changed = ngx_pgq_await_changed;
+    await->listener.data = await;
+
+    ngx_pgq_ring_listen(db->ring, &await->listener);
+    ngx_queue_insert_tail(&ngx_pgq_awaits, &await->queue);
+
+    return NGX_OK;
+}
+
+
+/* the place in the ring before which the post of a new message cannot be */
+
+uint64_t
+ngx_pgq_await_place(ngx_pgq_pool_t *db)
+{
+    ngx_pgq_ring_state_t  state;
+
+    if (db->ring == NULL) {
+        return 0;
+    }
+
+    ngx_pgq_ring_state(db->ring, &state);
+
+    return state.end;
+}
+
+
+/*
+ * Waits for the post of a queued message.  NGX_AGAIN: the request is answered
+ * later; else it is to be answered now, with *post, if that is not 0.
+ */
+
+ngx_int_t
+ngx_pgq_await_start(ngx_pgq_enqueue_t *e, int64_t *post)
+{
+    size_t                    len;
+    ngx_pgq_await_t          *await;
+    ngx_msec_int_t            rest;
+    ngx_pgq_writes_t         *writes;
+    ngx_pool_cleanup_t       *cln;
+    ngx_pgq_ring_state_t      state;
+    ngx_pgq_await_request_t  *a;
+
+    await = ngx_pgq_await_pool(e->ticket.base.db);
+
+    if (await == NULL) {
+        return NGX_OK;
+    }
+
+    *post = ngx_pgq_await_search(await, e->place, e->ticket.id);
+
+    rest = (ngx_msec_int_t) (e->ticket.base.start + e->wait * 1000
+                             - ngx_current_msec);
+    writes = ngx_pgq_writes(e->ticket.base.db);
+    len = e->ticket.len;
+
+    if (*post || rest <= 0 || ngx_exiting
+        || writes->unread + len > e->ticket.base.db->unread_size)
+    {
+        return NGX_OK;
+    }
+
+    cln = ngx_pool_cleanup_add(e->request->pool,
+                               sizeof(ngx_pgq_await_request_t));
+    if (cln == NULL) {
+        return NGX_OK;
+    }
+
+    a = cln->data;
+    ngx_memzero(a, sizeof(ngx_pgq_await_request_t));
+    cln->handler = ngx_pgq_await_cleanup;
+
+    if (await->tree.root == await->tree.sentinel) {
+        ngx_pgq_ring_state(await->db->ring, &state);
+        await->place = state.end;
+    }
+
+    a->await = await;
+    a->e = e;
+    a->len = len;
+    a->waiting = 1;
+    a->node.key = ngx_pgq_await_key(e->ticket.id);
+    a->timer.handler = ngx_pgq_await_timer_handler;
+    a->timer.data = a;
+    a->timer.log = e->request->connection->log;
+
+    writes->unread += len;
+    ngx_rbtree_insert(&await->tree, &a->node);
+    ngx_add_timer(&a->timer, (ngx_msec_t) rest);
+
+    return NGX_AGAIN;
+}
+
+
+static ngx_pgq_await_t *
+ngx_pgq_await_pool(ngx_pgq_pool_t *db)
+{
+    ngx_queue_t      *q;
+    ngx_pgq_await_t  *await;
+
+    for (q = ngx_queue_head(&ngx_pgq_awaits);
+         q != ngx_queue_sentinel(&ngx_pgq_awaits);
+         q = ngx_queue_next(q))
+    {
+        await = ngx_queue_data(q, ngx_pgq_await_t, queue);
+
+        if (await->db == db) {
+            return await;
+        }
+    }
+
+    return NULL;
+}
+
+
+/* returns the id of the post, if it is in the ring from this place on, or 0 */
+
+static int64_t
+ngx_pgq_await_search(ngx_pgq_await_t *await, uint64_t place,
+    u_char *message_id)
+{
+    ngx_pgq_ring_entry_t  entry;
+    ngx_pgq_ring_state_t  state;
+
+    ngx_pgq_ring_state(await->db->ring, &state);
+
+    for (place = ngx_max(place, state.first); place < state.end; place++) {
+
+        if (ngx_pgq_ring_entry(await->db->ring, place, &entry) == NGX_OK
+            && ngx_memcmp(entry.message_id, message_id, NGX_PGQ_UUID_LEN) == 0)
+        {
+            return entry.id;
+        }
+    }
+
+    return 0;
+}
+
+
+static void
+ngx_pgq_await_changed(ngx_pgq_ring_listener_t *l)
+{
+    ngx_pgq_await_t          *await;
+    ngx_pgq_ring_entry_t      entry;
+    ngx_pgq_ring_state_t      state;
+    ngx_pgq_await_request_t  *a;
+
+    await = l->data;
+
+    ngx_pgq_ring_state(await->db->ring, &state);
+    await->place = ngx_max(await->place, state.first);
+
+    while (await->tree.root != await->tree.sentinel
+           && await->place < state.end)
+    {
+        if (ngx_pgq_ring_entry(await->db->ring, await->place++, &entry)
+            != NGX_OK)
+        {
+            continue;
+        }
+
+        /* requests with the same key wait for the same message */
+
+        for (a = ngx_pgq_await_find(await, entry.message_id);
+             a;
+             a = ngx_pgq_await_find(await, entry.message_id))
+        {
+            ngx_pgq_await_answer(a, entry.id);
+        }
+    }
+
+    while (ngx_exiting && await->tree.root != await->tree.sentinel) {
+        ngx_pgq_await_answer((ngx_pgq_await_request_t *) await->tree.root, 0);
+    }
+}
+
+
+static ngx_pgq_await_request_t *
+ngx_pgq_await_find(ngx_pgq_await_t *await, u_char *message_id)
+{
+    ngx_rbtree_key_t          key;
+    ngx_rbtree_node_t        *node;
+    ngx_pgq_await_request_t  *a;
+
+    key = ngx_pgq_await_key(message_id);
+    node = await->tree.root;
+
+    while (node != await->tree.sentinel) {
+
+        if (key != node->key) {
+            node = key < node->key ? node->left : node->right;
+            continue;
+        }
+
+        a = (ngx_pgq_await_request_t *) node;
+
+        if (ngx_memcmp(a->e->ticket.id, message_id, NGX_PGQ_UUID_LEN) == 0) {
+            return a;
+        }
+
+        node = node->right;
+    }
+
+    return NULL;
+}
+
+
+/* the last bytes of an id of version 7 are random */
+
+static ngx_rbtree_key_t
+ngx_pgq_await_key(u_char *message_id)
+{
+    ngx_rbtree_key_t  key;
+
+    ngx_memcpy(&key, message_id + NGX_PGQ_UUID_LEN - sizeof(key), sizeof(key));
+
+    return key;
+}
+
+
+static void
+ngx_pgq_await_timer_handler(ngx_event_t *ev)
+{
+    ngx_pgq_await_answer(ev->data, 0);
+}
+
+
+static void
+ngx_pgq_await_answer(ngx_pgq_await_request_t *a, int64_t post)
+{
+    ngx_pgq_await_cleanup(a);
+    ngx_pgq_outcome_send(a->e, post);
+}
+
+
+static void
+ngx_pgq_await_cleanup(void *data)
+{
+    ngx_pgq_await_request_t  *a = data;
+
+    if (!a->waiting) {
+        return;
+    }
+
+    a->waiting = 0;
+    ngx_pgq_writes(a->await->db)->unread -= a->len;
+    ngx_rbtree_delete(&a->await->tree, &a->node);
+
+    if (a->timer.timer_set) {
+        ngx_del_timer(&a->timer);
+    }
+}
