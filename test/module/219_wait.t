@@ -93,7 +93,9 @@ my $id    = is_queued(client()->post('/post', '"paused"', Prefer => 'wait=1'), '
 cmp_ok(Time::HiRes::time() - $begun, '>=', 0.9, '... and not before');
 is_queued(client()->post('/post', '1', Prefer => $_), "a preference that is ignored: $_") for 'wait', 'wait=abc', 'wait=-1', 'wait=0', 'wait=99999999999999999999', 'wait="', 'wait=1;x=1, wait=5';
 
-my @twice = map { start('"twice"', 'Idempotency-Key' => '"k2"') } 1 .. 3;
+my @twice = start('"twice"', 'Idempotency-Key' => '"k2"');
+ok($pg->poll_query_until(q{select count(*) from ngx_pgq.queue where data::text = '"twice"'}, 1), 'a message with a key is queued');
+push @twice, map { start('"twice"', 'Idempotency-Key' => '"k2"') } 1 .. 2;
 my $later = start('"later"');
 my $gone  = start('"gone"');
 ok($pg->poll_query_until(q{select count(*) from ngx_pgq.queue where data::text in ('"later"', '"gone"', '"twice"')}, 3), 'messages of clients that wait are queued');
