@@ -439,6 +439,7 @@ ngx_int_t
 ngx_pgq_publish_step(ngx_pgq_publish_t *p)
 {
     u_char                    *last, text[2 * NGX_PGQ_PUBLISH_ANSWER];
+    ngx_event_t               *rev;
     ngx_queue_t               *q;
     ngx_pgq_publish_answer_t  *answer;
 
@@ -463,9 +464,10 @@ ngx_pgq_publish_step(ngx_pgq_publish_t *p)
         p->n--;
     }
 
-    if (!ngx_pgq_publish_full(p)) {
-        ngx_post_event(p->reader->request->connection->read,
-                       &ngx_posted_events);
+    rev = p->reader->request->connection->read;
+
+    if (rev->ready && !ngx_pgq_publish_full(p)) {
+        ngx_post_event(rev, &ngx_posted_events);
     }
 
     return ngx_pgq_delivery_text(p->reader, text, last);

@@ -174,6 +174,29 @@ $ws = main::socket('/silent');
 $ws->text('{"post":1}');
 is($ws->close_code, 1008, 'pgq_stream_post off refuses messages');
 
+# ---- random frames, one of two with a wrong byte
+
+my $seed = srand;
+diag("seed $seed");
+my ($ended, @wrong) = (0);
+for my $number (1 .. 300) {
+    my $bytes = join '', map {
+        my $payload = ('{"post":1}', '', '{"post":"', "\xe2\x82\xac", pack('n', 1000 + rand 20), join '', map { chr rand 256 } 0 .. rand 300)[rand 6];
+        $of->frame((1, 1, 0, 9, 10, 8, 2)[rand 7], $payload, fin => rand() < 0.7 ? 1 : 0);
+    } 0 .. rand 8;
+    substr $bytes, rand length $bytes, 1, chr rand 256 if rand() < 0.5;
+    my $ws = main::socket('/stream');
+    my $size = 1 + int rand length $bytes;
+    $ws->send($_) for unpack "(a$size)*", $bytes;
+    shutdown $ws->socket, 1;
+    while (my $frame = $ws->next) {
+        push @wrong, "$number: $frame->{opcode}" if $frame->{masked} || !$frame->{fin} || $frame->{reserved} || $frame->{opcode} !~ /^(?:1|8|9|10)$/;
+    }
+    $ended++ if $ws->closed;
+}
+is($ended, 300, '300 connections with random frames end');
+is("@wrong", '', 'what the server sends to them are frames');
+
 # ---- limits
 
 $ws = main::socket('/slow');
