@@ -11,6 +11,8 @@
 --   head                 in the first row, the greatest id that posts has or has had; 0 if there is none
 --   removed              in the first row, the greatest id that retention has deleted; 0 if there is none
 --   revision             in the first row, ngx_pgq.revision: if it has changed, posts that were read before may have, too
+--   delay                in the first row, the milliseconds from the time of the first post to this statement, at least 0; null
+--                        if there is no post, or its time is infinite
 --
 -- Posts that retention has passed over, with smaller ids than removed, are not returned. So those that were deleted are not
 -- scanned, also if vacuum cannot remove them.
@@ -19,12 +21,12 @@
 select 'drop function ngx_pgq.follow(bigint, integer, integer, integer)'
  where exists (select from pg_proc
                 where oid = to_regprocedure('ngx_pgq.follow(bigint, integer, integer, integer)')
-                  and 'message_id' <> all (proargnames))
+                  and 'delay' <> all (proargnames))
 \gexec
 
 create or replace function ngx_pgq.follow("after" bigint, most integer, size integer, newest integer default 1000)
 returns table (id bigint, at text, data json, topic text, message_id uuid, head bigint, removed bigint,
-               revision bigint)
+               revision bigint, delay bigint)
 language sql
 stable
 parallel safe
@@ -43,10 +45,16 @@ as $$
                                                     limit follow.newest) as last))) as start
           from ngx_pgq.removed, ngx_pgq.position(0) as place
     )
-    select null::bigint, null::text, null::json, null::text, null::uuid, known.head, known.removed, known.revision
+    select null::bigint, null::text, null::json, null::text, null::uuid, known.head, known.removed, known.revision,
+           (select case when isfinite(posts.at)
+                        then greatest(extract(epoch from statement_timestamp() - posts.at) * 1000, 0)::bigint end
+              from public.posts
+             where posts.id > known.start
+             order by posts.id
+             limit 1)
       from known
     union all
-    select post.id, post.at, post.data, post.topic, post.message_id, null, null, null
+    select post.id, post.at, post.data, post.topic, post.message_id, null, null, null, null
       from known, ngx_pgq.after(known.start, most, size) as post
 $$;
 

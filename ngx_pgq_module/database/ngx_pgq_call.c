@@ -75,8 +75,8 @@ ngx_pgq_lane_statement_t  ngx_pgq_call_reads[] = {
       " from ngx_pgq.after($2::bigint, $1::integer, $3::integer, $4::text[],"
       " $5::text)" },
     [NGX_PGQ_FOLLOW] = { NULL, 4,
-      "select id, at, data, topic, message_id, head, removed, revision"
-      " from ngx_pgq.follow($1::bigint, $2::integer, $3::integer,"
+      "select id, at, data, topic, message_id, head, removed, revision,"
+      " delay from ngx_pgq.follow($1::bigint, $2::integer, $3::integer,"
       " $4::integer)" },
     [NGX_PGQ_HISTORY] = { NULL, 5,
       "select id, at, data, newer, topic, oldest, newest, complete"

@@ -31,7 +31,7 @@ typedef enum {
 } ngx_pgq_read_e;
 
 
-#define NGX_PGQ_MAX_FIELDS       8     /* columns of a result */
+#define NGX_PGQ_MAX_FIELDS       9     /* columns of a result */
 
 
 struct ngx_pgq_call_s {

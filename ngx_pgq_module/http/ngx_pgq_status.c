@@ -120,6 +120,10 @@ ngx_pgq_status_metrics_handler(ngx_http_request_t *r)
     ngx_pgq_status_histogram(&page, "pgq_wait_seconds",
                              NGX_PGQ_METRICS_WAIT_SECONDS,
                              "Time a message waits for its batch.");
+    ngx_pgq_status_histogram(&page, "pgq_ring_delay_seconds",
+                             NGX_PGQ_METRICS_RING_SECONDS,
+                             "Age of the oldest new post when the ring has"
+                             " it.");
 
     ngx_pgq_status_pools(&page);
 

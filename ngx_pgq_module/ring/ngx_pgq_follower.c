@@ -52,22 +52,6 @@ static void ngx_pgq_follower_complete(ngx_pgq_follower_t *f);
 static void ngx_pgq_follower_reset(ngx_pgq_follower_t *f);
 
 
-typedef enum {
-    NGX_PGQ_FOLLOWER_ID = 0,
-    NGX_PGQ_FOLLOWER_AT,
-    NGX_PGQ_FOLLOWER_DATA,
-    NGX_PGQ_FOLLOWER_TOPIC,
-    NGX_PGQ_FOLLOWER_MESSAGE_ID,
-    NGX_PGQ_FOLLOWER_HEAD,
-    NGX_PGQ_FOLLOWER_REMOVED,
-    NGX_PGQ_FOLLOWER_REVISION
-} ngx_pgq_follower_field_e;
-
-
-_Static_assert(NGX_PGQ_FOLLOWER_REVISION < NGX_PGQ_MAX_FIELDS,
-               "a call keeps all fields of a row");
-
-
 static ngx_pgq_source_t  ngx_pgq_follower_source = {
     ngx_pgq_follower_next,
     NULL,
@@ -371,6 +355,7 @@ ngx_pgq_follower_encode(ngx_pgq_call_t *call)
 
     ngx_pgq_ring_state(&f->ring, &state);
 
+    f->asked = ngx_current_msec;
     f->after = htobe64((uint64_t) state.newest);
     f->most = htonl(NGX_PGQ_FOLLOWER_MOST);
     f->size = htonl((uint32_t) f->posts->answer_size);
@@ -430,6 +415,13 @@ ngx_pgq_follower_row(ngx_pgq_call_t *call, ngx_str_t *fields)
         return;
     }
 
+    /* posts with which the ring begins have been there before */
+
+    if (f->last == 0 && f->delay >= 0 && !f->loading) {
+        ngx_pgq_metrics_observe(NGX_PGQ_METRICS_RING_SECONDS,
+                                f->delay + ngx_current_msec - f->asked);
+    }
+
     f->started = 1;
     f->last = id;
     f->loaded++;
@@ -451,6 +443,8 @@ ngx_pgq_follower_head(ngx_pgq_follower_t *f, ngx_str_t *fields)
                         fields[NGX_PGQ_FOLLOWER_HEAD].len);
     f->removed = ngx_atoof(fields[NGX_PGQ_FOLLOWER_REMOVED].data,
                            fields[NGX_PGQ_FOLLOWER_REMOVED].len);
+    f->delay = ngx_atoof(fields[NGX_PGQ_FOLLOWER_DELAY].data,
+                         fields[NGX_PGQ_FOLLOWER_DELAY].len);
 
     revision = ngx_atoof(fields[NGX_PGQ_FOLLOWER_REVISION].data,
                          fields[NGX_PGQ_FOLLOWER_REVISION].len);

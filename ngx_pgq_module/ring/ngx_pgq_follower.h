@@ -17,6 +17,25 @@
 typedef struct ngx_pgq_follower_s  ngx_pgq_follower_t;
 
 
+/* the columns of an answer */
+
+typedef enum {
+    NGX_PGQ_FOLLOWER_ID = 0,
+    NGX_PGQ_FOLLOWER_AT,
+    NGX_PGQ_FOLLOWER_DATA,
+    NGX_PGQ_FOLLOWER_TOPIC,
+    NGX_PGQ_FOLLOWER_MESSAGE_ID,
+    NGX_PGQ_FOLLOWER_HEAD,
+    NGX_PGQ_FOLLOWER_REMOVED,
+    NGX_PGQ_FOLLOWER_REVISION,
+    NGX_PGQ_FOLLOWER_DELAY
+} ngx_pgq_follower_field_e;
+
+
+_Static_assert(NGX_PGQ_FOLLOWER_DELAY < NGX_PGQ_MAX_FIELDS,
+               "a call keeps all fields of a row");
+
+
 struct ngx_pgq_follower_s {
     ngx_pgq_ring_t           ring;      /* set by the owner */
     ngx_pgq_pool_t          *posts;     /* the pool of the posts */
@@ -31,6 +50,7 @@ struct ngx_pgq_follower_s {
     ngx_str_t                object;    /* buffer of one object */
 
     /* the question; parameters in network byte order */
+    ngx_msec_t               asked;
     uint64_t                 after;
     uint32_t                 most;
     uint32_t                 size;
@@ -39,6 +59,7 @@ struct ngx_pgq_follower_s {
     /* the answer */
     int64_t                  head;
     int64_t                  removed;
+    int64_t                  delay;     /* ms, of its first post; or -1 */
     int64_t                  last;      /* id of the last row; 0: none */
     ngx_uint_t               loaded;    /* posts of the first questions */
 

@@ -3,7 +3,7 @@
 
 \ir helper.psql
 
-select plan(44);
+select plan(48);
 
 create function pg_temp.known(after bigint) returns text language sql as $$
     select format('%s %s %s', oldest, newest, complete) from ngx_pgq.position(after)
@@ -24,8 +24,8 @@ truncate posts restart identity;
 select setval('ngx_pgq.removed', 0) as reset \gset
 
 -- ---- no posts
-select is((select string_agg(follow::text, ' ') from ngx_pgq.follow(0, 10, 1000)), '(,,,,,0,0,' || (select n from ngx_pgq.revision) || ')', 'follow() returns only its first row when there are no posts');
-select is((select string_agg(follow::text, ' ') from ngx_pgq.follow(null, 10, 1000)), '(,,,,,0,0,' || (select n from ngx_pgq.revision) || ')', 'follow() from the newest posts returns only its first row, too');
+select is((select string_agg(follow::text, ' ') from ngx_pgq.follow(0, 10, 1000)), '(,,,,,0,0,' || (select n from ngx_pgq.revision) || ',)', 'follow() returns only its first row when there are no posts');
+select is((select string_agg(follow::text, ' ') from ngx_pgq.follow(null, 10, 1000)), '(,,,,,0,0,' || (select n from ngx_pgq.revision) || ',)', 'follow() from the newest posts returns only its first row, too');
 select is(pg_temp.known(0), ' 0 t', 'position() knows no post');
 
 insert into posts (at, message_id, data, topic) select '2026-01-02 00:00:00Z'::timestamptz + i * interval '1 s', gen_random_uuid(), to_json('p' || i), case i when 3 then 'a/b' else '' end
@@ -66,7 +66,7 @@ select is((select array_agg(id) from ngx_pgq.after(0, 3)), '{4,7,8}', 'after() r
 delete from posts;
 select setval('ngx_pgq.removed', 10) as removed \gset
 select is(pg_temp.known(10) || ',' || pg_temp.known(9), ' 10 t, 10 f', 'the newest id stays known when retention has deleted all posts');
-select is((select string_agg(follow::text, ' ') from ngx_pgq.follow(10, 10, 1000)), '(,,,,,10,10,' || (select n from ngx_pgq.revision) || ')', 'the head does not go back when retention has deleted all posts');
+select is((select string_agg(follow::text, ' ') from ngx_pgq.follow(10, 10, 1000)), '(,,,,,10,10,' || (select n from ngx_pgq.revision) || ',)', 'the head does not go back when retention has deleted all posts');
 
 -- ---- refresh()
 select setval('ngx_pgq.removed', 0) as reset \gset
@@ -123,6 +123,16 @@ select alike(pg_temp.plan($$select id, data from ngx_pgq.recent(100, null, 10000
     'recent() with one topic uses the index of topic_index(), in its order');
 select unalike(pg_temp.plan('select id, data from ngx_pgq.recent(100, null, 1000000)'), '%posts_topic_id_idx%', 'recent() without topics does not');
 drop index posts_topic_id_idx;
+
+-- ---- the delay of follow()
+truncate posts restart identity;
+insert into posts (at, message_id, data) select at, gen_random_uuid(), '1'
+  from unnest(array[now() - interval '90 s', now() - interval '30 s', now() + interval '1 day', '-infinity', 'infinity']) as at;
+select is((select array_agg(delay) from ngx_pgq.follow(0, 10, 1000) where id is null),
+          (select array_agg((extract(epoch from statement_timestamp() - at) * 1000)::bigint) from posts where id = 1), 'the delay is that of the first post');
+select is((select delay from ngx_pgq.follow(2, 10, 1000) where id is null), 0::bigint, 'the delay of a post with a later time is 0');
+select is((select count(delay) from ngx_pgq.follow(3, 10, 1000)) + (select count(delay) from ngx_pgq.follow(4, 10, 1000)), 0::bigint, 'a post with an infinite time has no delay');
+select is((select count(delay) from ngx_pgq.follow(0, 10, 1000) where id is not null), 0::bigint, 'only the first row has a delay');
 truncate posts restart identity;
 select setval('ngx_pgq.removed', 0) as reset \gset
 select * from finish();
