@@ -80,6 +80,7 @@ ngx_pgq_conf_create_location(ngx_conf_t *cf)
     plcf->heartbeat = NGX_CONF_UNSET_MSEC;
     plcf->stream_age = NGX_CONF_UNSET_MSEC;
     plcf->drain = NGX_CONF_UNSET_MSEC;
+    plcf->log_cache = NGX_CONF_UNSET;
     plcf->stream_post = NGX_CONF_UNSET;
     plcf->idempotency = NGX_CONF_UNSET_UINT;
     plcf->origins = NGX_CONF_UNSET_PTR;
@@ -114,6 +115,7 @@ ngx_pgq_conf_merge_location(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_msec_value(conf->heartbeat, prev->heartbeat, 15000);
     ngx_conf_merge_msec_value(conf->stream_age, prev->stream_age, 3600000);
     ngx_conf_merge_msec_value(conf->drain, prev->drain, 5000);
+    ngx_conf_merge_sec_value(conf->log_cache, prev->log_cache, 0);
     ngx_conf_merge_value(conf->stream_post, prev->stream_post, 0);
 
     if (conf->stream_until == NULL) {

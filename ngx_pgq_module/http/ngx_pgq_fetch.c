@@ -47,6 +47,10 @@ static ngx_int_t ngx_pgq_fetch_reply(ngx_http_request_t *r,
     ngx_pgq_answer_t *answer, ngx_str_t *status);
 static ngx_int_t ngx_pgq_fetch_headers(ngx_http_request_t *r,
     ngx_pgq_answer_t *answer, ngx_str_t *status);
+static ngx_int_t ngx_pgq_fetch_cache_control(ngx_http_request_t *r,
+    ngx_pgq_answer_t *answer);
+static ngx_uint_t ngx_pgq_fetch_final(ngx_pgq_answer_t *answer);
+static ngx_uint_t ngx_pgq_fetch_public(ngx_pgq_loc_conf_t *plcf);
 
 
 static ngx_str_t  ngx_pgq_fetch_type = ngx_string("application/json");
@@ -125,6 +129,11 @@ ngx_pgq_fetch_handler(ngx_http_request_t *r)
 
     if (db->unanswered >= db->max_tickets) {
         return ngx_pgq_reply_unavailable(r, db, NGX_PGQ_PROBLEM_QUEUE_FULL);
+    }
+
+    if (query.ascending && ngx_pgq_fetch_public(plcf)) {
+        /* also tells whether retention has deleted posts of the page */
+        query.special = NGX_PGQ_QUERY_HISTORY;
     }
 
     return ngx_pgq_fetch_start(r, &query);
@@ -396,17 +405,10 @@ static ngx_int_t
 ngx_pgq_fetch_headers(ngx_http_request_t *r, ngx_pgq_answer_t *answer,
     ngx_str_t *status)
 {
-    ngx_pgq_loc_conf_t  *plcf;
-
-    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
-
     r->headers_out.etag = ngx_pgq_reply_header(r, "ETag", &answer->etag);
 
     if (r->headers_out.etag == NULL
-        || ngx_pgq_reply_header(r, "Cache-Control",
-                                plcf->topics ? &ngx_pgq_fetch_private
-                                             : &ngx_pgq_fetch_cache)
-           == NULL
+        || ngx_pgq_fetch_cache_control(r, answer) != NGX_OK
         || (status
             && ngx_pgq_reply_header(r, "Cache-Status", status) == NULL))
     {
@@ -421,4 +423,64 @@ ngx_pgq_fetch_headers(ngx_http_request_t *r, ngx_pgq_answer_t *answer,
     r->headers_in.if_modified_since = NULL;
 
     return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_pgq_fetch_cache_control(ngx_http_request_t *r, ngx_pgq_answer_t *answer)
+{
+    ngx_str_t            value;
+    ngx_pgq_loc_conf_t  *plcf;
+
+    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
+
+    value = plcf->topics ? ngx_pgq_fetch_private : ngx_pgq_fetch_cache;
+
+    if (ngx_pgq_fetch_public(plcf) && ngx_pgq_fetch_final(answer)) {
+
+        value.data = ngx_pnalloc(r->pool, NGX_TIME_T_LEN
+                                 + sizeof("public, max-age=, immutable"));
+        if (value.data == NULL) {
+            return NGX_ERROR;
+        }
+
+        value.len = ngx_sprintf(value.data, "public, max-age=%T, immutable",
+                                plcf->log_cache)
+                    - value.data;
+    }
+
+    return ngx_pgq_reply_header(r, "Cache-Control", &value) ? NGX_OK
+                                                            : NGX_ERROR;
+}
+
+
+/*
+ * Ids follow the order of commits, so that nothing is added before the last
+ * post of a page; a full page can only lose posts to retention.  A page after
+ * 0 counts as one that has lost none if it begins with the post 1.
+ */
+
+static ngx_uint_t
+ngx_pgq_fetch_final(ngx_pgq_answer_t *answer)
+{
+    ngx_pgq_answer_post_t  *posts;
+
+    posts = answer->posts.elts;
+
+    return answer->query.ascending
+           && answer->complete
+           && answer->posts.nelts > 0
+           && (answer->more
+               || answer->posts.nelts == (ngx_uint_t) answer->query.limit)
+           && (answer->query.id > 0 || posts[0].id == 1);
+}
+
+
+/* rights that depend on the request make the answer private */
+
+static ngx_uint_t
+ngx_pgq_fetch_public(ngx_pgq_loc_conf_t *plcf)
+{
+    return plcf->log_cache > 0
+           && (plcf->topics == NULL || plcf->topics->lengths == NULL);
 }

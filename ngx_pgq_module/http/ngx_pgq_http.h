@@ -174,6 +174,7 @@ typedef struct {
     ngx_msec_t               heartbeat;
     ngx_msec_t               stream_age;
     ngx_msec_t               drain;
+    time_t                   log_cache;     /* seconds; 0: off */
     ngx_flag_t               stream_post;   /* by WebSocket */
     ngx_http_complex_value_t  *stream_until;
     ngx_int_t                depth;

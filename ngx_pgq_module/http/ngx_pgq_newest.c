@@ -218,6 +218,9 @@ ngx_pgq_newest_upwards(ngx_pgq_newest_search_t *s)
         return NGX_DECLINED;
     }
 
+    /* nothing after state.since was deleted */
+    s->answer->complete = 1;
+
     place = ngx_pgq_ring_find(s->ring, &s->state, s->query->id);
     last = ngx_min(place + NGX_PGQ_NEWEST_SCAN, s->state.end);
 
