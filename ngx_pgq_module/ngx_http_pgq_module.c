@@ -418,8 +418,11 @@ ngx_http_pgq_init_module(ngx_cycle_t *cycle)
 
     pmcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_pgq_module);
 
-    return pmcf == NULL || pmcf->followers.nelts == 0
-           ? NGX_OK : ngx_pgq_bell_create(cycle);
+    if (pmcf && pmcf->followers.nelts) {
+        ngx_pgq_bell_create(cycle);
+    }
+
+    return NGX_OK;
 }
 
 

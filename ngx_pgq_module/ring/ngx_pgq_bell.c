@@ -6,8 +6,9 @@
  * worker has the number of its process slot.
  *
  * Invariants:
- *  - a worker whose slot has no bell has one that no worker can ring, and
- *    notices changes by its timer;
+ *  - a worker whose slot has no bell has one that no worker can ring.  A
+ *    worker that has no descriptor or connection for it has none.  Both notice
+ *    changes, and the latter its exit, by their timers;
  *  - the bell's connection is marked idle, so that nginx calls its handler
  *    when a graceful exit begins.  It does not keep the worker from exiting;
  *  - only the worker with the slot reads a bell.
@@ -31,7 +32,7 @@ static ngx_connection_t  *ngx_pgq_bell_connection;
 static void             (*ngx_pgq_bell_handler)(void);
 
 
-ngx_int_t
+void
 ngx_pgq_bell_create(ngx_cycle_t *cycle)
 {
     int               fd;
@@ -48,19 +49,18 @@ ngx_pgq_bell_create(ngx_cycle_t *cycle)
         fd = eventfd(0, EFD_NONBLOCK|EFD_CLOEXEC);
 
         if (fd == -1) {
-            ngx_log_error(NGX_LOG_EMERG, cycle->log, ngx_errno,
-                          "pgq ring: eventfd() failed");
-            return NGX_ERROR;
+            ngx_log_error(NGX_LOG_ERR, cycle->log, ngx_errno,
+                          "pgq ring: eventfd() failed, %ui of %ui bells",
+                          ngx_pgq_bell_number, number);
+            return;
         }
 
         ngx_pgq_bells[ngx_pgq_bell_number++] = fd;
     }
-
-    return NGX_OK;
 }
 
 
-ngx_int_t
+void
 ngx_pgq_bell_open(ngx_cycle_t *cycle, void (*handler)(void))
 {
     int                fd;
@@ -75,7 +75,10 @@ ngx_pgq_bell_open(ngx_cycle_t *cycle, void (*handler)(void))
 
     c = fd == -1 ? NULL : ngx_get_connection(fd, cycle->log);
     if (c == NULL) {
-        return NGX_ERROR;
+        ngx_log_error(NGX_LOG_ERR, cycle->log, 0,
+                      "pgq ring: no bell, this worker notices new posts by"
+                      " polls");
+        return;
     }
 
     c->shared = 1;    /* the socket is not closed with it */
@@ -87,7 +90,7 @@ ngx_pgq_bell_open(ngx_cycle_t *cycle, void (*handler)(void))
     ngx_pgq_bell_connection = c;
     ngx_pgq_bell_handler = handler;
 
-    return ngx_add_event(c->read, NGX_READ_EVENT, NGX_LEVEL_EVENT);
+    (void) ngx_add_event(c->read, NGX_READ_EVENT, NGX_LEVEL_EVENT);
 }
 
 

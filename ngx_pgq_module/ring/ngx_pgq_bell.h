@@ -14,14 +14,14 @@
 #include <ngx_event.h>
 
 
-/* in the master, before workers start */
-ngx_int_t ngx_pgq_bell_create(ngx_cycle_t *cycle);
+/* in the master, before workers start; without descriptors there are fewer */
+void ngx_pgq_bell_create(ngx_cycle_t *cycle);
 
 /*
  * In a worker.  The handler is called from the event loop after a ring, and
  * once with ngx_exiting set when a graceful exit begins.
  */
-ngx_int_t ngx_pgq_bell_open(ngx_cycle_t *cycle, void (*handler)(void));
+void ngx_pgq_bell_open(ngx_cycle_t *cycle, void (*handler)(void));
 void ngx_pgq_bell_close(void);
 
 /* bells are numbered from 0 */

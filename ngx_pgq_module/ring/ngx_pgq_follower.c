@@ -91,9 +91,7 @@ ngx_pgq_follower_init(ngx_pgq_follower_t **followers, ngx_uint_t n,
         return NGX_OK;
     }
 
-    if (ngx_pgq_bell_open(cycle, ngx_pgq_follower_bell_handler) != NGX_OK) {
-        return NGX_ERROR;
-    }
+    ngx_pgq_bell_open(cycle, ngx_pgq_follower_bell_handler);
 
     for (i = 0; i < n; i++) {
         f = followers[i];
@@ -194,11 +192,14 @@ ngx_pgq_follower_poll_handler(ngx_event_t *ev)
         if (f->following) {
             ngx_pgq_follower_ask(f);
         }
+
+    } else if (f->following) {
+        ngx_pgq_follower_stop(f);
     }
 
-    /* the bell may not have been rung */
+    /* the bell may not have been rung, or this worker has none */
 
-    if (ngx_pgq_ring_changes(&f->ring) != f->version) {
+    if (ngx_exiting || ngx_pgq_ring_changes(&f->ring) != f->version) {
         ngx_post_event(&f->changed, &ngx_posted_events);
     }
 
