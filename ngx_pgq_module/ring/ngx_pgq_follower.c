@@ -7,7 +7,8 @@
  * Invariants:
  *  - the follower of a host is the owner of the ring's memory, see
  *    ngx_pgq_ring_take().  It is replaced when its worker has ended, begins to
- *    exit, or gives no sign of life for two polls;
+ *    exit, or gives no sign of life for two polls, by a worker that has a free
+ *    connection;
  *  - a notification is a hint, never data: the follower asks for the posts
  *    after the ring's newest one, and asks at each poll as well;
  *  - rows go into the ring as they arrive, in the order of ids;
@@ -230,9 +231,17 @@ ngx_pgq_follower_changed_handler(ngx_event_t *ev)
 }
 
 
+/* a worker whose connections are all in use could not connect */
+
 static void
 ngx_pgq_follower_take(ngx_pgq_follower_t *f)
 {
+    if (!f->following && ngx_cycle->free_connection_n == 0
+        && ngx_cycle->reusable_connections_n == 0)
+    {
+        return;
+    }
+
     if (ngx_pgq_ring_take(&f->ring, ngx_current_msec) == NGX_OK) {
 
         if (!f->following) {
