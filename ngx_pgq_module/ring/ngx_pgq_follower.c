@@ -12,8 +12,9 @@
  *  - a notification is a hint, never data: the follower asks for the posts
  *    after the ring's newest one, and asks at each poll as well;
  *  - rows go into the ring as they arrive, in the order of ids;
- *  - the ring is confirmed only when all posts up to the head of the answer
- *    are in it;
+ *  - the ring is confirmed when all posts up to the head of the answer are in
+ *    it.  If posts come faster than answers can bring them, it is confirmed
+ *    for the time of an earlier answer, when it has all posts of that time;
  *  - the ring reads its posts again if the revision of posts is another one,
  *    or if the database has smaller ids only than the ring.  It keeps the old
  *    ones until the database answers;
@@ -274,6 +275,7 @@ ngx_pgq_follower_start(ngx_pgq_follower_t *f)
     f->loading = !state.loaded;
     f->loaded = 0;
     f->started = 0;
+    f->behind = 0;
 
     ngx_pgq_pool_open(f->db);
     ngx_pgq_follower_ask(f);
@@ -558,10 +560,23 @@ ngx_pgq_follower_complete(ngx_pgq_follower_t *f)
 
         /* the answer had no place for more posts */
 
+        if (f->behind && f->last >= f->behind && !f->loading) {
+            (void) ngx_pgq_ring_confirm(&f->ring, f->last, f->removed,
+                                        f->behind_at);
+            f->behind = 0;
+        }
+
+        if (f->behind == 0) {
+            f->behind = f->head;
+            f->behind_at = ngx_current_msec;
+        }
+
         ngx_pgq_follower_ring_bells(f, 0);
         ngx_pgq_follower_ask(f);
         return;
     }
+
+    f->behind = 0;
 
     if (f->loading) {
         f->loading = 0;
@@ -597,6 +612,7 @@ ngx_pgq_follower_reset(ngx_pgq_follower_t *f)
     f->loading = 1;
     f->loaded = 0;
     f->started = 0;
+    f->behind = 0;
 
     ngx_pgq_follower_ask(f);
 }

@@ -61,6 +61,8 @@ struct ngx_pgq_follower_s {
     int64_t                  removed;
     int64_t                  delay;     /* ms, of its first post; or -1 */
     int64_t                  last;      /* id of the last row; 0: none */
+    int64_t                  behind;    /* head of an earlier one; 0: none */
+    ngx_msec_t               behind_at; /* when that one came */
     ngx_uint_t               loaded;    /* posts of the first questions */
 
     unsigned                 following:1;
