@@ -31,8 +31,12 @@
 
 #define NGX_PGQ_POOL_SETUP_POST  "set client_min_messages = warning"
 #define NGX_PGQ_POOL_SETUP_GET   "set statement_timeout = "
+
+/* a standby has no notifications, and LISTEN is an error there */
+
 #define NGX_PGQ_POOL_SETUP_FOLLOW                                             \
-    "set statement_timeout = %M; listen ngx_pgq_posts%Z"
+    "set statement_timeout = %M; do $$begin if not pg_is_in_recovery() then"  \
+    " listen ngx_pgq_posts; end if; end$$%Z"
 
 
 static ngx_int_t ngx_pgq_pool_init_lanes(ngx_pgq_pool_t *db);
