@@ -84,4 +84,13 @@ ngx_int_t ngx_pgq_follower_init(ngx_pgq_follower_t **followers, ngx_uint_t n,
 void ngx_pgq_follower_exit(void);
 
 
+/* ngx_pgq_follower_fill.c: only for ngx_pgq_follower.c */
+
+void ngx_pgq_follower_fill_init(ngx_pgq_follower_t *f);
+void ngx_pgq_follower_fill_ask(ngx_pgq_follower_t *f);
+/* all: also those of workers that do not wait for new posts */
+void ngx_pgq_follower_fill_ring_bells(ngx_pgq_follower_t *f,
+    ngx_uint_t all);
+
+
 #endif /* NGX_PGQ_FOLLOWER_H */
