@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * Loaded into nginx by test/module/202_ring_bells.t.
+ * Loaded into nginx by test/module/206_ring_bells.t.
  *
  * eventfd() fails in a process that has made EVENTFDS of them, as it does when
  * too many files are open.
