@@ -6,6 +6,7 @@ package Pgq::Http2;
 #   my $client = Pgq::Http2->new($nginx, window => 0);
 #   $client->request('POST', '/post', body => '1', headers => { 'content-type' => 'application/json' });
 #   $client->wait_for_answers(1);   $client->close;
+#   my $stream = $client->request('GET', '/stream');   $client->pump(sub { $client->body($stream) =~ /id/ });   $client->reset($stream);
 #   my $client = Pgq::Http2->new(undef, window => 0);   …   $client->bytes    what it would send
 
 use strict;
@@ -17,14 +18,14 @@ use IO::Socket::INET;
 
 use Pgq::Wait qw(deadline);
 
-my ($data, $headers, $settings, $ping) = (0, 1, 4, 6);    # types of frames
+my ($data, $headers, $reset, $settings, $ping, $window) = (0, 1, 3, 4, 6, 8);    # types of frames
 my ($end_stream, $ack, $end_headers) = (1, 1, 4);         # and flags
 
 
-# Options: window (65535), the initial window of a stream.
+# Options: window (65535), the initial window of a stream; port, other than that of the server.
 sub new {
     my ($class, $server, %option) = @_;
-    my $socket = $server && (IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $server->port, Proto => 'tcp', Timeout => 10)
+    my $socket = $server && (IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $option{port} // $server->port, Proto => 'tcp', Timeout => 10)
         or croak "connect: $@");
     my $self = bless { socket => $socket, buffer => '', bytes => '', stream => -1, ended => {}, answers => 0 }, $class;
 
@@ -54,6 +55,36 @@ sub request {
 
 
 sub bytes { return $_[0]{bytes} }
+
+
+# What has come of the body of an answer, and whether it has ended.
+sub body  { return $_[0]{body}{ $_[1] } // '' }
+sub ended { return $_[0]{ended}{ $_[1] } }
+
+
+# Takes no more bytes of this answer than its window permits.
+sub hold { return $_[0]{held}{ $_[1] } = 1 }
+
+
+# Leaves an answer (CANCEL).
+sub reset { return $_[0]->_frame($reset, 0, $_[1], pack 'N', 8) }
+
+
+# Reads until the code returns a true value.
+sub pump {
+    my ($self, $code, $seconds) = @_;
+    my $left   = deadline($seconds // 30);
+    my $select = IO::Select->new($self->{socket});
+
+    while (!$code->()) {
+        my $time = $left->() or return 0;
+        next if !$select->can_read($time < 0.05 ? $time : 0.05);
+        sysread $self->{socket}, $self->{buffer}, 65536, length $self->{buffer} or return $code->();
+        $self->_frames;
+    }
+
+    return 1;
+}
 
 
 # Whether this many answers in all have begun within this many seconds.
@@ -86,6 +117,11 @@ sub _frames {
         substr $self->{buffer}, 0, 9 + $length, '';
 
         $self->{answers}++ if $type == $headers;
+        $self->{ended}{$stream} = 1 if ($type == $headers || $type == $data) && $flags & $end_stream || $type == $reset;
+        if ($type == $data && $length) {
+            $self->{body}{$stream} .= $payload;
+            $self->_frame($window, 0, $_, pack 'N', $length) for 0, $self->{held}{$stream} ? () : $stream;
+        }
         $self->_frame($type, $ack, 0, $type == $ping ? $payload : '') if ($type == $settings || $type == $ping) && !($flags & $ack);
     }
 
