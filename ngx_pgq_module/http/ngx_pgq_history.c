@@ -137,7 +137,11 @@ ngx_pgq_history_posts(ngx_pgq_reader_t *rd, ngx_pgq_answer_t *answer)
 
     rd->checked = 1;
 
-    upto = answer->more ? answer->next : ngx_max(answer->next, rd->asked);
+    upto = answer->next;
+
+    if (!answer->more && answer->posts.nelts < NGX_PGQ_HISTORY_POSTS) {
+        upto = ngx_max(upto, rd->asked);
+    }
 
     if (answer->posts.nelts == 0) {
         rd->cursor = ngx_max(rd->cursor, upto);
