@@ -201,7 +201,7 @@ check-ha: packages-check build  ## faults of a cluster's hosts under load, on fi
 soak: packages-check build  ## faults of a cluster's hosts in a random order, for SECONDS=3600 (as root)
 	@PGQ_SECONDS=$(SECONDS) provision/cluster/with-cluster test/run soak -v
 
-check-reload: packages-check build  ## 200 reloads of nginx under load: descriptors, memory, connections
+check-reload: packages-check build  ## 200 reloads of nginx under load, with readers: descriptors, memory, connections
 	@PGQ_RELOADS=200 test/run test/module/162_descriptors_and_memory.t -v
 
 check-sanitize: packages-check build  ## the tests with module and extension under ASan and UBSan

@@ -1,9 +1,11 @@
 # Reloads do not leak: after many reloads under load, the master and the workers have as many descriptors, as much memory and
-# shared memory as after a few, and PostgreSQL has as many connections; no old worker remains.
+# shared memory as after a few, and PostgreSQL has as many connections; no old worker remains. The pool has a ring, and readers
+# are attached, which get each post once and in order.
 #
 # PGQ_RELOADS sets the number of reloads: make check-reload.
 
 use Pgq;
+use Pgq::Crowd;
 use Pgq::HttpLoad;
 
 use List::Util qw(max);
@@ -12,7 +14,8 @@ use Time::HiRes qw(time);
 my $reloads = $ENV{PGQ_RELOADS} // 40;
 my $first   = int($reloads / 4);    # by then malloc and libpq have allocated what they keep
 my $workers = 2;
-my $lanes   = 3;                    # of a worker: two for POSTs, one for GETs, which connects with the first GET
+my $lanes   = 3;                    # of a worker: two for POSTs, one for GETs, which connects with the first GET of old posts
+my $total   = $lanes * $workers + 1;    # connections, with that of the follower
 
 # The conninfo is long, so that a leak of it is visible.
 my $pg    = Pgq::Postgres->new->start;
@@ -22,7 +25,9 @@ my $nginx = Pgq::Nginx->new(
     workers   => $workers,
     conninfo  => $long,
     pool      => "lanes=2 read_lanes=1",
-    locations => 'location = /metrics { pgq_metrics; } location = /status { pgq_status; }',
+    ring      => 'posts=100 size=1m',
+    http      => 'pgq_drain 200ms;',
+    locations => 'location = /stream { pgq_stream main; } location = /metrics { pgq_metrics; } location = /status { pgq_status; }',
 )->start;
 
 my $not_logged = 0;
@@ -52,7 +57,7 @@ sub memory {
 # Returns the figures while no client sends, after the new workers have connected.
 sub figures {
     my %now;
-    poll_until { Pgq::Client->new($nginx)->get('/get'); ($now{connections} = $pg->web_sessions) == $lanes * $workers } 20;
+    poll_until { Pgq::Client->new($nginx)->get('/get?before=2'); ($now{connections} = $pg->web_sessions) == $total } 20;
 
     my $master = $nginx->pid;
     my @pids   = sort { $a <=> $b } $nginx->worker_pids;
@@ -84,6 +89,9 @@ sub wrong {
 
     return;
 }
+
+# The readers have no posts to wait for while the figures are taken, so that they are all connected.
+my $crowd = Pgq::Crowd->new($nginx, readers => 15);
 
 my ($after, $late, $slowest, %count) = ({}, 0, 0);
 my @worker;    # memory of a new worker, reload by reload
@@ -132,6 +140,12 @@ SKIP: {
     cmp_ok($many->{$_} - $few->{$_}, '<', 64, "$_ after $reloads reloads: less than 64 kB more") for grep { !/shared/ } grep { /memory/ } sort keys %$many;
 }
 
-is($many->{connections}, $lanes * $workers, 'each lane has one connection');
+is($many->{connections}, $total, 'each lane and the follower have one connection');
+
+my @ids = split /\n/, $pg->safe_psql('select id from posts order by id');
+cmp_ok(scalar @ids, '>', 100, 'there were more posts than the ring has');
+is($crowd->complaints(\@ids), '', 'each reader has got each post once and in order');
+cmp_ok($crowd->opens, '>', 5 * $reloads, 'the readers were cut by the reloads, and have connected again');
+$crowd->stop;
 
 done_testing;
