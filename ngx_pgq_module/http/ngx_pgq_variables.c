@@ -61,10 +61,10 @@ static ngx_http_variable_t  ngx_pgq_variables[] = {
       1, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("pgq_version"), NULL, ngx_pgq_variables_version,
-      0, 0, 0 },
+      0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("pgq_version_topic"), NULL, ngx_pgq_variables_version,
-      1, 0, 0 },
+      1, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
       ngx_http_null_variable
 };
@@ -104,9 +104,10 @@ ngx_pgq_variables_check(ngx_conf_t *cf, ngx_uint_t rings)
 
     for (i = 0; rings == 0 && i < cmcf->variables.nelts; i++) {
 
-        if (var[i].name.len >= sizeof("pgq_version") - 1
-            && ngx_strncmp(var[i].name.data, "pgq_version",
-                           sizeof("pgq_version") - 1)
+        if ((var[i].name.len == sizeof("pgq_version") - 1
+             || var[i].name.len == sizeof("pgq_version_topic") - 1)
+            && ngx_strncmp(var[i].name.data, "pgq_version_topic",
+                           var[i].name.len)
                == 0)
         {
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,

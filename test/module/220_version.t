@@ -24,6 +24,7 @@ location = /page    { $cached proxy_cache_key \$request_uri\$pgq_version; }
 location = /topic   { $cached pgq_version_of \$arg_topic; proxy_cache_key \$request_uri\$pgq_version_topic; }
 location = /version { return 200 "\$pgq_version"; }
 location = /of      { pgq_version_of \$arg_topic; return 200 \$pgq_version_topic; }
+location = /both    { default_type text/html; ssi on; return 200 '<!--# include virtual="/of?topic=b" -->|<!--# include virtual="/of?topic=a" -->'; }
 location = /unset   { return 200 \$pgq_version_topic; }
 END
     );
@@ -89,6 +90,7 @@ like(page($host[0], "/topic?topic=$_"), qr/^HIT /, "... and not that of another 
 is(get($host[0], '/of?topic=' . $_), version($host[0]), "what is not one topic has the version of all posts: '$_'") for '', 'a,b', 'a/*', '_a', 'a//b';
 is(get($host[0], '/unset'), version($host[0]), '... and so has a location without pgq_version_of');
 isnt(get($host[0], '/of?topic=b'), version($host[0]), 'a topic has its own version');
+is(get($host[0], '/both'), join('|', map { get($host[0], "/of?topic=$_") } qw(b a)), 'each subrequest of a page has the version of its own topic');
 
 
 # ---- reloads
@@ -135,6 +137,8 @@ sub refused {
 
 refused('a variable needs a ring', qr/the variable "pgq_version" needs a pgq_ring/, locations => 'location = /v { return 200 $pgq_version; }');
 refused('... also that of a topic', qr/the variable "pgq_version_topic" needs a pgq_ring/, locations => 'location = /v { return 200 $pgq_version_topic; }');
+my ($status) = Pgq::Nginx->new(name => 'accepted', conninfo => $conninfo, locations => 'location = /v { set $pgq_version_2 x; return 200 $pgq_version_2; }')->test;
+is($status, 0, 'variables of other names that begin in the same way need none');
 refused('pgq_version needs a pool with a ring', qr/pgq_pool "main" has no pgq_ring/, http => 'pgq_version main;');
 refused('it names a pool that exists', qr/unknown pgq_pool "none"/, ring => '', http => 'pgq_version none;');
 refused('it is given once', qr/"pgq_version" directive is duplicate/, ring => '', http => 'pgq_version main; pgq_version main;');

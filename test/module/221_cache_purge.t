@@ -14,7 +14,7 @@ my $nginx = Pgq::Nginx->new(
     conninfo  => $conninfo,
     ring      => 'poll=200ms',
     main      => $works ? "load_module $module;" : '',
-    http      => 'proxy_cache_path %%PREFIX%%/cache keys_zone=pages:1m; pgq_drain 0;',
+    http      => 'proxy_cache_path %%PREFIX%%/cache keys_zone=pages:1m; pgq_drain 0; pgq_heartbeat 1h;',
     locations => 'location = /metrics { pgq_metrics; } location = /stream { pgq_stream main; } location = /page { proxy_pass http://127.0.0.1:' . $app->port . '/get;'
         . ' proxy_cache pages; proxy_cache_valid 200 1h; proxy_ignore_headers Cache-Control; add_header X-Cache $upstream_cache_status;'
         . ' proxy_cache_key $request_uri; ' . ($works ? 'proxy_cache_purge PURGE from 127.0.0.1;' : '') . ' }',
@@ -50,6 +50,7 @@ like(page(), qr/^HIT .*first/, '... and kept after a post, without the loop');
 
 my $purge = spawn(['bash', '-c', $loop], env => { STREAM => $nginx->url('/stream'), PAGE => $nginx->url('/page') }, out => $nginx->dir . '/purge.log');
 ok(poll_until { readers() == 1 }, 'the loop reads the stream');
+ok(poll_until { purges() > 0 && (!$works || page() =~ /second/) }, '... and deletes pages that were made before');
 
 renewed('third', 'a new post deletes the page');
 $nginx->stop;
