@@ -123,6 +123,13 @@ ngx_pgq_await_start(ngx_pgq_enqueue_t *e, int64_t *post)
         return NGX_OK;
     }
 
+    /* entries that come during the search are compared again later */
+
+    if (await->tree.root == await->tree.sentinel) {
+        ngx_pgq_ring_state(await->db->ring, &state);
+        await->place = state.end;
+    }
+
     *post = ngx_pgq_await_search(await, e->place, e->ticket.id);
 
     rest = (ngx_msec_int_t) (e->ticket.base.start + e->wait * 1000
@@ -145,11 +152,6 @@ ngx_pgq_await_start(ngx_pgq_enqueue_t *e, int64_t *post)
     a = cln->data;
     ngx_memzero(a, sizeof(ngx_pgq_await_request_t));
     cln->handler = ngx_pgq_await_cleanup;
-
-    if (await->tree.root == await->tree.sentinel) {
-        ngx_pgq_ring_state(await->db->ring, &state);
-        await->place = state.end;
-    }
 
     a->await = await;
     a->e = e;
