@@ -55,6 +55,7 @@ struct ngx_pgq_publish_s {
     u_char                  *partial;       /* pieces of a message */
     size_t                   partial_len;
     size_t                   partial_size;
+    size_t                   max;           /* bytes of a message */
     unsigned                 closing:1;     /* nothing more is read */
 };
 
@@ -86,8 +87,8 @@ static size_t  ngx_pgq_publish_partials;
 /* what the posts need of the request is evaluated once */
 
 ngx_int_t
-ngx_pgq_publish_create(ngx_pgq_reader_t *rd, ngx_pgq_publish_t **out,
-    ngx_pgq_problem_t *problem)
+ngx_pgq_publish_create(ngx_pgq_reader_t *rd, size_t max,
+    ngx_pgq_publish_t **out, ngx_pgq_problem_t *problem)
 {
     ngx_int_t            rc;
     ngx_str_t            all = ngx_null_string;
@@ -113,6 +114,7 @@ ngx_pgq_publish_create(ngx_pgq_reader_t *rd, ngx_pgq_publish_t **out,
     cln->handler = ngx_pgq_publish_cleanup;
 
     p->reader = rd;
+    p->max = max;
     ngx_queue_init(&p->tickets);
     ngx_queue_init(&p->answers);
 
@@ -190,7 +192,8 @@ ngx_pgq_publish_append(ngx_pgq_publish_t *p, u_char *data, size_t len)
         plcf = ngx_http_get_module_loc_conf(p->reader->request,
                                             ngx_http_pgq_module);
 
-        size = ngx_max(2 * p->partial_size, p->partial_len + len);
+        size = ngx_min(2 * p->partial_size, p->max);
+        size = ngx_max(size, p->partial_len + len);
 
         if (ngx_pgq_publish_partials + size - p->partial_size
             > plcf->stream->max_size)
@@ -439,7 +442,7 @@ ngx_int_t
 ngx_pgq_publish_step(ngx_pgq_publish_t *p)
 {
     u_char                    *last, text[2 * NGX_PGQ_PUBLISH_ANSWER];
-    ngx_event_t               *rev;
+    ngx_uint_t                 full;
     ngx_queue_t               *q;
     ngx_pgq_publish_answer_t  *answer;
 
@@ -448,6 +451,7 @@ ngx_pgq_publish_step(ngx_pgq_publish_t *p)
     }
 
     last = text;
+    full = ngx_pgq_publish_full(p);
 
     while (!ngx_queue_empty(&p->answers)) {
         q = ngx_queue_head(&p->answers);
@@ -464,10 +468,11 @@ ngx_pgq_publish_step(ngx_pgq_publish_t *p)
         p->n--;
     }
 
-    rev = p->reader->request->connection->read;
+    /* the client may go on; also the time of a partial message does */
 
-    if (rev->ready && !ngx_pgq_publish_full(p)) {
-        ngx_post_event(rev, &ngx_posted_events);
+    if (full && !ngx_pgq_publish_full(p)) {
+        ngx_post_event(p->reader->request->connection->read,
+                       &ngx_posted_events);
     }
 
     return ngx_pgq_delivery_text(p->reader, text, last);

@@ -39,9 +39,12 @@ typedef struct {
 } ngx_pgq_publish_message_t;
 
 
-/* NULL without pgq_stream_post; NGX_DECLINED: the request is refused */
+/*
+ * NULL without pgq_stream_post; NGX_DECLINED: the request is refused.  max:
+ * bytes of a message, of which the caller gives no more.
+ */
 
-ngx_int_t ngx_pgq_publish_create(ngx_pgq_reader_t *rd,
+ngx_int_t ngx_pgq_publish_create(ngx_pgq_reader_t *rd, size_t max,
     ngx_pgq_publish_t **out, ngx_pgq_problem_t *problem);
 
 /*

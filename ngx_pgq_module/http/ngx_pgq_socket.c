@@ -123,7 +123,8 @@ ngx_pgq_socket_create(ngx_pgq_reader_t *rd, ngx_pgq_problem_t *problem)
     rd->socket = s;
     rd->transport = NGX_PGQ_TRANSPORT_WEBSOCKET;
 
-    return ngx_pgq_publish_create(rd, &s->publish, problem);
+    return ngx_pgq_publish_create(rd, (size_t) s->frames.max, &s->publish,
+                                  problem);
 }
 
 
@@ -477,6 +478,9 @@ ngx_pgq_socket_waits(ngx_pgq_reader_t *rd)
     {
         return 0;
     }
+
+    /* a partial message can no longer become complete */
+    ngx_pgq_socket_timer(rd->socket);
 
     rd->end = ngx_current_msec + NGX_PGQ_SOCKET_WAIT;
 

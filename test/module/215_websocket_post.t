@@ -18,6 +18,7 @@ location /required  { pgq_stream main; pgq_idempotency required; }
 location /keyless   { pgq_stream main; pgq_idempotency off; }
 location /slow      { pgq_stream main; client_body_timeout 1s; }
 location /small     { pgq_stream small; client_max_body_size 48k; }
+location /whole     { pgq_stream small; client_max_body_size 100k; }
 location /impatient { pgq_stream main; pgq_timeout 1s; }
 location /silent    { pgq_stream main; pgq_stream_post off; }
 location /flat      { pgq_stream main; pgq_depth 2; }
@@ -199,6 +200,7 @@ is("@wrong", '', 'what the server sends to them are frames');
 
 # ---- limits
 
+my $lock;
 $ws = main::socket('/slow');
 $ws->send($of->frame(1, '{"post":', fin => 0));
 is($ws->close_code, 1008, 'a message that is not completed within client_body_timeout is answered with 1008');
@@ -210,17 +212,36 @@ for my $byte (split //, $of->frame(0, '1}')) {
 }
 like(answer($ws), qr/"id"/, 'client_body_timeout is between two reads');
 
-my $partial = main::socket('/small');
-$partial->send($of->frame(1, '"' . 'x' x 40_000, fin => 0));
-$partial->ping('read');
-is($partial->next_of(10)->{payload}, 'read', 'a message of 40 kB is partly read');
+$lock = $pg->lock_table;
+$ws = main::socket('/slow');
+$ws->send(join('', map { $of->frame(1, '{"post":"before"}') } 1 .. 70) . $of->frame(1, '{"post":', fin => 0));
+ok((poll_until { $nginx->metric('pgq_waiting_tickets{pool="main"}') == 70 }), '70 posts wait, and a message is not complete');
+$lock->query('rollback');
+is(scalar(grep { answer($ws) =~ /"id"/ } 1 .. 70), 70, 'the posts are answered');
+is($ws->close_code, 1008, 'client_body_timeout applies again when the client need no longer wait');
+
+my $length = 95_000;
+$ws = main::socket('/whole');
+for my $rest (reverse 1 .. 5) {
+    $ws->send($of->frame($rest == 5 ? 1 : 0, ($rest == 5 ? '{"post":"' : '') . 'x' x ($length / 5) . ($rest == 1 ? '"}' : ''), fin => $rest == 1));
+    $ws->ping("$rest");
+    is($ws->next_of(10)->{payload}, $rest, "a part of a message is read, $rest of 5") if $rest > 1;
+}
+like(answer($ws), qr/"id"/, 'a message of nearly size= is accepted in parts');
+
+my @partial = map { main::socket('/small') } 1 .. 2;
+for my $partial (@partial) {
+    $partial->send($of->frame(1, '"' . 'x' x 40_000, fin => 0));
+    $partial->ping('read');
+    is($partial->next_of(10)->{payload}, 'read', 'a message of 40 kB is partly read');
+}
 $ws = main::socket('/small');
 $ws->send($of->frame(1, '"' . 'x' x 40_000, fin => 0));
 is($ws->close_code, 1013, 'partial messages that are together above size= are answered with 1013');
-$partial->close;
+$_->close for @partial;
 ok((poll_until { my $ws = main::socket('/small'); $ws->send($of->frame(1, '{"post":"' . 'x' x 40_000 . '"', fin => 0) . $of->frame(0, '}')); answer($ws) =~ /"id"/ }), 'when the client has left there is space for another one');
 
-my $lock = $pg->lock_table;
+$lock = $pg->lock_table;
 $ws = main::socket('/small');
 $ws->text(qq({"post":"ticket $_","ref":$_})) for 1 .. 12;
 like(answer($ws), qr/^\{"ref":1[12],"error":"queue_full","status":503,/, "post $_ above tickets= is refused") for 1, 2;
@@ -286,15 +307,16 @@ $pg->start;
 like(answer($ws, 60), qr/^\{"ref":9,"id":/, 'a restart of PostgreSQL delays a post');
 
 $lock = $pg->lock_table;
-my @open = map { main::socket('/stream') } 1 .. 3;
+my @open = map { main::socket('/slow') } 1 .. 3;
 $_->text('{"post":"reload","ref":10}') for @open;
+$open[2]->send($of->frame(1, '{"post":', fin => 0));
 ok((poll_until { $nginx->metric('pgq_waiting_tickets{pool="main"}') == 3 }), '3 posts wait');
 $nginx->reload;
 my $idle = main::socket('/stream');
 is($idle->status, 101, 'the new worker answers');
-select undef, undef, undef, 0.5;
+select undef, undef, undef, 1.5;
 $lock->query('rollback');
-like(answer($_), qr/^\{"ref":10,"id":/, 'a reload waits for the answer to a post') for @open;
+like(answer($_), qr/^\{"ref":10,"id":/, 'a reload waits for the answer to a post, longer than for the rest of a message') for @open;
 is($_->close_code, 1001, 'then the connection ends with 1001') for @open;
 is($pg->count_posts('"reload"'), 3, 'each of these posts is there once');
 
