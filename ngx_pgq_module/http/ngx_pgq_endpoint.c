@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The first checks of each endpoint: origin and method.  Each handler calls
- * ngx_pgq_endpoint_admits() first.  It returns 0 when the request is answered;
- * *rc is the code to finalize it with.
+ * The first checks of each endpoint: origin, path and method.  Each handler
+ * calls ngx_pgq_endpoint_admits() first.  It returns 0 when the request is
+ * answered; *rc is the code to finalize it with.
  */
 
 #include "ngx_pgq_http.h"
 
 
+static ngx_uint_t ngx_pgq_endpoint_other(ngx_http_request_t *r);
 static ngx_int_t ngx_pgq_endpoint_options(ngx_http_request_t *r,
     ngx_str_t *allow);
 
@@ -26,6 +27,11 @@ ngx_pgq_endpoint_admits(ngx_http_request_t *r, ngx_pgq_fields_t *fields,
 
     if (ngx_pgq_origin_foreign(r, fields)) {
         *rc = ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_FOREIGN_ORIGIN);
+        return 0;
+    }
+
+    if (ngx_pgq_endpoint_other(r)) {
+        *rc = ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_NOT_FOUND);
         return 0;
     }
 
@@ -48,6 +54,24 @@ ngx_pgq_endpoint_admits(ngx_http_request_t *r, ngx_pgq_fields_t *fields,
     *rc = ngx_http_discard_request_body(r);
 
     return *rc == NGX_OK;
+}
+
+
+/* "location /post" has /posted too: the rest of the path is not a topic */
+
+static ngx_uint_t
+ngx_pgq_endpoint_other(ngx_http_request_t *r)
+{
+    ngx_str_t           *prefix;
+    ngx_pgq_loc_conf_t  *plcf;
+
+    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
+    prefix = &plcf->prefix;
+
+    return plcf->topic == NULL && prefix->len && r->uri.len > prefix->len
+           && ngx_memcmp(r->uri.data, prefix->data, prefix->len) == 0
+           && prefix->data[prefix->len - 1] != '/'
+           && r->uri.data[prefix->len] != '/';
 }
 
 

@@ -155,6 +155,7 @@ is(topics('^"line '), 'lines/a lines/a', 'each line of a request has its topic')
 $first = $client->post('/post/lines/a', "1\n2\n", @ndjson, 'Idempotency-Key' => '"lines"');
 is($client->post('/post/lines/a', "1\n2\n", @ndjson, 'Idempotency-Key' => '"lines"')->body, $first->body, 'NDJSON with the same key and topic gets the first ids');
 is_problem($client->post('/post/lines/b', "1\n2\n", @ndjson, 'Idempotency-Key' => '"lines"'), 422, 'key_reused', 'NDJSON with the same key and another topic');
+is_problem($client->post($_, '1'), 404, 'not_found', "a location does not serve a longer name: $_") for '/plainer', '/plain-', '/plainer/a';
 is_problem($client->post('/post/lines/', "1\n", @ndjson), 400, 'bad_topic', 'NDJSON with a malformed topic');
 
 # ---- a batch that is halved

@@ -191,4 +191,6 @@ ok((poll_until { $nginx->metric('pgq_frames_total') > 1000 }), 'the posts that w
 cmp_ok($nginx->metric('pgq_reader_ends_total{reason="client"}'), '>', 0, 'clients that leave are counted');
 cmp_ok($nginx->metric('pgq_resumes_total{from="reset"}'), '>', 0, 'resets are counted');
 
+is_problem(Pgq::Client->new($nginx)->get($_), 404, 'not_found', "a location does not serve a longer name: $_") for '/streamer', '/stream.x?wait=0';
+
 done_testing;
