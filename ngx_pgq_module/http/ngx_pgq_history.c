@@ -25,14 +25,15 @@ static void ngx_pgq_history_done(ngx_pgq_fetch_t *f,
     ngx_pgq_read_result_e result, ngx_pgq_answer_t *answer);
 static ngx_int_t ngx_pgq_history_posts(ngx_pgq_reader_t *rd,
     ngx_pgq_answer_t *answer);
-static void ngx_pgq_history_failed(ngx_pgq_reader_t *rd);
+static ngx_int_t ngx_pgq_history_failed(ngx_pgq_reader_t *rd);
 
 
-/* NGX_AGAIN: the reader waits for the answer */
+/* NGX_AGAIN: the reader waits for the answer; NGX_DONE: it has ended */
 
 ngx_int_t
 ngx_pgq_history_ask(ngx_pgq_reader_t *rd, ngx_pgq_ring_state_t *state)
 {
+    ngx_int_t             rc;
     ngx_pgq_read_query_t  query;
 
     ngx_memzero(&query, sizeof(ngx_pgq_read_query_t));
@@ -54,9 +55,13 @@ ngx_pgq_history_ask(ngx_pgq_reader_t *rd, ngx_pgq_ring_state_t *state)
 
     rd->asked = state->newest;
 
-    return ngx_pgq_history_join(rd, &query, ngx_pgq_history_done);
+    rc = ngx_pgq_history_join(rd, &query, ngx_pgq_history_done);
+
+    return rc == NGX_BUSY ? ngx_pgq_history_failed(rd) : rc;
 }
 
+
+/* done() is called later if NGX_AGAIN; NGX_BUSY: too many requests wait */
 
 ngx_int_t
 ngx_pgq_history_join(ngx_pgq_reader_t *rd, ngx_pgq_read_query_t *query,
@@ -69,8 +74,7 @@ ngx_pgq_history_join(ngx_pgq_reader_t *rd, ngx_pgq_read_query_t *query,
     db = plcf->stream->reads;
 
     if (db->unanswered >= db->max_tickets) {
-        done(&rd->fetch, NGX_PGQ_READ_TIMEOUT, NULL);
-        return NGX_AGAIN;
+        return NGX_BUSY;
     }
 
     rd->fetch.base.db = db;
@@ -99,7 +103,7 @@ ngx_pgq_history_done(ngx_pgq_fetch_t *f, ngx_pgq_read_result_e result,
     rd->asking = 0;
 
     if (result != NGX_PGQ_READ_DONE) {
-        ngx_pgq_history_failed(rd);
+        (void) ngx_pgq_history_failed(rd);
         return;
     }
 
@@ -167,14 +171,16 @@ ngx_pgq_history_posts(ngx_pgq_reader_t *rd, ngx_pgq_answer_t *answer)
 }
 
 
-static void
+/* NGX_AGAIN: the reader asks again later; NGX_DONE: it has ended */
+
+static ngx_int_t
 ngx_pgq_history_failed(ngx_pgq_reader_t *rd)
 {
     if (rd->transport == NGX_PGQ_TRANSPORT_PAGE) {
         rd->located = 0;
         rd->problem = NGX_PGQ_PROBLEM_READ_FAILED;
         ngx_pgq_reader_finish(rd, NGX_PGQ_READER_ANSWERED);
-        return;
+        return NGX_DONE;
     }
 
     rd->failed = 1;
@@ -182,4 +188,6 @@ ngx_pgq_history_failed(ngx_pgq_reader_t *rd)
                 + ngx_random() % NGX_PGQ_HISTORY_RETRY;
 
     ngx_pgq_reader_alarm(rd);
+
+    return NGX_AGAIN;
 }

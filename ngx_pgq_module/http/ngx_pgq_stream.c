@@ -22,6 +22,7 @@
     " database needs an index for it (ngx_pgq.time_index())."
 
 
+static ngx_uint_t ngx_pgq_stream_full(ngx_http_request_t *r);
 static ngx_int_t ngx_pgq_stream_open(ngx_http_request_t *r,
     ngx_pgq_reader_t *rd);
 static ngx_int_t ngx_pgq_stream_ask(ngx_http_request_t *r,
@@ -98,9 +99,8 @@ ngx_pgq_stream_handler(ngx_http_request_t *r)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
-
-    if (ngx_pgq_reader_all(plcf->stream)->n >= (ngx_uint_t) plcf->readers) {
+    if (ngx_pgq_stream_full(r)) {
+        plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
         return ngx_pgq_reply_unavailable(r, plcf->stream->reads,
                                          NGX_PGQ_PROBLEM_READERS_FULL);
     }
@@ -114,6 +114,17 @@ ngx_pgq_stream_handler(ngx_http_request_t *r)
     }
 
     return rc;
+}
+
+
+static ngx_uint_t
+ngx_pgq_stream_full(ngx_http_request_t *r)
+{
+    ngx_pgq_loc_conf_t  *plcf;
+
+    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
+
+    return ngx_pgq_reader_all(plcf->stream)->n >= (ngx_uint_t) plcf->readers;
 }
 
 
@@ -158,6 +169,8 @@ ngx_pgq_stream_open(ngx_http_request_t *r, ngx_pgq_reader_t *rd)
 static ngx_int_t
 ngx_pgq_stream_ask(ngx_http_request_t *r, ngx_pgq_reader_t *rd)
 {
+    ngx_int_t             rc;
+    ngx_pgq_loc_conf_t   *plcf;
     ngx_pgq_read_query_t  query;
 
     ngx_memzero(&query, sizeof(ngx_pgq_read_query_t));
@@ -169,7 +182,16 @@ ngx_pgq_stream_ask(ngx_http_request_t *r, ngx_pgq_reader_t *rd)
     r->read_event_handler = ngx_http_test_reading;
     r->write_event_handler = ngx_http_request_empty_handler;
 
-    return ngx_pgq_history_join(rd, &query, ngx_pgq_stream_since);
+    rc = ngx_pgq_history_join(rd, &query, ngx_pgq_stream_since);
+
+    if (rc != NGX_BUSY) {
+        return rc;
+    }
+
+    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
+
+    return ngx_pgq_reply_unavailable(r, plcf->stream->reads,
+                                     NGX_PGQ_PROBLEM_QUEUE_FULL);
 }
 
 
@@ -192,6 +214,15 @@ ngx_pgq_stream_since(ngx_pgq_fetch_t *f, ngx_pgq_read_result_e result,
     switch (result) {
 
     case NGX_PGQ_READ_DONE:
+
+        /* others may have started meanwhile */
+
+        if (ngx_pgq_stream_full(r)) {
+            rc = ngx_pgq_reply_unavailable(r, f->base.db,
+                                           NGX_PGQ_PROBLEM_READERS_FULL);
+            break;
+        }
+
         rd->start = NGX_PGQ_READER_ID;
         rd->cursor = answer->next;
         rc = ngx_pgq_stream_open(r, rd);
