@@ -9,11 +9,15 @@
  *  - a request is in the tree of its pool from ngx_pgq_await_start() on, until
  *    it is answered or ends;
  *  - entries before await->place were compared with all requests in the tree;
- *  - a request that waits counts in writes->unread with its message.
+ *  - a request that waits counts in writes->unread with its message and its
+ *    memory, so that requests without a ticket are limited, too.
  */
 
 #include "ngx_pgq_enqueue.h"
 #include "ngx_pgq_ring.h"
+
+
+#define NGX_PGQ_AWAIT_REQUEST    4096    /* bytes, memory of a request */
 
 
 /* of a pool, in this worker */
@@ -135,7 +139,7 @@ ngx_pgq_await_start(ngx_pgq_enqueue_t *e, int64_t *post)
     rest = (ngx_msec_int_t) (e->ticket.base.start + e->wait * 1000
                              - ngx_current_msec);
     writes = ngx_pgq_writes(e->ticket.base.db);
-    len = e->ticket.len;
+    len = e->ticket.len + NGX_PGQ_AWAIT_REQUEST;
 
     if (*post || rest <= 0 || ngx_exiting
         || writes->unread + len > e->ticket.base.db->unread_size)

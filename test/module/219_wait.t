@@ -145,8 +145,8 @@ is_posted($later->answer, 'a client waits over a restart of the database');
 my $plain = Pgq::Nginx->new(name => 'plain', conninfo => $pg->conninfo(user => 'ngx_pgq_web'))->start;
 is_queued(Pgq::Client->new($plain)->post('/post', '1', Prefer => 'wait=5'), 'a pool without a ring does not wait');
 
-# A message of a client that waits counts as an answer that is not read.
-my $small = Pgq::Nginx->new(name => 'small', conninfo => $pg->conninfo(user => 'ngx_pgq_web'), ring => 'poll=200ms', pool => 'unread_size=10k')->start;
+# A client that waits counts as an answer that is not read, with its message and 4 kB.
+my $small = Pgq::Nginx->new(name => 'small', conninfo => $pg->conninfo(user => 'ngx_pgq_web'), ring => 'poll=200ms', pool => 'unread_size=18k')->start;
 my $text  = '"' . 'y' x 4000 . '"';
 ok(poll_until { (Pgq::Client->new($small)->get('/get?limit=1')->header('Cache-Status') // '') eq 'pgq; hit' }, 'a host with a small limit is ready');
 for (1 .. 2) {
