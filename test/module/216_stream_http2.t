@@ -88,6 +88,7 @@ ok((poll_until { readers('ndjson') + readers('sse') == 0 }), 'streams over TLS a
 my $old = Pgq::Client->new($nginx);
 $old->send("GET /stream?after=" . ($newest - 1) . " HTTP/1.0\r\n\r\n");
 my $text = '';
+$old->socket->blocking(0);
 ok((poll_until { sysread $old->socket, $text, 65536, length $text; $text =~ /\{"id":$newest,.*\n\n/s }), 'a client of HTTP/1.0 gets posts');
 unlike($text, qr/^Transfer-Encoding/mi, '... without chunks');
 $old->close;
