@@ -122,10 +122,10 @@ curl-msgs:  ## GET the newest posts
 	@curl -sS $(URL)/get; echo
 
 cat-posts:  ## show the newest posts, from the table
-	@$(DATABASE) psql -X -P pager=off -c 'select id, at, message_id, data from posts order by id desc limit 20'
+	@$(DATABASE) psql -X -P pager=off -c 'select id, at, message_id, topic, data from posts order by id desc limit 20'
 
 cat-queue:  ## show messages that are not yet moved
-	@$(DATABASE) psql -X -P pager=off -c 'select at, message_id, slot, data from ngx_pgq.queue limit 20'
+	@$(DATABASE) psql -X -P pager=off -c 'select at, message_id, slot, topic, data from ngx_pgq.queue limit 20'
 
 count-posts:  ## count the posts
 	@$(DATABASE) psql -XAtc 'select count(*) from posts'

@@ -35,7 +35,7 @@ static ngx_int_t ngx_pgq_fetch_query(ngx_http_request_t *r,
     ngx_pgq_read_query_t *query, ngx_pgq_filter_t **filter,
     ngx_pgq_problem_t *problem);
 static ngx_int_t ngx_pgq_fetch_arguments(ngx_http_request_t *r,
-    ngx_pgq_read_query_t *query);
+    ngx_pgq_read_query_t *query, ngx_pgq_problem_t *problem);
 static ngx_int_t ngx_pgq_fetch_ring(ngx_http_request_t *r,
     ngx_pgq_read_query_t *query, ngx_pgq_filter_t *filter);
 static ngx_int_t ngx_pgq_fetch_start(ngx_http_request_t *r,
@@ -149,7 +149,7 @@ ngx_pgq_fetch_query(ngx_http_request_t *r, ngx_pgq_read_query_t *query,
     ngx_int_t  rc;
     ngx_str_t  asked;
 
-    if (ngx_pgq_fetch_arguments(r, query) != NGX_OK) {
+    if (ngx_pgq_fetch_arguments(r, query, problem) != NGX_OK) {
         return NGX_DECLINED;
     }
 
@@ -169,7 +169,8 @@ ngx_pgq_fetch_query(ngx_http_request_t *r, ngx_pgq_read_query_t *query,
 
 
 static ngx_int_t
-ngx_pgq_fetch_arguments(ngx_http_request_t *r, ngx_pgq_read_query_t *query)
+ngx_pgq_fetch_arguments(ngx_http_request_t *r, ngx_pgq_read_query_t *query,
+    ngx_pgq_problem_t *problem)
 {
     ngx_str_t  value;
 
@@ -194,6 +195,7 @@ ngx_pgq_fetch_arguments(ngx_http_request_t *r, ngx_pgq_read_query_t *query)
     if (ngx_http_arg(r, (u_char *) "after", 5, &value) == NGX_OK) {
 
         if (query->id) {
+            problem->detail = "before and after cannot be combined.";
             return NGX_ERROR;
         }
 

@@ -36,6 +36,8 @@ is($client->get('/get?after=9223372036854775807')->body, '{"msg":[],"next":92233
 
 is_problem($client->get("/get?$_"), 400, 'bad_argument', $_)
     for 'after=', 'after=x', 'after=-1', 'after=1.5', 'after=%31', 'after=9223372036854775808', 'after=1&before=2', 'before=2&after=0', 'after=1&limit=0';
+is($client->get('/get?before=4&after=2')->json->{detail}, 'before and after cannot be combined.', 'the detail names both arguments if they are combined');
+like($client->get('/get?limit=0')->json->{detail}, qr/^limit must be /, 'the detail says what is valid if an argument is not');
 
 my ($cursor, @seen) = (0);
 while (1) {
