@@ -66,7 +66,8 @@ typedef struct {
 
     int64_t             began;          /* of posting */
     int64_t             arrived;        /* the last message */
-    int64_t             pause;          /* the longest without a message */
+    int64_t             fresh;          /* the last that was new to all */
+    int64_t             pause;          /* longest between two such */
 
     uint64_t            deliveries;
     uint64_t            twice;

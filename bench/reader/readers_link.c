@@ -452,6 +452,15 @@ readers_link_data(readers_link_t *link, const u_char *p, size_t len)
     }
 
     message->seen = 1;
+
+    if (readers_run.fresh
+        && readers_arrival - readers_run.fresh > readers_run.pause)
+    {
+        readers_run.pause = readers_arrival - readers_run.fresh;
+    }
+
+    readers_run.fresh = readers_arrival;
+
     found = memmem(found, (size_t) (end - found), "\"at\":\"", 6);
 
     if (found) {
@@ -480,12 +489,6 @@ readers_link_dispatch(readers_link_t *link)
 
     if (n == READERS_NO_MESSAGE) {
         return;
-    }
-
-    if (readers_run.arrived
-        && readers_arrival - readers_run.arrived > readers_run.pause)
-    {
-        readers_run.pause = readers_arrival - readers_run.arrived;
     }
 
     readers_run.arrived = readers_arrival;
