@@ -24,7 +24,7 @@ sub logs {
     my (%log) = @_;
 
     spew("$dir/writer.1", join('', map { "send $_\n" } 1 .. 5) . join '', map { "$_\n" }
-        'told 1 202 ' . id(1) . ' 0.010', 'told 2 202 ' . id(2) . ' 0.010', 'told 3 503 - 0.010', 'told 4 504 - 9.000', 'told 5 none - 9.000');
+        $log{posted} // 'told 1 202 ' . id(1) . ' 0.010', 'told 2 202 ' . id(2) . ' 0.010', 'told 3 503 - 0.010', 'told 4 504 - 9.000', 'told 5 none - 9.000');
     spew("$dir/reader.2", $log{reader} // "saw 10 1 1\n");
 
     return;
@@ -54,6 +54,13 @@ is(check([ @good, row(13, 9, 0, '{"oracle":"run","writer":1}') ]), qq(post 13 is
 is(check([ @good[ 0, 2 ], row(11, 9, 2) ]), 'message 1 2 was accepted as ' . id(2) . ' and is in posts as ' . id(9) . "\n", 'an accepted message with another id is reported');
 is(check([ @good[ 0, 2 ], row(9, 2, 2) ]), "message 1 2 is post 9, and the one accepted before it is post 10\n", 'ids that are not in the order of acceptance are reported');
 is(check([ @good[ 0, 2 ], row(9, 2, 2) ], '--no-order'), '', '--no-order accepts ids in any order');
+
+for my $case ([ 10, '' ], [ 11, "a reader saw post 11 as message 1 1; it is now message 1 2\n" ]) {
+    my ($post, $complaint) = @$case;
+    logs(posted => 'told 1 201 ' . id(1) . " 0.010 $post");
+    is(check(\@good), $complaint, "message 1 is post 10, and an answer 201 says that it is post $post");
+    is(check([ @good[ 1, 2 ] ]) =~ /lost: message 1 1 was accepted/ ? 'lost' : 'kept', 'lost', "message 1 is lost after an answer 201 with post $post");
+}
 
 logs(reader => "saw 7 1 1\n");
 is(check(\@good), "a reader saw post 7 as message 1 1; it is now absent\n", 'a post that a reader saw and that is absent is reported');
