@@ -24,9 +24,11 @@ sub too_many {
 my $lock = $pg->lock_table;
 my @waiting = map { Pgq::Client->new($nginx)->send_post('/post', "\"waits $_\"") } 1 .. 50;
 ok((poll_until { $nginx->metric('pgq_waiting_tickets{pool="main"}') == 50 }), '50 requests of an address wait');
-my $client = Pgq::Client->new($nginx);
-$client->send($client->request('POST', '/post', headers => { 'Content-Length' => 8, Expect => '100-continue' }));
-too_many($client->answer(interim => 1), 'a request after 50 that wait, without 100 Continue,');
+for my $path ('/post', '/post/orders/eu') {
+    my $client = Pgq::Client->new($nginx);
+    $client->send($client->request('POST', $path, headers => { 'Content-Length' => 8, Expect => '100-continue' }));
+    too_many($client->answer(interim => 1), "a request to $path after 50 that wait, without 100 Continue,");
+}
 is(Pgq::Client->new($nginx)->get('/nowhere')->status, 404, 'another location is not limited');
 $lock->release;
 is((grep { $_->answer->status == 202 } @waiting), 50, 'the requests that waited are accepted');
@@ -51,16 +53,23 @@ diag("of 400: $status{202} accepted");
 is($pg->count_posts('"rate %'), $status{202}, 'each accepted message is a post, and no other');
 is($nginx->metric('pgq_rejects_total{reason="too_many_requests"}') - $rejects, $status{429}, 'each refusal is counted');
 
+# ---- topics
+ok((poll_until { Pgq::Client->new($nginx)->post("/$_/orders/eu", qq("topic $_"))->status == 202 }), "a message with a topic is accepted by /$_") for qw(post long);
+ok((poll_until { @{ Pgq::Client->new($nginx)->get('/get/orders/eu')->json->{msg} } == 2 }), '/get/<topic> returns both');
+is(@{ Pgq::Client->new($nginx)->get('/stream/orders/eu?wait=0&newest=2')->json->{msg} }, 2, '/stream/<topic> sends both');
+is_problem(Pgq::Client->new($nginx)->get('/get/orders//'), 400, 'bad_topic', 'a path that is not a topic');
+is_problem(Pgq::Client->new($nginx)->get('/getting'), 404, 'not_found', 'a path that only begins as /get');
+
 # ---- sizes
 ok((poll_until { Pgq::Client->new($nginx)->post('/post', '"rested"')->status == 202 }), 'a client may post again after a pause');
 
-for my $case ([ '/post', 65_536 ], [ '/post/long', 1_000_000 ]) {
+for my $case ([ '/post', 65_536 ], [ '/long', 1_000_000 ]) {
     my ($path, $size) = @$case;
     my $body = '"' . 's' x ($size - 2) . '"';
     ok((poll_until { Pgq::Client->new($nginx)->post($path, $body)->status == 202 }), "a message of $size bytes is accepted by $path");
 }
 
-for my $case ([ '/post', 65_537 ], [ '/post/long', 16_777_217 ]) {
+for my $case ([ '/post', 65_537 ], [ '/long', 16_777_217 ]) {
     my ($path, $size) = @$case;
     my $answer;
     poll_until {
