@@ -40,6 +40,11 @@ my @tokens = (
     "Idempotency-Key: $crlf", 'Idempotency-Key: "' . 'k' x 300 . "\"$crlf", "If-None-Match: *$crlf", "If-None-Match: \"$crlf",
     "If-Match: *$crlf", "Range: bytes=0-0$crlf", "Accept-Encoding: gzip$crlf", "Upgrade: h2c$crlf", "TE: trailers$crlf",
     $crlf, "\n", "$crlf$crlf", "0$crlf$crlf", "1$crlf", "ffffffff$crlf", "7fffffffffffffff$crlf", '0' x 100, '8' x 16, ';',
+    (map { "$_$crlf" } 'Last-Event-ID: 1', 'Last-Event-ID: 99999999999999999999', 'Last-Event-ID: x', 'Accept: application/x-ndjson', 'Prefer: wait=1',
+        'Connection: upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13', 'Sec-WebSocket-Version: 8', 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
+        'Origin: http://x', 'Sec-Fetch-Site: cross-site'),
+    "\x81\x85abcd\x00\x00\x00\x00\x00", "\x89\x80abcd", "\x88\x80abcd", "\x88\x82abcd\x62\x8a", "\x01\x81abcd\x1a", "\x80\x80abcd", "\x82\x80abcd", "\x81\xfe", "\x81\xff\x7f",
+    '/stream', '/stream/a', '/stream/**', '?wait=0', '&after=', '&after=0', '&newest=', '&since=', '&last_event_id=', '&topic=', '&topic=a,*,b/**', '9223372036854775807', '-1',
     'HTTP/1.1', 'HTTP/1.0', ' HTTP/1.', '/post', '/post/a/b', '/post/_', '/*', '/get', '/small', '?limit=', '&before=', '%00', '%', '/../', '//', '#',
     'POST ', 'GET ', 'HEAD ', 'OPTIONS ', 'a' x 9000, '"' . 'b' x 5000 . '"', '{"a":', '[' x 50, '\u0000', '\ud800', "\0", "\xff",
 );

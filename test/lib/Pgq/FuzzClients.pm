@@ -27,23 +27,23 @@ my $json = JSON::PP->new->utf8->allow_nonref;
 my $uuid = qr/[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}/;
 
 # The statuses that nginx and the module may answer; 503 only where the queue is small.
-my %expected = map { $_ => 1 } 100, 200, 202, 204, 301, 304, 400, 403, 404, 405, 408, 409, 411, 412, 413, 414, 415, 416, 421, 422, 431, 501, 505;
+my %expected = map { $_ => 1 } 100, 101, 200, 201, 202, 204, 301, 304, 400, 403, 404, 405, 408, 409, 411, 412, 413, 414, 415, 416, 421, 422, 426, 431, 501, 505;
 
 # Starts the servers and returns them as options of new: request bodies in memory and in files, a queue that is soon full, all
-# endpoints, and for mute clients a port with the smallest buffers and one with HTTP/2. keepalive_timeout is short because nginx
+# endpoints, streams that end after a second, and for mute clients a port with the smallest buffers and one with HTTP/2. keepalive_timeout is short because nginx
 # treats a connection that is reset while it discards a body as idle.
 sub servers {
     my $pg    = Pgq::Postgres->new->start;
     my $base  = $pg->conninfo(user => 'ngx_pgq_web');
     my @ports = map { free_port() } 1, 2;
     my %http2 = Pgq::Nginx->http2;
-    my $pages = 'location ^~ /post/ { pgq_post main; } location = /small { pgq_post small; } location = /metrics { pgq_metrics; } location = /status { pgq_status; }';
+    my $pages = 'location ^~ /post/ { pgq_post main; } location ^~ /get/ { pgq_get main; } location /stream { pgq_stream main; pgq_stream_post on; } location = /small { pgq_post small; } location = /metrics { pgq_metrics; } location = /status { pgq_status; }';
 
     my $nginx = Pgq::Nginx->new(
         pg        => $pg,
-        pools     => qq{pgq_pool main "$base"; pgq_pool small "$base" lanes=1 tickets=1 size=64;},
+        pools     => qq{pgq_pool main "$base"; pgq_pool small "$base" lanes=1 tickets=1 size=64; pgq_ring main posts=100 poll=200ms;},
         http      => 'client_max_body_size 64k; client_body_buffer_size 2k; client_header_timeout 60s; client_body_timeout 60s; keepalive_timeout 10s;'
-            . ' lingering_timeout 1s; gzip on; gzip_types application/json;'
+            . ' lingering_timeout 1s; pgq_heartbeat 200ms; pgq_stream_age 1s; gzip on; gzip_types application/json;'
             . "server { listen 127.0.0.1:$ports[0] rcvbuf=4k sndbuf=4k; listen 127.0.0.1:$ports[1] @{[ $http2{listen} // '' ]};"
             . "@{[ $http2{server} // '' ]} location = /post { pgq_post main; } location = /get { pgq_get main; } $pages }",
         locations => $pages,
@@ -53,6 +53,7 @@ sub servers {
     my $client = Pgq::Client->new($nginx);
     $client->post('/post', $_) for 1, 2;
     $pg->poll_query_until('select count(*) from posts', 2);
+    poll_until { ($client->get('/get?limit=2&before=3')->header('Cache-Status') // '') eq 'pgq; hit' };
 
     return (pg => $pg, nginx => $nginx, ports => \@ports, etag => $client->get('/get?limit=2&before=3')->header('ETag'));
 }
@@ -245,8 +246,11 @@ sub _answers {
 
         for my $line (@lines) {
             $line =~ /\A([A-Za-z-]+): ([\x20-\x7e\x80-\xff]*)\z/ or return $self->_wrong($case, "no header: $line");
-            $header{ lc $1 } = $2;
+            $header{ lc $1 } = defined $header{ lc $1 } ? $header{ lc $1 } . ", $2" : $2;
         }
+
+        # frames of a WebSocket follow
+        $case->{raw} = 1 if $status == 101;
 
         my $body = _body($case, $status, \%header, length($head) + 4) // return;
         $self->_check_answer($case, $status, \%header, $body);
@@ -321,14 +325,17 @@ sub _check_answer {
     }
 
     if ($case->{expect}) {
-        my $good = $expect && ($expect->{status} // 202);
+        # 201: the client waited for its post
+        my $good    = $expect && ($expect->{status} // '20[12]');
+        my $applied = ($header->{'preference-applied'} // '') =~ s/(?:, |\A)wait=\d+\z//r;
         return $self->_wrong($case, 'one answer too many') if !$expect;
         return $self->_wrong($case, "request $case->{answers} was answered $status, not $good: $body") if $status !~ /^(?:$good)$/;
         return $self->_wrong($case, "request $case->{answers} is no $expect->{code}: $body") if $expect->{code} && $json->decode($body)->{code} ne $expect->{code};
-        return $self->_wrong($case, "request $case->{answers} is not answered by $expect->{applied}") if ($expect->{applied} // $header->{'preference-applied'} // '') ne ($header->{'preference-applied'} // '');
+        return $self->_wrong($case, "request $case->{answers} is not answered by $expect->{applied}") if ($expect->{applied} // $applied) ne $applied;
     }
 
-    $self->_accepted($case, $body, $expect) if $status == 202;
+    $body =~ s/,"post":\d+\}\z/}/ if $status == 201;
+    $self->_accepted($case, $body, $expect) if $status == 201 || $status == 202;
 
     return;
 }

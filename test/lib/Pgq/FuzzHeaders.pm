@@ -258,8 +258,8 @@ sub post {
             : $taken eq 'malformed' ? (status => 400, code => 'bad_type')
             : $taken eq 'unsupported' || $coded ? (status => 415, code => 'unsupported_type')
             : @bad_key ? (status => 400, code => 'bad_key')
-            : (%$expect, status => 202, applied => $form eq 'lines' ? '' : $applied, minimal => $applied eq 'return=minimal');
-        $answer{again} = 1 if $nth && $answer{status} == 202 && $expect[0]{status} == 202;
+            : (%$expect, status => '20[12]', applied => $form eq 'lines' ? '' : $applied, minimal => $applied eq 'return=minimal');
+        $answer{again} = 1 if $nth && $answer{status} eq '20[12]' && $expect[0]{status} eq '20[12]';
         push @expect, \%answer;
 
         my $body   = $expect->{body};
