@@ -22,7 +22,7 @@ use Pgq::Oracle;
 use Pgq::Wait qw(poll_until timeout);
 
 my $crlf = "\r\n";
-my $old  = qr{[A-Z]+ +\S+ *\r?$}m;    # a request of HTTP/0.9
+my $old  = qr{[A-Z]+ +(?:/|https?:)\S* *\r?$}m;    # a request of HTTP/0.9
 my $json = JSON::PP->new->utf8->allow_nonref;
 my $uuid = qr/[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}/;
 
@@ -182,7 +182,9 @@ sub _ending {
         $self->_close($case) if $case->{answers} == @{ $case->{expect} };
         $self->_wrong($case, 'no answer to message ' . ($case->{answers} + 1)) if $case->{socket} && $quiet > timeout(30);
     } elsif ($quiet > 0.3) {
-        $self->_close($case);
+        $case->{quiet} = 1;
+        $self->_answers($case);
+        $self->_close($case) if $case->{socket};
     }
 
     return;
@@ -272,7 +274,7 @@ sub _body {
         # an answer of HTTP/0.9 may follow the answer to HEAD
         $case->{raw} = 1 if $head && !$case->{expect} && $rest ne '' && $rest !~ m{\AHTTP/1} && $case->{bytes} =~ $old;
 
-        if ($case->{raw} || $head && ($rest =~ m{\AHTTP/1} || ($rest eq '' && ($case->{eof} || !@{ $case->{pieces} })))) {
+        if ($case->{raw} || $head && ($rest =~ m{\AHTTP/1} || ($rest eq '' && ($case->{eof} || $case->{quiet})))) {
             # the answer to HEAD
         } elsif (($header->{'transfer-encoding'} // '') eq 'chunked') {
             while (1) {
