@@ -30,7 +30,7 @@ $cluster->safe_psql('select ngx_pgq.wait_until_drained()');
 is((run([ @psql, '-d', 'postgres', '-c', 'drop database posts with (force)', '-c', 'create database posts' ]))[0], 0, 'an empty database is created');
 my @install = (@psql, '-f', '/usr/local/share/ngx_pgq/sql/install.sql');
 is((run(\@install))[0], 0, 'sql/install.sql succeeds in an empty database');
-$cluster->safe_psql('drop table ngx_pgq.key; drop function ngx_pgq.recent(integer, bigint, integer)');
+$cluster->safe_psql('drop table ngx_pgq.key; drop function ngx_pgq.recent(integer, bigint, integer, text[], text)');
 is($cluster->safe_psql(q(select count(*) from ngx_pgq.enqueue(gen_random_uuid(), array[gen_random_uuid()], array['"older"']))), 0, 'a database without the table of keys accepts a message');
 is((run(\@install))[0], 0, 'sql/install.sql succeeds in the older database');
 is(extension(), $newest, 'sql/install.sql updates the extension');
