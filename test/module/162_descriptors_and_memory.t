@@ -8,7 +8,7 @@ use Pgq;
 use Pgq::Crowd;
 use Pgq::HttpLoad;
 
-use List::Util qw(max);
+use List::Util qw(max sum);
 use Time::HiRes qw(time);
 
 my $reloads = $ENV{PGQ_RELOADS} // 40;
@@ -91,10 +91,11 @@ sub wrong {
 }
 
 # The readers have no posts to wait for while the figures are taken, so that they are all connected.
-my $crowd = Pgq::Crowd->new($nginx, readers => 15);
+my $readers = 15;
+my $crowd   = Pgq::Crowd->new($nginx, readers => $readers);
 
 my ($after, $late, $slowest, %count) = ({}, 0, 0);
-my @worker;    # memory of a new worker, reload by reload
+my @worker;    # memory of the new workers with all readers, reload by reload
 my $done  = 0;
 my $start = time;
 
@@ -110,7 +111,8 @@ for my $goal ($first, 2 * $first, $reloads) {
         (poll_until { $workers == $nginx->worker_pids } 20) or $late++;
         $slowest = time - $begun if time - $begun > $slowest;
         $done++;
-        push @worker, (memory(($nginx->worker_pids)[0]))[0];
+        (poll_until { $readers == sum(Pgq::Client->new($nginx)->get('/metrics')->body =~ /^pgq_open_readers\{.*\} (\d+)$/mg) } 20) or $late++;
+        push @worker, sum map { (memory($_))[0] } $nginx->worker_pids;
     }
 
     $load->wait_for(5);
@@ -122,7 +124,7 @@ for my $goal ($first, 2 * $first, $reloads) {
     $after->{$goal} = figures();
 
     # The memory of a worker varies by 100 kB with the heap that it inherits from the master: take the maximum of many workers.
-    $after->{$goal}{'memory of a worker'} = max @worker[ -$first .. -1 ];
+    $after->{$goal}{'memory of the workers'} = max @worker[ -$first .. -1 ];
     diag("after $goal reloads: ", join ', ', map { "$_ $after->{$goal}{$_}" . (/memory/ ? ' kB' : '') } sort keys %{ $after->{$goal} });
 }
 
@@ -130,7 +132,7 @@ diag(sprintf '%d reloads in %.1f s, the slowest %.2f s until its old workers wer
     $done, time - $start, $slowest, @count{qw(accepted resent)});
 
 my ($few, $many) = @$after{ $first, $reloads };
-is($late, 0, 'the old workers exit after each reload');
+is($late, 0, 'the old workers exit after each reload, and the readers return');
 is($not_logged, 0, 'invalid configurations are rejected at a reload');
 is($many->{$_}, $few->{$_}, "$_ after $reloads reloads: as many as after $first")
     for 'connections', 'workers', 'descriptors of the master', 'descriptors of the workers', 'shared memory';
