@@ -95,7 +95,7 @@ is_queued(client()->post('/post', '1', Prefer => $_), "a preference that is igno
 
 my @twice = start('"twice"', 'Idempotency-Key' => '"k2"');
 ok($pg->poll_query_until(q{select count(*) from ngx_pgq.queue where data::text = '"twice"'}, 1), 'a message with a key is queued');
-push @twice, map { start('"twice"', 'Idempotency-Key' => '"k2"') } 1 .. 2;
+push @twice, start('"twice"', 'Idempotency-Key' => '"k2"');
 my $later = start('"later"');
 my $gone  = start('"gone"');
 ok($pg->poll_query_until(q{select count(*) from ngx_pgq.queue where data::text in ('"later"', '"gone"', '"twice"')}, 3), 'messages of clients that wait are queued');
@@ -107,7 +107,7 @@ $head->send_get('/get');
 $pg->safe_psql('select ngx_pgq.resume()');
 is_posted($later->answer, 'when the movers work again, a client that waits gets 201');
 my @same = map { $_->answer } @twice;
-is(join(' ', map { $_->status } @same), '201 201 201', 'clients with the same key wait for the same post');
+is(join(' ', map { $_->status } @same), '201 201', 'clients with the same key wait for the same post');
 is(scalar(keys %{ { map { $_->json->{post} => 1 } @same } }), 1, '... and get its id');
 is($head->answer->status, 201, 'a request that waits holds up the next one of its connection');
 is($head->answer->status, 200, '... which is answered then');
