@@ -465,9 +465,9 @@ ngx_http_pgq_init_process(ngx_cycle_t *cycle)
             || ngx_pgq_read_init(pools[i]->reads, cycle->pool) != NGX_OK
             || ngx_pgq_pool_init(pools[i], cycle) != NGX_OK
             || (pools[i]->ring
-                && ngx_pgq_newest_init(pools[i], cycle->pool) != NGX_OK)
-            || ngx_pgq_await_init(pools[i], cycle->pool) != NGX_OK
-            || ngx_pgq_reader_init(pools[i], cycle) != NGX_OK)
+                && (ngx_pgq_newest_init(pools[i], cycle->pool) != NGX_OK
+                    || ngx_pgq_await_init(pools[i], cycle->pool) != NGX_OK
+                    || ngx_pgq_reader_init(pools[i], cycle) != NGX_OK)))
         {
             return NGX_ERROR;
         }

@@ -1,8 +1,8 @@
 -- ngx_pgq.refresh(): tells all readers to read posts again. For operators, after they have changed or deleted posts.
 -- It runs with the rights of the caller, who needs those of the owner of posts.
 --
--- The transaction changes ngx_pgq.revision and notifies followers when it commits. If the oldest posts were deleted, readers that had not seen them are
--- told that posts are missing. After TRUNCATE … RESTART IDENTITY the ids of old posts are forgotten.
+-- The transaction changes ngx_pgq.revision and notifies followers when it commits. If the oldest posts were deleted, readers
+-- that had not seen them are told that posts are missing. After TRUNCATE … RESTART IDENTITY the ids of old posts are forgotten.
 
 create or replace function ngx_pgq.refresh()
 returns void

@@ -23,7 +23,6 @@
 /* of a pool, in this worker */
 
 typedef struct {
-    ngx_queue_t              queue;     /* in ngx_pgq_awaits */
     ngx_pgq_pool_t          *db;
     ngx_pgq_ring_listener_t  listener;
     ngx_rbtree_t             tree;      /* by the end of the message id */
@@ -42,7 +41,6 @@ typedef struct {
 } ngx_pgq_await_request_t;
 
 
-static ngx_pgq_await_t *ngx_pgq_await_pool(ngx_pgq_pool_t *db);
 static int64_t ngx_pgq_await_search(ngx_pgq_await_t *await, uint64_t place,
     u_char *message_id);
 static void ngx_pgq_await_changed(ngx_pgq_ring_listener_t *l);
@@ -54,21 +52,10 @@ static void ngx_pgq_await_answer(ngx_pgq_await_request_t *a, int64_t post);
 static void ngx_pgq_await_cleanup(void *data);
 
 
-static ngx_queue_t  ngx_pgq_awaits;
-
-
 ngx_int_t
 ngx_pgq_await_init(ngx_pgq_pool_t *db, ngx_pool_t *memory)
 {
     ngx_pgq_await_t  *await;
-
-    if (ngx_pgq_awaits.next == NULL) {
-        ngx_queue_init(&ngx_pgq_awaits);
-    }
-
-    if (db->ring == NULL) {
-        return NGX_OK;
-    }
 
     await = ngx_pcalloc(memory, sizeof(ngx_pgq_await_t));
     if (await == NULL) {
@@ -82,7 +69,6 @@ ngx_pgq_await_init(ngx_pgq_pool_t *db, ngx_pool_t *memory)
     await->listener.data = await;
 
     ngx_pgq_ring_listen(db->ring, &await->listener);
-    ngx_queue_insert_tail(&ngx_pgq_awaits, &await->queue);
 
     return NGX_OK;
 }
@@ -114,6 +100,7 @@ ngx_int_t
 ngx_pgq_await_start(ngx_pgq_enqueue_t *e, int64_t *post)
 {
     size_t                    len;
+    ngx_pgq_ring_t           *ring;
     ngx_pgq_await_t          *await;
     ngx_msec_int_t            rest;
     ngx_pgq_writes_t         *writes;
@@ -121,11 +108,13 @@ ngx_pgq_await_start(ngx_pgq_enqueue_t *e, int64_t *post)
     ngx_pgq_ring_state_t      state;
     ngx_pgq_await_request_t  *a;
 
-    await = ngx_pgq_await_pool(e->ticket.base.db);
+    ring = e->ticket.base.db->ring;
 
-    if (await == NULL) {
+    if (ring == NULL) {
         return NGX_OK;
     }
+
+    await = ngx_pgq_ring_listening(ring, ngx_pgq_await_changed);
 
     /* entries that come during the search are compared again later */
 
@@ -171,27 +160,6 @@ ngx_pgq_await_start(ngx_pgq_enqueue_t *e, int64_t *post)
     ngx_add_timer(&a->timer, (ngx_msec_t) rest);
 
     return NGX_AGAIN;
-}
-
-
-static ngx_pgq_await_t *
-ngx_pgq_await_pool(ngx_pgq_pool_t *db)
-{
-    ngx_queue_t      *q;
-    ngx_pgq_await_t  *await;
-
-    for (q = ngx_queue_head(&ngx_pgq_awaits);
-         q != ngx_queue_sentinel(&ngx_pgq_awaits);
-         q = ngx_queue_next(q))
-    {
-        await = ngx_queue_data(q, ngx_pgq_await_t, queue);
-
-        if (await->db == db) {
-            return await;
-        }
-    }
-
-    return NULL;
 }
 
 

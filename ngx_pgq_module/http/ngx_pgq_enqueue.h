@@ -15,14 +15,14 @@
 
 #define NGX_PGQ_ENQUEUE_WAIT     60      /* s, maximum */
 
+#define NGX_PGQ_OUTCOME_DETAIL   256     /* bytes of a detail */
+
 
 /* around the message: {"status":"queued","id":"…","msg":…,"post":…} */
 
 #define NGX_PGQ_ENQUEUE_HEAD     "{\"status\":\"queued\",\"id\":\""
 #define NGX_PGQ_ENQUEUE_POSTED   "{\"status\":\"posted\",\"id\":\""
 #define NGX_PGQ_ENQUEUE_MIDDLE   "\",\"msg\":"
-
-#define NGX_PGQ_OUTCOME_DETAIL   256     /* bytes of a detail */
 
 #define NGX_PGQ_ENQUEUE_TAIL_LEN                                              \
     (sizeof(",\"post\":}") - 1 + NGX_INT64_LEN)

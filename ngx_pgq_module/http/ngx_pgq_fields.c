@@ -3,9 +3,8 @@
 /*
  * Reads the header fields of a request: the type of the body, the preferred
  * response, the Idempotency-Key, the handshake of a WebSocket, and the origin
- * of the page that sent it.  No
- * other file of the module walks over the list of fields.  Their grammar is in
- * ngx_pgq_header.c.
+ * of the page that sent it.  No other file of the module walks over the list
+ * of fields.  Their grammar is in ngx_pgq_header.c.
  *
  * Invariants:
  *  - the lines of a list field are one list; a second line of another field

@@ -40,23 +40,10 @@ static void ngx_pgq_reader_leave(ngx_pgq_reader_t *rd,
 static void ngx_pgq_reader_cleanup(void *data);
 
 
-/* ngx_pgq_readers_t of each pool with a ring, in this worker */
-
-static ngx_queue_t  ngx_pgq_readers;
-
-
 ngx_int_t
 ngx_pgq_reader_init(ngx_pgq_pool_t *db, ngx_cycle_t *cycle)
 {
     ngx_pgq_readers_t  *readers;
-
-    if (ngx_pgq_readers.next == NULL) {
-        ngx_queue_init(&ngx_pgq_readers);
-    }
-
-    if (db->ring == NULL) {
-        return NGX_OK;
-    }
 
     readers = ngx_pcalloc(cycle->pool, sizeof(ngx_pgq_readers_t));
     if (readers == NULL) {
@@ -68,7 +55,6 @@ ngx_pgq_reader_init(ngx_pgq_pool_t *db, ngx_cycle_t *cycle)
     ngx_queue_init(&readers->waiting);
     ngx_queue_init(&readers->ready);
     ngx_queue_init(&readers->blocked);
-    ngx_queue_insert_tail(&ngx_pgq_readers, &readers->queue);
 
     ngx_pgq_frame_init(&readers->cache, cycle->log);
 
@@ -89,21 +75,7 @@ ngx_pgq_reader_init(ngx_pgq_pool_t *db, ngx_cycle_t *cycle)
 ngx_pgq_readers_t *
 ngx_pgq_reader_all(ngx_pgq_pool_t *db)
 {
-    ngx_queue_t        *q;
-    ngx_pgq_readers_t  *readers;
-
-    for (q = ngx_queue_head(&ngx_pgq_readers);
-         q != ngx_queue_sentinel(&ngx_pgq_readers);
-         q = ngx_queue_next(q))
-    {
-        readers = ngx_queue_data(q, ngx_pgq_readers_t, queue);
-
-        if (readers->db == db) {
-            return readers;
-        }
-    }
-
-    return NULL;
+    return ngx_pgq_ring_listening(db->ring, ngx_pgq_reader_changed);
 }
 
 

@@ -96,7 +96,6 @@ typedef struct {
 /* the readers of a pool in this worker */
 
 struct ngx_pgq_readers_s {
-    ngx_queue_t              queue;         /* in ngx_pgq_readers */
     ngx_pgq_ring_listener_t  listener;
     ngx_pgq_pool_t          *db;
     ngx_queue_t              waiting;

@@ -298,13 +298,13 @@ static ngx_int_t
 ngx_pgq_variables_version(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     uintptr_t data)
 {
-    u_char                *p;
-    ngx_str_t              topic;
-    ngx_pgq_ring_t        *ring;
-    ngx_pgq_loc_conf_t    *plcf;
-    ngx_pgq_main_conf_t   *pmcf;
-    ngx_pgq_follower_t   **followers;
-    ngx_pgq_ring_version_t  version;
+    u_char                  *p;
+    ngx_str_t                topic;
+    ngx_pgq_ring_t          *ring;
+    ngx_pgq_loc_conf_t      *plcf;
+    ngx_pgq_main_conf_t     *pmcf;
+    ngx_pgq_follower_t     **followers;
+    ngx_pgq_ring_version_t   version;
 
     plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
     pmcf = ngx_http_get_module_main_conf(r, ngx_http_pgq_module);

@@ -172,6 +172,28 @@ ngx_pgq_ring_listen(ngx_pgq_ring_t *ring, ngx_pgq_ring_listener_t *l)
 }
 
 
+void *
+ngx_pgq_ring_listening(ngx_pgq_ring_t *ring,
+    void (*changed)(ngx_pgq_ring_listener_t *l))
+{
+    ngx_queue_t              *q;
+    ngx_pgq_ring_listener_t  *l;
+
+    for (q = ngx_queue_head(&ring->listeners);
+         q != ngx_queue_sentinel(&ring->listeners);
+         q = ngx_queue_next(q))
+    {
+        l = ngx_queue_data(q, ngx_pgq_ring_listener_t, queue);
+
+        if (l->changed == changed) {
+            return l->data;
+        }
+    }
+
+    return NULL;
+}
+
+
 uint64_t
 ngx_pgq_ring_changes(ngx_pgq_ring_t *ring)
 {

@@ -100,6 +100,10 @@ ngx_int_t ngx_pgq_ring_copy(ngx_pgq_ring_t *ring, uint64_t place,
     ngx_pgq_ring_entry_t *e, u_char *topic, u_char *object);
 void ngx_pgq_ring_listen(ngx_pgq_ring_t *ring, ngx_pgq_ring_listener_t *l);
 
+/* the data of the listener with this function, in this worker, or NULL */
+void *ngx_pgq_ring_listening(ngx_pgq_ring_t *ring,
+    void (*changed)(ngx_pgq_ring_listener_t *l));
+
 /* differs after each change but a confirmation without news */
 uint64_t ngx_pgq_ring_changes(ngx_pgq_ring_t *ring);
 
