@@ -318,12 +318,90 @@ test_stop(void)
 }
 
 
+/* Reads its posts again and again, each time under a greater revision. */
+
+static void
+resetter(void)
+{
+    int64_t  id, revision;
+
+    ngx_pid = getpid();
+    (void) ngx_pgq_ring_take(&ring, 0);
+
+    for (revision = 1; !__atomic_load_n(&found->stop, __ATOMIC_RELAXED);
+         revision++)
+    {
+        (void) ngx_pgq_ring_reset(&ring, revision);
+        (void) ngx_pgq_ring_start(&ring, 1);
+
+        for (id = 1; id <= 5; id++) {
+            (void) append(id);
+        }
+
+        (void) ngx_pgq_ring_confirm(&ring, 5, 0, 1);
+    }
+
+    _exit(0);
+}
+
+
+static void
+test_version(void)
+{
+    int                     status;
+    pid_t                   pid;
+    uint64_t                end, changes;
+    ngx_str_t               topic;
+    ngx_pgq_ring_version_t  version, previous;
+
+    static u_char           name[2048];
+
+    new_ring(SIZE, POSTS);
+    ngx_memzero(found, sizeof(found_t));
+
+    /* zeros do not change the hash: it is that of t/5, but takes longer */
+
+    ngx_memcpy(name + sizeof(name) - 3, "t/5", 3);
+    topic.data = name;
+    topic.len = sizeof(name);
+
+    ngx_memzero(&previous, sizeof(previous));
+    changes = 0;
+
+    pid = start(resetter);
+    end = now_us() + 1500000;
+
+    while (now_us() < end) {
+        ngx_pgq_ring_version(&ring, &topic, &version);
+
+        changes += version.revision != previous.revision;
+        previous = version;
+
+        /* the newest of all posts, while the ring is not complete, is 5, too */
+
+        if (version.created == 0 && version.newest != 5) {
+            bad(__LINE__);
+        }
+    }
+
+    __atomic_store_n(&found->stop, 1, __ATOMIC_RELAXED);
+
+    ok(waitpid(pid, &status, 0) == pid && status == 0 && found->bad == 0
+       && changes > 1000,
+       "the version of a topic does not go back while the ring reads its posts"
+       " again");
+    printf("# %llu revisions, %llu bad\n", (unsigned long long) changes,
+           (unsigned long long) found->bad);
+}
+
+
 int
 main(void)
 {
     posts_init();
 
     test_speed();
+    test_version();
     test_kill();
     test_stop();
 
