@@ -8,7 +8,7 @@ my $version = Pgq::Host::pg_version();
 my $dir     = Pgq::Host::temp_dir('packager');
 my $copy  = "$dir/ngx_pgq";
 my $config  = "$dir/pg$version/usr/lib/postgresql/$version/bin/pg_config";
-my %clean   = map { $_ => undef } grep { /^(?:PG|MAKE|MFLAGS)/ } keys %ENV;
+my %clean   = map { $_ => undef } grep { /^(?:PG|MAKE|MFLAGS|PERL5LIB)/ } keys %ENV;
 
 # Runs a command in the copied directory, checks that it succeeds, and returns its output.
 sub succeeds {
