@@ -114,7 +114,7 @@ cluster-restore:  ## restore the newest archived state, or an earlier one: make 
 
 ##@ Messages
 
-.PHONY: post-msgs curl-msgs cat-posts cat-queue count-posts count-queue movers load-test bench bench-mover bench-faults bench-readers bench-cluster
+.PHONY: post-msgs curl-msgs cat-posts cat-queue count-posts count-queue movers load-test bench bench-mover bench-faults bench-readers bench-compare bench-cluster
 post-msgs:  ## post N messages by curl
 	@for i in $$(seq $(N)); do curl -sS --json "{\"message\": $$i}" $(URL)/post; echo; done
 
@@ -151,6 +151,10 @@ bench-faults: packages-check build  ## measure the effect of restarts, reloads, 
 bench-readers: packages-check build  ## measure GET and 10,000 readers, and those of nchan and push-stream (half an hour; not a test)
 	@provision/install-packages bench-readers
 	@bench/readers
+
+bench-compare: packages-check build  ## compare with Redis, PgQ, RabbitMQ, NATS on the same work; writes bench/RESULTS.md (hours; not a test)
+	@provision/install-packages bench-compare
+	@bench/compare
 
 bench-cluster: packages-check build  ## measure a cluster of five containers and a single node (as root; not a test)
 	@provision/install-packages cluster

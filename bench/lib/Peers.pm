@@ -9,14 +9,13 @@ package Peers;
 use strict;
 use warnings;
 
-use Pgq::Host qw(is_root worker_user);
-use Pgq::Nginx;
+use Server qw(other_nginx);
 
 my $modules = '/usr/lib/nginx/modules';
 
 my %peer = (
     nchan => {
-        module => "$modules/ngx_nchan_module.so",
+        module => 'ngx_nchan_module',
         post   => '/pub',
         stream => '/sub',
         http   => 'nchan_shared_memory_size 256m;',
@@ -34,7 +33,7 @@ my %peer = (
 END
     },
     push_stream => {
-        module => "$modules/ngx_http_push_stream_module.so",
+        module => 'ngx_http_push_stream_module',
         post   => '/pub?id=bench',
         stream => '/sub?id=bench',
         http   => <<'END',
@@ -61,45 +60,18 @@ END
 );
 
 
-sub installed { return grep { -e $peer{$_}{module} } sort keys %peer }
+sub installed { return grep { -e "$modules/$peer{$_}{module}.so" } sort keys %peer }
 
 
 # Starts the nginx of a peer; returns it, and its URLs for posting and reading.
 sub start {
     my ($name, %option) = @_;
     my $peer = $peer{$name} // die "there is no peer $name\n";
-    my $user = is_root() ? 'user ' . worker_user() . ';' : '';
+    my ($http, $locations) = map { s/%%MESSAGES%%/2 * $option{messages}/gre } @$peer{qw(http locations)};
 
-    my $config = <<"END";
-$user
-worker_processes $option{workers};
-worker_rlimit_nofile $option{connections};
-pid %%PREFIX%%/nginx.pid;
-error_log %%PREFIX%%/error.log notice;
-load_module $peer->{module};
-
-events { worker_connections $option{connections}; }
-
-http {
-    access_log off;
-    client_body_temp_path %%PREFIX%%/temp/body;
-    proxy_temp_path %%PREFIX%%/temp/proxy;
-    fastcgi_temp_path %%PREFIX%%/temp/fastcgi;
-    uwsgi_temp_path %%PREFIX%%/temp/uwsgi;
-    scgi_temp_path %%PREFIX%%/temp/scgi;
-    keepalive_requests 1000000000;
-    keepalive_timeout 1h;
-    $peer->{http}
-
-    server {
-        listen 127.0.0.1:%%PORT%% reuseport backlog=4096;
-$peer->{locations}
-    }
-}
-END
-    $config =~ s/%%MESSAGES%%/2 * $option{messages}/ge;
-
-    my $nginx = Pgq::Nginx->new(name => $name, config => $config, workers => $option{workers})->start;
+    my $nginx = other_nginx(
+        %option, name => $name, modules => [ $peer->{module} ], listen => 'reuseport', http => $http, locations => $locations,
+    )->start;
 
     return ($nginx, map { $nginx->url($peer->{$_}) } qw(post stream));
 }

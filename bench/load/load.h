@@ -62,6 +62,7 @@ typedef struct {
 
     u_char           status_ok[LOAD_STATUS_MAX];
     int              ids;           /* acknowledgements carry an id */
+    int              recorded;      /* each attempt is in the record */
     int64_t          timeout;
     unsigned         retry;
     int64_t          retry_max_wait;

@@ -188,7 +188,7 @@ load_engine_send(load_link_t *link)
     load_entry_t    *entry;
     load_request_t   request;
 
-    if (!load_settings->ids) {
+    if (!load_settings->recorded) {
         link->n = ++load_attempts;
 
     } else if (link->n == 0) {
@@ -220,7 +220,8 @@ load_engine_done(load_link_t *link, load_link_result_e result)
 
     static load_entry_t  unrecorded;
 
-    entry = load_settings->ids ? load_record_entry(link->n) : &unrecorded;
+    entry = load_settings->recorded ? load_record_entry(link->n)
+                                    : &unrecorded;
 
     if (result == LOAD_LINK_ANSWERED) {
         load_stats->ended = load_now();
@@ -245,6 +246,7 @@ load_engine_done(load_link_t *link, load_link_result_e result)
 static void
 load_engine_answered(load_link_t *link, load_entry_t *entry)
 {
+    int64_t   gap;
     unsigned  status;
 
     status = link->answer.status;
@@ -274,6 +276,13 @@ load_engine_answered(load_link_t *link, load_entry_t *entry)
     entry->status = status & 0x7fff;
     entry->acked = 1;
 
+    gap = load_stats->ended - load_stats->last_ok;
+
+    if (load_stats->last_ok && gap > load_stats->longest_gap) {
+        load_stats->longest_gap = gap;
+    }
+
+    load_stats->last_ok = load_stats->ended;
     load_stats->ok++;
     load_hist_add(&load_stats->latency, load_stats->ended - link->begun);
     load_phase_ok(link->begun, load_stats->ended - link->begun);

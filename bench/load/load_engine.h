@@ -32,6 +32,8 @@ typedef struct {
     uint64_t     by_status[LOAD_STATUS_MAX];
     int64_t      began;
     int64_t      ended;             /* the last answer */
+    int64_t      last_ok;           /* the last acknowledgement */
+    int64_t      longest_gap;       /* between two acknowledgements */
     int64_t      warm;              /* when the warm-up ended */
     uint64_t     warm_ok;           /* ok at that time */
     load_hist_t  latency;           /* of acknowledged messages, since warm */

@@ -366,8 +366,10 @@ load_settings_finish(load_settings_t *settings, int argc, char **argv)
         return -1;
     }
 
-    if ((settings->check || settings->visible || settings->record)
-        && !settings->ids)
+    settings->recorded = settings->ids || (settings->record && !bodiless);
+
+    if (((settings->check || settings->visible) && !settings->ids)
+        || (settings->record && !settings->recorded))
     {
         fprintf(stderr, "pgq_load: without ids nothing can be checked\n");
         return -1;

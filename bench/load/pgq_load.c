@@ -270,11 +270,13 @@ load_print_results(void)
            "result lost_connections %" PRIu64 "\n"
            "result connect_errors %" PRIu64 "\n"
            "result seconds %.3f\n"
-           "result rate %.1f\n",
+           "result rate %.1f\n"
+           "result longest_gap_ms %.1f\n",
            load_stats.retry_after, load_stats.retries, load_stats.unknown,
            load_stats.unsent,
            load_stats.malformed, load_stats.lost_connections,
-           load_stats.connect_errors, seconds, rate);
+           load_stats.connect_errors, seconds, rate,
+           (double) load_stats.longest_gap / 1e6);
 
     load_hist_print(&load_stats.latency, "");
     load_phase_print(stdout, load_stats.began, load_stats.ended);

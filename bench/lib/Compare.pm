@@ -1,0 +1,176 @@
+package Compare;
+
+# Offers messages to a peer of bench/compare and measures what it makes of them.
+#
+#   my $compare = Compare->new(pg => $pg);
+#   my $run = $compare->offer($peer, seconds => 10, connections => 64, size => 100);
+#
+# See offer for what a run is.
+
+use strict;
+use warnings;
+
+use List::Util qw(max sum);
+use Time::HiRes qw(sleep time);
+
+use Figures qw(cpu private);
+use Pgq::Host qw(build_dir descendants ended slurp spawn temp_dir);
+use Pgq::Wait qw(poll_until);
+
+
+sub new {
+    my ($class, %option) = @_;
+
+    return bless { dir => temp_dir('compare'), %option }, $class;
+}
+
+
+# Offers messages: in a closed loop, or with a rate in an open one. Options: seconds, connections, size, rate, messages; at, a list
+# of [ second, code ] that is called when its time has come; record, to compare them with the table later.
+#
+# Returns the results of pgq_load and, for a peer with a table,
+#   samples     [ second, messages moved ], ten times a second
+#   moved_rate  messages that reached the table a second, without the first third of the time
+#   depth       messages that were accepted and not moved when the load ended
+#   cpu         by role, with postgresql and client: microseconds of a message
+#   wal, written    bytes of a message: of WAL; of all files, by all processes
+sub offer {
+    my ($self, $peer, %option) = @_;
+    my $out = "$self->{dir}/load." . ++$self->{runs};
+    my @at  = @{ $option{at} || [] };
+
+    my @command = (
+        build_dir() . '/bench/pgq_load', '--quiet', '--no-ids', '--status-ok', '200,201,202', '--timeout', 60,
+        '--messages', $option{messages} // 0, '--connections', $option{connections}, '--size', $option{size},
+        ($option{seconds} ? ('--seconds', $option{seconds}, '--warmup', $option{seconds} / 10) : ()),
+        ($option{rate} ? ('--rate', int $option{rate}) : ()),
+        ($option{record} ? ('--record', $option{record}, '--give-up', 60) : ()),
+        $peer->url,
+    );
+
+    my %before  = $self->_spent($peer);
+    my $moved   = $self->_counter($peer);
+    my $pid     = spawn(\@command, out => $out);
+    my $start   = time;
+    my @samples = ([ 0, $moved->() // 0 ]);
+    my $status;
+
+    while (!defined $status) {
+        $status = ended($pid, 0.1);
+
+        if (@at && time - $start >= $at[0][0]) {
+            (shift @at)->[1]->();
+        }
+
+        my $count = $moved->();
+        push @samples, [ time - $start, $count ] if defined $count && !defined $status;
+    }
+
+    my $text   = slurp($out);
+    my %result = $text =~ /^result (\S+) (\S+)$/mg;
+    die "pgq_load, @{[ $peer->name ]}: status $status\n$text" if $status && !$option{record};
+
+    $self->_drain($peer, $moved, $result{ok}) if $peer->table;
+    my %after = $self->_spent($peer);
+    my $count = max(1, $result{ok});
+
+    return {
+        %result,
+        samples    => \@samples,
+        moved_rate => _rate(grep { $_->[0] >= $samples[-1][0] / 3 } @samples),
+        depth      => $result{ok} - $samples[-1][1],
+        cpu        => { client => $result{client_us}, map { $_ => max(0, $after{cpu}{$_} - $before{cpu}{$_}) / $count * 1e6 } keys %{ $after{cpu} } },
+        wal        => ($after{wal} - $before{wal}) / $count,
+        written    => max(0, $after{written} - $before{written}) / $count,
+    };
+}
+
+
+sub _rate {
+    my (@samples) = @_;
+
+    return @samples > 1 ? ($samples[-1][1] - $samples[0][1]) / ($samples[-1][0] - $samples[0][0]) : 0;
+}
+
+
+# A function that returns the number of messages in the table since it was emptied; undef while PostgreSQL does not answer.
+sub _counter {
+    my ($self, $peer) = @_;
+    my $session;
+
+    return sub { 0 } if !$peer->table;
+
+    $peer->empty;
+    $self->{pg}->safe_psql('checkpoint');
+
+    return sub {
+        my $count = eval { ($session ||= $self->{pg}->session)->query($peer->moved_sql) };
+        undef $session if ($count // '') !~ /^\d+$/;
+
+        return $session ? $count : undef;
+    };
+}
+
+
+# Waits until all accepted messages are in the table, or none has come for five seconds.
+sub _drain {
+    my ($self, $peer, $moved, $accepted) = @_;
+    my ($last, $since) = (-1, time);
+
+    return poll_until {
+        my $count = $moved->() // $last;
+        ($last, $since) = ($count, time) if $count != $last;
+        return $count >= $accepted || time - $since > 5;
+    } 600;
+}
+
+
+# What the processes of a peer and of PostgreSQL have used so far. Processes that have ended are not included.
+sub _spent {
+    my ($self, $peer) = @_;
+    my %pids = $self->pids($peer);
+
+    return (
+        cpu     => { map { $_ => cpu(grep { -e "/proc/$_/stat" } @{ $pids{$_} }) } keys %pids },
+        wal     => $self->{pg}->safe_psql("select pg_current_wal_insert_lsn() - '0/0'"),
+        written => sum(0, map { (eval { slurp("/proc/$_/io") } // '') =~ /^write_bytes: (\d+)/m } map { @$_ } values %pids),
+    );
+}
+
+
+sub pids {
+    my ($self, $peer) = @_;
+
+    return ($peer->pids, postgresql => [ $self->{pg}->pid, descendants($self->{pg}->pid) ]);
+}
+
+
+# Private memory by role, in MB.
+sub memory {
+    my ($self, $peer) = @_;
+    my %pids = $self->pids($peer);
+
+    return { map { $_ => sum(0, map { eval { private($_) } // 0 } @{ $pids{$_} }) / 1024 } keys %pids };
+}
+
+
+# Compares the record of a run with the table: messages that were acknowledged and are not there, or there more than once.
+sub check {
+    my ($self, $peer, $record) = @_;
+    my ($head, @lines) = split /\n/, slurp($record);
+    my ($run)  = $head =~ /^pgq_load record (\S+)/ or die "$record: $head\n";
+    my %acked  = map { /^(\d+) \d+ (\S+)/ && $2 ne '-' ? ($1 => 1) : () } @lines;
+    my ($lost, $twice) = (scalar keys %acked, 0);
+
+    for my $row (split /\n/, $self->{pg}->safe_psql(
+        "select data->>'n', count(*) from @{[ $peer->table ]} where data->>'run' = '$run' group by 1")) {
+        my ($n, $count) = split /\|/, $row;
+        $lost-- if $acked{$n};
+        $twice += $count - 1;
+    }
+
+    return (acked => scalar keys %acked, lost => $lost, twice => $twice);
+}
+
+
+1;

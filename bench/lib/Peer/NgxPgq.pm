@@ -1,0 +1,53 @@
+package Peer::NgxPgq;
+
+use strict;
+use warnings;
+
+use parent 'Peer';
+
+use Pgq::Nginx;
+
+
+sub name  { return 'ngx_pgq' }
+
+sub table { return 'posts' }
+
+sub url   { return $_[0]{server}{http}->url('/post') }
+
+sub roles { return qw(postgresql worker) }
+
+
+sub start {
+    my ($self) = @_;
+
+    return $self->serve(http => Pgq::Nginx->new(
+        pg          => $self->{pg},
+        workers     => $self->{workers},
+        connections => $self->{connections} * 2 + 100,
+        log_level   => 'notice',
+        listen      => 'backlog=4096',
+        http        => 'keepalive_requests 1000000000; keepalive_timeout 1h;',
+        server      => 'access_log off;',
+    ));
+}
+
+
+# The worker is the mover. PostgreSQL restarts all of its processes when one is killed.
+sub kill {
+    my ($self, $role) = @_;
+
+    return $self->SUPER::kill($role) if $role eq 'postgresql';
+
+    CORE::kill 'KILL', split /\n/, $self->{pg}->safe_psql("select pid from pg_stat_activity where backend_type = 'ngx_pgq mover'");
+
+    return;
+}
+
+
+sub settings {
+    return 'Its defaults, without an access log, as for all peers. One mover. The answer contains the id and the message;'
+        . ' those of the other peers are shorter. It checks that a message is JSON before it accepts it.';
+}
+
+
+1;
