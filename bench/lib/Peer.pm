@@ -23,7 +23,7 @@ package Peer;
 use strict;
 use warnings;
 
-use Pgq::Host qw(descendants run);
+use Pgq::Host qw(descendants run top);
 use Peer::Process;
 use Server qw(other_nginx);
 
@@ -105,17 +105,16 @@ sub serve {
 }
 
 
-# An nginx with Lua; not started. Options: name, workers, http, locations. Its directory lua/ is in the path of Lua.
+# An nginx with Lua; not started. Options: name, workers, http, locations. bench/peers is in the path of Lua.
 sub lua_nginx {
     my ($self, %option) = @_;
-    my ($lua) = __FILE__ =~ m{(.*)/Peer\.pm$};
 
     return other_nginx(
         workers     => $self->{workers},
         connections => $self->{connections} * 4 + 100,
         %option,
         modules => [qw(ndk_http_module ngx_http_lua_module)],
-        http    => "lua_package_path '$lua/lua/?.lua;;'; lua_socket_log_errors off; " . ($option{http} // ''),
+        http    => "lua_package_path '@{[ top() ]}/bench/peers/?.lua;;'; lua_socket_log_errors off; " . ($option{http} // ''),
     );
 }
 
