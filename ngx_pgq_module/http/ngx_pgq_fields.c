@@ -161,6 +161,16 @@ ngx_pgq_fields_form(ngx_str_t *line)
     ngx_pgq_header_t       h;
     ngx_pgq_header_word_t  type, subtype, name, value;
 
+    static ngx_str_t  json = ngx_string("application/json");
+
+    /* most clients send this, and the grammar below takes ten times longer */
+
+    if (line->len == json.len
+        && ngx_memcmp(line->data, json.data, json.len) == 0)
+    {
+        return NGX_PGQ_FORM_JSON;
+    }
+
     ngx_pgq_header_start(&h, line->data, line->len);
 
     if (ngx_pgq_header_media_type(&h, &type, &subtype) != 0) {
