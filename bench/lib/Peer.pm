@@ -114,7 +114,7 @@ sub lua_nginx {
         connections => $self->{connections} * 4 + 100,
         %option,
         modules => [qw(ndk_http_module ngx_http_lua_module)],
-        http    => "lua_package_path '@{[ top() ]}/bench/peers/?.lua;;'; lua_socket_log_errors off; " . ($option{http} // ''),
+        http    => "lua_package_path '@{[ top() ]}/bench/peers/?.lua;;'; lua_socket_log_errors off; client_body_buffer_size 64k; " . ($option{http} // ''),
     );
 }
 
