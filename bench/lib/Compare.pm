@@ -26,11 +26,13 @@ sub new {
 
 
 # Offers messages: in a closed loop, or with a rate in an open one. Options: seconds, connections, size, rate, messages; at, a list
-# of [ second, code ] that is called when its time has come; record, to compare them with the table later.
+# of [ second, code ] that is called when its time has come; record, to compare them with the table later; keep, not to empty the
+# table before; undrained, not to wait until the messages are in the table.
 #
 # Returns the results of pgq_load and, for a peer with a table,
 #   samples     [ second, messages moved ], ten times a second
 #   moved_rate  messages that reached the table a second, without the first third of the time
+#   silence     the longest time without a new row, in seconds
 #   depth       messages that were accepted and not moved when the load ended
 #   cpu         by role, with postgresql and client: microseconds of a message
 #   wal, written    bytes of a message: of WAL; of all files, by all processes
@@ -48,8 +50,8 @@ sub offer {
         $peer->url,
     );
 
+    my $moved   = $self->_counter($peer, $option{keep});
     my %before  = $self->_spent($peer);
-    my $moved   = $self->_counter($peer);
     my $pid     = spawn(\@command, out => $out);
     my $start   = time;
     my @samples = ([ 0, $moved->() // 0 ]);
@@ -70,13 +72,14 @@ sub offer {
     my %result = $text =~ /^result (\S+) (\S+)$/mg;
     die "pgq_load, @{[ $peer->name ]}: status $status\n$text" if $status && !$option{record};
 
-    $self->_drain($peer, $moved, $result{ok}) if $peer->table;
+    $self->_drain($peer, $moved, $result{ok}, $option{keep}) if $peer->table && !$option{undrained};
     my %after = $self->_spent($peer);
     my $count = max(1, $result{ok});
 
     return {
         %result,
         samples    => \@samples,
+        silence    => _silence(@samples),
         moved_rate => _rate(grep { $_->[0] >= $samples[-1][0] / 3 } @samples),
         depth      => $result{ok} - $samples[-1][1],
         cpu        => { client => $result{client_us}, map { $_ => max(0, $after{cpu}{$_} - $before{cpu}{$_}) / $count * 1e6 } keys %{ $after{cpu} } },
@@ -93,21 +96,36 @@ sub _rate {
 }
 
 
-# A function that returns the number of messages in the table since it was emptied; undef while PostgreSQL does not answer.
+sub _silence {
+    my (@samples) = @_;
+    my ($longest, $since) = (0, $samples[0]);
+
+    for my $sample (@samples, [ $samples[-1][0], -1 ]) {
+        next if $sample->[1] == $since->[1];
+        $longest = max($longest, $sample->[0] - $since->[0]);
+        $since = $sample;
+    }
+
+    return $longest;
+}
+
+
+# A function that returns the number of messages that have come into the table since; undef while PostgreSQL does not answer.
 sub _counter {
-    my ($self, $peer) = @_;
+    my ($self, $peer, $keep) = @_;
     my $session;
 
     return sub { 0 } if !$peer->table;
 
-    $peer->empty;
+    $peer->empty if !$keep;
     $self->{pg}->safe_psql('checkpoint');
+    my $start = $peer->moved;
 
     return sub {
         my $count = eval { ($session ||= $self->{pg}->session)->query($peer->moved_sql) };
         undef $session if ($count // '') !~ /^\d+$/;
 
-        return $session ? $count : undef;
+        return $session ? $count - $start : undef;
     };
 }
 
@@ -115,14 +133,14 @@ sub _counter {
 # Waits until all accepted messages are in the table, or none has come for ten seconds. A crash of PostgreSQL leaves a gap in the
 # ids, so the rows are counted at the end.
 sub _drain {
-    my ($self, $peer, $moved, $accepted) = @_;
+    my ($self, $peer, $moved, $accepted, $keep) = @_;
     my ($last, $since) = (-1, time);
 
     return poll_until {
         my $count = $moved->() // $last;
         ($last, $since) = ($count, time) if $count != $last;
         return time - $since > 10
-            || $count >= $accepted && $self->{pg}->safe_psql("select count(*) from @{[ $peer->table ]}") >= $accepted;
+            || $count >= $accepted && ($keep || $self->{pg}->safe_psql("select count(*) from @{[ $peer->table ]}") >= $accepted);
     } 600;
 }
 

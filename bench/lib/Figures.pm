@@ -31,7 +31,7 @@ sub slope {
 }
 
 
-# CPU seconds of processes, in nanosecond resolution if the kernel has it.
+# CPU seconds of processes: in nanosecond resolution if the kernel has it, for a process with threads in hundredths.
 sub cpu {
     my (@pids) = @_;
 
@@ -42,10 +42,10 @@ sub cpu {
 sub _cpu {
     my ($process) = @_;
 
-    return (split ' ', slurp("$process/schedstat"))[0] / 1e9 if -e "$process/schedstat";
-
     my ($rest) = slurp("$process/stat") =~ /\) (.*)/;
     my @field = split ' ', $rest;
+
+    return (split ' ', slurp("$process/schedstat"))[0] / 1e9 if $field[17] == 1 && -e "$process/schedstat";
 
     return ($field[11] + $field[12]) / 100;
 }

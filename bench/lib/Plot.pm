@@ -1,11 +1,15 @@
 package Plot;
 
-# The graph of bench/mover: depth of the queue and posts a second during a held snapshot, one line for each queue. SVG
-# without a background, in colors that are readable on a light and on a dark page.
+# The graphs of bench/mover and bench/compare: SVG without a background, in colors that are readable on a light and on a dark
+# page.
 #
 #   Plot::svg($title, $hold, [ 'ngx_pgq', [ [ $second, $depth, $moved ], … ] ], [ 'another', [ … ] ])
-#
-# Seconds are counted from the snapshot, which is held for $hold seconds.
+#       depth of the queue and posts a second during a held snapshot, one line for each queue. Seconds are counted from the
+#       snapshot, which is held for $hold seconds
+#   Plot::bars($title, [ 'accepted', 'in the table' ], [ 'ngx_pgq', 12345, 12000 ], [ 'another', … ])
+#       a group of bars for each name; undef is no bar
+#   Plot::lines($title, [ 1, 16, 64 ], [ 'ngx_pgq', 123, 456, 789 ], [ 'another', … ])
+#       a line for each name, through values at equal distances; undef is no value
 
 use strict;
 use warnings;
@@ -14,6 +18,7 @@ use utf8;
 use List::Util qw(max min sum);
 
 my ($width, $height, $left, $right) = (820, 476, 56, 184);
+my @ink = map { "#$_" } qw(2f81f7 d4672a 3fa653 a371f7 c99a17 db5f9b 26a5b0 8c959f b3543f 6a8f2a);
 my @panel = ({ top => 72, height => 170 }, { top => 298, height => 140 });
 
 
@@ -65,15 +70,100 @@ sub _line {
 }
 
 
-# The names of the lines are at the right, at their height at the end of the snapshot, without overlaps.
+# The names of the lines are at the right, at the height of their ends, without overlaps and above the bottom.
 sub _labels {
-    my (@labels) = sort { $a->{y} <=> $b->{y} } @_;
+    my ($bottom, @labels) = @_;
+
+    @labels = sort { $a->{y} <=> $b->{y} } @labels;
 
     for my $i (1 .. $#labels) {
         $labels[$i]{y} = max($labels[$i]{y}, $labels[ $i - 1 ]{y} + 30);
     }
 
+    for my $i (reverse 0 .. $#labels) {
+        $labels[$i]{y} = min($labels[$i]{y}, $i < $#labels ? $labels[ $i + 1 ]{y} - 30 : $bottom - 14);
+    }
+
     return join '', map { _text($_->{x}, $_->{y}, $_->{name}, "name ink$_->{number}"), _text($_->{x}, $_->{y} + 14, $_->{value}, 'note') } @labels;
+}
+
+
+sub _head {
+    my ($high, $label) = @_;
+    my $inks = join "\n", map { "path.ink$_ { stroke: $ink[$_] } text.ink$_, rect.ink$_ { fill: $ink[$_] }" } 0 .. $#ink;
+
+    return <<"END";
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 $width $high" width="$width" height="$high" role="img" aria-label="$label">
+<style>
+text { font: 12px system-ui, sans-serif; fill: #768390 }
+.title { font-size: 14px; font-weight: 600 }
+.name { font-weight: 600 }
+.grid { stroke: #8c959f; stroke-opacity: .28 }
+.edge { stroke: #8c959f; stroke-dasharray: 3 3 }
+.hold { fill: #8c959f; fill-opacity: .10 }
+path { fill: none; stroke-width: 2; stroke-linejoin: round }
+$inks
+\@media (prefers-color-scheme: light) { .note { fill: #57606a } .title { fill: #1f2328 } }
+\@media (prefers-color-scheme: dark) { .note { fill: #9198a1 } .title { fill: #f0f6fc } }
+</style>
+END
+}
+
+
+sub bars {
+    my ($title, $kinds, @groups) = @_;
+    my ($bar, $gap, $from) = (14, 12, 110);
+    my $group = @$kinds * $bar + $gap;
+    my $most  = max(1, map { $_ // 0 } map { @$_[ 1 .. $#$_ ] } @groups);
+    my $wide  = $width - $from - 70;
+    my $svg   = _head(56 + @groups * $group, $title) . _text(8, 18, $title, 'title');
+
+    $svg .= _text($from + 130 * $_, 38, $kinds->[$_], "name ink$_") for 0 .. $#$kinds;
+
+    for my $number (0 .. $#groups) {
+        my ($name, @values) = @{ $groups[$number] };
+        my $top = 52 + $number * $group;
+
+        $svg .= _text($from - 8, $top + @$kinds * $bar / 2 + 4, $name, 'note', 'end');
+
+        for my $kind (grep { defined $values[$_] } 0 .. $#values) {
+            my $length = $values[$kind] / $most * $wide;
+            $svg .= sprintf qq{<rect x="%d" y="%d" width="%.1f" height="%d" class="ink%d"/>\n}, $from, $top + $kind * $bar, $length, $bar - 2, $kind;
+            $svg .= _text($from + $length + 6, $top + $kind * $bar + 10, _long($values[$kind]), 'note');
+        }
+    }
+
+    return "$svg</svg>\n";
+}
+
+
+sub lines {
+    my ($title, $places, @lines) = @_;
+    my ($top, $high) = (44, 290);
+    my $most = max(1, map { $_ // 0 } map { @$_[ 1 .. $#$_ ] } @lines) * 1.02;
+    my $step = _step($most, 5);
+    my $x    = sub { $left + $_[0] / max(1, $#$places) * ($width - $left - $right) };
+    my $y    = sub { $top + $high - $_[0] / $most * $high };
+    my $svg  = _head($top + $high + 30, $title) . _text(8, 18, $title, 'title');
+    my @labels;
+
+    for (my $value = 0; $value <= $most; $value += $step) {
+        $svg .= _line($left, $y->($value), $width - $right, $y->($value), 'grid');
+        $svg .= _text($left - 8, $y->($value) + 4, _short($value), 'note', 'end');
+    }
+
+    $svg .= _text($x->($_), $top + $high + 20, _long($places->[$_]), 'note', 'middle') for 0 .. $#$places;
+
+    for my $number (reverse 0 .. $#lines) {
+        my ($name, @values) = @{ $lines[$number] };
+        my @known = grep { defined $values[$_] } 0 .. $#values or next;
+        my $ink   = $number % @ink;
+
+        $svg .= sprintf qq{<path d="M%s" class="ink%d"/>\n}, join(' L', map { sprintf '%.1f,%.1f', $x->($_), $y->($values[$_]) } @known), $ink;
+        push @labels, { x => $width - $right + 8, y => $y->($values[ $known[-1] ]), name => $name, number => $ink, value => _long($values[ $known[-1] ]) };
+    }
+
+    return $svg . _labels($top + $high, @labels) . "</svg>\n";
 }
 
 
@@ -84,22 +174,7 @@ sub svg {
     my $to   = max(map { $_->[0] } @all) + 0.5;
     my $x    = sub { $left + ($_[0] - $from) / ($to - $from) * ($width - $left - $right) };
 
-    my $svg = <<"END";
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 $width $height" width="$width" height="$height" role="img" aria-label="Depth of the queue and posts a second while a snapshot is held">
-<style>
-text { font: 12px system-ui, sans-serif; fill: #768390 }
-.title { font-size: 14px; font-weight: 600 }
-.name { font-weight: 600 }
-.grid { stroke: #8c959f; stroke-opacity: .28 }
-.edge { stroke: #8c959f; stroke-dasharray: 3 3 }
-.hold { fill: #8c959f; fill-opacity: .10 }
-path { fill: none; stroke-width: 2; stroke-linejoin: round }
-path.ink0 { stroke: #2f81f7 } text.ink0 { fill: #2f81f7 }
-path.ink1 { stroke: #d4672a } text.ink1 { fill: #d4672a }
-\@media (prefers-color-scheme: light) { .note { fill: #57606a } .title { fill: #1f2328 } }
-\@media (prefers-color-scheme: dark) { .note { fill: #9198a1 } .title { fill: #f0f6fc } }
-</style>
-END
+    my $svg = _head($height, 'Depth of the queue and posts a second while a snapshot is held');
 
     for my $n (0, 1) {
         my ($top, $high) = @{ $panel[$n] }{qw(top height)};
@@ -136,7 +211,7 @@ END
             };
         }
 
-        $svg .= _labels(@labels);
+        $svg .= _labels($top + $high + 18, @labels);
     }
 
     my $bottom = $panel[1]{top} + $panel[1]{height};

@@ -217,6 +217,7 @@ load_print_results(void)
 {
     int            i;
     double         seconds, rate, cpu;
+    int64_t        gap;
     struct rusage  usage;
 
     if (!load_settings.quiet && isatty(STDERR_FILENO)) {
@@ -234,6 +235,9 @@ load_print_results(void)
     seconds = seconds > 0 ? seconds : 0;
     rate = seconds > 0
            ? (double) (load_stats.ok - load_stats.warm_ok) / seconds : 0;
+
+    gap = load_now() - load_stats.last_ok;
+    gap = gap > load_stats.longest_gap ? gap : load_stats.longest_gap;
 
     printf("%" PRIu64 " of %" PRIu64 " messages acknowledged in %.2f s,"
            " %.0f a second\n"
@@ -276,7 +280,7 @@ load_print_results(void)
            load_stats.unsent,
            load_stats.malformed, load_stats.lost_connections,
            load_stats.connect_errors, seconds, rate,
-           (double) load_stats.longest_gap / 1e6);
+           load_stats.last_ok ? (double) gap / 1e6 : 0);
 
     load_hist_print(&load_stats.latency, "");
     load_phase_print(stdout, load_stats.began, load_stats.ended);

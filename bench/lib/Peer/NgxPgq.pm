@@ -44,6 +44,18 @@ sub kill {
 }
 
 
+# Sets the number of movers.
+sub movers {
+    my ($self, $count) = @_;
+    my $pg = $self->{pg};
+
+    $pg->set('ngx_pgq.movers' => $count);
+    $pg->poll_query_until("select count(*) from pg_stat_activity where backend_type = 'ngx_pgq mover'", $count);
+
+    return;
+}
+
+
 sub settings {
     return 'Its defaults, without an access log, as for all peers. One mover. The answer contains the id and the message;'
         . ' those of the other peers are shorter. It checks that a message is JSON before it accepts it.';
