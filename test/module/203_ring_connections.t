@@ -10,6 +10,7 @@ my $is_following = q{query like '%ngx_pgq.follow(%' and pid <> pg_backend_pid()}
 sub following_workers { return map { /pgq follower: started/ && /(\d+)#/ ? $1 : () } split /\n/, $nginx->log_since(0) }
 
 ok($pg->poll_query_until("select count(*) from pg_stat_activity where $is_following", 1), 'a worker follows');
+ok((poll_until { (Pgq::Client->new($nginx)->get('/get')->header('Cache-Status') // '') eq 'pgq; hit' }), 'the ring is read: the follower is not writing');
 my ($stopped) = following_workers();
 my ($other) = grep { $_ != $stopped } $nginx->worker_pids;
 kill 'STOP', $stopped;

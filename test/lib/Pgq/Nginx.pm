@@ -238,12 +238,16 @@ sub test {
 }
 
 
-# Without the manager and the loader of a cache, which are children of the master, too.
+# Without the manager and the loader of a cache, which are children of the master, too. The log names them: under valgrind
+# the titles of processes do not.
 sub worker_pids {
     my ($self) = @_;
 
     return $self->{pid} if $self->{master} eq 'off';
-    return grep { (eval { slurp("/proc/$_/cmdline") } // '') !~ /^nginx: cache / } descendants($self->{pid});
+
+    my %cache = map { $_ => 1 } $self->log_since(0) =~ /start cache \w+ process (\d+)/g;
+
+    return grep { !$cache{$_} } descendants($self->{pid});
 }
 
 
