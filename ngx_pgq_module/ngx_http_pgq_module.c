@@ -495,6 +495,7 @@ ngx_http_pgq_exit_process(ngx_cycle_t *cycle)
 
     for (i = 0; i < pmcf->pools.nelts; i++) {
         ngx_pgq_newest_exit(pools[i]);
+        ngx_pgq_reader_exit(pools[i]);
         ngx_pgq_pool_exit(pools[i]);
     }
 

@@ -29,6 +29,7 @@
 static ngx_pgq_frame_group_t *ngx_pgq_frame_create(
     ngx_pgq_frame_cache_t *cache, ngx_uint_t n, size_t size);
 static void ngx_pgq_frame_share(ngx_pgq_frame_group_t *group);
+static void ngx_pgq_frame_drop(ngx_pgq_frame_cache_t *cache);
 static u_char *ngx_pgq_frame_begin(ngx_pgq_frame_group_t *group, int64_t id,
     size_t len, size_t topic_len);
 static void ngx_pgq_frame_end(ngx_pgq_frame_group_t *group);
@@ -86,6 +87,15 @@ ngx_pgq_frame_init(ngx_pgq_frame_cache_t *cache, ngx_log_t *log)
     ngx_queue_init(&cache->groups);
     ngx_queue_init(&cache->recent);
     cache->log = log;
+}
+
+
+void
+ngx_pgq_frame_exit(ngx_pgq_frame_cache_t *cache)
+{
+    while (cache->n) {
+        ngx_pgq_frame_drop(cache);
+    }
 }
 
 
@@ -344,7 +354,6 @@ ngx_pgq_frame_create(ngx_pgq_frame_cache_t *cache, ngx_uint_t n, size_t size)
 static void
 ngx_pgq_frame_share(ngx_pgq_frame_group_t *group)
 {
-    ngx_queue_t            *q;
     ngx_pgq_frame_cache_t  *cache;
 
     cache = group->cache;
@@ -353,13 +362,23 @@ ngx_pgq_frame_share(ngx_pgq_frame_group_t *group)
     ngx_queue_insert_head(&cache->groups, &group->queue);
     ngx_queue_insert_head(&cache->recent, &group->recent);
 
-    if (cache->n < NGX_PGQ_FRAME_RECENT) {
-        cache->n++;
-        return;
+    if (++cache->n > NGX_PGQ_FRAME_RECENT) {
+        ngx_pgq_frame_drop(cache);
     }
+}
+
+
+/* the cache releases the oldest of its groups */
+
+static void
+ngx_pgq_frame_drop(ngx_pgq_frame_cache_t *cache)
+{
+    ngx_queue_t  *q;
 
     q = ngx_queue_last(&cache->recent);
     ngx_queue_remove(q);
+    cache->n--;
+
     ngx_pgq_frame_release(ngx_queue_data(q, ngx_pgq_frame_group_t, recent));
 }
 

@@ -101,6 +101,7 @@ extern const ngx_pgq_transport_t  ngx_pgq_transports[];
 
 
 void ngx_pgq_frame_init(ngx_pgq_frame_cache_t *cache, ngx_log_t *log);
+void ngx_pgq_frame_exit(ngx_pgq_frame_cache_t *cache);
 
 /* these return a group with one more holder */
 

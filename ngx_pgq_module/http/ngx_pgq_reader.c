@@ -72,6 +72,15 @@ ngx_pgq_reader_init(ngx_pgq_pool_t *db, ngx_cycle_t *cycle)
 }
 
 
+void
+ngx_pgq_reader_exit(ngx_pgq_pool_t *db)
+{
+    if (db->ring) {
+        ngx_pgq_frame_exit(&ngx_pgq_reader_all(db)->cache);
+    }
+}
+
+
 ngx_pgq_readers_t *
 ngx_pgq_reader_all(ngx_pgq_pool_t *db)
 {

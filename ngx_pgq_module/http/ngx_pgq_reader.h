@@ -115,6 +115,7 @@ struct ngx_pgq_readers_s {
 
 
 ngx_int_t ngx_pgq_reader_init(ngx_pgq_pool_t *db, ngx_cycle_t *cycle);
+void ngx_pgq_reader_exit(ngx_pgq_pool_t *db);
 
 ngx_pgq_readers_t *ngx_pgq_reader_all(ngx_pgq_pool_t *db);
 
