@@ -414,13 +414,15 @@ ngx_pgq_stream_time(ngx_http_request_t *r, ngx_pgq_reader_t *rd)
     ngx_int_t   n;
     ngx_str_t   value;
 
+    static u_char  bytes[] = "0123456789+-:.TtZz ";
+
     if (ngx_http_arg(r, (u_char *) "since", 5, &value) != NGX_OK) {
         return NGX_OK;
     }
 
     p = ngx_pnalloc(r->pool, ngx_max(value.len,
                                      sizeof("1970-01-01T00:00:00Z")));
-    if (p == NULL || value.len == 0) {
+    if (p == NULL) {
         return NGX_ERROR;
     }
 
@@ -428,6 +430,10 @@ ngx_pgq_stream_time(ngx_http_request_t *r, ngx_pgq_reader_t *rd)
     src = value.data;
     ngx_unescape_uri(&p, &src, value.len, 0);
     rd->time.len = p - rd->time.data;
+
+    if (rd->time.len == 0) {
+        return NGX_ERROR;
+    }
 
     n = ngx_parse_time(&rd->time, 1);
 
@@ -445,11 +451,7 @@ ngx_pgq_stream_time(ngx_http_request_t *r, ngx_pgq_reader_t *rd)
     /* not the words that PostgreSQL accepts as times */
 
     for (i = 0; i < rd->time.len; i++) {
-        if (ngx_strlchr((u_char *) "0123456789+-:.TtZz ",
-                        (u_char *) "0123456789+-:.TtZz " + 19,
-                        rd->time.data[i])
-            == NULL)
-        {
+        if (memchr(bytes, rd->time.data[i], sizeof(bytes) - 1) == NULL) {
             return NGX_ERROR;
         }
     }

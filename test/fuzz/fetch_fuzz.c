@@ -120,47 +120,12 @@ ngx_pgq_metrics_ring(ngx_uint_t place, ngx_pgq_metrics_ring_e total)
 static long
 argument(const uint8_t *p, size_t len, const char *name)
 {
-    long    value;
-    size_t  i, at, end, n;
+    size_t          n;
+    const uint8_t  *value;
 
-    n = strlen(name);
+    value = fuzz_argument(p, len, name, &n);
 
-    for (at = 0; at < len; at = end + 1) {
-
-        for (end = at; end < len && p[end] != '&'; end++) {
-            /* void */
-        }
-
-        for (i = 0; i < n && at + i < end; i++) {
-            if ((p[at + i] | 0x20) != name[i]) {
-                break;
-            }
-        }
-
-        if (i < n || at + n >= end || p[at + n] != '=') {
-            continue;
-        }
-
-        at += n + 1;
-
-        if (at == end) {
-            return -2;
-        }
-
-        for (value = 0; at < end; at++) {
-            if (p[at] < '0' || p[at] > '9'
-                || value > (INT64_MAX - (p[at] - '0')) / 10)
-            {
-                return -2;
-            }
-
-            value = value * 10 + (p[at] - '0');
-        }
-
-        return value;
-    }
-
-    return -1;
+    return value ? fuzz_number(value, n) : -1;
 }
 
 

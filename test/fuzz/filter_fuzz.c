@@ -12,7 +12,6 @@
 #include "ngx_pgq_topic.h"
 
 #include <arpa/inet.h>
-#include <ctype.h>
 #include <regex.h>
 
 
@@ -43,45 +42,6 @@ ngx_conf_log_error(ngx_uint_t level, ngx_conf_t *cf, ngx_err_t err,
     (void) cf;
     (void) err;
     (void) fmt;
-}
-
-
-void
-ngx_unescape_uri(u_char **dst, u_char **src, size_t size, ngx_uint_t type)
-{
-    char     hex[3] = "";
-    u_char  *end;
-
-    (void) type;
-
-    for (end = *src + size; *src < end; (*src)++) {
-        if (**src == '%' && end - *src > 2 && isxdigit((*src)[1])
-            && isxdigit((*src)[2]))
-        {
-            memcpy(hex, *src + 1, 2);
-            *(*dst)++ = (u_char) strtol(hex, NULL, 16);
-            *src += 2;
-            continue;
-        }
-
-        *(*dst)++ = **src;
-    }
-}
-
-
-static ngx_str_t
-line(fuzz_input_t *in)
-{
-    size_t     len, got;
-    ngx_str_t  text;
-
-    for (len = 0; len < in->len && in->p[len] != '\n'; len++) { /* void */ }
-
-    text.data = (u_char *) fuzz_bytes(in, len, &got);
-    text.len = got;
-    (void) fuzz_byte(in);
-
-    return text;
 }
 
 
@@ -218,7 +178,7 @@ check_reader(ngx_http_request_t *r, list_t *rights, ngx_str_t *asked,
     fuzz_check((filter != NULL) == ((topics.len > 0) != (pattern.len > 0)));
 
     while (in.len) {
-        topic = line(&in);
+        topic = stub_line(&in);
         admitted = (list.n == 0 || matches(&list, &topic))
                    && (rights == NULL || matches(rights, &topic));
 
@@ -274,7 +234,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     memset(&value, 0, sizeof(value));
     ngx_str_set(&conf.prefix, "/post/");
 
-    value.value = line(&in);
+    value.value = stub_line(&in);
 
     if (value.value.len != 1 || value.value.data[0] != '-') {
         conf.topics = &value;
@@ -282,12 +242,12 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     }
 
     f = stub_request(&conf);
-    path = line(&in);
+    path = stub_line(&in);
     f->request.uri.len = conf.prefix.len + path.len;
     f->request.uri.data = ngx_pnalloc(f->request.pool, f->request.uri.len);
     memcpy(f->request.uri.data, "/post/", 6);
     memcpy(f->request.uri.data + 6, path.data, path.len);
-    f->request.args = line(&in);
+    f->request.args = stub_line(&in);
 
     check_post(&f->request, conf.topics ? &rights : NULL, &path);
 

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t len);
@@ -81,6 +82,52 @@ fuzz_bytes(fuzz_input_t *in, size_t wanted, size_t *got)
     in->len -= *got;
 
     return p;
+}
+
+
+/* The value of an argument of a request and its length; NULL if it is missing. */
+
+static inline const uint8_t *
+fuzz_argument(const uint8_t *p, size_t len, const char *name, size_t *value)
+{
+    size_t  at, end, n;
+
+    n = strlen(name);
+
+    for (at = 0; at < len; at = end + 1) {
+
+        for (end = at; end < len && p[end] != '&'; end++) { /* void */ }
+
+        if (end - at > n && p[at + n] == '='
+            && strncasecmp((const char *) p + at, name, n) == 0)
+        {
+            *value = end - at - n - 1;
+            return p + at + n + 1;
+        }
+    }
+
+    return NULL;
+}
+
+
+/* Returns -2 if the text is not a number. */
+
+static inline long
+fuzz_number(const uint8_t *p, size_t len)
+{
+    long    value;
+    size_t  i;
+
+    for (value = 0, i = 0; i < len; i++) {
+        if (p[i] < '0' || p[i] > '9' || value > (INT64_MAX - (p[i] - '0')) / 10)
+        {
+            return -2;
+        }
+
+        value = value * 10 + (p[i] - '0');
+    }
+
+    return len ? value : -2;
 }
 
 

@@ -89,6 +89,54 @@ ngx_atoof(u_char *line, size_t n)
 }
 
 
+static int
+stub_digit(u_char c)
+{
+    return isdigit(c) ? c - '0' : isxdigit(c) ? (c | 0x20) - 'a' + 10 : -1;
+}
+
+
+/* as nginx: an incomplete % is dropped, or its first wrong character stays */
+
+void
+ngx_unescape_uri(u_char **dst, u_char **src, size_t size, ngx_uint_t type)
+{
+    int      high, low;
+    u_char  *end;
+
+    fuzz_check(type == 0);
+
+    for (end = *src + size; *src < end; (*src)++) {
+
+        if (**src != '%') {
+            *(*dst)++ = **src;
+            continue;
+        }
+
+        if (++*src == end) {
+            break;
+        }
+
+        high = stub_digit(**src);
+
+        if (high < 0) {
+            *(*dst)++ = **src;
+            continue;
+        }
+
+        if (++*src == end) {
+            break;
+        }
+
+        low = stub_digit(**src);
+
+        if (low >= 0) {
+            *(*dst)++ = (u_char) (high * 16 + low);
+        }
+    }
+}
+
+
 u_char *
 ngx_hex_dump(u_char *dst, u_char *src, size_t len)
 {

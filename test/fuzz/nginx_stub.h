@@ -56,6 +56,9 @@ extern void        (*stub_finalized)(stub_request_t *f, ngx_int_t rc);
 stub_request_t *stub_request(ngx_pgq_loc_conf_t *conf);
 void stub_request_free(stub_request_t *f);
 
+/* Reads a line, in the memory of the input. */
+ngx_str_t stub_line(fuzz_input_t *in);
+
 /*
  * Reads "name: value" lines up to an empty line.  Returns the rest of the
  * input.

@@ -47,6 +47,22 @@ stub_request_free(stub_request_t *f)
 }
 
 
+ngx_str_t
+stub_line(fuzz_input_t *in)
+{
+    size_t     len, got;
+    ngx_str_t  text;
+
+    for (len = 0; len < in->len && in->p[len] != '\n'; len++) { /* void */ }
+
+    text.data = (u_char *) fuzz_bytes(in, len, &got);
+    text.len = got;
+    (void) fuzz_byte(in);
+
+    return text;
+}
+
+
 static void
 stub_header(stub_request_t *f, ngx_table_elt_t *h, fuzz_input_t line)
 {

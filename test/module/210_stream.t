@@ -84,7 +84,7 @@ not_blocked($nginx, 'while a long poll waits');
 $client->post('/post', '"poll"');
 is($poll->answer->json->{msg}[0]{data}, 'poll', 'a long poll that waits is answered by a new post');
 is(Pgq::Client->new($nginx)->get('/stream', Prefer => 'wait=0')->json->{next}, 53, 'Prefer: wait selects a long poll');
-for my $query ('wait=61', 'wait=x', 'wait=1&limit=0', 'limit=1001', 'newest=-1', 'newest=1001', 'newest=x', 'since=now', 'since=', 'since=1h') {
+for my $query ('wait=61', 'wait=x', 'wait=1&limit=0', 'limit=1001', 'newest=-1', 'newest=1001', 'newest=x', 'since=now', 'since=', 'since=%', 'since=1h') {
     is_problem($client->get("/stream?$query"), 400, 'bad_argument', $query);
 }
 
