@@ -64,15 +64,22 @@ static ngx_uint_t
 ngx_pgq_ring_may_take(ngx_pgq_ring_t *ring, uint64_t owner, ngx_msec_t now)
 {
     uint64_t   beat;
-    ngx_pid_t  pid;
+    ngx_pid_t  pid, group;
 
     pid = (ngx_pid_t) (owner / 2);
 
-    /* this process may have the id of one that was killed */
+    /*
+     * This process, or one that is no worker of this nginx, may have the id
+     * of one that was killed.  Workers are in the master's process group.
+     */
 
-    if (pid == 0 || pid == ngx_pid
-        || (kill(pid, 0) == -1 && ngx_errno == NGX_ESRCH))
-    {
+    if (pid == 0 || pid == ngx_pid) {
+        return 1;
+    }
+
+    group = getpgid(pid);
+
+    if (group == -1 ? ngx_errno == NGX_ESRCH : group != getpgrp()) {
         return 1;
     }
 

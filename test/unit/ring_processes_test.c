@@ -6,6 +6,7 @@
  */
 
 #include "ring_posts.h"
+#include "ngx_pgq_ring_memory.h"
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -318,6 +319,46 @@ test_stop(void)
 }
 
 
+static void
+stranger(void)
+{
+    (void) setsid();
+
+    for ( ;; ) {
+        (void) pause();
+    }
+}
+
+
+/* The id of a process that was killed while it wrote is given to another. */
+
+static void
+test_stranger(void)
+{
+    int    status;
+    pid_t  pid;
+
+    new_ring(SIZE, POSTS);
+    (void) ngx_pgq_ring_take(&ring, 0);
+    (void) append(1);
+
+    pid = start(stranger);
+
+    while (getpgid(pid) != pid) {
+        usleep(1000);
+    }
+
+    ring.memory->owner = (uint64_t) pid * 2 | NGX_PGQ_RING_WRITING;
+
+    ok(ngx_pgq_ring_take(&ring, 0) == NGX_OK && append(2) == NGX_OK && whole(),
+       "the ring of a killed writer is taken though a process that is no"
+       " worker has its id");
+
+    (void) kill(pid, SIGKILL);
+    (void) waitpid(pid, &status, 0);
+}
+
+
 /* Reads its posts again and again, each time under a greater revision. */
 
 static void
@@ -404,6 +445,7 @@ main(void)
     test_version();
     test_kill();
     test_stop();
+    test_stranger();
 
     return tap_done();
 }
