@@ -154,6 +154,7 @@ bench-readers: packages-check build  ## measure GET and 10,000 readers, and thos
 
 bench-compare: packages-check build  ## compare with Redis, PgQ, RabbitMQ, NATS on the same work; writes bench/RESULTS.md (hours; not a test)
 	@provision/install-packages bench-compare
+	@$(MAKE) --no-print-directory build
 	@bench/compare
 
 bench-cluster: packages-check build  ## measure a cluster of five containers and a single node (as root; not a test)

@@ -130,7 +130,7 @@ sub _counter {
 }
 
 
-# Waits until all accepted messages are in the table, or none has come for ten seconds. A crash of PostgreSQL leaves a gap in the
+# Waits until all accepted messages are in the table, or none has come for longer than a peer pauses. A crash of PostgreSQL leaves a gap in the
 # ids, so the rows are counted at the end.
 sub _drain {
     my ($self, $peer, $moved, $accepted, $keep) = @_;
@@ -139,7 +139,7 @@ sub _drain {
     return poll_until {
         my $count = $moved->() // $last;
         ($last, $since) = ($count, time) if $count != $last;
-        return time - $since > 10
+        return time - $since > $peer->longest_pause
             || $count >= $accepted && ($keep || $self->{pg}->safe_psql("select count(*) from @{[ $peer->table ]}") >= $accepted);
     } 600;
 }

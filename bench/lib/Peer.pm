@@ -119,6 +119,26 @@ sub lua_nginx {
 }
 
 
+# The same for a broker on this port: a message is posted by bench/peers/pipeline.lua, with a protocol and a queue.
+sub broker_nginx {
+    my ($self, $protocol, $queue, $port) = @_;
+
+    return $self->lua_nginx(
+        name => $self->name,
+        http => "init_worker_by_lua_block { broker = require('pipeline').start($port, require('$protocol')('$queue')) }",
+        locations => <<'END',
+location = /post {
+    content_by_lua_block {
+        ngx.req.read_body()
+        ngx.status = broker:publish(ngx.req.get_body_data()) and 202 or 503
+        ngx.say(ngx.status == 202 and '{"status":"queued"}' or '{"status":"unavailable"}')
+    }
+}
+END
+    );
+}
+
+
 sub stop {
     my ($self) = @_;
     my $server = delete $self->{server};
@@ -137,6 +157,9 @@ sub pids {
     return map { $_ => [ $self->{server}{$_}->pid, descendants($self->{server}{$_}->pid) ] } keys %{ $self->{server} };
 }
 
+
+# Seconds after which no message moves any more, also when a process was killed.
+sub longest_pause { return 10 }
 
 # The roles whose loss is measured.
 sub roles { my ($self) = @_; return grep { $self->{server}{$_} } qw(broker worker) }
