@@ -16,6 +16,9 @@ sub url      { return $_[0]{server}{http}->url('/post') }
 
 sub roles    { return 'postgresql' }
 
+# It has one parameter, the message.
+sub statement { my ($self) = @_; return "insert into @{[ $self->table ]} (data) values (\$1)" }
+
 
 sub start {
     my ($self) = @_;
@@ -23,12 +26,12 @@ sub start {
     $self->create_table;
 
     return $self->serve(http => $self->lua_nginx(
-        name      => 'lua_insert',
+        name      => $self->name,
         http      => <<"END",
 init_by_lua_block {
     server = require("postgres").new {
         socket = "@{[ $self->{pg}->socket ]}/.s.PGSQL.@{[ $self->{pg}->port ]}", user = "postgres", database = "posts",
-        pool_size = 64, statement = "insert into @{[ $self->table ]} (data) values (\$1)",
+        pool_size = 64, statement = [[@{[ $self->statement ]}]],
     }
 }
 END
