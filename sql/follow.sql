@@ -16,6 +16,9 @@
 --
 -- Posts that retention has passed over, with smaller ids than removed, are not returned. So those that were deleted are not
 -- scanned, also if vacuum cannot remove them.
+--
+-- To plan the statement takes several times as long as to run it. PL/pgSQL keeps the plan of a session. As it may have been
+-- made while posts was empty, all plans but the one by the index on id are switched off.
 
 -- that of an older version returns other columns
 select 'drop function ngx_pgq.follow(bigint, integer, integer, integer)'
@@ -27,11 +30,18 @@ select 'drop function ngx_pgq.follow(bigint, integer, integer, integer)'
 create or replace function ngx_pgq.follow("after" bigint, most integer, size integer, newest integer default 1000)
 returns table (id bigint, at text, data json, topic text, message_id uuid, head bigint, removed bigint,
                revision bigint, delay bigint)
-language sql
+language plpgsql
 stable
 parallel safe
 rows 100
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
 as $$
+#variable_conflict use_column
+begin
+    return query
     with known as materialized (
         select place.newest as head,
                removed.last_value as removed,
@@ -55,7 +65,8 @@ as $$
       from known
     union all
     select post.id, post.at, post.data, post.topic, post.message_id, null, null, null, null
-      from known, ngx_pgq.after(known.start, most, size) as post
+      from known, ngx_pgq.after(known.start, most, size) as post;
+end
 $$;
 
 alter function ngx_pgq.follow(bigint, integer, integer, integer) owner to ngx_pgq_owner;
