@@ -10,7 +10,7 @@ use List::Util qw(sum);
 
 use Pgq::Host qw(slurp);
 
-our @EXPORT_OK = qw(median slope cpu private);
+our @EXPORT_OK = qw(median slope cpu cpu_of_all private);
 
 
 sub median {
@@ -36,6 +36,14 @@ sub cpu {
     my (@pids) = @_;
 
     return sum(0, map { _cpu("/proc/$_") } @pids);
+}
+
+
+# The same of one process with all its threads, given by its directory of /proc.
+sub cpu_of_all {
+    my ($process) = @_;
+
+    return sum(0, map { _cpu($_) } glob "$process/task/*");
 }
 
 
