@@ -137,7 +137,8 @@ ngx_pgq_follower_bell_handler(void)
 static void
 ngx_pgq_follower_poll_handler(ngx_event_t *ev)
 {
-    ngx_pgq_follower_t  *f;
+    ngx_pgq_follower_t    *f;
+    ngx_pgq_ring_state_t   state;
 
     f = ev->data;
 
@@ -154,7 +155,9 @@ ngx_pgq_follower_poll_handler(ngx_event_t *ev)
 
     /* the bell may not have been rung, or this worker has none */
 
-    if (ngx_exiting || ngx_pgq_ring_changes(&f->ring) != f->version) {
+    ngx_pgq_ring_state(&f->ring, &state);
+
+    if (ngx_exiting || state.changes != f->version) {
         ngx_post_event(&f->changed, &ngx_posted_events);
     }
 
@@ -167,12 +170,14 @@ ngx_pgq_follower_changed_handler(ngx_event_t *ev)
 {
     ngx_queue_t              *q, *next;
     ngx_pgq_follower_t       *f;
+    ngx_pgq_ring_state_t      state;
     ngx_pgq_ring_listener_t  *l;
 
     f = ev->data;
 
     ngx_pgq_ring_arm(&f->ring, ngx_process_slot);
-    f->version = ngx_pgq_ring_changes(&f->ring);
+    ngx_pgq_ring_state(&f->ring, &state);
+    f->version = state.changes;
 
     for (q = ngx_queue_head(&f->ring.listeners);
          q != ngx_queue_sentinel(&f->ring.listeners);

@@ -358,7 +358,9 @@ ngx_pgq_follower_complete(ngx_pgq_follower_t *f)
     (void) ngx_pgq_ring_confirm(&f->ring, f->head, f->removed,
                                 ngx_current_msec);
 
-    if (ngx_pgq_ring_changes(&f->ring) != f->version) {
+    ngx_pgq_ring_state(&f->ring, &state);
+
+    if (state.changes != f->version) {
         ngx_pgq_follower_fill_ring_bells(f, 0);
     }
 }

@@ -9,10 +9,9 @@
 #include "ngx_pgq_ring_memory.h"
 
 
-static ngx_int_t ngx_pgq_ring_slot(ngx_pgq_ring_memory_t *memory,
-    uint64_t place, ngx_pgq_ring_slot_t *slot);
-static ngx_uint_t ngx_pgq_ring_readable(ngx_pgq_ring_memory_t *memory,
-    uint64_t place);
+static ngx_int_t ngx_pgq_ring_slot(ngx_pgq_ring_t *ring, uint64_t place,
+    ngx_pgq_ring_slot_t *slot);
+static ngx_uint_t ngx_pgq_ring_readable(ngx_pgq_ring_t *ring, uint64_t place);
 static void ngx_pgq_ring_read(ngx_pgq_ring_memory_t *memory,
     uint64_t position, u_char *dst, size_t len);
 
@@ -60,20 +59,17 @@ ngx_pgq_ring_attach(ngx_pgq_ring_t *ring, void *memory)
 void
 ngx_pgq_ring_state(ngx_pgq_ring_t *ring, ngx_pgq_ring_state_t *state)
 {
-    ngx_pgq_ring_published_t  s;
+    uint64_t                version;
+    ngx_pgq_ring_memory_t  *memory;
 
-    ngx_pgq_ring_load(ring->memory, &s);
+    memory = ring->memory;
 
-    state->first = s.first;
-    state->end = s.end;
-    state->epoch = s.epoch;
-    state->newest = s.newest;
-    state->since = s.since;
-    state->removed = s.removed;
-    state->revision = s.revision;
-    state->confirmed = (ngx_msec_t) s.confirmed;
-    state->used = s.used_end - s.used_first;
-    state->loaded = s.loaded != 0;
+    do {
+        version = __atomic_load_n(&memory->version, __ATOMIC_ACQUIRE);
+        *state = memory->copies[version % 2].state;
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+
+    } while (__atomic_load_n(&memory->version, __ATOMIC_RELAXED) != version);
 }
 
 
@@ -100,7 +96,7 @@ ngx_pgq_ring_find(ngx_pgq_ring_t *ring, ngx_pgq_ring_state_t *state,
     while (low < high) {
         middle = low + (high - low) / 2;
 
-        if (ngx_pgq_ring_slot(ring->memory, middle, &slot) != NGX_OK) {
+        if (ngx_pgq_ring_slot(ring, middle, &slot) != NGX_OK) {
             return middle;
         }
 
@@ -124,7 +120,7 @@ ngx_pgq_ring_entry(ngx_pgq_ring_t *ring, uint64_t place,
 {
     ngx_pgq_ring_slot_t  slot;
 
-    if (ngx_pgq_ring_slot(ring->memory, place, &slot) != NGX_OK) {
+    if (ngx_pgq_ring_slot(ring, place, &slot) != NGX_OK) {
         return NGX_DECLINED;
     }
 
@@ -152,14 +148,14 @@ ngx_pgq_ring_copy(ngx_pgq_ring_t *ring, uint64_t place,
 
     memory = ring->memory;
 
-    if (ngx_pgq_ring_slot(memory, place, &slot) != NGX_OK) {
+    if (ngx_pgq_ring_slot(ring, place, &slot) != NGX_OK) {
         return NGX_DECLINED;
     }
 
     ngx_pgq_ring_read(memory, slot.position, topic, e->topic_len);
     ngx_pgq_ring_read(memory, slot.position + e->topic_len, object, e->len);
 
-    return ngx_pgq_ring_readable(memory, place) ? NGX_OK : NGX_DECLINED;
+    return ngx_pgq_ring_readable(ring, place) ? NGX_OK : NGX_DECLINED;
 }
 
 
@@ -194,17 +190,6 @@ ngx_pgq_ring_listening(ngx_pgq_ring_t *ring,
 }
 
 
-uint64_t
-ngx_pgq_ring_changes(ngx_pgq_ring_t *ring)
-{
-    ngx_pgq_ring_published_t  s;
-
-    ngx_pgq_ring_load(ring->memory, &s);
-
-    return s.changes;
-}
-
-
 /*
  * topic NULL: of all posts.  While the ring reads its posts again, its topics
  * are not complete; the newest id of all posts is not less than that of one.
@@ -214,14 +199,12 @@ void
 ngx_pgq_ring_version(ngx_pgq_ring_t *ring, ngx_str_t *topic,
     ngx_pgq_ring_version_t *version)
 {
-    int64_t                    id;
-    ngx_pgq_ring_memory_t     *memory;
-    ngx_pgq_ring_published_t   s, after;
+    int64_t               *id, newest;
+    ngx_pgq_ring_state_t   s, after;
 
-    memory = ring->memory;
-    ngx_pgq_ring_load(memory, &s);
+    ngx_pgq_ring_state(ring, &s);
 
-    version->created = s.confirmed ? 0 : memory->created;
+    version->created = s.confirmed ? 0 : ring->memory->created;
     version->revision = s.shown_revision;
     version->newest = s.shown;
 
@@ -229,13 +212,14 @@ ngx_pgq_ring_version(ngx_pgq_ring_t *ring, ngx_str_t *topic,
         return;
     }
 
-    id = __atomic_load_n(ngx_pgq_ring_topic(memory, topic), __ATOMIC_RELAXED);
+    id = ngx_pgq_ring_topic(ring->memory, topic);
+    newest = __atomic_load_n(id, __ATOMIC_RELAXED);
 
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
-    ngx_pgq_ring_load(memory, &after);
+    ngx_pgq_ring_state(ring, &after);
 
     if (after.epoch == s.epoch) {
-        version->newest = ngx_max(id, s.floor);
+        version->newest = ngx_max(newest, s.floor);
     }
 }
 
@@ -250,20 +234,6 @@ ngx_pgq_ring_arm(ngx_pgq_ring_t *ring, ngx_uint_t slot)
 {
     __atomic_store_n(&ring->memory->armed[slot], 1, __ATOMIC_SEQ_CST);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-}
-
-
-void
-ngx_pgq_ring_load(ngx_pgq_ring_memory_t *memory, ngx_pgq_ring_published_t *s)
-{
-    uint64_t  version;
-
-    do {
-        version = __atomic_load_n(&memory->version, __ATOMIC_ACQUIRE);
-        *s = memory->states[version % 2];
-        __atomic_thread_fence(__ATOMIC_ACQUIRE);
-
-    } while (__atomic_load_n(&memory->version, __ATOMIC_RELAXED) != version);
 }
 
 
@@ -286,25 +256,25 @@ ngx_pgq_ring_topic(ngx_pgq_ring_memory_t *memory, ngx_str_t *topic)
 
 
 static ngx_int_t
-ngx_pgq_ring_slot(ngx_pgq_ring_memory_t *memory, uint64_t place,
+ngx_pgq_ring_slot(ngx_pgq_ring_t *ring, uint64_t place,
     ngx_pgq_ring_slot_t *slot)
 {
-    *slot = memory->slots[place % memory->posts];
+    *slot = ring->memory->slots[place % ring->posts];
 
-    return ngx_pgq_ring_readable(memory, place) ? NGX_OK : NGX_DECLINED;
+    return ngx_pgq_ring_readable(ring, place) ? NGX_OK : NGX_DECLINED;
 }
 
 
 /* whether what was read of the place before is valid */
 
 static ngx_uint_t
-ngx_pgq_ring_readable(ngx_pgq_ring_memory_t *memory, uint64_t place)
+ngx_pgq_ring_readable(ngx_pgq_ring_t *ring, uint64_t place)
 {
-    ngx_pgq_ring_published_t  s;
+    ngx_pgq_ring_state_t  s;
 
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
 
-    ngx_pgq_ring_load(memory, &s);
+    ngx_pgq_ring_state(ring, &s);
 
     return place >= s.first && place < s.end;
 }

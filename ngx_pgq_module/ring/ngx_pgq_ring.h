@@ -57,9 +57,16 @@ typedef struct {
     int64_t                  since;     /* has since < id <= newest */
     int64_t                  removed;   /* posts has no id <= removed */
     int64_t                  revision;  /* of posts, see ngx_pgq.refresh() */
+    uint64_t                 changes;   /* all but confirmations of no news */
+    uint64_t                 used;      /* bytes of topics and objects */
     ngx_msec_t               confirmed; /* when PostgreSQL last answered */
-    size_t                   used;      /* bytes of topics and objects */
-    unsigned                 loaded:1;  /* has been up to date once */
+    ngx_uint_t               loaded;    /* has been up to date once */
+
+    /* only for ngx_pgq_ring_version() and the follower */
+    int64_t                  shown_revision;  /* of the last confirmation */
+    int64_t                  shown;     /* newest id at that time */
+    int64_t                  floor;     /* since, when it was loaded */
+    uint64_t                 position;  /* of the next entry */
 } ngx_pgq_ring_state_t;
 
 
@@ -86,7 +93,7 @@ struct ngx_pgq_ring_listener_s {
 
 /* to be increased when the memory of rings changes its form */
 
-#define NGX_PGQ_RING_LAYOUT      3
+#define NGX_PGQ_RING_LAYOUT      4
 
 
 /* for readers */
@@ -103,9 +110,6 @@ void ngx_pgq_ring_listen(ngx_pgq_ring_t *ring, ngx_pgq_ring_listener_t *l);
 /* the data of the listener with this function, in this worker, or NULL */
 void *ngx_pgq_ring_listening(ngx_pgq_ring_t *ring,
     void (*changed)(ngx_pgq_ring_listener_t *l));
-
-/* differs after each change but a confirmation without news */
-uint64_t ngx_pgq_ring_changes(ngx_pgq_ring_t *ring);
 
 /* asks for one ring of the bell of this slot at the next change */
 void ngx_pgq_ring_arm(ngx_pgq_ring_t *ring, ngx_uint_t slot);

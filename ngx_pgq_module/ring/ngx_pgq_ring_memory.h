@@ -42,21 +42,7 @@
 
 
 typedef struct {
-    uint64_t                 first;
-    uint64_t                 end;
-    uint64_t                 epoch;
-    int64_t                  newest;
-    int64_t                  since;
-    int64_t                  removed;
-    int64_t                  revision;
-    uint64_t                 changes;
-    uint64_t                 confirmed;
-    uint64_t                 loaded;
-    int64_t                  shown_revision;  /* of the last confirmation */
-    int64_t                  shown;         /* newest id at that time */
-    int64_t                  floor;         /* since, when it was loaded */
-    uint64_t                 used_first;    /* position of the first entry */
-    uint64_t                 used_end;      /* position of the next entry */
+    ngx_pgq_ring_state_t     state;
 } __attribute__((aligned(NGX_PGQ_RING_LINE))) ngx_pgq_ring_published_t;
 
 
@@ -76,7 +62,7 @@ struct ngx_pgq_ring_memory_s {
     uint64_t                 created;       /* ms since the epoch */
     /* the copy number version % 2 is in use */
     uint64_t                 version;
-    ngx_pgq_ring_published_t  states[2];
+    ngx_pgq_ring_published_t  copies[2];
     /* process id * 2, plus NGX_PGQ_RING_WRITING; 0: none */
     uint64_t                 owner __attribute__((aligned(NGX_PGQ_RING_LINE)));
     uint64_t                 beat;          /* the owner's last sign of life */
@@ -92,8 +78,6 @@ struct ngx_pgq_ring_memory_s {
     ((u_char *) &(memory)->slots[(memory)->posts])
 
 
-void ngx_pgq_ring_load(ngx_pgq_ring_memory_t *memory,
-    ngx_pgq_ring_published_t *s);
 int64_t *ngx_pgq_ring_topic(ngx_pgq_ring_memory_t *memory, ngx_str_t *topic);
 
 

@@ -19,13 +19,13 @@
 static ngx_uint_t ngx_pgq_ring_may_take(ngx_pgq_ring_t *ring, uint64_t owner,
     ngx_msec_t now);
 static void ngx_pgq_ring_publish(ngx_pgq_ring_memory_t *memory,
-    ngx_pgq_ring_published_t *s);
-static ngx_int_t ngx_pgq_ring_begin(ngx_pgq_ring_memory_t *memory,
-    ngx_pgq_ring_published_t *s);
+    ngx_pgq_ring_state_t *s);
+static ngx_int_t ngx_pgq_ring_begin(ngx_pgq_ring_t *ring,
+    ngx_pgq_ring_state_t *s);
 static void ngx_pgq_ring_end(ngx_pgq_ring_memory_t *memory,
-    ngx_pgq_ring_published_t *s, ngx_uint_t news);
+    ngx_pgq_ring_state_t *s, ngx_uint_t news);
 static void ngx_pgq_ring_drop(ngx_pgq_ring_memory_t *memory,
-    ngx_pgq_ring_published_t *s);
+    ngx_pgq_ring_state_t *s);
 static void ngx_pgq_ring_write(ngx_pgq_ring_memory_t *memory,
     uint64_t position, ngx_str_t *piece);
 
@@ -153,16 +153,16 @@ ngx_int_t
 ngx_pgq_ring_append(ngx_pgq_ring_t *ring, int64_t id, u_char *message_id,
     ngx_str_t *topic, ngx_str_t *pieces, ngx_uint_t n)
 {
-    size_t                     len;
-    uint64_t                   first, position;
-    ngx_uint_t                 i, hole;
-    ngx_pgq_ring_slot_t       *slot;
-    ngx_pgq_ring_memory_t     *memory;
-    ngx_pgq_ring_published_t   s;
+    size_t                  len;
+    uint64_t                first, position;
+    ngx_uint_t              i, hole;
+    ngx_pgq_ring_slot_t    *slot;
+    ngx_pgq_ring_state_t    s;
+    ngx_pgq_ring_memory_t  *memory;
 
     memory = ring->memory;
 
-    if (ngx_pgq_ring_begin(memory, &s) != NGX_OK) {
+    if (ngx_pgq_ring_begin(ring, &s) != NGX_OK) {
         return NGX_DECLINED;
     }
 
@@ -186,7 +186,7 @@ ngx_pgq_ring_append(ngx_pgq_ring_t *ring, int64_t id, u_char *message_id,
 
     while (s.end - s.first == memory->posts
            || (s.first < s.end
-               && s.used_end - s.used_first + topic->len + len > memory->size))
+               && s.used + topic->len + len > memory->size))
     {
         ngx_pgq_ring_drop(memory, &s);
     }
@@ -195,7 +195,7 @@ ngx_pgq_ring_append(ngx_pgq_ring_t *ring, int64_t id, u_char *message_id,
         ngx_pgq_ring_publish(memory, &s);
     }
 
-    position = s.used_end;
+    position = s.position;
 
     slot = &memory->slots[s.end % memory->posts];
     slot->id = id;
@@ -215,7 +215,8 @@ ngx_pgq_ring_append(ngx_pgq_ring_t *ring, int64_t id, u_char *message_id,
 
     __atomic_store_n(ngx_pgq_ring_topic(memory, topic), id, __ATOMIC_RELAXED);
 
-    s.used_end = position;
+    s.used += position - s.position;
+    s.position = position;
     s.end++;
     s.newest = id;
 
@@ -233,15 +234,15 @@ ngx_pgq_ring_append(ngx_pgq_ring_t *ring, int64_t id, u_char *message_id,
 ngx_int_t
 ngx_pgq_ring_start(ngx_pgq_ring_t *ring, int64_t id)
 {
-    ngx_pgq_ring_published_t  s;
+    ngx_pgq_ring_state_t  s;
 
-    if (ngx_pgq_ring_begin(ring->memory, &s) != NGX_OK) {
+    if (ngx_pgq_ring_begin(ring, &s) != NGX_OK) {
         return NGX_DECLINED;
     }
 
     if (id > s.newest) {
         s.first = s.end;
-        s.used_first = s.used_end;
+        s.used = 0;
         s.since = id - 1;
     }
 
@@ -257,13 +258,13 @@ ngx_int_t
 ngx_pgq_ring_confirm(ngx_pgq_ring_t *ring, int64_t head, int64_t removed,
     ngx_msec_t now)
 {
-    ngx_uint_t                 news;
-    ngx_pgq_ring_memory_t     *memory;
-    ngx_pgq_ring_published_t   s;
+    ngx_uint_t              news;
+    ngx_pgq_ring_state_t    s;
+    ngx_pgq_ring_memory_t  *memory;
 
     memory = ring->memory;
 
-    if (ngx_pgq_ring_begin(memory, &s) != NGX_OK) {
+    if (ngx_pgq_ring_begin(ring, &s) != NGX_OK) {
         return NGX_DECLINED;
     }
 
@@ -299,9 +300,9 @@ ngx_pgq_ring_confirm(ngx_pgq_ring_t *ring, int64_t head, int64_t removed,
 ngx_int_t
 ngx_pgq_ring_whole(ngx_pgq_ring_t *ring, int64_t removed)
 {
-    ngx_pgq_ring_published_t  s;
+    ngx_pgq_ring_state_t  s;
 
-    if (ngx_pgq_ring_begin(ring->memory, &s) != NGX_OK) {
+    if (ngx_pgq_ring_begin(ring, &s) != NGX_OK) {
         return NGX_DECLINED;
     }
 
@@ -318,14 +319,14 @@ ngx_pgq_ring_whole(ngx_pgq_ring_t *ring, int64_t removed)
 ngx_int_t
 ngx_pgq_ring_reset(ngx_pgq_ring_t *ring, int64_t revision)
 {
-    ngx_pgq_ring_published_t  s;
+    ngx_pgq_ring_state_t  s;
 
-    if (ngx_pgq_ring_begin(ring->memory, &s) != NGX_OK) {
+    if (ngx_pgq_ring_begin(ring, &s) != NGX_OK) {
         return NGX_DECLINED;
     }
 
     s.first = s.end;
-    s.used_first = s.used_end;
+    s.used = 0;
     s.epoch++;
     s.newest = 0;
     s.since = 0;
@@ -345,14 +346,14 @@ ngx_pgq_ring_reset(ngx_pgq_ring_t *ring, int64_t revision)
 
 static void
 ngx_pgq_ring_publish(ngx_pgq_ring_memory_t *memory,
-    ngx_pgq_ring_published_t *s)
+    ngx_pgq_ring_state_t *s)
 {
     uint64_t  version;
 
     version = __atomic_load_n(&memory->version, __ATOMIC_RELAXED) + 1;
 
     __atomic_thread_fence(__ATOMIC_RELEASE);
-    memory->states[version % 2] = *s;
+    memory->copies[version % 2].state = *s;
     __atomic_store_n(&memory->version, version, __ATOMIC_RELEASE);
     __atomic_thread_fence(__ATOMIC_RELEASE);
 }
@@ -361,27 +362,27 @@ ngx_pgq_ring_publish(ngx_pgq_ring_memory_t *memory,
 /* starts a change; NGX_DECLINED: another process is the owner */
 
 static ngx_int_t
-ngx_pgq_ring_begin(ngx_pgq_ring_memory_t *memory, ngx_pgq_ring_published_t *s)
+ngx_pgq_ring_begin(ngx_pgq_ring_t *ring, ngx_pgq_ring_state_t *s)
 {
     uint64_t  owner;
 
     owner = ngx_pgq_ring_self();
 
-    if (!__atomic_compare_exchange_n(&memory->owner, &owner,
+    if (!__atomic_compare_exchange_n(&ring->memory->owner, &owner,
                                      owner | NGX_PGQ_RING_WRITING, 0,
                                      __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
     {
         return NGX_DECLINED;
     }
 
-    ngx_pgq_ring_load(memory, s);
+    ngx_pgq_ring_state(ring, s);
 
     return NGX_OK;
 }
 
 
 static void
-ngx_pgq_ring_end(ngx_pgq_ring_memory_t *memory, ngx_pgq_ring_published_t *s,
+ngx_pgq_ring_end(ngx_pgq_ring_memory_t *memory, ngx_pgq_ring_state_t *s,
     ngx_uint_t news)
 {
     s->changes += news;
@@ -395,14 +396,14 @@ ngx_pgq_ring_end(ngx_pgq_ring_memory_t *memory, ngx_pgq_ring_published_t *s,
 /* removes the first entry from the state, which is then to be published */
 
 static void
-ngx_pgq_ring_drop(ngx_pgq_ring_memory_t *memory, ngx_pgq_ring_published_t *s)
+ngx_pgq_ring_drop(ngx_pgq_ring_memory_t *memory, ngx_pgq_ring_state_t *s)
 {
     ngx_pgq_ring_slot_t  *slot;
 
     slot = &memory->slots[s->first % memory->posts];
 
     s->since = slot->id;
-    s->used_first = slot->position + slot->topic_len + slot->len;
+    s->used -= slot->topic_len + slot->len;
     s->first++;
 }
 
