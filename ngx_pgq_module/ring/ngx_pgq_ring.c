@@ -9,8 +9,6 @@
 #include "ngx_pgq_ring_memory.h"
 
 
-static ngx_int_t ngx_pgq_ring_slot(ngx_pgq_ring_t *ring, uint64_t place,
-    ngx_pgq_ring_slot_t *slot);
 static ngx_uint_t ngx_pgq_ring_readable(ngx_pgq_ring_t *ring, uint64_t place);
 static void ngx_pgq_ring_read(ngx_pgq_ring_memory_t *memory,
     uint64_t position, u_char *dst, size_t len);
@@ -19,7 +17,7 @@ static void ngx_pgq_ring_read(ngx_pgq_ring_memory_t *memory,
 size_t
 ngx_pgq_ring_memory_size(size_t size, ngx_uint_t posts)
 {
-    return sizeof(ngx_pgq_ring_memory_t) + posts * sizeof(ngx_pgq_ring_slot_t)
+    return sizeof(ngx_pgq_ring_memory_t) + posts * sizeof(ngx_pgq_ring_entry_t)
            + size;
 }
 
@@ -83,8 +81,8 @@ uint64_t
 ngx_pgq_ring_find(ngx_pgq_ring_t *ring, ngx_pgq_ring_state_t *state,
     int64_t after)
 {
-    uint64_t             low, high, middle;
-    ngx_pgq_ring_slot_t  slot;
+    uint64_t              low, high, middle;
+    ngx_pgq_ring_entry_t  e;
 
     if (after >= state->newest) {
         return state->end;
@@ -96,11 +94,11 @@ ngx_pgq_ring_find(ngx_pgq_ring_t *ring, ngx_pgq_ring_state_t *state,
     while (low < high) {
         middle = low + (high - low) / 2;
 
-        if (ngx_pgq_ring_slot(ring, middle, &slot) != NGX_OK) {
+        if (ngx_pgq_ring_entry(ring, middle, &e) != NGX_OK) {
             return middle;
         }
 
-        if (slot.id > after) {
+        if (e.id > after) {
             high = middle;
 
         } else {
@@ -118,19 +116,9 @@ ngx_int_t
 ngx_pgq_ring_entry(ngx_pgq_ring_t *ring, uint64_t place,
     ngx_pgq_ring_entry_t *e)
 {
-    ngx_pgq_ring_slot_t  slot;
+    *e = ring->memory->slots[place % ring->posts];
 
-    if (ngx_pgq_ring_slot(ring, place, &slot) != NGX_OK) {
-        return NGX_DECLINED;
-    }
-
-    e->id = slot.id;
-    e->len = slot.len;
-    e->topic_len = slot.topic_len;
-    e->hole = slot.hole != 0;
-    ngx_memcpy(e->message_id, slot.message_id, NGX_PGQ_UUID_LEN);
-
-    return NGX_OK;
+    return ngx_pgq_ring_readable(ring, place) ? NGX_OK : NGX_DECLINED;
 }
 
 
@@ -143,17 +131,12 @@ ngx_int_t
 ngx_pgq_ring_copy(ngx_pgq_ring_t *ring, uint64_t place,
     ngx_pgq_ring_entry_t *e, u_char *topic, u_char *object)
 {
-    ngx_pgq_ring_slot_t     slot;
     ngx_pgq_ring_memory_t  *memory;
 
     memory = ring->memory;
 
-    if (ngx_pgq_ring_slot(ring, place, &slot) != NGX_OK) {
-        return NGX_DECLINED;
-    }
-
-    ngx_pgq_ring_read(memory, slot.position, topic, e->topic_len);
-    ngx_pgq_ring_read(memory, slot.position + e->topic_len, object, e->len);
+    ngx_pgq_ring_read(memory, e->position, topic, e->topic_len);
+    ngx_pgq_ring_read(memory, e->position + e->topic_len, object, e->len);
 
     return ngx_pgq_ring_readable(ring, place) ? NGX_OK : NGX_DECLINED;
 }
@@ -252,16 +235,6 @@ ngx_pgq_ring_topic(ngx_pgq_ring_memory_t *memory, ngx_str_t *topic)
     }
 
     return &memory->topics[hash % NGX_PGQ_RING_TOPICS];
-}
-
-
-static ngx_int_t
-ngx_pgq_ring_slot(ngx_pgq_ring_t *ring, uint64_t place,
-    ngx_pgq_ring_slot_t *slot)
-{
-    *slot = ring->memory->slots[place % ring->posts];
-
-    return ngx_pgq_ring_readable(ring, place) ? NGX_OK : NGX_DECLINED;
 }
 
 

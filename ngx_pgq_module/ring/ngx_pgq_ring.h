@@ -41,10 +41,11 @@ struct ngx_pgq_ring_s {
 
 typedef struct {
     int64_t                  id;
+    uint64_t                 position;  /* of the topic, then the object */
     uint32_t                 len;       /* bytes of the object; 0: a hole */
-    uint32_t                 topic_len;
+    uint16_t                 topic_len;
+    uint16_t                 hole;      /* its object is only in PostgreSQL */
     u_char                   message_id[NGX_PGQ_UUID_LEN];
-    unsigned                 hole:1;    /* its object is only in PostgreSQL */
 } ngx_pgq_ring_entry_t;
 
 

@@ -46,16 +46,6 @@ typedef struct {
 } __attribute__((aligned(NGX_PGQ_RING_LINE))) ngx_pgq_ring_published_t;
 
 
-typedef struct {
-    int64_t                  id;
-    uint64_t                 position;      /* of the topic, then the object */
-    uint32_t                 len;
-    uint16_t                 topic_len;
-    uint16_t                 hole;
-    u_char                   message_id[NGX_PGQ_UUID_LEN];
-} ngx_pgq_ring_slot_t;
-
-
 struct ngx_pgq_ring_memory_s {
     uint64_t                 posts;
     uint64_t                 size;
@@ -70,7 +60,7 @@ struct ngx_pgq_ring_memory_s {
     uint8_t                  armed[NGX_MAX_PROCESSES];
     /* by hash of the topic: the newest id since the ring was reset */
     int64_t                  topics[NGX_PGQ_RING_TOPICS];
-    ngx_pgq_ring_slot_t      slots[];
+    ngx_pgq_ring_entry_t     slots[];
 };
 
 

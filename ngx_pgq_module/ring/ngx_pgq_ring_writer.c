@@ -156,7 +156,7 @@ ngx_pgq_ring_append(ngx_pgq_ring_t *ring, int64_t id, u_char *message_id,
     size_t                  len;
     uint64_t                first, position;
     ngx_uint_t              i, hole;
-    ngx_pgq_ring_slot_t    *slot;
+    ngx_pgq_ring_entry_t   *slot;
     ngx_pgq_ring_state_t    s;
     ngx_pgq_ring_memory_t  *memory;
 
@@ -398,7 +398,7 @@ ngx_pgq_ring_end(ngx_pgq_ring_memory_t *memory, ngx_pgq_ring_state_t *s,
 static void
 ngx_pgq_ring_drop(ngx_pgq_ring_memory_t *memory, ngx_pgq_ring_state_t *s)
 {
-    ngx_pgq_ring_slot_t  *slot;
+    ngx_pgq_ring_entry_t  *slot;
 
     slot = &memory->slots[s->first % memory->posts];
 
