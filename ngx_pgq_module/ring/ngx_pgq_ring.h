@@ -130,7 +130,6 @@ void ngx_pgq_ring_attach(ngx_pgq_ring_t *ring, void *memory);
 
 ngx_int_t ngx_pgq_ring_take(ngx_pgq_ring_t *ring, ngx_msec_t now);
 void ngx_pgq_ring_leave(ngx_pgq_ring_t *ring);
-ngx_int_t ngx_pgq_ring_beat(ngx_pgq_ring_t *ring, ngx_msec_t now);
 ngx_int_t ngx_pgq_ring_append(ngx_pgq_ring_t *ring, int64_t id,
     u_char *message_id, ngx_str_t *topic, ngx_str_t *pieces, ngx_uint_t n);
 ngx_int_t ngx_pgq_ring_start(ngx_pgq_ring_t *ring, int64_t id);

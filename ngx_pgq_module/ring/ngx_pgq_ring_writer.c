@@ -32,7 +32,8 @@ static void ngx_pgq_ring_write(ngx_pgq_ring_memory_t *memory,
 
 /*
  * Makes this process the follower if there is none, if it has ended, or if it
- * gave no sign of life for a while and is not writing.
+ * gave no sign of life for a while and is not writing.  A call of the follower
+ * is its sign of life.
  */
 
 ngx_int_t
@@ -44,19 +45,19 @@ ngx_pgq_ring_take(ngx_pgq_ring_t *ring, ngx_msec_t now)
     memory = ring->memory;
     owner = __atomic_load_n(&memory->owner, __ATOMIC_ACQUIRE);
 
-    if (owner == ngx_pgq_ring_self()) {
-        return ngx_pgq_ring_beat(ring, now);
-    }
-
-    if (!ngx_pgq_ring_may_take(ring, owner, now)
-        || !__atomic_compare_exchange_n(&memory->owner, &owner,
-                                        ngx_pgq_ring_self(), 0,
-                                        __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+    if (owner != ngx_pgq_ring_self()
+        && (!ngx_pgq_ring_may_take(ring, owner, now)
+            || !__atomic_compare_exchange_n(&memory->owner, &owner,
+                                            ngx_pgq_ring_self(), 0,
+                                            __ATOMIC_ACQ_REL,
+                                            __ATOMIC_RELAXED)))
     {
         return NGX_DECLINED;
     }
 
-    return ngx_pgq_ring_beat(ring, now);
+    __atomic_store_n(&memory->beat, now, __ATOMIC_RELAXED);
+
+    return NGX_OK;
 }
 
 
@@ -100,27 +101,6 @@ ngx_pgq_ring_leave(ngx_pgq_ring_t *ring)
 
     (void) __atomic_compare_exchange_n(&ring->memory->owner, &owner, 0, 0,
                                        __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
-}
-
-
-/* a sign of life of the follower */
-
-ngx_int_t
-ngx_pgq_ring_beat(ngx_pgq_ring_t *ring, ngx_msec_t now)
-{
-    ngx_pgq_ring_memory_t  *memory;
-
-    memory = ring->memory;
-
-    if (__atomic_load_n(&memory->owner, __ATOMIC_RELAXED)
-        != ngx_pgq_ring_self())
-    {
-        return NGX_DECLINED;
-    }
-
-    __atomic_store_n(&memory->beat, now, __ATOMIC_RELAXED);
-
-    return NGX_OK;
 }
 
 
