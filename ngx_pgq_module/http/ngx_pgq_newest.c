@@ -26,7 +26,7 @@
 /* db->newest, in each worker */
 
 typedef struct {
-    ngx_pgq_ring_state_t     state;     /* of which the answers were made */
+    uint64_t                 changes;   /* of the ring, at that time */
     ngx_pgq_answer_t        *answers[NGX_PGQ_NEWEST_ANSWERS];
     ngx_uint_t               next;      /* the answer to replace */
 } ngx_pgq_newest_t;
@@ -99,14 +99,9 @@ ngx_pgq_newest_answer(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query,
     ms = (ngx_msec_int_t) (ngx_current_msec - s.state.confirmed);
     *age = ngx_max(ms, 0);
 
-    if (newest->state.first != s.state.first
-        || newest->state.end != s.state.end
-        || newest->state.since != s.state.since
-        || newest->state.removed != s.state.removed
-        || newest->state.epoch != s.state.epoch)
-    {
+    if (newest->changes != s.state.changes) {
         ngx_pgq_newest_clear(newest);
-        newest->state = s.state;
+        newest->changes = s.state.changes;
     }
 
     *answer = ngx_pgq_newest_find(newest, query);
