@@ -13,24 +13,20 @@
 #include "ngx_pgq_topic.h"
 
 
-#define NGX_PGQ_OBJECT_ID     "{\"id\":"
-#define NGX_PGQ_OBJECT_DATA   ",\"data\":"
-#define NGX_PGQ_OBJECT_AT     ",\"at\":"
-#define NGX_PGQ_OBJECT_NULL   "null"
-#define NGX_PGQ_OBJECT_TOPIC  ",\"topic\":\""
-
-
-#define ngx_pgq_object_text_len(text)  (sizeof(text) - 1)
-
-#define ngx_pgq_object_text(p, text)                                          \
-    ngx_cpymem(p, text, ngx_pgq_object_text_len(text))
+static ngx_str_t  ngx_pgq_object_id = ngx_string("{\"id\":");
+static ngx_str_t  ngx_pgq_object_data_name = ngx_string(",\"data\":");
+static ngx_str_t  ngx_pgq_object_at = ngx_string(",\"at\":");
+static ngx_str_t  ngx_pgq_object_topic_name = ngx_string(",\"topic\":");
+static ngx_str_t  ngx_pgq_object_null = ngx_string("null");
+static ngx_str_t  ngx_pgq_object_quote = ngx_string("\"");
+static ngx_str_t  ngx_pgq_object_end = ngx_string("}");
 
 
 void
 ngx_pgq_object_check(ngx_pgq_object_row_t *row)
 {
     if (row->data.data == NULL) {
-        ngx_str_set(&row->data, NGX_PGQ_OBJECT_NULL);
+        row->data = ngx_pgq_object_null;
     }
 
     if (!ngx_pgq_topic_valid(row->topic.data, row->topic.len)) {
@@ -39,21 +35,52 @@ ngx_pgq_object_check(ngx_pgq_object_row_t *row)
 }
 
 
+ngx_uint_t
+ngx_pgq_object_pieces(ngx_pgq_object_row_t *row, ngx_str_t *pieces)
+{
+    ngx_str_t  *p;
+
+    p = pieces;
+
+    *p++ = ngx_pgq_object_id;
+    *p++ = row->id;
+    *p++ = ngx_pgq_object_data_name;
+    *p++ = row->data;
+    *p++ = ngx_pgq_object_at;
+
+    if (row->at.data) {
+        *p++ = ngx_pgq_object_quote;
+        *p++ = row->at;
+        *p++ = ngx_pgq_object_quote;
+
+    } else {
+        *p++ = ngx_pgq_object_null;
+    }
+
+    if (row->topic.len) {
+        *p++ = ngx_pgq_object_topic_name;
+        *p++ = ngx_pgq_object_quote;
+        *p++ = row->topic;
+        *p++ = ngx_pgq_object_quote;
+    }
+
+    *p++ = ngx_pgq_object_end;
+
+    return p - pieces;
+}
+
+
 size_t
 ngx_pgq_object_len(ngx_pgq_object_row_t *row)
 {
-    size_t  len;
+    size_t      len;
+    ngx_str_t   pieces[NGX_PGQ_OBJECT_PIECES];
+    ngx_uint_t  i, n;
 
-    len = ngx_pgq_object_text_len(NGX_PGQ_OBJECT_ID) + row->id.len
-          + ngx_pgq_object_text_len(NGX_PGQ_OBJECT_DATA) + row->data.len
-          + ngx_pgq_object_text_len(NGX_PGQ_OBJECT_AT)
-          + (row->at.data ? row->at.len + 2
-                          : ngx_pgq_object_text_len(NGX_PGQ_OBJECT_NULL))
-          + 1;
+    n = ngx_pgq_object_pieces(row, pieces);
 
-    if (row->topic.len) {
-        len += ngx_pgq_object_text_len(NGX_PGQ_OBJECT_TOPIC) + row->topic.len
-               + 1;
+    for (len = 0, i = 0; i < n; i++) {
+        len += pieces[i].len;
     }
 
     return len;
@@ -63,28 +90,14 @@ ngx_pgq_object_len(ngx_pgq_object_row_t *row)
 u_char *
 ngx_pgq_object_write(u_char *p, ngx_pgq_object_row_t *row)
 {
-    p = ngx_pgq_object_text(p, NGX_PGQ_OBJECT_ID);
-    p = ngx_cpymem(p, row->id.data, row->id.len);
-    p = ngx_pgq_object_text(p, NGX_PGQ_OBJECT_DATA);
-    p = ngx_cpymem(p, row->data.data, row->data.len);
-    p = ngx_pgq_object_text(p, NGX_PGQ_OBJECT_AT);
+    ngx_str_t   pieces[NGX_PGQ_OBJECT_PIECES];
+    ngx_uint_t  i, n;
 
-    if (row->at.data) {
-        *p++ = '"';
-        p = ngx_cpymem(p, row->at.data, row->at.len);
-        *p++ = '"';
+    n = ngx_pgq_object_pieces(row, pieces);
 
-    } else {
-        p = ngx_pgq_object_text(p, NGX_PGQ_OBJECT_NULL);
+    for (i = 0; i < n; i++) {
+        p = ngx_cpymem(p, pieces[i].data, pieces[i].len);
     }
-
-    if (row->topic.len) {
-        p = ngx_pgq_object_text(p, NGX_PGQ_OBJECT_TOPIC);
-        p = ngx_cpymem(p, row->topic.data, row->topic.len);
-        *p++ = '"';
-    }
-
-    *p++ = '}';
 
     return p;
 }
@@ -97,12 +110,12 @@ ngx_pgq_object_data(u_char *object, size_t len, size_t topic_len,
     u_char  *end;
 
     data->data = ngx_strlchr(object, object + len, ',')
-                 + ngx_pgq_object_text_len(NGX_PGQ_OBJECT_DATA);
+                 + ngx_pgq_object_data_name.len;
 
     end = object + len - 1;
 
     if (topic_len) {
-        end -= ngx_pgq_object_text_len(NGX_PGQ_OBJECT_TOPIC) + topic_len + 1;
+        end -= ngx_pgq_object_topic_name.len + topic_len + 2;
     }
 
     if (end[-1] == '"') {
@@ -110,8 +123,8 @@ ngx_pgq_object_data(u_char *object, size_t len, size_t topic_len,
         end--;
 
     } else {
-        end -= ngx_pgq_object_text_len(NGX_PGQ_OBJECT_NULL);
+        end -= ngx_pgq_object_null.len;
     }
 
-    data->len = end - ngx_pgq_object_text_len(NGX_PGQ_OBJECT_AT) - data->data;
+    data->len = end - ngx_pgq_object_at.len - data->data;
 }

@@ -31,6 +31,13 @@ typedef struct {
 
 void ngx_pgq_object_check(ngx_pgq_object_row_t *row);
 
+/* the object as pieces, whose number is returned */
+
+#define NGX_PGQ_OBJECT_PIECES    13
+
+ngx_uint_t ngx_pgq_object_pieces(ngx_pgq_object_row_t *row,
+    ngx_str_t *pieces);
+
 /* the length of the object, and the position after it */
 
 size_t ngx_pgq_object_len(ngx_pgq_object_row_t *row);

@@ -97,11 +97,6 @@ ngx_pgq_follower_exit(void)
         }
 
         ngx_pgq_pool_exit(f->db);
-
-        if (f->object.data) {
-            ngx_free(f->object.data);
-            f->object.data = NULL;
-        }
     }
 
     ngx_pgq_bell_close();

@@ -47,7 +47,6 @@ struct ngx_pgq_follower_s {
     ngx_event_t              changed;
     uint64_t                 version;   /* of the ring, told to listeners */
     time_t                   logged_at; /* when an error was last logged */
-    ngx_str_t                object;    /* buffer of one object */
 
     /* the question; parameters in network byte order */
     ngx_msec_t               asked;

@@ -24,7 +24,6 @@
 
 
 #define NGX_PGQ_FOLLOWER_MOST    1000    /* posts of one answer */
-#define NGX_PGQ_FOLLOWER_BUFFER  65536   /* bytes kept for objects */
 
 
 static void ngx_pgq_follower_notified(ngx_pgq_pool_t *db,
@@ -33,8 +32,6 @@ static ngx_pgq_call_t *ngx_pgq_follower_next(ngx_pgq_pool_t *db);
 static ngx_int_t ngx_pgq_follower_encode(ngx_pgq_call_t *call);
 static void ngx_pgq_follower_row(ngx_pgq_call_t *call, ngx_str_t *fields);
 static void ngx_pgq_follower_head(ngx_pgq_follower_t *f, ngx_str_t *fields);
-static ngx_int_t ngx_pgq_follower_append(ngx_pgq_follower_t *f, int64_t id,
-    u_char *message_id, ngx_pgq_object_row_t *row);
 static void ngx_pgq_follower_done(ngx_pgq_call_t *call,
     ngx_pgq_outcome_e outcome);
 static void ngx_pgq_follower_complete(ngx_pgq_follower_t *f);
@@ -155,6 +152,7 @@ ngx_pgq_follower_row(ngx_pgq_call_t *call, ngx_str_t *fields)
 {
     u_char                *uuid, message_id[NGX_PGQ_UUID_LEN];
     int64_t                id;
+    ngx_str_t              pieces[NGX_PGQ_OBJECT_PIECES];
     ngx_pgq_follower_t    *f;
     ngx_pgq_object_row_t   row;
 
@@ -185,7 +183,9 @@ ngx_pgq_follower_row(ngx_pgq_call_t *call, ngx_str_t *fields)
 
     if ((f->loading && !f->started
          && ngx_pgq_ring_start(&f->ring, id) != NGX_OK)
-        || ngx_pgq_follower_append(f, id, message_id, &row) != NGX_OK)
+        || ngx_pgq_ring_append(&f->ring, id, message_id, &row.topic, pieces,
+                               ngx_pgq_object_pieces(&row, pieces))
+           != NGX_OK)
     {
         f->skip = 1;
         return;
@@ -236,40 +236,6 @@ ngx_pgq_follower_head(ngx_pgq_follower_t *f, ngx_str_t *fields)
 }
 
 
-static ngx_int_t
-ngx_pgq_follower_append(ngx_pgq_follower_t *f, int64_t id, u_char *message_id,
-    ngx_pgq_object_row_t *row)
-{
-    size_t      len;
-    ngx_str_t   object;
-
-    len = ngx_pgq_object_len(row);
-
-    if (f->object.len < len) {
-
-        if (f->object.data) {
-            ngx_free(f->object.data);
-        }
-
-        f->object.len = ngx_max(len, NGX_PGQ_FOLLOWER_BUFFER);
-        f->object.data = ngx_alloc(f->object.len, f->posts->lane.log);
-
-        if (f->object.data == NULL) {
-            f->object.len = 0;
-            return NGX_ERROR;
-        }
-    }
-
-    ngx_pgq_object_write(f->object.data, row);
-
-    object.data = f->object.data;
-    object.len = len;
-
-    return ngx_pgq_ring_append(&f->ring, id, message_id, &row->topic,
-                               &object, 1);
-}
-
-
 static void
 ngx_pgq_follower_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
 {
@@ -277,12 +243,6 @@ ngx_pgq_follower_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
 
     f = call->data;
     f->sent = 0;
-
-    if (f->object.len > NGX_PGQ_FOLLOWER_BUFFER) {
-        ngx_free(f->object.data);
-        f->object.data = NULL;
-        f->object.len = 0;
-    }
 
     if (outcome == NGX_PGQ_DONE) {
 
