@@ -25,14 +25,14 @@
 typedef struct {
     ngx_pgq_pool_t          *db;
     ngx_pgq_ring_listener_t  listener;
-    ngx_rbtree_t             tree;      /* by the end of the message id */
+    ngx_rbtree_t             tree;      /* by message id */
     ngx_rbtree_node_t        sentinel;
     uint64_t                 place;     /* of the ring */
 } ngx_pgq_await_t;
 
 
 typedef struct {
-    ngx_rbtree_node_t        node;
+    ngx_str_node_t           sn;        /* the first field */
     ngx_pgq_await_t         *await;
     ngx_pgq_enqueue_t       *e;
     ngx_event_t              timer;
@@ -44,9 +44,6 @@ typedef struct {
 static int64_t ngx_pgq_await_search(ngx_pgq_await_t *await, uint64_t place,
     u_char *message_id);
 static void ngx_pgq_await_changed(ngx_pgq_ring_listener_t *l);
-static ngx_pgq_await_request_t *ngx_pgq_await_find(ngx_pgq_await_t *await,
-    u_char *message_id);
-static ngx_rbtree_key_t ngx_pgq_await_key(u_char *message_id);
 static void ngx_pgq_await_timer_handler(ngx_event_t *ev);
 static void ngx_pgq_await_answer(ngx_pgq_await_request_t *a, int64_t post);
 static void ngx_pgq_await_cleanup(void *data);
@@ -63,7 +60,8 @@ ngx_pgq_await_init(ngx_pgq_pool_t *db, ngx_pool_t *memory)
     }
 
     await->db = db;
-    ngx_rbtree_init(&await->tree, &await->sentinel, ngx_rbtree_insert_value);
+    ngx_rbtree_init(&await->tree, &await->sentinel,
+                    ngx_str_rbtree_insert_value);
 
     await->listener.changed = ngx_pgq_await_changed;
     await->listener.data = await;
@@ -150,13 +148,14 @@ ngx_pgq_await_start(ngx_pgq_enqueue_t *e, int64_t *post)
     a->e = e;
     a->len = len;
     a->waiting = 1;
-    a->node.key = ngx_pgq_await_key(e->ticket.id);
+    a->sn.str.data = e->ticket.id;
+    a->sn.str.len = NGX_PGQ_UUID_LEN;
     a->timer.handler = ngx_pgq_await_timer_handler;
     a->timer.data = a;
     a->timer.log = e->request->connection->log;
 
     writes->unread += len;
-    ngx_rbtree_insert(&await->tree, &a->node);
+    ngx_rbtree_insert(&await->tree, &a->sn.node);
     ngx_add_timer(&a->timer, (ngx_msec_t) rest);
 
     return NGX_AGAIN;
@@ -190,12 +189,15 @@ ngx_pgq_await_search(ngx_pgq_await_t *await, uint64_t place,
 static void
 ngx_pgq_await_changed(ngx_pgq_ring_listener_t *l)
 {
-    ngx_pgq_await_t          *await;
-    ngx_pgq_ring_entry_t      entry;
-    ngx_pgq_ring_state_t      state;
-    ngx_pgq_await_request_t  *a;
+    ngx_str_t              id;
+    ngx_str_node_t        *sn;
+    ngx_pgq_await_t       *await;
+    ngx_pgq_ring_entry_t   entry;
+    ngx_pgq_ring_state_t   state;
 
     await = l->data;
+    id.data = entry.message_id;
+    id.len = NGX_PGQ_UUID_LEN;
 
     ngx_pgq_ring_state(await->db->ring, &state);
     await->place = ngx_max(await->place, state.first);
@@ -211,60 +213,20 @@ ngx_pgq_await_changed(ngx_pgq_ring_listener_t *l)
 
         /* requests with the same key wait for the same message */
 
-        for (a = ngx_pgq_await_find(await, entry.message_id);
-             a;
-             a = ngx_pgq_await_find(await, entry.message_id))
-        {
-            ngx_pgq_await_answer(a, entry.id);
+        for ( ;; ) {
+            sn = ngx_str_rbtree_lookup(&await->tree, &id, 0);
+
+            if (sn == NULL) {
+                break;
+            }
+
+            ngx_pgq_await_answer((ngx_pgq_await_request_t *) sn, entry.id);
         }
     }
 
     while (ngx_exiting && await->tree.root != await->tree.sentinel) {
         ngx_pgq_await_answer((ngx_pgq_await_request_t *) await->tree.root, 0);
     }
-}
-
-
-static ngx_pgq_await_request_t *
-ngx_pgq_await_find(ngx_pgq_await_t *await, u_char *message_id)
-{
-    ngx_rbtree_key_t          key;
-    ngx_rbtree_node_t        *node;
-    ngx_pgq_await_request_t  *a;
-
-    key = ngx_pgq_await_key(message_id);
-    node = await->tree.root;
-
-    while (node != await->tree.sentinel) {
-
-        if (key != node->key) {
-            node = key < node->key ? node->left : node->right;
-            continue;
-        }
-
-        a = (ngx_pgq_await_request_t *) node;
-
-        if (ngx_memcmp(a->e->ticket.id, message_id, NGX_PGQ_UUID_LEN) == 0) {
-            return a;
-        }
-
-        node = node->right;
-    }
-
-    return NULL;
-}
-
-
-/* the last bytes of an id of version 7 are random */
-
-static ngx_rbtree_key_t
-ngx_pgq_await_key(u_char *message_id)
-{
-    ngx_rbtree_key_t  key;
-
-    ngx_memcpy(&key, message_id + NGX_PGQ_UUID_LEN - sizeof(key), sizeof(key));
-
-    return key;
 }
 
 
@@ -294,7 +256,7 @@ ngx_pgq_await_cleanup(void *data)
 
     a->waiting = 0;
     ngx_pgq_writes(a->await->db)->unread -= a->len;
-    ngx_rbtree_delete(&a->await->tree, &a->node);
+    ngx_rbtree_delete(&a->await->tree, &a->sn.node);
 
     if (a->timer.timer_set) {
         ngx_del_timer(&a->timer);
