@@ -42,8 +42,6 @@ ngx_pgq_delivery_step(ngx_pgq_reader_t *rd)
     ngx_pgq_ring_state_t    state;
     ngx_pgq_frame_group_t  *group;
 
-    const ngx_pgq_transport_t  *transport;
-
     if (rd->blocked) {
         return NGX_AGAIN;
     }
@@ -61,7 +59,6 @@ ngx_pgq_delivery_step(ngx_pgq_reader_t *rd)
     }
 
     readers = rd->readers;
-    transport = &ngx_pgq_transports[rd->transport];
 
     if (!rd->opened) {
         rd->opened = 1;
@@ -73,8 +70,7 @@ ngx_pgq_delivery_step(ngx_pgq_reader_t *rd)
         }
 
         return ngx_pgq_delivery_text(rd, text,
-                                   transport->open ? transport->open(text)
-                                                   : text);
+                                     ngx_pgq_frame_open(text, rd->transport));
     }
 
     if (rd->next) {
@@ -196,20 +192,15 @@ ngx_pgq_delivery_locate(ngx_pgq_reader_t *rd, ngx_pgq_ring_state_t *state)
 ngx_int_t
 ngx_pgq_delivery_located(ngx_pgq_reader_t *rd, int64_t cursor)
 {
-    u_char  text[NGX_PGQ_FRAME_TEXT];
-
-    const ngx_pgq_transport_t  *transport;
+    u_char  text[NGX_PGQ_FRAME_TEXT], *last;
 
     rd->located = 1;
     rd->cursor = cursor;
     rd->ctx->cursor = cursor;
-    transport = &ngx_pgq_transports[rd->transport];
 
-    if (transport->start == NULL) {
-        return NGX_OK;
-    }
+    last = ngx_pgq_frame_start(text, rd->transport, cursor);
 
-    return ngx_pgq_delivery_text(rd, text, transport->start(text, cursor));
+    return last == text ? NGX_OK : ngx_pgq_delivery_text(rd, text, last);
 }
 
 
@@ -219,12 +210,7 @@ ngx_int_t
 ngx_pgq_delivery_reset(ngx_pgq_reader_t *rd, ngx_pgq_reset_e reason,
     int64_t oldest, int64_t newest)
 {
-    u_char           text[NGX_PGQ_FRAME_TEXT], *last;
-    ngx_pgq_reset_t  reset;
-
-    reset.reason = reason;
-    reset.oldest = oldest;
-    reset.newest = newest;
+    u_char  text[NGX_PGQ_FRAME_TEXT], *last;
 
     ngx_pgq_metrics_resume(NGX_PGQ_METRICS_FROM_RESET);
 
@@ -233,7 +219,7 @@ ngx_pgq_delivery_reset(ngx_pgq_reader_t *rd, ngx_pgq_reset_e reason,
     rd->cursor = newest;
     rd->ctx->cursor = newest;
 
-    last = ngx_pgq_transports[rd->transport].reset(text, &reset);
+    last = ngx_pgq_frame_reset(text, rd->transport, reason, oldest, newest);
 
     if (rd->transport != NGX_PGQ_TRANSPORT_PAGE) {
         return ngx_pgq_delivery_text(rd, text, last);

@@ -33,20 +33,8 @@ static void ngx_pgq_frame_drop(ngx_pgq_frame_cache_t *cache);
 static u_char *ngx_pgq_frame_begin(ngx_pgq_frame_group_t *group, int64_t id,
     size_t len, size_t topic_len);
 static void ngx_pgq_frame_end(ngx_pgq_frame_group_t *group);
-static u_char *ngx_pgq_frame_sse_head(u_char *p, int64_t id, size_t len);
-static u_char *ngx_pgq_frame_sse_open(u_char *p);
-static u_char *ngx_pgq_frame_sse_start(u_char *p, int64_t cursor);
-static u_char *ngx_pgq_frame_sse_heartbeat(u_char *p, int64_t cursor);
-static u_char *ngx_pgq_frame_sse_reset(u_char *p, ngx_pgq_reset_t *reset);
-static u_char *ngx_pgq_frame_ndjson_head(u_char *p, int64_t id, size_t len);
-static u_char *ngx_pgq_frame_ndjson_heartbeat(u_char *p, int64_t cursor);
-static u_char *ngx_pgq_frame_ndjson_reset(u_char *p, ngx_pgq_reset_t *reset);
-static u_char *ngx_pgq_frame_page_reset(u_char *p, ngx_pgq_reset_t *reset);
-static u_char *ngx_pgq_frame_websocket_head(u_char *p, int64_t id, size_t len);
-static u_char *ngx_pgq_frame_websocket_heartbeat(u_char *p, int64_t cursor);
-static u_char *ngx_pgq_frame_websocket_reset(u_char *p,
-    ngx_pgq_reset_t *reset);
-static u_char *ngx_pgq_frame_reset_object(u_char *p, ngx_pgq_reset_t *reset);
+static u_char *ngx_pgq_frame_head(u_char *p, ngx_uint_t transport, int64_t id,
+    size_t len);
 
 
 /* indexed by ngx_pgq_transport_e */
@@ -54,26 +42,15 @@ static u_char *ngx_pgq_frame_reset_object(u_char *p, ngx_pgq_reset_t *reset);
 const ngx_pgq_transport_t  ngx_pgq_transports[] = {
 
     { "sse", ngx_string("text/event-stream"),
-      sizeof("id: \ndata: \n\n") - 1 + NGX_INT64_LEN,
-      ngx_pgq_frame_sse_head, "\n\n",
-      ngx_pgq_frame_sse_open, ngx_pgq_frame_sse_start,
-      ngx_pgq_frame_sse_heartbeat, ngx_pgq_frame_sse_reset },
+      sizeof("id: \ndata: \n\n") - 1 + NGX_INT64_LEN, "\n\n" },
 
-    { "ndjson", ngx_string("application/x-ndjson"), 1,
-      ngx_pgq_frame_ndjson_head, "\n",
-      NULL, NULL,
-      ngx_pgq_frame_ndjson_heartbeat, ngx_pgq_frame_ndjson_reset },
+    { "ndjson", ngx_string("application/x-ndjson"), 1, "\n" },
 
     /* a long poll: frames are separated by commas */
 
-    { "page", ngx_string("application/json"), 1,
-      ngx_pgq_frame_ndjson_head, ",",
-      NULL, NULL, NULL, ngx_pgq_frame_page_reset },
+    { "page", ngx_string("application/json"), 1, "," },
 
-    { "websocket", ngx_null_string, NGX_PGQ_WEBSOCKET_HEADER_MAX,
-      ngx_pgq_frame_websocket_head, "",
-      NULL, NULL,
-      ngx_pgq_frame_websocket_heartbeat, ngx_pgq_frame_websocket_reset }
+    { "websocket", ngx_null_string, NGX_PGQ_WEBSOCKET_HEADER_MAX, "" }
 };
 
 
@@ -392,18 +369,19 @@ static u_char *
 ngx_pgq_frame_begin(ngx_pgq_frame_group_t *group, int64_t id, size_t len,
     size_t topic_len)
 {
-    u_char                     *p;
-    ngx_pgq_frame_t            *frame;
-    const ngx_pgq_transport_t  *transport;
+    u_char           *p;
+    size_t            overhead;
+    ngx_pgq_frame_t  *frame;
 
     frame = &group->frames[group->n];
-    transport = &ngx_pgq_transports[group->transport];
+    overhead = ngx_pgq_transports[group->transport].overhead;
 
-    if (frame->begin + transport->overhead + len > group->size) {
+    if (frame->begin + overhead + len > group->size) {
         return NULL;
     }
 
-    p = transport->head(group->data + frame->begin, id, len);
+    p = ngx_pgq_frame_head(group->data + frame->begin, group->transport, id,
+                           len);
 
     frame->id = id;
     frame->object = p - group->data;
@@ -451,17 +429,31 @@ ngx_pgq_frame_end(ngx_pgq_frame_group_t *group)
 
 
 static u_char *
-ngx_pgq_frame_sse_head(u_char *p, int64_t id, size_t len)
+ngx_pgq_frame_head(u_char *p, ngx_uint_t transport, int64_t id, size_t len)
 {
-    return ngx_sprintf(p, "id: %L\ndata: ", id);
+    switch (transport) {
+
+    case NGX_PGQ_TRANSPORT_SSE:
+        return ngx_sprintf(p, "id: %L\ndata: ", id);
+
+    case NGX_PGQ_TRANSPORT_WEBSOCKET:
+        return ngx_pgq_websocket_header(p, NGX_PGQ_WEBSOCKET_TEXT, len);
+
+    default:
+        return p;
+    }
 }
 
 
 /* clients that lose their connections at the same time return over 3 s */
 
-static u_char *
-ngx_pgq_frame_sse_open(u_char *p)
+u_char *
+ngx_pgq_frame_open(u_char *p, ngx_uint_t transport)
 {
+    if (transport != NGX_PGQ_TRANSPORT_SSE) {
+        return p;
+    }
+
     return ngx_sprintf(p, "retry: %ui\n\n",
                        (ngx_uint_t) (2000 + ngx_random() % 3001));
 }
@@ -469,102 +461,69 @@ ngx_pgq_frame_sse_open(u_char *p)
 
 /* without data no event is dispatched, but the client keeps the id */
 
-static u_char *
-ngx_pgq_frame_sse_start(u_char *p, int64_t cursor)
+u_char *
+ngx_pgq_frame_start(u_char *p, ngx_uint_t transport, int64_t cursor)
 {
+    if (transport != NGX_PGQ_TRANSPORT_SSE) {
+        return p;
+    }
+
     return ngx_sprintf(p, "id: %L\n\n", cursor);
 }
 
 
-static u_char *
-ngx_pgq_frame_sse_heartbeat(u_char *p, int64_t cursor)
+u_char *
+ngx_pgq_frame_heartbeat(u_char *p, ngx_uint_t transport, int64_t cursor)
 {
-    return cursor < 0 ? ngx_sprintf(p, ":\n\n")
-                      : ngx_sprintf(p, ":\nid: %L\n\n", cursor);
+    switch (transport) {
+
+    case NGX_PGQ_TRANSPORT_SSE:
+        return cursor < 0 ? ngx_sprintf(p, ":\n\n")
+                          : ngx_sprintf(p, ":\nid: %L\n\n", cursor);
+
+    case NGX_PGQ_TRANSPORT_NDJSON:
+        *p++ = LF;
+        return p;
+
+    case NGX_PGQ_TRANSPORT_WEBSOCKET:
+        return ngx_pgq_websocket_header(p, NGX_PGQ_WEBSOCKET_PING, 0);
+
+    default:
+        return p;
+    }
 }
 
 
-static u_char *
-ngx_pgq_frame_sse_reset(u_char *p, ngx_pgq_reset_t *reset)
+u_char *
+ngx_pgq_frame_reset(u_char *p, ngx_uint_t transport, ngx_pgq_reset_e reason,
+    int64_t oldest, int64_t newest)
 {
-    p = ngx_sprintf(p, "event: reset\nid: %L\ndata: ", reset->newest);
-    p = ngx_pgq_frame_reset_object(p, reset);
-
-    return ngx_sprintf(p, "\n\n");
-}
-
-
-static u_char *
-ngx_pgq_frame_ndjson_head(u_char *p, int64_t id, size_t len)
-{
-    return p;
-}
-
-
-static u_char *
-ngx_pgq_frame_ndjson_heartbeat(u_char *p, int64_t cursor)
-{
-    *p++ = LF;
-
-    return p;
-}
-
-
-static u_char *
-ngx_pgq_frame_ndjson_reset(u_char *p, ngx_pgq_reset_t *reset)
-{
-    p = ngx_sprintf(p, "{\"reset\":");
-    p = ngx_pgq_frame_reset_object(p, reset);
-
-    return ngx_sprintf(p, "}\n");
-}
-
-
-static u_char *
-ngx_pgq_frame_page_reset(u_char *p, ngx_pgq_reset_t *reset)
-{
-    p = ngx_sprintf(p, "{\"msg\":[],\"next\":%L,\"reset\":", reset->newest);
-    p = ngx_pgq_frame_reset_object(p, reset);
-
-    return ngx_sprintf(p, "}");
-}
-
-
-static u_char *
-ngx_pgq_frame_websocket_head(u_char *p, int64_t id, size_t len)
-{
-    return ngx_pgq_websocket_header(p, NGX_PGQ_WEBSOCKET_TEXT, len);
-}
-
-
-static u_char *
-ngx_pgq_frame_websocket_heartbeat(u_char *p, int64_t cursor)
-{
-    return ngx_pgq_websocket_header(p, NGX_PGQ_WEBSOCKET_PING, 0);
-}
-
-
-/* the same object as in a line */
-
-static u_char *
-ngx_pgq_frame_websocket_reset(u_char *p, ngx_pgq_reset_t *reset)
-{
-    u_char  line[NGX_PGQ_FRAME_TEXT];
     size_t  len;
+    u_char  object[NGX_PGQ_FRAME_TEXT];
 
-    len = ngx_pgq_frame_ndjson_reset(line, reset) - line - 1;
-
-    p = ngx_pgq_websocket_header(p, NGX_PGQ_WEBSOCKET_TEXT, len);
-
-    return ngx_cpymem(p, line, len);
-}
-
-
-static u_char *
-ngx_pgq_frame_reset_object(u_char *p, ngx_pgq_reset_t *reset)
-{
     static const char  *reasons[] = { "expired", "ahead", "unknown" };
 
-    return ngx_sprintf(p, "{\"reason\":\"%s\",\"oldest\":%L,\"newest\":%L}",
-                       reasons[reset->reason], reset->oldest, reset->newest);
+    (void) ngx_sprintf(object,
+                       "{\"reason\":\"%s\",\"oldest\":%L,\"newest\":%L}%Z",
+                       reasons[reason], oldest, newest);
+
+    switch (transport) {
+
+    case NGX_PGQ_TRANSPORT_SSE:
+        return ngx_sprintf(p, "event: reset\nid: %L\ndata: %s\n\n", newest,
+                           object);
+
+    case NGX_PGQ_TRANSPORT_PAGE:
+        return ngx_sprintf(p, "{\"msg\":[],\"next\":%L,\"reset\":%s}", newest,
+                           object);
+
+    case NGX_PGQ_TRANSPORT_WEBSOCKET:
+        len = sizeof("{\"reset\":}") - 1 + ngx_strlen(object);
+        p = ngx_pgq_websocket_header(p, NGX_PGQ_WEBSOCKET_TEXT, len);
+
+        return ngx_sprintf(p, "{\"reset\":%s}", object);
+
+    default:
+        return ngx_sprintf(p, "{\"reset\":%s}\n", object);
+    }
 }

@@ -34,27 +34,10 @@ typedef enum {
 
 
 typedef struct {
-    ngx_pgq_reset_e          reason;
-    int64_t                  oldest;
-    int64_t                  newest;
-} ngx_pgq_reset_t;
-
-
-/*
- * The functions write at p, which has NGX_PGQ_FRAME_TEXT bytes, and return the
- * position after the text; NULL: the transport has no such text.
- */
-
-typedef struct {
     const char              *name;      /* in metrics */
     ngx_str_t                type;      /* Content-Type */
     size_t                   overhead;  /* most bytes around an object */
-    u_char                *(*head)(u_char *p, int64_t id, size_t len);
     const char              *tail;
-    u_char                *(*open)(u_char *p);
-    u_char                *(*start)(u_char *p, int64_t cursor);
-    u_char                *(*heartbeat)(u_char *p, int64_t cursor);
-    u_char                *(*reset)(u_char *p, ngx_pgq_reset_t *reset);
 } ngx_pgq_transport_t;
 
 
@@ -115,6 +98,18 @@ ngx_pgq_frame_group_t *ngx_pgq_frame_answer(ngx_pgq_frame_cache_t *cache,
     ngx_pgq_answer_t *answer, ngx_uint_t shared);
 ngx_pgq_frame_group_t *ngx_pgq_frame_text(ngx_pgq_frame_cache_t *cache,
     u_char *data, size_t len);
+
+/*
+ * These write a text without a post at p, which has NGX_PGQ_FRAME_TEXT bytes,
+ * and return the position after it.  It is empty if the transport has none.
+ */
+
+u_char *ngx_pgq_frame_open(u_char *p, ngx_uint_t transport);
+u_char *ngx_pgq_frame_start(u_char *p, ngx_uint_t transport, int64_t cursor);
+u_char *ngx_pgq_frame_heartbeat(u_char *p, ngx_uint_t transport,
+    int64_t cursor);
+u_char *ngx_pgq_frame_reset(u_char *p, ngx_uint_t transport,
+    ngx_pgq_reset_e reason, int64_t oldest, int64_t newest);
 
 /* the index of the first frame with an id greater than the cursor, or n */
 

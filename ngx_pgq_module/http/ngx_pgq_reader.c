@@ -418,10 +418,8 @@ ngx_pgq_reader_write_handler(ngx_http_request_t *r)
 static void
 ngx_pgq_reader_timer_handler(ngx_event_t *ev)
 {
-    u_char             text[NGX_PGQ_FRAME_TEXT];
+    u_char             text[NGX_PGQ_FRAME_TEXT], *last;
     ngx_pgq_reader_t  *rd;
-
-    const ngx_pgq_transport_t  *transport;
 
     rd = ev->data;
 
@@ -440,18 +438,14 @@ ngx_pgq_reader_timer_handler(ngx_event_t *ev)
         }
     }
 
-    transport = &ngx_pgq_transports[rd->transport];
+    last = ngx_pgq_frame_heartbeat(text, rd->transport, rd->cursor);
 
-    if (transport->heartbeat && rd->opened && !rd->blocked
-        && (ngx_msec_int_t) (rd->sent + rd->heartbeat - ngx_current_msec) <= 0)
+    if (last > text && rd->opened && !rd->blocked
+        && (ngx_msec_int_t) (rd->sent + rd->heartbeat - ngx_current_msec) <= 0
+        && ngx_pgq_delivery_text(rd, text, last) == NGX_ERROR)
     {
-        if (ngx_pgq_delivery_text(rd, text,
-                                transport->heartbeat(text, rd->cursor))
-            == NGX_ERROR)
-        {
-            ngx_pgq_reader_finish(rd, NGX_PGQ_READER_ERROR);
-            return;
-        }
+        ngx_pgq_reader_finish(rd, NGX_PGQ_READER_ERROR);
+        return;
     }
 
     ngx_pgq_reader_alarm(rd);
