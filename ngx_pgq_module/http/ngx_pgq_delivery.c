@@ -23,7 +23,7 @@ static ngx_int_t ngx_pgq_delivery_locate(ngx_pgq_reader_t *rd,
 static ngx_int_t ngx_pgq_delivery_send(ngx_pgq_reader_t *rd,
     ngx_pgq_frame_group_t *group);
 static ngx_buf_t *ngx_pgq_delivery_piece(ngx_pgq_reader_t *rd,
-    ngx_chain_t ***last, u_char *data);
+    ngx_chain_t ***last);
 static ngx_int_t ngx_pgq_delivery_answer(ngx_pgq_reader_t *rd,
     ngx_pgq_frame_group_t *group);
 
@@ -282,10 +282,13 @@ ngx_pgq_delivery_send(ngx_pgq_reader_t *rd, ngx_pgq_frame_group_t *group)
                 break;
             }
 
-            b = ngx_pgq_delivery_piece(rd, &last, data);
+            b = ngx_pgq_delivery_piece(rd, &last);
             if (b == NULL) {
                 return NGX_ERROR;
             }
+
+            b->memory = 1;
+            b->pos = data;
         }
 
         b->last = group->data + frame[1].begin;
@@ -318,24 +321,20 @@ ngx_pgq_delivery_text(ngx_pgq_reader_t *rd, u_char *text, u_char *last)
     out = NULL;
     next = &out;
 
+    b = ngx_pgq_delivery_piece(rd, &next);
+    if (b == NULL) {
+        return NGX_ERROR;
+    }
+
     if (last > text) {
-        rd->group = ngx_pgq_frame_text(&rd->readers->cache, text, last - text);
+        rd->group = ngx_pgq_frame_text(text, last - text);
         if (rd->group == NULL) {
             return NGX_ERROR;
         }
 
-        b = ngx_pgq_delivery_piece(rd, &next, rd->group->data);
-        if (b == NULL) {
-            return NGX_ERROR;
-        }
-
-        b->last += last - text;
-
-    } else {
-        b = ngx_pgq_delivery_piece(rd, &next, NULL);
-        if (b == NULL) {
-            return NGX_ERROR;
-        }
+        b->memory = 1;
+        b->pos = rd->group->data;
+        b->last = b->pos + (last - text);
     }
 
     b->flush = 1;
@@ -344,10 +343,10 @@ ngx_pgq_delivery_text(ngx_pgq_reader_t *rd, u_char *text, u_char *last)
 }
 
 
-/* adds an empty buffer at data to a chain */
+/* adds an empty buffer to a chain */
 
 static ngx_buf_t *
-ngx_pgq_delivery_piece(ngx_pgq_reader_t *rd, ngx_chain_t ***last, u_char *data)
+ngx_pgq_delivery_piece(ngx_pgq_reader_t *rd, ngx_chain_t ***last)
 {
     ngx_buf_t    *b;
     ngx_chain_t  *cl;
@@ -361,9 +360,6 @@ ngx_pgq_delivery_piece(ngx_pgq_reader_t *rd, ngx_chain_t ***last, u_char *data)
     ngx_memzero(b, sizeof(ngx_buf_t));
 
     b->tag = (ngx_buf_tag_t) &ngx_http_pgq_module;
-    b->memory = data != NULL;
-    b->pos = data;
-    b->last = data;
 
     **last = cl;
     *last = &cl->next;

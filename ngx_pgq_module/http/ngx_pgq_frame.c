@@ -23,13 +23,11 @@
 
 #define NGX_PGQ_FRAME_GROUP      65536   /* bytes; one frame may be larger */
 #define NGX_PGQ_FRAME_POSTS      1000    /* most frames of a group */
-#define NGX_PGQ_FRAME_RECENT     16      /* groups that the cache holds */
 
 
-static ngx_pgq_frame_group_t *ngx_pgq_frame_create(
-    ngx_pgq_frame_cache_t *cache, ngx_uint_t n, size_t size);
-static void ngx_pgq_frame_share(ngx_pgq_frame_group_t *group);
-static void ngx_pgq_frame_drop(ngx_pgq_frame_cache_t *cache);
+static ngx_pgq_frame_group_t *ngx_pgq_frame_create(ngx_uint_t n, size_t size);
+static void ngx_pgq_frame_share(ngx_pgq_frame_cache_t *cache,
+    ngx_pgq_frame_group_t *group);
 static u_char *ngx_pgq_frame_begin(ngx_pgq_frame_group_t *group, int64_t id,
     size_t len, size_t topic_len);
 static void ngx_pgq_frame_end(ngx_pgq_frame_group_t *group);
@@ -59,19 +57,14 @@ _Static_assert(sizeof(ngx_pgq_transports) / sizeof(ngx_pgq_transports[0])
 
 
 void
-ngx_pgq_frame_init(ngx_pgq_frame_cache_t *cache, ngx_log_t *log)
-{
-    ngx_queue_init(&cache->groups);
-    ngx_queue_init(&cache->recent);
-    cache->log = log;
-}
-
-
-void
 ngx_pgq_frame_exit(ngx_pgq_frame_cache_t *cache)
 {
-    while (cache->n) {
-        ngx_pgq_frame_drop(cache);
+    ngx_uint_t  i;
+
+    for (i = 0; i < NGX_PGQ_FRAME_RECENT; i++) {
+        if (cache->recent[i]) {
+            ngx_pgq_frame_release(cache->recent[i]);
+        }
     }
 }
 
@@ -145,7 +138,7 @@ ngx_pgq_frame_ring(ngx_pgq_frame_cache_t *cache, ngx_uint_t transport,
         return place == state->end ? NGX_AGAIN : NGX_DONE;
     }
 
-    group = ngx_pgq_frame_create(cache, place - first, size);
+    group = ngx_pgq_frame_create(place - first, size);
     if (group == NULL) {
         return NGX_ERROR;
     }
@@ -179,7 +172,7 @@ ngx_pgq_frame_ring(ngx_pgq_frame_cache_t *cache, ngx_uint_t transport,
 
     group->upto = place == state->end ? ngx_max(e.id, state->newest)
                                       : group->frames[group->n - 1].id;
-    ngx_pgq_frame_share(group);
+    ngx_pgq_frame_share(cache, group);
     *out = group;
 
     return NGX_OK;
@@ -209,7 +202,7 @@ ngx_pgq_frame_answer(ngx_pgq_frame_cache_t *cache, ngx_uint_t transport,
         size += posts[i].len + ngx_pgq_transports[transport].overhead;
     }
 
-    group = ngx_pgq_frame_create(cache, answer->posts.nelts, size);
+    group = ngx_pgq_frame_create(answer->posts.nelts, size);
     if (group == NULL) {
         return NULL;
     }
@@ -229,8 +222,6 @@ ngx_pgq_frame_answer(ngx_pgq_frame_cache_t *cache, ngx_uint_t transport,
 
     ngx_pgq_pool_count(group->counted, 0, size);
 
-    group->holders = 1;
-
     if (shared) {
         ngx_queue_insert_head(&cache->groups, &group->queue);
     }
@@ -242,18 +233,17 @@ ngx_pgq_frame_answer(ngx_pgq_frame_cache_t *cache, ngx_uint_t transport,
 /* a group without posts, which cannot be found */
 
 ngx_pgq_frame_group_t *
-ngx_pgq_frame_text(ngx_pgq_frame_cache_t *cache, u_char *data, size_t len)
+ngx_pgq_frame_text(u_char *data, size_t len)
 {
     ngx_pgq_frame_group_t  *group;
 
-    group = ngx_pgq_frame_create(cache, 0, len);
+    group = ngx_pgq_frame_create(0, len);
     if (group == NULL) {
         return NULL;
     }
 
     ngx_memcpy(group->data, data, len);
     group->frames[0].begin = len;
-    group->holders = 1;
 
     return group;
 }
@@ -303,12 +293,13 @@ ngx_pgq_frame_release(ngx_pgq_frame_group_t *group)
 
 
 static ngx_pgq_frame_group_t *
-ngx_pgq_frame_create(ngx_pgq_frame_cache_t *cache, ngx_uint_t n, size_t size)
+ngx_pgq_frame_create(ngx_uint_t n, size_t size)
 {
     ngx_pgq_frame_group_t  *group;
 
     group = ngx_alloc(sizeof(ngx_pgq_frame_group_t)
-                      + (n + 1) * sizeof(ngx_pgq_frame_t) + size, cache->log);
+                      + (n + 1) * sizeof(ngx_pgq_frame_t) + size,
+                      ngx_cycle->log);
     if (group == NULL) {
         return NULL;
     }
@@ -316,7 +307,7 @@ ngx_pgq_frame_create(ngx_pgq_frame_cache_t *cache, ngx_uint_t n, size_t size)
     ngx_memzero(group, sizeof(ngx_pgq_frame_group_t));
     ngx_queue_init(&group->queue);
 
-    group->cache = cache;
+    group->holders = 1;
     group->size = size;
     group->frames = (ngx_pgq_frame_t *) (group + 1);
     group->frames[0].begin = 0;
@@ -326,37 +317,23 @@ ngx_pgq_frame_create(ngx_pgq_frame_cache_t *cache, ngx_uint_t n, size_t size)
 }
 
 
-/* a group that can be found has two holders: the reader and the cache */
+/* the cache becomes a holder, instead of one of its oldest group */
 
 static void
-ngx_pgq_frame_share(ngx_pgq_frame_group_t *group)
+ngx_pgq_frame_share(ngx_pgq_frame_cache_t *cache, ngx_pgq_frame_group_t *group)
 {
-    ngx_pgq_frame_cache_t  *cache;
+    ngx_pgq_frame_group_t  **oldest;
 
-    cache = group->cache;
-    group->holders = 2;
-
+    group->holders++;
     ngx_queue_insert_head(&cache->groups, &group->queue);
-    ngx_queue_insert_head(&cache->recent, &group->recent);
 
-    if (++cache->n > NGX_PGQ_FRAME_RECENT) {
-        ngx_pgq_frame_drop(cache);
+    oldest = &cache->recent[cache->next++ % NGX_PGQ_FRAME_RECENT];
+
+    if (*oldest) {
+        ngx_pgq_frame_release(*oldest);
     }
-}
 
-
-/* the cache releases the oldest of its groups */
-
-static void
-ngx_pgq_frame_drop(ngx_pgq_frame_cache_t *cache)
-{
-    ngx_queue_t  *q;
-
-    q = ngx_queue_last(&cache->recent);
-    ngx_queue_remove(q);
-    cache->n--;
-
-    ngx_pgq_frame_release(ngx_queue_data(q, ngx_pgq_frame_group_t, recent));
+    *oldest = group;
 }
 
 

@@ -15,6 +15,7 @@
 
 
 #define NGX_PGQ_FRAME_TEXT       256     /* bytes of a text without a post */
+#define NGX_PGQ_FRAME_RECENT     16      /* groups that the cache holds */
 
 
 typedef enum {
@@ -50,22 +51,10 @@ typedef struct {
 } ngx_pgq_frame_t;
 
 
-/* the groups of a pool in a worker */
-
-typedef struct {
-    ngx_queue_t              groups;    /* latest first */
-    ngx_queue_t              recent;    /* those that are kept */
-    ngx_uint_t               n;         /* groups in recent */
-    ngx_log_t               *log;
-} ngx_pgq_frame_cache_t;
-
-
 /* the posts with ids in (after, upto], all of them unless it is private */
 
 typedef struct {
     ngx_queue_t              queue;     /* in cache->groups */
-    ngx_queue_t              recent;    /* in cache->recent */
-    ngx_pgq_frame_cache_t   *cache;
     ngx_uint_t               holders;   /* the group is freed at 0 */
     ngx_uint_t               transport;
     uint64_t                 epoch;
@@ -80,10 +69,18 @@ typedef struct {
 } ngx_pgq_frame_group_t;
 
 
+/* the groups of a pool in a worker */
+
+typedef struct {
+    ngx_queue_t              groups;    /* latest first */
+    ngx_pgq_frame_group_t   *recent[NGX_PGQ_FRAME_RECENT];
+    ngx_uint_t               next;      /* the recent one to replace */
+} ngx_pgq_frame_cache_t;
+
+
 extern const ngx_pgq_transport_t  ngx_pgq_transports[];
 
 
-void ngx_pgq_frame_init(ngx_pgq_frame_cache_t *cache, ngx_log_t *log);
 void ngx_pgq_frame_exit(ngx_pgq_frame_cache_t *cache);
 
 /* these return a group with one more holder */
@@ -96,8 +93,7 @@ ngx_int_t ngx_pgq_frame_ring(ngx_pgq_frame_cache_t *cache,
 ngx_pgq_frame_group_t *ngx_pgq_frame_answer(ngx_pgq_frame_cache_t *cache,
     ngx_uint_t transport, uint64_t epoch, int64_t cursor, int64_t upto,
     ngx_pgq_answer_t *answer, ngx_uint_t shared);
-ngx_pgq_frame_group_t *ngx_pgq_frame_text(ngx_pgq_frame_cache_t *cache,
-    u_char *data, size_t len);
+ngx_pgq_frame_group_t *ngx_pgq_frame_text(u_char *data, size_t len);
 
 /*
  * These write a text without a post at p, which has NGX_PGQ_FRAME_TEXT bytes,

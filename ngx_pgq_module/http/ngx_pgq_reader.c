@@ -55,8 +55,7 @@ ngx_pgq_reader_init(ngx_pgq_pool_t *db, ngx_cycle_t *cycle)
     ngx_queue_init(&readers->waiting);
     ngx_queue_init(&readers->ready);
     ngx_queue_init(&readers->blocked);
-
-    ngx_pgq_frame_init(&readers->cache, cycle->log);
+    ngx_queue_init(&readers->cache.groups);
 
     readers->event.handler = ngx_pgq_reader_event_handler;
     readers->event.data = readers;
