@@ -31,9 +31,6 @@ typedef struct {
 } ngx_pgq_fetch_problem_t;
 
 
-static ngx_int_t ngx_pgq_fetch_query(ngx_http_request_t *r,
-    ngx_pgq_read_query_t *query, ngx_pgq_filter_t **filter,
-    ngx_pgq_problem_t *problem);
 static ngx_int_t ngx_pgq_fetch_arguments(ngx_http_request_t *r,
     ngx_pgq_read_query_t *query, ngx_pgq_problem_t *problem);
 static ngx_int_t ngx_pgq_fetch_ring(ngx_http_request_t *r,
@@ -103,7 +100,12 @@ ngx_pgq_fetch_handler(ngx_http_request_t *r)
 
     ngx_memzero(&query, sizeof(ngx_pgq_read_query_t));
 
-    rc = ngx_pgq_fetch_query(r, &query, &filter, &problem);
+    rc = ngx_pgq_fetch_arguments(r, &query, &problem);
+
+    if (rc == NGX_OK) {
+        rc = ngx_pgq_fetch_filter(r, &filter, &query.topics, &query.pattern,
+                                  &problem);
+    }
 
     if (rc != NGX_OK) {
         return rc == NGX_DECLINED ? ngx_pgq_reply_problem(r, &problem)
@@ -140,18 +142,12 @@ ngx_pgq_fetch_handler(ngx_http_request_t *r)
 }
 
 
-/* NGX_DECLINED: the problem is set */
-
-static ngx_int_t
-ngx_pgq_fetch_query(ngx_http_request_t *r, ngx_pgq_read_query_t *query,
-    ngx_pgq_filter_t **filter, ngx_pgq_problem_t *problem)
+ngx_int_t
+ngx_pgq_fetch_filter(ngx_http_request_t *r, ngx_pgq_filter_t **filter,
+    ngx_str_t *topics, ngx_str_t *pattern, ngx_pgq_problem_t *problem)
 {
     ngx_int_t  rc;
     ngx_str_t  asked;
-
-    if (ngx_pgq_fetch_arguments(r, query, problem) != NGX_OK) {
-        return NGX_DECLINED;
-    }
 
     rc = ngx_pgq_filter_asked(r, &asked);
 
@@ -160,13 +156,14 @@ ngx_pgq_fetch_query(ngx_http_request_t *r, ngx_pgq_read_query_t *query,
     }
 
     if (rc == NGX_OK) {
-        rc = ngx_pgq_filter_sql(*filter, r->pool, &query->topics,
-                                &query->pattern);
+        rc = ngx_pgq_filter_sql(*filter, r->pool, topics, pattern);
     }
 
     return rc;
 }
 
+
+/* NGX_DECLINED: the problem is set */
 
 static ngx_int_t
 ngx_pgq_fetch_arguments(ngx_http_request_t *r, ngx_pgq_read_query_t *query,
@@ -180,7 +177,7 @@ ngx_pgq_fetch_arguments(ngx_http_request_t *r, ngx_pgq_read_query_t *query,
         query->limit = ngx_atoi(value.data, value.len);
 
         if (query->limit < 1 || query->limit > NGX_PGQ_FETCH_MAX) {
-            return NGX_ERROR;
+            return NGX_DECLINED;
         }
     }
 
@@ -188,7 +185,7 @@ ngx_pgq_fetch_arguments(ngx_http_request_t *r, ngx_pgq_read_query_t *query,
         query->id = ngx_atoof(value.data, value.len);
 
         if (query->id < 1) {
-            return NGX_ERROR;
+            return NGX_DECLINED;
         }
     }
 
@@ -196,14 +193,14 @@ ngx_pgq_fetch_arguments(ngx_http_request_t *r, ngx_pgq_read_query_t *query,
 
         if (query->id) {
             problem->detail = "before and after cannot be combined.";
-            return NGX_ERROR;
+            return NGX_DECLINED;
         }
 
         query->ascending = 1;
         query->id = ngx_atoof(value.data, value.len);
 
         if (query->id < 0) {
-            return NGX_ERROR;
+            return NGX_DECLINED;
         }
     }
 

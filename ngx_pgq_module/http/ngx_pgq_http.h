@@ -278,6 +278,13 @@ char *ngx_pgq_filter_set_rights(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
 
+/* fetch.c: the topics that a request asks for, as a filter and for a query */
+
+ngx_int_t ngx_pgq_fetch_filter(ngx_http_request_t *r,
+    ngx_pgq_filter_t **filter, ngx_str_t *topics, ngx_str_t *pattern,
+    ngx_pgq_problem_t *problem);
+
+
 /* newest.c: answers to GET from the ring */
 
 ngx_int_t ngx_pgq_newest_init(ngx_pgq_pool_t *db, ngx_pool_t *memory);

@@ -33,8 +33,6 @@ static ngx_int_t ngx_pgq_stream_arguments(ngx_http_request_t *r,
     ngx_pgq_reader_t *rd, ngx_pgq_problem_t *problem);
 static ngx_int_t ngx_pgq_stream_transport(ngx_pgq_reader_t *rd,
     ngx_int_t wait, ngx_pgq_problem_t *problem);
-static ngx_int_t ngx_pgq_stream_filter(ngx_http_request_t *r,
-    ngx_pgq_reader_t *rd, ngx_pgq_problem_t *problem);
 static ngx_int_t ngx_pgq_stream_number(ngx_http_request_t *r, const char *name,
     ngx_int_t least, ngx_int_t most, ngx_int_t *n, ngx_pgq_problem_t *problem);
 static ngx_int_t ngx_pgq_stream_start(ngx_http_request_t *r,
@@ -271,11 +269,10 @@ ngx_pgq_stream_arguments(ngx_http_request_t *r, ngx_pgq_reader_t *rd,
                                    &newest, problem);
     }
 
-    if (rc != NGX_OK) {
-        return rc;
+    if (rc == NGX_OK) {
+        rc = ngx_pgq_fetch_filter(r, &rd->filter, &rd->topics, &rd->pattern,
+                                  problem);
     }
-
-    rc = ngx_pgq_stream_filter(r, rd, problem);
 
     if (rc != NGX_OK) {
         return rc;
@@ -323,28 +320,6 @@ ngx_pgq_stream_transport(ngx_pgq_reader_t *rd, ngx_int_t wait,
                                                   : NGX_PGQ_TRANSPORT_SSE;
 
     return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_pgq_stream_filter(ngx_http_request_t *r, ngx_pgq_reader_t *rd,
-    ngx_pgq_problem_t *problem)
-{
-    ngx_int_t  rc;
-    ngx_str_t  asked;
-
-    rc = ngx_pgq_filter_asked(r, &asked);
-
-    if (rc == NGX_OK) {
-        rc = ngx_pgq_filter_read(r, &asked, &rd->filter, problem);
-    }
-
-    if (rc == NGX_OK && rd->filter) {
-        rc = ngx_pgq_filter_sql(rd->filter, r->pool, &rd->topics,
-                                &rd->pattern);
-    }
-
-    return rc;
 }
 
 

@@ -201,44 +201,24 @@ ngx_pgq_history_join(ngx_pgq_reader_t *rd, ngx_pgq_read_query_t *q,
 }
 
 
-ngx_int_t
-ngx_pgq_filter_asked(ngx_http_request_t *r, ngx_str_t *topics)
-{
-    if (ngx_http_arg(r, (u_char *) "topic", 5, topics) != NGX_OK) {
-        topics->len = 0;
-    }
-
-    asked = *topics;
-
-    return NGX_OK;
-}
-
-
 /* a topic with a slash at its end is refused */
 
 ngx_int_t
-ngx_pgq_filter_read(ngx_http_request_t *r, ngx_str_t *topics,
-    ngx_pgq_filter_t **filter, ngx_pgq_problem_t *problem)
+ngx_pgq_fetch_filter(ngx_http_request_t *r, ngx_pgq_filter_t **filter,
+    ngx_str_t *topics, ngx_str_t *pattern, ngx_pgq_problem_t *problem)
 {
-    *filter = topics->len ? (ngx_pgq_filter_t *) r : NULL;
+    if (ngx_http_arg(r, (u_char *) "topic", 5, &asked) != NGX_OK) {
+        asked.len = 0;
+    }
 
-    if (topics->len && topics->data[topics->len - 1] == '/') {
+    *filter = asked.len ? (ngx_pgq_filter_t *) r : NULL;
+    *pattern = asked;
+    topics->len = 0;
+
+    if (asked.len && asked.data[asked.len - 1] == '/') {
         problem->kind = NGX_PGQ_PROBLEM_BAD_TOPIC;
         return NGX_DECLINED;
     }
-
-    return NGX_OK;
-}
-
-
-ngx_int_t
-ngx_pgq_filter_sql(ngx_pgq_filter_t *filter, ngx_pool_t *memory,
-    ngx_str_t *topics, ngx_str_t *pattern)
-{
-    fuzz_check(filter != NULL && memory != NULL);
-
-    topics->len = 0;
-    *pattern = asked;
 
     return NGX_OK;
 }
