@@ -25,7 +25,6 @@
 #include "ngx_pgq_websocket.h"
 
 
-#define NGX_PGQ_PUBLISH_POSTS    64      /* without an answer; then it waits */
 #define NGX_PGQ_PUBLISH_ANSWER   2560    /* bytes of an answer */
 
 
@@ -43,21 +42,6 @@ typedef struct {
     size_t                   len;
     u_char                   data[1];       /* a frame */
 } ngx_pgq_publish_answer_t;
-
-
-struct ngx_pgq_publish_s {
-    ngx_pgq_reader_t        *reader;
-    ngx_queue_t              tickets;
-    ngx_queue_t              answers;
-    ngx_uint_t               n;             /* in both */
-    ngx_str_t                scope;         /* of keys */
-    ngx_pgq_filter_t        *rights;        /* NULL: all topics */
-    u_char                  *partial;       /* pieces of a message */
-    size_t                   partial_len;
-    size_t                   partial_size;
-    size_t                   max;           /* bytes of a message */
-    unsigned                 closing:1;     /* nothing more is read */
-};
 
 
 static ngx_int_t ngx_pgq_publish_append(ngx_pgq_publish_t *p, u_char *data,
@@ -130,29 +114,6 @@ ngx_pgq_publish_create(ngx_pgq_reader_t *rd, size_t max,
 }
 
 
-ngx_uint_t
-ngx_pgq_publish_partial(ngx_pgq_publish_t *p)
-{
-    return p->partial != NULL;
-}
-
-
-ngx_uint_t
-ngx_pgq_publish_full(ngx_pgq_publish_t *p)
-{
-    return p->closing || p->n >= NGX_PGQ_PUBLISH_POSTS;
-}
-
-
-ngx_uint_t
-ngx_pgq_publish_waits(ngx_pgq_publish_t *p)
-{
-    p->closing = 1;
-
-    return p->n > 0;
-}
-
-
 /* a message that comes in one piece is not copied */
 
 ngx_int_t
@@ -201,18 +162,12 @@ ngx_pgq_publish_append(ngx_pgq_publish_t *p, u_char *data, size_t len)
             return NGX_DECLINED;
         }
 
-        partial = ngx_alloc(size, p->reader->request->connection->log);
+        partial = realloc(p->partial, size);
         if (partial == NULL) {
             return NGX_DECLINED;
         }
 
-        ngx_memcpy(partial, p->partial ? p->partial : data, p->partial_len);
-
         ngx_pgq_publish_partials += size - p->partial_size;
-
-        if (p->partial) {
-            ngx_free(p->partial);
-        }
 
         p->partial = partial;
         p->partial_size = size;
@@ -228,12 +183,9 @@ ngx_pgq_publish_append(ngx_pgq_publish_t *p, u_char *data, size_t len)
 static void
 ngx_pgq_publish_forget(ngx_pgq_publish_t *p)
 {
-    if (p->partial) {
-        ngx_free(p->partial);
-    }
-
     ngx_pgq_publish_partials -= p->partial_size;
 
+    ngx_free(p->partial);
     p->partial = NULL;
     p->partial_len = 0;
     p->partial_size = 0;
@@ -247,11 +199,7 @@ ngx_pgq_publish_message(ngx_pgq_publish_t *p, u_char *data, size_t len)
     ngx_pgq_problem_t          problem = ngx_pgq_problem_init(0);
     ngx_pgq_publish_message_t  m;
 
-    m.request = p->reader->request;
-    m.scope = &p->scope;
-    m.rights = p->rights;
-
-    rc = ngx_pgq_publish_read(&m, data, len, &problem);
+    rc = ngx_pgq_publish_read(p, &m, data, len, &problem);
 
     if (rc == NGX_OK) {
         rc = ngx_pgq_publish_add(p, &m, &problem);

@@ -15,18 +15,33 @@
 
 #define NGX_PGQ_PUBLISH_REF      128     /* bytes of ref */
 #define NGX_PGQ_PUBLISH_TEXT     2048    /* bytes of topic and of key */
-
-
-typedef struct ngx_pgq_publish_s  ngx_pgq_publish_t;
+#define NGX_PGQ_PUBLISH_POSTS    64      /* without an answer; then it waits */
 
 
 typedef struct {
-    /* set by the caller */
-    ngx_http_request_t      *request;
-    ngx_str_t               *scope;         /* of the key */
+    ngx_pgq_reader_t        *reader;
+    ngx_queue_t              tickets;
+    ngx_queue_t              answers;
+    ngx_uint_t               n;             /* in both */
+    ngx_str_t                scope;         /* of keys */
     ngx_pgq_filter_t        *rights;        /* NULL: all topics */
+    u_char                  *partial;       /* pieces of a message, or NULL */
+    size_t                   partial_len;
+    size_t                   partial_size;
+    size_t                   max;           /* bytes of a message */
+    unsigned                 closing:1;     /* nothing more is read */
+} ngx_pgq_publish_t;
 
-    /* len 0: it is absent */
+
+/* whether the client has to wait: its messages are not to be read */
+
+#define ngx_pgq_publish_full(p)                                               \
+    ((p)->closing || (p)->n >= NGX_PGQ_PUBLISH_POSTS)
+
+
+/* a message; len 0: it is absent */
+
+typedef struct {
     ngx_str_t                post;          /* JSON */
     ngx_str_t                topic;
     ngx_str_t                key;           /* with its scope */
@@ -55,25 +70,14 @@ ngx_int_t ngx_pgq_publish_create(ngx_pgq_reader_t *rd, size_t max,
 ngx_int_t ngx_pgq_publish_piece(ngx_pgq_publish_t *p, u_char *data,
     size_t len, ngx_uint_t last);
 
-/* whether a message is not complete */
-
-ngx_uint_t ngx_pgq_publish_partial(ngx_pgq_publish_t *p);
-
-/* whether the client has to wait: its messages are not to be read */
-
-ngx_uint_t ngx_pgq_publish_full(ngx_pgq_publish_t *p);
-
-/* whether answers are to come; after this call no message is read */
-
-ngx_uint_t ngx_pgq_publish_waits(ngx_pgq_publish_t *p);
-
 /*
  * publish_read.c: reads a message; its texts are in data and in m.  Returns
  * NGX_OK or NGX_DECLINED.
  */
 
-ngx_int_t ngx_pgq_publish_read(ngx_pgq_publish_message_t *m, u_char *data,
-    size_t len, ngx_pgq_problem_t *problem);
+ngx_int_t ngx_pgq_publish_read(ngx_pgq_publish_t *p,
+    ngx_pgq_publish_message_t *m, u_char *data, size_t len,
+    ngx_pgq_problem_t *problem);
 
 /* sends answers; NGX_DECLINED: there is none */
 

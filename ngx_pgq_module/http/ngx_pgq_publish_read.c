@@ -21,16 +21,16 @@
 
 static ngx_int_t ngx_pgq_publish_read_members(u_char *data, size_t len,
     ngx_pgq_publish_message_t *m);
-static ngx_int_t ngx_pgq_publish_read_topic(ngx_pgq_publish_message_t *m,
-    ngx_pgq_problem_t *problem);
-static ngx_int_t ngx_pgq_publish_read_key(ngx_pgq_publish_message_t *m,
-    ngx_pgq_problem_t *problem);
+static ngx_int_t ngx_pgq_publish_read_topic(ngx_pgq_publish_t *p,
+    ngx_pgq_publish_message_t *m, ngx_pgq_problem_t *problem);
+static ngx_int_t ngx_pgq_publish_read_key(ngx_pgq_publish_t *p,
+    ngx_pgq_publish_message_t *m, ngx_pgq_problem_t *problem);
 static ssize_t ngx_pgq_publish_read_text(ngx_str_t *value, u_char *text);
 
 
 ngx_int_t
-ngx_pgq_publish_read(ngx_pgq_publish_message_t *m, u_char *data, size_t len,
-    ngx_pgq_problem_t *problem)
+ngx_pgq_publish_read(ngx_pgq_publish_t *p, ngx_pgq_publish_message_t *m,
+    u_char *data, size_t len, ngx_pgq_problem_t *problem)
 {
     ngx_int_t              rc;
     ngx_pgq_loc_conf_t    *plcf;
@@ -41,7 +41,8 @@ ngx_pgq_publish_read(ngx_pgq_publish_message_t *m, u_char *data, size_t len,
     ngx_str_null(&m->key);
     ngx_str_null(&m->ref);
 
-    plcf = ngx_http_get_module_loc_conf(m->request, ngx_http_pgq_module);
+    plcf = ngx_http_get_module_loc_conf(p->reader->request,
+                                        ngx_http_pgq_module);
 
     /* the post is one level below the message */
 
@@ -61,9 +62,9 @@ ngx_pgq_publish_read(ngx_pgq_publish_message_t *m, u_char *data, size_t len,
         return NGX_DECLINED;
     }
 
-    rc = ngx_pgq_publish_read_topic(m, problem);
+    rc = ngx_pgq_publish_read_topic(p, m, problem);
 
-    return rc == NGX_OK ? ngx_pgq_publish_read_key(m, problem) : rc;
+    return rc == NGX_OK ? ngx_pgq_publish_read_key(p, m, problem) : rc;
 }
 
 
@@ -132,8 +133,8 @@ ngx_pgq_publish_read_members(u_char *data, size_t len,
 /* replaces the JSON text of the topic by the topic */
 
 static ngx_int_t
-ngx_pgq_publish_read_topic(ngx_pgq_publish_message_t *m,
-    ngx_pgq_problem_t *problem)
+ngx_pgq_publish_read_topic(ngx_pgq_publish_t *p,
+    ngx_pgq_publish_message_t *m, ngx_pgq_problem_t *problem)
 {
     u_char   *topic;
     ssize_t   n;
@@ -146,7 +147,7 @@ ngx_pgq_publish_read_topic(ngx_pgq_publish_message_t *m,
         return NGX_DECLINED;
     }
 
-    if (!ngx_pgq_filter_admits(m->rights, topic, n)) {
+    if (!ngx_pgq_filter_admits(p->rights, topic, n)) {
         problem->kind = NGX_PGQ_PROBLEM_FORBIDDEN_TOPIC;
         return NGX_DECLINED;
     }
@@ -161,14 +162,15 @@ ngx_pgq_publish_read_topic(ngx_pgq_publish_message_t *m,
 /* replaces the JSON text of the key by the scope and the key */
 
 static ngx_int_t
-ngx_pgq_publish_read_key(ngx_pgq_publish_message_t *m,
+ngx_pgq_publish_read_key(ngx_pgq_publish_t *p, ngx_pgq_publish_message_t *m,
     ngx_pgq_problem_t *problem)
 {
     u_char              *last;
     ssize_t              i, n;
     ngx_pgq_loc_conf_t  *plcf;
 
-    plcf = ngx_http_get_module_loc_conf(m->request, ngx_http_pgq_module);
+    plcf = ngx_http_get_module_loc_conf(p->reader->request,
+                                        ngx_http_pgq_module);
 
     if (plcf->idempotency == NGX_PGQ_IDEMPOTENCY_OFF) {
         m->key.len = 0;
@@ -181,7 +183,7 @@ ngx_pgq_publish_read_key(ngx_pgq_publish_message_t *m,
                ? NGX_DECLINED : NGX_OK;
     }
 
-    last = ngx_cpymem(m->key_text, m->scope->data, m->scope->len);
+    last = ngx_cpymem(m->key_text, p->scope.data, p->scope.len);
     n = ngx_pgq_publish_read_text(&m->key, last);
 
     for (i = 0; i < n; i++) {
@@ -198,7 +200,7 @@ ngx_pgq_publish_read_key(ngx_pgq_publish_message_t *m,
     }
 
     m->key.data = m->key_text;
-    m->key.len = m->scope->len + n;
+    m->key.len = p->scope.len + n;
 
     return NGX_OK;
 }

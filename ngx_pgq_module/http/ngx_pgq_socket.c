@@ -57,7 +57,7 @@ static ngx_int_t ngx_pgq_socket_refuse(ngx_pgq_socket_t *s, ngx_uint_t code,
 
 
 #define ngx_pgq_socket_full(s)                                                \
-    (s->publish && ngx_pgq_publish_full(s->publish))
+    ((s)->publish && ngx_pgq_publish_full((s)->publish))
 
 
 static ngx_str_t  ngx_pgq_socket_protocol = ngx_string("websocket");
@@ -311,9 +311,7 @@ ngx_pgq_socket_timer(ngx_pgq_socket_t *s)
 
     rev = s->reader->request->connection->read;
 
-    if (s->publish && ngx_pgq_publish_partial(s->publish)
-        && !ngx_pgq_publish_full(s->publish))
-    {
+    if (s->publish && s->publish->partial && !ngx_pgq_socket_full(s)) {
         clcf = ngx_http_get_module_loc_conf(s->reader->request,
                                             ngx_http_core_module);
         ngx_add_timer(rev, clcf->client_body_timeout);
@@ -473,9 +471,13 @@ ngx_pgq_socket_step(ngx_pgq_socket_t *s)
 ngx_uint_t
 ngx_pgq_socket_waits(ngx_pgq_reader_t *rd)
 {
-    if (rd->socket == NULL || rd->socket->publish == NULL || rd->blocked
-        || !ngx_pgq_publish_waits(rd->socket->publish))
-    {
+    if (rd->socket == NULL || rd->socket->publish == NULL || rd->blocked) {
+        return 0;
+    }
+
+    rd->socket->publish->closing = 1;
+
+    if (rd->socket->publish->n == 0) {
         return 0;
     }
 
