@@ -11,19 +11,16 @@
 
 static ngx_uint_t ngx_pgq_endpoint_other(ngx_http_request_t *r);
 static ngx_int_t ngx_pgq_endpoint_options(ngx_http_request_t *r,
-    ngx_str_t *allow);
+    const char *allow);
 
 
 ngx_uint_t
 ngx_pgq_endpoint_admits(ngx_http_request_t *r, ngx_pgq_fields_t *fields,
     ngx_uint_t methods, ngx_int_t *rc)
 {
-    ngx_str_t  *allow;
+    const char  *allow;
 
-    static ngx_str_t  post = ngx_string("POST, OPTIONS");
-    static ngx_str_t  get = ngx_string("GET, HEAD, OPTIONS");
-
-    allow = methods == NGX_HTTP_POST ? &post : &get;
+    allow = methods == NGX_HTTP_POST ? "POST, OPTIONS" : "GET, HEAD, OPTIONS";
 
     if (ngx_pgq_origin_foreign(r, fields)) {
         *rc = ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_FOREIGN_ORIGIN);
@@ -41,7 +38,7 @@ ngx_pgq_endpoint_admits(ngx_http_request_t *r, ngx_pgq_fields_t *fields,
     }
 
     if (!(r->method & methods)) {
-        *rc = ngx_pgq_reply_header(r, "Allow", allow)
+        *rc = ngx_pgq_reply_field(r, "Allow", allow) == NGX_OK
               ? ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_METHOD_NOT_ALLOWED)
               : NGX_HTTP_INTERNAL_SERVER_ERROR;
         return 0;
@@ -78,7 +75,7 @@ ngx_pgq_endpoint_other(ngx_http_request_t *r)
 /* answers OPTIONS with 204 */
 
 static ngx_int_t
-ngx_pgq_endpoint_options(ngx_http_request_t *r, ngx_str_t *allow)
+ngx_pgq_endpoint_options(ngx_http_request_t *r, const char *allow)
 {
     ngx_int_t  rc;
 
@@ -87,7 +84,7 @@ ngx_pgq_endpoint_options(ngx_http_request_t *r, ngx_str_t *allow)
         return rc;
     }
 
-    if (ngx_pgq_reply_header(r, "Allow", allow) == NULL) {
+    if (ngx_pgq_reply_field(r, "Allow", allow) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 

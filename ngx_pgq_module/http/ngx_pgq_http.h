@@ -249,6 +249,8 @@ ngx_int_t ngx_pgq_reply_unavailable(ngx_http_request_t *r,
     ngx_pgq_pool_t *db, ngx_pgq_problem_e kind);
 ngx_table_elt_t *ngx_pgq_reply_header(ngx_http_request_t *r,
     const char *name, ngx_str_t *value);
+ngx_int_t ngx_pgq_reply_field(ngx_http_request_t *r, const char *name,
+    const char *fmt, ...);
 ngx_int_t ngx_pgq_reply_handler(ngx_http_request_t *r);
 
 

@@ -39,19 +39,6 @@ static ngx_http_output_header_filter_pt  ngx_pgq_origin_next_filter;
 
 static ngx_str_t  ngx_pgq_origin_any = ngx_string("*");
 
-static struct {
-    const char  *name;
-    ngx_str_t    value;
-    ngx_uint_t   preflight;
-} ngx_pgq_origin_cors[] = {
-    { "Access-Control-Expose-Headers",
-      ngx_string(NGX_PGQ_ORIGIN_EXPOSED), 0 },
-    { "Access-Control-Allow-Methods", ngx_string(NGX_PGQ_ORIGIN_METHODS), 1 },
-    { "Access-Control-Allow-Headers", ngx_string(NGX_PGQ_ORIGIN_HEADERS), 1 },
-    { "Access-Control-Max-Age", ngx_string("600"), 1 },
-    { NULL, ngx_null_string, 0 }
-};
-
 
 /* pgq_origins origin ... | *; */
 
@@ -287,12 +274,9 @@ static ngx_int_t
 ngx_pgq_origin_header_filter(ngx_http_request_t *r)
 {
     ngx_str_t           *allowed;
-    ngx_uint_t           i, preflight;
     ngx_pgq_ctx_t       *ctx;
     ngx_pgq_fields_t    *fields, own;
     ngx_pgq_loc_conf_t  *plcf;
-
-    static ngx_str_t  vary = ngx_string("Origin");
 
     plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
 
@@ -310,7 +294,7 @@ ngx_pgq_origin_header_filter(ngx_http_request_t *r)
         fields = &own;
     }
 
-    if (ngx_pgq_reply_header(r, "Vary", &vary) == NULL) {
+    if (ngx_pgq_reply_field(r, "Vary", "Origin") != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -322,22 +306,25 @@ ngx_pgq_origin_header_filter(ngx_http_request_t *r)
     }
 
     if (ngx_pgq_reply_header(r, "Access-Control-Allow-Origin", allowed)
-        == NULL)
+        == NULL
+        || ngx_pgq_reply_field(r, "Access-Control-Expose-Headers",
+                               NGX_PGQ_ORIGIN_EXPOSED)
+           != NGX_OK)
     {
         return NGX_ERROR;
     }
 
-    preflight = fields->preflight && r->method == NGX_HTTP_OPTIONS;
-
-    for (i = 0; ngx_pgq_origin_cors[i].name; i++) {
-
-        if ((preflight || !ngx_pgq_origin_cors[i].preflight)
-            && ngx_pgq_reply_header(r, ngx_pgq_origin_cors[i].name,
-                                    &ngx_pgq_origin_cors[i].value)
-               == NULL)
-        {
-            return NGX_ERROR;
-        }
+    if (fields->preflight && r->method == NGX_HTTP_OPTIONS
+        && (ngx_pgq_reply_field(r, "Access-Control-Allow-Methods",
+                                NGX_PGQ_ORIGIN_METHODS)
+            != NGX_OK
+            || ngx_pgq_reply_field(r, "Access-Control-Allow-Headers",
+                                   NGX_PGQ_ORIGIN_HEADERS)
+               != NGX_OK
+            || ngx_pgq_reply_field(r, "Access-Control-Max-Age", "600")
+               != NGX_OK))
+    {
+        return NGX_ERROR;
     }
 
     return ngx_pgq_origin_next_filter(r);

@@ -39,11 +39,6 @@ static const char *ngx_pgq_outcome_sentence(u_char *sqlstate);
 
 
 static ngx_str_t  ngx_pgq_outcome_type = ngx_string("application/json");
-static ngx_str_t  ngx_pgq_outcome_minimal = ngx_string("return=minimal");
-static ngx_str_t  ngx_pgq_outcome_representation =
-    ngx_string("return=representation");
-static ngx_str_t  ngx_pgq_outcome_replayed = ngx_string("true");
-static ngx_str_t  ngx_pgq_outcome_retry = ngx_string("1");
 
 
 void
@@ -139,21 +134,15 @@ ngx_pgq_outcome_replay(ngx_pgq_enqueue_t *e, ngx_str_t *previous)
                                   e->ticket.id);
     }
 
-    if (ngx_pgq_reply_header(e->request, "Idempotency-Replayed",
-                             &ngx_pgq_outcome_replayed)
-        == NULL)
-    {
-        return NGX_ERROR;
-    }
-
-    return NGX_OK;
+    return ngx_pgq_reply_field(e->request, "Idempotency-Replayed", "true");
 }
 
 
 static ngx_int_t
 ngx_pgq_outcome_accepted(ngx_pgq_enqueue_t *e, int64_t post)
 {
-    ngx_str_t   body, waited, *applied;
+    ngx_str_t    body;
+    const char  *applied;
 
     if (ngx_pgq_outcome_body(e, post, &body) != NGX_OK) {
         return NGX_ERROR;
@@ -162,34 +151,25 @@ ngx_pgq_outcome_accepted(ngx_pgq_enqueue_t *e, int64_t post)
     applied = NULL;
 
     if (e->returns == NGX_PGQ_RETURN_MINIMAL) {
-        applied = &ngx_pgq_outcome_minimal;
+        applied = "return=minimal";
 
     } else if (e->returns == NGX_PGQ_RETURN_REPRESENTATION && e->unread) {
-        applied = &ngx_pgq_outcome_representation;
+        applied = "return=representation";
     }
 
     if (applied
-        && ngx_pgq_reply_header(e->request, "Preference-Applied", applied)
-           == NULL)
+        && ngx_pgq_reply_field(e->request, "Preference-Applied", applied)
+           != NGX_OK)
     {
         return NGX_ERROR;
     }
 
-    if (post) {
-        waited.data = ngx_pnalloc(e->request->pool,
-                                  sizeof("wait=") + NGX_INT_T_LEN);
-        if (waited.data == NULL) {
-            return NGX_ERROR;
-        }
-
-        waited.len = ngx_sprintf(waited.data, "wait=%i", e->wait)
-                     - waited.data;
-
-        if (ngx_pgq_reply_header(e->request, "Preference-Applied", &waited)
-            == NULL)
-        {
-            return NGX_ERROR;
-        }
+    if (post
+        && ngx_pgq_reply_field(e->request, "Preference-Applied", "wait=%i",
+                               e->wait)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
     }
 
     return ngx_pgq_reply_body(e->request,
@@ -312,9 +292,7 @@ ngx_pgq_outcome_failed(ngx_pgq_enqueue_t *e, ngx_http_request_t *r,
     switch (problem.kind) {
 
     case NGX_PGQ_PROBLEM_KEY_IN_FLIGHT:
-        if (ngx_pgq_reply_header(r, "Retry-After", &ngx_pgq_outcome_retry)
-            == NULL)
-        {
+        if (ngx_pgq_reply_field(r, "Retry-After", "1") != NGX_OK) {
             return NGX_HTTP_INTERNAL_SERVER_ERROR;
         }
 

@@ -147,9 +147,6 @@ ngx_pgq_page_headers(ngx_http_request_t *r, ngx_pgq_page_file_t *file)
     ngx_md5_t  md5;
     ngx_str_t  etag;
 
-    static ngx_str_t  cache = ngx_string("no-cache");
-    static ngx_str_t  policy = ngx_string(NGX_PGQ_PAGE_POLICY);
-
     etag.len = 2 * sizeof(digest) + 2;
     etag.data = ngx_pnalloc(r->pool, etag.len);
 
@@ -170,8 +167,10 @@ ngx_pgq_page_headers(ngx_http_request_t *r, ngx_pgq_page_file_t *file)
     ngx_str_set(&r->headers_out.charset, "utf-8");
 
     if (r->headers_out.etag == NULL
-        || ngx_pgq_reply_header(r, "Cache-Control", &cache) == NULL
-        || ngx_pgq_reply_header(r, "Content-Security-Policy", &policy) == NULL)
+        || ngx_pgq_reply_field(r, "Cache-Control", "no-cache") != NGX_OK
+        || ngx_pgq_reply_field(r, "Content-Security-Policy",
+                               NGX_PGQ_PAGE_POLICY)
+           != NGX_OK)
     {
         return NGX_ERROR;
     }

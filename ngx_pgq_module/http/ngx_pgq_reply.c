@@ -202,18 +202,10 @@ ngx_int_t
 ngx_pgq_reply_unavailable(ngx_http_request_t *r, ngx_pgq_pool_t *db,
     ngx_pgq_problem_e kind)
 {
-    u_char     *p;
-    ngx_str_t   after;
-
-    p = ngx_pnalloc(r->pool, NGX_INT_T_LEN);
-    if (p == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    after.data = p;
-    after.len = ngx_sprintf(p, "%ui", ngx_pgq_pool_retry_after(db)) - p;
-
-    if (ngx_pgq_reply_header(r, "Retry-After", &after) == NULL) {
+    if (ngx_pgq_reply_field(r, "Retry-After", "%ui",
+                            ngx_pgq_pool_retry_after(db))
+        != NGX_OK)
+    {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -244,6 +236,31 @@ ngx_pgq_reply_header(ngx_http_request_t *r, const char *name,
 #endif
 
     return h;
+}
+
+
+/* the value is formatted as by ngx_sprintf(), and has at most 255 bytes */
+
+ngx_int_t
+ngx_pgq_reply_field(ngx_http_request_t *r, const char *name, const char *fmt,
+    ...)
+{
+    u_char     text[255];
+    va_list    args;
+    ngx_str_t  value;
+
+    va_start(args, fmt);
+    value.len = ngx_vslprintf(text, text + sizeof(text), fmt, args) - text;
+    va_end(args);
+
+    value.data = ngx_pnalloc(r->pool, value.len);
+    if (value.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(value.data, text, value.len);
+
+    return ngx_pgq_reply_header(r, name, &value) ? NGX_OK : NGX_ERROR;
 }
 
 

@@ -60,10 +60,6 @@ static ngx_int_t ngx_pgq_socket_refuse(ngx_pgq_socket_t *s, ngx_uint_t code,
     ((s)->publish && ngx_pgq_publish_full((s)->publish))
 
 
-static ngx_str_t  ngx_pgq_socket_protocol = ngx_string("websocket");
-static ngx_str_t  ngx_pgq_socket_supported = ngx_string("13");
-
-
 /* HTTP/1.0 and HTTP/2 have no Upgrade: the request gets another transport */
 
 ngx_uint_t
@@ -98,11 +94,9 @@ ngx_pgq_socket_create(ngx_pgq_reader_t *rd, ngx_pgq_problem_t *problem)
 
     if (!ngx_pgq_socket_version(fields->websocket_version)) {
 
-        if (ngx_pgq_reply_header(r, "Upgrade", &ngx_pgq_socket_protocol)
-            == NULL
-            || ngx_pgq_reply_header(r, "Sec-WebSocket-Version",
-                                    &ngx_pgq_socket_supported)
-               == NULL)
+        if (ngx_pgq_reply_field(r, "Upgrade", "websocket") != NGX_OK
+            || ngx_pgq_reply_field(r, "Sec-WebSocket-Version", "13")
+               != NGX_OK)
         {
             return NGX_ERROR;
         }
@@ -188,19 +182,13 @@ ngx_pgq_socket_max(ngx_http_request_t *r)
 ngx_int_t
 ngx_pgq_socket_header(ngx_pgq_reader_t *rd)
 {
-    u_char               hash[20];
+    u_char               hash[20], text[ngx_base64_encoded_length(20)];
     ngx_str_t           *key, accept, digest;
     ngx_sha1_t           sha1;
     ngx_http_request_t  *r;
 
     r = rd->request;
     key = rd->ctx->fields.websocket_key;
-
-    accept.data = ngx_pnalloc(r->pool,
-                              ngx_base64_encoded_length(sizeof(hash)));
-    if (accept.data == NULL) {
-        return NGX_ERROR;
-    }
 
     ngx_sha1_init(&sha1);
     ngx_sha1_update(&sha1, key->data, key->len);
@@ -210,11 +198,13 @@ ngx_pgq_socket_header(ngx_pgq_reader_t *rd)
 
     digest.data = hash;
     digest.len = sizeof(hash);
+    accept.data = text;
 
     ngx_encode_base64(&accept, &digest);
 
-    if (ngx_pgq_reply_header(r, "Upgrade", &ngx_pgq_socket_protocol) == NULL
-        || ngx_pgq_reply_header(r, "Sec-WebSocket-Accept", &accept) == NULL)
+    if (ngx_pgq_reply_field(r, "Upgrade", "websocket") != NGX_OK
+        || ngx_pgq_reply_field(r, "Sec-WebSocket-Accept", "%V", &accept)
+           != NGX_OK)
     {
         return NGX_ERROR;
     }

@@ -50,7 +50,6 @@ static void ngx_pgq_status_collect(ngx_http_request_t *r,
 static ngx_str_t  ngx_pgq_status_text =
     ngx_string("text/plain; version=0.0.4; charset=utf-8");
 static ngx_str_t  ngx_pgq_status_json = ngx_string("application/json");
-static ngx_str_t  ngx_pgq_status_cache = ngx_string("no-store");
 
 
 static ngx_pgq_status_metric_t  ngx_pgq_status_metrics[] = {
@@ -244,8 +243,7 @@ ngx_pgq_status_open(ngx_http_request_t *r, ngx_pgq_status_t *page,
     page->start = ngx_palloc(r->pool, NGX_PGQ_STATUS_SIZE);
 
     if (page->start == NULL || ngx_pgq_metrics_all() == NULL
-        || ngx_pgq_reply_header(r, "Cache-Control", &ngx_pgq_status_cache)
-           == NULL)
+        || ngx_pgq_reply_field(r, "Cache-Control", "no-store") != NGX_OK)
     {
         *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
         return 0;

@@ -45,17 +45,6 @@ static ngx_int_t ngx_pgq_stream_header(ngx_http_request_t *r,
     ngx_pgq_reader_t *rd);
 
 
-static struct {
-    const char  *name;
-    ngx_str_t    value;
-} ngx_pgq_stream_headers[] = {
-    { "Cache-Control", ngx_string("no-store") },
-    { "X-Accel-Buffering", ngx_string("no") },
-    { "X-Content-Type-Options", ngx_string("nosniff") },
-    { NULL, ngx_null_string }
-};
-
-
 ngx_int_t
 ngx_pgq_stream_handler(ngx_http_request_t *r)
 {
@@ -132,16 +121,14 @@ static ngx_int_t
 ngx_pgq_stream_open(ngx_http_request_t *r, ngx_pgq_reader_t *rd)
 {
     ngx_int_t            rc;
-    ngx_uint_t           i;
     ngx_pgq_loc_conf_t  *plcf;
 
-    for (i = 0; ngx_pgq_stream_headers[i].name; i++) {
-        if (ngx_pgq_reply_header(r, ngx_pgq_stream_headers[i].name,
-                                 &ngx_pgq_stream_headers[i].value)
-            == NULL)
-        {
-            return NGX_HTTP_INTERNAL_SERVER_ERROR;
-        }
+    if (ngx_pgq_reply_field(r, "Cache-Control", "no-store") != NGX_OK
+        || ngx_pgq_reply_field(r, "X-Accel-Buffering", "no") != NGX_OK
+        || ngx_pgq_reply_field(r, "X-Content-Type-Options", "nosniff")
+           != NGX_OK)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     rc = ngx_pgq_stream_header(r, rd);

@@ -306,6 +306,17 @@ ngx_pgq_reply_header(ngx_http_request_t *r, const char *name, ngx_str_t *value)
 }
 
 
+ngx_int_t
+ngx_pgq_reply_field(ngx_http_request_t *r, const char *name, const char *fmt,
+    ...)
+{
+    (void) r;
+    fuzz_check(strlen(name) > 0 && strlen(fmt) > 0);
+
+    return NGX_OK;
+}
+
+
 ngx_pgq_ctx_t *
 ngx_pgq_variables_ctx(ngx_http_request_t *r, ngx_pgq_metrics_handler_e handler)
 {
