@@ -52,6 +52,10 @@ static ngx_str_t  ngx_pgq_status_text =
 static ngx_str_t  ngx_pgq_status_json = ngx_string("application/json");
 
 
+#define ngx_pgq_status_counter(name)                                          \
+    offsetof(ngx_pgq_status_pool_t, ring.counters[NGX_PGQ_METRICS_RING_##name])
+
+
 static ngx_pgq_status_metric_t  ngx_pgq_status_metrics[] = {
     { "pgq_waiting_tickets", "gauge", "POSTs waiting for a response.",
       offsetof(ngx_pgq_status_pool_t, posts.tickets), 0 },
@@ -81,15 +85,15 @@ static ngx_pgq_status_metric_t  ngx_pgq_status_metrics[] = {
       "Time since the database confirmed the newest post.",
       offsetof(ngx_pgq_status_pool_t, ring.age), 0 },
     { "pgq_ring_reads_total", "counter", "GETs answered from the ring.",
-      offsetof(ngx_pgq_status_pool_t, ring.reads), 0 },
+      ngx_pgq_status_counter(READS), 0 },
     { "pgq_ring_misses_total", "counter",
       "GETs that the ring could not answer.",
-      offsetof(ngx_pgq_status_pool_t, ring.misses), 0 },
+      ngx_pgq_status_counter(MISSES), 0 },
     { "pgq_ring_resets_total", "counter", "Times the ring was emptied.",
-      offsetof(ngx_pgq_status_pool_t, ring.resets), 0 },
+      ngx_pgq_status_counter(RESETS), 0 },
     { "pgq_ring_follower_changes_total", "counter",
       "Times a worker became the follower.",
-      offsetof(ngx_pgq_status_pool_t, ring.followers), 0 },
+      ngx_pgq_status_counter(FOLLOWERS), 0 },
     { NULL, NULL, NULL, 0, 0 }
 };
 
@@ -456,7 +460,7 @@ ngx_pgq_status_pools(ngx_pgq_status_t *page)
         for (i = 0; i < page->npools; i++) {
 
             if (m->offset >= offsetof(ngx_pgq_status_pool_t, ring)
-                && !page->pools[i].ring.present)
+                && page->pools[i].ring.ring == NULL)
             {
                 continue;
             }

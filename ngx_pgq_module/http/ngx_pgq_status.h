@@ -9,7 +9,20 @@
 
 
 #include "ngx_pgq_http.h"
-#include "ngx_pgq_status_ring.h"
+#include "ngx_pgq_ring.h"
+
+#include <cjson/cJSON.h>
+
+
+typedef struct {
+    ngx_pgq_ring_t            *ring;        /* NULL: the pool has none */
+    ngx_atomic_uint_t          posts;
+    ngx_atomic_uint_t          bytes;
+    ngx_atomic_uint_t          newest;
+    ngx_atomic_uint_t          age;         /* s */
+    ngx_atomic_uint_t          counters[NGX_PGQ_METRICS_RINGS];
+    ngx_uint_t                 stale;
+} ngx_pgq_status_ring_t;
 
 
 /* a pool: its POSTs, its GETs, and the connections for both */
@@ -47,6 +60,12 @@ void ngx_pgq_status_head(ngx_pgq_status_t *page, const char *name,
 void ngx_pgq_status_number(ngx_pgq_status_t *page, const char *name,
     const char *type, const char *help, ngx_atomic_uint_t n);
 void ngx_pgq_status_quote(u_char *dst, u_char *src);
+
+/* status_ring.c: the ring of a pool; ring: NULL if it has none */
+
+void ngx_pgq_status_ring_read(ngx_pgq_status_ring_t *page,
+    ngx_pgq_ring_t *ring, ngx_atomic_t *counters);
+ngx_uint_t ngx_pgq_status_ring_add(cJSON *pool, ngx_pgq_status_ring_t *page);
 
 /* status_readers.c: the metrics of streams */
 

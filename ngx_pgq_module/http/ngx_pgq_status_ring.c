@@ -5,13 +5,14 @@
  * object in the status page.
  */
 
-#include "ngx_pgq_status_ring.h"
+#include "ngx_pgq_status.h"
 
 
 void
 ngx_pgq_status_ring_read(ngx_pgq_status_ring_t *page, ngx_pgq_ring_t *ring,
-    ngx_atomic_t *totals)
+    ngx_atomic_t *counters)
 {
+    ngx_uint_t            i;
     ngx_msec_t            age;
     ngx_pgq_ring_state_t  state;
 
@@ -28,17 +29,16 @@ ngx_pgq_status_ring_read(ngx_pgq_status_ring_t *page, ngx_pgq_ring_t *ring,
     age = ngx_current_msec - state.confirmed;
     age = (ngx_msec_int_t) age < 0 ? 0 : age;
 
-    page->present = 1;
+    page->ring = ring;
     page->posts = state.end - state.first;
     page->bytes = state.used;
     page->newest = state.newest;
     page->age = state.loaded ? age / 1000 : 0;
-    page->reads = totals[NGX_PGQ_METRICS_RING_READS];
-    page->misses = totals[NGX_PGQ_METRICS_RING_MISSES];
-    page->resets = totals[NGX_PGQ_METRICS_RING_RESETS];
-    page->followers = totals[NGX_PGQ_METRICS_RING_FOLLOWERS];
-    page->follower = ngx_pgq_ring_follower(ring);
     page->stale = !state.loaded || age > ring->stale;
+
+    for (i = 0; i < NGX_PGQ_METRICS_RINGS; i++) {
+        page->counters[i] = counters[i];
+    }
 }
 
 
@@ -49,7 +49,7 @@ ngx_pgq_status_ring_add(cJSON *pool, ngx_pgq_status_ring_t *page)
 {
     cJSON  *ring;
 
-    if (!page->present) {
+    if (page->ring == NULL) {
         return 1;
     }
 
@@ -61,5 +61,6 @@ ngx_pgq_status_ring_add(cJSON *pool, ngx_pgq_status_ring_t *page)
            && cJSON_AddNumberToObject(ring, "newest", page->newest)
            && cJSON_AddNumberToObject(ring, "age", page->age)
            && cJSON_AddBoolToObject(ring, "stale", page->stale)
-           && cJSON_AddNumberToObject(ring, "follower", page->follower);
+           && cJSON_AddNumberToObject(ring, "follower",
+                                      ngx_pgq_ring_follower(page->ring));
 }
