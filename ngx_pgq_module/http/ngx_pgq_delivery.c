@@ -163,29 +163,24 @@ ngx_pgq_delivery_locate(ngx_pgq_reader_t *rd, ngx_pgq_ring_state_t *state)
         return ngx_pgq_delivery_located(rd, rd->cursor);
 
     case NGX_PGQ_READER_NEWEST:
-
-        if (rd->newest == 0) {
-            break;
-        }
-
-        if (rd->filter || rd->newest > state->end - state->first) {
-            return ngx_pgq_history_ask(rd, state);
-        }
-
-        if (ngx_pgq_ring_entry(rd->readers->db->ring,
-                               state->end - rd->newest, &e)
-            != NGX_OK)
-        {
-            return NGX_OK;
-        }
-
-        return ngx_pgq_delivery_located(rd, e.id - 1);
-
-    case NGX_PGQ_READER_NOW:
         break;
     }
 
-    return ngx_pgq_delivery_located(rd, state->newest);
+    if (rd->newest == 0) {
+        return ngx_pgq_delivery_located(rd, state->newest);
+    }
+
+    if (rd->filter || rd->newest > state->end - state->first) {
+        return ngx_pgq_history_ask(rd, state);
+    }
+
+    if (ngx_pgq_ring_entry(rd->readers->db->ring, state->end - rd->newest, &e)
+        != NGX_OK)
+    {
+        return NGX_OK;
+    }
+
+    return ngx_pgq_delivery_located(rd, e.id - 1);
 }
 
 

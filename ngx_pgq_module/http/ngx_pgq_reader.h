@@ -15,10 +15,9 @@
 
 
 typedef enum {
-    NGX_PGQ_READER_NOW = 0,      /* posts that come after its start */
+    NGX_PGQ_READER_NEWEST = 0,   /* the newest posts, then those after them */
     NGX_PGQ_READER_ID,           /* posts after the cursor */
-    NGX_PGQ_READER_UNKNOWN,      /* the cursor is not an id */
-    NGX_PGQ_READER_NEWEST        /* the newest posts, then those after them */
+    NGX_PGQ_READER_UNKNOWN       /* the cursor is not an id */
 } ngx_pgq_reader_start_e;
 
 
@@ -60,7 +59,7 @@ typedef struct {
     ngx_uint_t               transport;     /* ngx_pgq_transport_e */
     ngx_pgq_reader_start_e   start;
     int64_t                  cursor;        /* -1: not known yet */
-    ngx_uint_t               newest;        /* posts */
+    ngx_uint_t               newest;        /* posts; may be 0 */
     ngx_pgq_filter_t        *filter;        /* NULL: it may see every post */
     ngx_str_t                topics;        /* the filter, for queries */
     ngx_str_t                pattern;

@@ -341,7 +341,7 @@ ngx_pgq_stream_start(ngx_http_request_t *r, ngx_pgq_reader_t *rd,
     off_t       id;
     ngx_str_t  *field, value;
 
-    rd->newest = newest;
+    rd->newest = ngx_max(newest, 0);
     field = rd->ctx->fields.last_event_id;
 
     if (field && field->len) {
@@ -351,8 +351,6 @@ ngx_pgq_stream_start(ngx_http_request_t *r, ngx_pgq_reader_t *rd,
                != NGX_OK
                && ngx_http_arg(r, (u_char *) "after", 5, &value) != NGX_OK)
     {
-        rd->start = newest < 0 ? NGX_PGQ_READER_NOW : NGX_PGQ_READER_NEWEST;
-
         return newest < 0 ? ngx_pgq_stream_time(r, rd) : NGX_OK;
     }
 

@@ -359,11 +359,10 @@ check_begin(ngx_str_t *args, ngx_uint_t status)
     fuzz_check(started && query_done == NULL && reader->time.len == 0);
     fuzz_check(reader->start == (id >= 0 ? NGX_PGQ_READER_ID
                                  : id == -2 ? NGX_PGQ_READER_UNKNOWN
-                                 : newest >= 0 ? NGX_PGQ_READER_NEWEST
-                                 : NGX_PGQ_READER_NOW));
+                                 : NGX_PGQ_READER_NEWEST));
     fuzz_check(reader->cursor == (id >= 0 ? id : -1));
     fuzz_check(reader->start != NGX_PGQ_READER_NEWEST
-               || reader->newest == (ngx_uint_t) newest);
+               || reader->newest == (ngx_uint_t) ngx_max(newest, 0));
 }
 
 
