@@ -8,14 +8,8 @@
  * A reader whose socket takes everything and that has got every post waits;
  * that a post is new makes no difference.
  *
- * Invariants:
- *  - a reader is in one list: waiting (for posts), ready (to run), or blocked
- *    (its socket is full);
- *  - a reader has at most one group in the output of nginx, and sends nothing
- *    else until all of it is taken;
- *  - the cursor only grows, except by a reset, which the client is told;
- *  - a group is released when its request has no more output, or with the
- *    memory of the request: HTTP/2 may send a frame after the request ended.
+ * Invariant: a reader is in one list until it ends: waiting (for posts), ready
+ * (to run), or blocked (its socket is full).
  */
 
 #include "ngx_pgq_reader.h"
