@@ -38,7 +38,6 @@ struct ngx_pgq_socket_s {
 };
 
 
-static ngx_uint_t ngx_pgq_socket_version(ngx_str_t *version);
 static ngx_uint_t ngx_pgq_socket_body(ngx_http_request_t *r);
 static ngx_uint_t ngx_pgq_socket_key(ngx_str_t *key);
 static size_t ngx_pgq_socket_max(ngx_http_request_t *r);
@@ -76,15 +75,17 @@ ngx_pgq_socket_asked(ngx_pgq_reader_t *rd)
 ngx_int_t
 ngx_pgq_socket_create(ngx_pgq_reader_t *rd, ngx_pgq_problem_t *problem)
 {
+    ngx_str_t           *version;
     ngx_pgq_fields_t    *fields;
     ngx_pgq_socket_t    *s;
     ngx_http_request_t  *r;
 
     r = rd->request;
     fields = &rd->ctx->fields;
+    version = fields->websocket_version;
 
     if (!fields->upgrade || fields->websocket_repeated
-        || fields->websocket_version == NULL || fields->websocket_key == NULL
+        || version == NULL || fields->websocket_key == NULL
         || !ngx_pgq_socket_key(fields->websocket_key)
         || ngx_pgq_socket_body(r))
     {
@@ -92,7 +93,7 @@ ngx_pgq_socket_create(ngx_pgq_reader_t *rd, ngx_pgq_problem_t *problem)
         return NGX_DECLINED;
     }
 
-    if (!ngx_pgq_socket_version(fields->websocket_version)) {
+    if (ngx_atoi(version->data, version->len) != 13) {
 
         if (ngx_pgq_reply_field(r, "Upgrade", "websocket") != NGX_OK
             || ngx_pgq_reply_field(r, "Sec-WebSocket-Version", "13")
@@ -119,13 +120,6 @@ ngx_pgq_socket_create(ngx_pgq_reader_t *rd, ngx_pgq_problem_t *problem)
 
     return ngx_pgq_publish_create(rd, (size_t) s->frames.max, &s->publish,
                                   problem);
-}
-
-
-static ngx_uint_t
-ngx_pgq_socket_version(ngx_str_t *version)
-{
-    return ngx_atoi(version->data, version->len) == 13;
 }
 
 
