@@ -223,7 +223,6 @@ ngx_pgq_answer_add(ngx_pgq_answer_t *answer, int64_t id, size_t len,
     post->id = id;
     post->object = p;
     post->len = len;
-    post->topic = ngx_pgq_object_topic(p, len, topic_len);
     post->topic_len = topic_len;
 
     answer->next = id;

@@ -56,7 +56,6 @@ typedef struct {
     int64_t                  id;
     u_char                  *object;
     size_t                   len;
-    u_char                  *topic;     /* in the object */
     size_t                   topic_len;
 } ngx_pgq_answer_post_t;
 
