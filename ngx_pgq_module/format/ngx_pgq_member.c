@@ -2,6 +2,8 @@
 
 #include "ngx_pgq_member.h"
 
+#include <string.h>
+
 
 static const u_char *ngx_pgq_member_space(const u_char *p, const u_char *end);
 static const u_char *ngx_pgq_member_string(const u_char *p,
@@ -84,6 +86,8 @@ ngx_pgq_member_string(const u_char *p, const u_char *end)
 }
 
 
+/* after the value there is white space, a comma, or the end of its object */
+
 static const u_char *
 ngx_pgq_member_value(const u_char *p, const u_char *end)
 {
@@ -91,54 +95,27 @@ ngx_pgq_member_value(const u_char *p, const u_char *end)
 
     depth = 0;
 
-    while (p < end) {
+    while (p < end && (depth || memchr(",}] \n\r\t", *p, 7) == NULL)) {
 
         switch (*p) {
 
         case '"':
             p = ngx_pgq_member_string(p, end);
-            break;
+            continue;
 
         case '{':
         case '[':
             depth++;
-            p++;
             break;
 
         case '}':
         case ']':
-            if (depth == 0) {
-                return p;
-            }
-
             depth--;
-            p++;
             break;
-
-        case ',':
-        case ' ':
-        case '\n':
-        case '\r':
-        case '\t':
-            if (depth == 0) {
-                return p;
-            }
-
-            p++;
-            continue;
-
-        default:
-
-            /* a number or a word goes on */
-
-            p++;
-            continue;
         }
 
-        if (depth == 0) {
-            return p;
-        }
+        p++;
     }
 
-    return end;
+    return p;
 }
