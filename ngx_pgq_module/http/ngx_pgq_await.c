@@ -72,23 +72,6 @@ ngx_pgq_await_init(ngx_pgq_pool_t *db, ngx_pool_t *memory)
 }
 
 
-/* the place in the ring before which the post of a new message cannot be */
-
-uint64_t
-ngx_pgq_await_place(ngx_pgq_pool_t *db)
-{
-    ngx_pgq_ring_state_t  state;
-
-    if (db->ring == NULL) {
-        return 0;
-    }
-
-    ngx_pgq_ring_state(db->ring, &state);
-
-    return state.end;
-}
-
-
 /*
  * Waits for the post of a queued message.  NGX_AGAIN: the request is answered
  * later; else it is to be answered now, with *post, if that is not 0.
@@ -98,7 +81,6 @@ ngx_int_t
 ngx_pgq_await_start(ngx_pgq_enqueue_t *e, int64_t *post)
 {
     size_t                    len;
-    ngx_pgq_ring_t           *ring;
     ngx_pgq_await_t          *await;
     ngx_msec_int_t            rest;
     ngx_pgq_writes_t         *writes;
@@ -106,13 +88,8 @@ ngx_pgq_await_start(ngx_pgq_enqueue_t *e, int64_t *post)
     ngx_pgq_ring_state_t      state;
     ngx_pgq_await_request_t  *a;
 
-    ring = e->ticket.base.db->ring;
-
-    if (ring == NULL) {
-        return NGX_OK;
-    }
-
-    await = ngx_pgq_ring_listening(ring, ngx_pgq_await_changed);
+    await = ngx_pgq_ring_listening(e->ticket.base.db->ring,
+                                   ngx_pgq_await_changed);
 
     /* entries that come during the search are compared again later */
 

@@ -16,6 +16,7 @@
  */
 
 #include "ngx_pgq_enqueue.h"
+#include "ngx_pgq_ring.h"
 
 
 static void ngx_pgq_enqueue_body_handler(ngx_http_request_t *r);
@@ -144,8 +145,10 @@ ngx_pgq_enqueue_message(ngx_http_request_t *r)
 static ngx_int_t
 ngx_pgq_enqueue_one(ngx_http_request_t *r, ngx_str_t *message)
 {
-    u_char             *p;
-    ngx_pgq_enqueue_t  *e;
+    u_char                *p;
+    ngx_pgq_ring_t        *ring;
+    ngx_pgq_enqueue_t     *e;
+    ngx_pgq_ring_state_t   state;
 
     e = ngx_pgq_enqueue_create(r, NGX_PGQ_ENQUEUE_HEAD_LEN + message->len
                                   + NGX_PGQ_ENQUEUE_TAIL_LEN);
@@ -169,9 +172,13 @@ ngx_pgq_enqueue_one(ngx_http_request_t *r, ngx_str_t *message)
 
     e->returns = e->ctx->fields.returns;
 
-    if (e->ctx->fields.wait > 0) {
+    ring = e->ticket.base.db->ring;
+
+    if (ring && e->ctx->fields.wait > 0) {
+        ngx_pgq_ring_state(ring, &state);
+
         e->wait = ngx_min(e->ctx->fields.wait, NGX_PGQ_ENQUEUE_WAIT);
-        e->place = ngx_pgq_await_place(e->ticket.base.db);
+        e->place = state.end;
     }
 
     return ngx_pgq_enqueue_wait(e);

@@ -52,7 +52,6 @@ _Static_assert(sizeof(NGX_PGQ_ENQUEUE_POSTED) == sizeof(NGX_PGQ_ENQUEUE_HEAD),
 
 
 ngx_int_t ngx_pgq_await_init(ngx_pgq_pool_t *db, ngx_pool_t *memory);
-uint64_t ngx_pgq_await_place(ngx_pgq_pool_t *db);
 ngx_int_t ngx_pgq_await_start(ngx_pgq_enqueue_t *e, int64_t *post);
 
 /* answers a queued message, which is the post with this id, unless it is 0 */
