@@ -13,7 +13,8 @@
  *  - a pool keeps its place, found by its name, as long as the memory exists;
  *    pools past the last place share it under the name "other".  GETs have a
  *    second range of places in the same order;
- *  - nothing is counted outside of workers.
+ *  - nothing is counted outside of workers, and they begin with
+ *    ngx_pgq_metrics_init().
  */
 
 #include "ngx_pgq_module.h"
@@ -143,7 +144,7 @@ ngx_pgq_metrics_exit(void)
 void
 ngx_pgq_metrics_request(ngx_pgq_metrics_handler_e handler, ngx_uint_t code)
 {
-    if (ngx_pgq_metrics && code < NGX_PGQ_METRICS_CODES) {
+    if (code < NGX_PGQ_METRICS_CODES) {
         ngx_atomic_fetch_add(&ngx_pgq_metrics->requests[handler][code], 1);
     }
 }
@@ -152,25 +153,14 @@ ngx_pgq_metrics_request(ngx_pgq_metrics_handler_e handler, ngx_uint_t code)
 void
 ngx_pgq_metrics_reject(ngx_uint_t problem)
 {
-    if (ngx_pgq_metrics) {
-        ngx_atomic_fetch_add(&ngx_pgq_metrics->problems[problem], 1);
-    }
-}
-
-
-void
-ngx_pgq_metrics_count(ngx_pgq_metrics_total_e total)
-{
-    ngx_pgq_metrics_add(total, 1);
+    ngx_atomic_fetch_add(&ngx_pgq_metrics->problems[problem], 1);
 }
 
 
 void
 ngx_pgq_metrics_add(ngx_pgq_metrics_total_e total, ngx_uint_t n)
 {
-    if (ngx_pgq_metrics) {
-        ngx_atomic_fetch_add(&ngx_pgq_metrics->totals[total], n);
-    }
+    ngx_atomic_fetch_add(&ngx_pgq_metrics->totals[total], n);
 }
 
 
@@ -179,27 +169,21 @@ ngx_pgq_metrics_add(ngx_pgq_metrics_total_e total, ngx_uint_t n)
 void
 ngx_pgq_metrics_reader(ngx_uint_t place, ngx_uint_t transport, ngx_int_t n)
 {
-    if (ngx_pgq_metrics_worker) {
-        ngx_pgq_metrics_worker->pools[place].readers[transport] += n;
-    }
+    ngx_pgq_metrics_worker->pools[place].readers[transport] += n;
 }
 
 
 void
 ngx_pgq_metrics_reader_end(ngx_uint_t reason)
 {
-    if (ngx_pgq_metrics) {
-        ngx_atomic_fetch_add(&ngx_pgq_metrics->ends[reason], 1);
-    }
+    ngx_atomic_fetch_add(&ngx_pgq_metrics->ends[reason], 1);
 }
 
 
 void
 ngx_pgq_metrics_resume(ngx_pgq_metrics_resume_e from)
 {
-    if (ngx_pgq_metrics) {
-        ngx_atomic_fetch_add(&ngx_pgq_metrics->resumes[from], 1);
-    }
+    ngx_atomic_fetch_add(&ngx_pgq_metrics->resumes[from], 1);
 }
 
 
@@ -207,7 +191,7 @@ void
 ngx_pgq_metrics_sent(ngx_uint_t messages, ngx_uint_t again)
 {
     if (again) {
-        ngx_pgq_metrics_count(NGX_PGQ_METRICS_RETRIES);
+        ngx_pgq_metrics_add(NGX_PGQ_METRICS_RETRIES, 1);
 
     } else {
         ngx_pgq_metrics_observe(NGX_PGQ_METRICS_BATCH_MESSAGES, messages);
@@ -224,10 +208,6 @@ ngx_pgq_metrics_observe(ngx_pgq_metrics_histogram_e histogram,
     ngx_uint_t                    i;
     const ngx_uint_t             *bounds;
     ngx_pgq_metrics_histogram_t  *h;
-
-    if (ngx_pgq_metrics == NULL) {
-        return;
-    }
 
     bounds = ngx_pgq_metrics_bounds[histogram];
 
@@ -247,10 +227,6 @@ ngx_pgq_metrics_error(const char *sqlstate)
 {
     u_char      c;
     ngx_uint_t  i, class;
-
-    if (ngx_pgq_metrics == NULL) {
-        return;
-    }
 
     class = 0;
 
@@ -279,11 +255,9 @@ ngx_pgq_metrics_waiting(ngx_uint_t place, ngx_int_t tickets, ngx_int_t bytes)
 {
     ngx_pgq_metrics_gauges_t  *gauges;
 
-    if (ngx_pgq_metrics_worker) {
-        gauges = &ngx_pgq_metrics_worker->pools[place];
-        gauges->tickets += tickets;
-        gauges->bytes += bytes;
-    }
+    gauges = &ngx_pgq_metrics_worker->pools[place];
+    gauges->tickets += tickets;
+    gauges->bytes += bytes;
 }
 
 
@@ -293,10 +267,6 @@ void
 ngx_pgq_metrics_lane(ngx_uint_t place, ngx_int_t from, ngx_int_t to)
 {
     ngx_pgq_metrics_gauges_t  *gauges;
-
-    if (ngx_pgq_metrics_worker == NULL) {
-        return;
-    }
 
     gauges = &ngx_pgq_metrics_worker->pools[place];
 
@@ -315,10 +285,6 @@ ngx_pgq_metrics_connect(ngx_uint_t place, ngx_uint_t done)
 {
     ngx_pgq_metrics_pool_t  *p;
 
-    if (ngx_pgq_metrics == NULL) {
-        return;
-    }
-
     p = &ngx_pgq_metrics->pools[place];
 
     if (done) {
@@ -334,9 +300,7 @@ ngx_pgq_metrics_connect(ngx_uint_t place, ngx_uint_t done)
 void
 ngx_pgq_metrics_connected(ngx_uint_t place)
 {
-    if (ngx_pgq_metrics) {
-        ngx_pgq_metrics->pools[place].connected = ngx_pgq_seconds();
-    }
+    ngx_pgq_metrics->pools[place].connected = ngx_pgq_seconds();
 }
 
 
@@ -345,18 +309,14 @@ ngx_pgq_metrics_connected(ngx_uint_t place)
 void
 ngx_pgq_metrics_full(ngx_uint_t place)
 {
-    if (ngx_pgq_metrics) {
-        ngx_pgq_metrics->pools[place].full = ngx_pgq_seconds();
-    }
+    ngx_pgq_metrics->pools[place].full = ngx_pgq_seconds();
 }
 
 
 void
 ngx_pgq_metrics_ring(ngx_uint_t place, ngx_pgq_metrics_ring_e total)
 {
-    if (ngx_pgq_metrics) {
-        ngx_atomic_fetch_add(&ngx_pgq_metrics->pools[place].ring[total], 1);
-    }
+    ngx_atomic_fetch_add(&ngx_pgq_metrics->pools[place].ring[total], 1);
 }
 
 

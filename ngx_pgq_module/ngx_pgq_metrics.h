@@ -147,7 +147,6 @@ void ngx_pgq_metrics_exit(void);
 void ngx_pgq_metrics_request(ngx_pgq_metrics_handler_e handler,
     ngx_uint_t code);
 void ngx_pgq_metrics_reject(ngx_uint_t problem);
-void ngx_pgq_metrics_count(ngx_pgq_metrics_total_e total);
 void ngx_pgq_metrics_add(ngx_pgq_metrics_total_e total, ngx_uint_t n);
 void ngx_pgq_metrics_reader(ngx_uint_t place, ngx_uint_t transport,
     ngx_int_t n);

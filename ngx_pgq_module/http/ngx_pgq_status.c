@@ -246,7 +246,7 @@ ngx_pgq_status_open(ngx_http_request_t *r, ngx_pgq_status_t *page,
 
     page->start = ngx_palloc(r->pool, NGX_PGQ_STATUS_SIZE);
 
-    if (page->start == NULL || ngx_pgq_metrics_all() == NULL
+    if (page->start == NULL
         || ngx_pgq_reply_field(r, "Cache-Control", "no-store") != NGX_OK)
     {
         *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;

@@ -415,7 +415,7 @@ ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
 
     if (outcome == NGX_PGQ_UNKNOWN) {
         batch->unknown = 1;
-        ngx_pgq_metrics_count(NGX_PGQ_METRICS_UNKNOWN);
+        ngx_pgq_metrics_add(NGX_PGQ_METRICS_UNKNOWN, 1);
     }
 
     if (outcome == NGX_PGQ_UNKNOWN
