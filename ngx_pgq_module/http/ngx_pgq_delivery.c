@@ -372,6 +372,7 @@ ngx_pgq_delivery_output(ngx_pgq_reader_t *rd, ngx_chain_t *out)
     ngx_event_t               *wev;
     ngx_connection_t          *c;
     ngx_http_request_t        *r;
+    ngx_pgq_ring_state_t       state;
     ngx_http_core_loc_conf_t  *clcf;
 
     r = rd->request;
@@ -401,7 +402,8 @@ ngx_pgq_delivery_output(ngx_pgq_reader_t *rd, ngx_chain_t *out)
 
     if (!rd->blocked) {
         rd->blocked = 1;
-        rd->mark = rd->readers->bytes;
+        ngx_pgq_ring_state(rd->readers->db->ring, &state);
+        rd->mark = state.position;
         ngx_pgq_reader_move(rd, &rd->readers->blocked);
     }
 

@@ -165,7 +165,7 @@ ngx_pgq_reader_changed(ngx_pgq_ring_listener_t *listener)
 }
 
 
-/* counts the new bytes, and closes blocked readers that are too far behind */
+/* closes blocked readers that are too far behind */
 
 static void
 ngx_pgq_reader_grown(ngx_pgq_readers_t *readers)
@@ -173,22 +173,9 @@ ngx_pgq_reader_grown(ngx_pgq_readers_t *readers)
     ngx_queue_t           *q;
     ngx_pgq_reader_t      *rd;
     ngx_pgq_loc_conf_t    *plcf;
-    ngx_pgq_ring_entry_t   e;
     ngx_pgq_ring_state_t   state;
 
     ngx_pgq_ring_state(readers->db->ring, &state);
-
-    if (readers->place < state.first || readers->place > state.end) {
-        readers->place = state.first;
-    }
-
-    for ( /* void */ ; readers->place < state.end; readers->place++) {
-        if (ngx_pgq_ring_entry(readers->db->ring, readers->place, &e)
-            == NGX_OK)
-        {
-            readers->bytes += e.len;
-        }
-    }
 
     for (q = ngx_queue_head(&readers->blocked);
          q != ngx_queue_sentinel(&readers->blocked);
@@ -199,7 +186,7 @@ ngx_pgq_reader_grown(ngx_pgq_readers_t *readers)
 
         plcf = ngx_http_get_module_loc_conf(rd->request, ngx_http_pgq_module);
 
-        if (readers->bytes - rd->mark > plcf->backlog) {
+        if (state.position - rd->mark > plcf->backlog) {
             ngx_pgq_reader_end_at(rd, ngx_current_msec,
                                   NGX_PGQ_READER_BACKLOG);
         }

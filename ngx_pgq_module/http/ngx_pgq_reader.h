@@ -72,7 +72,7 @@ typedef struct {
     ngx_event_t              timer;         /* heartbeats, and the end */
     ngx_msec_t               sent;          /* time of the last output */
     uint64_t                 epoch;         /* of the ring */
-    uint64_t                 mark;          /* readers->bytes if blocked */
+    uint64_t                 mark;          /* end of the ring if blocked */
     ngx_pgq_frame_group_t   *group;         /* being sent, or NULL */
     ngx_chain_t             *free;
     ngx_chain_t             *busy;
@@ -105,8 +105,6 @@ struct ngx_pgq_readers_s {
     ngx_msec_t               began;         /* when the round began */
     int64_t                  upto;          /* newest id at that time */
     ngx_pgq_frame_cache_t    cache;
-    uint64_t                 place;         /* end of the ring, seen last */
-    uint64_t                 bytes;         /* bytes of posts up to there */
     unsigned                 round:1;       /* all readers run once */
     unsigned                 changed:1;     /* another round is to follow */
     unsigned                 draining:1;

@@ -60,14 +60,14 @@ typedef struct {
     int64_t                  revision;  /* of posts, see ngx_pgq.refresh() */
     uint64_t                 changes;   /* all but confirmations of no news */
     uint64_t                 used;      /* bytes of topics and objects */
+    uint64_t                 position;  /* of the next entry; it only grows */
     ngx_msec_t               confirmed; /* when PostgreSQL last answered */
     ngx_uint_t               loaded;    /* has been up to date once */
 
-    /* only for ngx_pgq_ring_version() and the follower */
+    /* only for ngx_pgq_ring_version() */
     int64_t                  shown_revision;  /* of the last confirmation */
     int64_t                  shown;     /* newest id at that time */
     int64_t                  floor;     /* since, when it was loaded */
-    uint64_t                 position;  /* of the next entry */
 } ngx_pgq_ring_state_t;
 
 
