@@ -73,16 +73,11 @@ ngx_pgq_metrics_create(ngx_shm_zone_t *zone, void *previous)
 
     slab = (ngx_slab_pool_t *) zone->shm.addr;
 
-    if (previous) {
-        zone->data = previous;
-
-    } else if (zone->shm.exists) {
-        zone->data = slab->data;
-
-    } else {
+    if (previous == NULL && !zone->shm.exists) {
         slab->data = ngx_slab_calloc(slab, sizeof(ngx_pgq_metrics_t));
-        zone->data = slab->data;
     }
+
+    zone->data = slab->data;
 
     return zone->data ? NGX_OK : NGX_ERROR;
 }

@@ -55,26 +55,19 @@ ngx_pgq_ring_zone(ngx_conf_t *cf, ngx_pgq_ring_t *ring, ngx_str_t *conninfo)
 }
 
 
-/* data: the ring of the configuration before a reload, or NULL */
+/* data: of the zone of the configuration before a reload, or NULL */
 
 static ngx_int_t
 ngx_pgq_ring_zone_init(ngx_shm_zone_t *zone, void *data)
 {
     void             *memory;
+    ngx_pgq_ring_t   *ring;
     ngx_slab_pool_t  *slab;
-    ngx_pgq_ring_t   *ring, *previous;
 
     ring = zone->data;
-    previous = data;
-
-    if (previous) {
-        ngx_pgq_ring_attach(ring, previous->memory);
-        return NGX_OK;
-    }
-
     slab = (ngx_slab_pool_t *) zone->shm.addr;
 
-    if (zone->shm.exists) {
+    if (data || zone->shm.exists) {
         ngx_pgq_ring_attach(ring, slab->data);
         return NGX_OK;
     }
