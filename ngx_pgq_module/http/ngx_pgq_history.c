@@ -71,7 +71,7 @@ ngx_pgq_history_join(ngx_pgq_reader_t *rd, ngx_pgq_read_query_t *query,
     ngx_pgq_loc_conf_t  *plcf;
 
     plcf = ngx_http_get_module_loc_conf(rd->request, ngx_http_pgq_module);
-    db = plcf->stream->reads;
+    db = rd->readers->db->reads;
 
     if (db->unanswered >= db->max_tickets) {
         return NGX_BUSY;

@@ -68,16 +68,12 @@ ngx_pgq_reader_init(ngx_pgq_pool_t *db, ngx_cycle_t *cycle)
 void
 ngx_pgq_reader_exit(ngx_pgq_pool_t *db)
 {
+    ngx_pgq_readers_t  *readers;
+
     if (db->ring) {
-        ngx_pgq_frame_exit(&ngx_pgq_reader_all(db)->cache);
+        readers = ngx_pgq_ring_listening(db->ring, ngx_pgq_reader_changed);
+        ngx_pgq_frame_exit(&readers->cache);
     }
-}
-
-
-ngx_pgq_readers_t *
-ngx_pgq_reader_all(ngx_pgq_pool_t *db)
-{
-    return ngx_pgq_ring_listening(db->ring, ngx_pgq_reader_changed);
 }
 
 
@@ -86,6 +82,7 @@ ngx_pgq_reader_create(ngx_http_request_t *r, ngx_pgq_ctx_t *ctx)
 {
     ngx_pgq_reader_t    *rd;
     ngx_pool_cleanup_t  *cln;
+    ngx_pgq_loc_conf_t  *plcf;
 
     cln = ngx_pool_cleanup_add(r->pool, sizeof(ngx_pgq_reader_t));
     if (cln == NULL) {
@@ -97,6 +94,11 @@ ngx_pgq_reader_create(ngx_http_request_t *r, ngx_pgq_ctx_t *ctx)
 
     cln->handler = ngx_pgq_reader_cleanup;
 
+    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
+
+    rd->readers = ngx_pgq_ring_listening(plcf->stream->ring,
+                                         ngx_pgq_reader_changed);
+    rd->left = 1;
     rd->request = r;
     rd->ctx = ctx;
     rd->cursor = -1;
@@ -110,13 +112,15 @@ ngx_pgq_reader_create(ngx_http_request_t *r, ngx_pgq_ctx_t *ctx)
 /* the reader runs by an event, when the handler of the request has returned */
 
 void
-ngx_pgq_reader_start(ngx_pgq_readers_t *readers, ngx_pgq_reader_t *rd)
+ngx_pgq_reader_start(ngx_pgq_reader_t *rd)
 {
+    ngx_pgq_readers_t   *readers;
     ngx_http_request_t  *r;
 
     r = rd->request;
+    readers = rd->readers;
 
-    rd->readers = readers;
+    rd->left = 0;
     rd->ctx->reader = rd;
     rd->sent = ngx_current_msec;
     rd->timer.handler = ngx_pgq_reader_timer_handler;
@@ -536,9 +540,7 @@ ngx_pgq_reader_cleanup(void *data)
 {
     ngx_pgq_reader_t  *rd = data;
 
-    if (rd->readers) {
-        ngx_pgq_reader_leave(rd, NGX_PGQ_READER_CLIENT);
-    }
+    ngx_pgq_reader_leave(rd, NGX_PGQ_READER_CLIENT);
 
     if (rd->asking) {
         ngx_pgq_read_leave(&rd->fetch);

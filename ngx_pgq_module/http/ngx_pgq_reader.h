@@ -114,17 +114,14 @@ struct ngx_pgq_readers_s {
 ngx_int_t ngx_pgq_reader_init(ngx_pgq_pool_t *db, ngx_cycle_t *cycle);
 void ngx_pgq_reader_exit(ngx_pgq_pool_t *db);
 
-ngx_pgq_readers_t *ngx_pgq_reader_all(ngx_pgq_pool_t *db);
-
-/* a reader with the memory of the request, which calls its cleanup */
+/* a reader of pgq_stream in the memory of the request */
 
 ngx_pgq_reader_t *ngx_pgq_reader_create(ngx_http_request_t *r,
     ngx_pgq_ctx_t *ctx);
 
 /* called when the header of the response is sent */
 
-void ngx_pgq_reader_start(ngx_pgq_readers_t *readers,
-    ngx_pgq_reader_t *rd);
+void ngx_pgq_reader_start(ngx_pgq_reader_t *rd);
 
 /* called by delivery.c, history.c and socket.c */
 

@@ -22,7 +22,7 @@
     " database needs an index for it (ngx_pgq.time_index())."
 
 
-static ngx_uint_t ngx_pgq_stream_full(ngx_http_request_t *r);
+static ngx_uint_t ngx_pgq_stream_full(ngx_pgq_reader_t *rd);
 static ngx_int_t ngx_pgq_stream_open(ngx_http_request_t *r,
     ngx_pgq_reader_t *rd);
 static ngx_int_t ngx_pgq_stream_ask(ngx_http_request_t *r,
@@ -48,11 +48,10 @@ static ngx_int_t ngx_pgq_stream_header(ngx_http_request_t *r,
 ngx_int_t
 ngx_pgq_stream_handler(ngx_http_request_t *r)
 {
-    ngx_int_t            rc;
-    ngx_pgq_ctx_t       *ctx;
-    ngx_pgq_reader_t    *rd;
-    ngx_pgq_problem_t    problem = ngx_pgq_problem_init(0);
-    ngx_pgq_loc_conf_t  *plcf;
+    ngx_int_t           rc;
+    ngx_pgq_ctx_t      *ctx;
+    ngx_pgq_reader_t   *rd;
+    ngx_pgq_problem_t   problem = ngx_pgq_problem_init(0);
 
     /* the response would have no end */
 
@@ -86,9 +85,8 @@ ngx_pgq_stream_handler(ngx_http_request_t *r)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    if (ngx_pgq_stream_full(r)) {
-        plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
-        return ngx_pgq_reply_unavailable(r, plcf->stream->reads,
+    if (ngx_pgq_stream_full(rd)) {
+        return ngx_pgq_reply_unavailable(r, rd->readers->db->reads,
                                          NGX_PGQ_PROBLEM_READERS_FULL);
     }
 
@@ -105,13 +103,13 @@ ngx_pgq_stream_handler(ngx_http_request_t *r)
 
 
 static ngx_uint_t
-ngx_pgq_stream_full(ngx_http_request_t *r)
+ngx_pgq_stream_full(ngx_pgq_reader_t *rd)
 {
     ngx_pgq_loc_conf_t  *plcf;
 
-    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
+    plcf = ngx_http_get_module_loc_conf(rd->request, ngx_http_pgq_module);
 
-    return ngx_pgq_reader_all(plcf->stream)->n >= (ngx_uint_t) plcf->readers;
+    return rd->readers->n >= (ngx_uint_t) plcf->readers;
 }
 
 
@@ -120,8 +118,7 @@ ngx_pgq_stream_full(ngx_http_request_t *r)
 static ngx_int_t
 ngx_pgq_stream_open(ngx_http_request_t *r, ngx_pgq_reader_t *rd)
 {
-    ngx_int_t            rc;
-    ngx_pgq_loc_conf_t  *plcf;
+    ngx_int_t  rc;
 
     if (ngx_pgq_reply_field(r, "Cache-Control", "no-store") != NGX_OK
         || ngx_pgq_reply_field(r, "X-Accel-Buffering", "no") != NGX_OK
@@ -137,9 +134,7 @@ ngx_pgq_stream_open(ngx_http_request_t *r, ngx_pgq_reader_t *rd)
         return rc;
     }
 
-    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
-
-    ngx_pgq_reader_start(ngx_pgq_reader_all(plcf->stream), rd);
+    ngx_pgq_reader_start(rd);
 
     if (rd->socket) {
         ngx_pgq_socket_start(rd->socket);
@@ -155,7 +150,6 @@ static ngx_int_t
 ngx_pgq_stream_ask(ngx_http_request_t *r, ngx_pgq_reader_t *rd)
 {
     ngx_int_t             rc;
-    ngx_pgq_loc_conf_t   *plcf;
     ngx_pgq_read_query_t  query;
 
     ngx_memzero(&query, sizeof(ngx_pgq_read_query_t));
@@ -173,9 +167,7 @@ ngx_pgq_stream_ask(ngx_http_request_t *r, ngx_pgq_reader_t *rd)
         return rc;
     }
 
-    plcf = ngx_http_get_module_loc_conf(r, ngx_http_pgq_module);
-
-    return ngx_pgq_reply_unavailable(r, plcf->stream->reads,
+    return ngx_pgq_reply_unavailable(r, rd->readers->db->reads,
                                      NGX_PGQ_PROBLEM_QUEUE_FULL);
 }
 
@@ -202,7 +194,7 @@ ngx_pgq_stream_since(ngx_pgq_fetch_t *f, ngx_pgq_read_result_e result,
 
         /* others may have started meanwhile */
 
-        if (ngx_pgq_stream_full(r)) {
+        if (ngx_pgq_stream_full(rd)) {
             rc = ngx_pgq_reply_unavailable(r, f->base.db,
                                            NGX_PGQ_PROBLEM_READERS_FULL);
             break;

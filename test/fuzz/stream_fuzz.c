@@ -119,6 +119,7 @@ ngx_pgq_reader_create(ngx_http_request_t *r, ngx_pgq_ctx_t *ctx)
     ctx->fields = fields;
 
     reader = ngx_pcalloc(r->pool, sizeof(ngx_pgq_reader_t));
+    reader->readers = &readers;
     reader->request = r;
     reader->ctx = ctx;
     reader->cursor = -1;
@@ -128,19 +129,10 @@ ngx_pgq_reader_create(ngx_http_request_t *r, ngx_pgq_ctx_t *ctx)
 }
 
 
-ngx_pgq_readers_t *
-ngx_pgq_reader_all(ngx_pgq_pool_t *db)
-{
-    fuzz_check(db != NULL);
-
-    return &readers;
-}
-
-
 void
-ngx_pgq_reader_start(ngx_pgq_readers_t *all, ngx_pgq_reader_t *rd)
+ngx_pgq_reader_start(ngx_pgq_reader_t *rd)
 {
-    fuzz_check(all == &readers && rd == reader && !started);
+    fuzz_check(rd == reader && !started);
     started = 1;
 }
 
@@ -426,6 +418,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     pool.reads = &pool;
     conf.readers = 1;
     conf.stream_age = AGE;
+    readers.db = &pool;
     readers.n = (flags & FLAG_FULL) != 0;
 
     f = stub_request(&conf);
