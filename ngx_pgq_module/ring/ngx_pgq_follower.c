@@ -227,7 +227,6 @@ ngx_pgq_follower_start(ngx_pgq_follower_t *f)
     f->following = 1;
     f->loading = !state.loaded;
     f->loaded = 0;
-    f->started = 0;
     f->behind = 0;
 
     ngx_pgq_pool_open(f->db);

@@ -62,13 +62,12 @@ struct ngx_pgq_follower_s {
     int64_t                  last;      /* id of the last row; 0: none */
     int64_t                  behind;    /* head of an earlier one; 0: none */
     ngx_msec_t               behind_at; /* when that one came */
-    ngx_uint_t               loaded;    /* posts of the first questions */
+    ngx_uint_t               loaded;    /* posts since loading began */
 
     unsigned                 following:1;
     unsigned                 due:1;     /* there may be new posts */
     unsigned                 sent:1;    /* the call is in progress */
     unsigned                 loading:1; /* the ring gets its first posts */
-    unsigned                 started:1; /* the first row of the load came */
     unsigned                 reset:1;   /* what the ring has is void */
     unsigned                 skip:1;    /* the ring did not take a row */
 };

@@ -134,7 +134,7 @@ ngx_pgq_follower_encode(ngx_pgq_call_t *call)
     f->size = htonl((uint32_t) f->posts->answer_size);
     f->newest = htonl((uint32_t) f->ring.posts);
 
-    call->values[0] = f->loading && !f->started ? NULL : (char *) &f->after;
+    call->values[0] = f->loading && f->loaded == 0 ? NULL : (char *) &f->after;
     call->lengths[0] = sizeof(f->after);
     call->values[1] = (char *) &f->most;
     call->lengths[1] = sizeof(f->most);
@@ -181,7 +181,7 @@ ngx_pgq_follower_row(ngx_pgq_call_t *call, ngx_str_t *fields)
         ngx_memzero(message_id, NGX_PGQ_UUID_LEN);
     }
 
-    if ((f->loading && !f->started
+    if ((f->loading && f->loaded == 0
          && ngx_pgq_ring_start(&f->ring, id) != NGX_OK)
         || ngx_pgq_ring_append(&f->ring, id, message_id, &row.topic, pieces,
                                ngx_pgq_object_pieces(&row, pieces))
@@ -198,7 +198,6 @@ ngx_pgq_follower_row(ngx_pgq_call_t *call, ngx_str_t *fields)
                                 f->delay + ngx_current_msec - f->asked);
     }
 
-    f->started = 1;
     f->last = id;
     f->loaded++;
 }
@@ -225,7 +224,7 @@ ngx_pgq_follower_head(ngx_pgq_follower_t *f, ngx_str_t *fields)
     revision = ngx_atoof(fields[NGX_PGQ_FOLLOWER_REVISION].data,
                          fields[NGX_PGQ_FOLLOWER_REVISION].len);
 
-    if (f->loading && !f->started) {
+    if (f->loading && f->loaded == 0) {
         f->skip = ngx_pgq_ring_reset(&f->ring, revision) != NGX_OK;
         return;
     }
@@ -337,7 +336,6 @@ ngx_pgq_follower_reset(ngx_pgq_follower_t *f)
 
     f->loading = 1;
     f->loaded = 0;
-    f->started = 0;
     f->behind = 0;
 
     ngx_pgq_follower_fill_ask(f);
