@@ -145,13 +145,13 @@ sub _drain {
 }
 
 
-# What the processes of a peer and of PostgreSQL have used so far. Processes that have ended are not included.
+# What the processes of a peer and of PostgreSQL have used so far. A process that has ended, or ends meanwhile, is not included.
 sub _spent {
     my ($self, $peer) = @_;
     my %pids = $self->pids($peer);
 
     return (
-        cpu     => { map { $_ => cpu(grep { -e "/proc/$_/stat" } @{ $pids{$_} }) } keys %pids },
+        cpu     => { map { $_ => sum(0, map { eval { cpu($_) } // 0 } @{ $pids{$_} }) } keys %pids },
         wal     => $self->{pg}->safe_psql("select pg_current_wal_insert_lsn() - '0/0'"),
         written => sum(0, map { (eval { slurp("/proc/$_/io") } // '') =~ /^write_bytes: (\d+)/m } map { @$_ } values %pids),
     );
