@@ -100,14 +100,18 @@ rows_commit(void)
 static void
 rows_append(const void *data, size_t size)
 {
+    char  *p;
+
     if (used + size > allocated) {
         allocated = 2 * (used + size);
-        buffer = realloc(buffer, allocated);
+        p = realloc(buffer, allocated);
 
-        if (buffer == NULL) {
+        if (p == NULL) {
             perror("realloc");
             exit(1);
         }
+
+        buffer = p;
     }
 
     memcpy(buffer + used, data, size);
