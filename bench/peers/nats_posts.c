@@ -5,7 +5,7 @@
  *
  *     nats_posts PORT STREAM BATCH CONNINFO TABLE
  *
- * It creates the stream (a work queue in files; its subject has its name) and
+ * It creates the stream (in files, for a day; its subject has its name) and
  * the durable pull consumer "posts", unless they exist, and prints
  * "consuming".  It asks for BATCH messages, and for more when half of them have
  * arrived.  What has arrived when the transaction before is committed is
@@ -110,7 +110,8 @@ nats_open(nats_t *nats, int port, const char *stream, int batch)
     snprintf(subject, sizeof(subject), "$JS.API.STREAM.CREATE.%s", stream);
     snprintf(config, sizeof(config),
              "{\"name\":\"%s\",\"subjects\":[\"%s\"],\"storage\":\"file\","
-             "\"retention\":\"workqueue\",\"num_replicas\":1}",
+             "\"retention\":\"limits\",\"max_age\":86400000000000,"
+             "\"num_replicas\":1}",
              stream, stream);
 
     if (nats_request(nats, subject, config) != 0) {
