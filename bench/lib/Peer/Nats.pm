@@ -64,11 +64,11 @@ sub settings {
         : '**Not durable as the others are**: this version cannot flush a message before it acknowledges it, as `sync_interval`'
             . ' came with 2.10; it flushes every two minutes. A killed process loses nothing, a power failure does.')
         . ' One stream in files, one replica; it keeps messages for a day (retention `limits`, the default). A work queue, which'
-        . ' removes each message when it is acknowledged, was also measured: with `sync_interval: always` it writes three times as'
-        . ' much, costs the server twice the CPU time, and the worker falls behind. Each process of nginx has one connection; it publishes while'
-        . ' earlier messages wait for their `PubAck` ("asynchronous publishing"). The worker is a durable pull consumer, which'
-        . ' asks for 500 messages, and for more when half of them have come; it inserts what has arrived by `COPY`, and then'
-        . ' acknowledges each message (`AckExplicit`).';
+        . ' removes each message when it is acknowledged, was also measured: with `sync_interval: always` it writes three times'
+        . ' as much, costs the server twice the CPU time, and the worker falls behind. Each process of nginx has one connection;'
+        . ' it publishes while earlier messages wait for their `PubAck` ("asynchronous publishing"). The worker is a durable pull'
+        . ' consumer, which asks for 500 messages, and for more when half of them have come; it inserts what has arrived by'
+        . ' `COPY`, and then acknowledges each message (`AckExplicit`).';
 }
 
 
