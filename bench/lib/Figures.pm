@@ -31,11 +31,11 @@ sub slope {
 }
 
 
-# CPU seconds of processes: in nanosecond resolution if the kernel has it, for a process with threads in hundredths.
+# CPU seconds of processes with their threads, in nanosecond resolution if the kernel has it.
 sub cpu {
     my (@pids) = @_;
 
-    return sum(0, map { _cpu("/proc/$_") } @pids);
+    return sum(0, map { cpu_of_all("/proc/$_") } @pids);
 }
 
 
@@ -50,10 +50,10 @@ sub cpu_of_all {
 sub _cpu {
     my ($process) = @_;
 
+    return (split ' ', slurp("$process/schedstat"))[0] / 1e9 if -e "$process/schedstat";
+
     my ($rest) = slurp("$process/stat") =~ /\) (.*)/;
     my @field = split ' ', $rest;
-
-    return (split ' ', slurp("$process/schedstat"))[0] / 1e9 if $field[17] == 1 && -e "$process/schedstat";
 
     return ($field[11] + $field[12]) / 100;
 }
