@@ -8,8 +8,7 @@
  * Invariants:
  *  - a lane is in db->idle if and only if it is connected and has no call;
  *  - calls are only started by a posted event, after all ready sockets have
- *    been read: requests that arrive together share a batch, and no request
- *    waits for a timer;
+ *    been read, so that requests that arrive together share a batch;
  *  - while a request is unanswered, the timer is set and keeps an old worker
  *    from exiting.
  */
@@ -307,6 +306,15 @@ void
 ngx_pgq_pool_wake(ngx_pgq_pool_t *db)
 {
     ngx_post_event(&db->dispatch, &ngx_posted_events);
+}
+
+
+/* the same, but after the sockets that are ready by then have been read */
+
+void
+ngx_pgq_pool_wake_next(ngx_pgq_pool_t *db)
+{
+    ngx_post_event(&db->dispatch, &ngx_posted_next_events);
 }
 
 

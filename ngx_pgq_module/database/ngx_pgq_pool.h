@@ -82,6 +82,7 @@ void ngx_pgq_pool_count(ngx_pgq_pool_t *db, ngx_int_t tickets,
     ngx_int_t size);
 void ngx_pgq_pool_answered(ngx_pgq_pool_t *db);
 void ngx_pgq_pool_wake(ngx_pgq_pool_t *db);
+void ngx_pgq_pool_wake_next(ngx_pgq_pool_t *db);
 ngx_uint_t ngx_pgq_pool_retry_after(ngx_pgq_pool_t *db);
 ngx_uint_t ngx_pgq_pool_connected(ngx_pgq_pool_t *db);
 

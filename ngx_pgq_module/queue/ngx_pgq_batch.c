@@ -117,7 +117,7 @@ ngx_pgq_batch_next(ngx_pgq_pool_t *db)
         return &batch->call;
     }
 
-    if (ngx_queue_empty(&writes->waiting)) {
+    if (ngx_queue_empty(&writes->waiting) || ngx_pgq_gather(db)) {
         return NULL;
     }
 
@@ -142,6 +142,10 @@ ngx_pgq_batch_next(ngx_pgq_pool_t *db)
         ngx_pgq_metrics_observe(NGX_PGQ_METRICS_WAIT_SECONDS,
                                 ngx_pgq_ticket_wait(t));
     }
+
+    writes->full = !ngx_queue_empty(&writes->waiting);
+    writes->turns = 0;
+    writes->gathered = 0;
 
     ngx_queue_insert_tail(&writes->sent, &batch->queue);
 
@@ -438,6 +442,7 @@ ngx_pgq_batch_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
         writes = ngx_pgq_writes(batch->db);
         writes->committed++;
         writes->failures = 0;
+        ngx_pgq_gather_committed(batch);
         ngx_pgq_batch_answer(batch, NGX_PGQ_DONE, NULL);
         return;
     }

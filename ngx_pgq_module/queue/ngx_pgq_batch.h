@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * A batch.  ngx_pgq_batch.c owns it; ngx_pgq_batch_io.c, ngx_pgq_trial.c and
- * ngx_pgq_resend.c are parts of it.
+ * A batch.  ngx_pgq_batch.c owns it; ngx_pgq_batch_io.c, ngx_pgq_gather.c,
+ * ngx_pgq_trial.c and ngx_pgq_resend.c are parts of it.
  */
 
 #ifndef NGX_PGQ_BATCH_H
@@ -54,6 +54,8 @@ ngx_int_t ngx_pgq_batch_init(ngx_pgq_pool_t *db, ngx_pool_t *memory);
 
 ngx_int_t ngx_pgq_batch_io_encode(ngx_pgq_batch_t *batch);
 void ngx_pgq_batch_io_free(ngx_pgq_batch_t *batch);
+ngx_uint_t ngx_pgq_gather(ngx_pgq_pool_t *db);
+void ngx_pgq_gather_committed(ngx_pgq_batch_t *batch);
 ngx_uint_t ngx_pgq_trial_failed(ngx_pgq_batch_t *batch);
 ngx_uint_t ngx_pgq_trial_again(ngx_pgq_batch_t *batch);
 ngx_uint_t ngx_pgq_trial_ready(ngx_pgq_pool_t *db);

@@ -38,6 +38,13 @@ typedef struct {
     ngx_queue_t              sent;          /* batches in flight */
     ngx_uint_t               committed;     /* number of committed batches */
 
+    /* used by ngx_pgq_gather.c */
+    ngx_uint_t               usual;         /* tickets of a batch, times 8 */
+    ngx_msec_t               took;          /* ms of a batch, times 8 */
+    ngx_uint_t               turns;         /* for which tickets waited */
+    ngx_uint_t               gathered;      /* requests at the last one */
+    ngx_uint_t               full;          /* the last batch left tickets */
+
     /* used by ngx_pgq_trial.c */
     ngx_uint_t               failures;      /* failed batches in a row */
     ngx_msec_t               failing_since; /* time of the first of these */
