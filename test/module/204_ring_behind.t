@@ -28,14 +28,14 @@ sub behind {
 
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('1')});
 ok((poll_until { ring()->{newest} == 1 }), 'the ring has the first post');
-behind(5000);
+behind(2000);
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('2')});
 ok((poll_until { ring()->{newest} > 1 }), 'it reads the next ones in answers of a few posts');
 
 my $end   = time + 15;
 my ($stale, $age, $caught, $rounds, $first, $last) = (0, 0, 0, 0);
 while (time < $end) {
-    my ($ring, $head) = behind(5000);
+    my ($ring, $head) = behind(2000);
     $caught++ if $ring->{newest} >= $head;
     $stale++ if $ring->{stale};
     $age   = max($age, $ring->{age});
