@@ -322,8 +322,6 @@ test_stop(void)
 static void
 stranger(void)
 {
-    (void) setsid();
-
     for ( ;; ) {
         (void) pause();
     }
@@ -343,10 +341,7 @@ test_stranger(void)
     (void) append(1);
 
     pid = start(stranger);
-
-    while (getpgid(pid) != pid) {
-        usleep(1000);
-    }
+    (void) setpgid(pid, pid);
 
     ring.memory->owner = (uint64_t) pid * 2 | NGX_PGQ_RING_WRITING;
 
