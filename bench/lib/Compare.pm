@@ -11,7 +11,7 @@ use strict;
 use warnings;
 
 use List::Util qw(max sum);
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(time);
 
 use Figures qw(cpu private);
 use Pgq::Host qw(build_dir descendants ended slurp spawn temp_dir);
