@@ -27,7 +27,7 @@ sub new {
 
 # Offers messages: in a closed loop, or with a rate in an open one. Options: seconds, connections, size, rate, messages; at, a list
 # of [ second, code ] that is called when its time has come; record, to compare them with the table later; keep, not to empty the
-# table before; undrained, not to wait until the messages are in the table.
+# table before; undrained, not to wait until the messages are in the table; memory, to read it.
 #
 # Returns the results of pgq_load and, for a peer with a table,
 #   samples     [ second, messages moved ], ten times a second
@@ -35,7 +35,8 @@ sub new {
 #   silence     the longest time without a new row, in seconds
 #   depth       messages that were accepted and not moved when the load ended
 #   cpu         by role, with postgresql and client: microseconds of a message
-#   wal, written    bytes of a message: of WAL; of all files, by all processes
+#   wal, written    bytes of a message: of WAL; on the device that has the data, by all of this machine, until all is in the table
+#   memory      private memory by role in MB, at the end of the load: reading it stops the processes for tens of milliseconds
 sub offer {
     my ($self, $peer, %option) = @_;
     my $out = "$self->{dir}/load." . ++$self->{runs};
@@ -68,6 +69,7 @@ sub offer {
         push @samples, [ time - $start, $count ] if defined $count && !defined $status;
     }
 
+    my $memory = $option{memory} && $self->_memory($peer);
     my $text   = slurp($out);
     my %result = $text =~ /^result (\S+) (\S+)$/mg;
     die "pgq_load, @{[ $peer->name ]}: status $status\n$text" if $status && !$option{record};
@@ -78,13 +80,14 @@ sub offer {
 
     return {
         %result,
+        memory     => $memory,
         samples    => \@samples,
         silence    => _silence(@samples),
         moved_rate => _rate(grep { $_->[0] >= $samples[-1][0] / 3 } @samples),
         depth      => $result{ok} - $samples[-1][1],
         cpu        => { client => $result{client_us}, map { $_ => max(0, $after{cpu}{$_} - $before{cpu}{$_}) / $count * 1e6 } keys %{ $after{cpu} } },
         wal        => ($after{wal} - $before{wal}) / $count,
-        written    => max(0, $after{written} - $before{written}) / $count,
+        written    => defined $before{written} ? ($after{written} - $before{written}) / $count : undef,
     };
 }
 
@@ -148,27 +151,37 @@ sub _drain {
 # What the processes of a peer and of PostgreSQL have used so far. A process that has ended, or ends meanwhile, is not included.
 sub _spent {
     my ($self, $peer) = @_;
-    my %pids = $self->pids($peer);
+    my %pids = $self->_pids($peer);
 
     return (
         cpu     => { map { $_ => sum(0, map { eval { cpu($_) } // 0 } @{ $pids{$_} }) } keys %pids },
         wal     => $self->{pg}->safe_psql("select pg_current_wal_insert_lsn() - '0/0'"),
-        written => sum(0, map { (eval { slurp("/proc/$_/io") } // '') =~ /^write_bytes: (\d+)/m } map { @$_ } values %pids),
+        written => $self->_written,
     );
 }
 
 
-sub pids {
+# Bytes that the device of the data has been told to write. /proc/<pid>/io counts whole folios, which are larger than what is
+# written of them. undef where the files are on no block device.
+sub _written {
+    my ($self) = @_;
+    my $device = (stat $self->{dir})[0];
+    my $stat   = eval { slurp(sprintf '/sys/dev/block/%d:%d/stat', $device >> 8 & 0xfff, $device & 0xff) } // return;
+
+    return (split ' ', $stat)[6] * 512;
+}
+
+
+sub _pids {
     my ($self, $peer) = @_;
 
     return ($peer->pids, postgresql => [ $self->{pg}->pid, descendants($self->{pg}->pid) ]);
 }
 
 
-# Private memory by role, in MB.
-sub memory {
+sub _memory {
     my ($self, $peer) = @_;
-    my %pids = $self->pids($peer);
+    my %pids = $self->_pids($peer);
 
     return { map { $_ => sum(0, map { eval { private($_) } // 0 } @{ $pids{$_} }) / 1024 } keys %pids };
 }

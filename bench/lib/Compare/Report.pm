@@ -106,7 +106,7 @@ sub write {
 
     my @roles = qw(http broker worker postgresql client);
     $text .= "## At half load\n\n" . _text('An open loop at half of the rate at which messages reach the table. A latency counts from the time when the request was',
-        'due. Bytes written are those of all processes, to any file.')
+        'due. Bytes written are those that the device wrote, until all messages were in the table.')
         . _table([ 'peer', 'messages/s', 'p50 ms', 'p99 ms', (map { "CPU µs, $_" } @roles), 'WAL bytes', 'bytes written', map { "MB, $_" } @roles[ 0 .. 3 ] ],
         map { my $half = $of->($_, 'half'); [ $_, map { _number($_) } @$half{qw(rate p50_ms p99_ms)}, (map { $half->{cpu}{$_} } @roles), @$half{qw(wal written)}, map { $half->{memory}{$_} } @roles[ 0 .. 3 ] ] } @stored);
 
