@@ -192,7 +192,7 @@ check-whole: packages-check build  ## a message from POST to GET; configurations
 
 check-others: packages-check build  ## let HAProxy, nftables, Patroni, Prometheus and Ruby check the files written for them
 	@provision/install-packages others
-	@PGQ_OTHERS=1 test/run docs module/140_metrics.t whole/050_cluster_files.t whole/052_vagrant.t
+	@PGQ_OTHERS=1 test/run docs module/140_metrics.t whole/050_cluster_files.t whole/052_vagrant.t whole/070_monitoring.t
 
 check-page: packages-check build  ## the live page, in headless Chromium
 	@provision/install-packages page
