@@ -61,6 +61,23 @@ sub _median_rate {
 }
 
 
+# The medians of the runs at half load: a hash, with the same hashes in it.
+sub _half {
+    my ($figure) = @_;
+    my @runs = @{ $figure->{half} || [] } or return;
+
+    return _medians(@runs);
+}
+
+
+sub _medians {
+    my (@runs) = @_;
+
+    return { map { my $key = $_; my @values = map { $_->{$key} // () } @runs;
+        $key => ref $values[0] eq 'HASH' ? _medians(@values) : ref $values[0] || !@values ? undef : median(@values) } keys %{ $runs[0] } };
+}
+
+
 sub write {
     my ($dir, %run) = @_;
     my ($option, $figure, $peers) = @run{qw(option figure peers)};
@@ -81,7 +98,7 @@ sub write {
             [ 'peer', 'accepted/s', 'in the table/s', 'ms at half load, p50 and p99', 'CPU µs a message', 'acknowledged and lost by kill -9', 'longest outage, s' ],
             map {
                 my $name = $_;
-                my ($half, $kill) = ($of->($name, 'half'), $of->($name, 'kill'));
+                my ($half, $kill) = (_half($figure->{$name}), $of->($name, 'kill'));
                 [
                     $name, _spread('rate', @{ $of->($name, 'accept', $work) || [] }), _number($of->($name, 'sustained')),
                     $half ? _number($half->{p50_ms}) . ' · ' . _number($half->{p99_ms}) : '–',
@@ -108,7 +125,9 @@ sub write {
     $text .= "## At half load\n\n" . _text('An open loop at half of the rate at which messages reach the table. A latency counts from the time when the request was',
         'due. Bytes written are those that the device wrote, until all messages were in the table.')
         . _table([ 'peer', 'messages/s', 'p50 ms', 'p99 ms', (map { "CPU µs, $_" } @roles), 'WAL bytes', 'bytes written', map { "MB, $_" } @roles[ 0 .. 3 ] ],
-        map { my $half = $of->($_, 'half'); [ $_, map { _number($_) } @$half{qw(rate p50_ms p99_ms)}, (map { $half->{cpu}{$_} } @roles), @$half{qw(wal written)}, map { $half->{memory}{$_} } @roles[ 0 .. 3 ] ] } @stored);
+        map { my $name = $_; my $half = _half($figure->{$name}); my @runs = @{ $of->($name, 'half') || [] };
+            [ $name, _number($half->{rate}), map({ _spread($_, @runs) } qw(p50_ms p99_ms)),
+                map { _number($_) } (map { $half->{cpu}{$_} } @roles), @$half{qw(wal written)}, map { $half->{memory}{$_} } @roles[ 0 .. 3 ] ] } @stored);
 
     $text .= "## While a snapshot is held for $option->{hold} seconds\n\n" . _text('Half load. `Behind`: messages that were due and had not reached the table, at most.')
         . _table([ 'peer', 'in the table/s before', 'at the end', 'ratio', 'behind' ],
@@ -174,10 +193,10 @@ sub _losses {
     }
 
     $compare->('in the table', 'a second', 1, sub { $figure->{ $_[0] }{sustained} });
-    $compare->("latency at half load, $_", 'ms', -1, do { my $p = $_; sub { ($figure->{ $_[0] }{half} || {})->{"${p}_ms"} } }) for qw(p50 p99);
-    $compare->('CPU of a message at half load', 'µs', -1, sub { my $cpu = ($figure->{ $_[0] }{half} || {})->{cpu}; $cpu && sum(map { $cpu->{$_} } grep { $_ ne 'client' } keys %$cpu) });
-    $compare->("$_->[1] of a message at half load", 'bytes', -1, do { my $what = $_->[0]; sub { ($figure->{ $_[0] }{half} || {})->{$what} } }) for [ wal => 'WAL' ], [ written => 'writes' ];
-    $compare->('private memory at half load', 'MB', -1, sub { my $memory = ($figure->{ $_[0] }{half} || {})->{memory}; $memory && sum(values %$memory) });
+    $compare->("latency at half load, $_", 'ms', -1, do { my $p = $_; sub { (_half($figure->{ $_[0] }) || {})->{"${p}_ms"} } }) for qw(p50 p99);
+    $compare->('CPU of a message at half load', 'µs', -1, sub { my $cpu = (_half($figure->{ $_[0] }) || {})->{cpu}; $cpu && sum(map { $cpu->{$_} } grep { $_ ne 'client' } keys %$cpu) });
+    $compare->("$_->[1] of a message at half load", 'bytes', -1, do { my $what = $_->[0]; sub { (_half($figure->{ $_[0] }) || {})->{$what} } }) for [ wal => 'WAL' ], [ written => 'writes' ];
+    $compare->('private memory at half load', 'MB', -1, sub { my $memory = (_half($figure->{ $_[0] }) || {})->{memory}; $memory && sum(values %$memory) });
     $compare->("$_->[1], longest of the kills", 's', -1, do { my $what = $_->[0]; sub { my $kill = $figure->{ $_[0] }{kill}; $kill && max(map { $_->{$what} } values %$kill) } })
         for [ outage => 'without an acknowledgement' ], [ silence => 'without a new row' ];
 
