@@ -8,7 +8,7 @@ use Socket qw(IPPROTO_TCP TCP_CORK);
 my $fuzz = Pgq::FuzzClients->new(seed => 1, Pgq::FuzzClients::servers());
 my ($worker) = $fuzz->{nginx}->worker_pids;
 
-ok($fuzz->run(cases => 400), 'each answer is valid HTTP with a known status');
+ok($fuzz->run(cases => 500), 'each answer is valid HTTP with a known status');
 ok($fuzz->check_posts, 'each message that was answered with 202 is in posts once, unchanged');
 ok($fuzz->check_left, 'no connection remains after the clients have left, including those that never read');
 diag(join "\n", @{ $fuzz->{wrong} }) if @{ $fuzz->{wrong} };

@@ -15,8 +15,8 @@ package Pgq::FuzzCase;
 #
 #   my $cases = Pgq::FuzzCase->new(seed => 1);   my $case = $cases->number(7);
 #
-# A case is a hash: pieces (its bytes), bytes (the same in one string), end (wait, half, leave, reset), expect (the answers, as
-# Pgq::FuzzHeaders describes them), mute (seconds) and port (for a client that never reads).
+# A case is a hash: pieces (its bytes), bytes (the same in one string), end (wait, half, leave, reset), pause (seconds before the
+# end half), expect (the answers, as Pgq::FuzzHeaders describes them), mute (seconds) and port (for a client that never reads).
 
 use strict;
 use warnings;
@@ -71,10 +71,10 @@ sub number {
     my $random = Pgq::Random->new($self->{seed}, $number);
     my @corpus = @{ $self->{corpus} };
 
-    # first the unchanged corpus: in one piece, then byte by byte
-    if ($number < 2 * @corpus) {
-        my $bytes = $corpus[ $number % @corpus ];
-        return { pieces => [ $number < @corpus ? $bytes : split //, $bytes ], bytes => $bytes, end => 'wait' };
+    # first the unchanged corpus: in one piece, byte by byte, and by a client that shuts down its side during the answer
+    if ($number < 3 * @corpus) {
+        my ($bytes, $way) = ($corpus[ $number % @corpus ], int $number / @corpus);
+        return { pieces => [ $way == 1 ? split //, $bytes : $bytes ], bytes => $bytes, $way == 2 ? (end => 'half', pause => 0.1) : (end => 'wait') };
     }
 
     my $kind = $random->below(10) - $self->{clean};
