@@ -21,7 +21,7 @@ grant execute on function ngx_pgq.after(bigint, integer, integer, text[], text) 
 grant execute on function ngx_pgq.follow(bigint, integer, integer, integer) to ngx_pgq_web;
 grant execute on function ngx_pgq.position(bigint), ngx_pgq.since(timestamptz) to ngx_pgq_web;
 grant select on ngx_pgq.removed, ngx_pgq.revision to ngx_pgq_web;
-grant execute on function ngx_pgq.json_octets(json), ngx_pgq.json_utf8(json) to ngx_pgq_web;
+grant execute on function ngx_pgq.json_octets(json), ngx_pgq.json_utf8(json), ngx_pgq.metrics() to ngx_pgq_web;
 grant select on public.posts to ngx_pgq_web;
 
 -- applications: insert into the queue in their own transactions. They must not set message_id, or at, which determines how
@@ -42,10 +42,11 @@ grant truncate on ngx_pgq.batch_0, ngx_pgq.batch_1, ngx_pgq.batch_2 to ngx_pgq_m
 grant select, insert, update on ngx_pgq.service_time to ngx_pgq_mover;
 grant truncate on ngx_pgq.key_0, ngx_pgq.key_1, ngx_pgq.key_2, ngx_pgq.key_3 to ngx_pgq_mover;
 
--- operators, who are granted ngx_pgq_owner: pause and resume movers and wait for them; enqueue, as retry() does.
+-- operators, who are granted ngx_pgq_owner: see the status, as metrics() does; pause and resume movers and wait for them; enqueue, as retry() does.
 -- Subscriptions insert as the owner of their table from PostgreSQL 16 on
 grant execute on function ngx_pgq.pause(), ngx_pgq.resume(), ngx_pgq.wait_until_drained(interval) to ngx_pgq_owner;
-grant execute on function ngx_pgq.slot() to ngx_pgq_owner;
+grant execute on function ngx_pgq.slot(), ngx_pgq.status_rows() to ngx_pgq_owner;
+grant select on ngx_pgq.status to ngx_pgq_owner;
 
 -- monitoring: see the movers, the slots, and what holds back vacuum
 grant usage on schema ngx_pgq to pg_monitor;

@@ -31,6 +31,7 @@ set local search_path = pg_catalog, pg_temp;
 \ir since.sql
 \ir refresh.sql
 \ir horizon.sql
+\ir metrics.sql
 \ir grants.sql
 \ir served.sql
 commit;

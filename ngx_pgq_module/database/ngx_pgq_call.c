@@ -84,7 +84,9 @@ ngx_pgq_lane_statement_t  ngx_pgq_call_reads[] = {
       " ngx_pgq.after($2::bigint, $1::integer, $3::integer, $4::text[],"
       " $5::text) on true order by id" },
     [NGX_PGQ_SINCE] = { NULL, 1,
-      "select ngx_pgq.since($1::text::timestamptz)" }
+      "select ngx_pgq.since($1::text::timestamptz)" },
+    [NGX_PGQ_METRICS] = { NULL, 0,
+      "select ngx_pgq.metrics()" }
 };
 
 

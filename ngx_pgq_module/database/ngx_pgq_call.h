@@ -27,7 +27,8 @@ typedef enum {
     NGX_PGQ_AFTER,
     NGX_PGQ_FOLLOW,
     NGX_PGQ_HISTORY,
-    NGX_PGQ_SINCE
+    NGX_PGQ_SINCE,
+    NGX_PGQ_METRICS
 } ngx_pgq_read_e;
 
 

@@ -162,6 +162,7 @@ ngx_pgq_conf_merge_location(ngx_conf_t *cf, void *parent, void *child)
         conf->get = prev->get;
         conf->prefix = prev->prefix;
         conf->stream = prev->stream;
+        conf->metrics = prev->metrics;
 
         if (clcf->lmt_excpt && clcf->handler == NULL) {
             clcf->handler = conf->handler;
@@ -321,13 +322,25 @@ ngx_pgq_conf_version(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
-/* pgq_problem, pgq_metrics, pgq_status and pgq_page */
+/* pgq_problem, pgq_metrics [pool], pgq_status and pgq_page */
 
 char *
 ngx_pgq_conf_page(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
+    ngx_pgq_loc_conf_t  *plcf = conf;
+
+    ngx_str_t                 *value;
     ngx_http_handler_pt       *page = cmd->post;
     ngx_http_core_loc_conf_t  *clcf;
+
+    if (cf->args->nelts > 1) {
+        value = cf->args->elts;
+        plcf->metrics = ngx_pgq_conf_named_pool(cf, &value[1]);
+
+        if (plcf->metrics == NULL) {
+            return NGX_CONF_ERROR;
+        }
+    }
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
@@ -347,7 +360,7 @@ ngx_pgq_conf_page(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         clcf->client_max_body_size = 0;
     }
 
-    return ngx_pgq_conf_set_handler(cf, conf, *page);
+    return ngx_pgq_conf_set_handler(cf, plcf, *page);
 }
 
 

@@ -5,7 +5,8 @@
  * pgq_status as JSON for people and load balancers.
  *
  * Invariants:
- *  - a page changes nothing, does not wait, and needs no database;
+ *  - a page changes nothing and needs no database.  Only pgq_metrics with a
+ *    pool asks one, and waits for it a second at most;
  *  - counters with a label appear once they are above zero, gauges always;
  *  - gauges are sums over the workers that run when the page is made.
  */
@@ -33,8 +34,8 @@ typedef struct {
 } ngx_pgq_status_metric_t;
 
 
-static ngx_uint_t ngx_pgq_status_open(ngx_http_request_t *r,
-    ngx_pgq_status_t *page, ngx_int_t *rc);
+static ngx_int_t ngx_pgq_status_open(ngx_http_request_t *r,
+    ngx_pgq_status_t *page);
 static void ngx_pgq_status_requests(ngx_pgq_status_t *page);
 static void ngx_pgq_status_totals(ngx_pgq_status_t *page);
 static void ngx_pgq_status_errors(ngx_pgq_status_t *page);
@@ -98,15 +99,16 @@ static ngx_pgq_status_metric_t  ngx_pgq_status_metrics[] = {
 };
 
 
+/* database: its metrics, empty if it has not sent them; NULL: without */
+
 ngx_int_t
-ngx_pgq_status_metrics_handler(ngx_http_request_t *r)
+ngx_pgq_status_send(ngx_http_request_t *r, ngx_str_t *database)
 {
-    ngx_int_t         rc;
     ngx_uint_t        libpq;
     ngx_pgq_status_t  page;
 
-    if (!ngx_pgq_status_open(r, &page, &rc)) {
-        return rc;
+    if (ngx_pgq_status_open(r, &page) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     ngx_pgq_status_requests(&page);
@@ -138,6 +140,13 @@ ngx_pgq_status_metrics_handler(ngx_http_request_t *r)
                          "libpq=\"%ui.%ui\"} 1\n", NGX_PGQ_VERSION,
                          NGINX_VERSION, libpq / 10000, libpq % 10000);
 
+    if (database) {
+        ngx_pgq_status_number(&page, "pgq_database_up", "gauge",
+                              "Whether the database has sent its metrics.",
+                              database->len > 0);
+        ngx_pgq_status_print(&page, "%V", database);
+    }
+
     return ngx_pgq_reply_body(r, NGX_HTTP_OK, &ngx_pgq_status_text, page.start,
                               page.pos - page.start);
 }
@@ -150,8 +159,12 @@ ngx_pgq_status_handler(ngx_http_request_t *r)
     ngx_int_t          rc;
     ngx_pgq_status_t   page;
 
-    if (!ngx_pgq_status_open(r, &page, &rc)) {
+    if (!ngx_pgq_status_admits(r, &rc)) {
         return rc;
+    }
+
+    if (ngx_pgq_status_open(r, &page) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     document = ngx_pgq_status_document(&page);
@@ -232,25 +245,26 @@ ngx_pgq_status_health(ngx_uint_t up, ngx_uint_t full)
 
 /* returns 0 if no page is to be made; *rc is the code to finalize with */
 
-static ngx_uint_t
-ngx_pgq_status_open(ngx_http_request_t *r, ngx_pgq_status_t *page,
-    ngx_int_t *rc)
+ngx_uint_t
+ngx_pgq_status_admits(ngx_http_request_t *r, ngx_int_t *rc)
 {
     ngx_pgq_fields_t  fields;
 
     ngx_pgq_fields_read(r, &fields);
 
-    if (!ngx_pgq_endpoint_admits(r, &fields, NGX_HTTP_GET|NGX_HTTP_HEAD, rc)) {
-        return 0;
-    }
+    return ngx_pgq_endpoint_admits(r, &fields, NGX_HTTP_GET|NGX_HTTP_HEAD, rc);
+}
 
+
+static ngx_int_t
+ngx_pgq_status_open(ngx_http_request_t *r, ngx_pgq_status_t *page)
+{
     page->start = ngx_palloc(r->pool, NGX_PGQ_STATUS_SIZE);
 
     if (page->start == NULL
         || ngx_pgq_reply_field(r, "Cache-Control", "no-store") != NGX_OK)
     {
-        *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
-        return 0;
+        return NGX_ERROR;
     }
 
     page->pos = page->start;
@@ -258,7 +272,7 @@ ngx_pgq_status_open(ngx_http_request_t *r, ngx_pgq_status_t *page,
 
     ngx_pgq_status_collect(r, page);
 
-    return 1;
+    return NGX_OK;
 }
 
 

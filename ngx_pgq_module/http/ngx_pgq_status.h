@@ -67,6 +67,11 @@ void ngx_pgq_status_ring_read(ngx_pgq_status_ring_t *page,
     ngx_pgq_ring_t *ring, ngx_atomic_t *counters);
 ngx_uint_t ngx_pgq_status_ring_add(cJSON *pool, ngx_pgq_status_ring_t *page);
 
+/* the page of pgq_metrics, for whose database status_database.c asks */
+
+ngx_uint_t ngx_pgq_status_admits(ngx_http_request_t *r, ngx_int_t *rc);
+ngx_int_t ngx_pgq_status_send(ngx_http_request_t *r, ngx_str_t *database);
+
 /* status_readers.c: the metrics of streams */
 
 void ngx_pgq_status_readers(ngx_pgq_status_t *page);

@@ -156,6 +156,16 @@ ngx_pgq_answer_row(ngx_pgq_answer_t *answer, ngx_str_t *fields)
     int64_t                id;
     ngx_pgq_object_row_t   row;
 
+    if (answer->query.special == NGX_PGQ_QUERY_METRICS) {
+        p = ngx_pgq_answer_add(answer, 0, fields[0].len, 0);
+
+        if (p) {
+            ngx_memcpy(p, fields[0].data, fields[0].len);
+        }
+
+        return;
+    }
+
     if (answer->query.special) {
         ngx_pgq_answer_special(answer, fields);
 
@@ -273,7 +283,10 @@ ngx_pgq_answer_end(ngx_pgq_answer_t *answer)
 
     p = ngx_pgq_answer_space(answer, last - end);
 
-    if (p == NULL || ngx_pgq_answer_hash(answer) != NGX_OK) {
+    if (p == NULL
+        || (answer->query.special != NGX_PGQ_QUERY_METRICS
+            && ngx_pgq_answer_hash(answer) != NGX_OK))
+    {
         return NGX_ERROR;
     }
 

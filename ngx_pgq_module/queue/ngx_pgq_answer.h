@@ -34,7 +34,8 @@ _Static_assert(NGX_PGQ_ANSWER_COMPLETE < NGX_PGQ_MAX_FIELDS,
 typedef enum {
     NGX_PGQ_QUERY_POSTS = 0,
     NGX_PGQ_QUERY_HISTORY,     /* with position(id) */
-    NGX_PGQ_QUERY_SINCE        /* the id before the posts of a time */
+    NGX_PGQ_QUERY_SINCE,       /* the id before the posts of a time */
+    NGX_PGQ_QUERY_METRICS      /* a text, kept as the object of one post */
 } ngx_pgq_query_e;
 
 

@@ -152,6 +152,10 @@ ngx_pgq_read_create(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query)
         read->call.statement = NGX_PGQ_SINCE;
         break;
 
+    case NGX_PGQ_QUERY_METRICS:
+        read->call.statement = NGX_PGQ_METRICS;
+        break;
+
     case NGX_PGQ_QUERY_POSTS:
         read->call.statement = query->ascending ? NGX_PGQ_AFTER
                                                 : NGX_PGQ_RECENT;
@@ -287,6 +291,10 @@ ngx_pgq_read_encode(ngx_pgq_call_t *call)
     if (query->special == NGX_PGQ_QUERY_SINCE) {
         call->values[0] = (char *) query->pattern.data;
         call->lengths[0] = query->pattern.len;
+        return NGX_OK;
+    }
+
+    if (query->special == NGX_PGQ_QUERY_METRICS) {
         return NGX_OK;
     }
 

@@ -2,7 +2,7 @@
 
 \ir helper.psql
 
-select plan(45);
+select plan(46);
 
 select is((select rolsuper or rolcreaterole or rolcreatedb or rolreplication or rolbypassrls from pg_roles where rolname = name),
           false, name || ' has no special attribute')
@@ -32,6 +32,7 @@ select results_eq($$select sqlstate from ngx_pgq.enqueue_keyed(pg_temp.uuid7(), 
 select is_empty($$select * from ngx_pgq.enqueue_all(pg_temp.uuid7(), gen_random_uuid(), '{1}', 'rights of all')$$, 'ngx_pgq_web may call enqueue_all()');
 select is(ngx_pgq.fence(pg_temp.uuid7()), true, 'ngx_pgq_web may fence a batch');
 select lives_ok('select ngx_pgq.recent()', 'ngx_pgq_web may call recent()');
+select lives_ok('select ngx_pgq.metrics()', 'ngx_pgq_web may call metrics()');
 select lives_ok('select count(*) from posts', 'ngx_pgq_web may read posts');
 select throws_ok('select count(*) from ngx_pgq.queue', '42501', null, 'ngx_pgq_web may not read the queue');
 select throws_ok($$insert into ngx_pgq.queue (data) values ('1')$$, '42501', null, 'ngx_pgq_web may not insert into the queue');
