@@ -161,6 +161,9 @@ sub pids {
 # Seconds after which no message moves any more, also when a process was killed.
 sub longest_pause { return 10 }
 
+# Whether the parts that take minutes, held and growth, measure it.
+sub long_parts { return 1 }
+
 # The roles whose loss is measured.
 sub roles { my ($self) = @_; return grep { $self->{server}{$_} } qw(broker worker) }
 

@@ -12,6 +12,8 @@ sub name  { return 'rabbitmq_classic' }
 
 sub queue { return 'classic' }
 
+sub long_parts { return 0 }
+
 
 sub settings {
     my ($class) = @_;

@@ -14,6 +14,8 @@ use Pgq::Host qw(free_port);
 
 sub name     { return 'redis' }
 
+sub long_parts { return 0 }
+
 sub packages { return qw(libnginx-mod-http-lua redis-server) }
 
 sub url      { return $_[0]{server}{http}->url('/post') }

@@ -16,6 +16,8 @@ sub connect { my ($self) = @_; return "'unix:@{[ $self->_socket ]}', { pool_size
 
 sub finish  { return 'keep' }
 
+sub long_parts { return 1 }
+
 sub move    { return 'move_batch' }
 
 sub insert  { return "insert into @{[ $_[0]->table ]} (data) select unnest(\$1::json[])" }
