@@ -33,6 +33,7 @@
 #include "utils/rel.h"
 #include "utils/resowner.h"
 
+#include "compat.h"
 #include "fault.h"
 #include "ngx_pgq.h"
 
@@ -62,7 +63,7 @@ mover_trial_is_key_of_posts(const char *constraint)
 
 	if (posts != NULL)
 	{
-		key = RelationGetPrimaryKeyIndex(posts);
+		key = ngx_pgq_primary_key(posts);
 		table_close(posts, NoLock);
 	}
 	return OidIsValid(key) && strcmp(get_rel_name(key), constraint) == 0;
