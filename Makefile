@@ -17,6 +17,8 @@ PORT   ?= 8000
 MAX    ?= 1000
 N      ?= 1
 DEBIAN ?= 12 13
+SYSTEMS ?= 12 13 sid
+SUITES ?= unit arm64 sql extension module whole deb cross
 SECONDS = $(if $(filter soak,$(MAKECMDGOALS)),3600,120)
 LISTEN ?= 127.0.0.1
 export PORT LISTEN
@@ -164,7 +166,7 @@ bench-cluster: packages-check build  ## measure a cluster of five containers and
 
 ##@ Tests, one kind at a time
 
-.PHONY: check-others check-page check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-ha check-docs check-reload check-sanitize check-valgrind check-bare fuzz soak analyze
+.PHONY: check-others check-page check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-ha check-docs check-reload check-sanitize check-valgrind check-bare matrix fuzz soak analyze
 check-docs: packages-check  ## code and documents agree; form of the sources; direction of calls; promises have tests
 	@test/run docs
 
@@ -218,9 +220,11 @@ check-valgrind: packages-check build  ## the module's tests, and the extension i
 	@PGQ_VALGRIND=1 test/run module
 	@PGQ_SLOW=10 test/run valgrind
 
-check-bare: packages-check  ## make run and make check on new systems: make check-bare DEBIAN="12 13 testing" (as root)
-	@provision/install-packages bare
-	@provision/dev/bare $(DEBIAN)
+check-bare:  ## make run and make check on new systems: make check-bare DEBIAN="12 13 testing" (as root)
+	@provision/dev/matrix "$(DEBIAN)" bare
+
+matrix:  ## suites on new systems; writes docs/matrix.md: make matrix SYSTEMS="12 13 sid" SUITES="unit sql" (as root)
+	@provision/dev/matrix "$(SYSTEMS)" "$(SUITES)"
 
 fuzz: packages-check build  ## fuzz the parsers and the servers, for SECONDS=120
 	@provision/install-packages fuzz

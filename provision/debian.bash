@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Root file systems of Debian that are not booted: package sources, and commands that run in them.
-# Sourced by provision/dev/bare and provision/cluster/lxc.bash.
+# Root file systems of Debian that are not booted: how they are made, and commands that run in them.
+# Sourced by provision/dev/matrix and provision/cluster/lxc.bash.
 
 
 # Prints the package source of this machine, or MIRROR. Other suites are at the same URL.
@@ -19,11 +19,29 @@ debian_security() {
 }
 
 
-# debian_sources SUITE MIRROR SECURITY: prints the lines of sources.list for a suite.
-debian_sources() {
-    echo "deb $2 $1 main"
-    echo "deb $2 $1-updates main"
-    [[ -z $3 ]] || echo "deb $3 $1-security main"
+# debian_root SUITE ROOT LOG PACKAGES [ARGUMENT...]: makes a minimal root file system with these packages and the package
+# sources of this machine. Arguments are those of debootstrap.
+debian_root() {
+    local suite=$1 root=$2 log=$3 packages=$4 mirror security
+    shift 4
+
+    mirror=$(debian_mirror)
+    security=$(debian_security)
+    [[ -n $mirror ]] || die "this machine has no Debian package source: set MIRROR=<url>"
+
+    rm -rf --one-file-system "$root"
+    unshare --mount debootstrap --variant=minbase --include="$packages" "$@" "$suite" "$root" "$mirror" > "$log" 2>&1 \
+        || { tail -n 5 "$log" >&2; die "debootstrap failed, see $log"; }
+
+    {
+        if [[ $suite == sid ]]; then
+            echo "deb [check-valid-until=no] $mirror $suite main"    # the lists of a mirror that is late have expired
+        else
+            echo "deb $mirror $suite main"
+            echo "deb $mirror $suite-updates main"
+            [[ -z $security ]] || echo "deb $security $suite-security main"
+        fi
+    } > "$root/etc/apt/sources.list"
 }
 
 

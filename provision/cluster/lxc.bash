@@ -52,7 +52,7 @@ lxc_cgroup() {
 
 # Makes the shared root file system once, and again when its packages change.
 lxc_root() {
-    local root=$cache/root made mirror security
+    local root=$cache/root made
     local include=systemd,systemd-sysv,dbus,iproute2,procps,nftables,ca-certificates,libfaketime
 
     made=$(echo "$include" | cat - "$top/provision/host/packages" | sha256sum)
@@ -62,14 +62,7 @@ lxc_root() {
     say "making the root file system of the hosts (once)"
     rm -rf --one-file-system "$cache"
     mkdir -p "$cache"
-    mirror=$(debian_mirror)
-    security=$(debian_security)
-    [[ -n $mirror ]] || die "this machine has no Debian package source: make cluster MIRROR=<url>"
-
-    unshare --mount debootstrap --variant=minbase --include="$include" trixie "$root" "$mirror" > "$cache/root.log" 2>&1 \
-        || { tail -n 5 "$cache/root.log" >&2; die "debootstrap failed, see $cache/root.log"; }
-
-    debian_sources trixie "$mirror" "$security" > "$root/etc/apt/sources.list"
+    debian_root trixie "$root" "$cache/root.log" "$include"
 
     mkdir -p "$root/root/kit/provision"
     cp -r "$top/provision/host" "$root/root/kit/provision/"
