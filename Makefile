@@ -59,8 +59,13 @@ clean: stop cluster-stop  ## stop all servers; remove build/ and run/ with the d
 
 ##@ Running
 
-.PHONY: stop status reload logs psql
-stop:  ## stop what `make run` started
+.PHONY: run-stats stop status reload logs psql
+run-stats:  ## start Prometheus beside `make run`, with alerts and a console; another port: make run-stats STATS=9999
+	@provision/install-packages stats
+	@provision/dev/stats start
+
+stop:  ## stop what `make run` and `make run-stats` started
+	@provision/dev/stats stop
 	@provision/dev/run stop
 
 status:  ## show which servers run
