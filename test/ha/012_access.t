@@ -3,7 +3,7 @@
 
 use Pgq;
 use Pgq::Cluster;
-use Pgq::Host qw(run);
+use Pgq::Host qw(run slurp top);
 
 my $cluster    = Pgq::Cluster->new;
 my ($pg)       = $cluster->databases;
@@ -29,7 +29,7 @@ ok(reaches(undef, $web, $_), "a client reaches port $_ of nginx") for 80, 443;
 ok(reaches(undef, $web, 9180), 'a client on the monitoring network reaches the monitoring listener');
 ok(!reaches($pg, $web, 9180), 'a database host does not reach the monitoring listener');
 ok(!reaches(undef, $web, 5000), 'a client does not reach HAProxy');
-ok(!reaches(undef, $pg, $_), "a client does not reach port $_ of a database host") for 5432, 8008, 2379;
+ok(!reaches(undef, $pg, $_), "a client does not reach port $_ of a database host") for 5432, 2379;
 
 # ---- nginx with TLS
 
@@ -45,6 +45,18 @@ is(out(run([ @c, 'http://' . $web->address . ":9180/$_" ])), '200', "the monitor
 is(out(run([ @c, 'http://' . $web->address . ":9180/$_" ])), '404', "the monitoring listener does not serve /$_ to the network") for '', qw(get stream post);
 is(out($cluster->on($web, @c, 'http://127.0.0.1:9180/')), '200', 'the live page is served to the web host itself');
 like((run([ @curl[ 0, 1 ], '-N', @curl[ 4 .. $#curl ], "$nginx/stream?newest=1" ]))[1], qr/^id: \d+\ndata: \{"id":\d+,/m, 'a stream begins with the newest post');
+
+# ---- metrics for the monitoring network: those that the alerts need
+
+my $rules = slurp(top() . '/monitoring/rules.yml');
+my $name  = $pg->name;
+
+for my $case ([ 'patroni', "https://$name:8008" ], [ 'etcd', 'http://' . $pg->address . ':2381' ], [ 'haproxy', 'http://' . $web->address . ':8404' ]) {
+    my ($program, $at) = @$case;
+    my (undef, $scrape) = run([ qw(curl -s --max-time 3 --cacert), $cluster->ca, '--resolve', "$name:8008:" . $pg->address, "$at/metrics" ]);
+    my %named = map { $_ => 1 } $rules =~ /\b(${program}_\w+)/g;
+    is(join(' ', grep { $scrape !~ /^$_\b/m } sort keys %named), '', "$program shows the metrics that alerts need");
+}
 
 # ---- Patroni's REST API
 

@@ -117,7 +117,7 @@ for my $settings (\%settings, {}) {
 
     text([ "$dir/kit-$name/provision/host/setup", $name, $address, $role, @peers ], env => { NGX_PGQ_ROOT => "$dir/kept", %$settings });
     like(slurp("$dir/kept/etc/nftables.conf"), qr/ip saddr \{ 10\.0\.0\.0\/8 \} tcp dport \{ 80, 443 \}/, "$when: the firewall admits the addresses of NGX_PGQ_CLIENTS");
-    like(slurp("$dir/kept/etc/nftables.conf"), qr/ip saddr \{ 10\.0\.9\.9 \} tcp dport 9180/, "$when: the firewall admits the addresses of NGX_PGQ_MONITORS");
+    like(slurp("$dir/kept/etc/nftables.conf"), qr/ip saddr \{ 10\.0\.9\.9 \} tcp dport \{ 8404, 9100, 9180 \}/, "$when: the firewall admits the addresses of NGX_PGQ_MONITORS");
     my $nginx = slurp("$dir/kept/etc/nginx/nginx.conf");
     is(scalar(() = $nginx =~ /^ +listen +80\b/mg), 2, "$when: nginx listens without TLS, with a default server");
     like($nginx, qr/rate=77r\/s/, "$when: nginx has NGX_PGQ_RATE");
