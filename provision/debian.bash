@@ -19,6 +19,16 @@ debian_security() {
 }
 
 
+# Prints the name of the suite of a release: 12, 13, or such a name.
+suite_of() {
+    case $1 in
+        12) echo bookworm ;;
+        13) echo trixie ;;
+        *)  echo "$1" ;;
+    esac
+}
+
+
 # debian_root SUITE ROOT LOG PACKAGES [ARGUMENT...]: makes a minimal root file system with these packages and the package
 # sources of this machine. Arguments are those of debootstrap.
 debian_root() {
@@ -56,4 +66,10 @@ inside() {
         mount -t proc proc "$root/proc"
         mount --rbind /dev "$root/dev"
         exec chroot "$root" "$@"' inside "$root" "$@"
+}
+
+
+# clean_inside ROOT [VARIABLE=VALUE...] COMMAND...: the same, with an environment as of root's login and these variables.
+clean_inside() {
+    inside "$1" env -i HOME=/root TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${@:2}"
 }
