@@ -52,6 +52,7 @@ debian_root() {
             [[ -z $security ]] || echo "deb $security $suite-security main"
         fi
     } > "$root/etc/apt/sources.list"
+    echo force-unsafe-io > "$root/etc/dpkg/dpkg.cfg.d/unsafe-io"    # it can be made again: no file is synced
 }
 
 
