@@ -43,7 +43,7 @@ check: packages-check build check-docs check-unit check-sql check-isolation chec
 
 ##@ Building
 
-.PHONY: packages packages-check build clean
+.PHONY: packages packages-check build deb clean
 packages:
 	@provision/install-packages build
 
@@ -52,6 +52,10 @@ packages-check:
 
 build: packages  ## build the nginx module, the extension, a private PostgreSQL installation and the load client
 	@$(BUILD)
+
+deb:  ## build the Debian packages of this Debian, in build/deb/
+	@provision/install-packages deb
+	@provision/package/deb
 
 clean: stop cluster-stop  ## stop all servers; remove build/ and run/ with the data, and the containers of `make cluster`
 	@provision/dev/clean
@@ -171,7 +175,7 @@ bench-cluster: packages-check build  ## measure a cluster of five containers and
 
 ##@ Tests, one kind at a time
 
-.PHONY: check-others check-page check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-ha check-docs check-reload check-sanitize check-valgrind check-bare matrix fuzz soak analyze
+.PHONY: check-others check-page check-unit check-sql check-isolation check-extension check-faults check-module check-whole check-ha check-docs check-reload check-sanitize check-valgrind check-bare check-deb matrix fuzz soak analyze
 check-docs: packages-check  ## code and documents agree; form of the sources; direction of calls; promises have tests
 	@test/run docs
 
@@ -230,6 +234,10 @@ check-bare:  ## make run and make check on new systems: make check-bare DEBIAN="
 
 matrix:  ## suites on new systems; writes docs/matrix.md: make matrix SYSTEMS="12 13 sid" SUITES="unit sql" (as root)
 	@provision/dev/matrix "$(SYSTEMS)" "$(SUITES)"
+
+check-deb:  ## build the packages twice, lintian, and their tests, on new systems: make check-deb DEBIAN="12 13" (as root)
+	@provision/install-packages matrix
+	@provision/package/check-deb $(DEBIAN)
 
 fuzz: packages-check build  ## fuzz the parsers and the servers, for SECONDS=120
 	@provision/install-packages fuzz

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Root file systems of Debian that are not booted: how they are made, and commands that run in them.
-# Sourced by provision/dev/matrix and provision/cluster/lxc.bash.
+# Sourced by provision/dev/matrix, provision/package/check-deb and provision/cluster/lxc.bash.
 
 
 # Prints the package source of this machine, or MIRROR. Other suites are at the same URL.
