@@ -7,7 +7,7 @@ use Cwd qw(realpath);
 use JSON::PP;
 
 plan skip_all => 'make check-others' if !$ENV{PGQ_OTHERS};
-has_program($_) for qw(promtool prometheus prometheus-node-exporter jq);
+has_program($_) for qw(promtool prometheus prometheus-node-exporter jq haproxy);
 
 my $dir     = top() . '/monitoring';
 my $scratch = temp_dir('monitoring');
@@ -77,6 +77,28 @@ for my $file (qw(rules.yml dashboard.json console.html)) {
     cmp_ok(scalar keys %named, '>', 2, "the metrics of $file are found");
     is(join(' ', grep { !$there{$_} } sort keys %named), '', "every metric of ngx_pgq in $file exists");
 }
+
+# ---- HAProxy, with the frontend of a web host. Those of Patroni and etcd are compared on a cluster: test/ha/012_access.t.
+
+my $at = free_port();
+my ($frontend) = slurp(top() . '/haproxy/haproxy.cfg.in') =~ /^(frontend metrics.*?)^listen/ms;
+my $haproxy = Pgq::Host::spawn([ 'haproxy', '-db', '-f', spew("$scratch/haproxy.cfg", <<"END") ]);
+defaults
+    timeout client 9s
+    timeout connect 9s
+    timeout server 9s
+@{[ $frontend =~ s/\@ADDRESS\@:8404/127.0.0.1:$at/r ]}
+listen primary
+    mode tcp
+    bind 127.0.0.1:@{[ free_port() ]}
+    server pg1 127.0.0.1:9
+END
+
+my $scrape = poll_until { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $at) && Pgq::Client->new($at)->get('/metrics')->body };
+@there{ families($scrape) } = ();
+is(join(' ', grep { !exists $there{$_} } slurp("$dir/rules.yml") =~ /\b(haproxy_\w+)/g), '', 'every metric of HAProxy in the rules exists');
+is(Pgq::Client->new($at)->get('/')->status, 404, 'HAProxy serves nothing else there');
+Pgq::Host::kill_all('TERM', $haproxy);
 
 # ---- make run-stats, in a copy of the repository with links to the build
 
