@@ -1,0 +1,208 @@
+# P10: ngx-pgq-setup sets up a cluster of the system, says what is missing, and takes back what it has done, but not the data.
+# The test runs in a mount, network and process namespace of its own, in which the directories of the system are copies.
+
+use Pgq;
+use Pgq::Host qw(run temp_dir top slurp spew build_dir module_path pg_version is_root);
+use Cwd qw(realpath);
+use IO::Socket::INET;
+
+plan skip_all => 'only root can use it'                       if !is_root();
+plan skip_all => 'pg_createcluster starts no instrumented server' if $ENV{PGQ_SANITIZE};
+plan skip_all => 'postgresql-common is not installed'         if !-x '/usr/bin/pg_createcluster';
+
+my @namespace = qw(unshare --mount --net --pid --fork --kill-child --mount-proc);
+
+if (!$ENV{PGQ_SETUP_NAMESPACE}) {
+    plan skip_all => 'no namespaces can be made here' if (run([ @namespace, 'true' ]))[0];
+    $ENV{PGQ_SETUP_NAMESPACE} = 1;
+    # bash reaps the processes whose parents have ended.
+    exec @namespace, 'bash', '-c', '"$@"; exit $?', 'init', $^X, (map { "-I$_" } @INC), realpath($0);
+}
+
+# The servers may not be able to read the directories of the test.
+delete $ENV{PERL5LIB};
+
+my $major  = pg_version();
+my $dir    = temp_dir('setup');
+my $build  = realpath(build_dir() . "/pg$major");
+my $auto   = "/var/lib/postgresql/$major/setup/postgresql.auto.conf";
+my $pgpass = '/etc/ngx_pgq/pgpass';
+
+sub must {
+    my ($status, $out, $err) = run([@_]);
+    die "@_: $out$err" if $status;
+    return $out =~ s/\n\z//r;
+}
+
+# Replaces a directory by a copy, with these files added.
+sub cover {
+    my ($path, @files) = @_;
+    my $copy = "$dir$path";
+    must('mkdir', '-p', $copy =~ s{/[^/]+$}{}r);
+    must('cp', '-a', $path, $copy);
+    must('cp', @files, $copy) if @files;
+    must('mount', '--bind', $copy, $path);
+    return;
+}
+
+sub sql { return must(qw(runuser -u postgres -- psql --cluster), "$major/setup", qw(-XAtq -v ON_ERROR_STOP=1 -d), $_[1] // 'posts', '-c', $_[0]) }
+
+# Runs the command. Returns its status and its output.
+sub setup {
+    my ($status, $out, $err) = run([ "$dir/tree/provision/package/ngx-pgq-setup", @_ ], timeout => timeout(120));
+    return ($status, "$out$err");
+}
+
+# Checks that the command ends with this status and says this.
+sub says {
+    my ($name, $expected, $pattern, @arguments) = @_;
+    my ($status, $out) = setup(@arguments);
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+    is($status, $expected, "$name: status $expected") or diag($out);
+    like($out, $pattern, "$name: it says what it has to");
+    return $out;
+}
+
+# ---- a system with a cluster, and with nothing of ngx_pgq
+
+must('mount', '-t', 'tmpfs', 'tmpfs', '/run');
+must(qw(ip link set lo up));
+must(qw(install -d -o postgres -g postgres /run/postgresql));
+cover('/etc');
+must('rm', '-rf', glob('/etc/postgresql/*'), glob('/etc/nginx/sites-enabled/*'), '/etc/ngx_pgq');
+for my $empty (qw(/var/lib/postgresql /var/log/postgresql /var/log/nginx)) {
+    must('mount', '-t', 'tmpfs', 'tmpfs', $empty);
+    must('chown', 'postgres:postgres', $empty) if $empty =~ /postgresql/;
+}
+must('mkdir', '-p', "$dir/tree");
+must('cp', '-r', top() . '/provision', top() . '/sql', "$dir/tree");
+
+# Its databases are SQL_ASCII, as on a machine without a locale.
+must('pg_createcluster', $major, 'setup', '--locale=C', '--encoding=SQL_ASCII', '--', '--no-sync');
+
+says('no arguments', 2, qr/^ngx-pgq-setup: usage: ngx-pgq-setup .*VERSION CLUSTER DATABASE/);
+says('an unknown option', 2, qr/unknown option --chekc; usage:/, '--chekc', $major, 'setup', 'posts');
+says('two actions', 2, qr/usage:/, '--check', '--undo', $major, 'setup', 'posts');
+says('a name that has to be quoted', 2, qr/the name of the database may have/, $major, 'setup', "it's");
+says('no such cluster', 2, qr{there is no cluster $major/none; this machine has: $major/setup$}m, $major, 'none', 'posts');
+says('a cluster that is down', 2, qr{cluster $major/setup does not run: start it by pg_ctlcluster $major setup start$}m, $major, 'setup', 'posts');
+
+must('pg_conftool', $major, 'setup', 'set', 'shared_preload_libraries', 'pg_stat_statements, auto_explain');
+must('pg_ctlcluster', $major, 'setup', 'start');
+says('no packages', 2, qr/ngx_pgq is not installed for PostgreSQL $major: apt install postgresql-$major-ngx-pgq$/m, $major, 'setup', 'posts');
+
+cover("/usr/lib/postgresql/$major/lib", "$build/usr/lib/postgresql/$major/lib/ngx_pgq.so");
+cover("/usr/share/postgresql/$major/extension", glob("$build/usr/share/postgresql/$major/extension/ngx_pgq*"));
+
+sql('create database latin encoding LATIN1 template template0', 'postgres');
+says('another encoding', 2, qr/database latin has the encoding LATIN1: ngx_pgq needs UTF8/, $major, 'setup', 'latin');
+
+# ---- what is missing
+
+my $before = slurp($auto);
+my $out    = says('--check', 1, qr/\Aok: The packages for PostgreSQL $major are installed\.\n(?:missing: .*\n){10}\z/, '--check', '--nginx', $major, 'setup', 'posts');
+is(slurp($auto), $before, '--check changes no setting');
+ok(!-e '/etc/ngx_pgq' && !-e '/etc/nginx/sites-available/ngx_pgq', '--check writes no file');
+
+# ---- set up
+
+must('pg_conftool', $major, 'setup', 'set', 'work_mem', 'much');
+says('a configuration with an error', 2, qr{cluster $major/setup would not start again: .*work_mem}s, '--yes', $major, 'setup', 'posts');
+must('pg_conftool', $major, 'setup', 'remove', 'work_mem');
+
+says('without a terminal', 1, qr/^stopped: .*has to be restarted.*: ngx-pgq-setup --yes --nginx $major setup posts$/m, '--nginx', $major, 'setup', 'posts');
+is(sql('show shared_preload_libraries', 'postgres'), 'pg_stat_statements, auto_explain', 'without a terminal PostgreSQL is not restarted');
+
+# Runs the command on a terminal, where it asks.
+sub asked { return run([ 'sh', '-c', "echo $_[0] | script -qec '$dir/tree/provision/package/ngx-pgq-setup $major setup posts' /dev/null" ]) }
+my ($status, $said) = asked('n');
+is($status, 1, 'the answer n: status 1');
+like($said, qr{Restart PostgreSQL $major/setup now\?.*\[y/N\].*stopped: }s, 'the answer n: the command stops');
+is(sql('show shared_preload_libraries', 'postgres'), 'pg_stat_statements, auto_explain', 'the answer n: PostgreSQL is not restarted');
+is((asked('y'))[0], 0, 'the answer y: status 0');
+
+says('no module', 2, qr/nginx does not load the module: apt install nginx libnginx-mod-http-pgq$/m, '--yes', '--nginx', $major, 'setup', 'posts');
+is(sql('show shared_preload_libraries'), 'pg_stat_statements, auto_explain, ngx_pgq', 'other libraries are kept');
+is(sql('show server_encoding'), 'UTF8', 'the database is UTF8');
+
+spew('/etc/nginx/modules-enabled/50-mod-http-pgq.conf', 'load_module ' . module_path() . ";\n");
+my $other = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 8000, Listen => 1) or die "listen: $@\n";
+says('a port in use', 2, qr{another program or site listens on 127\.0\.0\.1:8000: change the lines listen in /etc/nginx/}, '--nginx', $major, 'setup', 'posts');
+ok(!-e '/etc/nginx/sites-enabled/ngx_pgq', 'a port in use: the site is not enabled');
+close $other;
+
+$out = says('set-up', 0, qr{^done: The site is enabled, and nginx answers\.$}m, '--nginx', $major, 'setup', 'posts');
+
+my ($command) = $out =~ /^(curl .*)\n\z/m;
+like(must('sh', '-c', $command), qr/"status":"queued"/, 'the last line is a command that posts a message');
+ok((poll_until { sql('select count(*) from posts') eq '1' }), 'the message becomes a post');
+
+is(sprintf('%o %d', (stat $pgpass)[ 2, 4 ]), '100600 0', 'only root can read the password');
+my ($password) = slurp($pgpass) =~ /:([0-9a-f]{48})$/m;
+unlike(must('sh', '-c', 'cat /etc/nginx/sites-available/ngx_pgq /var/log/postgresql/*'), qr/\Q$password/, 'the password is neither in the site nor in a log');
+
+# ---- again
+
+my $pid = slurp("/var/lib/postgresql/$major/setup/postmaster.pid");
+$before = slurp($auto);
+$out = says('a second run', 0, qr/^ok: Nothing was missing, and nothing was changed\.$/m, '--nginx', $major, 'setup', 'posts');
+unlike($out, qr/^done/m, 'a second run changes nothing');
+is(slurp($auto) . slurp($pgpass), "${before}127.0.0.1:5432:*:ngx_pgq_web:$password\n", 'a second run keeps settings and password');
+says('--check after the set-up', 0, qr/\A(?:ok: .*\n){11}\z/, '--check', '--nginx', $major, 'setup', 'posts');
+
+sql('drop function ngx_pgq.since(timestamptz)');
+says('--check without a function', 1, qr/^missing: It lacks tables, functions or roles of ngx_pgq\.$/m, '--check', $major, 'setup', 'posts');
+says('a run without a function', 0, qr/^done: It has the tables, functions and roles/m, $major, 'setup', 'posts');
+sql('alter role ngx_pgq_web password null');
+says('--check without a password', 1, qr/^missing: nginx cannot log in/m, '--check', $major, 'setup', 'posts');
+says('a run without a password', 0, qr/^done: nginx can log in/m, $major, 'setup', 'posts');
+
+# ---- another database of the cluster
+
+says('another database', 0, qr/^Next, .*: ngx-pgq-setup --nginx $major setup other\n\z/m, $major, 'setup', 'other');
+is(sql('show ngx_pgq.databases'), 'posts, other', 'the first database is kept');
+says('the site of another database', 2, qr/is for another database/, '--nginx', $major, 'setup', 'other');
+says('--undo of another database', 0, qr/^kept: The roles and their password serve other databases: posts\.$/m, '--undo', $major, 'setup', 'other');
+says('--check after --undo of another database', 0, qr/\A(?:ok: .*\n){11}\z/, '--check', '--nginx', $major, 'setup', 'posts');
+
+# ---- undo
+
+says('--undo without a terminal', 1, qr/^stopped: .*: ngx-pgq-setup --undo --yes $major setup posts$/m, '--undo', $major, 'setup', 'posts');
+says('--check after --undo that stopped', 0, qr/\A(?:ok: .*\n){11}\z/, '--check', '--nginx', $major, 'setup', 'posts');
+
+$out = says('--undo', 0, qr/^kept: Database posts has posts and the schema ngx_pgq/m, '--undo', '--yes', $major, 'setup', 'posts');
+is(sql('show shared_preload_libraries'), 'pg_stat_statements, auto_explain', '--undo keeps other libraries');
+unlike(slurp($auto), qr/^[^#]/m, '--undo leaves no setting');
+is(sql('select count(*) from posts'), 1, '--undo keeps the posts');
+is(sql("select string_agg(rolname, ' ') from pg_roles where rolname ~ 'ngx_pgq'"), 'ngx_pgq_owner', '--undo leaves only the role that owns the data');
+is(sql("select count(*) from pg_extension where extname = 'ngx_pgq'"), 0, '--undo drops the extension');
+is(must('sh', '-c', 'find /etc -name "*ngx*pgq*" ! -name "*mod-http-pgq*"'), '', '--undo leaves no file');
+must('nginx', '-t');
+unlike(must('ss', '-lnt'), qr/:8000\b/, 'nginx does not serve the site');
+says('a second --undo', 0, qr/\Akept: .*\nTo delete them: .*\n\z/, '--undo', $major, 'setup', 'posts');
+
+says('set-up after --undo', 0, qr/^curl /m, '--yes', '--nginx', $major, 'setup', 'posts');
+must('sh', '-c', $command);
+ok((poll_until { sql('select count(*) from posts') eq '2' }), 'after another set-up the next message becomes a post');
+
+# ---- a set-up that was made by hand is not changed
+
+says('--undo before the manual set-up', 0, qr/^removed: PostgreSQL was restarted without ngx_pgq\.$/m, '--undo', '--yes', $major, 'setup', 'posts');
+must('pg_conftool', $major, 'setup', 'set', 'shared_preload_libraries', 'ngx_pgq');
+must('pg_ctlcluster', $major, 'setup', 'restart');
+says('a manual set-up', 0, qr/^ok: shared_preload_libraries contains ngx_pgq\.$/m, $major, 'setup', 'posts');
+says('--undo of a manual set-up', 2, qr{shared_preload_libraries contains ngx_pgq in \S+/postgresql.conf, line \d+: remove it there}, '--undo', '--yes', $major, 'setup', 'posts');
+
+must('pg_conftool', $major, 'setup', 'remove', 'shared_preload_libraries');
+$out = says('--undo of the rest', 0, qr/^kept: /m, '--undo', '--yes', $major, 'setup', 'posts');
+
+my ($delete) = $out =~ /^To delete them: (.*)/m;
+sql('drop database other', 'postgres');
+must('sh', '-c', $delete);
+is(sql("select string_agg(name, ' ') from (select datname from pg_database union all select rolname from pg_roles) as t (name) where name ~ 'posts|pgq'", 'postgres'),
+    '', 'its last line deletes the rest');
+
+must('service', 'nginx', 'stop');
+must('pg_dropcluster', '--stop', $major, 'setup');
+
+done_testing;
