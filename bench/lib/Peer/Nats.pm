@@ -62,7 +62,8 @@ sub settings {
         ? '`sync_interval: always` ("JetStream", "Syncing data to disk": the only setting that flushes a message before it is'
             . ' acknowledged; the default is every two minutes).'
         : '**Not durable as the others are**: this version cannot flush a message before it acknowledges it, as `sync_interval`'
-            . ' came with 2.10; it flushes every two minutes. A killed process loses nothing, a power failure does.')
+            . ' came with 2.10; it flushes every two minutes. A message may be lost that was'
+            . ' acknowledged, when the process is killed and more so after a power failure.')
         . ' One stream in files, one replica; it keeps messages for a day (retention `limits`, the default). A work queue, which'
         . ' removes each message when it is acknowledged, was also measured: with `sync_interval: always` it writes three times'
         . ' as much, costs the server twice the CPU time, and the worker falls behind. Each process of nginx has one connection;'
