@@ -209,14 +209,16 @@ ngx_pgq_ring_version(ngx_pgq_ring_t *ring, ngx_str_t *topic,
 
 /*
  * Called before a worker reads the state whose next change it waits for:
- * either it reads the change, or the follower finds the slot armed.
+ * either it reads the change, or the follower finds the slot armed.  Both
+ * exchange the same word: the second one to do so reads what the first wrote,
+ * and with it all that the first had written before.
  */
 
 void
 ngx_pgq_ring_arm(ngx_pgq_ring_t *ring, ngx_uint_t slot)
 {
-    __atomic_store_n(&ring->memory->armed[slot], 1, __ATOMIC_SEQ_CST);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    (void) __atomic_exchange_n(&ring->memory->armed[slot], 1,
+                               __ATOMIC_SEQ_CST);
 }
 
 
