@@ -335,13 +335,6 @@ mover_announce(MemoryContext context)
 							  ngx_pgq_mover_batch_announce_committed);
 }
 
-/* Are the messages of the next batch tried one by one? */
-static bool
-mover_is_trial(void)
-{
-	return batch_limit == 1 && failures > 0;
-}
-
 /* Move one batch.  Returns the number of messages; -1 after an error. */
 static int
 mover_cycle(MemoryContext context)
@@ -349,15 +342,14 @@ mover_cycle(MemoryContext context)
 	const char *missing = NULL;
 	volatile int moved = 0;
 	volatile int failed = 0;
-	int			limit = mover_is_trial() ? ngx_pgq_mover_trial_size() :
-		batch_limit;
+	volatile bool trial = batch_limit == 1 && failures > 0;
+	int			limit = trial ? ngx_pgq_mover_trial_size() : batch_limit;
 	ErrorData  *volatile error = NULL;
 
 	mover_pace();
 	PG_TRY();
 	{
-		moved = ngx_pgq_mover_batch_move(database, me, limit, mover_is_trial(),
-										 &missing);
+		moved = ngx_pgq_mover_batch_move(database, me, limit, trial, &missing);
 		mover_report_missing(missing);
 	}
 	PG_CATCH();
