@@ -136,6 +136,7 @@ $out = says('set-up', 0, qr{^done: The site is enabled, and nginx answers\.$}m, 
 my ($command) = $out =~ /^(curl .*)\n\z/m;
 like(must('sh', '-c', $command), qr/"status":"queued"/, 'the last line is a command that posts a message');
 ok((poll_until { sql('select count(*) from posts') eq '1' }), 'the message becomes a post');
+ok((poll_until { must(qw(curl -sS http://127.0.0.1:8000/metrics)) =~ /^pgq_moved_messages_total\{mover="1"\} 1$/m }), 'the site shows the metrics of the database');
 
 is(sprintf('%o %d', (stat $pgpass)[ 2, 4 ]), '100600 0', 'only root can read the password');
 my ($password) = slurp($pgpass) =~ /:([0-9a-f]{48})$/m;
