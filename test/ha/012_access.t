@@ -65,6 +65,8 @@ my @ca  = ('--cacert', '/etc/ngx_pgq/ca.crt');
 
 is(out($cluster->on($web, @c, @ca, "$url/health")), '200', 'a web host may read the health of Patroni');
 is(out($cluster->on($web, @c, @ca, '-X', 'POST', '-d', '{"leader": "pg1"}', "$url/switchover")), '403', 'a web host may not request a switchover');
+is(out(run([ @c, '--max-time', 3, '--cacert', $cluster->ca, '--resolve', "$name:8008:" . $pg->address, '-X', 'POST', '-d', '{"leader": "pg1"}', "$url/switchover" ])),
+    '403', 'nor may a client on the monitoring network');
 
 # ---- PostgreSQL
 
