@@ -42,8 +42,8 @@ grant truncate on ngx_pgq.batch_0, ngx_pgq.batch_1, ngx_pgq.batch_2 to ngx_pgq_m
 grant select, insert, update on ngx_pgq.service_time to ngx_pgq_mover;
 grant truncate on ngx_pgq.key_0, ngx_pgq.key_1, ngx_pgq.key_2, ngx_pgq.key_3 to ngx_pgq_mover;
 
--- operators, who are granted ngx_pgq_owner: see the status, as metrics() does; pause and resume movers and wait for them; enqueue, as retry() does.
--- Subscriptions insert as the owner of their table from PostgreSQL 16 on
+-- operators, who are granted ngx_pgq_owner: see the status, as metrics() does; pause and resume movers and wait for them;
+-- enqueue, as retry() does. Subscriptions insert as the owner of their table from PostgreSQL 16 on
 grant execute on function ngx_pgq.pause(), ngx_pgq.resume(), ngx_pgq.wait_until_drained(interval) to ngx_pgq_owner;
 grant execute on function ngx_pgq.slot(), ngx_pgq.status_rows() to ngx_pgq_owner;
 grant select on ngx_pgq.status to ngx_pgq_owner;
