@@ -1,4 +1,5 @@
-# P10: without descriptors for bells, nginx starts and reloads, and its workers notice new posts by polls.
+# P10: bells tell workers of each new post at once. Without descriptors for bells nginx starts and reloads, and its workers
+# notice new posts by polls.
 
 use Pgq;
 use Pgq::Host qw(run temp_dir top alive);
@@ -26,6 +27,22 @@ sub readers {
 
     return @readers;
 }
+
+# ---- bells: a worker that looked only when it polls would need 30 s for a post
+
+my $nginx = Pgq::Nginx->new(pg => $pg, workers => 2, ring => 'poll=30s', locations => 'location = /stream { add_header X-Worker $pid; pgq_stream main; }')->start;
+my @readers = readers($nginx);
+
+my $posts = 0;
+for (1 .. 10) {
+    Pgq::Client->new($nginx)->post('/post', '"a post"');
+    Pgq::Stream->pump(sub { !grep { @{ $_->ids } <= $posts } @readers }, 10, @readers) or last;
+    $posts++;
+}
+is($posts, 10, 'the workers notice each of ten posts without a poll');
+$nginx->stop;
+
+# ---- without bells
 
 for my $bells (0, 1) {
     my $nginx = Pgq::Nginx->new(
