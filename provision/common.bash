@@ -19,6 +19,16 @@ die() {
 }
 
 
+# Prints the names of this repository's files, each with a zero byte: those that git lists, without git all but build results.
+sources() {
+    if [[ -e $top/.git ]]; then
+        git -C "$top" ls-files -z
+    else
+        (cd "$top" && find . \( -path ./build -o -path ./run -o -path ./made \) -prune -o -type f ! -name '*.o' ! -name '*.so' -print0)
+    fi
+}
+
+
 # The major version of PostgreSQL: PGVERSION when set, else the newest one installed; empty when there is none.
 postgres_version() {
     local dir newest=

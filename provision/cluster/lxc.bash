@@ -78,20 +78,30 @@ lxc_root() {
 }
 
 
-# Builds module and extension for the root, in an overlay with the compiler and this repository at /src.
-lxc_parts() {
+# Builds the packages for the hosts if the sources have changed, in an overlay over the root with the compiler and a copy of
+# the sources.
+lxc_packages() {
+    local made
+
+    made=$(cd "$top" && sources | grep -zvE '^(\./)?(bench|test)/' | sort -z | xargs -0 sha256sum | sha256sum)
+    [[ ! -f $cache/made/made || $(< "$cache/made/made") != "$made" ]] || return 0
+
+    say "building the packages of the hosts"
     mkdir -p "$cache"/builder/{upper,work,root} "$cache/made"
 
     # shellcheck disable=SC2016
-    unshare --mount --pid --fork --kill-child bash -ec '
+    (cd "$top" && sources | tar -c --null --files-from=-) | unshare --mount --pid --fork --kill-child bash -ec '
         cd "$1/builder"
         mount -t overlay overlay -o "lowerdir=$1/root,upperdir=upper,workdir=work" root
-        mkdir -p root/src
-        mount --bind "$2" root/src
+        rm -rf root/src
+        mkdir -p root/src/made
+        tar -C root/src -x
+        mount --bind "$1/made" root/src/made
         mount -t proc proc root/proc
         mount --rbind /dev root/dev
-        chroot root /src/provision/cluster/parts build/cluster/made' parts "$cache" "$top" > "$cache/parts.log" 2>&1 \
-        || { tail -n 20 "$cache/parts.log" >&2; die "building for Debian 13 failed, see $cache/parts.log"; }
+        chroot root /src/provision/package/repository /src/made' packages "$cache" > "$cache/packages.log" 2>&1 \
+        || { tail -n 20 "$cache/packages.log" >&2; die "building for Debian 13 failed, see $cache/packages.log"; }
+    echo "$made" > "$cache/made/made"
 }
 
 

@@ -18,30 +18,19 @@ setup_database() {
     done
     put /etc/ngx_pgq/passwords 600 postgres:postgres < "$kit/secrets/passwords"
 
-    extension
+    scripts
     etcd
     archive
     patroni
 }
 
 
-# Writes the extension and the SQL files.
-extension() {
+# Writes the scripts that Patroni and operators call.
+scripts() {
     local file
 
-    for file in "$kit"/parts/extension/*; do
-        case $file in
-            *.so) put "/usr/lib/postgresql/17/lib/${file##*/}" 644 root < "$file" ;;
-            *)    put "/usr/share/postgresql/17/extension/${file##*/}" 644 root < "$file" ;;
-        esac
-    done
-
-    for file in "$kit"/sql/*.sql "$kit"/sql/inspect/*.sql; do
-        put "/usr/local/share/ngx_pgq/${file#"$kit/"}" 644 root < "$file"
-    done
-
     put /usr/local/lib/ngx_pgq/post_bootstrap 755 root < "$kit/patroni/post_bootstrap"
-    for file in pg_rewind state has_everything raise_ids force_failover; do
+    for file in pg_rewind state has_everything force_failover; do
         put "/usr/local/lib/ngx_pgq/$file" 755 root < "$kit/patroni/$file"
     done
     printf '%s\n' "${database_names[@]}" | put /etc/ngx_pgq/databases 644 root

@@ -69,6 +69,10 @@ each() {
 }
 
 
+# versions PACKAGE...: prints the installed versions.
+versions() { [[ -n $root ]] || dpkg-query -W -f '${Package} ${Version}\n' "$@"; }
+
+
 # service UNIT WAY FILE...: enables and starts UNIT. A running unit is reloaded or restarted (WAY) if one of the files has
 # changed since it was last started, reloaded or restarted, even if the change was made by an earlier setup that failed.
 # It does not wait for the unit: a member of a quorum starts only when others do.

@@ -42,7 +42,6 @@ nginx() {
         [[ $web == "$name" ]] || haproxies+=("$web")
     done
 
-    put /usr/lib/nginx/modules/ngx_http_pgq_module.so 644 root < "$kit/parts/ngx_http_pgq_module.so"
     password=$(secret web)
     put /etc/ngx_pgq/pgpass 600 root <<< "*:*:posts:ngx_pgq_web:$password"
 
@@ -65,8 +64,9 @@ nginx() {
     put /etc/systemd/system/nginx.service.d/ngx_pgq.conf 644 root < "$kit/provision/host/nginx.service.conf"
     [[ -n $root ]] || systemctl daemon-reload
 
-    # Only a new process loads a new module; a restart makes the reload unnecessary.
-    service nginx.service restart /usr/lib/nginx/modules/ngx_http_pgq_module.so
+    # Only a new process uses new programs and libraries; a restart makes the reload unnecessary.
+    versions libnginx-mod-http-pgq nginx libpq5 libcjson1 | put /etc/ngx_pgq/nginx.versions 644 root
+    service nginx.service restart /etc/ngx_pgq/nginx.versions
     service nginx.service reload /etc/nginx/nginx.conf /etc/ngx_pgq/pgpass /etc/ngx_pgq/endpoint.crt \
         /etc/ngx_pgq/endpoint.key
 }

@@ -2,7 +2,7 @@
 # other user can read a secret, and a host has only the secrets that it needs.
 
 use Pgq;
-use Pgq::Host qw(run temp_dir top slurp spew module_path build_dir pg_version pg_bin free_port has_program);
+use Pgq::Host qw(run temp_dir top slurp spew module_path pg_bin free_port has_program);
 
 my $dir   = temp_dir('cluster');
 my $top   = top();
@@ -73,15 +73,12 @@ for my $which ([qw(renewed secrets)], [qw(secrets renewed)]) {
 
 # ---- files on a host
 
-mkdir "$dir/parts";
-mkdir "$dir/parts/extension";
-run([ 'cp', module_path(), "$dir/parts/ngx_http_pgq_module.so" ]);
-run([ 'cp', build_dir() . '/extension' . pg_version() . '/ngx_pgq.so', "$dir/parts/extension/" ]);
+mkdir "$dir/repository";    # packages are not installed below NGX_PGQ_ROOT
 
 for my $peer (@peers[ 0, 3, 5 ]) {
     my ($role, $name, $address) = split /:/, $peer;
 
-    is(text([ "$top/provision/cluster/kit", "$dir/kit-$name", $name, "$dir/parts", "$dir/secrets" ]), '', "the kit for $name is created");
+    is(text([ "$top/provision/cluster/kit", "$dir/kit-$name", $name, "$dir/repository", "$dir/secrets" ]), '', "the kit for $name is created");
     is(text([ "$dir/kit-$name/provision/host/setup", $name, $address, $role, @peers ], env => { NGX_PGQ_ROOT => "$dir/$name" }),
         "ngx_pgq: $name is set up as a $role host\n", "setup of $name succeeds");
 
@@ -166,7 +163,7 @@ my ($tls, $inner, $network) = map { free_port() } 1 .. 3;
 my $old   = text([ 'nginx', '-v' ]) =~ m{nginx/1\.(\d+)} && $1 < 25;
 my $nginx = here('web1', '/etc/nginx/nginx.conf', 'host=web1,web2' => 'host=127.0.0.1,127.0.0.1', '(listen +)443' => "\${1}127.0.0.1:$tls",
     '192\.0\.2\.21:9180' => "127.0.0.1:$network", '127\.0\.0\.1:9180' => "127.0.0.1:$inner", $old ? ('http2 +on;' => '') : (),
-    '/usr/lib/nginx/modules/' => "$dir/web1/usr/lib/nginx/modules/", '/run/nginx.pid' => "$dir/nginx.pid", '/var/log/nginx/' => "$dir/");
+    '/usr/lib/nginx/modules/ngx_http_pgq_module.so' => module_path(), '/run/nginx.pid' => "$dir/nginx.pid", '/var/log/nginx/' => "$dir/");
 like(text([ 'nginx', '-t', '-q', '-e', "$dir/error.log", '-c', $nginx ]), qr/\A(?:.*the "user" directive makes sense only.*\n)?\z/,
     'nginx accepts its configuration');
 

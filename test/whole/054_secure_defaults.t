@@ -2,7 +2,7 @@
 # web hosts, and the examples. Each of these refuses requests as the table says.
 
 use Pgq;
-use Pgq::Host qw(run temp_dir top slurp spew build_dir module_path pg_version free_port);
+use Pgq::Host qw(run temp_dir top slurp spew free_port);
 use Cwd qw(realpath);
 use IO::Socket::INET;
 
@@ -244,10 +244,9 @@ too_fast('run', $port, '127.0.0.1');
 my @peers = (qw(database:pg1:192.0.2.11 web:web1:192.0.2.21));
 my $pg    = Pgq::Postgres->new->start;
 
-mkdir "$dir/parts";
-run([ 'cp', module_path(), "$dir/parts/ngx_http_pgq_module.so" ]);
+mkdir "$dir/repository";    # packages are not installed below NGX_PGQ_ROOT
 run([ "$top/provision/cluster/secrets", "$dir/secrets", @peers ], env => { NGX_PGQ_NAMES => 'queue.example.org' });
-run([ "$top/provision/cluster/kit", "$dir/kit", 'web1', "$dir/parts", "$dir/secrets" ]);
+run([ "$top/provision/cluster/kit", "$dir/kit", 'web1', "$dir/repository", "$dir/secrets" ]);
 
 my $temp  = join '', map { "${_}_temp_path %%PREFIX%%/temp/$_;" } qw(proxy fastcgi uwsgi scgi);
 my $nginx = Pgq::Nginx->new(pg => $pg, config => '%%HEAD%% http { }');
