@@ -19,12 +19,13 @@ die() {
 }
 
 
-# Prints the names of this repository's files, each with a zero byte: those that git lists, without git all but build results.
+# Prints the names of this repository's files, each with a zero byte: those that git lists, without git all but build results
+# and what Vagrant's machines leave.
 sources() {
     if [[ -e $top/.git ]]; then
         git -C "$top" ls-files -z
     else
-        (cd "$top" && find . \( -path ./build -o -path ./run -o -path ./made \) -prune -o -type f ! -name '*.o' ! -name '*.so' -print0)
+        (cd "$top" && find . -regextype egrep -regex '\./(build|run|made|repository|\.vagrant)' -prune -o -type f ! -name '*.o' ! -name '*.so' -print0)
     fi
 }
 

@@ -1,10 +1,12 @@
 # Sets up the machines of the Vagrantfile. It can be called on any system that has Vagrant: what needs Debian runs on the
 # machines, the rest is Ruby, which is part of Vagrant.
 #
-# .vagrant/ngx_pgq/ keeps parts/, module and extension built for Debian 13, and secrets/, the CA, keys and passwords
-# (provision/cluster/secrets). If they do not exist, or the sources have changed, the machine that is set up makes them and
-# sends them here; the CA's key stays here. A machine is given the scripts, the parts and its own secrets, makes its kit of
-# them (provision/cluster/kit) and runs the kit's provision/host/setup.
+# repository/, beside the Vagrantfile, has the packages of ngx_pgq, signed with the key in .vagrant/ngx_pgq/signing/
+# (provision/package/repository). .vagrant/ngx_pgq/secrets/ has the CA, keys and passwords (provision/cluster/secrets). If
+# they do not exist, or the sources have changed, the machine that is set up makes them, sends them here, and removes the
+# private keys that it has used; for the packages this can be the machine `builder`. A machine of the cluster is given the
+# scripts, the packages and its own secrets, makes its kit of them (provision/cluster/kit) and runs the kit's
+# provision/host/setup.
 
 require "digest"
 require "fileutils"
@@ -15,9 +17,9 @@ require "rubygems/package"
 
 module NgxPgq
   TOP = File.expand_path("../..", __dir__)
-  SCRIPTS = %w[provision patroni haproxy sql].freeze
-  SOURCES = %w[provision ngx_pgq_module pg_extension].freeze
-  BUILD = %w[provision/cluster/parts provision/build.mk provision/install-packages ngx_pgq_module pg_extension].freeze
+  SCRIPTS = %w[provision patroni haproxy].freeze
+  PACKAGED = %w[debian docs monitoring ngx_pgq_module patroni/raise_ids pg_extension provision/common.bash
+                provision/install-packages provision/package sql CHANGELOG.md README.md].freeze
   MADE = /\.s?o\z/
   SETTINGS = %w[NGX_PGQ_CLIENTS NGX_PGQ_MONITORS NGX_PGQ_RATE NGX_PGQ_UNLIMITED NGX_PGQ_ORIGINS NGX_PGQ_HTTP].freeze
 
@@ -125,7 +127,7 @@ module NgxPgq
   end
 
 
-  # The provisioner: sets up one machine.
+  # The provisioner: makes the packages, and sets up one machine if it is a host of the cluster.
   class Setup < Vagrant.plugin("2", :provisioner)
     GIVEN = "/root/ngx_pgq".freeze
     DONE = "ngx_pgq: done".freeze
@@ -134,36 +136,47 @@ module NgxPgq
       @kept = @machine.env.local_data_path.join("ngx_pgq").to_s
       FileUtils.mkdir_p(@kept, mode: 0o700)
 
-      cluster = config.cluster
-      host = config.host
+      make(%w[repository signing], digest, "building the packages of ngx_pgq", PACKAGED, "provision/package/repository made")
 
-      make("parts", digest(BUILD), "building for Debian 13", "provision/cluster/parts made")
-      names = ENV.fetch("NGX_PGQ_NAMES", "")
-      make("secrets", [*cluster.peers, *names.split].join(" "), "making CA, keys and passwords",
-           "NGX_PGQ_NAMES='#{names}' provision/cluster/secrets made/secrets #{cluster.peers.join(" ")}")
-
-      give(SCRIPTS, "made/parts" => "parts", "made/secrets/#{host[:name]}" => "secrets/#{host[:name]}")
-      run("(cd #{GIVEN} && provision/cluster/kit /root/kit #{host[:name]} made/parts made/secrets) && rm -rf #{GIVEN} && " \
-          "#{cluster.settings.join(" ")} /root/kit/provision/host/setup " \
-          "#{host[:name]} #{cluster.address(host)} #{host[:role]} #{cluster.peers.join(" ")}")
+      if config.host
+        set_up(config.cluster, config.host)
+      else
+        @machine.ui.info("packages, and a signed package source of them: #{place("repository")}")
+      end
     end
 
     private
 
-    # Runs COMMAND once to create NAME; again only when its inputs (origin) changed.
-    def make(name, origin, news, command)
-      stamp = File.join(@kept, "#{name}.origin")
-      return if File.exist?(stamp) && File.read(stamp) == origin
+    def set_up(cluster, host)
+      names = ENV.fetch("NGX_PGQ_NAMES", "")
+      make(%w[secrets], [*cluster.peers, *names.split].join(" "), "making CA, keys and passwords", SCRIPTS,
+           "NGX_PGQ_NAMES='#{names}' provision/cluster/secrets made/secrets #{cluster.peers.join(" ")}")
+
+      give(SCRIPTS, ["repository", "secrets/#{host[:name]}"])
+      run("(cd #{GIVEN} && provision/cluster/kit /root/kit #{host[:name]} made/repository made/secrets) && rm -rf #{GIVEN} && " \
+          "#{cluster.settings.join(" ")} /root/kit/provision/host/setup " \
+          "#{host[:name]} #{cluster.address(host)} #{host[:role]} #{cluster.peers.join(" ")}")
+    end
+
+    # Runs COMMAND once, with these sources, to create the directories NAMES; again only when its inputs (origin) changed.
+    def make(names, origin, news, sources, command)
+      stamp = File.join(@kept, "#{names.first}.origin")
+      return if names.all? { |name| Dir.exist?(place(name)) } && File.exist?(stamp) && File.read(stamp) == origin
 
       @machine.ui.info("#{news} (once)")
       FileUtils.rm_f(stamp)
-      give(SOURCES, name == "secrets" ? { "made/secrets" => "secrets" } : {})
+      give(sources, names - ["repository"])
       parcel do |there|
-        run("(cd #{GIVEN} && mkdir -p made && #{command} && umask 077 && tar -C made -cf #{there} #{name}) && rm -rf #{GIVEN} && " \
-            "chown #{@machine.ssh_info[:username]} #{there}")
-        take(name, there)
+        run("(cd #{GIVEN} && mkdir -p made && #{command} && umask 077 && tar -C made -cf #{there} #{names.join(" ")} && " \
+            "chown #{@machine.ssh_info[:username]} #{there}); status=$?; rm -rf #{GIVEN}; exit $status")
+        take(names, there)
       end
       File.write(stamp, origin, perm: 0o600)
+    end
+
+    # Returns the path of a directory that is kept here.
+    def place(name)
+      name == "repository" ? @machine.env.root_path.join(name).to_s : File.join(@kept, name)
     end
 
     # Yields the name of a file on the machine, in a directory that mktemp makes for Vagrant's user: no other user can
@@ -172,20 +185,20 @@ module NgxPgq
       said = +""
       @machine.communicate.execute("mktemp -d /tmp/ngx_pgq.XXXXXXXX") { |stream, text| said << text if stream == :stdout }
       directory = said.strip
-      raise Failed, text: "#{config.host[:name]} did not make a directory" unless directory.start_with?("/tmp/ngx_pgq.")
+      raise Failed, text: "#{@machine.name} did not make a directory" unless directory.start_with?("/tmp/ngx_pgq.")
 
       yield "#{directory}/parcel.tar"
       run("rm -rf #{directory}")
     end
 
-    # Copies directories of this repository and kept files to GIVEN on the machine.
-    def give(directories, kept)
+    # Copies these files and directories of this repository to GIVEN on the machine, and kept directories to GIVEN/made.
+    def give(sources, kept)
       here = File.join(@kept, "parcel.tar")
 
       File.open(here, "wb", 0o600) do |file|
         Gem::Package::TarWriter.new(file) do |tar|
-          directories.each { |directory| pack(tar, File.join(TOP, directory), directory, MADE) }
-          kept.each { |to, from| pack(tar, File.join(@kept, from), to) }
+          NgxPgq.sources(sources).each { |name| pack(tar, File.join(TOP, name), name) }
+          kept.each { |name| NgxPgq.files(place(name)).each { |path| pack(tar, File.join(place(name), path), "made/#{name}/#{path}") } }
         end
       end
 
@@ -198,28 +211,27 @@ module NgxPgq
     end
 
     # A script is recognized by its first line: not every system has the executable bit.
-    def pack(tar, directory, name, without = nil)
-      NgxPgq.files(directory, without).each do |file|
-        text = File.binread(File.join(directory, file))
-        tar.add_file_simple("#{name}/#{file}", text.start_with?("#!") ? 0o755 : 0o644, text.bytesize) { |to| to.write(text) }
-      end
+    def pack(tar, path, name)
+      text = File.binread(path)
+      tar.add_file_simple(name, text.start_with?("#!") ? 0o755 : 0o644, text.bytesize) { |to| to.write(text) }
     end
 
-    # Replaces the kept directory of that name by the one in the file on the machine.
-    def take(name, there)
+    # Replaces the kept directories of these names by those in the file on the machine. Other users may read the packages.
+    def take(names, there)
       here = File.join(@kept, "parcel.tar")
       FileUtils.touch(here)
       File.chmod(0o600, here)
       @machine.communicate.download(there, here)
-      FileUtils.rm_rf(File.join(@kept, name))
+      names.each { |name| FileUtils.rm_rf(place(name)) }
 
       File.open(here, "rb") do |file|
         Gem::Package::TarReader.new(file).each do |entry|
           next unless entry.file?
 
-          to = File.join(@kept, entry.full_name)
+          name, path = entry.full_name.split("/", 2)
+          to = File.join(place(name), path)
           FileUtils.mkdir_p(File.dirname(to))
-          File.binwrite(to, entry.read.to_s, perm: 0o600)
+          File.binwrite(to, entry.read.to_s, perm: name == "repository" ? 0o644 : 0o600)
         end
       end
     ensure
@@ -243,26 +255,26 @@ module NgxPgq
       end
 
       rest.each_value(&show)
-      raise Failed, text: "the connection to #{config.host[:name]} broke: vagrant provision #{config.host[:name]}" unless done
+      raise Failed, text: "the connection to #{@machine.name} broke: vagrant provision #{@machine.name}" unless done
     end
 
-    def digest(names)
+    # Returns the digest of all that the packages are made of.
+    def digest
       sum = Digest::SHA256.new
-
-      names.each do |name|
-        path = File.join(TOP, name)
-        files = File.file?(path) ? [path] : NgxPgq.files(path, MADE).map { |file| File.join(path, file) }
-        files.each { |file| sum << file.delete_prefix(TOP) << "\0" << File.binread(file) << "\0" }
-      end
-
+      NgxPgq.sources(PACKAGED).each { |name| sum << name << "\0" << File.binread(File.join(TOP, name)) << "\0" }
       sum.hexdigest
     end
   end
 
 
-  # Returns the files below a directory, without build results.
-  def self.files(path, without = nil)
-    Dir.glob("**/*", base: path).select { |file| File.file?(File.join(path, file)) && !without&.match?(file) }.sort
+  # Returns the files of this repository with these names, and those below directories with these names, without build results.
+  def self.sources(names)
+    files(TOP, names.map { |name| "#{name}{,/**/*}" }).grep_v(MADE)
+  end
+
+  # Returns the names of the files in a directory.
+  def self.files(directory, patterns = "**/*")
+    Dir.glob(patterns, base: directory).select { |name| File.file?(File.join(directory, name)) }.sort
   end
 
 

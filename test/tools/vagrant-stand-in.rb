@@ -3,9 +3,10 @@
 #
 #   ruby vagrant-stand-in.rb DIR MACHINE...
 #
-# DIR/MACHINE/ is the root directory of a machine, DIR/.vagrant the state of Vagrant, DIR/parts the result of
-# provision/cluster/parts. Prints the messages for each machine and its output. With BREAKS=MACHINE in the environment the connection to
-# that machine breaks during setup; Vagrant takes this for a reboot, and for success.
+# DIR/MACHINE/ is the root directory of a machine, DIR/.vagrant the state of Vagrant. The script DIR/package runs in place of
+# provision/package/repository. Each file that is sent to a machine is kept as DIR/sent/MACHINE.N. Prints the messages for
+# each machine and its output. With BREAKS=MACHINE in the environment the connection to that machine breaks during setup;
+# Vagrant takes this for a reboot, and for success.
 
 require "etc"
 require "fileutils"
@@ -76,12 +77,14 @@ Machine = Struct.new(:name, :root) do
   def communicate = self
   def ui = self
   def local_data_path = Pathname.new("#{DIR}/.vagrant")
+  def root_path = Pathname.new(File.expand_path("../..", __dir__))
   def ssh_info = { username: Etc.getpwuid.name }
   def info(text) = puts("#{name}: #{text}")
   alias_method :detail, :info
 
   def upload(from, to)
     FileUtils.cp(from, root + to, preserve: true)
+    FileUtils.cp(from, "#{DIR}/sent/#{name}.#{Dir.children("#{DIR}/sent").size}")
   end
 
   def download(from, to)
@@ -96,7 +99,7 @@ Machine = Struct.new(:name, :root) do
 
   def sudo(command)
     command = command.gsub(%r{(?<![\w.])/(?=root/|tmp/)}, "#{root}/")
-    command = command.gsub("provision/cluster/parts made", "cp -r #{DIR}/parts made/")
+    command = command.gsub("provision/package/repository", "#{DIR}/package")
     command = command.gsub("#{root}/root/kit/provision/host/setup", "NGX_PGQ_ROOT=#{root} \\0")
     output, status = Open3.capture2e("bash", "-c", command)
     raise "#{name}: #{command}\n#{output}" unless status.success?
@@ -111,7 +114,7 @@ load File.expand_path("../../Vagrantfile", __dir__)
 $vagrant.all(:define).each do |(name), node|
   next unless MACHINES.include?(name)
 
-  FileUtils.mkdir_p(["#{DIR}/#{name}/root", "#{DIR}/#{name}/tmp"])
+  FileUtils.mkdir_p(["#{DIR}/#{name}/root", "#{DIR}/#{name}/tmp", "#{DIR}/sent"])
   settings = node.all(:provision).first.last
   config = NgxPgq::Config.new
   settings.set.each { |set, values| config.public_send(set, *values) }
