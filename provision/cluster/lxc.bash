@@ -66,7 +66,7 @@ lxc_root() {
 
     mkdir -p "$root/root/kit/provision"
     cp -r "$top/provision/host" "$root/root/kit/provision/"
-    inside "$root" /root/kit/provision/host/packages database web backup >> "$cache/root.log" 2>&1 \
+    inside "$root" /root/kit/provision/host/packages database web backup monitor >> "$cache/root.log" 2>&1 \
         || { tail -n 5 "$cache/root.log" >&2; die "installing packages failed, see $cache/root.log"; }
 
     # Containers cannot load kernel modules.

@@ -66,6 +66,21 @@ web_hosts() {
 }
 
 
+monitoring_hosts() {
+    local host alerts
+
+    for host in "${monitors[@]}"; do
+        if alerts=$(on "$host" promtool query instant "http://$host:9090" 'ALERTS{alertstate="firing"}' < /dev/null 2> /dev/null \
+            | sed -E 's/^ALERTS\{alertname="([^"]*)", alertstate="firing"(.*), severity=.*/! \1\2: see docs\/runbook.md/'); then
+            echo "$host: $(grep -c . <<< "$alerts") alerts"
+            [[ -z $alerts ]] || echo "$alerts"
+        else
+            echo "$host: Prometheus does not answer"
+        fi
+    done
+}
+
+
 status() {
     kind > /dev/null    # fails if there is no cluster
     leader=
@@ -93,6 +108,7 @@ select coalesce(sum(depth), 0) as waiting, max(oldest) as since,
 SQL
 
     web_hosts
+    monitoring_hosts
 }
 
 

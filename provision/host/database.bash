@@ -6,7 +6,7 @@ setup_database() {
 
     firewall \
         'ip saddr @databases tcp dport { 2379, 2380, 5432, 8008 } accept' \
-        "ip saddr { $NGX_PGQ_MONITORS } tcp dport { 2381, 8008, 9100 } accept" \
+        'ip saddr @monitors tcp dport { 2381, 8008 } accept' \
         'ip saddr @webs tcp dport { 5432, 8008 } accept'
 
     put /etc/ngx_pgq/postgres.crt 644 root < "$kit/secrets/host.crt"

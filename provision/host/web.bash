@@ -10,7 +10,7 @@ setup_web() {
     firewall \
         "${exempt}tcp dport $ports add @connections { ip saddr ct count over 512 } reject with tcp reset" \
         "ip saddr { $NGX_PGQ_CLIENTS } tcp dport $ports accept" \
-        "ip saddr { $NGX_PGQ_MONITORS } tcp dport { 8404, 9100, 9180 } accept" \
+        'ip saddr @monitors tcp dport { 8404, 9180 } accept' \
         'ip saddr @webs tcp dport 5000 accept'
 
     haproxy

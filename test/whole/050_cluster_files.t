@@ -10,6 +10,7 @@ my @peers = (
     (map { "database:pg$_:192.0.2.1$_" } 1 .. 3),
     (map { "web:web$_:192.0.2.2$_" } 1 .. 2),
     'backup:backup1:192.0.2.31',
+    'monitor:monitor1:192.0.2.41',
 );
 
 sub text { my ($status, $out, $err) = run(@_); return "$out$err" . ($status ? "status $status\n" : '') }
@@ -47,6 +48,7 @@ is(join(' ', map { s{.*/}{}r } sort glob "$dir/secrets/web1/*"), 'ca.crt host.cr
 like(slurp("$dir/secrets/web1/passwords"), qr/\Aweb=\w{48}\n\z/, 'a web host receives one password');
 is(join(' ', map { s{.*/}{}r } sort glob "$dir/secrets/backup1/*"), 'ca.crt host.crt host.key host.names passwords', 'a backup host receives a key and passwords');
 like(slurp("$dir/secrets/backup1/passwords"), qr/\Arepository=\w{48}\n\z/, 'a backup host receives only the passphrase of its repository');
+is(join(' ', map { s{.*/}{}r } sort glob "$dir/secrets/monitor1/*"), 'ca.crt', 'a monitoring host receives no secret');
 
 is(text([ 'openssl', 'verify', '-attime', time - 5 * 86400, '-CAfile', "$dir/secrets/ca.crt", "$dir/secrets/web1/host.crt" ]), "$dir/secrets/web1/host.crt: OK\n",
     'a host whose clock is five days behind accepts the certificates');
@@ -75,16 +77,20 @@ for my $which ([qw(renewed secrets)], [qw(secrets renewed)]) {
 
 mkdir "$dir/repository";    # packages are not installed below NGX_PGQ_ROOT
 
-for my $peer (@peers[ 0, 3, 5 ]) {
+for my $peer (@peers[ 0, 3, 5, 6 ]) {
     my ($role, $name, $address) = split /:/, $peer;
 
     is(text([ "$top/provision/cluster/kit", "$dir/kit-$name", $name, "$dir/repository", "$dir/secrets" ]), '', "the kit for $name is created");
+    run([ 'sh', '-c', 'mkdir -p "$2/usr/share/ngx-pgq" && cp -r "$1/monitoring" "$2/usr/share/ngx-pgq/"', 'sh', $top, "$dir/$name" ]);
     is(text([ "$dir/kit-$name/provision/host/setup", $name, $address, $role, @peers ], env => { NGX_PGQ_ROOT => "$dir/$name" }),
         "ngx_pgq: $name is set up as a $role host\n", "setup of $name succeeds");
 
     my @open = grep { (stat)[2] & 077 } grep { my $file = $_; grep { index(slurp($file), $_) >= 0 } passwords($name) }
         split /\n/, text([ 'find', "$dir/$name", '-type', 'f' ]);
     is("@open", '', "$name: no other user can read a file with a password");
+    like(slurp("$dir/$name/etc/default/prometheus-node-exporter"), qr/^ARGS="--web\.listen-address=\Q$address\E:9100\b/, "$name: node exporter listens on the host's address");
+    like(slurp("$dir/$name/etc/nftables.conf"), qr/elements = \{ 192\.0\.2\.21, 192\.0\.2\.22, 192\.0\.2\.41 \}.* \@monitors tcp dport 9100 accept/s,
+        "$name: by default the firewall admits web hosts and the monitoring host to node exporter");
 }
 
 for my $case ([ 'etc/default/etcd', qr/^ETCD_TRUSTED_CA_FILE=\S+etcd-ca\.crt$/m ], [ 'etc/default/etcd', qr/^ETCD_PEER_TRUSTED_CA_FILE=\S+etcd-ca\.crt$/m ],
@@ -95,7 +101,7 @@ for my $case ([ 'etc/default/etcd', qr/^ETCD_TRUSTED_CA_FILE=\S+etcd-ca\.crt$/m 
 
 # ---- TCP connections end within seconds when the peer is silent
 
-for my $name (qw(pg1 web1 backup1)) {
+for my $name (qw(pg1 web1 backup1 monitor1)) {
     my %kernel = slurp("$dir/$name/etc/sysctl.d/60-ngx_pgq.conf") =~ /^net\.ipv4\.tcp_(\w+) = (\d+)$/mg;
     is(join(' ', map { "$_ $kernel{$_}" } sort keys %kernel), 'keepalive_intvl 2 keepalive_probes 3 keepalive_time 5 retries2 5 syn_retries 2',
         "$name: the kernel limits idle, sending and connecting sockets");
@@ -114,7 +120,8 @@ for my $settings (\%settings, {}) {
 
     text([ "$dir/kit-$name/provision/host/setup", $name, $address, $role, @peers ], env => { NGX_PGQ_ROOT => "$dir/kept", %$settings });
     like(slurp("$dir/kept/etc/nftables.conf"), qr/ip saddr \{ 10\.0\.0\.0\/8 \} tcp dport \{ 80, 443 \}/, "$when: the firewall admits the addresses of NGX_PGQ_CLIENTS");
-    like(slurp("$dir/kept/etc/nftables.conf"), qr/ip saddr \{ 10\.0\.9\.9 \} tcp dport \{ 8404, 9100, 9180 \}/, "$when: the firewall admits the addresses of NGX_PGQ_MONITORS");
+    like(slurp("$dir/kept/etc/nftables.conf"), qr/elements = \{ 10\.0\.9\.9, 192\.0\.2\.41 \}.*ip saddr \@monitors tcp dport \{ 8404, 9180 \}/s,
+        "$when: the firewall admits the addresses of NGX_PGQ_MONITORS and the monitoring host");
     my $nginx = slurp("$dir/kept/etc/nginx/nginx.conf");
     is(scalar(() = $nginx =~ /^ +listen +80\b/mg), 2, "$when: nginx listens without TLS, with a default server");
     like($nginx, qr/rate=77r\/s/, "$when: nginx has NGX_PGQ_RATE");
@@ -132,6 +139,22 @@ like(slurp("$dir/pg1/etc/pgbackrest.conf"), qr/^repo1-host=backup1$/m, 'pgBackRe
 like(slurp("$dir/pg1/etc/patroni/config.yml"), qr/^ *archive_command: 'pgbackrest /m, 'PostgreSQL archives WAL by pgBackRest');
 like(slurp("$dir/backup1/etc/pgbackrest.conf"), qr/^repo1-cipher-type=aes-256-cbc\nrepo1-cipher-pass=\w{48}$/m, 'pgBackRest on the backup host encrypts its repository');
 is(join(' ', slurp("$dir/backup1/etc/pgbackrest.conf") =~ /^tls-server-auth=(.*)$/mg), 'pg1=ngx_pgq pg2=ngx_pgq pg3=ngx_pgq', 'pgBackRest on the backup host accepts only database hosts');
+
+# ---- Prometheus scrapes the hosts of its cluster, with other names and numbers as well
+
+sub targets { return join '; ', slurp("$dir/$_[0]/etc/prometheus/prometheus.yml") =~ /targets: \[(.*)\]/g }
+
+my @elsewhere = qw(database:db1:192.0.2.1 web:front:192.0.2.2 web:back:192.0.2.3 web:side:192.0.2.4 monitor:monitor1:192.0.2.41);
+run([ 'cp', '-r', "$dir/monitor1", "$dir/elsewhere" ]);
+text([ "$dir/kit-monitor1/provision/host/setup", 'monitor1', '192.0.2.41', 'monitor', @elsewhere ], env => { NGX_PGQ_ROOT => "$dir/elsewhere" });
+
+my @all = qw(pg1 pg2 pg3 web1 web2 backup1 monitor1);
+is(targets('monitor1'), join('; ', 'web1:9180, web2:9180', join(', ', map { "$_:9100" } @all), (map { "pg1:$_, pg2:$_, pg3:$_" } 8008, 2381), 'web1:8404, web2:8404'),
+    'Prometheus scrapes each host of the cluster');
+is(targets('elsewhere'), 'front:9180, back:9180, side:9180; db1:9100, front:9100, back:9100, side:9100, monitor1:9100; db1:8008; db1:2381; front:8404, back:8404, side:8404',
+    'Prometheus scrapes hosts with other names');
+like(slurp("$dir/monitor1/etc/default/prometheus"), qr/^ARGS="--web\.listen-address=192\.0\.2\.41:9090 /, "Prometheus listens on the host's address");
+is(slurp("$dir/monitor1/etc/prometheus/$_->[0]"), slurp("$top/monitoring/$_->[1]"), "Prometheus has $_->[1]") for [qw(rules.yml rules.yml)], [qw(consoles/console.html console.html)];
 
 # A file of that host, changed so that it can be checked on this machine.
 sub here {
@@ -157,6 +180,12 @@ SKIP: {
 
 unlike(slurp("$dir/web1/etc/nginx/nginx.conf"), qr/\blisten +80\b/, 'by default nginx does not listen without TLS');
 like(slurp("$dir/web1/etc/nftables.conf"), qr{ip saddr \{ 192\.0\.2\.0/24 \} tcp dport 443 accept}, 'by default the firewall opens only port 443 to clients');
+
+SKIP: {
+    skip 'prometheus is not installed: make check-others', 1 if !has_program('promtool');
+    my $config = here('monitor1', '/etc/prometheus/prometheus.yml', 'rule_files: \[' => "rule_files: [$dir/monitor1/etc/prometheus/");
+    like(text([ 'promtool', 'check', 'config', $config ]), qr{SUCCESS: .* is valid prometheus config file.*rules found\n\n\z}s, 'Prometheus accepts its configuration and rules');
+}
 
 # nginx -t opens the ports. nginx before 1.25.1 enables HTTP/2 by a parameter of listen.
 my ($tls, $inner, $network) = map { free_port() } 1 .. 3;

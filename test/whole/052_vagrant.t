@@ -142,6 +142,23 @@ run([ 'rm', '-r', $repository ]);
 is(vagrant(qw(pg2 web1)), $build, 'the first machine builds packages that are gone');
 is(join(' ', grep { !/repository\.origin$/ && slurp($_) ne $first{$_} } files($kept)), '', 'building again keeps the secrets and the signing key');
 
+# ---- a monitoring host, which the others know when they are provisioned again
+
+is(vagrant('monitor1'), '', 'by default there is no monitoring host');
+run([ 'sh', '-c', 'mkdir -p "$2/usr/share/ngx-pgq" && cp -r "$1/monitoring" "$2/usr/share/ngx-pgq/"', 'sh', $top, "$dir/monitor1" ]);
+is(vagrant({ NGX_PGQ_MONITOR => 'on' }, 'monitor1'), <<'END', 'NGX_PGQ_MONITOR=on makes a monitoring host');
+monitor1: making CA, keys and passwords (once)
+monitor1: ngx_pgq: monitor1 is set up as a monitor host
+END
+is(join(' ', map { s{.*/}{}r } files("$dir/monitor1/root/kit/secrets")), 'ca.crt', 'it has no secret');
+
+run([ 'mkdir', '-p', "$tree/.vagrant/machines/monitor1/libvirt" ]);
+spew("$tree/.vagrant/machines/monitor1/libvirt/id", 'monitor1');
+is(vagrant(qw(monitor1 web1)), join('', map { "$_->[0]: ngx_pgq: $_->[0] is set up as a $_->[1] host\n" } [qw(web1 web)], [qw(monitor1 monitor)]),
+    'the monitoring host remains without NGX_PGQ_MONITOR');
+like(slurp("$dir/web1/etc/nftables.conf"), qr/elements = \{ 192\.168\.56\.21, 192\.168\.56\.22, 192\.168\.56\.41 \}/, 'the firewall of the others admits it');
+run([ 'rm', '-r', "$tree/.vagrant" ]);
+
 # ---- a copy of the sources without git's directory
 
 run([ 'cp', '-r', "$dir/.vagrant", $tree ]);

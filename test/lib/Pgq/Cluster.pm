@@ -24,6 +24,7 @@ use Pgq::Postgres;
 use Pgq::Wait qw(poll_until);
 
 my $command = top() . '/provision/cluster/cluster';
+my %services = (web => [qw(haproxy nginx)], database => [qw(etcd patroni ngx_pgq_etcd_aside.timer)], backup => ['pgbackrest'], monitor => ['prometheus']);
 my ($started, $repaired, $log);
 
 
@@ -244,8 +245,7 @@ sub repair {
         $self->on($host, qw(nft delete table ip pgq_partition));
         $self->on($host, 'sh', '-c', 'systemctl thaw patroni; systemctl kill --kill-whom=all --signal=CONT haproxy patroni');
         $self->true_clock($host);
-        $self->on($host, qw(systemctl start --no-block),
-            $host->{role} eq 'web' ? qw(haproxy nginx) : qw(etcd patroni ngx_pgq_etcd_aside.timer));
+        $self->on($host, qw(systemctl start --no-block prometheus-node-exporter), @{ $services{ $host->{role} } });
     }
 
     return;
