@@ -77,6 +77,13 @@ for my $empty (qw(/var/lib/postgresql /var/log/postgresql /var/log/nginx)) {
 must('mkdir', '-p', "$dir/tree");
 must('cp', '-r', top() . '/provision', top() . '/sql', "$dir/tree");
 
+# A plain user can neither read the directory of the test, nor is it root.
+must('install', '-m', '755', "$dir/tree/provision/package/ngx-pgq-setup", '/run/');
+my ($status, $said, $error) = run([ qw(runuser -u www-data -- /run/ngx-pgq-setup), $major, 'setup', 'posts' ]);
+is("$status $error", "2 ngx-pgq-setup: only root can do this: sudo ngx-pgq-setup $major setup posts\n", 'a plain user is refused');
+
+says('no cluster', 2, qr/has no cluster; this command makes one: pg_createcluster $major setup --start$/m, $major, 'setup', 'posts');
+
 # Its databases are SQL_ASCII, as on a machine without a locale.
 must('pg_createcluster', $major, 'setup', '--locale=C', '--encoding=SQL_ASCII', '--', '--no-sync');
 
@@ -84,11 +91,19 @@ says('no arguments', 2, qr/^ngx-pgq-setup: usage: ngx-pgq-setup .*VERSION CLUSTE
 says('an unknown option', 2, qr/unknown option --chekc; usage:/, '--chekc', $major, 'setup', 'posts');
 says('two actions', 2, qr/usage:/, '--check', '--undo', $major, 'setup', 'posts');
 says('a name that has to be quoted', 2, qr/the name of the database may have/, $major, 'setup', "it's");
+$ENV{LC_ALL} = 'xx_XX.UTF-8';    # no such locale
 says('no such cluster', 2, qr{there is no cluster $major/none; this machine has: $major/setup$}m, $major, 'none', 'posts');
+delete $ENV{LC_ALL};
+must('install', '-D', '-o', 'postgres', "/etc/postgresql/$major/setup/postgresql.conf", '/etc/postgresql/14/old/postgresql.conf');
+says('an old version', 2, qr/PostgreSQL 14 is too old: ngx_pgq needs version 15 or later$/m, 14, 'old', 'posts');
+must('rm', '-r', '/etc/postgresql/14');
 says('a cluster that is down', 2, qr{cluster $major/setup does not run: start it by pg_ctlcluster $major setup start$}m, $major, 'setup', 'posts');
 
 must('pg_conftool', $major, 'setup', 'set', 'shared_preload_libraries', 'pg_stat_statements, auto_explain');
+must('runuser', '-u', 'postgres', 'touch', $auto =~ s/[^\/]+$/standby.signal/r);
 must('pg_ctlcluster', $major, 'setup', 'start');
+says('a standby', 2, qr{cluster $major/setup is a standby: run this command at the primary$}m, $major, 'setup', 'posts');
+must('pg_ctlcluster', $major, 'setup', 'promote');
 says('no packages', 2, qr/ngx_pgq is not installed for PostgreSQL $major: apt install postgresql-$major-ngx-pgq$/m, $major, 'setup', 'posts');
 
 cover("/usr/lib/postgresql/$major/lib", "$build/usr/lib/postgresql/$major/lib/ngx_pgq.so");
@@ -100,7 +115,7 @@ says('another encoding', 2, qr/database latin has the encoding LATIN1: ngx_pgq n
 # ---- what is missing
 
 my $before = slurp($auto);
-my $out    = says('--check', 1, qr/\Aok: The packages for PostgreSQL $major are installed\.\n(?:missing: .*\n){10}\z/, '--check', '--nginx', $major, 'setup', 'posts');
+my $out    = says('--check', 1, qr/\Aok: The packages for PostgreSQL $major are installed\.\n(?:missing: .*\n){11}This command .*: ngx-pgq-setup --nginx $major setup posts\n\z/, '--check', '--nginx', $major, 'setup', 'posts');
 is(slurp($auto), $before, '--check changes no setting');
 ok(!-e '/etc/ngx_pgq' && !-e '/etc/nginx/sites-available/ngx_pgq', '--check writes no file');
 
@@ -114,23 +129,47 @@ says('without a terminal', 1, qr/^stopped: .*has to be restarted.*: ngx-pgq-setu
 is(sql('show shared_preload_libraries', 'postgres'), 'pg_stat_statements, auto_explain', 'without a terminal PostgreSQL is not restarted');
 
 # Runs the command on a terminal, where it asks.
-sub asked { return run([ 'sh', '-c', "echo $_[0] | script -qec '$dir/tree/provision/package/ngx-pgq-setup $major setup posts' /dev/null" ]) }
-my ($status, $said) = asked('n');
+sub asked { return run([ 'sh', '-c', "printf '$_[0]' | script -qec '$dir/tree/provision/package/ngx-pgq-setup $major setup posts' /dev/null" ]) }
+($status, $said) = asked('n\n');
 is($status, 1, 'the answer n: status 1');
 like($said, qr{Restart PostgreSQL $major/setup now\?.*\[y/N\].*stopped: }s, 'the answer n: the command stops');
 is(sql('show shared_preload_libraries', 'postgres'), 'pg_stat_statements, auto_explain', 'the answer n: PostgreSQL is not restarted');
-is((asked('y'))[0], 0, 'the answer y: status 0');
+is((asked('y\n'))[0], 0, 'the answer y: status 0');
 
 says('no module', 2, qr/nginx does not load the module: apt install nginx libnginx-mod-http-pgq$/m, '--yes', '--nginx', $major, 'setup', 'posts');
 is(sql('show shared_preload_libraries'), 'pg_stat_statements, auto_explain, ngx_pgq', 'other libraries are kept');
 is(sql('show server_encoding'), 'UTF8', 'the database is UTF8');
 
-spew('/etc/nginx/modules-enabled/50-mod-http-pgq.conf', 'load_module ' . module_path() . ";\n");
+must('cp', module_path(), "$dir/");
+spew('/etc/nginx/modules-enabled/50-mod-http-pgq.conf', "load_module $dir/ngx_http_pgq_module.so;\n");
+must(qw(mount -t tmpfs -o size=4k tmpfs /etc/nginx/sites-available));
+spew('/etc/nginx/sites-available/full', 'x' x 4096);
+says('a full disk', 2, qr/No space left on device/, '--nginx', $major, 'setup', 'posts');
+ok(!-e '/etc/nginx/sites-available/ngx_pgq', 'a full disk: no part of the site is left');
+must(qw(umount /etc/nginx/sites-available));
+my $child = open my $lines, '-|', "$dir/tree/provision/package/ngx-pgq-setup", $major, 'setup', 'posts';
+readline $lines;
+kill INT => $child;
+unlike(join('', <$lines>), qr/^For nginx\.conf/m, 'SIGINT: the command does not continue');
+close $lines;
+is($? >> 8, 2, 'SIGINT: status 2');
+
 my $other = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 8000, Listen => 1) or die "listen: $@\n";
 says('a port in use', 2, qr{another program or site listens on 127\.0\.0\.1:8000: change the lines listen in /etc/nginx/}, '--nginx', $major, 'setup', 'posts');
 ok(!-e '/etc/nginx/sites-enabled/ngx_pgq', 'a port in use: the site is not enabled');
 close $other;
 
+spew('/etc/nginx/conf.d/error.conf', "error on;\n");
+says('an error in the configuration of nginx', 2, qr/nginx refuses its configuration: .*"error"/, '--nginx', $major, 'setup', 'posts');
+ok(!-e '/etc/nginx/sites-enabled/ngx_pgq', 'an error in the configuration of nginx: the site is not enabled');
+unlink '/etc/nginx/conf.d/error.conf';
+
+my $conf = slurp('/etc/nginx/nginx.conf');
+spew('/etc/nginx/nginx.conf', $conf =~ s{include /etc/nginx/sites-enabled/\*;}{}r);
+says('sites that are not included', 2, qr{nginx.conf does not include /etc/nginx/sites-enabled/\*\. The site is not enabled$}m, '--nginx', $major, 'setup', 'posts');
+spew('/etc/nginx/nginx.conf', $conf);
+
+rmdir '/etc/nginx/sites-enabled';
 $out = says('set-up', 0, qr{^done: The site is enabled, and nginx answers\.$}m, '--nginx', $major, 'setup', 'posts');
 
 my ($command) = $out =~ /^(curl .*)\n\z/m;
@@ -149,14 +188,44 @@ $before = slurp($auto);
 $out = says('a second run', 0, qr/^ok: Nothing was missing, and nothing was changed\.$/m, '--nginx', $major, 'setup', 'posts');
 unlike($out, qr/^done/m, 'a second run changes nothing');
 is(slurp($auto) . slurp($pgpass), "${before}127.0.0.1:5432:*:ngx_pgq_web:$password\n", 'a second run keeps settings and password');
-says('--check after the set-up', 0, qr/\A(?:ok: .*\n){11}\z/, '--check', '--nginx', $major, 'setup', 'posts');
 
 sql('drop function ngx_pgq.since(timestamptz)');
-says('--check without a function', 1, qr/^missing: It lacks tables, functions or roles of ngx_pgq\.$/m, '--check', $major, 'setup', 'posts');
+says('--check without a function', 1, qr/^missing: It lacks tables, functions or roles of ngx_pgq,/m, '--check', $major, 'setup', 'posts');
 says('a run without a function', 0, qr/^done: It has the tables, functions and roles/m, $major, 'setup', 'posts');
 sql('alter role ngx_pgq_web password null');
 says('--check without a password', 1, qr/^missing: nginx cannot log in/m, '--check', $major, 'setup', 'posts');
 says('a run without a password', 0, qr/^done: nginx can log in/m, $major, 'setup', 'posts');
+
+unlink $pgpass;
+$out = says('a lost password', 2, qr/has a password, which $pgpass does not contain/, $major, 'setup', 'posts');
+must('sh', '-c', $out =~ /for a new password run: (.*)/);
+says('a run for a new password', 0, qr/^done: nginx can log in/m, $major, 'setup', 'posts');
+unlike(slurp($pgpass), qr/\Q$password/, 'a lost password: there is a new one');
+sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'ngx_pgq_web'");
+must('sh', '-c', $command);
+ok((poll_until { sql('select count(*) from posts') eq '2' }), 'nginx uses the new password');
+
+# ---- packages of another version, and a site that was changed
+
+my $site = '/etc/nginx/sites-available/ngx_pgq';
+spew($site, slurp($site) =~ s/127\.0\.0\.1:8000/127.0.0.1:8001/gr =~ s{= /status}{= /health}r);
+must('service', 'nginx', 'reload');
+for my $file ("/usr/lib/postgresql/$major/lib/ngx_pgq.so", "$dir/ngx_http_pgq_module.so") {
+    must('cp', $file, "$file.dpkg-new");
+    must('mv', "$file.dpkg-new", $file);
+}
+sql('comment on schema ngx_pgq is null');
+$out = says('--check after an update', 1, qr/^missing: PostgreSQL does not run the installed ngx_pgq\.$/m, '--check', '--nginx', $major, 'setup', 'posts');
+like($out, qr/^missing: nginx does not run the installed module\.$/m, '--check after an update: it names nginx');
+like($out, qr/^missing: .* or they are of another version\.$/m, '--check after an update: it names the SQL files');
+like($out, qr/^ok: The site is enabled, and nginx runs\.$/m, 'a changed site is not judged by its answer');
+
+my $master = slurp('/run/nginx.pid');
+$out = says('a run after an update', 0, qr/^done: PostgreSQL runs the installed ngx_pgq\.$/m, '--yes', '--nginx', $major, 'setup', 'posts');
+like($out, qr/^done: It has the tables.*^done: nginx runs the installed module\.$/ms, 'a run after an update: the database is updated, then nginx');
+isnt(slurp('/run/nginx.pid'), $master, 'nginx has new processes');
+like(must('sh', '-c', $out =~ /^(curl .*)\n\z/m), qr/"status":"queued"/, 'the last line has the address of the changed site');
+ok((poll_until { sql('select count(*) from posts') eq '3' }), 'after an update a message becomes a post');
 
 # ---- another database of the cluster
 
@@ -164,17 +233,19 @@ says('another database', 0, qr/^Next, .*: ngx-pgq-setup --nginx $major setup oth
 is(sql('show ngx_pgq.databases'), 'posts, other', 'the first database is kept');
 says('the site of another database', 2, qr/is for another database/, '--nginx', $major, 'setup', 'other');
 says('--undo of another database', 0, qr/^kept: The roles and their password serve other databases: posts\.$/m, '--undo', $major, 'setup', 'other');
-says('--check after --undo of another database', 0, qr/\A(?:ok: .*\n){11}\z/, '--check', '--nginx', $major, 'setup', 'posts');
+says('--check after --undo of another database', 0, qr/\A(?:ok: .*\n){12}\z/, '--check', '--nginx', $major, 'setup', 'posts');
 
 # ---- undo
 
 says('--undo without a terminal', 1, qr/^stopped: .*: ngx-pgq-setup --undo --yes $major setup posts$/m, '--undo', $major, 'setup', 'posts');
-says('--check after --undo that stopped', 0, qr/\A(?:ok: .*\n){11}\z/, '--check', '--nginx', $major, 'setup', 'posts');
+is(slurp($auto) . -l '/etc/nginx/sites-enabled/ngx_pgq', "${before}1", '--undo without a terminal changes nothing');
 
 $out = says('--undo', 0, qr/^kept: Database posts has posts and the schema ngx_pgq/m, '--undo', '--yes', $major, 'setup', 'posts');
 is(sql('show shared_preload_libraries'), 'pg_stat_statements, auto_explain', '--undo keeps other libraries');
 unlike(slurp($auto), qr/^[^#]/m, '--undo leaves no setting');
-is(sql('select count(*) from posts'), 1, '--undo keeps the posts');
+is(sql('select count(*) from posts'), 3, '--undo keeps the posts');
+like($out, qr/^kept: $site was changed by hand\.$/m, '--undo keeps a changed site');
+unlink $site;
 is(sql("select string_agg(rolname, ' ') from pg_roles where rolname ~ 'ngx_pgq'"), 'ngx_pgq_owner', '--undo leaves only the role that owns the data');
 is(sql("select count(*) from pg_extension where extname = 'ngx_pgq'"), 0, '--undo drops the extension');
 is(must('sh', '-c', 'find /etc -name "*ngx*pgq*" ! -name "*mod-http-pgq*"'), '', '--undo leaves no file');
@@ -184,13 +255,12 @@ says('a second --undo', 0, qr/\Akept: .*\nTo delete them: .*\n\z/, '--undo', $ma
 
 says('set-up after --undo', 0, qr/^curl /m, '--yes', '--nginx', $major, 'setup', 'posts');
 must('sh', '-c', $command);
-ok((poll_until { sql('select count(*) from posts') eq '2' }), 'after another set-up the next message becomes a post');
+ok((poll_until { sql('select count(*) from posts') eq '4' }), 'after another set-up the next message becomes a post');
 
 # ---- a set-up that was made by hand is not changed
 
-says('--undo before the manual set-up', 0, qr/^removed: PostgreSQL was restarted without ngx_pgq\.$/m, '--undo', '--yes', $major, 'setup', 'posts');
+sql('alter system reset all');
 must('pg_conftool', $major, 'setup', 'set', 'shared_preload_libraries', 'ngx_pgq');
-must('pg_ctlcluster', $major, 'setup', 'restart');
 says('a manual set-up', 0, qr/^ok: shared_preload_libraries contains ngx_pgq\.$/m, $major, 'setup', 'posts');
 says('--undo of a manual set-up', 2, qr{shared_preload_libraries contains ngx_pgq in \S+/postgresql.conf, line \d+: remove it there}, '--undo', '--yes', $major, 'setup', 'posts');
 
