@@ -168,8 +168,10 @@ is(join(' ', grep { m{^\./(?:\.vagrant|repository)/} } @sources), '', 'packages 
 
 # ---- commands on machines, by a copy of provision/cluster/cluster without containers
 
-mkdir "$dir/$_" for qw(copy copy/.vagrant copy/.vagrant/machines copy/.vagrant/machines/pg2 copy/.vagrant/machines/pg2/libvirt bin);
+run([ 'mkdir', '-p', "$dir/bin", map { "$dir/copy/.vagrant/machines/$_/libvirt" } qw(builder pg2) ]);
 run([ 'cp', '-r', "$top/provision", "$dir/copy/" ]);
+spew("$dir/copy/.vagrant/machines/builder/libvirt/id", 'builder');
+is(cluster('psql'), "ngx_pgq: there is no cluster: make cluster\nstatus 1\n", 'builder alone is no cluster');
 spew("$dir/copy/.vagrant/machines/pg2/libvirt/id", 'pg2');
 
 # Vagrant knows only pg2. As ssh does, it reads all of its input, whether the command needs it or not. Commands on the
