@@ -97,14 +97,16 @@ delete $ENV{LC_ALL};
 must('install', '-D', '-o', 'postgres', "/etc/postgresql/$major/setup/postgresql.conf", '/etc/postgresql/14/old/postgresql.conf');
 says('an old version', 2, qr/PostgreSQL 14 is too old: ngx_pgq needs version 15 or later$/m, 14, 'old', 'posts');
 must('rm', '-r', '/etc/postgresql/14');
-says('a cluster that is down', 2, qr{cluster $major/setup does not run: start it by pg_ctlcluster $major setup start$}m, $major, 'setup', 'posts');
+says('a cluster that is down', 2, qr{cluster $major/setup does not run: start it by pg_ctlcluster $major setup start$}m, '--check', $major, 'setup', 'posts');
 
 must('pg_conftool', $major, 'setup', 'set', 'shared_preload_libraries', 'pg_stat_statements, auto_explain');
-must('runuser', '-u', 'postgres', 'touch', $auto =~ s/[^\/]+$/standby.signal/r);
+my $signal = $auto =~ s/[^\/]+$/standby.signal/r;
+must('runuser', '-u', 'postgres', 'touch', $signal);
 must('pg_ctlcluster', $major, 'setup', 'start');
 says('a standby', 2, qr{cluster $major/setup is a standby: run this command at the primary$}m, $major, 'setup', 'posts');
-must('pg_ctlcluster', $major, 'setup', 'promote');
-says('no packages', 2, qr/ngx_pgq is not installed for PostgreSQL $major: apt install postgresql-$major-ngx-pgq$/m, $major, 'setup', 'posts');
+must('pg_ctlcluster', $major, 'setup', 'stop');
+unlink $signal;
+says('no packages', 2, qr/\Adone: PostgreSQL $major\/setup was started\.\n.*ngx_pgq is not installed for PostgreSQL $major: apt install postgresql-$major-ngx-pgq$/m, $major, 'setup', 'posts');
 
 cover("/usr/lib/postgresql/$major/lib", "$build/usr/lib/postgresql/$major/lib/ngx_pgq.so");
 cover("/usr/share/postgresql/$major/extension", glob("$build/usr/share/postgresql/$major/extension/ngx_pgq*"));
@@ -115,7 +117,7 @@ says('another encoding', 2, qr/database latin has the encoding LATIN1: ngx_pgq n
 # ---- what is missing
 
 my $before = slurp($auto);
-my $out    = says('--check', 1, qr/\Aok: The packages for PostgreSQL $major are installed\.\n(?:missing: .*\n){11}This command .*: ngx-pgq-setup --nginx $major setup posts\n\z/, '--check', '--nginx', $major, 'setup', 'posts');
+my $out    = says('--check', 1, qr/\Aok: The packages for PostgreSQL $major are installed\.\n(?:missing: .*\n){11}ok: PostgreSQL and nginx will start with the machine\.\nThis command .*: ngx-pgq-setup --nginx $major setup posts\n\z/, '--check', '--nginx', $major, 'setup', 'posts');
 is(slurp($auto), $before, '--check changes no setting');
 ok(!-e '/etc/ngx_pgq' && !-e '/etc/nginx/sites-available/ngx_pgq', '--check writes no file');
 
@@ -233,7 +235,7 @@ says('another database', 0, qr/^Next, .*: ngx-pgq-setup --nginx $major setup oth
 is(sql('show ngx_pgq.databases'), 'posts, other', 'the first database is kept');
 says('the site of another database', 2, qr/is for another database/, '--nginx', $major, 'setup', 'other');
 says('--undo of another database', 0, qr/^kept: The roles and their password serve other databases: posts\.$/m, '--undo', $major, 'setup', 'other');
-says('--check after --undo of another database', 0, qr/\A(?:ok: .*\n){12}\z/, '--check', '--nginx', $major, 'setup', 'posts');
+says('--check after --undo of another database', 0, qr/\A(?:ok: .*\n){13}\z/, '--check', '--nginx', $major, 'setup', 'posts');
 
 # ---- undo
 
