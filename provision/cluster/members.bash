@@ -72,7 +72,7 @@ monitoring_hosts() {
     for host in "${monitors[@]}"; do
         if alerts=$(on "$host" promtool query instant "http://$host:9090" 'ALERTS{alertstate="firing"}' < /dev/null 2> /dev/null \
             | sed -E 's/^ALERTS\{alertname="([^"]*)", alertstate="firing"(.*), severity=.*/! \1\2: see docs\/runbook.md/'); then
-            echo "$host: $(grep -c . <<< "$alerts") alerts"
+            echo "$host: alerts: $(grep -c . <<< "$alerts")"
             [[ -z $alerts ]] || echo "$alerts"
         else
             echo "$host: Prometheus does not answer"
