@@ -193,5 +193,9 @@ sub cluster {
 is(cluster('psql -c "select \'it\'\'s\'"'), "psql -d posts -c select 'it''s': \n", 'psql reaches the primary when pg1 does not exist');
 is(cluster('psql <<< "select 1"'), "psql -d posts: select 1\n", 'psql gets the standard input');
 is(cluster('on pg3 true'), "The machine with the name 'pg3' was not found.\nstatus 1\n", 'a machine that does not exist is reported');
+like(cluster('logs monitor1'), qr/which host/, 'a cluster without a monitoring host has no logs of it');
+run([ 'mkdir', '-p', "$dir/copy/.vagrant/machines/monitor1/libvirt" ]);
+spew("$dir/copy/.vagrant/machines/monitor1/libvirt/id", 'monitor1');
+is(cluster('logs monitor1'), "The machine with the name 'monitor1' was not found.\nstatus 1\n", 'the logs of a monitoring host are asked of its machine');
 
 done_testing;
