@@ -112,7 +112,9 @@ cover("/usr/lib/postgresql/$major/lib", "$build/usr/lib/postgresql/$major/lib/ng
 cover("/usr/share/postgresql/$major/extension", glob("$build/usr/share/postgresql/$major/extension/ngx_pgq*"));
 
 sql('create database latin encoding LATIN1 template template0', 'postgres');
+must('pg_conftool', $major, 'setup', 'remove', 'unix_socket_directories');    # the default has the same value
 says('another encoding', 2, qr/database latin has the encoding LATIN1: ngx_pgq needs UTF8/, $major, 'setup', 'latin');
+must('pg_conftool', $major, 'setup', 'set', 'unix_socket_directories', '/var/run/postgresql');
 
 # ---- what is missing
 
