@@ -30,6 +30,14 @@ grant usage on schema ngx_pgq to ngx_pgq_producer;
 grant execute on function ngx_pgq.slot() to ngx_pgq_producer;
 grant insert (data, topic) on ngx_pgq.queue to ngx_pgq_producer;
 
+-- consumers: create and delete subscriptions, fetch and acknowledge posts. These functions read posts as ngx_pgq_owner, which
+-- may not be its owner
+grant usage on schema ngx_pgq to ngx_pgq_consumer;
+grant execute on function ngx_pgq.subscribe(text, text[], bigint, integer), ngx_pgq.unsubscribe(text) to ngx_pgq_consumer;
+grant execute on function ngx_pgq.fetch(text, integer, interval, integer, bigint) to ngx_pgq_consumer;
+grant execute on function ngx_pgq.ack(text, bigint, bigint, integer, boolean, bigint) to ngx_pgq_consumer;
+grant select on public.posts to ngx_pgq_owner;
+
 -- movers: delete from the queue, insert posts and dead letters, delete old posts (settings ngx_pgq.keep_posts and
 -- ngx_pgq.keep_posts_for), truncate leaves of the queue, of the batch table and of the table of keys. SELECT FOR UPDATE of
 -- posts needs the right to update a column; no row is updated.
@@ -48,8 +56,9 @@ grant execute on function ngx_pgq.pause(), ngx_pgq.resume(), ngx_pgq.wait_until_
 grant execute on function ngx_pgq.slot(), ngx_pgq.status_rows() to ngx_pgq_owner;
 grant select on ngx_pgq.status to ngx_pgq_owner;
 
--- monitoring: see the movers, the slots, and what holds back vacuum
+-- monitoring: see the movers, the slots, subscriptions, and what holds back vacuum
 grant usage on schema ngx_pgq to pg_monitor;
 grant execute on function ngx_pgq.status_rows() to pg_monitor;
 grant select on ngx_pgq.status to pg_monitor;
 grant select on ngx_pgq.horizon to pg_monitor;
+grant select on ngx_pgq.subscriptions to pg_monitor;

@@ -30,6 +30,14 @@ set local search_path = pg_catalog, pg_temp;
 \ir index.sql
 \ir since.sql
 \ir refresh.sql
+\ir subscription.sql
+\ir progress.sql
+\ir part.sql
+\ir subscribe.sql
+\ir unsubscribe.sql
+\ir fetch.sql
+\ir ack.sql
+\ir subscriptions.sql
 \ir horizon.sql
 \ir metrics.sql
 \ir grants.sql

@@ -4,6 +4,7 @@
 --   ngx_pgq_mover     movers connect as this role (setting ngx_pgq.role)
 --   ngx_pgq_web       nginx connects as this role
 --   ngx_pgq_producer  a group for applications that insert into the queue
+--   ngx_pgq_consumer  a group for applications that consume posts by subscriptions
 
 do $$
 declare
@@ -13,7 +14,8 @@ begin
         select * from (values ('ngx_pgq_owner', 'nologin'),
                               ('ngx_pgq_mover', 'login'),
                               ('ngx_pgq_web', 'login'),
-                              ('ngx_pgq_producer', 'nologin')) as role (name, login)
+                              ('ngx_pgq_producer', 'nologin'),
+                              ('ngx_pgq_consumer', 'nologin')) as role (name, login)
     loop
         -- an installation in another database may create the same roles at the same time
         begin

@@ -49,6 +49,29 @@ create function isolation.keyed(number integer, message text, key text) returns 
     select coalesce((select sqlstate from ngx_pgq.enqueue_keyed(isolation.batch(number), array[isolation.batch(number)], array[message], array[key])), 'accepted')
 $$;
 
+-- The ids of the posts that the consumer of this session gets from the subscription "s". It keeps its generation in a setting.
+create function isolation.fetch(most integer default 2) returns text language plpgsql volatile as $$
+declare
+    fetched record;
+begin
+    select string_agg(id::text, ' ') as ids, max(generation) as generation into fetched
+      from ngx_pgq.fetch('s', most, '1 h', 1, nullif(current_setting('isolation.generation', true), '')::bigint);
+    perform set_config('isolation.generation', coalesce(fetched.generation::text, current_setting('isolation.generation', true)), false);
+    return coalesce(fetched.ids, 'none');
+end
+$$;
+
+-- Processes the posts 1 and 2: acknowledges them in the transaction of an effect.
+create table isolation.effect (id bigint, consumer text);
+
+create function isolation.process(consumer text, first bigint default null) returns text language plpgsql volatile as $$
+begin
+    insert into isolation.effect select id, process.consumer from generate_series(1, 2) as id;
+    perform ngx_pgq.ack('s', 2, current_setting('isolation.generation')::bigint, first => process.first);
+    return 'acknowledged';
+end
+$$;
+
 -- Returns true when a mover waits for a lock of another session, and false after 15 seconds.
 create function isolation.mover_waits() returns boolean language sql as $$
     select isolation.wait_for('select exists (select from pg_stat_activity where backend_type = ''ngx_pgq mover''

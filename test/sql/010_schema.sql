@@ -6,7 +6,7 @@ insert into ngx_pgq.queue (data) values ('"kept"');
 \ir ../../sql/install.sql
 set client_min_messages = warning;
 
-select plan(39);
+select plan(43);
 
 select has_extension('ngx_pgq');
 select ok(pg_temp.wait_for($$select exists (select from posts where data::text = '"kept"')$$),
@@ -38,6 +38,10 @@ select has_index('ngx_pgq', 'key', 'key_at_idx', array['at'], 'keys are found by
 select is_partition_of('ngx_pgq', ('key_' || slot)::name, 'ngx_pgq', 'key', 'key_' || slot || ' is a leaf of the keys') from generate_series(0, 3) as slot;
 select is((select count(*) from pg_class where relnamespace = 'ngx_pgq'::regnamespace and relname ~ '^key_[0-3]$' and reloptions = '{autovacuum_enabled=off}'), 4::bigint,
           'autovacuum is off for the leaves of the keys');
+select columns_are('ngx_pgq', 'subscription', array['name', 'topics', 'parts']);
+select columns_are('ngx_pgq', 'progress', array['name', 'part', 'turn', 'upto', 'generation', 'until', 'lease']);
+select col_is_pk('ngx_pgq', 'progress', array['name', 'part', 'turn']::name[], 'the newest row of a part is found by its turn');
+select is((select reloptions from pg_class where oid = 'ngx_pgq.progress'::regclass), '{vacuum_truncate=off}', 'vacuum does not block consumers');
 select function_returns('ngx_pgq', 'fence', array['uuid'], 'boolean');
 select has_function('ngx_pgq', 'enqueue_keyed', array['uuid', 'uuid[]', 'text[]', 'text[]', 'text[]']);
 select has_function('ngx_pgq', 'enqueue_all', array['uuid', 'uuid', 'text[]', 'text', 'text']);

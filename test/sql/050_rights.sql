@@ -2,15 +2,15 @@
 
 \ir helper.psql
 
-select plan(46);
+select plan(48);
 
 select is((select rolsuper or rolcreaterole or rolcreatedb or rolreplication or rolbypassrls from pg_roles where rolname = name),
           false, name || ' has no special attribute')
-  from unnest(array['ngx_pgq_owner', 'ngx_pgq_mover', 'ngx_pgq_web', 'ngx_pgq_producer']) as name;
+  from unnest(array['ngx_pgq_owner', 'ngx_pgq_mover', 'ngx_pgq_web', 'ngx_pgq_producer', 'ngx_pgq_consumer']) as name;
 select is((select rolpassword from pg_authid where rolname = name), null, name || ' has no password')
   from unnest(array['ngx_pgq_mover', 'ngx_pgq_web']) as name;
 select is((select rolcanlogin from pg_roles where rolname = name), login, name || (case when login then ' can' else ' cannot' end) || ' log in')
-  from (values ('ngx_pgq_owner', false), ('ngx_pgq_producer', false), ('ngx_pgq_mover', true), ('ngx_pgq_web', true)) as role (name, login);
+  from (values ('ngx_pgq_owner', false), ('ngx_pgq_producer', false), ('ngx_pgq_consumer', false), ('ngx_pgq_mover', true), ('ngx_pgq_web', true)) as role (name, login);
 select is((select setconfig @> array['synchronous_commit=on'] from pg_db_role_setting where setrole = 'ngx_pgq_web'::regrole),
           true, 'ngx_pgq_web commits synchronously');
 
