@@ -211,6 +211,7 @@ check-page: packages-check build  ## the live page, in headless Chromium
 	@test/run page
 
 check-ha: packages-check build  ## faults of a cluster's hosts under load, on five containers (as root)
+	@provision/install-packages stats
 	@rm -f build/ha.results; trap 'cat build/ha.results 2> /dev/null || true' EXIT; \
 	    PGQ_JOBS=1 PGQ_RESULTS=$(CURDIR)/build/ha.results provision/cluster/with-cluster test/run ha
 
