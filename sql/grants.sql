@@ -61,4 +61,5 @@ grant usage on schema ngx_pgq to pg_monitor;
 grant execute on function ngx_pgq.status_rows() to pg_monitor;
 grant select on ngx_pgq.status to pg_monitor;
 grant select on ngx_pgq.horizon to pg_monitor;
+grant execute on function ngx_pgq.subscription_rows() to pg_monitor;
 grant select on ngx_pgq.subscriptions to pg_monitor;
