@@ -1,6 +1,6 @@
 -- ngx_pgq.fetch(name, most, lease, part, generation): the next posts of a part of a subscription, in the order of ids, and a
--- lease of the part. A fetch without a post, or by the holder of the lease, updates nothing. It never waits for another
--- consumer. It runs with the rights of ngx_pgq_owner: a consumer needs no rights on posts.
+-- lease of the part. A fetch without a post does not take the part, and one by the holder of the lease does not renew it.
+-- It never waits for another consumer. It runs with the rights of ngx_pgq_owner: a consumer needs no rights on posts.
 --
 --   most        the maximum number of posts, up to 10000
 --   lease       the length of the lease, up to a day, if this call takes the part
