@@ -87,6 +87,7 @@ lxc_packages() {
     [[ ! -f $cache/made/made || $(< "$cache/made/made") != "$made" ]] || return 0
 
     say "building the packages of the hosts"
+    rm -f "$cache/made/made"    # if this fails, the next call builds, also from the sources of the last build
     mkdir -p "$cache"/builder/{upper,work,root} "$cache/made"
 
     # shellcheck disable=SC2016
