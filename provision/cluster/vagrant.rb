@@ -153,8 +153,8 @@ module NgxPgq
            "NGX_PGQ_NAMES='#{names}' provision/cluster/secrets made/secrets #{cluster.peers.join(" ")}")
 
       give(SCRIPTS, ["repository", "secrets/#{host[:name]}"])
-      run("(cd #{GIVEN} && provision/cluster/kit /root/kit #{host[:name]} made/repository made/secrets) && rm -rf #{GIVEN} && " \
-          "#{cluster.settings.join(" ")} /root/kit/provision/host/setup " \
+      run("(cd #{GIVEN} && provision/cluster/kit /root/kit #{host[:name]} made/repository made/secrets); status=$?; " \
+          "rm -rf #{GIVEN}; [ $status = 0 ] && #{cluster.settings.join(" ")} /root/kit/provision/host/setup " \
           "#{host[:name]} #{cluster.address(host)} #{host[:role]} #{cluster.peers.join(" ")}")
     end
 
