@@ -2,7 +2,7 @@
 # web hosts, and the examples. Each of these refuses requests as the table says.
 
 use Pgq;
-use Pgq::Host qw(run temp_dir top slurp spew free_port);
+use Pgq::Host qw(run temp_dir top slurp spew build_dir pg_version free_port);
 use Cwd qw(realpath);
 use IO::Socket::INET;
 
