@@ -20,6 +20,7 @@ use Carp qw(croak);
 
 use Pgq::Client;
 use Pgq::Cluster;
+use Pgq::ClusterTest;
 use Pgq::Host qw(top free_port temp_dir spawn slurp spew has_program);
 use Pgq::Wait qw(poll_until);
 
@@ -178,14 +179,7 @@ sub systemctl {
 }
 
 
-sub hold {
-    my ($self, $seconds) = @_;
-    my $end = time + $seconds;
-
-    poll_until { time >= $end } $seconds + 1;
-
-    return;
-}
+sub hold { goto &Pgq::ClusterTest::hold }
 
 
 # Asserts that at no time another alert than those of the faults has fired.
