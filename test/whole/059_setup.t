@@ -119,7 +119,7 @@ must('pg_conftool', $major, 'setup', 'set', 'unix_socket_directories', '/var/run
 # ---- what is missing
 
 my $before = slurp($auto);
-my $out    = says('--check', 1, qr/\Aok: The packages for PostgreSQL $major are installed\.\n(?:missing: .*\n){11}ok: PostgreSQL and nginx will start with the machine\.\nThis command .*: ngx-pgq-setup --nginx $major setup posts\n\z/, '--check', '--nginx', $major, 'setup', 'posts');
+my $out    = says('--check', 1, qr/\Aok: The packages for PostgreSQL $major are installed\.\n(?:missing: .*\n){11}ok: The service of PostgreSQL and that of nginx will start with the machine\.\nThis command .*: ngx-pgq-setup --nginx $major setup posts\n\z/, '--check', '--nginx', $major, 'setup', 'posts');
 is(slurp($auto), $before, '--check changes no setting');
 ok(!-e '/etc/ngx_pgq' && !-e '/etc/nginx/sites-available/ngx_pgq', '--check writes no file');
 
