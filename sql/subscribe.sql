@@ -1,5 +1,6 @@
 -- ngx_pgq.subscribe(name, topics, start, parts): creates a subscription. If it exists with the same topics and parts,
--- nothing is changed. It runs with the rights of ngx_pgq_owner.
+-- nothing is changed. It runs with the rights of ngx_pgq_owner. There are at most 1000 subscriptions, so that a client that
+-- may create them cannot fill the database; a few more are possible if several are created at the same time.
 --
 --   name    letters, digits and . _ - up to 63; the first is not . or -
 --   topics  only posts with one of these topics, up to 64; null: all
@@ -40,6 +41,10 @@ begin
     loop
         insert into ngx_pgq.subscription values (name, sorted, parts) on conflict do nothing;
         if found then
+            if (select count(*) > 1000 from ngx_pgq.subscription) then
+                raise exception 'too many subscriptions'
+                    using errcode = 'PQ507', detail = 'There are at most 1000.', hint = 'Delete those that no consumer needs.';
+            end if;
             insert into ngx_pgq.progress (name, part, upto)
             select subscribe.name, part, coalesce(start, newest) from generate_series(1, parts) as part;
             return;

@@ -3,7 +3,7 @@
 
 \ir helper.psql
 
-select plan(57);
+select plan(62);
 
 create function pg_temp.ids(name text, most integer default 100, part integer default null) returns bigint[] language sql volatile as $$
     select array_agg(id) from ngx_pgq.fetch(name, most, '1 h', part)
@@ -87,6 +87,15 @@ select throws_ok(format('select ngx_pgq.fetch(%L, %s)', 'parts', arguments), '22
   from unnest(array['0', '10001', 'null', 'lease => null', 'lease => ''0''', 'lease => ''1 day 1 s''', 'part => 0', 'part => 5', 'generation => 1']) as arguments;
 select throws_ok(format('select ngx_pgq.ack(%L, %s)', 'parts', arguments), '22023', null, format('ack() refuses %s', arguments))
   from unnest(array['-1, 1', 'null, 1', '1, null', '1, 1, release => null']) as arguments;
+
+-- ---- the number of subscriptions
+insert into ngx_pgq.subscription select 'many-' || i, null, 1 from generate_series(1, 999 - (select count(*) from ngx_pgq.subscription)) as i;
+select lives_ok($$select ngx_pgq.subscribe('thousandth')$$, 'the thousandth subscription is created');
+select throws_ok($$select ngx_pgq.subscribe('next')$$, 'PQ507', 'too many subscriptions', 'the next one is refused');
+select lives_ok($$select ngx_pgq.subscribe('thousandth')$$, 'one that exists may be created again');
+select is(ngx_pgq.unsubscribe('thousandth'), true, 'one is deleted');
+select lives_ok($$select ngx_pgq.subscribe('next')$$, 'another one is created');
+delete from ngx_pgq.subscription where subscription.name = 'next' or subscription.name like 'many-%';
 
 -- ---- rights
 create role ngx_pgq_test_consumer in role ngx_pgq_consumer;
