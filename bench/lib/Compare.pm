@@ -11,10 +11,10 @@ use strict;
 use warnings;
 
 use List::Util qw(max sum);
-use Time::HiRes qw(time);
+use Time::HiRes qw(sleep time);
 
-use Figures qw(cpu private);
-use Pgq::Host qw(build_dir descendants ended slurp spawn temp_dir);
+use Figures qw(cpu cpu_of_ended private);
+use Pgq::Host qw(build_dir descendants ended run slurp spawn temp_dir);
 use Pgq::Wait qw(poll_until);
 
 
@@ -76,19 +76,61 @@ sub offer {
 
     $self->_drain($peer, $moved, $result{ok}, $option{keep}) if $peer->table && !$option{undrained};
     my %after = $self->_spent($peer);
-    my $count = max(1, $result{ok});
 
     return {
         %result,
+        _cost(\%before, \%after, max(1, $result{ok}), $result{client_us}),
         memory     => $memory,
         samples    => \@samples,
         silence    => _silence(@samples),
         moved_rate => _rate(grep { $_->[0] >= $samples[-1][0] / 3 } @samples),
         depth      => $result{ok} - $samples[-1][1],
-        cpu        => { client => $result{client_us}, map { $_ => max(0, $after{cpu}{$_} - $before{cpu}{$_}) / $count * 1e6 } keys %{ $after{cpu} } },
-        wal        => ($after{wal} - $before{wal}) / $count,
-        written    => defined $before{written} ? ($after{written} - $before{written}) / $count : undef,
     };
+}
+
+
+# Lets consumers of a peer read their whole stock in this way. Returns their results, and cpu, wal and written of a post.
+sub consume {
+    my ($self, $peer, $way, $count, $posts) = @_;
+    my (undef, $batch, $program, @arguments) = @$way;
+
+    $self->{pg}->safe_psql('checkpoint');
+    $peer->fill($count, $posts);
+    $self->_settle($peer);
+
+    my %before = $self->_spent($peer, 1);
+    my ($status, $text, $error) = run([ build_dir() . "/bench/$program", $count, $posts, $batch, @arguments ], timeout => 120);
+    die "$program: status $status\n$error" if $status;
+    my %after  = $self->_spent($peer, 1);
+    $peer->empty;
+    my %result = $text =~ /^result (\S+) (\S+)$/mg;
+
+    return { %result, _cost(\%before, \%after, $count * $posts, $result{client_us}) };
+}
+
+
+# Waits until the processes of a peer and of PostgreSQL use less than a tenth of a core: they write or compact what has come.
+sub _settle {
+    my ($self, $peer) = @_;
+    my $used = sub { my %pids = $self->_pids($peer); sum(map { eval { cpu($_) } // 0 } map { @$_ } values %pids) };
+
+    return poll_until {
+        my $before = $used->();
+        sleep 0.5;
+        $used->() - $before < 0.05;
+    } 60;
+}
+
+
+# What one of so many messages has cost: cpu, wal and written.
+sub _cost {
+    my ($before, $after, $count, $client_us) = @_;
+
+    return (
+        cpu     => { client => $client_us, map { $_ => max(0, $after->{cpu}{$_} - $before->{cpu}{$_}) / $count * 1e6 } keys %{ $after->{cpu} } },
+        wal     => ($after->{wal} - $before->{wal}) / $count,
+        written => defined $before->{written} ? ($after->{written} - $before->{written}) / $count : undef,
+    );
 }
 
 
@@ -148,13 +190,16 @@ sub _drain {
 }
 
 
-# What the processes of a peer and of PostgreSQL have used so far. A process that has ended, or ends meanwhile, is not included.
+# What the processes of a peer and of PostgreSQL have used so far. A process that has ended, or ends meanwhile, is not included,
+# except for sessions with this option.
 sub _spent {
-    my ($self, $peer) = @_;
+    my ($self, $peer, $sessions) = @_;
     my %pids = $self->_pids($peer);
+    my %cpu  = map { $_ => sum(0, map { eval { cpu($_) } // 0 } @{ $pids{$_} }) } keys %pids;
+    $cpu{postgresql} += cpu_of_ended($self->{pg}->pid) if $sessions;
 
     return (
-        cpu     => { map { $_ => sum(0, map { eval { cpu($_) } // 0 } @{ $pids{$_} }) } keys %pids },
+        cpu     => \%cpu,
         wal     => $self->{pg}->safe_psql("select pg_current_wal_insert_lsn() - '0/0'"),
         written => $self->_written,
     );

@@ -10,7 +10,7 @@ use List::Util qw(sum);
 
 use Pgq::Host qw(slurp);
 
-our @EXPORT_OK = qw(median slope cpu cpu_of_all private);
+our @EXPORT_OK = qw(median slope cpu cpu_of_all cpu_of_ended private);
 
 
 sub median {
@@ -56,6 +56,16 @@ sub _cpu {
     my @field = split ' ', $rest;
 
     return ($field[11] + $field[12]) / 100;
+}
+
+
+# CPU seconds of the children of a process that have ended, in hundredths.
+sub cpu_of_ended {
+    my ($pid) = @_;
+    my ($rest) = slurp("/proc/$pid/stat") =~ /\) (.*)/;
+    my @field = split ' ', $rest;
+
+    return ($field[13] + $field[14]) / 100;
 }
 
 

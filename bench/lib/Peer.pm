@@ -9,7 +9,12 @@ package Peer;
 #   url        where messages are posted; 200, 201 or 202 is an acknowledgement
 #   settings   a text for RESULTS.md: what was chosen, and which documentation recommends it
 #
-# and, where the defaults below do not fit, the other functions. Options of new:
+# and, where the defaults below do not fit, the other functions. A peer that has consumers with acknowledgement also defines
+#
+#   consumers             the ways to consume: [ name, posts a batch, program, arguments ]; the program is one of bench/consume
+#   fill($count, $posts)  makes the subscriptions or queues consume1, consume2, …, each with this stock of posts
+#
+# Options of new:
 #
 #   dir          a directory for its files, owned by the user of its servers
 #   pg           the running PostgreSQL of bench/compare, a Pgq::Postgres; database posts, superuser postgres, trust on the

@@ -102,7 +102,7 @@ sub write {
                 [
                     $name, _spread('rate', @{ $of->($name, 'accept', $work) || [] }), _number($of->($name, 'sustained')),
                     $half ? _number($half->{p50_ms}) . ' · ' . _number($half->{p99_ms}) : '–',
-                    _number($half && sum(map { $half->{cpu}{$_} } grep { $_ ne 'client' } keys %{ $half->{cpu} })),
+                    _number(_cpu($half)),
                     $kill ? _number(sum(map { $_->{lost} } values %$kill)) : '–',
                     $kill ? _number(max(map { $_->{outage}, $_->{silence} } values %$kill) + 0) : '–',
                 ];
@@ -149,7 +149,7 @@ sub write {
         map { my $at = $figure->{ngx_pgq}{movers}{$_}; [ $_, map { _number($_) } @$at{qw(rate moved_rate backlog)} ] } sort { $a <=> $b } keys %{ $figure->{ngx_pgq}{movers} })
         if $figure->{ngx_pgq}{movers};
 
-    $text .= "## How each peer is set up\n\n" . _text('The Debian packages of this machine. Each nginx has the same number of workers, no access log, and connections of clients',
+    $text .= _consume(\%run) . "## How each peer is set up\n\n" . _text('The Debian packages of this machine. Each nginx has the same number of workers, no access log, and connections of clients',
         'are kept alive.') . join('', map {
             my @versions = map { "$_->[0] $_->[1]" } $_->versions;
             wrap('- ', '  ', '**' . $_->name . '** ' . $_->settings . (@versions ? ' (' . join(', ', @versions) . ')' : '')) . "\n";
@@ -169,6 +169,45 @@ sub write {
         map { my $name = $_; [ $name, map { $cpu->($of->($name, 'growth', $_)) } @marks ] } @stored)) if @marks;
 
     return;
+}
+
+
+# The section about consumers; each way of a peer has a row. '' if they were not measured.
+sub _consume {
+    my ($run) = @_;
+    my $stock = $run->{option}{stock};
+    my @counts = @{ $run->{subscriptions} };
+    my @rows;
+
+    for my $peer (grep { $_->can('consumers') } @{ $run->{peers} }) {
+        for my $way ($peer->consumers) {
+            my ($name, $batch) = @$way;
+            my $all = $run->{figure}{ $peer->name }{consume}{$name} or next;
+            my ($one, @more) = map { _medians(@{ $all->{$_} }) } @counts;
+            push @rows, [
+                $peer->name, $name, (map { _spread('rate', @{ $all->{$_} }) } @counts), map({ $batch > 1 ? _number($one->{$_}) : '–' } qw(p50_ms p99_ms)),
+                (map { _number(_cpu($_)) . ' + ' . _number($_->{cpu}{client}) } $one, @more), map { _number($one->{$_}) } qw(wal written),
+            ];
+        }
+    }
+
+    return '' if !@rows;
+    return "## Consumers with acknowledgement\n\n" . _text(
+        'A stock of posts of 100 bytes is read by consumers with one connection each, and acknowledged in batches of 100:', _number($stock),
+        'posts for one subscription,', _number($stock / 5), 'for each of 10, which have the same posts. RabbitMQ has a queue for each subscription, which',
+        'a fan-out exchange has filled. Posts a second are of all consumers together. A batch of ngx_pgq is a fetch and the',
+        'acknowledgement, which has been flushed then; one of RabbitMQ lasts until 100 messages have come, and their acknowledgement is written to the socket.')
+        . _table([ 'peer', 'consumers', map({ "posts/s, $_" } @counts), 'p50 ms of a batch, 1', 'p99 ms, 1', map({ "CPU µs, servers + client, $_" } @counts),
+            'WAL bytes, 1', 'bytes written, 1' ], @rows);
+}
+
+
+# CPU of a message without the client.
+sub _cpu {
+    my ($run) = @_;
+    my $cpu = $run && $run->{cpu} or return;
+
+    return sum(map { $cpu->{$_} } grep { $_ ne 'client' } keys %$cpu);
 }
 
 
@@ -194,11 +233,17 @@ sub _losses {
 
     $compare->('in the table', 'a second', 1, sub { $figure->{ $_[0] }{sustained} });
     $compare->("latency at half load, $_", 'ms', -1, do { my $p = $_; sub { (_half($figure->{ $_[0] }) || {})->{"${p}_ms"} } }) for qw(p50 p99);
-    $compare->('CPU of a message at half load', 'µs', -1, sub { my $cpu = (_half($figure->{ $_[0] }) || {})->{cpu}; $cpu && sum(map { $cpu->{$_} } grep { $_ ne 'client' } keys %$cpu) });
+    $compare->('CPU of a message at half load', 'µs', -1, sub { _cpu(_half($figure->{ $_[0] })) });
     $compare->("$_->[1] of a message at half load", 'bytes', -1, do { my $what = $_->[0]; sub { (_half($figure->{ $_[0] }) || {})->{$what} } }) for [ wal => 'WAL' ], [ written => 'writes' ];
     $compare->('private memory at half load', 'MB', -1, sub { my $memory = (_half($figure->{ $_[0] }) || {})->{memory}; $memory && sum(values %$memory) });
     $compare->("$_->[1], longest of the kills", 's', -1, do { my $what = $_->[0]; sub { my $kill = $figure->{ $_[0] }{kill}; $kill && max(map { $_->{$what} } values %$kill) } })
         for [ outage => 'without an acknowledgement' ], [ silence => 'without a new row' ];
+
+    for my $count (@{ $run->{subscriptions} }) {
+        $compare->("posts to consumers of $count subscriptions", 'a second', 1, sub {
+            max(map { $_->{$count} ? median(map { $_->{rate} } @{ $_->{$count} }) : () } values %{ $figure->{ $_[0] }{consume} || {} });
+        });
+    }
 
     return @lines;
 }

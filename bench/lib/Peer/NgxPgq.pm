@@ -6,6 +6,7 @@ use warnings;
 use parent 'Peer';
 
 use Pgq::Nginx;
+use Server qw(wait_until_drained);
 
 
 sub name  { return 'ngx_pgq' }
@@ -39,6 +40,28 @@ sub kill {
     return $self->SUPER::kill($role) if $role eq 'postgresql';
 
     CORE::kill 'KILL', split /\n/, $self->{pg}->safe_psql("select pid from pg_stat_activity where backend_type = 'ngx_pgq mover'");
+
+    return;
+}
+
+
+# HTTP is measured when nginx has the directive.
+sub consumers {
+    my ($self) = @_;
+
+    return ([ 'SQL', 100, 'consumer_sql', $self->{pg}->conninfo ]);
+}
+
+
+# The subscriptions begin with the posts that become visible afterwards.
+sub fill {
+    my ($self, $count, $posts) = @_;
+    my $pg = $self->{pg};
+
+    $self->empty;
+    $pg->safe_psql("select ngx_pgq.unsubscribe(name) from ngx_pgq.subscription; select ngx_pgq.subscribe('consume' || n) from generate_series(1, $count) as n");
+    $pg->safe_psql(qq(insert into ngx_pgq.queue (data) select (rpad('{"n":' || n || ',"text":"', 98, 'x') || '"}')::json from generate_series(1, $posts) as n));
+    wait_until_drained($pg);
 
     return;
 }

@@ -9,7 +9,7 @@ use parent 'Peer';
 
 use IO::Socket::INET;
 
-use Pgq::Host qw(build_dir free_port slurp spew);
+use Pgq::Host qw(build_dir free_port run slurp spew);
 
 
 sub name     { return 'rabbitmq' }
@@ -37,6 +37,7 @@ sub start {
         RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS => '-kernel inet_dist_use_interface {127,0,0,1}',
     );
 
+    $self->{port} = $port;
     $self->create_table;
     $self->{pg}->own(spew("$dir/rabbitmq.conf", "listeners.tcp.1 = 127.0.0.1:$port\n"));
 
@@ -56,6 +57,24 @@ sub start {
     ));
 
     return $self->serve(http => $self->broker_nginx('amqp', 'posts', $port));
+}
+
+
+# With a prefetch of one batch the next one is sent when its acknowledgement has come.
+sub consumers {
+    my ($self) = @_;
+
+    return map { [ $_->[0], $_->[1], 'consumer_rabbitmq', $self->{port}, $_->[2] ] }
+        [ 'prefetch 100', 100, 100 ], [ 'prefetch 1,000', 100, 1000 ], [ 'prefetch 1,000, each message acknowledged', 1, 1000 ];
+}
+
+
+sub fill {
+    my ($self, @number) = @_;
+    my ($status, undef, $error) = run([ build_dir() . '/bench/rabbitmq_fill', $self->{port}, $self->queue, @number ], timeout => 120);
+    die "rabbitmq_fill: status $status\n$error" if $status;
+
+    return;
 }
 
 

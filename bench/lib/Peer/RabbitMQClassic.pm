@@ -12,6 +12,8 @@ sub name  { return 'rabbitmq_classic' }
 
 sub queue { return 'classic' }
 
+sub consumers { return () }
+
 sub long_parts { return 0 }
 
 
