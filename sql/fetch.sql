@@ -3,7 +3,7 @@
 -- It never waits for another consumer. It runs with the rights of ngx_pgq_owner: a consumer needs no rights on posts.
 --
 --   most        the maximum number of posts, up to 10000
---   lease       the length of the lease, up to a day, if this call takes the part
+--   lease       the length of the lease, up to a day of 24 hours, if this call takes the part
 --   part        the part; null: one that is free and has posts, chosen at random so that none is left out
 --   generation  the generation that an earlier call returned; null: the part is taken if no lease of it is valid
 --
@@ -67,7 +67,7 @@ begin
         if state.generation <> generation then
             raise exception 'part % of subscription "%" was taken by another consumer', number, name using errcode = 'PQ410';
         end if;
-        leased := coalesce(state.until > clock_timestamp(), false);
+        leased := coalesce(state.until - clock_timestamp() between '1 us' and state.lease, false);
         continue when leased and generation is null;
 
         first := null;
@@ -102,7 +102,7 @@ begin
 
         if first is not null then
             if generation is null then
-                state.generation := greatest(state.generation + 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint);
+                state.generation := ('x' || right(gen_random_uuid()::text, 12))::bit(48)::bigint;
             end if;
             return query
             select number, state.generation, next.id, next.at, next.message_id, next.topic, next.data
@@ -117,8 +117,8 @@ begin
              limit most;
             exit when leased;
             continue when not found;
-            state.until := clock_timestamp() + lease;
-            state.lease := lease;
+            state.lease := make_interval(secs => extract(epoch from lease));    -- no day, which may have 23 or 25 hours
+            state.until := clock_timestamp() + state.lease;
         end if;
         update ngx_pgq.progress
            set turn = progress.turn + 1, upto = passed, generation = state.generation, until = state.until, lease = state.lease

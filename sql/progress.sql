@@ -4,10 +4,18 @@
 --   name, part  the part of a subscription, from 1 to subscription.parts
 --   turn        the number of updates
 --   upto        all posts up to this id are acknowledged, or do not belong to the part
---   generation  changes whenever a consumer takes the part. It contains the time, so that it is not given again after the
---               subscription was created again, or by a primary that lacks the changes of another one
+--   generation  a random number of 48 bits, another one whenever a consumer takes the part; 0: none has taken it
 --   until       the end of the lease; null: the consumer has released the part, or none has taken it
---   lease       the length of the lease, by which an acknowledgement renews it
+--   lease       the length of the lease, by which an acknowledgement renews it; always written together with until
+--
+-- Which consumer has the part depends on no clock: it is the one that knows generation, and each call compares that. A
+-- generation is not given again (but with a probability of 2^-48) if the transaction that took the part was rolled back or
+-- lost in a failover, or if the subscription was deleted and created again. A number that rises, or the time, would be: the
+-- next consumer could get the same one from the same row, by a clock that was set back.
+--
+-- Clocks only decide when a part may be taken from its consumer. The lease is valid while the primary's clock is not before
+-- until - lease, and before until. So an unchanged row keeps others from the part for at most the length of the lease by each
+-- clock, however far it is behind the clock that wrote the row, and for less if it is ahead.
 --
 -- There is one row for each part. It is found as the one with the greatest turn: a scan of the primary key from the end of
 -- the part meets the newest version first. By a key without turn it would visit all versions that vacuum cannot remove yet.

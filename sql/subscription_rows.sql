@@ -22,7 +22,7 @@ as $$
                       order by next.id
                       limit 1), 0) as oldest_seconds,
            state.generation,
-           case when state.until > clock_timestamp() then state.until end as leased_until
+           case when state.until - clock_timestamp() between '1 us' and state.lease then state.until end as leased_until
       from ngx_pgq.removed,
            lateral (select coalesce((select last.id from public.posts as last
                                       where last.id > removed.last_value

@@ -2,34 +2,11 @@
 # differ, when they jump while the server runs, and when they change with a restart or a promotion.
 
 use Pgq;
+use Pgq::Clock;
 
 plan skip_all => 'libfaketime and sanitizers must both be loaded first' if $ENV{PGQ_SANITIZE} || $ENV{PGQ_VALGRIND};
 
-my ($library) = glob '/usr/lib/*/faketime/libfaketimeMT.so.1' or die "libfaketime is not installed\n";
-my $dir       = Pgq::Host::temp_dir('clocks');
-my $select    = "$dir/plain_select.so";
-chmod 0755, $dir;
-
-# The server's user may have no right to read the build.
-Pgq::Host::spew($select, Pgq::Host::slurp(Pgq::Host::build_dir() . '/plain_select.so'));
-chmod 0755, $select;
-
-# Returns the environment of a server that adds the seconds in a file to the machine's clock.
-sub clock_of {
-    my ($name) = @_;
-    return (
-        LD_PRELOAD                   => "$select:$library",
-        FAKETIME_TIMESTAMP_FILE      => "$dir/$name",
-        FAKETIME_NO_CACHE            => 1,
-        FAKETIME_DONT_FAKE_MONOTONIC => 1,
-    );
-}
-
-sub set_clock {
-    my ($name, $seconds) = @_;
-    Pgq::Host::spew("$dir/$name.new", sprintf "%+d\n", $seconds);
-    rename "$dir/$name.new", "$dir/$name" or die "$dir/$name: $!\n";
-}
+my %clock = map { $_ => Pgq::Clock->new } qw(one two);
 
 # Returns seconds to add to the machine's clock: about $skew, so that $into seconds of a period of ten minutes have passed.
 sub at_second {
@@ -37,8 +14,7 @@ sub at_second {
     return $skew + $into - (time + $skew) % 600;
 }
 
-set_clock($_, 0) for qw(one two);
-my $pg = Pgq::Postgres->new(env => { clock_of('one') })->start;
+my $pg = Pgq::Postgres->new(env => { $clock{one}->environment })->start;
 
 $pg->safe_psql(<<'END');
 create table sent (batch uuid, key text, message text);
@@ -122,7 +98,7 @@ for my $jump ([ 0, 100 ], [ 1, 400 ], [ -1, 100 ], [ 611, 100 ], [ -611, 400 ], 
     my ($skew, $into) = @$jump;
 
     $pg->safe_psql("select send_new('before $skew')");
-    set_clock('one', at_second($skew, $into));
+    $clock{one}->set(at_second($skew, $into));
     my $off = $pg->safe_psql('select round(extract(epoch from clock_timestamp()))') - time - $skew;
     cmp_ok(abs $off, '<=', 601, "$skew s, second $into: the server has that clock");
     moves_by_clock("$skew s, second $into", $pg);
@@ -136,7 +112,7 @@ for my $restart ([ 1207, 100, 'fast' ], [ -86_401, 100, 'immediate' ], [ 0, 400,
     my ($skew, $into, $how) = @$restart;
 
     $pg->safe_psql("select send_new('before restart $skew')");
-    set_clock('one', at_second($skew, $into));
+    $clock{one}->set(at_second($skew, $into));
     $pg->restart($how);
     new_mover($pg);
     moves_by_clock("restarted ($how), $skew s", $pg);
@@ -145,9 +121,9 @@ for my $restart ([ 1207, 100, 'fast' ], [ -86_401, 100, 'immediate' ], [ 0, 400,
 
 # ---- a promotion of a standby with another clock
 for my $skew (-600, 600, -259_501) {
-    my $standby = $pg->standby(env => { clock_of('two') });
+    my $standby = $pg->standby(env => { $clock{two}->environment });
 
-    set_clock('two', at_second($skew, 100));
+    $clock{two}->set(at_second($skew, 100));
     $standby->start;
     $pg->safe_psql("select send_new('before promotion $skew')");
     my $lsn = $pg->safe_psql('select pg_current_wal_flush_lsn()');
@@ -158,7 +134,7 @@ for my $skew (-600, 600, -259_501) {
     moves_by_clock("promoted, $skew s", $standby);
     each_once("promoted, $skew s", $standby);
     $standby->stop;
-    set_clock('one', 0);
+    $clock{one}->set(0);
     $pg->start;
     each_once('the old primary', $pg);
 }
@@ -168,10 +144,10 @@ $pg->safe_psql(q{select ngx_pgq.pause()});
 $pg->safe_psql(q{insert into ngx_pgq.queue (data) values ('"waits"')});
 my $waiter = $pg->session;
 $waiter->send(q{select ngx_pgq.wait_until_drained('1 s')});
-set_clock('one', -4381);
+$clock{one}->set(-4381);
 is($waiter->result(30), 'f', 'a wait of one second ends when the clock is set back by more than an hour');
 $waiter->send(q{select ngx_pgq.wait_until_drained('1 hour')});
-set_clock('one', 4381);
+$clock{one}->set(4381);
 ok($waiter->waits(1), 'a wait of one hour does not end when the clock is set forward by two hours');
 $pg->safe_psql(q{select ngx_pgq.resume()});
 is($waiter->result(30), 't', 'a wait of one hour ends when the queue is drained');
@@ -182,7 +158,7 @@ $pg->safe_psql(q{delete from posts where data::text = '"waits"'});
 my $add_service_time = sub { $pg->safe_psql("update ngx_pgq.service_time set at = at + interval '$_[0]'"); $pg->restart };
 my $key  = q{select coalesce((select sqlstate from ngx_pgq.enqueue_keyed(uuid7('0 s'), array[uuid7('0 s')], '{1}', '{aged}')), 'accepted')};
 is($pg->safe_psql($key), 'accepted', 'a new key is accepted');
-set_clock('one', 259_620);
+$clock{one}->set(259_620);
 $add_service_time->('23 h 50 min');
 is($pg->safe_psql($key), 'PQ200', 'a key is valid for a day of service when the clock has jumped by three days');
 $add_service_time->('11 min');

@@ -203,10 +203,12 @@ says('a run without a password', 0, qr/^done: nginx can log in/m, $major, 'setup
 unlink $pgpass;
 $out = says('a lost password', 2, qr/has a password, which $pgpass does not contain/, $major, 'setup', 'posts');
 must('sh', '-c', $out =~ /for a new password run: (.*)/);
+my @workers = split ' ', must('pgrep', '-P', slurp('/run/nginx.pid') =~ s/\n//r);
 says('a run for a new password', 0, qr/^done: nginx can log in/m, $major, 'setup', 'posts');
 unlike(slurp($pgpass), qr/\Q$password/, 'a lost password: there is a new one');
 sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'ngx_pgq_web'");
-must('sh', '-c', $command);
+poll_until { !grep { kill 0, $_ } @workers };    # they have the lost one
+like(must('sh', '-c', $command), qr/"status":"queued"/, 'nginx accepts a message after it');
 ok((poll_until { sql('select count(*) from posts') eq '2' }), 'nginx uses the new password');
 
 # ---- packages of another version, and a site that was changed
@@ -258,7 +260,7 @@ unlike(must('ss', '-lnt'), qr/:8000\b/, 'nginx does not serve the site');
 says('a second --undo', 0, qr/\Akept: .*\nTo delete them: .*\n\z/, '--undo', $major, 'setup', 'posts');
 
 says('set-up after --undo', 0, qr/^curl /m, '--yes', '--nginx', $major, 'setup', 'posts');
-must('sh', '-c', $command);
+like(must('sh', '-c', $command), qr/"status":"queued"/, 'after another set-up a message is accepted');
 ok((poll_until { sql('select count(*) from posts') eq '4' }), 'after another set-up the next message becomes a post');
 
 # ---- a set-up that was made by hand is not changed
