@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * mover_retention.c
- *	  Deleting old posts by count and age, as the settings say.
+ *	  Deleting old posts by count and age, as the settings say.  Posts that
+ *	  subscriptions have not acknowledged may be kept for longer.
  *
  * Done by the first mover of a database between batches, in steps.  Each has
  * its own transaction.
@@ -25,6 +26,9 @@
  * - A step waits at most LOCK_TIMEOUT for a lock.
  * - Counting is exact: a post is deleted as surplus only if the last count has
  *	 seen keep_posts newer ones.
+ * - A post that waits for an acknowledgement ends the walk: as long as it is
+ *	 kept, no later post is deleted.  Consumers do not look for posts before
+ *	 ngx_pgq.removed.
  * - The commit is not flushed (see mover.c): posts that a crash brings back
  *	 are deleted again.
  * - The sequence ngx_pgq.removed has the greatest id that was deleted.  It is
@@ -57,7 +61,8 @@
 #define ROUND_US		INT64CONST(1000000) /* minimum time between rounds */
 /* Maximum time between rounds. */
 #define IDLE_US			INT64CONST(60000000)
-#define RETRY_US		INT64CONST(2000000) /* time between retries of posts */
+/* Time between retries of posts, and of looking for acknowledgements. */
+#define RETRY_US		INT64CONST(2000000)
 #define RESTART_US		INT64CONST(600000000)	/* time between full walks */
 #define FAILED_MIN_US	INT64CONST(1000000)
 #define FAILED_MAX_US	INT64CONST(60000000)
@@ -92,6 +97,7 @@ typedef struct Progress
 	int64		cursor;			/* posts up to this id are done */
 	int64		surplus;		/* posts up to this id are surplus */
 	bool		counting;		/* this round counts posts */
+	bool		waiting;		/* a post waits for an acknowledgement */
 	int64		counted_to;		/* posts from this id on are counted */
 	int			counted;
 	int64		count_cost;		/* time that the last count took */
@@ -109,6 +115,7 @@ typedef struct Progress
 /* The settings that progress belongs to. */
 static int	keep_posts = 0;
 static int	keep_posts_for = 0;
+static int	keep_unacknowledged_for = 0;
 static Progress progress;
 static Progress before;			/* progress before the step, to undo it */
 static int64 tried_id;			/* last post the step tried to delete */
@@ -134,10 +141,12 @@ static void
 mover_retention_apply_settings(void)
 {
 	if (keep_posts == ngx_pgq_keep_posts &&
-		keep_posts_for == ngx_pgq_keep_posts_for)
+		keep_posts_for == ngx_pgq_keep_posts_for &&
+		keep_unacknowledged_for == ngx_pgq_keep_unacknowledged_for)
 		return;
 	keep_posts = ngx_pgq_keep_posts;
 	keep_posts_for = ngx_pgq_keep_posts_for;
+	keep_unacknowledged_for = ngx_pgq_keep_unacknowledged_for;
 	memset(&progress, 0, sizeof(progress));
 	progress.newest = PG_INT64_MIN;
 	progress.limit = STEP_REMOVE;
@@ -213,6 +222,62 @@ mover_retention_fetch_posts(void)
 	return posts;
 }
 
+/*
+ * Does a post wait for an acknowledgement?  Not if its time is as far in the
+ * future: it could keep all later posts for any time.
+ */
+static bool
+mover_retention_waits(const Post *post, int64 acknowledged)
+{
+	TimestampTz now = GetCurrentTransactionStartTimestamp();
+	int64		keep = keep_unacknowledged_for * USECS_PER_SEC;
+
+	return post->id > acknowledged && post->at >= now - keep &&
+		post->at <= now + keep;
+}
+
+/* The posts up to the last one that is due. */
+static Posts
+mover_retention_until_due(Posts posts)
+{
+	while (posts.count > 0 &&
+		   !mover_retention_is_due(&posts.post[posts.count - 1]))
+		posts.count--;
+	return posts;
+}
+
+/*
+ * The posts up to the last one that is due, before the first one that waits.
+ * The positions of subscriptions are read only if some post is due.
+ */
+static Posts
+mover_retention_find_due(Posts posts)
+{
+	int64		acknowledged;
+	int			count = 0;
+
+	progress.waiting = false;
+	posts = mover_retention_until_due(posts);
+	if (posts.count == 0 || keep_unacknowledged_for == 0)
+		return posts;
+
+	SPI_execute("select ngx_pgq.acknowledged()", true, 0);
+	acknowledged = mover_retention_value(0, 1, PG_INT64_MAX);
+	while (count < posts.count &&
+		   !mover_retention_waits(&posts.post[count], acknowledged))
+		count++;
+	progress.waiting = count < posts.count;
+	posts.count = count;
+	return mover_retention_until_due(posts);
+}
+
+static void
+mover_retention_pass_over(const Post *post)
+{
+	if (progress.passed < PASSED)
+		progress.passed_id[progress.passed++] = post->id;
+}
+
 static int
 mover_retention_compare_posts(const void *a, const void *b)
 {
@@ -277,10 +342,9 @@ mover_retention_remove_posts(const Posts *posts, bool gaps)
 		removed_id = removed.post[removed.count - 1].id;
 	for (int i = 0; i < posts->count; i++)
 	{
-		if (progress.passed < PASSED &&
-			!bsearch(&posts->post[i], removed.post, removed.count,
+		if (!bsearch(&posts->post[i], removed.post, removed.count,
 					 sizeof(Post), mover_retention_compare_posts))
-			progress.passed_id[progress.passed++] = posts->post[i].id;
+			mover_retention_pass_over(&posts->post[i]);
 	}
 }
 
@@ -331,6 +395,7 @@ mover_retention_retry_passed(void)
 	Datum		values[1];
 	Datum		ids[PASSED];
 	Posts		posts;
+	Posts		due;
 
 	progress.phase = progress.counting ? COUNTING : WALKING;
 	if (progress.passed == 0 || ngx_pgq_clock() < progress.retry_after)
@@ -344,7 +409,10 @@ mover_retention_retry_passed(void)
 	posts = mover_retention_fetch_posts();
 	progress.passed = 0;
 	progress.retry_after = ngx_pgq_clock() + RETRY_US;
-	mover_retention_remove_posts(&posts, true);
+	due = mover_retention_find_due(posts);
+	mover_retention_remove_posts(&due, true);
+	for (int i = due.count; i < posts.count; i++)
+		mover_retention_pass_over(&posts.post[i]);
 }
 
 static void
@@ -383,9 +451,9 @@ static void
 mover_retention_end_round(TimestampTz next)
 {
 	int64		now = ngx_pgq_clock();
-	int64		wait = IDLE_US;
+	int64		wait = progress.waiting ? RETRY_US : IDLE_US;
 
-	if (keep_posts_for > 0)
+	if (keep_posts_for > 0 && !progress.waiting)
 		wait = Min(wait, next + keep_posts_for * USECS_PER_SEC -
 				   GetCurrentTransactionStartTimestamp());
 	progress.phase = RESTING;
@@ -415,10 +483,7 @@ mover_retention_walk(void)
 	posts = mover_retention_fetch_posts();
 	if (posts.count > 0)
 		progress.newest = Max(progress.newest, posts.post[posts.count - 1].id);
-	old = posts;
-	while (old.count > 0 &&
-		   !mover_retention_is_due(&posts.post[old.count - 1]))
-		old.count--;
+	old = mover_retention_find_due(posts);
 	if (old.count > 0)
 	{
 		progress.cursor = posts.post[old.count - 1].id;

@@ -207,6 +207,7 @@ extern int	ngx_pgq_rotate_size;
 extern int	ngx_pgq_snapshot_grace;
 extern int	ngx_pgq_keep_posts;
 extern int	ngx_pgq_keep_posts_for;
+extern int	ngx_pgq_keep_unacknowledged_for;
 extern int	ngx_pgq_keep_keys;
 extern int	ngx_pgq_max_keys;
 extern bool ngx_pgq_synchronous;

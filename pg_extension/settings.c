@@ -22,6 +22,7 @@ int			ngx_pgq_rotate_size;
 int			ngx_pgq_snapshot_grace;
 int			ngx_pgq_keep_posts;
 int			ngx_pgq_keep_posts_for;
+int			ngx_pgq_keep_unacknowledged_for;
 int			ngx_pgq_keep_keys;
 int			ngx_pgq_max_keys;
 bool		ngx_pgq_synchronous;
@@ -148,6 +149,13 @@ ngx_pgq_settings_define(void)
 							"Sets the age at which posts are deleted. 0 keeps all posts.",
 							NULL,
 							&ngx_pgq_keep_posts_for,
+							0, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("ngx_pgq.keep_unacknowledged_for",
+							"Sets the maximum time for which posts are kept until subscriptions acknowledge them. 0 does not wait.",
+							NULL,
+							&ngx_pgq_keep_unacknowledged_for,
 							0, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);

@@ -39,13 +39,14 @@ grant execute on function ngx_pgq.ack(text, bigint, bigint, integer, boolean, bi
 grant select on public.posts to ngx_pgq_owner;
 
 -- movers: delete from the queue, insert posts and dead letters, delete old posts (settings ngx_pgq.keep_posts and
--- ngx_pgq.keep_posts_for), truncate leaves of the queue, of the batch table and of the table of keys. SELECT FOR UPDATE of
--- posts needs the right to update a column; no row is updated.
+-- ngx_pgq.keep_posts_for) that consumers do not need (ngx_pgq.keep_unacknowledged_for), truncate leaves of the queue, of the
+-- batch table and of the table of keys. SELECT FOR UPDATE of posts needs the right to update a column; no row is updated.
 grant usage on schema ngx_pgq to ngx_pgq_mover;
 grant select, delete, truncate on ngx_pgq.queue_0, ngx_pgq.queue_1, ngx_pgq.queue_2, ngx_pgq.queue_3 to ngx_pgq_mover;
 grant select, insert, update (id), delete on public.posts to ngx_pgq_mover;
 grant insert on ngx_pgq.dead_letter to ngx_pgq_mover;
 grant select, update on ngx_pgq.removed to ngx_pgq_mover;
+grant execute on function ngx_pgq.acknowledged() to ngx_pgq_mover;
 grant truncate on ngx_pgq.batch_0, ngx_pgq.batch_1, ngx_pgq.batch_2 to ngx_pgq_mover;
 grant select, insert, update on ngx_pgq.service_time to ngx_pgq_mover;
 grant truncate on ngx_pgq.key_0, ngx_pgq.key_1, ngx_pgq.key_2, ngx_pgq.key_3 to ngx_pgq_mover;

@@ -37,6 +37,7 @@ set local search_path = pg_catalog, pg_temp;
 \ir unsubscribe.sql
 \ir fetch.sql
 \ir ack.sql
+\ir acknowledged.sql
 \ir subscription_rows.sql
 \ir subscriptions.sql
 \ir horizon.sql
