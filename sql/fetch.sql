@@ -11,7 +11,8 @@
 --   id, at, message_id, topic, data  as in posts
 --
 -- Of posts that do not belong to the part a call passes at most 100000, so there may be no row although there is a post.
--- They are not passed again: upto is moved behind them if they are 1000 or more, or together with a lease.
+-- They are not passed again: upto is moved behind them if they are 1000 or more, if the first is a minute old, or together
+-- with a lease. So the lag of a subscription whose consumers have nothing to do is less than that.
 -- Posts that retention has deleted are not scanned, also if vacuum cannot remove them. About plans: follow.sql.
 
 create or replace function ngx_pgq.fetch(
@@ -40,6 +41,7 @@ declare
     first      bigint;          -- the first post of the part
     passed     bigint;          -- the last post before it
     count      integer;         -- of posts that were passed
+    since      timestamptz;     -- when the first of them came
     budget     integer := 100000;
 begin
     if most is null or most not between 1 and 10000 then
@@ -72,9 +74,11 @@ begin
 
         first := null;
         count := 0;
+        since := null;
         passed := greatest(state.upto, (select removed.last_value from ngx_pgq.removed));
         for post in
             select posts.id,
+                   posts.at,
                    (subscribed.topics is null or posts.topic = any (subscribed.topics))
                    and (subscribed.parts = 1 or ngx_pgq.part(posts.topic, subscribed.parts) = number) as fits
               from public.posts
@@ -88,9 +92,10 @@ begin
             end if;
             passed := post.id;
             count := count + 1;
+            since := coalesce(since, post.at);
         end loop;
         budget := budget - count;
-        continue when first is null and count < 1000;
+        continue when first is null and count < 1000 and coalesce(since > clock_timestamp() - interval '1 min', true);
 
         -- Another transaction has locked or changed the row: it is acknowledging posts, or has taken the part.
         if first is null or not leased then

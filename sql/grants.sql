@@ -21,7 +21,8 @@ grant execute on function ngx_pgq.after(bigint, integer, integer, text[], text) 
 grant execute on function ngx_pgq.follow(bigint, integer, integer, integer) to ngx_pgq_web;
 grant execute on function ngx_pgq.position(bigint), ngx_pgq.since(timestamptz) to ngx_pgq_web;
 grant select on ngx_pgq.removed, ngx_pgq.revision to ngx_pgq_web;
-grant execute on function ngx_pgq.json_octets(json), ngx_pgq.json_utf8(json), ngx_pgq.metrics() to ngx_pgq_web;
+grant execute on function ngx_pgq.json_octets(json), ngx_pgq.json_utf8(json) to ngx_pgq_web;
+grant execute on function ngx_pgq.metrics(), ngx_pgq.subscription_status() to ngx_pgq_web;
 grant select on public.posts to ngx_pgq_web;
 
 -- applications: insert into the queue in their own transactions. They must not set message_id, or at, which determines how

@@ -42,6 +42,7 @@ set local search_path = pg_catalog, pg_temp;
 \ir subscriptions.sql
 \ir horizon.sql
 \ir metrics.sql
+\ir subscription_status.sql
 \ir grants.sql
 \ir served.sql
 commit;

@@ -1,6 +1,7 @@
 -- ngx_pgq.metrics(): the state of the queue, of the movers and of the server in Prometheus's text format 0.0.4.
 -- nginx calls it for /metrics, if pgq_metrics names a pool. It runs with the rights of its owner, as nginx's role may not
--- read ngx_pgq.status. It reads shared memory and small catalogs, and no message.
+-- read ngx_pgq.status. It reads shared memory and small catalogs, and no message. Of subscriptions it shows the 1000 parts
+-- whose first post is the oldest, so that the page is bounded.
 
 create or replace function ngx_pgq.metrics()
 returns text
@@ -11,6 +12,11 @@ set search_path = pg_catalog, pg_temp
 as $$
     with status as materialized (
         select * from ngx_pgq.status where database = current_database()
+    ), part as (
+        select format('{subscription="%s",part="%s"}', name, part) as labels, lag, oldest_seconds, (leased_until is not null)::integer as leased
+          from ngx_pgq.subscription_rows()
+         order by oldest_seconds desc, lag desc, name, part
+         limit 1000
     ), sample (name, labels, value) as (
         select 'pgq_queue_messages', format('{slot="%s"}', slot), depth::numeric from status where slot is not null
         union all
@@ -26,6 +32,10 @@ as $$
                                        ('pgq_dead_letters_total', dead_letters), ('pgq_mover_errors_total', errors)) as total (name, value)
          where mover is not null
         union all
+        select name, labels, value
+          from part, lateral (values ('pgq_subscription_lag', lag::numeric), ('pgq_subscription_oldest_seconds', oldest_seconds),
+                                     ('pgq_subscription_leased', leased)) as gauge (name, value)
+        union all
         select 'pgq_transaction_id_age', '', max(age(datfrozenxid)) from pg_database
         union all
         select 'pgq_archived_wal_total', '', archived_count from pg_stat_archiver
@@ -40,6 +50,9 @@ as $$
                ('pgq_moved_batches_total', 'counter', 'Batches moved.'),
                ('pgq_dead_letters_total', 'counter', 'Messages that posts has refused.'),
                ('pgq_mover_errors_total', 'counter', 'Batches that failed.'),
+               ('pgq_subscription_lag', 'gauge', 'Posts after those that a subscription has acknowledged.'),
+               ('pgq_subscription_oldest_seconds', 'gauge', 'Age of the first of these posts.'),
+               ('pgq_subscription_leased', 'gauge', 'Whether a consumer has a lease.'),
                ('pgq_transaction_id_age', 'gauge', 'Greatest age of the oldest transaction id of a database.'),
                ('pgq_archived_wal_total', 'counter', 'WAL files archived.'),
                ('pgq_archive_failures_total', 'counter', 'Attempts to archive a WAL file that failed.')

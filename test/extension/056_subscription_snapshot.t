@@ -13,6 +13,7 @@ my $generation = $pg->safe_psql(q{select max(generation) from ngx_pgq.fetch('s',
 my $ack        = "select ngx_pgq.ack('s', 0, $generation)";
 my $next       = "select count(*) from ngx_pgq.fetch('s', 1, generation => $generation)";
 my $other      = q{select count(*) from ngx_pgq.fetch('s')};
+my $view       = 'select count(*) from ngx_pgq.subscriptions';
 
 # The blocks that a query reads which its session has run before.
 sub buffers {
@@ -26,7 +27,7 @@ sub buffers {
 sub size { return $pg->safe_psql(q{select pg_table_size('ngx_pgq.progress') + pg_indexes_size('ngx_pgq.progress')}) }
 
 $pg->safe_psql('vacuum analyze');
-my %before = map { $_ => buffers($_) } $ack, $next, $other;
+my %before = map { $_ => buffers($_) } $ack, $next, $other, $view;
 my $holder = $pg->session;
 $holder->query('begin isolation level repeatable read; select count(*) from posts');
 my $size = size();
@@ -38,6 +39,7 @@ cmp_ok($left, '<', 150, "an acknowledgement leaves $left bytes while a snapshot 
 cmp_ok(buffers($ack), '<=', $before{$ack} + 5, "after $acks acknowledgements one more reads as many blocks");
 cmp_ok(buffers($next), '<=', $before{$next} + 5, 'a fetch by the holder of the lease reads as many blocks');
 cmp_ok(buffers($other), '<=', $before{$other} + 5, 'a fetch by another consumer reads as many blocks');
+cmp_ok(buffers($view), '<=', $before{$view} + 5, 'the view of subscriptions reads as many blocks');
 cmp_ok(buffers("select count(*) from ngx_pgq.progress where name = 's' and part = 1"), '>', 50, 'the row cannot be found that way without its turn');
 
 # A session that has locked the row: others do not search its older versions.

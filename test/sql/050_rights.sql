@@ -2,7 +2,7 @@
 
 \ir helper.psql
 
-select plan(48);
+select plan(50);
 
 select is((select rolsuper or rolcreaterole or rolcreatedb or rolreplication or rolbypassrls from pg_roles where rolname = name),
           false, name || ' has no special attribute')
@@ -33,6 +33,8 @@ select is_empty($$select * from ngx_pgq.enqueue_all(pg_temp.uuid7(), gen_random_
 select is(ngx_pgq.fence(pg_temp.uuid7()), true, 'ngx_pgq_web may fence a batch');
 select lives_ok('select ngx_pgq.recent()', 'ngx_pgq_web may call recent()');
 select lives_ok('select ngx_pgq.metrics()', 'ngx_pgq_web may call metrics()');
+select lives_ok('select ngx_pgq.subscription_status()', 'ngx_pgq_web may call subscription_status()');
+select throws_ok('select * from ngx_pgq.subscriptions', '42501', null, 'ngx_pgq_web may not read the subscriptions');
 select lives_ok('select count(*) from posts', 'ngx_pgq_web may read posts');
 select throws_ok('select count(*) from ngx_pgq.queue', '42501', null, 'ngx_pgq_web may not read the queue');
 select throws_ok($$insert into ngx_pgq.queue (data) values ('1')$$, '42501', null, 'ngx_pgq_web may not insert into the queue');
