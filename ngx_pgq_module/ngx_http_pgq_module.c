@@ -135,7 +135,7 @@ static ngx_command_t  ngx_http_pgq_commands[] = {
       &ngx_http_pgq_metrics_page },
 
     { ngx_string("pgq_status"),
-      NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
+      NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE1,
       ngx_pgq_conf_page,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,

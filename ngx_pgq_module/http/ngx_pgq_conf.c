@@ -322,7 +322,7 @@ ngx_pgq_conf_version(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
-/* pgq_problem, pgq_metrics [pool], pgq_status and pgq_page */
+/* pgq_problem, pgq_metrics [pool], pgq_status [pool] and pgq_page */
 
 char *
 ngx_pgq_conf_page(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)

@@ -167,7 +167,7 @@ typedef struct {
     ngx_pgq_pool_t          *post;
     ngx_pgq_pool_t          *get;
     ngx_pgq_pool_t          *stream;
-    ngx_pgq_pool_t          *metrics;       /* NULL: without its database */
+    ngx_pgq_pool_t          *metrics;       /* also of pgq_status, or NULL */
     ngx_pgq_pool_t          *version;       /* NULL: of the first pgq_ring */
     ngx_http_complex_value_t  *version_of;  /* a topic */
     ngx_int_t                readers;       /* of a worker */

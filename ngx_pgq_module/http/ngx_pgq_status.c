@@ -5,8 +5,8 @@
  * pgq_status as JSON for people and load balancers.
  *
  * Invariants:
- *  - a page changes nothing and needs no database.  Only pgq_metrics with a
- *    pool asks one, and waits for it a second at most;
+ *  - a page changes nothing and needs no database.  What one adds to it, see
+ *    status_database.c, does not change the status of the answer;
  *  - counters with a label appear once they are above zero, gauges always;
  *  - gauges are sums over the workers that run when the page is made.
  */
@@ -35,7 +35,7 @@ typedef struct {
 
 
 static ngx_int_t ngx_pgq_status_open(ngx_http_request_t *r,
-    ngx_pgq_status_t *page);
+    ngx_pgq_status_t *page, ngx_str_t *database);
 static void ngx_pgq_status_requests(ngx_pgq_status_t *page);
 static void ngx_pgq_status_totals(ngx_pgq_status_t *page);
 static void ngx_pgq_status_errors(ngx_pgq_status_t *page);
@@ -99,15 +99,13 @@ static ngx_pgq_status_metric_t  ngx_pgq_status_metrics[] = {
 };
 
 
-/* database: its metrics, empty if it has not sent them; NULL: without */
-
 ngx_int_t
-ngx_pgq_status_send(ngx_http_request_t *r, ngx_str_t *database)
+ngx_pgq_status_send_metrics(ngx_http_request_t *r, ngx_str_t *database)
 {
     ngx_uint_t        libpq;
     ngx_pgq_status_t  page;
 
-    if (ngx_pgq_status_open(r, &page) != NGX_OK) {
+    if (ngx_pgq_status_open(r, &page, database) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -153,17 +151,13 @@ ngx_pgq_status_send(ngx_http_request_t *r, ngx_str_t *database)
 
 
 ngx_int_t
-ngx_pgq_status_handler(ngx_http_request_t *r)
+ngx_pgq_status_send_health(ngx_http_request_t *r, ngx_str_t *database)
 {
     cJSON             *document;
     ngx_int_t          rc;
     ngx_pgq_status_t   page;
 
-    if (!ngx_pgq_status_admits(r, &rc)) {
-        return rc;
-    }
-
-    if (ngx_pgq_status_open(r, &page) != NGX_OK) {
+    if (ngx_pgq_status_open(r, &page, database) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -178,6 +172,15 @@ ngx_pgq_status_handler(ngx_http_request_t *r)
     }
 
     page.pos += ngx_strlen(page.start);
+
+    if (database) {
+        page.pos--;     /* before the brace */
+        ngx_pgq_status_print(&page, ",\"subscriptions\":%*s}",
+                             database->len ? database->len : 4,
+                             database->len ? database->data
+                                           : (u_char *) "null");
+    }
+
     *page.pos++ = '\n';
 
     return ngx_pgq_reply_body(r, page.up ? NGX_HTTP_OK
@@ -243,23 +246,14 @@ ngx_pgq_status_health(ngx_uint_t up, ngx_uint_t full)
 }
 
 
-/* returns 0 if no page is to be made; *rc is the code to finalize with */
-
-ngx_uint_t
-ngx_pgq_status_admits(ngx_http_request_t *r, ngx_int_t *rc)
-{
-    ngx_pgq_fields_t  fields;
-
-    ngx_pgq_fields_read(r, &fields);
-
-    return ngx_pgq_endpoint_admits(r, &fields, NGX_HTTP_GET|NGX_HTTP_HEAD, rc);
-}
-
-
 static ngx_int_t
-ngx_pgq_status_open(ngx_http_request_t *r, ngx_pgq_status_t *page)
+ngx_pgq_status_open(ngx_http_request_t *r, ngx_pgq_status_t *page,
+    ngx_str_t *database)
 {
-    page->start = ngx_palloc(r->pool, NGX_PGQ_STATUS_SIZE);
+    size_t  size;
+
+    size = NGX_PGQ_STATUS_SIZE + (database ? database->len : 0);
+    page->start = ngx_palloc(r->pool, size);
 
     if (page->start == NULL
         || ngx_pgq_reply_field(r, "Cache-Control", "no-store") != NGX_OK)
@@ -268,7 +262,7 @@ ngx_pgq_status_open(ngx_http_request_t *r, ngx_pgq_status_t *page)
     }
 
     page->pos = page->start;
-    page->end = page->start + NGX_PGQ_STATUS_SIZE;
+    page->end = page->start + size;
 
     ngx_pgq_status_collect(r, page);
 

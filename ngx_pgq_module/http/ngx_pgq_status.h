@@ -67,10 +67,13 @@ void ngx_pgq_status_ring_read(ngx_pgq_status_ring_t *page,
     ngx_pgq_ring_t *ring, ngx_atomic_t *counters);
 ngx_uint_t ngx_pgq_status_ring_add(cJSON *pool, ngx_pgq_status_ring_t *page);
 
-/* the page of pgq_metrics, for whose database status_database.c asks */
+/* the pages of pgq_metrics and pgq_status.  database: its part of the page,
+   empty if it has not sent it; NULL: the directive names no pool */
 
-ngx_uint_t ngx_pgq_status_admits(ngx_http_request_t *r, ngx_int_t *rc);
-ngx_int_t ngx_pgq_status_send(ngx_http_request_t *r, ngx_str_t *database);
+ngx_int_t ngx_pgq_status_send_metrics(ngx_http_request_t *r,
+    ngx_str_t *database);
+ngx_int_t ngx_pgq_status_send_health(ngx_http_request_t *r,
+    ngx_str_t *database);
 
 /* status_readers.c: the metrics of streams */
 

@@ -45,7 +45,7 @@ typedef struct {
     ngx_pgq_query_e          special;
     ngx_uint_t               ascending; /* posts after id, else before it */
     ngx_int_t                limit;     /* posts */
-    int64_t                  id;        /* 0: none */
+    int64_t                  id;        /* 0: none; METRICS: which text */
     size_t                   size;      /* limit of the posts' data */
     ngx_str_t                topics;    /* text[] in binary form; len 0: all */
     ngx_str_t                pattern;   /* a regular expression; len 0: all;

@@ -153,7 +153,8 @@ ngx_pgq_read_create(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query)
         break;
 
     case NGX_PGQ_QUERY_METRICS:
-        read->call.statement = NGX_PGQ_METRICS;
+        read->call.statement = query->id ? NGX_PGQ_SUBSCRIPTIONS
+                                         : NGX_PGQ_METRICS;
         break;
 
     case NGX_PGQ_QUERY_POSTS:
