@@ -75,6 +75,8 @@ static ngx_http_handler_pt  ngx_http_pgq_post_endpoint =
 static ngx_http_handler_pt  ngx_http_pgq_get_endpoint = ngx_pgq_fetch_handler;
 static ngx_http_handler_pt  ngx_http_pgq_stream_endpoint =
     ngx_pgq_stream_handler;
+static ngx_http_handler_pt  ngx_http_pgq_subscription_endpoint =
+    ngx_pgq_subscription_handler;
 static ngx_http_handler_pt  ngx_http_pgq_problem_page = ngx_pgq_reply_handler;
 static ngx_http_handler_pt  ngx_http_pgq_metrics_page =
     ngx_pgq_status_metrics_handler;
@@ -119,6 +121,13 @@ static ngx_command_t  ngx_http_pgq_commands[] = {
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_pgq_loc_conf_t, stream),
       &ngx_http_pgq_stream_endpoint },
+
+    { ngx_string("pgq_subscription"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_pgq_conf_endpoint,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_pgq_loc_conf_t, subscription),
+      &ngx_http_pgq_subscription_endpoint },
 
     { ngx_string("pgq_problem"),
       NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
@@ -396,6 +405,10 @@ ngx_http_pgq_init_metrics(ngx_shm_zone_t *zone, void *data)
 
         pools[i]->lane.metrics = place;
         pools[i]->reads->lane.metrics = ngx_pgq_metrics_reads(place);
+
+        if (pools[i]->consumers) {
+            pools[i]->consumers->lane.metrics = ngx_pgq_metrics_reads(place);
+        }
     }
 
     followers = pmcf->followers.elts;
@@ -467,7 +480,14 @@ ngx_http_pgq_init_process(ngx_cycle_t *cycle)
             || (pools[i]->ring
                 && (ngx_pgq_newest_init(pools[i], cycle->pool) != NGX_OK
                     || ngx_pgq_await_init(pools[i], cycle->pool) != NGX_OK
-                    || ngx_pgq_reader_init(pools[i], cycle) != NGX_OK)))
+                    || ngx_pgq_reader_init(pools[i], cycle) != NGX_OK))
+            || (pools[i]->consumers
+                && (ngx_pgq_read_init(pools[i]->consumers, cycle->pool)
+                    != NGX_OK
+                    || ngx_pgq_consumer_init(pools[i], cycle->pool)
+                       != NGX_OK
+                    || ngx_pgq_pool_init(pools[i]->consumers, cycle)
+                       != NGX_OK)))
         {
             return NGX_ERROR;
         }
@@ -497,6 +517,10 @@ ngx_http_pgq_exit_process(ngx_cycle_t *cycle)
         ngx_pgq_newest_exit(pools[i]);
         ngx_pgq_reader_exit(pools[i]);
         ngx_pgq_pool_exit(pools[i]);
+
+        if (pools[i]->consumers) {
+            ngx_pgq_pool_exit(pools[i]->consumers);
+        }
     }
 
     ngx_pgq_follower_exit();

@@ -28,6 +28,7 @@ typedef enum {
     NGX_PGQ_METRICS_POST = 0,
     NGX_PGQ_METRICS_GET,
     NGX_PGQ_METRICS_STREAM,
+    NGX_PGQ_METRICS_SUBSCRIPTION,
     NGX_PGQ_METRICS_HANDLERS
 } ngx_pgq_metrics_handler_e;
 

@@ -31,12 +31,16 @@ grant usage on schema ngx_pgq to ngx_pgq_producer;
 grant execute on function ngx_pgq.slot() to ngx_pgq_producer;
 grant insert (data, topic) on ngx_pgq.queue to ngx_pgq_producer;
 
--- consumers: create and delete subscriptions, fetch and acknowledge posts. These functions read posts as ngx_pgq_owner, which
+-- consumers, and nginx for them: create and delete subscriptions, fetch and acknowledge posts. These functions read posts as ngx_pgq_owner, which
 -- may not be its owner
 grant usage on schema ngx_pgq to ngx_pgq_consumer;
-grant execute on function ngx_pgq.subscribe(text, text[], bigint, integer), ngx_pgq.unsubscribe(text) to ngx_pgq_consumer;
-grant execute on function ngx_pgq.fetch(text, integer, interval, integer, bigint) to ngx_pgq_consumer;
-grant execute on function ngx_pgq.ack(text, bigint, bigint, integer, boolean, bigint) to ngx_pgq_consumer;
+grant execute on function ngx_pgq.subscribe(text, text[], bigint, integer) to ngx_pgq_consumer, ngx_pgq_web;
+grant execute on function ngx_pgq.unsubscribe(text) to ngx_pgq_consumer, ngx_pgq_web;
+grant execute on function ngx_pgq.fetch(text, integer, interval, integer, bigint) to ngx_pgq_consumer, ngx_pgq_web;
+grant execute on function ngx_pgq.ack(text, bigint, bigint, integer, boolean, bigint) to ngx_pgq_consumer, ngx_pgq_web;
+grant execute on function ngx_pgq.subscribe_json(text, json), ngx_pgq.ack_json(text, json) to ngx_pgq_web;
+grant execute on function ngx_pgq.fetch_json(text, integer, integer, integer, bigint, integer) to ngx_pgq_web;
+grant execute on function ngx_pgq.check_members(json, text[]) to ngx_pgq_web;
 grant select on public.posts to ngx_pgq_owner;
 
 -- movers: delete from the queue, insert posts and dead letters, delete old posts (settings ngx_pgq.keep_posts and

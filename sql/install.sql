@@ -37,6 +37,10 @@ set local search_path = pg_catalog, pg_temp;
 \ir unsubscribe.sql
 \ir fetch.sql
 \ir ack.sql
+\ir check_members.sql
+\ir subscribe_json.sql
+\ir fetch_json.sql
+\ir ack_json.sql
 \ir acknowledged.sql
 \ir subscription_rows.sql
 \ir subscriptions.sql

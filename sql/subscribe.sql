@@ -1,15 +1,22 @@
--- ngx_pgq.subscribe(name, topics, start, parts): creates a subscription. If it exists with the same topics and parts,
--- nothing is changed. It runs with the rights of ngx_pgq_owner. There are at most 1000 subscriptions, so that a client that
--- may create them cannot fill the database; a few more are possible if several are created at the same time.
+-- ngx_pgq.subscribe(name, topics, start, parts): creates a subscription; returns whether it did. If it exists with the same
+-- topics and parts, nothing is changed. It runs with the rights of ngx_pgq_owner. There are at most 1000
+-- subscriptions, so that a client that may create them cannot fill the database; a few more are possible if several are created
+-- at the same time.
 --
 --   name    letters, digits and . _ - up to 63; the first is not . or -
 --   topics  only posts with one of these topics, up to 64; null: all
 --   start   only posts with greater ids; 0: from the oldest post; null: only posts that are not visible yet
 --   parts   how many consumers can read at the same time, up to 64. The posts of a topic belong to one part
 
+-- that of an older version returns nothing
+select 'drop function ngx_pgq.subscribe(text, text[], bigint, integer)'
+ where exists (select from pg_proc
+                where oid = to_regprocedure('ngx_pgq.subscribe(text, text[], bigint, integer)') and prorettype = 'void'::regtype)
+\gexec
+
 create or replace function ngx_pgq.subscribe(
     name text, topics text[] default null, start bigint default null, parts integer default 1)
-returns void
+returns boolean
 language plpgsql
 volatile
 parallel unsafe
@@ -47,7 +54,7 @@ begin
             end if;
             insert into ngx_pgq.progress (name, part, upto)
             select subscribe.name, part, coalesce(start, newest) from generate_series(1, parts) as part;
-            return;
+            return true;
         end if;
         select * into existing from ngx_pgq.subscription where subscription.name = subscribe.name;
         exit when found;
@@ -55,6 +62,7 @@ begin
     if (existing.topics, existing.parts) is distinct from (sorted, parts) then
         raise exception 'subscription "%" exists with other topics or parts', name using errcode = 'PQ422';
     end if;
+    return false;
 end
 $$;
 

@@ -88,7 +88,17 @@ ngx_pgq_lane_statement_t  ngx_pgq_call_reads[] = {
     [NGX_PGQ_SINCE] = { NULL, 1,
       "select ngx_pgq.since($1::text::timestamptz)" },
     [NGX_PGQ_METRICS] = { NULL, 0,
-      "select ngx_pgq.metrics()" }
+      "select ngx_pgq.metrics()" },
+    [NGX_PGQ_SUBSCRIBE] = { NULL, 2,
+      "select ngx_pgq.subscribe_json($1::text, $2::json)" },
+    [NGX_PGQ_UNSUBSCRIBE] = { NULL, 1,
+      "select ngx_pgq.unsubscribe($1::text)" },
+    [NGX_PGQ_CONSUME] = { NULL, 6,
+      "select id, at, data, null, topic, in_part, in_generation"
+      " from ngx_pgq.fetch_json($1::text, $2::integer, $3::integer,"
+      " $4::integer, $5::bigint, $6::integer)" },
+    [NGX_PGQ_ACK] = { NULL, 2,
+      "select ngx_pgq.ack_json($1::text, $2::json)" }
 };
 
 
@@ -136,10 +146,13 @@ static const char  *ngx_pgq_call_reconnect[] = {
 };
 
 
-/* SQLSTATEs of a read that is sent again; with others it would fail again */
+/*
+ * SQLSTATEs of a read that is sent again; with others it would fail again.  A
+ * former primary refuses to write.
+ */
 
 static const char  *ngx_pgq_call_read_retries[] = {
-    "08", "40", "57P", NULL
+    "08", "25006", "40", "57P", NULL
 };
 
 
@@ -254,7 +267,7 @@ ngx_pgq_call_error(ngx_pgq_lane_t *lane, ngx_pgq_call_t *call, PGresult *res)
 
     ngx_memcpy(lane->sqlstate, sqlstate, sizeof(lane->sqlstate) - 1);
 
-    if (call->outcome == NGX_PGQ_REFUSED && !call->read) {
+    if (call->outcome == NGX_PGQ_REFUSED && (!call->read || call->commits)) {
         /* the sender of the message gets this text, the log does not */
         text = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
         ngx_pgq_error_text(lane->error_text, sizeof(lane->error_text), text);
@@ -326,7 +339,7 @@ ngx_pgq_call_done(ngx_pgq_lane_t *lane)
 
     if (call->answered && call->outcome == NGX_PGQ_UNKNOWN) {
 
-        if (lane->warned && !call->read) {
+        if (lane->warned && (!call->read || call->commits)) {
             /* committed on the primary, perhaps not on a standby */
             call->done(call, NGX_PGQ_UNKNOWN);
             return;

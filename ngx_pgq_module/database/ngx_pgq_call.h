@@ -29,7 +29,11 @@ typedef enum {
     NGX_PGQ_SUBSCRIPTIONS,
     NGX_PGQ_HISTORY,
     NGX_PGQ_SINCE,
-    NGX_PGQ_METRICS
+    NGX_PGQ_METRICS,
+    NGX_PGQ_SUBSCRIBE,
+    NGX_PGQ_UNSUBSCRIBE,
+    NGX_PGQ_CONSUME,
+    NGX_PGQ_ACK
 } ngx_pgq_read_e;
 
 
@@ -40,6 +44,7 @@ struct ngx_pgq_call_s {
     /* of type ngx_pgq_read_e if read is set, else of ngx_pgq_write_e */
     ngx_uint_t               statement;
     unsigned                 read:1;
+    unsigned                 commits:1;     /* a read that also writes */
     const char              *values[NGX_PGQ_MAX_PARAMS];
     int                      lengths[NGX_PGQ_MAX_PARAMS];
 

@@ -25,7 +25,7 @@ struct pg_conn;
 struct pg_result;
 
 
-#define NGX_PGQ_MAX_PARAMS       5     /* parameters of a statement */
+#define NGX_PGQ_MAX_PARAMS       6     /* parameters of a statement */
 
 
 typedef struct {

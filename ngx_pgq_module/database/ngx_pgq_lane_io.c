@@ -43,7 +43,7 @@ ngx_pgq_lane_send(ngx_pgq_lane_t *lane, ngx_uint_t statement,
     size_t                     size;
     ngx_pgq_lane_statement_t  *s;
 
-    static const int  formats[NGX_PGQ_MAX_PARAMS] = { 1, 1, 1, 1, 1 };
+    static const int  formats[NGX_PGQ_MAX_PARAMS] = { 1, 1, 1, 1, 1, 1 };
 
     s = &lane->conf->statements[statement];
 

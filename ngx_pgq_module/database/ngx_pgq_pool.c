@@ -38,6 +38,14 @@
     " listen ngx_pgq_posts; end if; end$$%Z"
 
 
+/* as for POSTs, a WARNING tells that a commit was not confirmed */
+
+#define NGX_PGQ_POOL_SETUP_CONSUME                                            \
+    "set statement_timeout = %M; " NGX_PGQ_POOL_SETUP_POST "%Z"
+
+
+static ngx_pgq_pool_t *ngx_pgq_pool_derive(ngx_conf_t *cf, ngx_pgq_pool_t *db,
+    const char *setup);
 static ngx_int_t ngx_pgq_pool_init_lanes(ngx_pgq_pool_t *db);
 static void ngx_pgq_pool_answered_clear(ngx_pgq_pool_t *db);
 static void ngx_pgq_pool_lane_ready(ngx_pgq_lane_t *lane);
@@ -110,25 +118,53 @@ ngx_pgq_pool_follower(ngx_conf_t *cf, ngx_pgq_pool_t *db)
 {
     ngx_pgq_pool_t  *follower;
 
-    follower = ngx_palloc(cf->pool, sizeof(ngx_pgq_pool_t));
-    if (follower == NULL) {
-        return NULL;
+    follower = ngx_pgq_pool_derive(cf, db, NGX_PGQ_POOL_SETUP_FOLLOW);
+
+    if (follower) {
+        follower->nlanes = 1;
     }
-
-    *follower = *db->reads;
-    follower->nlanes = 1;
-
-    follower->lane.setup = ngx_pnalloc(cf->pool,
-                                       sizeof(NGX_PGQ_POOL_SETUP_FOLLOW)
-                                       + NGX_INT_T_LEN);
-    if (follower->lane.setup == NULL) {
-        return NULL;
-    }
-
-    ngx_sprintf((u_char *) follower->lane.setup, NGX_PGQ_POOL_SETUP_FOLLOW,
-                db->lane.answer_timeout);
 
     return follower;
+}
+
+
+/* creates the pool of consumers */
+
+ngx_int_t
+ngx_pgq_pool_consumers(ngx_conf_t *cf, ngx_pgq_pool_t *db)
+{
+    db->consumers = ngx_pgq_pool_derive(cf, db, NGX_PGQ_POOL_SETUP_CONSUME);
+
+    return db->consumers ? NGX_OK : NGX_ERROR;
+}
+
+
+/* a pool like that of GETs; the first statement has its statement_timeout */
+
+static ngx_pgq_pool_t *
+ngx_pgq_pool_derive(ngx_conf_t *cf, ngx_pgq_pool_t *db, const char *setup)
+{
+    size_t           size;
+    ngx_pgq_pool_t  *derived;
+
+    derived = ngx_palloc(cf->pool, sizeof(ngx_pgq_pool_t));
+    if (derived == NULL) {
+        return NULL;
+    }
+
+    *derived = *db->reads;
+
+    size = ngx_strlen(setup) + NGX_INT_T_LEN;
+
+    derived->lane.setup = ngx_pnalloc(cf->pool, size);
+    if (derived->lane.setup == NULL) {
+        return NULL;
+    }
+
+    ngx_snprintf((u_char *) derived->lane.setup, size, setup,
+                 db->lane.answer_timeout);
+
+    return derived;
 }
 
 

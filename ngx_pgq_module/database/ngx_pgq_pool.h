@@ -3,7 +3,8 @@
 /*
  * A pool is the lanes of one worker for POSTs, or for GETs, and the requests
  * that wait for them.  pgq_pool defines both: a pool of POSTs and, in
- * db->reads, a pool of GETs, so that no POST waits for a GET.
+ * db->reads, a pool of GETs, so that no POST waits for a GET.  The requests of
+ * consumers have a third one, in db->consumers, as they wait for each other.
  */
 
 #ifndef NGX_PGQ_POOL_H
@@ -45,6 +46,7 @@ struct ngx_pgq_pool_s {
     size_t                   answer_size;   /* limit of one answer's posts */
     size_t                   unread_size;   /* limit of all unread answers */
     ngx_pgq_pool_t          *reads;         /* the pool of GETs */
+    ngx_pgq_pool_t          *consumers;     /* NULL: no pgq_subscription */
     ngx_pgq_ring_t          *ring;          /* NULL: no pgq_ring */
     ngx_flag_t               verify;        /* see ngx_pgq_target_verify() */
     ngx_str_t                conninfo;      /* as configured */
@@ -57,7 +59,7 @@ struct ngx_pgq_pool_s {
     ngx_event_t              timer;
     ngx_pgq_source_t        *source;
     void                    *data;          /* belongs to the source */
-    void                    *newest;        /* belongs to http/ */
+    void                    *http;          /* belongs to http/ */
     ngx_uint_t               unanswered;    /* requests without an answer */
     size_t                   size;          /* bytes of POSTs or answers */
     /* requests answered in each of the latest seconds */
@@ -71,6 +73,7 @@ struct ngx_pgq_pool_s {
 
 ngx_int_t ngx_pgq_pool_reads(ngx_conf_t *cf, ngx_pgq_pool_t *db);
 ngx_pgq_pool_t *ngx_pgq_pool_follower(ngx_conf_t *cf, ngx_pgq_pool_t *db);
+ngx_int_t ngx_pgq_pool_consumers(ngx_conf_t *cf, ngx_pgq_pool_t *db);
 ngx_int_t ngx_pgq_pool_init(ngx_pgq_pool_t *db, ngx_cycle_t *cycle);
 void ngx_pgq_pool_exit(ngx_pgq_pool_t *db);
 void ngx_pgq_pool_open(ngx_pgq_pool_t *db);

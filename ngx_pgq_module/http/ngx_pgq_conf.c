@@ -10,8 +10,13 @@
 #include "ngx_pgq_http.h"
 
 
+#define NGX_PGQ_CONF_DIRECTORY                                                \
+    "needs a location whose name is a prefix that ends with \"/\""
+
+
 static ngx_int_t ngx_pgq_conf_parameters(ngx_conf_t *cf, ngx_uint_t first,
     ngx_pgq_parameter_t *parameters, void *conf);
+static ngx_uint_t ngx_pgq_conf_directory(ngx_conf_t *cf);
 static ngx_pgq_pool_t *ngx_pgq_conf_named_pool(ngx_conf_t *cf,
     ngx_str_t *name);
 static ngx_pgq_pool_t *ngx_pgq_conf_ring_pool(ngx_conf_t *cf, ngx_str_t *name);
@@ -162,11 +167,20 @@ ngx_pgq_conf_merge_location(ngx_conf_t *cf, void *parent, void *child)
         conf->get = prev->get;
         conf->prefix = prev->prefix;
         conf->stream = prev->stream;
+        conf->subscription = prev->subscription;
         conf->metrics = prev->metrics;
 
         if (clcf->lmt_excpt && clcf->handler == NULL) {
             clcf->handler = conf->handler;
         }
+    }
+
+    if (conf->subscription && conf->topics) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "pgq_subscription in location \"%V\" conflicts with"
+                           " pgq_topics: a subscription has its own topics",
+                           &clcf->name);
+        return NGX_CONF_ERROR;
     }
 
     if (conf->post) {
@@ -272,7 +286,7 @@ ngx_pgq_conf_ring(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
-/* pgq_post, pgq_get and pgq_stream */
+/* pgq_post, pgq_get, pgq_stream and pgq_subscription */
 
 char *
 ngx_pgq_conf_endpoint(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
@@ -295,6 +309,19 @@ ngx_pgq_conf_endpoint(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     if (*db == NULL) {
         return NGX_CONF_ERROR;
+    }
+
+    if (*handler == ngx_pgq_subscription_handler) {
+
+        if (!ngx_pgq_conf_directory(cf)) {
+            return NGX_PGQ_CONF_DIRECTORY;
+        }
+
+        if ((*db)->consumers == NULL
+            && ngx_pgq_pool_consumers(cf, *db) != NGX_OK)
+        {
+            return NGX_CONF_ERROR;
+        }
     }
 
     return ngx_pgq_conf_set_handler(cf, conf, *handler);
@@ -344,14 +371,8 @@ ngx_pgq_conf_page(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
-    if (*page == ngx_pgq_page_handler
-        && (clcf->exact_match || clcf->named || clcf->name.len == 0
-#if (NGX_PCRE)
-            || clcf->regex
-#endif
-            || clcf->name.data[clcf->name.len - 1] != '/'))
-    {
-        return "needs a location whose name is a prefix that ends with \"/\"";
+    if (*page == ngx_pgq_page_handler && !ngx_pgq_conf_directory(cf)) {
+        return NGX_PGQ_CONF_DIRECTORY;
     }
 
     if (*page == ngx_pgq_reply_handler) {
@@ -361,6 +382,26 @@ ngx_pgq_conf_page(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     return ngx_pgq_conf_set_handler(cf, plcf, *page);
+}
+
+
+/* whether the location is a prefix that ends with / */
+
+static ngx_uint_t
+ngx_pgq_conf_directory(ngx_conf_t *cf)
+{
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+#if (NGX_PCRE)
+    if (clcf->regex) {
+        return 0;
+    }
+#endif
+
+    return !clcf->exact_match && !clcf->named && clcf->name.len
+           && clcf->name.data[clcf->name.len - 1] == '/';
 }
 
 

@@ -20,7 +20,16 @@ ngx_pgq_endpoint_admits(ngx_http_request_t *r, ngx_pgq_fields_t *fields,
 {
     const char  *allow;
 
-    allow = methods == NGX_HTTP_POST ? "POST, OPTIONS" : "GET, HEAD, OPTIONS";
+    switch (methods) {
+    case NGX_HTTP_POST:
+        allow = "POST, OPTIONS";
+        break;
+    case NGX_HTTP_GET|NGX_HTTP_HEAD:
+        allow = "GET, HEAD, OPTIONS";
+        break;
+    default: /* of a subscription */
+        allow = "GET, PUT, DELETE, OPTIONS";
+    }
 
     if (ngx_pgq_origin_foreign(r, fields)) {
         *rc = ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_FOREIGN_ORIGIN);
@@ -44,7 +53,7 @@ ngx_pgq_endpoint_admits(ngx_http_request_t *r, ngx_pgq_fields_t *fields,
         return 0;
     }
 
-    if (methods == NGX_HTTP_POST) {
+    if (r->method & (NGX_HTTP_POST|NGX_HTTP_PUT)) {
         return 1;
     }
 

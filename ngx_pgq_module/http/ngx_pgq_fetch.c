@@ -314,7 +314,6 @@ ngx_pgq_fetch_done(ngx_pgq_fetch_t *fetch, ngx_pgq_read_result_e result,
     ngx_connection_t         *c;
     ngx_http_request_t       *r;
     ngx_pgq_loc_conf_t       *plcf;
-    ngx_pgq_fetch_problem_t  *problem;
     ngx_pgq_fetch_request_t  *f;
 
     f = fetch->data;
@@ -332,19 +331,31 @@ ngx_pgq_fetch_done(ngx_pgq_fetch_t *fetch, ngx_pgq_read_result_e result,
                                  plcf->get->ring ? &ngx_pgq_fetch_miss : NULL);
 
     } else {
-        problem = &ngx_pgq_fetch_problems[result];
-
-        if (problem->text) {
-            ngx_log_error(NGX_LOG_WARN, c->log, 0,
-                          "pgq fetch: %s within %M ms", problem->text,
-                          f->ctx->wait);
-        }
-
-        rc = ngx_pgq_reply_unavailable(r, fetch->base.db, problem->kind);
+        rc = ngx_pgq_fetch_failed(r, fetch, result);
     }
 
     ngx_http_finalize_request(r, rc);
     ngx_http_run_posted_requests(c);
+}
+
+
+/* sends the response after a read without an answer */
+
+ngx_int_t
+ngx_pgq_fetch_failed(ngx_http_request_t *r, ngx_pgq_fetch_t *fetch,
+    ngx_pgq_read_result_e result)
+{
+    ngx_pgq_fetch_problem_t  *problem;
+
+    problem = &ngx_pgq_fetch_problems[result];
+
+    if (problem->text) {
+        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
+                      "pgq fetch: %s within %M ms", problem->text,
+                      ngx_current_msec - fetch->base.start);
+    }
+
+    return ngx_pgq_reply_unavailable(r, fetch->base.db, problem->kind);
 }
 
 
@@ -358,15 +369,24 @@ static ngx_int_t
 ngx_pgq_fetch_reply(ngx_http_request_t *r, ngx_pgq_answer_t *answer,
     ngx_str_t *status)
 {
+    if (ngx_pgq_fetch_headers(r, answer, status) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_pgq_fetch_body(r, answer);
+}
+
+
+/* sends the response with this body, which the request holds */
+
+ngx_int_t
+ngx_pgq_fetch_body(ngx_http_request_t *r, ngx_pgq_answer_t *answer)
+{
     ngx_str_t    *pieces;
     ngx_uint_t    i;
     ngx_chain_t  *out, *cl, **last;
 
     if (ngx_pgq_answer_hold(answer, r->pool) != NGX_OK) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    if (ngx_pgq_fetch_headers(r, answer, status) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 

@@ -16,7 +16,7 @@
 
 #include "ngx_pgq_metrics.h"
 #include "ngx_pgq_answer.h"
-#include "ngx_pgq_ticket.h"
+#include "ngx_pgq_read.h"
 
 
 /* fields.c: the header fields of a request */
@@ -167,6 +167,7 @@ typedef struct {
     ngx_pgq_pool_t          *post;
     ngx_pgq_pool_t          *get;
     ngx_pgq_pool_t          *stream;
+    ngx_pgq_pool_t          *subscription;
     ngx_pgq_pool_t          *metrics;       /* also of pgq_status, or NULL */
     ngx_pgq_pool_t          *version;       /* NULL: of the first pgq_ring */
     ngx_http_complex_value_t  *version_of;  /* a topic */
@@ -228,6 +229,7 @@ ngx_int_t ngx_pgq_message_scope(ngx_http_request_t *r, ngx_str_t *key,
     ngx_pgq_problem_t *problem);
 ngx_int_t ngx_pgq_fetch_handler(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_stream_handler(ngx_http_request_t *r);
+ngx_int_t ngx_pgq_subscription_handler(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_status_metrics_handler(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_status_handler(ngx_http_request_t *r);
 ngx_int_t ngx_pgq_page_handler(ngx_http_request_t *r);
@@ -281,11 +283,30 @@ char *ngx_pgq_filter_set_rights(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
 
-/* fetch.c: the topics that a request asks for, as a filter and for a query */
+/*
+ * fetch.c: the topics that a request asks for, as a filter and for a query;
+ * the response to a read
+ */
 
 ngx_int_t ngx_pgq_fetch_filter(ngx_http_request_t *r,
     ngx_pgq_filter_t **filter, ngx_str_t *topics, ngx_str_t *pattern,
     ngx_pgq_problem_t *problem);
+
+
+ngx_int_t ngx_pgq_fetch_body(ngx_http_request_t *r, ngx_pgq_answer_t *answer);
+ngx_int_t ngx_pgq_fetch_failed(ngx_http_request_t *r, ngx_pgq_fetch_t *fetch,
+    ngx_pgq_read_result_e result);
+
+
+/*
+ * consumer.c: the requests of consumers.  full() returns 1 if the request is
+ * answered as too many wait; wait: for posts, in seconds.
+ */
+
+ngx_int_t ngx_pgq_consumer_init(ngx_pgq_pool_t *db, ngx_pool_t *memory);
+ngx_uint_t ngx_pgq_consumer_full(ngx_http_request_t *r, ngx_int_t *rc);
+ngx_int_t ngx_pgq_consumer_start(ngx_http_request_t *r,
+    ngx_pgq_read_query_t *query, ngx_int_t wait);
 
 
 /* newest.c: answers to GET from the ring */
@@ -301,6 +322,12 @@ ngx_int_t ngx_pgq_newest_answer(ngx_pgq_pool_t *db,
 
 ngx_uint_t ngx_pgq_endpoint_admits(ngx_http_request_t *r,
     ngx_pgq_fields_t *fields, ngx_uint_t methods, ngx_int_t *rc);
+
+
+/* argument.c: a number in the query string */
+
+ngx_int_t ngx_pgq_argument_number(ngx_http_request_t *r, const char *name,
+    ngx_int_t least, ngx_int_t most, ngx_int_t *n, ngx_pgq_problem_t *problem);
 
 
 #endif /* NGX_PGQ_HTTP_H */

@@ -23,7 +23,7 @@
 #define NGX_PGQ_NEWEST_SCAN      4096    /* entries, limit of one search */
 
 
-/* db->newest, in each worker */
+/* db->http, in each worker */
 
 typedef struct {
     uint64_t                 changes;   /* of the ring, at that time */
@@ -59,17 +59,17 @@ static ngx_int_t ngx_pgq_newest_add(ngx_pgq_newest_search_t *s,
 ngx_int_t
 ngx_pgq_newest_init(ngx_pgq_pool_t *db, ngx_pool_t *memory)
 {
-    db->newest = ngx_pcalloc(memory, sizeof(ngx_pgq_newest_t));
+    db->http = ngx_pcalloc(memory, sizeof(ngx_pgq_newest_t));
 
-    return db->newest ? NGX_OK : NGX_ERROR;
+    return db->http ? NGX_OK : NGX_ERROR;
 }
 
 
 void
 ngx_pgq_newest_exit(ngx_pgq_pool_t *db)
 {
-    if (db->newest) {
-        ngx_pgq_newest_clear(db->newest);
+    if (db->http) {
+        ngx_pgq_newest_clear(db->http);
     }
 }
 
@@ -88,7 +88,7 @@ ngx_pgq_newest_answer(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query,
     ngx_pgq_newest_t         *newest;
     ngx_pgq_newest_search_t   s;
 
-    newest = db->newest;
+    newest = db->http;
 
     ngx_pgq_ring_state(db->ring, &s.state);
 

@@ -17,7 +17,7 @@
 #include "ngx_pgq_http.h"
 
 
-#define NGX_PGQ_ORIGIN_METHODS   "GET, HEAD, POST, OPTIONS"
+#define NGX_PGQ_ORIGIN_METHODS   "GET, HEAD, POST, PUT, DELETE, OPTIONS"
 #define NGX_PGQ_ORIGIN_HEADERS   "Authorization, Content-Type,"               \
                                  " Idempotency-Key, Last-Event-ID, Prefer"
 #define NGX_PGQ_ORIGIN_EXPOSED   "ETag, Idempotency-Replayed,"                \

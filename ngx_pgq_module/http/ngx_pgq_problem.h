@@ -108,9 +108,19 @@ NGX_PGQ_PROBLEM(FOREIGN_ORIGIN, 403, "foreign_origin", "Forbidden",
     "Pages of other origins may not use this server.")
 NGX_PGQ_PROBLEM(FORBIDDEN_TOPIC, 403, "forbidden_topic", "Forbidden",
     "This topic is not permitted.")
+NGX_PGQ_PROBLEM(SUBSCRIPTIONS_FULL, 403, "subscriptions_full", "Forbidden",
+    "There are too many subscriptions.")
+NGX_PGQ_PROBLEM(NO_SUBSCRIPTION, 404, "no_subscription", "Not Found",
+    "There is no such subscription.")
+NGX_PGQ_PROBLEM(ACKNOWLEDGED, 409, "acknowledged", "Conflict",
+    "The posts are acknowledged already.")
+NGX_PGQ_PROBLEM(FENCED, 409, "fenced", "Conflict",
+    "Another consumer has taken the part of the subscription.")
 NGX_PGQ_PROBLEM(KEY_IN_FLIGHT, 409, "key_in_flight", "Conflict",
     "Another request with this Idempotency-Key is in progress; this message"
     " was not queued.")
+NGX_PGQ_PROBLEM(SUBSCRIPTION_DIFFERS, 409, "subscription_differs", "Conflict",
+    "The subscription exists with other topics or parts.")
 NGX_PGQ_PROBLEM(TOO_MANY_LINES, 413, "too_many_lines", "Content Too Large",
     "The request has too many messages; none was queued.")
 NGX_PGQ_PROBLEM(KEY_REUSED, 422, "key_reused", "Unprocessable Content",

@@ -33,8 +33,6 @@ static ngx_int_t ngx_pgq_stream_arguments(ngx_http_request_t *r,
     ngx_pgq_reader_t *rd, ngx_pgq_problem_t *problem);
 static ngx_int_t ngx_pgq_stream_transport(ngx_pgq_reader_t *rd,
     ngx_int_t wait, ngx_pgq_problem_t *problem);
-static ngx_int_t ngx_pgq_stream_number(ngx_http_request_t *r, const char *name,
-    ngx_int_t least, ngx_int_t most, ngx_int_t *n, ngx_pgq_problem_t *problem);
 static ngx_int_t ngx_pgq_stream_start(ngx_http_request_t *r,
     ngx_pgq_reader_t *rd, ngx_int_t newest);
 static ngx_int_t ngx_pgq_stream_time(ngx_http_request_t *r,
@@ -235,17 +233,17 @@ ngx_pgq_stream_arguments(ngx_http_request_t *r, ngx_pgq_reader_t *rd,
     limit = NGX_PGQ_STREAM_DEFAULT;
     newest = -1;
 
-    rc = ngx_pgq_stream_number(r, "wait", 0, NGX_PGQ_STREAM_WAIT, &wait,
-                               problem);
+    rc = ngx_pgq_argument_number(r, "wait", 0, NGX_PGQ_STREAM_WAIT, &wait,
+                                 problem);
 
     if (rc == NGX_OK) {
-        rc = ngx_pgq_stream_number(r, "limit", 1, NGX_PGQ_STREAM_POSTS,
-                                   &limit, problem);
+        rc = ngx_pgq_argument_number(r, "limit", 1, NGX_PGQ_STREAM_POSTS,
+                                     &limit, problem);
     }
 
     if (rc == NGX_OK) {
-        rc = ngx_pgq_stream_number(r, "newest", 0, NGX_PGQ_STREAM_POSTS,
-                                   &newest, problem);
+        rc = ngx_pgq_argument_number(r, "newest", 0, NGX_PGQ_STREAM_POSTS,
+                                     &newest, problem);
     }
 
     if (rc == NGX_OK) {
@@ -299,28 +297,6 @@ ngx_pgq_stream_transport(ngx_pgq_reader_t *rd, ngx_int_t wait,
                                                   : NGX_PGQ_TRANSPORT_SSE;
 
     return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_pgq_stream_number(ngx_http_request_t *r, const char *name, ngx_int_t least,
-    ngx_int_t most, ngx_int_t *n, ngx_pgq_problem_t *problem)
-{
-    ngx_str_t  value;
-
-    if (ngx_http_arg(r, (u_char *) name, ngx_strlen(name), &value) != NGX_OK) {
-        return NGX_OK;
-    }
-
-    *n = ngx_atoi(value.data, value.len);
-
-    if (*n >= least && *n <= most) {
-        return NGX_OK;
-    }
-
-    return ngx_pgq_problem_detail(r, problem, NGX_PGQ_PROBLEM_BAD_ARGUMENT,
-                                  "%s must be a number from %i to %i.", name,
-                                  least, most);
 }
 
 

@@ -27,6 +27,7 @@
 static ngx_uint_t ngx_pgq_answer_equal(ngx_str_t *a, ngx_str_t *b);
 static void ngx_pgq_answer_special(ngx_pgq_answer_t *answer,
     ngx_str_t *fields);
+static int64_t ngx_pgq_answer_number(ngx_str_t *field);
 static ngx_int_t ngx_pgq_answer_hash(ngx_pgq_answer_t *answer);
 static void ngx_pgq_answer_change(ngx_pgq_answer_t *answer, ngx_int_t holders,
     ngx_int_t kept);
@@ -39,12 +40,20 @@ ngx_uint_t
 ngx_pgq_answer_same(ngx_pgq_read_query_t *a, ngx_pgq_read_query_t *b)
 {
     return a->special == b->special
+           && a->special < NGX_PGQ_QUERY_CONSUME
            && a->ascending == b->ascending
            && a->limit == b->limit
            && a->id == b->id
            && a->size == b->size
            && ngx_pgq_answer_equal(&a->topics, &b->topics)
            && ngx_pgq_answer_equal(&a->pattern, &b->pattern);
+}
+
+
+size_t
+ngx_pgq_answer_strings(ngx_pgq_read_query_t *query)
+{
+    return query->topics.len + query->pattern.len + query->name.len;
 }
 
 
@@ -63,7 +72,12 @@ ngx_pgq_answer_copy(ngx_pgq_read_query_t *dst, ngx_pgq_read_query_t *src,
 
     if (src->pattern.len) {
         dst->pattern.data = p;
-        ngx_memcpy(p, src->pattern.data, src->pattern.len);
+        p = ngx_cpymem(p, src->pattern.data, src->pattern.len);
+    }
+
+    if (src->name.len) {
+        dst->name.data = p;
+        ngx_memcpy(p, src->name.data, src->name.len);
     }
 }
 
@@ -92,7 +106,7 @@ ngx_pgq_answer_create(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query,
     }
 
     answer = ngx_pcalloc(memory, sizeof(ngx_pgq_answer_t));
-    p = ngx_pnalloc(memory, query->topics.len + query->pattern.len);
+    p = ngx_pnalloc(memory, ngx_pgq_answer_strings(query));
 
     if (answer == NULL || p == NULL
         || ngx_array_init(&answer->pieces, memory, 8, sizeof(ngx_str_t))
@@ -133,19 +147,41 @@ ngx_pgq_answer_special(ngx_pgq_answer_t *answer, ngx_str_t *fields)
 {
     ngx_str_t  *oldest, *newest, *id;
 
-    if (answer->query.special == NGX_PGQ_QUERY_SINCE) {
+    switch (answer->query.special) {
+
+    case NGX_PGQ_QUERY_SINCE:
         id = &fields[NGX_PGQ_ANSWER_ID];
         answer->next = ngx_max(ngx_atoof(id->data, id->len), 0);
         return;
+
+    case NGX_PGQ_QUERY_CONSUME:
+        answer->part = ngx_pgq_answer_number(&fields[NGX_PGQ_ANSWER_PART]);
+        answer->generation =
+                    ngx_pgq_answer_number(&fields[NGX_PGQ_ANSWER_GENERATION]);
+        return;
+
+    case NGX_PGQ_QUERY_ACK:
+    case NGX_PGQ_QUERY_SUBSCRIBE:
+    case NGX_PGQ_QUERY_UNSUBSCRIBE:
+        answer->next = fields[0].len && fields[0].data[0] == 't';
+        return;
+
+    default: /* NGX_PGQ_QUERY_HISTORY */
+        oldest = &fields[NGX_PGQ_ANSWER_OLDEST];
+        newest = &fields[NGX_PGQ_ANSWER_NEWEST];
+
+        answer->newest = ngx_pgq_answer_number(newest);
+        answer->oldest = oldest->data ? ngx_pgq_answer_number(oldest)
+                                      : answer->newest + 1;
+        answer->complete = fields[NGX_PGQ_ANSWER_COMPLETE].data[0] == 't';
     }
+}
 
-    oldest = &fields[NGX_PGQ_ANSWER_OLDEST];
-    newest = &fields[NGX_PGQ_ANSWER_NEWEST];
 
-    answer->newest = ngx_atoof(newest->data, newest->len);
-    answer->oldest = oldest->data ? ngx_atoof(oldest->data, oldest->len)
-                                  : answer->newest + 1;
-    answer->complete = fields[NGX_PGQ_ANSWER_COMPLETE].data[0] == 't';
+static int64_t
+ngx_pgq_answer_number(ngx_str_t *field)
+{
+    return ngx_atoof(field->data, field->len);
 }
 
 
@@ -169,7 +205,8 @@ ngx_pgq_answer_row(ngx_pgq_answer_t *answer, ngx_str_t *fields)
     if (answer->query.special) {
         ngx_pgq_answer_special(answer, fields);
 
-        if (answer->query.special == NGX_PGQ_QUERY_SINCE
+        if ((answer->query.special != NGX_PGQ_QUERY_HISTORY
+             && answer->query.special != NGX_PGQ_QUERY_CONSUME)
             || fields[NGX_PGQ_ANSWER_ID].data == NULL)
         {
             return;
@@ -269,7 +306,8 @@ ngx_pgq_answer_remove(ngx_pgq_answer_t *answer)
 ngx_int_t
 ngx_pgq_answer_end(ngx_pgq_answer_t *answer)
 {
-    u_char  *p, *last, end[sizeof("],\"next\":}") + NGX_INT64_LEN];
+    u_char  *p, *last, end[sizeof("],\"next\":,\"generation\":,\"part\":}")
+                           + 3 * NGX_INT64_LEN];
 
     last = end;
     *last++ = ']';
@@ -279,12 +317,18 @@ ngx_pgq_answer_end(ngx_pgq_answer_t *answer)
                             ",\"next\":%L", answer->next);
     }
 
+    if (answer->generation) {
+        last = ngx_snprintf(last, end + sizeof(end) - last,
+                            ",\"next\":%L,\"generation\":%L,\"part\":%L",
+                            answer->next, answer->generation, answer->part);
+    }
+
     *last++ = '}';
 
     p = ngx_pgq_answer_space(answer, last - end);
 
     if (p == NULL
-        || (answer->query.special != NGX_PGQ_QUERY_METRICS
+        || (answer->query.special < NGX_PGQ_QUERY_METRICS
             && ngx_pgq_answer_hash(answer) != NGX_OK))
     {
         return NGX_ERROR;

@@ -23,7 +23,10 @@ typedef enum {
     /* of ngx_pgq.position() */
     NGX_PGQ_ANSWER_OLDEST,
     NGX_PGQ_ANSWER_NEWEST,
-    NGX_PGQ_ANSWER_COMPLETE
+    NGX_PGQ_ANSWER_COMPLETE,
+    /* of ngx_pgq.fetch_json() */
+    NGX_PGQ_ANSWER_PART = NGX_PGQ_ANSWER_OLDEST,
+    NGX_PGQ_ANSWER_GENERATION
 } ngx_pgq_answer_field_e;
 
 
@@ -35,7 +38,12 @@ typedef enum {
     NGX_PGQ_QUERY_POSTS = 0,
     NGX_PGQ_QUERY_HISTORY,     /* with position(id) */
     NGX_PGQ_QUERY_SINCE,       /* the id before the posts of a time */
-    NGX_PGQ_QUERY_METRICS      /* a text, kept as the object of one post */
+    NGX_PGQ_QUERY_METRICS,     /* a text, kept as the object of one post */
+    /* of a subscription; each belongs to one request */
+    NGX_PGQ_QUERY_CONSUME,     /* posts and a lease; id: the generation */
+    NGX_PGQ_QUERY_ACK,
+    NGX_PGQ_QUERY_SUBSCRIBE,   /* answer->next: whether there was none */
+    NGX_PGQ_QUERY_UNSUBSCRIBE  /* answer->next: whether there was one */
 } ngx_pgq_query_e;
 
 
@@ -49,7 +57,10 @@ typedef struct {
     size_t                   size;      /* limit of the posts' data */
     ngx_str_t                topics;    /* text[] in binary form; len 0: all */
     ngx_str_t                pattern;   /* a regular expression; len 0: all;
-                                           or a time */
+                                           or a time; or a JSON object */
+    ngx_str_t                name;      /* of a subscription */
+    ngx_int_t                part;      /* 0: any */
+    ngx_int_t                lease;     /* s */
 } ngx_pgq_read_query_t;
 
 
@@ -76,6 +87,8 @@ typedef struct {
     ngx_str_t                etag;
     int64_t                  oldest;    /* of position() */
     int64_t                  newest;
+    int64_t                  part;      /* of a subscription */
+    int64_t                  generation;
     unsigned                 complete:1;
     unsigned                 more:1;    /* posts were left out by size */
     unsigned                 failed:1;  /* out of memory */
@@ -84,6 +97,7 @@ typedef struct {
 
 ngx_uint_t ngx_pgq_answer_same(ngx_pgq_read_query_t *a,
     ngx_pgq_read_query_t *b);
+size_t ngx_pgq_answer_strings(ngx_pgq_read_query_t *query);
 void ngx_pgq_answer_copy(ngx_pgq_read_query_t *dst, ngx_pgq_read_query_t *src,
     u_char *p);
 ngx_pgq_answer_t *ngx_pgq_answer_create(ngx_pgq_pool_t *db,

@@ -28,6 +28,8 @@ struct ngx_pgq_read_s {
     /* parameters, in network byte order */
     uint32_t                 limit;
     uint32_t                 size;
+    uint32_t                 part;
+    uint32_t                 lease;
     uint64_t                 id;
     unsigned                 sent:1;    /* it is in reads->sent */
 };
@@ -55,6 +57,8 @@ static ngx_msec_int_t ngx_pgq_read_expire(ngx_pgq_pool_t *db);
 static void ngx_pgq_read_expired(ngx_pgq_waiting_t *w);
 static void ngx_pgq_read_clear(ngx_pgq_pool_t *db);
 static ngx_int_t ngx_pgq_read_encode(ngx_pgq_call_t *call);
+static void ngx_pgq_read_value(ngx_pgq_call_t *call, ngx_uint_t n,
+    const void *value, size_t len);
 static void ngx_pgq_read_row(ngx_pgq_call_t *call, ngx_str_t *fields);
 static void ngx_pgq_read_done(ngx_pgq_call_t *call,
     ngx_pgq_outcome_e outcome);
@@ -127,8 +131,8 @@ ngx_pgq_read_create(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query)
 {
     ngx_pgq_read_t  *read;
 
-    read = ngx_calloc(sizeof(ngx_pgq_read_t) + query->topics.len
-                      + query->pattern.len, db->lane.log);
+    read = ngx_calloc(sizeof(ngx_pgq_read_t) + ngx_pgq_answer_strings(query),
+                      db->lane.log);
     if (read == NULL) {
         return NULL;
     }
@@ -140,7 +144,10 @@ ngx_pgq_read_create(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query)
 
     read->limit = htonl((uint32_t) query->limit);
     read->size = htonl((uint32_t) query->size);
+    read->part = htonl((uint32_t) query->part);
+    read->lease = htonl((uint32_t) query->lease);
     read->id = htobe64((uint64_t) query->id);
+    read->call.commits = query->special >= NGX_PGQ_QUERY_CONSUME;
 
     switch (query->special) {
 
@@ -155,6 +162,22 @@ ngx_pgq_read_create(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query)
     case NGX_PGQ_QUERY_METRICS:
         read->call.statement = query->id ? NGX_PGQ_SUBSCRIPTIONS
                                          : NGX_PGQ_METRICS;
+        break;
+
+    case NGX_PGQ_QUERY_CONSUME:
+        read->call.statement = NGX_PGQ_CONSUME;
+        break;
+
+    case NGX_PGQ_QUERY_ACK:
+        read->call.statement = NGX_PGQ_ACK;
+        break;
+
+    case NGX_PGQ_QUERY_SUBSCRIBE:
+        read->call.statement = NGX_PGQ_SUBSCRIBE;
+        break;
+
+    case NGX_PGQ_QUERY_UNSUBSCRIBE:
+        read->call.statement = NGX_PGQ_UNSUBSCRIBE;
         break;
 
     case NGX_PGQ_QUERY_POSTS:
@@ -289,29 +312,58 @@ ngx_pgq_read_encode(ngx_pgq_call_t *call)
     read = call->data;
     query = &read->query;
 
-    if (query->special == NGX_PGQ_QUERY_SINCE) {
-        call->values[0] = (char *) query->pattern.data;
-        call->lengths[0] = query->pattern.len;
+    switch (query->special) {
+
+    case NGX_PGQ_QUERY_SINCE:
+        ngx_pgq_read_value(call, 0, query->pattern.data, query->pattern.len);
         return NGX_OK;
+
+    case NGX_PGQ_QUERY_METRICS:
+        return NGX_OK;
+
+    case NGX_PGQ_QUERY_CONSUME:
+        ngx_pgq_read_value(call, 0, query->name.data, query->name.len);
+        ngx_pgq_read_value(call, 1, &read->limit, sizeof(read->limit));
+        ngx_pgq_read_value(call, 2, &read->lease, sizeof(read->lease));
+        ngx_pgq_read_value(call, 3, query->part ? &read->part : NULL,
+                           sizeof(read->part));
+        ngx_pgq_read_value(call, 4, query->id ? &read->id : NULL,
+                           sizeof(read->id));
+        ngx_pgq_read_value(call, 5, &read->size, sizeof(read->size));
+        return NGX_OK;
+
+    case NGX_PGQ_QUERY_ACK:
+    case NGX_PGQ_QUERY_SUBSCRIBE:
+    case NGX_PGQ_QUERY_UNSUBSCRIBE:
+        ngx_pgq_read_value(call, 0, query->name.data, query->name.len);
+        ngx_pgq_read_value(call, 1, query->pattern.data, query->pattern.len);
+        return NGX_OK;
+
+    default:
+        break;
     }
 
-    if (query->special == NGX_PGQ_QUERY_METRICS) {
-        return NGX_OK;
-    }
-
-    call->values[0] = (char *) &read->limit;
-    call->lengths[0] = sizeof(read->limit);
-    call->values[1] = query->id || query->ascending ? (char *) &read->id
-                                                    : NULL;
-    call->lengths[1] = sizeof(read->id);
-    call->values[2] = (char *) &read->size;
-    call->lengths[2] = sizeof(read->size);
-    call->values[3] = query->topics.len ? (char *) query->topics.data : NULL;
-    call->lengths[3] = query->topics.len;
-    call->values[4] = query->pattern.len ? (char *) query->pattern.data : NULL;
-    call->lengths[4] = query->pattern.len;
+    ngx_pgq_read_value(call, 0, &read->limit, sizeof(read->limit));
+    ngx_pgq_read_value(call, 1, query->id || query->ascending ? &read->id
+                                                              : NULL,
+                       sizeof(read->id));
+    ngx_pgq_read_value(call, 2, &read->size, sizeof(read->size));
+    ngx_pgq_read_value(call, 3, query->topics.len ? query->topics.data : NULL,
+                       query->topics.len);
+    ngx_pgq_read_value(call, 4,
+                       query->pattern.len ? query->pattern.data : NULL,
+                       query->pattern.len);
 
     return NGX_OK;
+}
+
+
+static void
+ngx_pgq_read_value(ngx_pgq_call_t *call, ngx_uint_t n, const void *value,
+    size_t len)
+{
+    call->values[n] = value;
+    call->lengths[n] = len;
 }
 
 
@@ -339,8 +391,8 @@ ngx_pgq_read_row(ngx_pgq_call_t *call, ngx_str_t *fields)
 static void
 ngx_pgq_read_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
 {
-    ngx_queue_t            *q;
     ngx_pgq_read_t         *read;
+    ngx_pgq_fetch_t        *f;
     ngx_pgq_read_result_e   result;
 
     read = call->data;
@@ -369,10 +421,11 @@ ngx_pgq_read_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
                                      : ngx_pgq_read_refused(read);
 
     while (!ngx_queue_empty(&read->fetches)) {
-        q = ngx_queue_head(&read->fetches);
+        f = ngx_queue_data(ngx_queue_head(&read->fetches), ngx_pgq_fetch_t,
+                           queue);
+        f->refused = call;
 
-        ngx_pgq_read_answer(ngx_queue_data(q, ngx_pgq_fetch_t, queue), result,
-                            read->answer);
+        ngx_pgq_read_answer(f, result, read->answer);
     }
 
     ngx_pgq_read_free(read);
@@ -405,9 +458,12 @@ ngx_pgq_read_refused(ngx_pgq_read_t *read)
     db = read->db;
     reads = ngx_pgq_reads(db);
 
-    if (read->query.special == NGX_PGQ_QUERY_SINCE
-        && (ngx_strncmp(call->sqlstate, "22", 2) == 0
-            || ngx_strcmp(call->sqlstate, "55000") == 0))
+    if (read->query.special >= NGX_PGQ_QUERY_CONSUME
+        ? ngx_strncmp(call->sqlstate, "22", 2) == 0
+          || ngx_strncmp(call->sqlstate, "PQ", 2) == 0
+        : read->query.special == NGX_PGQ_QUERY_SINCE
+          && (ngx_strncmp(call->sqlstate, "22", 2) == 0
+              || ngx_strcmp(call->sqlstate, "55000") == 0))
     {
         return NGX_PGQ_READ_REFUSED;
     }

@@ -23,7 +23,7 @@ typedef enum {
     NGX_PGQ_READ_TIMEOUT,
     NGX_PGQ_READ_FAILED,       /* the database reported an error */
     NGX_PGQ_READ_NO_MEMORY,
-    NGX_PGQ_READ_REFUSED       /* not a time, or there is no index */
+    NGX_PGQ_READ_REFUSED       /* by a reason that concerns the client */
 } ngx_pgq_read_result_e;
 
 
@@ -38,6 +38,9 @@ struct ngx_pgq_fetch_s {
                                 ngx_pgq_read_result_e result,
                                 ngx_pgq_answer_t *answer);
     void                    *data;
+
+    /* on NGX_PGQ_READ_REFUSED: has the error until done() returns */
+    ngx_pgq_call_t          *refused;
 };
 
 

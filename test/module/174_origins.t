@@ -136,7 +136,7 @@ is($other->header('access-control-allow-origin') . ' ' . $other->header('vary'),
 
 my $answer = ask('OPTIONS', '/listed', Origin => 'https://app.example.com', 'Access-Control-Request-Method' => 'POST');
 is($answer->status, 204, 'a preflight is answered with 204');
-is($answer->header('access-control-allow-methods'), 'GET, HEAD, POST, OPTIONS', 'a preflight is answered with the allowed methods');
+is($answer->header('access-control-allow-methods'), 'GET, HEAD, POST, PUT, DELETE, OPTIONS', 'a preflight is answered with the allowed methods');
 like($answer->header('access-control-allow-headers'), qr/\bContent-Type\b.*\bIdempotency-Key\b/, 'a preflight is answered with the allowed headers');
 
 # ---- the directive's parameters

@@ -29,13 +29,13 @@ insert into posts (id, at, message_id, data, topic)
       from generate_series(1, 30) as i;
 
 -- ---- subscribe
-select lives_ok($$select ngx_pgq.subscribe('new')$$, 'a subscription is created');
+select is(ngx_pgq.subscribe('new'), true, 'a subscription is created');
 select is(pg_temp.state('new'), '30 free 0', 'it starts behind the newest post');
 select lives_ok($$select ngx_pgq.subscribe('old', start => 0)$$, 'a subscription is created that starts at the oldest post');
 select is(pg_temp.state('old'), '0 free 0', 'its position is before all posts');
 select lives_ok($$select ngx_pgq.subscribe('middle', start => 20)$$, 'a subscription is created that starts after an id');
 select is(pg_temp.ids('middle', 3), '{21,22,23}', 'its first post is that after the id');
-select lives_ok($$select ngx_pgq.subscribe('middle')$$, 'the same subscription may be created again');
+select is(ngx_pgq.subscribe('middle'), false, 'the same subscription may be created again');
 select is(pg_temp.state('middle'), '20 leased 1', 'this changes nothing');
 select lives_ok($$select ngx_pgq.subscribe('two', '{b,a,b}', 0)$$, 'a subscription to topics is created');
 select lives_ok($$select ngx_pgq.subscribe('two', '{a,b}')$$, 'the order of topics does not matter');

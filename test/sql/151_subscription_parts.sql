@@ -3,7 +3,7 @@
 
 \ir helper.psql
 
-select plan(64);
+select plan(65);
 
 create function pg_temp.ids(name text, most integer default 100, part integer default null) returns bigint[] language sql volatile as $$
     select array_agg(id) from ngx_pgq.fetch(name, most, '1 h', part)
@@ -112,7 +112,8 @@ select throws_ok('select * from ' || name, '42501', null, 'a consumer may not re
 select throws_ok($$insert into ngx_pgq.queue (data) values ('1')$$, '42501', null, 'a consumer may not insert into the queue');
 reset role;
 set role ngx_pgq_web;
-select throws_ok($$select ngx_pgq.fetch('parts')$$, '42501', null, 'ngx_pgq_web may not fetch');
+select lives_ok($$select ngx_pgq.fetch_json('parts', 1, 1)$$, 'nginx may fetch');
+select throws_ok('table ngx_pgq.progress', '42501', null, 'nginx may not read positions');
 reset role;
 set role ngx_pgq_producer;
 select throws_ok($$select ngx_pgq.fetch('parts')$$, '42501', null, 'a producer may not fetch');
