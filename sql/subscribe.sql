@@ -1,7 +1,6 @@
 -- ngx_pgq.subscribe(name, topics, start, parts): creates a subscription; returns whether it did. If it exists with the same
--- topics and parts, nothing is changed. It runs with the rights of ngx_pgq_owner. There are at most 1000
--- subscriptions, so that a client that may create them cannot fill the database; a few more are possible if several are created
--- at the same time.
+-- topics and parts, nothing is changed. It runs with the rights of ngx_pgq_owner. There are at most 1000 subscriptions, so
+-- that a client that may create them cannot fill the database; a few more are possible if several are created at a time.
 --
 --   name    letters, digits and . _ - up to 63; the first is not . or -
 --   topics  only posts with one of these topics, up to 64; null: all
