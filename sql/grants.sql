@@ -31,8 +31,8 @@ grant usage on schema ngx_pgq to ngx_pgq_producer;
 grant execute on function ngx_pgq.slot() to ngx_pgq_producer;
 grant insert (data, topic) on ngx_pgq.queue to ngx_pgq_producer;
 
--- consumers, and nginx for them: create and delete subscriptions, fetch and acknowledge posts. These functions read posts as ngx_pgq_owner, which
--- may not be its owner
+-- consumers, and nginx for them: create and delete subscriptions, fetch and acknowledge posts. These functions read posts as
+-- ngx_pgq_owner, which may not be its owner
 grant usage on schema ngx_pgq to ngx_pgq_consumer;
 grant execute on function ngx_pgq.subscribe(text, text[], bigint, integer) to ngx_pgq_consumer, ngx_pgq_web;
 grant execute on function ngx_pgq.unsubscribe(text) to ngx_pgq_consumer, ngx_pgq_web;

@@ -171,7 +171,7 @@ ok((poll_until { Pgq::Host::slurp($nginx->dir . '/subject.log') =~ /^202 \[bob\]
 
 my %allowed = (
     'access-control-allow-origin'   => 'https://app.example.com',
-    'access-control-allow-methods'  => 'GET, HEAD, POST, OPTIONS',
+    'access-control-allow-methods'  => 'GET, HEAD, POST, PUT, DELETE, OPTIONS',
     'access-control-allow-headers'  => 'Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer',
     'access-control-max-age'        => 600,
     'access-control-expose-headers' => 'ETag, Idempotency-Replayed, Preference-Applied, Retry-After',

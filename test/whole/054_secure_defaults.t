@@ -74,6 +74,8 @@ sub refuses {
     my @json = (@curl, '-H', 'Content-Type: application/json', '-d');
 
     is((ask(@json, '1', "$url/post"))[0], 202, "$what: a message is accepted");
+    like((ask(@curl, '-X', 'PUT', "$url/sub/defaults"))[0], qr/^20[14]$/, "$what: a subscription is created");
+    is((ask(@curl, "$url/sub/defaults"))[0], 200, "$what: ... and read");
     is((ask(@curl, '-H', 'Host: rebound.example', "$url/get"))[0], 421, "$what: GET for another host is refused");
     is((ask(@json, '1', '-H', 'Host: rebound.example', "$url/post"))[0], 421, "$what: POST for another host is refused");
     is((ask('-H', 'Host: rebound.example', "$monitor/metrics"))[0], 421, "$what: /metrics for another host is refused");

@@ -185,6 +185,9 @@ is(sprintf('%o %d', (stat $pgpass)[ 2, 4 ]), '100600 0', 'only root can read the
 my ($password) = slurp($pgpass) =~ /:([0-9a-f]{48})$/m;
 unlike(must('sh', '-c', 'cat /etc/nginx/sites-available/ngx_pgq /var/log/postgresql/*'), qr/\Q$password/, 'the password is neither in the site nor in a log');
 
+must('curl', '-fsS', '-X', 'PUT', '-d', '{"start":0}', 'http://127.0.0.1:8000/sub/setup');
+like(must('curl', '-fsS', 'http://127.0.0.1:8000/sub/setup'), qr/^\{"msg":\[\{"id":1,.*"generation":\d+,"part":1\}$/, 'the site has consumers');
+
 # ---- again
 
 my $pid = slurp("/var/lib/postgresql/$major/setup/postmaster.pid");
