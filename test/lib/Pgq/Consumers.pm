@@ -4,6 +4,7 @@ package Pgq::Consumers;
 # posts that it processes into the table effect, in the transaction of the acknowledgement. So each post has to be there once.
 #
 #   my $consumers = Pgq::Consumers->new($pg, orders => 2, all => 4)->start;     how many for each subscription
+#   my $consumers = Pgq::Consumers->new($pg, 'orders all' => 6)->start;         each of them takes parts of both
 #   $consumers->kill_one('client');      ends a random one: session (of the server), client (psql) or consumer (the process)
 #   $consumers->stop;
 #   my @complaints = $consumers->complaints(all => '1 = 1');                    which posts each subscription must have had
@@ -56,12 +57,14 @@ sub stop {
 }
 
 
-# Ends something of a consumer, one that is slow at this moment if there is one. A consumer that ended is started again.
+# Ends something of a consumer, one that waits for this event if there is one: the default is that it is slow at this moment.
+# A consumer that ended is started again. Returns whether it waited.
 sub kill_one {
-    my ($self, $what) = @_;
-    my ($n) = ($self->{pg}->psql(q{select substr(application_name, 10) from pg_stat_activity where application_name like 'consumer%'
-                                      and wait_event = 'PgSleep' order by random() limit 1}))[1] =~ /(\d+)/;
-    $n //= int rand @{ $self->{names} };
+    my ($self, $what, $event) = @_;
+    $event //= 'PgSleep';
+    my ($waits) = ($self->{pg}->psql(qq{select substr(application_name, 10) from pg_stat_activity where application_name like 'consumer%'
+                                           and wait_event = '$event' order by random() limit 1}))[1] =~ /(\d+)/;
+    my $n = $waits // int rand @{ $self->{names} };
 
     if ($what eq 'session') {
         $self->{pg}->psql("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'consumer $n'");
@@ -74,7 +77,7 @@ sub kill_one {
         $self->_spawn($n);
     }
 
-    return;
+    return defined $waits;
 }
 
 
@@ -119,12 +122,14 @@ sub _spawn {
 
 sub _consume {
     my ($self, $n) = @_;
-    my $name = $self->{names}[$n];
-    my ($part, $generation) = ('null', 'null');
+    my @names = split ' ', $self->{names}[$n];
+    my ($name, $part, $generation) = ('', 'null', 'null');
 
     @$self{qw(out application)} = ($self->_open($n), "consumer $n");
 
     while ($self->_goes_on) {
+        $name = $names[ rand @names ] if $generation eq 'null';
+
         if ($n % 3 == 1) {
             my $done = $self->_ask(qq{
                 with fetched as materialized (select * from ngx_pgq.fetch('$name')),
