@@ -13,7 +13,7 @@ sub insert_posts {
             . " gen_random_uuid(), to_json(n), 't/' || n % 20 from generate_series(1, $count) as n order by n");
 }
 
-sub becomes { ok($pg->poll_query_until("select $_[0]", $_[1]), $_[2]) }
+sub becomes { ok($pg->poll_query_until("select $_[0]", $_[1], 60), $_[2]) }
 
 # Acknowledges all posts up to this one, in all parts of a subscription or in one.
 sub acknowledge {
