@@ -38,10 +38,14 @@
     " listen ngx_pgq_posts; end if; end$$%Z"
 
 
-/* as for POSTs, a WARNING tells that a commit was not confirmed */
+/*
+ * As for POSTs, a WARNING tells that a commit was not confirmed.  A consumer
+ * that uses SQL may lock its part for long: others do not wait for it here.
+ */
 
 #define NGX_PGQ_POOL_SETUP_CONSUME                                            \
-    "set statement_timeout = %M; " NGX_PGQ_POOL_SETUP_POST "%Z"
+    "set statement_timeout = %M; set lock_timeout = 1000; "                   \
+    NGX_PGQ_POOL_SETUP_POST "%Z"
 
 
 static ngx_pgq_pool_t *ngx_pgq_pool_derive(ngx_conf_t *cf, ngx_pgq_pool_t *db,

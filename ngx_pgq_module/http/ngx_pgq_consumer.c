@@ -81,7 +81,6 @@ static ngx_str_t  ngx_pgq_consumer_none = ngx_string("{\"msg\":[]}");
 static ngx_pgq_consumer_refusal_t  ngx_pgq_consumer_refusals[] = {
     { "PQ404", NGX_PGQ_PROBLEM_NO_SUBSCRIPTION },
     { "PQ410", NGX_PGQ_PROBLEM_FENCED },
-    { "PQ412", NGX_PGQ_PROBLEM_ACKNOWLEDGED },
     { "PQ422", NGX_PGQ_PROBLEM_SUBSCRIPTION_DIFFERS },
     { "PQ507", NGX_PGQ_PROBLEM_SUBSCRIPTIONS_FULL },
     { NULL, NGX_PGQ_PROBLEM_BAD_ARGUMENT }

@@ -112,8 +112,6 @@ NGX_PGQ_PROBLEM(SUBSCRIPTIONS_FULL, 403, "subscriptions_full", "Forbidden",
     "There are too many subscriptions.")
 NGX_PGQ_PROBLEM(NO_SUBSCRIPTION, 404, "no_subscription", "Not Found",
     "There is no such subscription.")
-NGX_PGQ_PROBLEM(ACKNOWLEDGED, 409, "acknowledged", "Conflict",
-    "The posts are acknowledged already.")
 NGX_PGQ_PROBLEM(FENCED, 409, "fenced", "Conflict",
     "Another consumer has taken the part of the subscription.")
 NGX_PGQ_PROBLEM(KEY_IN_FLIGHT, 409, "key_in_flight", "Conflict",
