@@ -8,6 +8,7 @@ my $pg    = Pgq::Postgres->new->start;
 my $nginx = Pgq::Nginx->new(pg => $pg, pool => 'lanes=1', locations => <<'END')->start;
     location = /status { pgq_status main; }
     location = /health { pgq_status; }
+    location = /metrics { pgq_metrics main; }
 END
 
 sub status { my ($uri) = @_; return Pgq::Client->new($nginx)->get($uri // '/status') }
@@ -32,9 +33,12 @@ is(Pgq::Client->new($nginx)->method('HEAD', '/status')->status, 200, 'HEAD is an
 is(Pgq::Client->new($nginx)->post('/status', '1')->status, 405, 'a POST is refused');
 like(status()->body, qr/\}\n\z/, 'the page ends with a line feed');
 
-# ---- a page that is longer than those without subscriptions
+# ---- many subscriptions
 $pg->safe_psql(q{select count(ngx_pgq.subscribe(lpad(n::text, 63, 'n'), parts => 64)) from generate_series(1, 20) as n});
 is(scalar @{ subscriptions() }, 1000, 'the page has 1000 parts');
+my $metrics = Pgq::Client->new($nginx)->get('/metrics')->body;
+cmp_ok(length $metrics, '>', 300_000, 'the metrics are a long page');
+like($metrics, qr/^pgq_transaction_id_age \d+\n\z/m, 'the page is complete');
 $pg->safe_psql(q{delete from ngx_pgq.subscription where name like 'n%'});
 
 # ---- a database that refuses, does not answer, or is gone
