@@ -2,9 +2,10 @@
 # post to both web hosts all the time. 142_alerts_of_hosts.t has the faults of hosts.
 #
 # These alerts have no fault in the two files, only cases of monitoring/rules.test.yml: DiskFills and ClockDiffers, as
-# containers have the disk and the clock of this machine; PatroniPaused, which takes an hour; PgqTransactionIds, which takes
-# 500 million transactions; PatroniTwoPrimaries and PatroniOtherTimeline, after which a member has to be copied;
-# PgqRefusesMessages, which does not fire beside the alert that names the cause, as both files show.
+# containers have the disk and the clock of this machine; PatroniPaused, which takes an hour; PgqSubscriptionBehind, which
+# takes 15 minutes; PgqTransactionIds, which takes 500 million transactions; PatroniTwoPrimaries and PatroniOtherTimeline,
+# after which a member has to be copied; PgqRefusesMessages, which does not fire beside the alert that names the cause, as
+# both files show.
 
 use Pgq;
 use Pgq::AlertTest;

@@ -69,6 +69,7 @@ sub families {
 
 my $pg    = Pgq::Postgres->new->start;
 my $nginx = Pgq::Nginx->new(pg => $pg, ring => '', locations => 'location = /metrics { pgq_metrics main; }')->start;
+$pg->safe_psql(q{select ngx_pgq.subscribe('billing')});
 poll_until { Pgq::Client->new($nginx)->get('/metrics')->body =~ /^pgq_database_up 1$/m };
 my %there = map { $_ => 1 } families(Pgq::Client->new($nginx)->get('/metrics')->body);
 
@@ -130,9 +131,13 @@ is(result('sum(pgq_messages_total)')->[0]{value}[1], 3, 'Prometheus has the mess
 my @missing = grep { !@{ result($_) } } map { /\b(node_\w+)\b/g } slurp("$dir/rules.yml");
 is("@missing", '', 'every metric of node exporter in the rules exists');
 
+is(Pgq::Client->new($port)->method('PUT', '/sub/billing')->status, 201, 'a subscription is created');
+poll_until { @{ result('pgq_subscription_oldest_seconds') } };
+
 my $console = Pgq::Client->new($stats)->get('/consoles/console.html');
 is($console->status, 200, 'Prometheus shows the console');
 like($console->body, qr{<td>messages not yet moved</td><td>0</td>.*<td>movers: idle</td><td>1</td>}s, 'the console has numbers');
+like($console->body, qr{<td>billing</td>\s+<td>0</td>\s+<td>0s</td>\s+<td>0</td>}, 'it has the subscription');
 
 is(in_tree(qw(provision/dev/stats stop)), '', 'make stop stops Prometheus');
 is(in_tree(qw(provision/dev/run stop)), '', 'make stop stops the servers');
