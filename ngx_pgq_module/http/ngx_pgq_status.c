@@ -306,9 +306,10 @@ ngx_pgq_status_requests(ngx_pgq_status_t *page)
     ngx_atomic_uint_t   n;
     ngx_pgq_metrics_t  *metrics;
 
-    static const char  *handlers[] = { "post", "get", "stream", "sub" };
-    static ngx_uint_t   success[] = { NGX_HTTP_ACCEPTED, NGX_HTTP_OK,
-                                      NGX_HTTP_OK };
+    static const char  *handlers[NGX_PGQ_METRICS_HANDLERS] =
+        { "post", "get", "stream", "sub" };
+    static ngx_uint_t   success[NGX_PGQ_METRICS_HANDLERS] =
+        { NGX_HTTP_ACCEPTED, NGX_HTTP_OK, NGX_HTTP_OK, NGX_HTTP_OK };
 
     metrics = ngx_pgq_metrics_all();
 

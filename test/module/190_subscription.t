@@ -12,6 +12,8 @@ sub fetch { return $client->get("/sub/$_[0]") }
 sub ack { my ($name, $body) = @_; return $client->post("/sub/$name/ack", $body) }
 sub ids { return join ' ', map { $_->{id} } @{ $_[0]->json->{msg} } }
 
+like($client->get('/metrics')->body, qr/^pgq_requests_total\{handler="sub",code="200"\} 0$/m, 'requests are counted from 0');
+
 # ---- a subscription
 is(put('jobs', '{"topics":["a","b/c"],"start":0}')->status, 201, 'a subscription is created');
 my $again = put('jobs', '{"start":"now","topics":["b/c","a"],"parts":1}');
