@@ -50,12 +50,13 @@ database_hosts() {
 
 
 web_hosts() {
-    local host from said clock
+    local host from said page clock
 
     for host in "${webs[@]}"; do
         from=$EPOCHREALTIME
         said=$(on "$host" curl -s --max-time 5 -w '\n%header{date}' http://127.0.0.1:9180/status < /dev/null) || said='nginx does not answer'
-        printf '%s: %s' "$host" "$(printf '%s' "${said%$'\n'*}")"    # without the line break
+        page=$(printf '%s' "${said%$'\n'*}")    # without the line break
+        printf '%s: %s' "$host" "${page/,\"subscriptions\":*/\}}"    # without the subscriptions, which may be many
         # The header has whole seconds, and nginx updates its clock only when an event occurs.
         if clock=$(date -d "${said##*$'\n'}" +%s 2> /dev/null); then
             clock=$(skew "${from%.*}" "$EPOCHREALTIME" "$clock")
