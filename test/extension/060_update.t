@@ -35,8 +35,8 @@ for my $file (glob "$sql/*.sql") {
     my $text = Pgq::Host::slurp($file);
     my ($name) = $file =~ m{([^/]+)\z};
     $text =~ s/^create extension.*;\nalter extension.*;\n/create extension ngx_pgq version '0.9';\n/m if $name eq 'extension.sql';
-    $text =~ s/^\\ir (?:key|retry|retry_all|recent|after|removed|revision|position|follow|index|since|refresh|subscription|progress|part|subscribe|unsubscribe|fetch|ack|acknowledged|subscription_rows|subscriptions|metrics|subscription_status)[.]sql\n//gm                                 if $name eq 'install.sql';
-    $text =~ s/^grant .*\b(?:fence|key_0|recent|after|removed|revision|position|follow|subscribe|fetch|ack|acknowledged|subscription_rows|subscriptions|metrics|subscription_status)\b.*;\n//gm                                     if $name eq 'grants.sql';
+    $text =~ s/^\\ir (?:key|retry|retry_all|recent|after|removed|revision|position|follow|index|since|refresh|subscription|progress|part|subscribe|unsubscribe|fetch|ack|check_members|subscribe_json|fetch_json|ack_json|acknowledged|subscription_rows|subscriptions|metrics|subscription_status)[.]sql\n//gm                                 if $name eq 'install.sql';
+    $text =~ s/^grant .*\b(?:fence|key_0|recent|after|removed|revision|position|follow|subscribe|unsubscribe|fetch|ack|check_members|subscribe_json|fetch_json|ack_json|acknowledged|subscription_rows|subscriptions|metrics|subscription_status)\b.*;\n//gm                                     if $name eq 'grants.sql';
     $text =~ s/^select \$\$alter table \S+\s+add column topic .*?^\\gexec\n//gms;
     $text =~ s/^(grant .*)(ngx_pgq[.]enqueue.*)/$1 . without_topics($2)/gme;
     $text =~ s/[(]data, topic[)]/(data)/;
