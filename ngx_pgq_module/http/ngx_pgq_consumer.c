@@ -10,6 +10,7 @@
  *    its pool, or it is answered; its cleanup ends both;
  *  - a GET that waits asks again when the ring has a newer post than it had
  *    at the last question, and from time to time, as leases end without one;
+ *  - those of a subscription ask at the same times, so that they share a read;
  *  - a call whose outcome is unknown is repeated: each can be.  The posts
  *    of a lease whose answer was lost are returned again when it has ended.
  */
@@ -42,6 +43,7 @@ typedef struct {
     ngx_msec_t               start;
     ngx_msec_t               wait;      /* from the start, for posts */
     ngx_msec_t               asked;     /* time of the last question */
+    ngx_msec_t               phase;     /* of its times, from the name */
     int64_t                  newest;    /* post of the ring at that time */
     unsigned                 asking:1;
     unsigned                 waiting:1;
@@ -65,6 +67,8 @@ static ngx_int_t ngx_pgq_consumer_refused(ngx_http_request_t *r,
 static ngx_int_t ngx_pgq_consumer_status(ngx_http_request_t *r,
     ngx_uint_t status);
 static ngx_int_t ngx_pgq_consumer_wait(ngx_pgq_consumer_t *c);
+static ngx_msec_t ngx_pgq_consumer_delay(ngx_pgq_consumer_t *c,
+    ngx_msec_t period);
 static void ngx_pgq_consumer_changed(ngx_pgq_ring_listener_t *l);
 static void ngx_pgq_consumer_timer_handler(ngx_event_t *ev);
 static void ngx_pgq_consumer_leave(ngx_pgq_consumer_t *c);
@@ -164,6 +168,8 @@ ngx_pgq_consumer_start(ngx_http_request_t *r, ngx_pgq_read_query_t *query,
     c->query.size = plcf->subscription->answer_size;
     c->start = ngx_current_msec;
     c->wait = wait * 1000;
+    c->phase = ngx_crc32_short(query->name.data, query->name.len)
+               % NGX_PGQ_CONSUMER_POLL;
     c->consumers = plcf->subscription->consumers->http;
 
     c->fetch.base.db = plcf->subscription->consumers;
@@ -342,8 +348,10 @@ ngx_pgq_consumer_wait(ngx_pgq_consumer_t *c)
                                   ngx_pgq_consumer_none.len);
     }
 
-    delay = ngx_pgq_consumer_newest(c->consumers) == c->newest
-            ? NGX_PGQ_CONSUMER_POLL : NGX_PGQ_CONSUMER_PAUSE;
+    delay = ngx_pgq_consumer_delay(c, ngx_pgq_consumer_newest(c->consumers)
+                                      == c->newest
+                                      ? NGX_PGQ_CONSUMER_POLL
+                                      : NGX_PGQ_CONSUMER_PAUSE);
 
     ngx_queue_insert_tail(&c->consumers->waiting, &c->queue);
     c->consumers->n++;
@@ -355,6 +363,15 @@ ngx_pgq_consumer_wait(ngx_pgq_consumer_t *c)
 }
 
 
+/* until the next time at which all requests of the subscription ask */
+
+static ngx_msec_t
+ngx_pgq_consumer_delay(ngx_pgq_consumer_t *c, ngx_msec_t period)
+{
+    return period - (ngx_current_msec + c->phase) % period;
+}
+
+
 /* the ring has changed, or the worker exits */
 
 static void
@@ -362,7 +379,7 @@ ngx_pgq_consumer_changed(ngx_pgq_ring_listener_t *l)
 {
     int64_t               newest;
     ngx_queue_t          *q;
-    ngx_msec_t            passed;
+    ngx_msec_t            delay;
     ngx_pgq_consumer_t   *c;
     ngx_pgq_consumers_t  *consumers;
 
@@ -375,12 +392,19 @@ ngx_pgq_consumer_changed(ngx_pgq_ring_listener_t *l)
     {
         c = ngx_queue_data(q, ngx_pgq_consumer_t, queue);
 
-        if (newest != c->newest || ngx_exiting) {
-            passed = ngx_current_msec - c->asked;
+        if (newest == c->newest && !ngx_exiting) {
+            continue;
+        }
 
-            ngx_add_timer(&c->timer, passed < NGX_PGQ_CONSUMER_PAUSE
-                                     ? NGX_PGQ_CONSUMER_PAUSE - passed
-                                     : 0);
+        delay = ngx_current_msec - c->asked < NGX_PGQ_CONSUMER_PAUSE
+                ? ngx_pgq_consumer_delay(c, NGX_PGQ_CONSUMER_PAUSE) : 0;
+
+        if ((ngx_msec_int_t) (c->timer.timer.key - ngx_current_msec)
+            > (ngx_msec_int_t) delay)
+        {
+            /* a timer that is set would not be moved by less than 300 ms */
+            ngx_del_timer(&c->timer);
+            ngx_add_timer(&c->timer, delay);
         }
     }
 }

@@ -40,11 +40,14 @@ ngx_uint_t
 ngx_pgq_answer_same(ngx_pgq_read_query_t *a, ngx_pgq_read_query_t *b)
 {
     return a->special == b->special
-           && a->special < NGX_PGQ_QUERY_CONSUME
+           && a->special <= NGX_PGQ_QUERY_CONSUME
            && a->ascending == b->ascending
            && a->limit == b->limit
            && a->id == b->id
            && a->size == b->size
+           && a->part == b->part
+           && a->lease == b->lease
+           && ngx_pgq_answer_equal(&a->name, &b->name)
            && ngx_pgq_answer_equal(&a->topics, &b->topics)
            && ngx_pgq_answer_equal(&a->pattern, &b->pattern);
 }

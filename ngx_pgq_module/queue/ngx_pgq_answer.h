@@ -39,8 +39,9 @@ typedef enum {
     NGX_PGQ_QUERY_HISTORY,     /* with position(id) */
     NGX_PGQ_QUERY_SINCE,       /* the id before the posts of a time */
     NGX_PGQ_QUERY_METRICS,     /* a text, kept as the object of one post */
-    /* of a subscription; each belongs to one request */
+    /* of a subscription; its posts belong to one request */
     NGX_PGQ_QUERY_CONSUME,     /* posts and a lease; id: the generation */
+    /* each belongs to one request */
     NGX_PGQ_QUERY_ACK,
     NGX_PGQ_QUERY_SUBSCRIBE,   /* answer->next: whether there was none */
     NGX_PGQ_QUERY_UNSUBSCRIBE  /* answer->next: whether there was one */

@@ -7,6 +7,9 @@
  *  - a read is in reads->waiting, or in reads->sent while its call is in
  *    progress.  A fetch only joins a waiting read: one in progress may not see
  *    posts that the client has already seen;
+ *  - consumers of a subscription that ask at the same time share a read, so
+ *    that many that wait cost one query.  Its posts are given to the first
+ *    one; then it is sent again for the others;
  *  - a fetch is in the list of its read until it is answered or its client
  *    leaves.  A read in progress is kept until its call ends;
  *  - no read is sent while the answers that clients have not read yet take
@@ -62,6 +65,8 @@ static void ngx_pgq_read_value(ngx_pgq_call_t *call, ngx_uint_t n,
 static void ngx_pgq_read_row(ngx_pgq_call_t *call, ngx_str_t *fields);
 static void ngx_pgq_read_done(ngx_pgq_call_t *call,
     ngx_pgq_outcome_e outcome);
+static void ngx_pgq_read_again(ngx_pgq_read_t *read);
+static ngx_uint_t ngx_pgq_read_taken(ngx_pgq_read_t *read);
 static ngx_pgq_read_result_e ngx_pgq_read_complete(ngx_pgq_read_t *read);
 static ngx_pgq_read_result_e ngx_pgq_read_refused(ngx_pgq_read_t *read);
 static void ngx_pgq_read_answer(ngx_pgq_fetch_t *f,
@@ -404,16 +409,7 @@ ngx_pgq_read_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
     }
 
     if (outcome == NGX_PGQ_AGAIN || outcome == NGX_PGQ_UNKNOWN) {
-
-        if (read->answer) {
-            ngx_pgq_answer_release(read->answer);
-            read->answer = NULL;
-        }
-
-        read->sent = 0;
-        ngx_queue_insert_head(&ngx_pgq_reads(read->db)->waiting,
-                              &read->queue);
-        ngx_pgq_pool_wake(read->db);
+        ngx_pgq_read_again(read);
         return;
     }
 
@@ -426,9 +422,40 @@ ngx_pgq_read_done(ngx_pgq_call_t *call, ngx_pgq_outcome_e outcome)
         f->refused = call;
 
         ngx_pgq_read_answer(f, result, read->answer);
+
+        if (result == NGX_PGQ_READ_DONE && ngx_pgq_read_taken(read)
+            && !ngx_queue_empty(&read->fetches))
+        {
+            ngx_pgq_read_again(read);
+            return;
+        }
     }
 
     ngx_pgq_read_free(read);
+}
+
+
+static void
+ngx_pgq_read_again(ngx_pgq_read_t *read)
+{
+    if (read->answer) {
+        ngx_pgq_answer_release(read->answer);
+        read->answer = NULL;
+    }
+
+    read->sent = 0;
+    ngx_queue_insert_head(&ngx_pgq_reads(read->db)->waiting, &read->queue);
+    ngx_pgq_pool_wake(read->db);
+}
+
+
+/* whether the answer has posts with a lease, which one request got */
+
+static ngx_uint_t
+ngx_pgq_read_taken(ngx_pgq_read_t *read)
+{
+    return read->query.special == NGX_PGQ_QUERY_CONSUME
+           && read->answer->posts.nelts > 0;
 }
 
 
