@@ -100,7 +100,7 @@ sub normal {
         s/\b127\.0\.0\.1:$monitor\b/127.0.0.1:8001/g;
         s/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/UUID/g;
         s/\d{4}-\d\d-\d\d[T ][\d:.]+(?:Z|\+00)?/TIME/g;
-        s/"(id|next|post)":\d+/"$1":N/g;
+        s/"(id|next|post|generation)":\d+/"$1":N/g;
         s/"stamp": \d+/"stamp": N/g;
         s/^\(\d+ rows?\)$//mg;
         s/^ *\d+ (?=\|)/N /mg;
