@@ -58,7 +58,14 @@ isnt($second->{generation}, $generation, '... with another generation');
 is_problem(ack('jobs', qq({"upto":4,"generation":$generation})), 409, 'fenced', 'an acknowledgement of the first consumer');
 is_problem(fetch("jobs?generation=$generation"), 409, 'fenced', 'a GET of the first consumer');
 like(ack('jobs', qq({"upto":4,"generation":$generation}))->json->{detail}, qr/^part 1 of subscription "jobs" was taken by another consumer\.$/, 'the detail says what has happened');
-is(ack('jobs', qq({"upto":4,"generation":$second->{generation}}))->status, 204, 'the second consumer acknowledges');
+my $nothing = sub { return ack('jobs', qq({"upto":0,"generation":$second->{generation},"release":$_[0]}))->status };
+is($nothing->('true'), 204, 'the second consumer acknowledges nothing, and gives its posts back');
+is($nothing->('false'), 204, '... and begins its lease again');
+is(ids(fetch('jobs')), '', '... so that another consumer gets none');
+is($nothing->('true'), 204, '... and gives them back again');
+$second = fetch('jobs')->json;
+is(join(' ', map { $_->{id} } @{ $second->{msg} }), 4, 'a third consumer gets them');
+is(ack('jobs', qq({"upto":4,"generation":$second->{generation}}))->status, 204, '... and acknowledges them');
 
 # ---- sizes
 is(put('large', '{"start":0}')->status, 201, 'another one');
