@@ -45,8 +45,9 @@ my @tokens = (
         'Origin: http://x', 'Sec-Fetch-Site: cross-site'),
     "\x81\x85abcd\x00\x00\x00\x00\x00", "\x89\x80abcd", "\x88\x80abcd", "\x88\x82abcd\x62\x8a", "\x01\x81abcd\x1a", "\x80\x80abcd", "\x82\x80abcd", "\x81\xfe", "\x81\xff\x7f",
     '/stream', '/stream/a', '/stream/**', '?wait=0', '&after=', '&after=0', '&newest=', '&since=', '&last_event_id=', '&topic=', '&topic=a,*,b/**', '9223372036854775807', '-1',
+    '/sub/', '/sub/a', '/ack', '?wait=60', '&limit=1', '&lease=1', '&part=', '&part=2', '&generation=', '{"upto":1,"generation":1}', '{"topics":["a"],"start":0,"parts":2}',
     'HTTP/1.1', 'HTTP/1.0', ' HTTP/1.', '/post', '/post/a/b', '/post/_', '/*', '/get', '/small', '?limit=', '&before=', '%00', '%', '/../', '//', '#',
-    'POST ', 'GET ', 'HEAD ', 'OPTIONS ', 'a' x 9000, '"' . 'b' x 5000 . '"', '{"a":', '[' x 50, '\u0000', '\ud800', "\0", "\xff",
+    'POST ', 'GET ', 'HEAD ', 'OPTIONS ', 'PUT ', 'DELETE ', 'a' x 9000, '"' . 'b' x 5000 . '"', '{"a":', '[' x 50, '\u0000', '\ud800', "\0", "\xff",
 );
 
 
@@ -154,7 +155,8 @@ sub _mute {
     if ($http2) {
         for (0 .. $random->below(50)) {
             $client->request(
-                $random->pick(qw(POST POST POST GET GET HEAD OPTIONS DELETE)), $random->pick(qw(/post /post /post/a/b /post/_ /small /get /get?limit=1000 /get?limit=0 /status /metrics /nowhere)),
+                $random->pick(qw(POST POST POST GET GET HEAD OPTIONS PUT DELETE)),
+                $random->pick(qw(/post /post /post/a/b /post/_ /small /get /get?limit=1000 /get?limit=0 /sub/a /sub/a?wait=60 /sub/a/ack /status /metrics /nowhere)),
                 body => $random->pick('', '', '1', '{', "[1]\n[2]\n", '"' . 'z' x 3000 . '"'), headers => { 'content-type' => $random->pick('application/json', 'text/plain', 'x', 'application/x-ndjson') },
             );
         }

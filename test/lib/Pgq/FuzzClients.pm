@@ -37,7 +37,7 @@ sub servers {
     my $base  = $pg->conninfo(user => 'ngx_pgq_web');
     my @ports = map { free_port() } 1, 2;
     my %http2 = Pgq::Nginx->http2;
-    my $pages = 'location ^~ /post/ { pgq_post main; } location ^~ /get/ { pgq_get main; } location /stream { pgq_stream main; pgq_stream_post on; } location = /small { pgq_post small; } location = /metrics { pgq_metrics; } location = /status { pgq_status; }';
+    my $pages = 'location ^~ /post/ { pgq_post main; } location ^~ /get/ { pgq_get main; } location /stream { pgq_stream main; pgq_stream_post on; } location ^~ /sub/ { pgq_subscription main; } location = /small { pgq_post small; } location = /metrics { pgq_metrics; } location = /status { pgq_status; }';
 
     my $nginx = Pgq::Nginx->new(
         pg        => $pg,
@@ -337,8 +337,9 @@ sub _check_answer {
         return $self->_wrong($case, "request $case->{answers} is not answered by $expect->{applied}") if ($expect->{applied} // $applied) ne $applied;
     }
 
+    # the body after a head that may be that of HEAD is not read; the answer to PUT has none
     $body =~ s/,"post":\d+\}\z/}/ if $status == 201;
-    $self->_accepted($case, $body, $expect) if $status == 201 || $status == 202;
+    $self->_accepted($case, $body, $expect) if $status == 201 && $body ne '' || $status == 202 && !$case->{raw};
 
     return;
 }
