@@ -14,6 +14,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform ngx_pgq.check_members(body, '{topics,start,parts}');
+    if json_typeof(body -> 'topics') not in ('array', 'null') then
+        raise exception 'topics must be an array of strings' using errcode = 'invalid_parameter_value';
+    end if;
     return ngx_pgq.subscribe(
         name,
         case when body ->> 'topics' is not null

@@ -98,7 +98,7 @@ is_problem(ack('late', '{"upto":1,"generation":1}'), 404, 'no_subscription', 'an
 # ---- bad requests
 for my $case (
     [ '{"topic":["a"]}',       qr/^the member "topic" is unknown; there are topics, start, parts\.$/ ],
-    [ '{"topics":"a"}',        qr/scalar/ ],
+    [ '{"topics":"a"}',        qr/^topics must be an array of strings\.$/ ],
     [ '{"topics":[]}',         qr/^topics of subscription "bad" are not valid\.$/ ],
     [ '{"topics":[null]}',     qr/are not valid/ ],
     [ '{"topics":["a/"]}',     qr/are not valid/ ],
