@@ -68,7 +68,7 @@ is(join(' ', map { $_->{id} } @{ $second->{msg} }), 4, 'a third consumer gets th
 is(ack('jobs', qq({"upto":4,"generation":$second->{generation}}))->status, 204, '... and acknowledges them');
 
 # ---- sizes
-is(put('large', '{"start":0}')->status, 201, 'another one');
+is(put('large', '{"topics":null,"start":0}')->status, 201, 'another one');
 $pg->safe_psql(q{insert into public.posts (message_id, at, data) select gen_random_uuid(), now(), to_json(repeat('x', n)) from unnest(array[600, 300, 2000, 100]) as n});
 is(ids(fetch('large?lease=1')), '1 2 3 4 5 6', 'posts end before answer_size');
 my $large = fetch('late?limit=1000');
