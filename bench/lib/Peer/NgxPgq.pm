@@ -28,7 +28,7 @@ sub start {
         log_level   => 'notice',
         listen      => 'backlog=4096',
         http        => 'keepalive_requests 1000000000; keepalive_timeout 1h;',
-        server      => 'access_log off;',
+        server      => 'access_log off; location /sub/ { pgq_subscription main; }',
     ));
 }
 
@@ -45,11 +45,10 @@ sub kill {
 }
 
 
-# HTTP is measured when nginx has the directive.
 sub consumers {
     my ($self) = @_;
 
-    return ([ 'SQL', 100, 'consumer_sql', $self->{pg}->conninfo ]);
+    return ([ 'SQL', 100, 'consumer_sql', $self->{pg}->conninfo ], [ 'HTTP', 100, 'consumer_http', $self->{server}{http}->port ]);
 }
 
 
