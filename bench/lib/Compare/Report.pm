@@ -239,10 +239,13 @@ sub _losses {
     $compare->("$_->[1], longest of the kills", 's', -1, do { my $what = $_->[0]; sub { my $kill = $figure->{ $_[0] }{kill}; $kill && max(map { $_->{$what} } values %$kill) } })
         for [ outage => 'without an acknowledgement' ], [ silence => 'without a new row' ];
 
-    for my $count (@{ $run->{subscriptions} }) {
-        $compare->("posts to consumers of $count subscriptions", 'a second', 1, sub {
-            max(map { $_->{$count} ? median(map { $_->{rate} } @{ $_->{$count} }) : () } values %{ $figure->{ $_[0] }{consume} || {} });
-        });
+    for my $way (sort keys %{ $figure->{ngx_pgq}{consume} }) {
+        for my $count (@{ $run->{subscriptions} }) {
+            $compare->("posts to consumers by $way, subscriptions: $count", 'a second', 1, sub {
+                my $consume = $figure->{ $_[0] }{consume} || {};
+                max(map { median(map { $_->{rate} } @{ $_->{$count} }) } grep { $_ } $_[0] eq 'ngx_pgq' ? $consume->{$way} : values %$consume);
+            });
+        }
     }
 
     return @lines;

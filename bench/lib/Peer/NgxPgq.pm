@@ -24,6 +24,7 @@ sub start {
     return $self->serve(http => Pgq::Nginx->new(
         pg          => $self->{pg},
         workers     => $self->{workers},
+        pool        => 'read_lanes=5',
         connections => $self->{connections} * 2 + 100,
         log_level   => 'notice',
         listen      => 'backlog=4096',
@@ -79,8 +80,9 @@ sub movers {
 
 
 sub settings {
-    return 'Its defaults, without an access log, as for all peers. One mover. The answer contains the id and the message;'
-        . ' those of the other peers are shorter. It checks that a message is JSON before it accepts it.';
+    return 'Its defaults, without an access log, as for all peers, and with `read_lanes=5`, as 10 consumers share these'
+        . ' connections. One mover. The answer contains the id and the message; those of the other peers are shorter. It checks'
+        . ' that a message is JSON before it accepts it.';
 }
 
 
