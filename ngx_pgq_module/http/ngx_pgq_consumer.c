@@ -416,6 +416,7 @@ ngx_pgq_consumer_timer_handler(ngx_event_t *ev)
     ngx_pgq_consumer_t  *c = ev->data;
 
     ngx_pgq_consumer_leave(c);
+    c->query.again = 1;
 
     if (ngx_exiting || ngx_current_msec - c->start >= c->wait) {
         ngx_pgq_consumer_finish(c, ngx_pgq_consumer_wait(c));

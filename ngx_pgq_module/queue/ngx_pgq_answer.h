@@ -62,6 +62,7 @@ typedef struct {
     ngx_str_t                name;      /* of a subscription */
     ngx_int_t                part;      /* 0: any */
     ngx_int_t                lease;     /* s */
+    ngx_uint_t               again;     /* 1: one that waits asks again */
 } ngx_pgq_read_query_t;
 
 

@@ -4,9 +4,11 @@
  * This file owns the reads.
  *
  * Invariants:
- *  - a read is in reads->waiting, or in reads->sent while its call is in
- *    progress.  A fetch only joins a waiting read: one in progress may not see
- *    posts that the client has already seen;
+ *  - a read is in a list of reads->waiting, or in reads->sent while its call
+ *    is in progress.  A fetch only joins a waiting read: one in progress may
+ *    not see posts that the client has already seen;
+ *  - reads of requests that ask again have a list of their own.  The lists
+ *    take turns, so that no other request waits for all of them;
  *  - consumers of a subscription that ask at the same time share a read, so
  *    that many that wait cost one query.  Its posts are given to the first
  *    one; then it is sent again for the others;
@@ -42,7 +44,9 @@ struct ngx_pgq_read_s {
 
 typedef struct {
     ngx_queue_t              unanswered;    /* fetches */
-    ngx_queue_t              waiting;       /* reads, oldest first */
+    ngx_queue_t              waiting[2];    /* reads, oldest first, by
+                                               query.again */
+    ngx_uint_t               turn;          /* the list of the next read */
     ngx_queue_t              sent;          /* reads in progress */
     time_t                   logged_at;     /* when an error was last logged */
 } ngx_pgq_reads_t;
@@ -93,7 +97,8 @@ ngx_pgq_read_init(ngx_pgq_pool_t *db, ngx_pool_t *memory)
     }
 
     ngx_queue_init(&reads->unanswered);
-    ngx_queue_init(&reads->waiting);
+    ngx_queue_init(&reads->waiting[0]);
+    ngx_queue_init(&reads->waiting[1]);
     ngx_queue_init(&reads->sent);
 
     db->source = &ngx_pgq_read_source;
@@ -196,7 +201,8 @@ ngx_pgq_read_create(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query)
     read->call.done = ngx_pgq_read_done;
     read->call.data = read;
 
-    ngx_queue_insert_tail(&ngx_pgq_reads(db)->waiting, &read->queue);
+    ngx_queue_insert_tail(&ngx_pgq_reads(db)->waiting[query->again],
+                          &read->queue);
 
     return read;
 }
@@ -207,14 +213,13 @@ ngx_pgq_read_create(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query)
 static ngx_pgq_read_t *
 ngx_pgq_read_find(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query)
 {
-    ngx_queue_t      *q;
-    ngx_pgq_read_t   *read;
-    ngx_pgq_reads_t  *reads;
+    ngx_queue_t     *q, *waiting;
+    ngx_pgq_read_t  *read;
 
-    reads = ngx_pgq_reads(db);
+    waiting = &ngx_pgq_reads(db)->waiting[query->again];
 
-    for (q = ngx_queue_head(&reads->waiting);
-         q != ngx_queue_sentinel(&reads->waiting);
+    for (q = ngx_queue_head(waiting);
+         q != ngx_queue_sentinel(waiting);
          q = ngx_queue_next(q))
     {
         read = ngx_queue_data(q, ngx_pgq_read_t, queue);
@@ -256,12 +261,19 @@ ngx_pgq_read_next(ngx_pgq_pool_t *db)
 
     reads = ngx_pgq_reads(db);
 
-    if (ngx_queue_empty(&reads->waiting) || db->size >= db->unread_size) {
+    if (ngx_queue_empty(&reads->waiting[reads->turn])) {
+        reads->turn = !reads->turn;
+    }
+
+    if (ngx_queue_empty(&reads->waiting[reads->turn])
+        || db->size >= db->unread_size)
+    {
         return NULL;
     }
 
-    q = ngx_queue_head(&reads->waiting);
+    q = ngx_queue_head(&reads->waiting[reads->turn]);
     ngx_queue_remove(q);
+    reads->turn = !reads->turn;
 
     ngx_queue_insert_tail(&reads->sent, q);
 
@@ -298,10 +310,11 @@ ngx_pgq_read_clear(ngx_pgq_pool_t *db)
 
     reads = ngx_pgq_reads(db);
 
-    ngx_queue_add(&reads->waiting, &reads->sent);
+    ngx_queue_add(&reads->sent, &reads->waiting[0]);
+    ngx_queue_add(&reads->sent, &reads->waiting[1]);
 
-    while (!ngx_queue_empty(&reads->waiting)) {
-        q = ngx_queue_head(&reads->waiting);
+    while (!ngx_queue_empty(&reads->sent)) {
+        q = ngx_queue_head(&reads->sent);
         ngx_queue_remove(q);
         ngx_pgq_read_free(ngx_queue_data(q, ngx_pgq_read_t, queue));
     }
@@ -444,7 +457,8 @@ ngx_pgq_read_again(ngx_pgq_read_t *read)
     }
 
     read->sent = 0;
-    ngx_queue_insert_head(&ngx_pgq_reads(read->db)->waiting, &read->queue);
+    ngx_queue_insert_head(&ngx_pgq_reads(read->db)->waiting[read->query.again],
+                          &read->queue);
     ngx_pgq_pool_wake(read->db);
 }
 

@@ -4,7 +4,7 @@ use Pgq;
 use Pgq::Host qw(slurp);
 use Time::HiRes qw(time);
 
-my $sites = 'location /sub/ { pgq_subscription main; }';
+my $sites = 'location /sub/ { pgq_subscription main; } location = /metrics { pgq_metrics; }';
 my $pg    = Pgq::Postgres->new(conf => "log_statement = 'all'\n")->start;
 my $nginx = Pgq::Nginx->new(pg => $pg, pool => 'lanes=1', ring => '', locations => $sites)->start;
 
@@ -14,10 +14,12 @@ sub ids { return join ' ', map { $_->{id} } @{ $_[0]->json->{msg} } }
 sub questions { return scalar(() = slurp($pg->log) =~ /execute <unnamed>: select [^\n]*fetch_json/g) }
 sub insert { $pg->safe_psql(join '', map { qq{insert into ngx_pgq.queue (data, topic) values ('1', '$_');} } @_); return $pg->wait_until_moved }
 
+sub backend { return $pg->safe_psql(q{select pid from pg_stat_activity where usename = 'ngx_pgq_web' and query ~ '_json'}) }
+
 # Sends these GETs, and closes the first ones, while the only connection is in another one's query.
 sub together {
     my ($leave, @paths) = @_;
-    my $pid = $pg->safe_psql(q{select pid from pg_stat_activity where usename = 'ngx_pgq_web' and query ~ '_json'});
+    my $pid = backend();
 
     kill 'STOP', $pid;
     my $busy = client()->send_get('/sub/busy');
@@ -58,8 +60,8 @@ is($count, 4, '... by one query for each part, and one that finds no other');
 put($_, qq({"topics":["$_"]})) for qw(x y);
 put('halves', '{"parts":3,"start":0}');
 insert('x', 'y');
-($count, @answers) = together(0, 'x?limit=1', 'x?limit=2', 'y?lease=1', 'y?lease=2', map { "halves?part=$_" } 1 .. 3);
-is(join(' ', map { ids($_) || '-' } @answers[ 0 .. 3 ]), '4 - 5 -', 'requests with other names are different questions');
+($count, @answers) = together(0, 'x', 'y', 'x?limit=2', 'y?lease=2', map { "halves?part=$_" } 1 .. 3);
+is(join(' ', map { ids($_) || '-' } @answers[ 0 .. 3 ]), '4 5 - -', 'requests with other names are different questions');
 is(join(' ', map { $_->json->{part} } @answers[ 4 .. 6 ]), '1 2 3', '... and those of other parts');
 is($count, 7, '... and those with another limit or lease');
 
@@ -67,6 +69,25 @@ is($count, 7, '... and those with another limit or lease');
 my $generation = $answers[0]->json->{generation};
 ($count, @answers) = together(0, ("x?generation=$generation") x 2, 'x');
 is(join(' ', map { ids($_) || '-' } @answers), '4 4 -', 'a consumer that asks twice gets its posts twice, and no other does');
+
+# ---- many that ask again
+put("many$_", '{"topics":["none"]}') for 1 .. 20;
+my @waiting = map { client()->send_get("/sub/many$_?wait=60") } 1 .. 20;
+my $reads   = sub { my ($n) = @_; return poll_until { $nginx->metric('pgq_waiting_reads{pool="main"}') == $n } };
+ok($reads->(0), '20 consumers of different subscriptions wait');
+my $pid = backend();
+kill 'STOP', $pid;
+insert('z');
+ok($reads->(20), '... and ask again, as there is a post');
+my $ack  = client()->send_post('/sub/x/ack', qq({"upto":4,"generation":$generation}));
+my $size = -s $pg->log;
+$reads->(21);
+kill 'CONT', $pid;
+is($ack->answer->status, 204, 'an acknowledgement that comes later');
+my @sent = substr(slurp($pg->log), $size) =~ /execute <unnamed>: select [^\n]*(fetch_json|ack_json)/g;
+my ($place) = grep { $sent[$_] eq 'ack_json' } 0 .. $#sent;
+cmp_ok($place, '<=', 2, '... does not wait for all of them');
+$_->close for @waiting;
 
 # ---- a consumer that waits is told at once
 my @names = map { "late$_" } 1 .. 8;
