@@ -126,6 +126,7 @@ is_problem(ack('jobs', ''), 400, 'empty', 'an acknowledgement without a body');
 is_problem(put('bad', '{"topics":'), 400, 'not_json', 'a body that is no JSON');
 is_problem(put('bad', "{\"topics\":[\"\xff\"]}"), 400, 'not_json', '... or no UTF-8');
 is_problem(put('bad', '{"topics":["' . 'x' x 66000 . '"]}'), 413, 'too_large', 'a body that is too large');
+is_problem($client->post_chunked('/sub/jobs/ack', [ '{"upto":1,"x":"' . 'x' x 66000 . '"}' ]), 413, 'too_large', '... also in chunks');
 is_problem($client->method('PUT', '/sub/bad', '{}', 'Content-Type' => 'text/plain'), 400, 'bad_argument', 'a text');
 is_problem($client->method('PUT', '/sub/bad', '{}', 'Content-Encoding' => 'gzip'), 415, 'unsupported_type', 'a content coding');
 for my $argument (qw(wait=-1 wait=61 wait=x limit=0 limit=1001 lease=0 lease=86401 part=0 part=65 generation=0 generation=x)) {

@@ -131,6 +131,15 @@ $nginx->configure(timeout => '10s', pool => 'lanes=1 tickets=3')->reload;
 my @waiting = map { waiting('outage?wait=60') } 1 .. 3;
 is_problem(client()->get('/sub/outage?wait=60'), 503, 'queue_full', 'a fourth consumer');
 is_problem(ack('outage', 4, $generation), 503, 'queue_full', '... and an acknowledgement beside it');
+(pop @waiting)->close;
+ok((poll_until { ack('outage', 4, $generation)->status == 204 }), '... which is served when one of them has left');
+
+# ---- a server that has become read-only
+$pg->safe_psql('alter function ngx_pgq.ack_json(text, json) set transaction_read_only = on');
+$client = client()->send_post('/sub/outage/ack', qq({"upto":4,"generation":$generation}));
+ok((poll_until { 2 <= (() = slurp($pg->log) =~ /cannot execute UPDATE in a read-only transaction/g) }), 'an acknowledgement that a read-only server refuses is sent again');
+$pg->safe_psql('alter function ngx_pgq.ack_json(text, json) reset transaction_read_only');
+is($client->answer->status, 204, '... until a server accepts it');
 
 # ---- a reload
 $start = time;
