@@ -103,6 +103,19 @@ ok((poll_until { $pid = $pg->safe_psql("select pid $waits", @local); $pid }), '.
 ok($pg->commits_wait_for(''), 'commits do not wait any more');
 is($client->answer->status, 204, 'it is answered after a commit without a warning');
 
+# ---- a lease whose answer is lost
+put('lost', '{"start":0}');
+ok($pg->commits_wait_for('nowhere'), 'commits wait again');
+$client = client()->send_get('/sub/lost?wait=60&lease=3');
+ok((poll_until { $pid = $pg->safe_psql("select pid $waits", @local) }), 'a GET waits for its commit');
+$pg->safe_psql("select pg_terminate_backend($pid)", @local);
+ok((poll_until { $pg->safe_psql(q{select generation > 0 from ngx_pgq.progress where name = 'lost'}, @local) eq 't' }), '... which is done, but the connection is lost');
+my $lost = $pg->safe_psql(q{select generation from ngx_pgq.progress where name = 'lost'}, @local);
+ok($pg->commits_wait_for(''), 'commits do not wait');
+$answer = $client->answer;
+is(ids($answer), '1 2 3 4', 'the GET gets the posts when the lease has ended');
+isnt($answer->json->{generation}, $lost, '... by another one');
+
 # ---- no answer in time
 $nginx->configure(timeout => '1s')->reload;
 $session = $pg->session;
