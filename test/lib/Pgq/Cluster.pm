@@ -21,6 +21,7 @@ use MIME::Base64 qw(encode_base64);
 use Pgq::HttpLoad;
 use Pgq::Host qw(top build_dir run slurp temp_dir);
 use Pgq::Postgres;
+use Pgq::Session;
 use Pgq::Wait qw(poll_until);
 
 my $command = top() . '/provision/cluster/cluster';
@@ -154,6 +155,17 @@ sub psql {
 
 sub safe_psql        { goto &Pgq::Postgres::safe_psql }
 sub poll_query_until { goto &Pgq::Postgres::poll_query_until }
+
+
+# An open psql session on a web host, with nginx's role, through both HAProxies: see Pgq::Session.
+sub session {
+    my ($self) = @_;
+    my @webs = map { $_->name } $self->webs;
+
+    return Pgq::Session->new([ $command, 'on', $webs[ rand @webs ], 'psql' ], 'host=' . join(',', @webs) . ' port=5000 dbname=posts'
+        . ' user=ngx_pgq_web passfile=/etc/ngx_pgq/pgpass sslmode=verify-full sslrootcert=/etc/ngx_pgq/ca.crt'
+        . ' target_session_attrs=read-write connect_timeout=2');
+}
 
 
 # A load at every web host. Takes the options of Pgq::HttpLoad.

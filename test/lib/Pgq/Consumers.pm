@@ -27,7 +27,8 @@ use Pgq::Host qw(temp_dir ended slurp);
 sub new {
     my ($class, $pg, %consumers) = @_;
 
-    $pg->safe_psql('create table if not exists effect (n bigint generated always as identity, subscription text, id bigint, topic text)');
+    $pg->safe_psql('create table if not exists effect (n bigint generated always as identity, subscription text, id bigint, topic text,
+                    at timestamptz default clock_timestamp())');
 
     return bless {
         pg     => $pg,

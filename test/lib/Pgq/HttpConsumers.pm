@@ -10,7 +10,7 @@ package Pgq::HttpConsumers;
 #   my @complaints = $consumers->stop->complaints($pg, all => 'true');          which posts each subscription must have had
 #   $consumers->count('acked');          the number of lines of this kind:
 #
-#   got       the answer to a GET has posts: when the GET was sent, the subscription, the part, ids and data
+#   got       the answer to a GET has posts: when the GET was sent, the subscription, the part, ids and data, when it came
 #   effect    the subscription, ids
 #   acked     an acknowledgement was answered 204: when, the subscription, the part, the last id
 #   fenced    an answer was 409
@@ -21,7 +21,11 @@ package Pgq::HttpConsumers;
 use strict;
 use warnings;
 
+use Digest::MD5 qw(md5_hex);
+use JSON::PP ();
+use List::Util qw(max);
 use POSIX qw(WNOHANG);
+use Socket qw(IPPROTO_TCP SOL_SOCKET SO_KEEPALIVE TCP_KEEPCNT TCP_KEEPIDLE TCP_KEEPINTVL);
 use Time::HiRes qw(CLOCK_MONOTONIC clock_gettime sleep);
 
 use parent 'Pgq::Load';
@@ -29,6 +33,7 @@ use parent 'Pgq::Load';
 use Pgq::Client;
 use Pgq::Host qw(temp_dir ended slurp);
 
+my $json  = JSON::PP->new->utf8->canonical->allow_nonref;
 my @steps = qw(asked answered processed acknowledging acknowledged);
 
 
@@ -46,8 +51,11 @@ sub new {
 }
 
 
+# Option: lives (how often a consumer is at its step before it kills itself; default: 2 to 9 times).
 sub start {
-    my ($self) = @_;
+    my ($self, %option) = @_;
+
+    $self->{most} = $option{lives};
 
     $self->_spawn($_) for 0 .. $#{ $self->{names} };
 
@@ -99,10 +107,10 @@ sub complaints {
     my @wrong = @{ $self->{wrong} || [] };
     $self->_read;
 
-    for my $row (split /\n/, $pg->safe_psql(q{select id, topic, data from posts})) {
-        my ($id, $topic, $data) = split /\|/, $row;
-        @topic{$id} = $topic;
-        $data{$id}  = $data;
+    for my $row (split /\n/, $pg->safe_psql('select id, topic, data from posts where ' . join ' or ', map { "($_)" } values %posts)) {
+        my ($id, $topic, $data) = split /\|/, $row, 3;
+        $topic{$id} = $topic;
+        $data{$id}  = _digest($json->decode($data));
     }
 
     for my $name (sort keys %posts) {
@@ -129,11 +137,25 @@ sub complaints {
         }
         my %got = map { split /:/, $_, 2 } split /,/, $value;
         push @wrong, map { "$name: post $_ was given after its acknowledgement" } grep { $_ <= ($$upto // 0) } keys %got;
-        push @wrong, map { "$name: post $_ has the data $got{$_}" } grep { $got{$_} ne ($data{$_} // '') } keys %got;
+        push @wrong, map { "$name: post $_ was given with other data" } grep { $got{$_} ne ($data{$_} // '') } keys %got;
     }
 
     return @wrong;
 }
+
+
+# The longest time in seconds without an answer that has posts of a subscription, from this time (of CLOCK_MONOTONIC) until now.
+sub gap {
+    my ($self, $name, $from) = @_;
+    $self->_read;
+    my @came  = sort { $a <=> $b } grep { $_ > $from } map { $_->[1] eq 'got' && $_->[2] eq $name ? $_->[5] : () } @{ $self->{events} };
+    my @times = ($from, @came, clock_gettime(CLOCK_MONOTONIC));
+
+    return max map { $times[$_] - $times[ $_ - 1 ] } 1 .. $#times;
+}
+
+
+sub _digest { return md5_hex($json->encode($_[0])) }
 
 
 # Reads the lines that are new. The number of a first effect is its place in the file.
@@ -175,7 +197,7 @@ sub _spawn {
 
     $self->{pids}[$n] = $self->_fork(sub {
         srand $seed;
-        @$self{qw(out dies_at lives)} = ($self->_open('lines'), $step, 2 + int rand 8);
+        @$self{qw(out dies_at lives)} = ($self->_open('lines'), $step, $self->{most} // 2 + int rand 8);
         $self->_consume($self->{names}[$n], $n % 2);
     });
 
@@ -225,7 +247,8 @@ sub _consume {
             next;
         }
 
-        $self->_line(got => $sent, $name, $part, join ',', map { "$_->{id}:$_->{data}" } @{ $batch->{msg} });
+        $self->_line(got => $sent, $name, $part, join(',', map { "$_->{id}:" . _digest($_->{data}) } @{ $batch->{msg} }),
+            clock_gettime(CLOCK_MONOTONIC));
         $self->_line(wrong => "ids @ids, next $batch->{next}") if $batch->{next} != $ids[-1] || "@ids" ne join ' ', sort { $a <=> $b } @ids;
         $self->_step('answered');
         $self->_line(effect => $name, join ',', @ids);
@@ -248,12 +271,25 @@ sub _consume {
 }
 
 
+# A connection to one of the servers. Keep-alives end it two seconds after a host lost its power; they do not limit the time
+# for an answer.
+sub _connect {
+    my ($self) = @_;
+    my $client = eval { Pgq::Client->new($self->{servers}[ rand @{ $self->{servers} } ], timeout => 1) } or return;
+
+    setsockopt $client->socket, SOL_SOCKET, SO_KEEPALIVE, 1;
+    setsockopt $client->socket, IPPROTO_TCP, $_, 1 for TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT;
+
+    return $client;
+}
+
+
 # One request at one of the servers. Returns nothing if there was no answer.
 sub _ask {
     my ($self, $step, @request) = @_;
 
     delete $self->{client} if rand 10 < 1;
-    my $client = delete $self->{client} // eval { Pgq::Client->new($self->{servers}[ rand @{ $self->{servers} } ]) };
+    my $client = delete $self->{client} // $self->_connect;
     my $answer;
 
     if ($client) {

@@ -30,7 +30,7 @@ my $loads = 0;
 
 
 # Takes one nginx or a list; each client has one of them, failover clients have all. Options: new, kept, failover, reader
-# (how many clients of each kind), reconnects, strict (see Pgq::HttpLoadClient), watch (0: do not read /metrics), pause
+# (how many clients of each kind), reconnects, strict, topics (see Pgq::HttpLoadClient), watch (0: do not read /metrics), pause
 # (seconds between two requests of a client), number (distinguishes the messages in a database that outlives the test),
 # since (only posts above this id are compared), order (0: ids need not be in the order of acceptance).
 sub new {
@@ -258,6 +258,7 @@ sub _client {
         pause      => $kind eq 'reader' ? 0.05 : $self->{pause},
         reconnects => $self->{reconnects},
         strict     => $self->{strict},
+        topics     => $self->{topics},
     )->run;
 
     return;

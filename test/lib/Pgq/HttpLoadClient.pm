@@ -35,7 +35,8 @@ use Pgq::Wait qw(deadline);
 
 
 # Options: kind, servers (a list), number (distinguishes its messages from those of others), out (its log), goes_on
-# (code), pause (seconds between two requests), reconnects (tries for a minute while the server is unreachable), strict.
+# (code), pause (seconds between two requests), reconnects (tries for a minute while the server is unreachable), strict,
+# topics (it posts without a topic, to t/1, t/2, … in turn: this many paths).
 sub new {
     my ($class, %option) = @_;
 
@@ -55,8 +56,9 @@ sub run {
             $self->_ask('', 'GET', '/get?limit=1');
         } else {
             my $message = "$self->{number}-$i";
+            my $topic   = $i % ($self->{topics} || 1);
 
-            $self->_ask($message, 'POST', '/post', body => qq({"http_load": "$message"}), headers => {
+            $self->_ask($message, 'POST', $topic ? "/post/t/$topic" : '/post', body => qq({"http_load": "$message"}), headers => {
                 'Content-Type' => 'application/json',
                 $self->{kind} eq 'failover' ? ('Idempotency-Key' => qq("$message")) : (),
             });

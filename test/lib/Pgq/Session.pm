@@ -18,12 +18,13 @@ use IPC::Open3 qw(open3);
 use Pgq::Wait qw(deadline);
 
 
+# psql may be a list: a command and its first arguments.
 sub new {
     my ($class, $psql, $conninfo) = @_;
     my $self = bless { number => 0, buffer => '' }, $class;
 
     delete local @ENV{ grep { /^PG(?!Q_|VERSION)/ } keys %ENV };
-    $self->{pid} = open3(my $in, my $out, undef, $psql, '-XAtq', '-d', $conninfo);
+    $self->{pid} = open3(my $in, my $out, undef, ref $psql ? @$psql : $psql, '-XAtq', '-d', $conninfo);
     $in->autoflush(1);
     @$self{qw(in out)} = ($in, $out);
 
