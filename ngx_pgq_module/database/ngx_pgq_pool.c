@@ -29,7 +29,7 @@
  */
 
 #define NGX_PGQ_POOL_SETUP_POST  "set client_min_messages = warning"
-#define NGX_PGQ_POOL_SETUP_GET   "set statement_timeout = "
+#define NGX_PGQ_POOL_SETUP_GET   "set statement_timeout = %M%Z"
 
 /* a standby has no notifications, and LISTEN is an error there */
 
@@ -49,7 +49,7 @@
 
 
 static ngx_pgq_pool_t *ngx_pgq_pool_derive(ngx_conf_t *cf, ngx_pgq_pool_t *db,
-    const char *setup);
+    const char *setup, ngx_msec_t timeout);
 static ngx_int_t ngx_pgq_pool_init_lanes(ngx_pgq_pool_t *db);
 static void ngx_pgq_pool_answered_clear(ngx_pgq_pool_t *db);
 static void ngx_pgq_pool_lane_ready(ngx_pgq_lane_t *lane);
@@ -88,26 +88,15 @@ ngx_pgq_pool_reads(ngx_conf_t *cf, ngx_pgq_pool_t *db)
 
     db->lane.setup = (char *) NGX_PGQ_POOL_SETUP_POST;
 
-    reads = ngx_palloc(cf->pool, sizeof(ngx_pgq_pool_t));
+    reads = ngx_pgq_pool_derive(cf, db, NGX_PGQ_POOL_SETUP_GET,
+                                db->lane.answer_timeout);
     if (reads == NULL) {
         return NGX_ERROR;
     }
 
-    *reads = *db;
-
     reads->reading = 1;
     reads->nlanes = db->read_lanes;
-    reads->lane.answer_timeout = db->lane.answer_timeout
-                                 + NGX_PGQ_POOL_SLACK;
-
-    reads->lane.setup = ngx_pcalloc(cf->pool, sizeof(NGX_PGQ_POOL_SETUP_GET)
-                                              + NGX_INT_T_LEN);
-    if (reads->lane.setup == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_sprintf((u_char *) reads->lane.setup, NGX_PGQ_POOL_SETUP_GET "%M",
-                db->lane.answer_timeout);
+    reads->lane.answer_timeout += NGX_PGQ_POOL_SLACK;
 
     db->reads = reads;
 
@@ -122,7 +111,8 @@ ngx_pgq_pool_follower(ngx_conf_t *cf, ngx_pgq_pool_t *db)
 {
     ngx_pgq_pool_t  *follower;
 
-    follower = ngx_pgq_pool_derive(cf, db, NGX_PGQ_POOL_SETUP_FOLLOW);
+    follower = ngx_pgq_pool_derive(cf, db->reads, NGX_PGQ_POOL_SETUP_FOLLOW,
+                                   db->lane.answer_timeout);
 
     if (follower) {
         follower->nlanes = 1;
@@ -137,36 +127,38 @@ ngx_pgq_pool_follower(ngx_conf_t *cf, ngx_pgq_pool_t *db)
 ngx_int_t
 ngx_pgq_pool_consumers(ngx_conf_t *cf, ngx_pgq_pool_t *db)
 {
-    db->consumers = ngx_pgq_pool_derive(cf, db, NGX_PGQ_POOL_SETUP_CONSUME);
+    db->consumers = ngx_pgq_pool_derive(cf, db->reads,
+                                        NGX_PGQ_POOL_SETUP_CONSUME,
+                                        db->lane.answer_timeout);
 
     return db->consumers ? NGX_OK : NGX_ERROR;
 }
 
 
-/* a pool like that of GETs; the first statement has its statement_timeout */
+/* a copy with another first statement, which sets statement_timeout */
 
 static ngx_pgq_pool_t *
-ngx_pgq_pool_derive(ngx_conf_t *cf, ngx_pgq_pool_t *db, const char *setup)
+ngx_pgq_pool_derive(ngx_conf_t *cf, ngx_pgq_pool_t *db, const char *setup,
+    ngx_msec_t timeout)
 {
     size_t           size;
     ngx_pgq_pool_t  *derived;
+
+    size = ngx_strlen(setup) + NGX_INT_T_LEN;
 
     derived = ngx_palloc(cf->pool, sizeof(ngx_pgq_pool_t));
     if (derived == NULL) {
         return NULL;
     }
 
-    *derived = *db->reads;
-
-    size = ngx_strlen(setup) + NGX_INT_T_LEN;
+    *derived = *db;
 
     derived->lane.setup = ngx_pnalloc(cf->pool, size);
     if (derived->lane.setup == NULL) {
         return NULL;
     }
 
-    ngx_snprintf((u_char *) derived->lane.setup, size, setup,
-                 db->lane.answer_timeout);
+    ngx_snprintf((u_char *) derived->lane.setup, size, setup, timeout);
 
     return derived;
 }
