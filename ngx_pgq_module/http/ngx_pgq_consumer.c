@@ -185,9 +185,7 @@ ngx_pgq_consumer_start(ngx_http_request_t *r, ngx_pgq_read_query_t *query,
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    r->main->count++;
-    r->read_event_handler = ngx_http_test_reading;
-    r->write_event_handler = ngx_http_request_empty_handler;
+    ngx_pgq_endpoint_wait(r);
 
     return NGX_DONE;
 }
@@ -276,8 +274,8 @@ ngx_pgq_consumer_answer(ngx_pgq_consumer_t *c, ngx_pgq_answer_t *answer)
 
     case NGX_PGQ_QUERY_SUBSCRIBE:
         return ngx_pgq_consumer_status(c->request, answer->next
-                                           ? NGX_HTTP_CREATED
-                                           : NGX_HTTP_NO_CONTENT);
+                                                   ? NGX_HTTP_CREATED
+                                                   : NGX_HTTP_NO_CONTENT);
 
     case NGX_PGQ_QUERY_UNSUBSCRIBE:
 
@@ -299,7 +297,7 @@ ngx_pgq_consumer_answer(ngx_pgq_consumer_t *c, ngx_pgq_answer_t *answer)
 static ngx_int_t
 ngx_pgq_consumer_refused(ngx_http_request_t *r, ngx_pgq_call_t *call)
 {
-    ngx_pgq_problem_t                problem = ngx_pgq_problem_init(0);
+    ngx_pgq_problem_t            problem = ngx_pgq_problem_init(0);
     ngx_pgq_consumer_refusal_t  *refusal;
 
     for (refusal = ngx_pgq_consumer_refusals;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 
 /*
- * The first checks of each endpoint: origin, path and method.  Each handler
- * calls ngx_pgq_endpoint_admits() first.  It returns 0 when the request is
- * answered; *rc is the code to finalize it with.
+ * What the endpoints have in common: the first checks of a request (origin,
+ * path and method), its body, and that it waits.  Each handler calls
+ * ngx_pgq_endpoint_admits() first.  It returns 0 when the request is answered;
+ * *rc is the code to finalize it with.
  */
 
 #include "ngx_pgq_http.h"
@@ -60,6 +61,40 @@ ngx_pgq_endpoint_admits(ngx_http_request_t *r, ngx_pgq_fields_t *fields,
     *rc = ngx_http_discard_request_body(r);
 
     return *rc == NGX_OK;
+}
+
+
+/* reads the body; the handler that is called then finalizes the request */
+
+ngx_int_t
+ngx_pgq_endpoint_receive(ngx_http_request_t *r, ngx_uint_t single,
+    ngx_http_client_body_handler_pt handler)
+{
+    ngx_int_t  rc;
+
+    if (r->main->reading_body) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "pgq endpoint: another handler has read a part of the"
+                      " body; check proxy_request_buffering");
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    r->request_body_in_single_buf = single;
+
+    rc = ngx_http_read_client_request_body(r, handler);
+
+    return rc >= NGX_HTTP_SPECIAL_RESPONSE ? rc : NGX_DONE;
+}
+
+
+/* the request waits until its handler finalizes it, or its client leaves */
+
+void
+ngx_pgq_endpoint_wait(ngx_http_request_t *r)
+{
+    r->main->count++;
+    r->read_event_handler = ngx_http_test_reading;
+    r->write_event_handler = ngx_http_request_empty_handler;
 }
 
 

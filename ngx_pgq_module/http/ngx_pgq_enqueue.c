@@ -84,22 +84,9 @@ ngx_pgq_enqueue_handler(ngx_http_request_t *r)
         return ngx_pgq_enqueue_full(r, plcf->post);
     }
 
-    if (r->main->reading_body) {
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "pgq enqueue: another handler has read a part of the"
-                      " body; check proxy_request_buffering");
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    r->request_body_in_single_buf = ctx->fields.form != NGX_PGQ_FORM_NDJSON;
-
-    rc = ngx_http_read_client_request_body(r, ngx_pgq_enqueue_body_handler);
-
-    if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
-        return rc;
-    }
-
-    return NGX_DONE;
+    return ngx_pgq_endpoint_receive(r,
+                                    ctx->fields.form != NGX_PGQ_FORM_NDJSON,
+                                    ngx_pgq_enqueue_body_handler);
 }
 
 
@@ -309,9 +296,7 @@ ngx_pgq_enqueue_wait(ngx_pgq_enqueue_t *e)
     e->cleanup->handler = ngx_pgq_enqueue_cleanup;
     e->cleanup->data = e;
 
-    r->main->count++;
-    r->read_event_handler = ngx_http_test_reading;
-    r->write_event_handler = ngx_http_request_empty_handler;
+    ngx_pgq_endpoint_wait(r);
 
     ngx_pgq_ticket_add(&e->ticket);
 

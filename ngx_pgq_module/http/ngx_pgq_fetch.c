@@ -289,9 +289,7 @@ ngx_pgq_fetch_start(ngx_http_request_t *r, ngx_pgq_read_query_t *query)
 
     cln->handler = ngx_pgq_fetch_cleanup;
 
-    r->main->count++;
-    r->read_event_handler = ngx_http_test_reading;
-    r->write_event_handler = ngx_http_request_empty_handler;
+    ngx_pgq_endpoint_wait(r);
 
     return NGX_DONE;
 }

@@ -318,10 +318,13 @@ ngx_int_t ngx_pgq_newest_answer(ngx_pgq_pool_t *db,
     ngx_pgq_answer_t **answer, ngx_msec_t *age);
 
 
-/* endpoint.c: the first checks of each endpoint */
+/* endpoint.c: first checks, the body, and waiting */
 
 ngx_uint_t ngx_pgq_endpoint_admits(ngx_http_request_t *r,
     ngx_pgq_fields_t *fields, ngx_uint_t methods, ngx_int_t *rc);
+ngx_int_t ngx_pgq_endpoint_receive(ngx_http_request_t *r, ngx_uint_t single,
+    ngx_http_client_body_handler_pt handler);
+void ngx_pgq_endpoint_wait(ngx_http_request_t *r);
 
 
 /* argument.c: a number in the query string */

@@ -122,9 +122,7 @@ ngx_pgq_status_database_ask(ngx_http_request_t *r, ngx_pgq_pool_t *db,
 
     cln->handler = ngx_pgq_status_database_cleanup;
 
-    r->main->count++;
-    r->read_event_handler = ngx_http_test_reading;
-    r->write_event_handler = ngx_http_request_empty_handler;
+    ngx_pgq_endpoint_wait(r);
 
     return NGX_DONE;
 }

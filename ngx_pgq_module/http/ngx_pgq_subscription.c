@@ -188,7 +188,6 @@ ngx_pgq_subscription_arguments(ngx_http_request_t *r,
 static ngx_int_t
 ngx_pgq_subscription_read(ngx_http_request_t *r)
 {
-    ngx_int_t           rc;
     ngx_pgq_ctx_t      *ctx;
     ngx_pgq_problem_t   problem = ngx_pgq_problem_init(0);
 
@@ -202,19 +201,7 @@ ngx_pgq_subscription_read(ngx_http_request_t *r)
         return ngx_pgq_reply_default(r, NGX_PGQ_PROBLEM_TOO_LARGE);
     }
 
-    if (r->main->reading_body) {
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "pgq subscription: another handler has read a part of"
-                      " the body; check proxy_request_buffering");
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    r->request_body_in_single_buf = 1;
-
-    rc = ngx_http_read_client_request_body(r,
-                                           ngx_pgq_subscription_body_handler);
-
-    return rc >= NGX_HTTP_SPECIAL_RESPONSE ? rc : NGX_DONE;
+    return ngx_pgq_endpoint_receive(r, 1, ngx_pgq_subscription_body_handler);
 }
 
 

@@ -256,6 +256,14 @@ ngx_pgq_endpoint_admits(ngx_http_request_t *r, ngx_pgq_fields_t *fields,
 }
 
 
+void
+ngx_pgq_endpoint_wait(ngx_http_request_t *r)
+{
+    r->main->count++;
+    r->read_event_handler = ngx_http_test_reading;
+}
+
+
 ngx_int_t
 ngx_pgq_reply_chain(ngx_http_request_t *r, ngx_uint_t status, ngx_str_t *type,
     ngx_chain_t *out, size_t len)

@@ -69,7 +69,7 @@ for my $size (10, 200_000) {
     ok($pg->poll_query_until("select count(*) from posts where data #>> '{}' = repeat('n', $size)", 1), "a message of $size bytes that a proxied server has not accepted is complete");
     is(post_in_parts('/parts', $body)->status, 500, "a message of $size bytes that an unbuffered proxy has read in part is refused");
 }
-$nginx->wait_for_log(qr/pgq enqueue: another handler has read a part of the body/);
+$nginx->wait_for_log(qr/pgq endpoint: another handler has read a part of the body/);
 is($pg->safe_psql(q{select count(*) from posts where data::text ~ '^"n'}), 2, 'no part of a message is a post');
 
 my @answers = map { post_in_parts('/sampled', 'one message', 'Idempotency-Key' => '"sampled"') } 1, 2;
