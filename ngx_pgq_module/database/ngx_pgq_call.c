@@ -78,8 +78,6 @@ ngx_pgq_lane_statement_t  ngx_pgq_call_reads[] = {
       "select id, at, data, topic, message_id, head, removed, revision,"
       " delay from ngx_pgq.follow($1::bigint, $2::integer, $3::integer,"
       " $4::integer)" },
-    [NGX_PGQ_SUBSCRIPTIONS] = { NULL, 0,
-      "select ngx_pgq.subscription_status()" },
     [NGX_PGQ_HISTORY] = { NULL, 5,
       "select id, at, data, newer, topic, oldest, newest, complete"
       " from ngx_pgq.position($2::bigint) left join"
@@ -89,6 +87,8 @@ ngx_pgq_lane_statement_t  ngx_pgq_call_reads[] = {
       "select ngx_pgq.since($1::text::timestamptz)" },
     [NGX_PGQ_METRICS] = { NULL, 0,
       "select ngx_pgq.metrics()" },
+    [NGX_PGQ_SUBSCRIPTIONS] = { NULL, 0,
+      "select ngx_pgq.subscription_status()" },
     [NGX_PGQ_SUBSCRIBE] = { NULL, 2,
       "select ngx_pgq.subscribe_json($1::text, $2::json)" },
     [NGX_PGQ_UNSUBSCRIBE] = { NULL, 1,

@@ -33,9 +33,9 @@ typedef struct {
 
 
 static ngx_int_t ngx_pgq_status_database_page(ngx_http_request_t *r,
-    ngx_uint_t text, ngx_pgq_status_send_pt send);
+    ngx_pgq_query_e text, ngx_pgq_status_send_pt send);
 static ngx_int_t ngx_pgq_status_database_ask(ngx_http_request_t *r,
-    ngx_pgq_pool_t *db, ngx_uint_t text, ngx_pgq_status_send_pt send);
+    ngx_pgq_pool_t *db, ngx_pgq_query_e text, ngx_pgq_status_send_pt send);
 static void ngx_pgq_status_database_done(ngx_pgq_fetch_t *f,
     ngx_pgq_read_result_e result, ngx_pgq_answer_t *answer);
 static void ngx_pgq_status_database_cleanup(void *data);
@@ -44,21 +44,21 @@ static void ngx_pgq_status_database_cleanup(void *data);
 ngx_int_t
 ngx_pgq_status_metrics_handler(ngx_http_request_t *r)
 {
-    return ngx_pgq_status_database_page(r, 0, ngx_pgq_status_send_metrics);
+    return ngx_pgq_status_database_page(r, NGX_PGQ_QUERY_METRICS,
+                                        ngx_pgq_status_send_metrics);
 }
 
 
 ngx_int_t
 ngx_pgq_status_handler(ngx_http_request_t *r)
 {
-    return ngx_pgq_status_database_page(r, 1, ngx_pgq_status_send_health);
+    return ngx_pgq_status_database_page(r, NGX_PGQ_QUERY_SUBSCRIPTIONS,
+                                        ngx_pgq_status_send_health);
 }
 
 
-/* text: which one, see ngx_pgq_read.c */
-
 static ngx_int_t
-ngx_pgq_status_database_page(ngx_http_request_t *r, ngx_uint_t text,
+ngx_pgq_status_database_page(ngx_http_request_t *r, ngx_pgq_query_e text,
     ngx_pgq_status_send_pt send)
 {
     ngx_int_t            rc;
@@ -91,7 +91,7 @@ ngx_pgq_status_database_page(ngx_http_request_t *r, ngx_uint_t text,
 
 static ngx_int_t
 ngx_pgq_status_database_ask(ngx_http_request_t *r, ngx_pgq_pool_t *db,
-    ngx_uint_t text, ngx_pgq_status_send_pt send)
+    ngx_pgq_query_e text, ngx_pgq_status_send_pt send)
 {
     ngx_pool_cleanup_t         *cln;
     ngx_pgq_read_query_t        query;
@@ -103,9 +103,8 @@ ngx_pgq_status_database_ask(ngx_http_request_t *r, ngx_pgq_pool_t *db,
     }
 
     ngx_memzero(&query, sizeof(ngx_pgq_read_query_t));
-    query.special = NGX_PGQ_QUERY_METRICS;
+    query.special = text;
     query.limit = 1;
-    query.id = text;
 
     f = cln->data;
     f->send = send;

@@ -25,7 +25,7 @@
 
 
 static ngx_uint_t ngx_pgq_answer_equal(ngx_str_t *a, ngx_str_t *b);
-static void ngx_pgq_answer_special(ngx_pgq_answer_t *answer,
+static ngx_uint_t ngx_pgq_answer_special(ngx_pgq_answer_t *answer,
     ngx_str_t *fields);
 static int64_t ngx_pgq_answer_number(ngx_str_t *field);
 static ngx_int_t ngx_pgq_answer_hash(ngx_pgq_answer_t *answer);
@@ -143,33 +143,23 @@ ngx_pgq_answer_create(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query,
 }
 
 
-/* ids are at least 0; there may be no oldest post */
+/*
+ * Reads what a row has beside a post; returns whether it has one.  Ids are at
+ * least 0; there may be no oldest post.
+ */
 
-static void
+static ngx_uint_t
 ngx_pgq_answer_special(ngx_pgq_answer_t *answer, ngx_str_t *fields)
 {
-    ngx_str_t  *oldest, *newest, *id;
+    u_char     *p;
+    ngx_str_t  *oldest, *newest;
 
     switch (answer->query.special) {
 
-    case NGX_PGQ_QUERY_SINCE:
-        id = &fields[NGX_PGQ_ANSWER_ID];
-        answer->next = ngx_max(ngx_atoof(id->data, id->len), 0);
-        return;
+    case NGX_PGQ_QUERY_POSTS:
+        return 1;
 
-    case NGX_PGQ_QUERY_CONSUME:
-        answer->part = ngx_pgq_answer_number(&fields[NGX_PGQ_ANSWER_PART]);
-        answer->generation =
-                    ngx_pgq_answer_number(&fields[NGX_PGQ_ANSWER_GENERATION]);
-        return;
-
-    case NGX_PGQ_QUERY_ACK:
-    case NGX_PGQ_QUERY_SUBSCRIBE:
-    case NGX_PGQ_QUERY_UNSUBSCRIBE:
-        answer->next = fields[0].len && fields[0].data[0] == 't';
-        return;
-
-    default: /* NGX_PGQ_QUERY_HISTORY */
+    case NGX_PGQ_QUERY_HISTORY:
         oldest = &fields[NGX_PGQ_ANSWER_OLDEST];
         newest = &fields[NGX_PGQ_ANSWER_NEWEST];
 
@@ -177,6 +167,32 @@ ngx_pgq_answer_special(ngx_pgq_answer_t *answer, ngx_str_t *fields)
         answer->oldest = oldest->data ? ngx_pgq_answer_number(oldest)
                                       : answer->newest + 1;
         answer->complete = fields[NGX_PGQ_ANSWER_COMPLETE].data[0] == 't';
+
+        return fields[NGX_PGQ_ANSWER_ID].data != NULL;
+
+    case NGX_PGQ_QUERY_CONSUME:
+        answer->part = ngx_pgq_answer_number(&fields[NGX_PGQ_ANSWER_PART]);
+        answer->generation =
+                    ngx_pgq_answer_number(&fields[NGX_PGQ_ANSWER_GENERATION]);
+        return 1;
+
+    case NGX_PGQ_QUERY_SINCE:
+        answer->next = ngx_max(ngx_pgq_answer_number(&fields[0]), 0);
+        return 0;
+
+    case NGX_PGQ_QUERY_METRICS:
+    case NGX_PGQ_QUERY_SUBSCRIPTIONS:
+        p = ngx_pgq_answer_add(answer, 0, fields[0].len, 0);
+
+        if (p) {
+            ngx_memcpy(p, fields[0].data, fields[0].len);
+        }
+
+        return 0;
+
+    default: /* NGX_PGQ_QUERY_ACK, SUBSCRIBE, UNSUBSCRIBE */
+        answer->next = fields[0].len && fields[0].data[0] == 't';
+        return 0;
     }
 }
 
@@ -195,25 +211,8 @@ ngx_pgq_answer_row(ngx_pgq_answer_t *answer, ngx_str_t *fields)
     int64_t                id;
     ngx_pgq_object_row_t   row;
 
-    if (answer->query.special == NGX_PGQ_QUERY_METRICS) {
-        p = ngx_pgq_answer_add(answer, 0, fields[0].len, 0);
-
-        if (p) {
-            ngx_memcpy(p, fields[0].data, fields[0].len);
-        }
-
+    if (!ngx_pgq_answer_special(answer, fields)) {
         return;
-    }
-
-    if (answer->query.special) {
-        ngx_pgq_answer_special(answer, fields);
-
-        if ((answer->query.special != NGX_PGQ_QUERY_HISTORY
-             && answer->query.special != NGX_PGQ_QUERY_CONSUME)
-            || fields[NGX_PGQ_ANSWER_ID].data == NULL)
-        {
-            return;
-        }
     }
 
     row.id = fields[NGX_PGQ_ANSWER_ID];
@@ -320,7 +319,9 @@ ngx_pgq_answer_end(ngx_pgq_answer_t *answer)
                             ",\"next\":%L", answer->next);
     }
 
-    if (answer->generation) {
+    if (answer->query.special == NGX_PGQ_QUERY_CONSUME
+        && answer->posts.nelts)
+    {
         last = ngx_snprintf(last, end + sizeof(end) - last,
                             ",\"next\":%L,\"generation\":%L,\"part\":%L",
                             answer->next, answer->generation, answer->part);

@@ -38,7 +38,9 @@ typedef enum {
     NGX_PGQ_QUERY_POSTS = 0,
     NGX_PGQ_QUERY_HISTORY,     /* with position(id) */
     NGX_PGQ_QUERY_SINCE,       /* the id before the posts of a time */
-    NGX_PGQ_QUERY_METRICS,     /* a text, kept as the object of one post */
+    /* a text, kept as the object of one post */
+    NGX_PGQ_QUERY_METRICS,
+    NGX_PGQ_QUERY_SUBSCRIPTIONS,
     /* of a subscription; its posts belong to one request */
     NGX_PGQ_QUERY_CONSUME,     /* posts and a lease; id: the generation */
     /* each belongs to one request */
@@ -54,7 +56,7 @@ typedef struct {
     ngx_pgq_query_e          special;
     ngx_uint_t               ascending; /* posts after id, else before it */
     ngx_int_t                limit;     /* posts */
-    int64_t                  id;        /* 0: none; METRICS: which text */
+    int64_t                  id;        /* 0: none */
     size_t                   size;      /* limit of the posts' data */
     ngx_str_t                topics;    /* text[] in binary form; len 0: all */
     ngx_str_t                pattern;   /* a regular expression; len 0: all;

@@ -78,6 +78,19 @@ static void ngx_pgq_read_answer(ngx_pgq_fetch_t *f,
 static void ngx_pgq_read_free(ngx_pgq_read_t *read);
 
 
+static const ngx_pgq_read_e  ngx_pgq_read_statements[] = {
+    [NGX_PGQ_QUERY_POSTS] = NGX_PGQ_RECENT,
+    [NGX_PGQ_QUERY_HISTORY] = NGX_PGQ_HISTORY,
+    [NGX_PGQ_QUERY_SINCE] = NGX_PGQ_SINCE,
+    [NGX_PGQ_QUERY_METRICS] = NGX_PGQ_METRICS,
+    [NGX_PGQ_QUERY_SUBSCRIPTIONS] = NGX_PGQ_SUBSCRIPTIONS,
+    [NGX_PGQ_QUERY_CONSUME] = NGX_PGQ_CONSUME,
+    [NGX_PGQ_QUERY_ACK] = NGX_PGQ_ACK,
+    [NGX_PGQ_QUERY_SUBSCRIBE] = NGX_PGQ_SUBSCRIBE,
+    [NGX_PGQ_QUERY_UNSUBSCRIBE] = NGX_PGQ_UNSUBSCRIBE
+};
+
+
 static ngx_pgq_source_t  ngx_pgq_read_source = {
     ngx_pgq_read_next,
     ngx_pgq_read_expire,
@@ -159,42 +172,9 @@ ngx_pgq_read_create(ngx_pgq_pool_t *db, ngx_pgq_read_query_t *query)
     read->id = htobe64((uint64_t) query->id);
     read->call.commits = query->special >= NGX_PGQ_QUERY_CONSUME;
 
-    switch (query->special) {
-
-    case NGX_PGQ_QUERY_HISTORY:
-        read->call.statement = NGX_PGQ_HISTORY;
-        break;
-
-    case NGX_PGQ_QUERY_SINCE:
-        read->call.statement = NGX_PGQ_SINCE;
-        break;
-
-    case NGX_PGQ_QUERY_METRICS:
-        read->call.statement = query->id ? NGX_PGQ_SUBSCRIPTIONS
-                                         : NGX_PGQ_METRICS;
-        break;
-
-    case NGX_PGQ_QUERY_CONSUME:
-        read->call.statement = NGX_PGQ_CONSUME;
-        break;
-
-    case NGX_PGQ_QUERY_ACK:
-        read->call.statement = NGX_PGQ_ACK;
-        break;
-
-    case NGX_PGQ_QUERY_SUBSCRIBE:
-        read->call.statement = NGX_PGQ_SUBSCRIBE;
-        break;
-
-    case NGX_PGQ_QUERY_UNSUBSCRIBE:
-        read->call.statement = NGX_PGQ_UNSUBSCRIBE;
-        break;
-
-    case NGX_PGQ_QUERY_POSTS:
-        read->call.statement = query->ascending ? NGX_PGQ_AFTER
-                                                : NGX_PGQ_RECENT;
-    }
-
+    read->call.statement =
+                 query->special == NGX_PGQ_QUERY_POSTS && query->ascending
+                 ? NGX_PGQ_AFTER : ngx_pgq_read_statements[query->special];
     read->call.read = 1;
     read->call.encode = ngx_pgq_read_encode;
     read->call.row = ngx_pgq_read_row;
@@ -337,6 +317,7 @@ ngx_pgq_read_encode(ngx_pgq_call_t *call)
         return NGX_OK;
 
     case NGX_PGQ_QUERY_METRICS:
+    case NGX_PGQ_QUERY_SUBSCRIPTIONS:
         return NGX_OK;
 
     case NGX_PGQ_QUERY_CONSUME:
