@@ -6,9 +6,10 @@
  *     consumer_NAME CONSUMERS POSTS BATCH ARGUMENT...
  *
  * Consumer 1 reads the subscription or queue consume1, and so on.  For each one
- * there are POSTS posts {"n":1,...}, {"n":2,...} ....  Prints lines "result NAME VALUE": rate is the posts a second of all
- * consumers together, client_us the CPU time of a post, p50_ms and so on are of
- * a batch.  Exit status: 0 success, 1 an error, 2 usage.
+ * there are POSTS posts {"n":1,...}, {"n":2,...} ....  Prints lines "result NAME
+ * VALUE": rate is the posts a second of all consumers together, client_us the
+ * CPU time of a post, p50_ms and so on are of a batch.  Exit status: 0 success,
+ * 1 an error, 2 usage.
  */
 
 #define _GNU_SOURCE

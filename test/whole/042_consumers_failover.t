@@ -57,8 +57,7 @@ insert($new);
 ok($new->wait_until_moved, 'all messages become posts');
 my %end = map { $_ => $new->safe_psql("select count(*) from posts where $expected{$_}") } keys %expected;
 ok((poll_until { $consumers->tend; !grep { $consumers->effects($_) != $end{$_} } keys %end } 60), 'each post is given for each subscription')
-    or is($consumers->count('failed'), 0, 'no request of a consumer fails during the failover');
-diag(join ', ', map { "$_: " . $consumers->effects($_) . " of $end{$_}" } sort keys %end);
+    or diag(join ', ', map { "$_: " . $consumers->effects($_) . " of $end{$_}" } sort keys %end);
 $consumers->stop;
 my @complaints = $consumers->complaints($new, %expected);
 is(scalar @complaints, 0, 'none is passed over, the first effects are in order, and no acknowledged post is given again')
